@@ -1,0 +1,69 @@
+# The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help up install test check format soak bench lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+up: install ## install on first use, start the whole system, show live quotes
+	@exec $(BIN)/cotacoes up $(ARGS)
+
+install: .venv/installed ## install into .venv what the system needs
+
+test: .venv/installed-dev ## install what tests need, run the whole suite
+	$(BIN)/python -m pytest tests -m "not soak" $(ARGS)
+
+check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests/unit tests/test_architecture.py -q
+
+format: .venv/installed-dev ## bring the code into its shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+soak: .venv/installed-dev ## long storms: kills and freezes at random moments
+	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
+
+bench: .venv/installed-dev ## the figures, as a table and as JSON
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove .venv and caches; your data (.cotacoes) stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 up"; exit 1; }
+ifdef UV
+	uv venv -q --python $(PYTHON) .venv
+else
+	$(PYTHON) -m venv .venv
+endif
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+ifdef UV
+	uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock .venv/installed
+ifdef UV
+	uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.lock
+else
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+endif
+	@touch $@

@@ -1,0 +1,32 @@
+"""A lock on a folder, held by a process as long as it lives: two writers never share one log."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from cotacoes.errors import SettingError
+
+
+class FolderLock:
+    """Holds a folder for this process; SettingError where another one does, or where the folder can not be written."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SettingError(f"the log folder is not writable ({error.strerror}): set COTACOES_DATA") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise SettingError("another quote_service uses this log folder: stop it, or set COTACOES_DATA") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)

@@ -1,0 +1,134 @@
+"""The HTTP client: one call, one total deadline, one bounded body.
+
+What it decides, so that no caller has to:
+
+* the deadline covers the whole call, from the wait for a connection to the last byte of the body;
+* a body is counted while it streams and refused at the first byte too many; it is asked for unencoded, and an encoded
+  one is refused unread, so nothing is ever inflated;
+* a redirect is a status like any other: no answer sends this process to an address that nobody configured;
+* no cookie is kept, no proxy or password is taken from the environment;
+* a call that ends early, for whatever reason, closes its connection and gives its place in the pool back.
+
+It refuses to know what an answer means: every status is returned, and each caller translates `HttpError` once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from cotacoes.errors import HttpMalformedError, HttpUnavailableError
+
+CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
+KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "cotacoes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer. Names of headers are lower-case; values of one given twice are joined by `, `."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """An async context manager around a bounded pool of connections.
+
+    `deadline_s` is of each whole call in seconds, `bytes_max` of each body. `transport` is the network, for a test that
+    brings its own.
+    """
+
+    def __init__(
+        self, deadline_s: float, bytes_max: int, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._deadline_s = deadline_s
+        self._bytes_max = bytes_max
+        self._given = transport
+        self._transport: httpx2.AsyncBaseTransport | None = None
+
+    async def __aenter__(self) -> Self:
+        limits = httpx2.Limits(
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEP_ALIVE_S
+        )
+        self._transport = self._given or httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        transport, self._transport = self._transport, None
+        assert transport is not None
+        await transport.__aexit__(kind, error, trace)
+
+    async def get(
+        self, url: str, headers: Mapping[str, str] | None = None, *, deadline_s: float | None = None
+    ) -> Response:
+        """Ask for `url`. A `deadline_s` of its own takes the place of the client's.
+
+        Raises HttpUnavailableError and HttpMalformedError.
+        """
+        return await self._call("GET", url, headers or {}, None, deadline_s)
+
+    async def put(
+        self, url: str, body: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float | None = None
+    ) -> Response:
+        """Send a JSON `body` to `url`; otherwise as `get`."""
+        return await self._call("PUT", url, {"content-type": "application/json", **(headers or {})}, body, deadline_s)
+
+    async def _call(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline_s: float | None
+    ) -> Response:
+        deadline_s = self._deadline_s if deadline_s is None else deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._exchange(httpx2.Request(method, url, headers={**_HEADERS, **headers}, content=body))
+        except TimeoutError as error:
+            raise HttpUnavailableError(f"no complete answer within {deadline_s:g} s") from error
+        except (httpx2.HTTPError, OSError) as error:
+            raise HttpUnavailableError(_in_words(error)) from error
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise HttpUnavailableError(f"no address: {error}") from error
+
+    async def _exchange(self, request: httpx2.Request) -> Response:
+        assert self._transport is not None, "the client is open only inside its context"
+        answer = await self._transport.handle_async_request(request)
+        try:
+            self._refuse_unreadable(answer.headers)
+            body = bytearray()
+            assert isinstance(answer.stream, httpx2.AsyncByteStream)
+            async for chunk in answer.stream:
+                body += chunk
+                if len(body) > self._bytes_max:
+                    raise HttpMalformedError(f"the answer has more than {self._bytes_max} bytes")
+        finally:
+            await answer.aclose()  # a body not read to its end closes the connection
+        return Response(answer.status_code, dict(answer.headers.items()), bytes(body))
+
+    def _refuse_unreadable(self, headers: httpx2.Headers) -> None:
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise HttpMalformedError(f"the answer is encoded ({encoding[:40]!r}) although identity was asked for")
+        announced = headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and len(announced) < 20 and int(announced) > self._bytes_max:
+            raise HttpMalformedError(f"the answer announces {announced} bytes, more than {self._bytes_max}")
+
+
+def _in_words(error: Exception) -> str:
+    """One line for a log: httpx2 leaves the text of some errors empty."""
+    kinds = {
+        httpx2.ConnectError: "no connection",
+        httpx2.ReadError: "the connection was cut",
+        httpx2.WriteError: "the connection was cut",
+        httpx2.RemoteProtocolError: "the answer broke off or is not HTTP",
+        httpx2.UnsupportedProtocol: "no address",
+    }
+    said = next((text for kind, text in kinds.items() if isinstance(error, kind)), type(error).__name__)
+    return f"{said}: {error}" if str(error) else said

@@ -1,0 +1,157 @@
+"""The ASGI server: uvicorn, with the deadlines it lacks (docs/decisions/0002).
+
+uvicorn waits for ever for the rest of a request's head, and its header block has no bound; here a head must be complete
+within `HEAD_DEADLINE_S` and `HEAD_BYTES_MAX`. Stopping is bounded too: open requests get `GRACE_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
+HEAD_BYTES_MAX = 32_768  # twice what common proxies take
+KEEP_ALIVE_S = 15
+GRACE_S = 3
+CONNECTIONS_MAX = 2_000
+BACKLOG = 512
+
+_CUT = "cotacoes.cut"  # the name of our extension in an ASGI scope
+
+
+async def cut(scope: Scope) -> None:
+    """End the connection now, in the middle of an answer: the client sees a body that broke off, not one that ended."""
+    scope["extensions"][_CUT]["now"]()
+    await asyncio.sleep(0)  # lets the server learn of it before the app returns, else it logs an answer left unfinished
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """HTTP/1.1 on one connection; a head that is late or too large ends it."""
+
+    head_timer: asyncio.TimerHandle | None = None
+    head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_ended()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.head_timer is not None:
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_BYTES_MAX and not self._head_is_complete_in(data):
+                self._refuse(b"431 Request Header Fields Too Large")
+                return
+        super().data_received(data)
+        if self.head_timer is None and self._is_between_requests() and not self.transport.is_closing():
+            self._await_head()  # blank lines, or the rest of a body that nobody waits for: not for ever
+
+    def _is_between_requests(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first, whatever its declared type says
+        return cycle is None or cycle.response_complete
+
+    def _head_is_complete_in(self, data: bytes) -> bool:
+        return b"\r\n\r\n" in data[:HEAD_BYTES_MAX]
+
+    def on_message_begin(self) -> None:
+        if self.head_timer is None:
+            self._await_head()
+        super().on_message_begin()
+        self.scope["extensions"] = {_CUT: {"now": self.transport.abort}}
+
+    def on_headers_complete(self) -> None:
+        self._head_ended()
+        with contextlib.suppress(httptools.HttpParserInvalidURLError):
+            super().on_headers_complete()
+            return
+        self._refuse(b"400 Bad Request")
+
+    def _await_head(self) -> None:
+        self.head_bytes = 0
+        self.head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, b"408 Request Timeout")
+
+    def _head_ended(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _refuse(self, status: bytes) -> None:
+        self._head_ended()
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, and woken once a second instead of ten times."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def main_loop(self) -> None:
+        while not self._stop.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a listening address; OSError where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, else asyncio leaves Nagle's algorithm on and each kept-alive answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Answer on `listener` until `stop` is set, then let open requests end, `GRACE_S` at most."""
+    config = uvicorn.Config(
+        app,
+        http=DeadlineProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",  # a warning for each malformed request would let anyone fill the log
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    await _Server(config, stop).serve(sockets=[listener])
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not a traceback of each request that was given up at the end of the grace; one line counts them."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)

@@ -1,0 +1,1 @@
+"""aggregator_service: one report from everyone, by scatter/gather."""

@@ -1,0 +1,1 @@
+"""client_subscriber: a console subscriber that knows when it missed something."""

@@ -1,0 +1,200 @@
+"""The settings of every process: environment variables `COTACOES_…`, each with its default, unit and range.
+
+An unknown `COTACOES_…` variable and an impossible value are refused by name before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cotacoes.errors import SettingError
+from cotacoes.quote import COIN_PATTERN
+
+PREFIX = "COTACOES_"
+
+PORT_OFFSETS = {
+    "gateway_service": 0,
+    "external_service": 1,
+    "quote_service": 2,
+    "aggregator_service": 3,
+    "redis": 10,
+    "shard1": 11,
+    "shard2": 12,
+}
+SHARDS = ("shard1", "shard2")
+
+
+def _coins(text: str) -> str:
+    for item in text.split(","):
+        coin, _, shard = item.partition(":")
+        if not COIN_PATTERN.match(coin) or shard not in SHARDS:
+            raise ValueError(f"write COIN:SHARD,… with coins of [a-z0-9-]{{1,32}} and shards of {', '.join(SHARDS)}")
+    names = [item.partition(":")[0] for item in text.split(",")]
+    if len(set(names)) != len(names) or len(names) > 1000:
+        raise ValueError("name each coin once, at most 1000 of them")
+    return text
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"write {' or '.join(f'{scheme}://…' for scheme in schemes)}")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+HttpUrl = Annotated[str, _url("http", "https")]
+RedisUrl = Annotated[str, _url("redis", "rediss")]
+Dsn = Annotated[str, _url("postgresql", "postgres")]
+
+
+class Settings(BaseSettings):
+    """All settings. Durations end in their unit; an empty URL means the default next to `port_base`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    # where things are
+    host: str = Field("127.0.0.1", description="the address the HTTP services listen on")
+    allow_public: bool = Field(False, description="needed to listen beyond loopback")
+    port_base: int = Field(8000, ge=1024, le=65000, description="the gateway's port; the others follow from it")
+    data: Path = Field(Path(".cotacoes"), description="the folder that holds the log, and everything of `up`")
+    redis_url: RedisUrl = Field("", description="Redis or Valkey")
+    shard1_dsn: Dsn = Field("", description="PostgreSQL of shard1")
+    shard2_dsn: Dsn = Field("", description="PostgreSQL of shard2")
+    gateway_url: HttpUrl = Field("", description="gateway_service")
+    external_url: HttpUrl = Field("", description="external_service, or any source with the same `/quote`")
+    quote_url: HttpUrl = Field("", description="quote_service")
+    aggregator_url: HttpUrl = Field("", description="aggregator_service")
+    admin_token: SecretStr = Field(SecretStr(""), description="bearer token of administrative routes; empty: closed")
+    coins: Annotated[str, AfterValidator(_coins)] = Field(
+        "bitcoin:shard1,ethereum:shard2", description="the seed of the directory"
+    )
+
+    # external_service
+    source: str = Field("sim", pattern=r"^(sim|replay:.+)$", description="sim, or replay:PATH[,PATH…]")
+    speed: float = Field(1.0, ge=0.01, le=1000, description="how much faster than the clock the source runs")
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="of the simulated market and its faults")
+    failure_rate: float = Field(0.2, ge=0, le=1, description="share of requests answered with 500 or 503")
+    tick_ms: int = Field(250, ge=1, le=60_000, description="between two prices of the simulated market")
+
+    # quote_service
+    poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="between two polls of the source")
+    fetch_deadline_s: float = Field(0.8, ge=0.01, le=30, description="of one fetch, from connect to last byte")
+    fetch_attempts: int = Field(2, ge=1, le=5, description="most calls in one poll, the first included")
+    fetch_bytes_max: int = Field(65_536, ge=1024, le=10_000_000, description="most bytes of one answer")
+    breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit")
+    breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="how long the circuit stays open")
+    breaker_probes: int = Field(2, ge=1, le=100, description="probes that a half-open circuit lets through")
+    fresh_s: float = Field(5.0, gt=0, le=3600, description="age up to which a quote is fresh")
+    age_max_s: float = Field(300.0, gt=0, le=86_400, description="age beyond which there is no current quote")
+    jump_factor_max: float = Field(10.0, gt=1, le=1e6, description="a larger step within `jump_window_s` is absurd")
+    jump_window_s: float = Field(300.0, gt=0, le=86_400, description="how long an accepted price judges the next")
+    log_quota_bytes: int = Field(1_073_741_824, ge=1_048_576, le=2**50, description="of the local log")
+    publish_wait_ms: int = Field(50, ge=1, le=5000, description="a publish waits this long for the shard")
+    publish_deadline_ms: int = Field(50, ge=1, le=5000, description="of one publish")
+    shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="of one call to a shard")
+
+    # aggregator_service and the readers
+    report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="of one report")
+    request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="of any HTTP request")
+
+    # how it talks
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="of the structured log")
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        if self.host not in {"127.0.0.1", "::1", "localhost"} and not self.allow_public:
+            raise ValueError("COTACOES_HOST is beyond loopback: set COTACOES_ALLOW_PUBLIC=1 if that is meant")
+        if self.age_max_s < self.fresh_s:
+            raise ValueError("COTACOES_AGE_MAX_S must not be below COTACOES_FRESH_S")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` passes the environment in, so that a test can pass its own
+
+    def port(self, part: str) -> int:
+        """The TCP port of a part on this machine."""
+        return self.port_base + PORT_OFFSETS[part]
+
+    def url(self, part: str) -> str:
+        """Where an HTTP service is reached."""
+        given = {
+            "gateway_service": self.gateway_url,
+            "external_service": self.external_url,
+            "quote_service": self.quote_url,
+            "aggregator_service": self.aggregator_url,
+        }[part]
+        return given or f"http://127.0.0.1:{self.port(part)}"
+
+    @property
+    def redis(self) -> str:
+        """Where Redis is reached."""
+        return self.redis_url or f"redis://127.0.0.1:{self.port('redis')}"
+
+    def dsn(self, shard: str) -> str:
+        """The DSN of a shard; SettingError where there is none."""
+        dsn = {"shard1": self.shard1_dsn, "shard2": self.shard2_dsn}[shard]
+        if not dsn:
+            raise SettingError(f"{PREFIX}{shard.upper()}_DSN is not set: set it to postgresql://USER:PASSWORD@HOST/DB")
+        return dsn
+
+    @property
+    def seed_placement(self) -> dict[str, str]:
+        """Coin to shard, in the order of the setting."""
+        return {coin: shard for coin, _, shard in (item.partition(":") for item in self.coins.split(","))}
+
+
+def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Read the settings from the environment; `given` values win. SettingError names what is wrong."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or text == "":
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields or variable != variable.upper():
+            raise SettingError(_unknown(variable))
+        values[name] = text
+    try:
+        return Settings(**(values | given))
+    except ValidationError as error:
+        raise SettingError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _unknown(variable: str) -> str:
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    near = difflib.get_close_matches(variable.upper(), known, n=1)
+    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see the README, Configuration")
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    name = str(problem["loc"][0])
+    shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
+    return f"{PREFIX}{name.upper()}{shown} is refused: {problem['msg']}{allowed_range(name)}"
+
+
+def allowed_range(name: str) -> str:
+    """The bounds of a setting in words, empty where it has none."""
+    bounds = {type(item).__name__.lower(): item for item in Settings.model_fields[name].metadata}
+    low = next((f"{sign} {getattr(bounds[key], key)}" for key, sign in (("ge", "≥"), ("gt", ">")) if key in bounds), "")
+    high = next((f"≤ {bounds['le'].le}" for _ in "x" if "le" in bounds), "")
+    both = " and ".join(bound for bound in (low, high) if bound)
+    return f" (allowed: {both})" if both else ""

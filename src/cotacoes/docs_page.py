@@ -1,0 +1,57 @@
+"""The page at `/docs`: routes and problem types as plain HTML, rendered here, so that it works offline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+from cotacoes.errors import ProblemError
+
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
+    "body{color:#1b1f24;background:#fff}"
+    "code{background:#f2f4f7;padding:.1em .3em;border-radius:3px}h3{margin:1.6rem 0 .2rem}"
+    "@media(prefers-color-scheme:dark){body{color:#e6e9ee;background:#14171c}code{background:#232830}a{color:#8ab8ff}}"
+)
+
+
+def render(openapi: dict[str, Any]) -> str:
+    """The page for one service's OpenAPI document."""
+    name = html.escape(openapi["info"]["title"])
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{name}</title><style>{_STYLE}</style><h1>{name}</h1>"
+        f"<p>The same as data: <a href=/openapi.json>/openapi.json</a></p>"
+        f"<h2>Routes</h2>{''.join(_routes(openapi))}<h2>Problem types</h2>"
+        f"<p>Every error is <code>application/problem+json</code>; its <code>type</code> leads here.</p>"
+        f"{''.join(_problems())}</html>"
+    )
+
+
+def _routes(openapi: dict[str, Any]) -> Iterator[str]:
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            summary = html.escape(operation.get("summary", ""))
+            yield f"<h3><code>{method.upper()} {html.escape(path)}</code></h3><p>{summary}</p>"
+            if operation.get("description"):
+                yield f"<p>{html.escape(operation['description'])}</p>"
+            for parameter in operation.get("parameters", []):
+                text = html.escape(parameter.get("description", ""))
+                yield f"<p><code>{html.escape(parameter['name'])}</code> ({parameter['in']}) {text}</p>"
+
+
+def _problems() -> Iterator[str]:
+    for kind in sorted(problem_types(), key=lambda kind: (kind.status, kind.slug)):
+        text = html.escape(" ".join((kind.__doc__ or "").split()))
+        yield f"<h3 id={kind.slug}>{kind.status} <code>{kind.slug}</code></h3><p>{text}</p>"
+
+
+def problem_types(kind: type[ProblemError] = ProblemError) -> Iterator[type[ProblemError]]:
+    """Every error that can reach a caller."""
+    for child in kind.__subclasses__():
+        if "slug" in vars(child):
+            yield child
+        yield from problem_types(child)

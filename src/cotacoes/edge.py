@@ -1,0 +1,180 @@
+"""The edge of every service: the bounds around each request, and the body of each error.
+
+Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
+routes, for the few answers that are asked thousands of times a second, are answered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cotacoes import telemetry
+from cotacoes.adapters import http_server
+from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
+from cotacoes.errors import (
+    DeadlineExceededError,
+    InternalError,
+    OverloadedError,
+    ProblemError,
+    TooLargeError,
+    UnauthorizedError,
+)
+
+REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
+BODY_BYTES_MAX = 65_536
+PROBLEM_JSON = "application/problem+json"
+
+Lean = Callable[[str], bytes]
+
+
+def problem_body(error: ProblemError) -> bytes:
+    """The body of RFC 9457; `type` leads to the explanation in /docs."""
+    return json.dumps(
+        {
+            "type": f"/docs#{error.slug}",
+            "title": error.title,
+            "status": error.status,
+            "detail": error.detail,
+            **error.extra,
+        }
+    ).encode()
+
+
+def problem_headers(error: ProblemError) -> dict[str, str]:
+    """The headers beside the body: when to try again, how to authenticate."""
+    headers = {"cache-control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, TooLargeError):
+        headers["connection"] = "close"  # the rest of the body is not waited for
+    return headers
+
+
+class Edge:
+    """The limits of every request, around the app."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: telemetry.HttpMetrics, deadline_s: float, lean: Mapping[str, Lean]
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._deadline_s = deadline_s
+        self._lean = lean
+        self._lean_counters = {
+            prefix: metrics.requests.labels(route=f"{prefix}/{{coin}}", status="200") for prefix in lean
+        }
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["method"] == "GET":
+            prefix, _, last = scope["path"].rpartition("/")
+            answer = self._lean.get(prefix)
+            if answer is not None:
+                await self._answer_lean(prefix, answer, last, send)
+                return
+        if self._under_way >= REQUESTS_MAX:
+            self._metrics.refused.labels(reason="overloaded").inc()
+            await _send_problem(send, OverloadedError(f"{REQUESTS_MAX} requests are under way"))
+            return
+        self._under_way += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _answer_lean(self, prefix: str, answer: Lean, last: str, send: Send) -> None:
+        try:
+            body = answer(last)
+        except ProblemError as error:
+            self._metrics.requests.labels(route=f"{prefix}/{{coin}}", status=str(error.status)).inc()
+            await _send_problem(send, error)
+            return
+        except Exception:  # as in _answer
+            telemetry.get_logger().exception("request.crashed", route=prefix)
+            self._metrics.requests.labels(route=f"{prefix}/{{coin}}", status="500").inc()
+            await _send_problem(send, InternalError("a bug of ours; the log tells more"))
+            return
+        self._lean_counters[prefix].inc()
+        await send({"type": "http.response.start", "status": 200, "headers": _json_headers(len(body))})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        status = 0
+        complete = False
+
+        async def observe(message: Any) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        problem: ProblemError | None = None
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._app(scope, _limited(receive, scope), observe)
+        except TimeoutError:
+            problem = DeadlineExceededError(f"not ready within {self._deadline_s:g} s")
+        except TooLargeError as error:
+            problem = error
+        except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
+            problem = InternalError("a bug of ours; the log tells more")
+            telemetry.get_logger().exception("request.crashed", request_id=scope.get("cotacoes.request_id"))
+        try:
+            if problem is not None and not status:
+                await _send_problem(observe, problem)
+            elif problem is not None and not complete:
+                await http_server.cut(scope)  # a body that broke off must not look like one that ended
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(route=route, status=str(status)).inc()
+            self._metrics.seconds.labels(route=route).observe(time.monotonic() - started)
+
+
+def _limited(receive: Receive, scope: Scope) -> Receive:
+    """`receive`, refusing a body beyond `BODY_BYTES_MAX` whether its length was announced or not."""
+    announced = int(next((value for name, value in scope["headers"] if name == b"content-length"), b"0"))
+    total = 0
+
+    async def bounded() -> Any:
+        nonlocal total
+        if announced <= BODY_BYTES_MAX:  # else refused unread
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total <= BODY_BYTES_MAX:
+                return message
+        raise TooLargeError(f"the body may have {BODY_BYTES_MAX} bytes")
+
+    return bounded
+
+
+def _json_headers(length: int) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(length).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+
+
+async def _send_problem(send: Send, error: ProblemError) -> None:
+    body = problem_body(error)
+    headers = {"content-type": PROBLEM_JSON, "content-length": str(len(body)), **problem_headers(error)}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

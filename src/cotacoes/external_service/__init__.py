@@ -1,0 +1,1 @@
+"""external_service: the outside world, simulated or recorded, that fails on purpose."""

@@ -1,0 +1,216 @@
+"""The faults: what goes wrong on purpose, how often, and until when. Pure: clock and random are passed in.
+
+Each request is judged once. First the error: with `error_rate` it is answered at once with one of `status`. Else it
+waits `latency_ms` plus up to `jitter_ms`, and the kinds are tried in the order of the table below; the first that hits
+is the one fault of this request. A kind of 1.0 therefore hits every request that no error and no earlier kind took.
+
+    of the answer   hang cut_body drip_body huge_body gzip_bomb garbage html_200 redirect too_many_requests
+    of the prices   wrong_coin nan zero negative absurd many_digits frozen_price old_time future_time
+
+A setting with `for_s` is in force that long; then the last one set without `for_s` returns.
+"""
+
+from __future__ import annotations
+
+import enum
+import random as random_module
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cotacoes.quote import COIN_PATTERN, Observation, format_price, format_time
+
+OLD_BY = timedelta(hours=2)
+FUTURE_BY = timedelta(hours=1)
+ABSURD_FACTOR_POWER = 3  # of ten: a thousand times the price
+MANY_PLACES = 28  # the most a valid price can have is 30
+
+
+class Kind(enum.StrEnum):
+    """What can go wrong with an answer, in the order in which the kinds are tried."""
+
+    HANG = "hang"
+    CUT_BODY = "cut_body"
+    DRIP_BODY = "drip_body"
+    HUGE_BODY = "huge_body"
+    GZIP_BOMB = "gzip_bomb"
+    GARBAGE = "garbage"
+    HTML_200 = "html_200"
+    REDIRECT = "redirect"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    WRONG_COIN = "wrong_coin"
+    NAN = "nan"
+    ZERO = "zero"
+    NEGATIVE = "negative"
+    ABSURD = "absurd"
+    MANY_DIGITS = "many_digits"
+    FROZEN_PRICE = "frozen_price"
+    OLD_TIME = "old_time"
+    FUTURE_TIME = "future_time"
+
+
+PRICE_KINDS = frozenset(list(Kind)[list(Kind).index(Kind.WRONG_COIN) :])
+
+
+def _coin(name: str) -> str:
+    if COIN_PATTERN.match(name) is None:
+        raise ValueError("a coin is written [a-z0-9-]{1,32}")
+    return name
+
+
+def _some(status: tuple[int, ...]) -> tuple[int, ...]:
+    if not status:
+        raise ValueError("name at least one status")
+    return status
+
+
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+Status = Annotated[int, Field(ge=400, le=599, strict=True)]
+Milliseconds = Annotated[int, Field(ge=0, le=60_000, strict=True)]
+Coin = Annotated[str, AfterValidator(_coin)]
+
+
+class FaultSetting(BaseModel):
+    """What `/faults` takes and shows. A field that is absent means none of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error_rate: Rate = Field(default=0.0, description="share of requests answered at once with one of `status`")
+    status: Annotated[tuple[Status, ...], AfterValidator(_some)] = Field(default=(500, 503), max_length=20)
+    latency_ms: Milliseconds = Field(default=0, description="added to every answer that is no error")
+    jitter_ms: Milliseconds = Field(default=0, description="up to this much more, evenly spread")
+    retry_after_s: Annotated[int, Field(ge=0, le=86_400, strict=True)] | None = Field(
+        default=None, description="`Retry-After` of 429 and 503; null: no such header"
+    )
+    kinds: dict[Kind, Rate] = Field(default_factory=dict, description="each kind with its rate")
+    coins: tuple[Coin, ...] = Field(default=(), max_length=1000, description="whose prices are spoilt; empty: all")
+    for_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None, description="how long this is in force; shown: how long it still is"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of one request: at most one of `status` and `kind`, `delay_s` before it."""
+
+    status: int | None = None
+    kind: Kind | None = None
+    delay_s: float = 0.0
+    retry_after_s: int | None = None
+    coins: tuple[str, ...] = ()
+
+    def hits(self, coin: str) -> bool:
+        """Whether the price of `coin` is spoilt."""
+        return self.kind in PRICE_KINDS and (not self.coins or coin in self.coins)
+
+
+GOOD = Verdict()
+
+
+class Faults:
+    """The setting in force and the dice. `clock` gives monotonic seconds; `on_end` hears that a setting ran out."""
+
+    def __init__(
+        self,
+        lasting: FaultSetting,
+        *,
+        clock: Callable[[], float],
+        random: random_module.Random,
+        on_end: Callable[[FaultSetting], None] = lambda _: None,
+    ) -> None:
+        self._lasting = lasting
+        self._passing: FaultSetting | None = None
+        self._passing_until = 0.0
+        self._clock = clock
+        self._random = random
+        self._on_end = on_end
+        self._frozen: dict[str, Observation] = {}
+
+    def set(self, setting: FaultSetting) -> None:
+        """Put a setting in force in place of the one that is."""
+        self._frozen.clear()
+        if setting.for_s is None:
+            self._lasting, self._passing = setting, None
+        else:
+            self._passing, self._passing_until = setting, self._clock() + setting.for_s
+
+    def current(self) -> FaultSetting:
+        """The setting in force, with what is left of `for_s`."""
+        if self._passing is None:
+            return self._lasting
+        left_s = self._passing_until - self._clock()
+        if left_s > 0:
+            return self._passing.model_copy(update={"for_s": round(left_s, 3)})
+        ended, self._passing = self._passing, None
+        self._frozen.clear()
+        self._on_end(ended)
+        return self._lasting
+
+    def judge(self) -> Verdict:
+        """Decide what becomes of the next request."""
+        setting = self.current()
+        if self._random.random() < setting.error_rate:
+            status = self._random.choice(setting.status)
+            return Verdict(status=status, retry_after_s=setting.retry_after_s)
+        return Verdict(
+            kind=next((kind for kind in Kind if self._random.random() < setting.kinds.get(kind, 0.0)), None),
+            delay_s=(setting.latency_ms + self._random.random() * setting.jitter_ms) / 1000,
+            retry_after_s=setting.retry_after_s,
+            coins=setting.coins,
+        )
+
+    def freeze(self, quotes: Mapping[str, Observation]) -> Mapping[str, Observation]:
+        """The same coins as they were when the setting in force froze them first: alive, and dead."""
+        return {coin: self._frozen.setdefault(coin, quote) for coin, quote in quotes.items()}
+
+
+def render(quotes: Mapping[str, Observation], origin: str, verdict: Verdict = GOOD) -> bytes:
+    """The body of `/quote`, with the prices that the verdict hits spoilt."""
+    prices: dict[str, str] = {}
+    observed: dict[str, str] = {}
+    currency: dict[str, str] = {}
+    for coin, quote in quotes.items():
+        kind = verdict.kind if verdict.hits(coin) else None
+        name, price, told = _spoil(kind, quote)
+        prices[name] = price
+        observed[name] = format_time(told.observed_at)
+        currency[name] = told.currency
+    oldest = min(observed.values(), default=None)
+    return msgspec.json.encode(
+        {**prices, "observed_at": oldest, "observed": observed, "currency": currency, "origin": origin}
+    )
+
+
+def _spoil(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation]:
+    """Name, text of the price, and the observation whose time is told, after `kind` was done to them."""
+    coin, price = quote.coin, format_price(quote.price)
+    match kind:
+        case Kind.WRONG_COIN:
+            return f"not-{coin}"[:32], price, quote
+        case Kind.NAN:
+            return coin, "NaN", quote
+        case Kind.ZERO:
+            return coin, "0.00", quote
+        case Kind.NEGATIVE:
+            return coin, f"-{price}", quote
+        case Kind.ABSURD:
+            return coin, format_price(quote.price.scaleb(ABSURD_FACTOR_POWER)), quote
+        case Kind.MANY_DIGITS:
+            return coin, _with_many_digits(quote.price), quote
+        case Kind.OLD_TIME:
+            return coin, price, replace(quote, observed_at=quote.observed_at - OLD_BY)
+        case Kind.FUTURE_TIME:
+            return coin, price, replace(quote, observed_at=quote.observed_at + FUTURE_BY)
+        case _:  # none, or frozen_price, for which the quotes themselves were exchanged before
+            return coin, price, quote
+
+
+def _with_many_digits(price: Decimal) -> str:
+    """The price with `MANY_PLACES` places: its own digits, then 123456789 over and over."""
+    whole, _, places = format_price(price).partition(".")
+    return f"{whole}.{places}{('123456789' * 4)[: max(0, MANY_PLACES - len(places))]}"

@@ -1,0 +1,120 @@
+"""The simulated market: prices that look like a walk, exact, and the same for the same seed.
+
+A price is a pure function of (seed, coin, tick). It is the sum of noises of period 1, 2, 4 … ticks, each √2 larger than
+the one before, as the steps of a random walk add up; between two points of its lattice a noise runs straight. So there
+is no state to grow, nothing to catch up with after an idle day, and a bound by construction: a price stays within about
+5 % of where it starts. All of it is integer arithmetic on hundredths; no float touches a price.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+
+from cotacoes.quote import Observation
+
+ORIGIN = "sim"
+CURRENCY = "USD"
+PLACES = 2
+
+_KNOWN_STARTS = {"bitcoin": 6_700_000, "ethereum": 350_000}  # in hundredths
+_START_MIN, _START_MAX = 1_000, 1_000_000  # of any further coin, in hundredths
+
+_OCTAVES = 17  # the longest period is 65,536 ticks, some five hours at the default tick
+_STEP_PPM = 60  # of the shortest noise: a few dollars a tick on Bitcoin
+_MILLION = 1_000_000
+_AMPLITUDES_PPM = [math.isqrt(_STEP_PPM * _STEP_PPM << octave) for octave in range(_OCTAVES)]
+assert sum(_AMPLITUDES_PPM) < _MILLION // 10, "a price never leaves the tenth around its start"
+
+
+class Market(Protocol):
+    """What external_service serves: the newest observation of each coin."""
+
+    origin: str
+
+    def quotes(self) -> Mapping[str, Observation]:
+        """Coin to its newest observation; a coin without a price is absent."""
+        ...
+
+
+class SimulatedMarket:
+    """The walk of each coin, one tick every `tick_s` seconds from the moment it is built.
+
+    The coins tick one after the other within `tick_s`, as no real market moves all prices at one instant. `clock` gives
+    monotonic seconds, `now` the wall time.
+    """
+
+    origin = ORIGIN
+
+    def __init__(
+        self,
+        coins: Sequence[str],
+        *,
+        seed: int,
+        tick_s: float,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._seed = seed
+        self._tick_s = tick_s
+        self._clock = clock
+        self._now = now
+        self._started = clock()
+        self._phases_s = {coin: tick_s * index / len(coins) for index, coin in enumerate(coins)}
+        self._ticks: dict[str, int] = {}
+        self._newest: dict[str, Observation] = {}
+
+    def quotes(self) -> Mapping[str, Observation]:
+        elapsed_s = self._clock() - self._started
+        for coin, phase_s in self._phases_s.items():
+            tick, since = divmod(elapsed_s + phase_s, self._tick_s)
+            if self._ticks.get(coin) != int(tick):
+                # The time is taken from the wall clock at each tick: one that was set anew does not leave us behind.
+                self._ticks[coin] = int(tick)
+                self._newest[coin] = Observation(
+                    coin=coin,
+                    currency=CURRENCY,
+                    price=price_at(self._seed, coin, int(tick)),
+                    observed_at=self._now() - timedelta(seconds=since),
+                    origin=ORIGIN,
+                )
+        return self._newest
+
+
+def price_at(seed: int, coin: str, tick: int) -> Decimal:
+    """The price of `coin` at `tick` (0, 1, 2 …), greater than zero, with two places."""
+    start = start_hundredths(seed, coin)
+    ppm = sum(_noise_ppm(seed, coin, octave, tick) for octave in range(_OCTAVES))
+    return Decimal(start * (_MILLION + ppm) // _MILLION).scaleb(-PLACES)
+
+
+@functools.lru_cache(maxsize=2000)
+def start_hundredths(seed: int, coin: str) -> int:
+    """Where a coin's walk starts, in hundredths of the currency."""
+    spread = _START_MAX - _START_MIN
+    return _KNOWN_STARTS.get(coin) or _START_MIN + _draw(f"{seed}/{coin}/start") % spread
+
+
+def _noise_ppm(seed: int, coin: str, octave: int, tick: int) -> int:
+    """The noise whose lattice points lie 2^octave ticks apart, within plus or minus its amplitude."""
+    lattice, beyond = tick >> octave, tick & ((1 << octave) - 1)
+    here = _lattice_ppm(seed, coin, octave, lattice)
+    if not beyond:
+        return here
+    there = _lattice_ppm(seed, coin, octave, lattice + 1)
+    return here + ((there - here) * beyond >> octave)
+
+
+def _lattice_ppm(seed: int, coin: str, octave: int, index: int) -> int:
+    amplitude = _AMPLITUDES_PPM[octave]
+    return _draw(f"{seed}/{coin}/{octave}/{index}") % (2 * amplitude + 1) - amplitude
+
+
+def _draw(key: str) -> int:
+    """64 even bits from the key; blake2b, so that every machine and version of Python draws the same."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

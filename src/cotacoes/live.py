@@ -1,0 +1,97 @@
+"""The live message on `cotacoes:<coin>`: one or more lines of JSON, each a quote or a heartbeat.
+
+{"v":1,"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
+{"v":1,"type":"heartbeat","coin","epoch","seq","prev","sent_at"}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cotacoes.quote import Position, Quote, QuoteJson, format_time, parse_time
+
+MESSAGE_VERSION = 1
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """One line of a message on `cotacoes:<coin>`."""
+
+    v: int
+    type: Literal["quote", "heartbeat"]
+    coin: str
+    epoch: int | None = None
+    seq: int | None = None
+    currency: str | None = None
+    price: str | None = None
+    observed_at: str | None = None
+    at: str | None = None
+    origin: str | None = None
+    prev: str | None = None
+    sent_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The last position whose publish was tried, None before the first; `prev` as in the first quote of the era."""
+
+    coin: str
+    position: Position | None
+    prev: Position | None
+    sent_at: datetime
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_encoder = msgspec.json.Encoder()
+
+
+def channel(coin: str) -> str:
+    """The Redis channel of a coin."""
+    return f"cotacoes:{coin}"
+
+
+def encode_quote(quote: Quote) -> bytes:
+    """One `quote` line of the live message, without a line feed."""
+    return _encoder.encode(
+        {"v": MESSAGE_VERSION, "type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))},
+    )
+
+
+def encode_heartbeat(beat: Heartbeat) -> bytes:
+    """One `heartbeat` line of the live message, without a line feed."""
+    return _encoder.encode(
+        {
+            "v": MESSAGE_VERSION,
+            "type": "heartbeat",
+            "coin": beat.coin,
+            "epoch": None if beat.position is None else beat.position.epoch,
+            "seq": None if beat.position is None else beat.position.seq,
+            "prev": None if beat.prev is None else str(beat.prev),
+            "sent_at": format_time(beat.sent_at),
+        }
+    )
+
+
+def decode_message(message: bytes) -> list[Quote | Heartbeat]:
+    """Read a live message, one or more lines; ValueError where a line is not of version 1."""
+    return [_decode_line(line) for line in message.splitlines() if line.strip()]
+
+
+def _decode_line(line: bytes) -> Quote | Heartbeat:
+    try:
+        parsed = _line_decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a live message: {error}") from error
+    if parsed.v != MESSAGE_VERSION:
+        raise ValueError(f"live message of version {parsed.v}, expected {MESSAGE_VERSION}")
+    if parsed.type == "heartbeat":
+        position = None if parsed.epoch is None or parsed.seq is None else Position(parsed.epoch, parsed.seq)
+        prev = None if parsed.prev is None else Position.parse(parsed.prev)
+        return Heartbeat(parsed.coin, position, prev, parse_time(parsed.sent_at or ""))
+    fields = {name: getattr(parsed, name) for name in QuoteJson.__struct_fields__}
+    if any(value is None for name, value in fields.items() if name != "prev"):
+        raise ValueError("live message of type quote lacks a field")
+    return QuoteJson(**fields).quote()

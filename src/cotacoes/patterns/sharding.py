@@ -1,0 +1,90 @@
+"""Sharding: which shard holds a coin's history, and what a shard promises.
+
+A coin lives on one shard, by an explicit directory, never by a hash of its name: a coin can be moved alone, and the
+placement can be read by a person. The shard itself has the last word: each coin has a *fence* there, which says under
+which placement and for which writer it takes quotes. A writer that missed a change is refused, never believed:
+
+    placement is not the fence's       CoinMovedError           read the directory again
+    a newer writer is in the fence     WriterSupersededError    stop
+    the fence is closed                FenceClosedError         keep the batch, try again
+
+A shard always holds a prefix of what the coin's writer recorded; `through` is how far. A batch sent twice changes
+nothing, because the key of a quote is its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Protocol
+
+from cotacoes.quote import Position, Quote
+
+BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains no speed and holds its locks longer
+READ_QUOTES_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a shard says of one coin.
+
+    `newest` is the last quote that it holds and `floor` the position of the first, both None where it holds none.
+    """
+
+    placement: int
+    writer_epoch: int
+    newest: Quote | None
+    floor: Position | None
+
+    @property
+    def through(self) -> Position | None:
+        """The last position that the shard holds."""
+        return None if self.newest is None else self.newest.position
+
+    @property
+    def epoch(self) -> int:
+        """The highest era that the shard knows of, 0 where it knows none."""
+        return max(self.writer_epoch, 0 if self.newest is None else self.newest.epoch)
+
+
+@dataclass(frozen=True)
+class ShardView:
+    """The end of one coin's history on a shard: its last position and its newest quotes, ascending."""
+
+    through: Position | None
+    quotes: list[Quote] = field(default_factory=list)
+
+
+class Shard(Protocol):
+    """What a shard does. Every call ends by the shard's own deadline.
+
+    All raise ShardUnavailableError where it does not answer, is frozen, or is of another schema version, and
+    CoinMovedError where the coin has no fence on it.
+    """
+
+    name: str
+
+    async def ping(self) -> None:
+        """Return where the shard can answer."""
+
+    async def fence(self, coin: str) -> Fence:
+        """The coin's fence."""
+
+    async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
+        """Make (`epoch`, `writer`) the coin's only writer; WriterSupersededError where a newer one is."""
+
+    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> None:
+        """Store a batch, all or nothing; quotes already there stay as they are. ShardRefusedError by the fence."""
+
+    async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
+        """The quotes after `position` (None: from the first), ascending."""
+
+    async def last(self, coin: str, count: int) -> list[Quote]:
+        """The newest quotes, ascending."""
+
+    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+        """The end of the history of several coins, in one question."""
+
+    async def prepare_days(self, first: date, last: date) -> None:
+        """Make the room for the quotes of these days, so that no batch has to."""

@@ -1,0 +1,223 @@
+"""The message: what a quote is, how its price, time and position are read and written.
+
+One rule for each, used at every edge (source, log, shard, Redis, HTTP); the live message is in `live.py`.
+
+* a price is plain decimal text: ASCII digits with at most one point, no sign, no exponent, greater than zero,
+  at most `PRICE_TEXT_MAX` characters; its digits are kept exactly as given, trailing zeros included;
+* a time is an aware UTC `datetime`, in text `2026-11-24T12:00:00.123456Z`;
+* a position is `epoch-seq`, per coin; positions only rise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import NamedTuple
+
+import msgspec
+
+COIN_PATTERN = re.compile(r"[a-z0-9-]{1,32}\Z", re.ASCII)
+CURRENCY_PATTERN = re.compile(r"[A-Z0-9]{2,12}\Z", re.ASCII)
+ORIGIN_PATTERN = re.compile(r"[\x21-\x7e]{1,100}\Z", re.ASCII)
+
+# Enough for any market: the dearest quote of the least unit needs under 30 digits on either side of the point.
+PRICE_INTEGER_DIGITS_MAX = 30
+PRICE_FRACTION_DIGITS_MAX = 30
+PRICE_TEXT_MAX = PRICE_INTEGER_DIGITS_MAX + 1 + PRICE_FRACTION_DIGITS_MAX
+_PRICE = re.compile(
+    rf"(?:0|[1-9][0-9]{{0,{PRICE_INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{PRICE_FRACTION_DIGITS_MAX}}})?\Z", re.ASCII
+)
+
+COMPUTED_PLACES = 18
+_EXACT = Context(prec=200)
+_COMPUTED_UNIT = Decimal(1).scaleb(-COMPUTED_PLACES)
+
+SEQ_MAX = 2**31 - 1
+EPOCH_MAX = 2**63 - 1
+
+EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
+_POSITION = re.compile(r"([0-9]{1,19})-([0-9]{1,10})\Z", re.ASCII)
+
+
+class PriceError(ValueError):
+    """A price that is none. `reason` is one of malformed, not_finite, zero, negative."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"price is {reason.replace('_', ' ')}")
+        self.reason = reason
+
+
+class Position(NamedTuple):
+    """A quote's place in its coin's history; compares in the order of recording."""
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read `epoch-seq`; ValueError says what is expected."""
+        match = _POSITION.match(text)
+        if match is None or int(match[1]) > EPOCH_MAX or not 0 < int(match[2]) <= SEQ_MAX:
+            raise ValueError("a position is written EPOCH-SEQ, for example 1732400000000-42")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a source says of one coin: a screened price, exact, and the source's own time."""
+
+    coin: str
+    currency: str
+    price: Decimal
+    observed_at: datetime
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One recorded price. `prev` is the last position of the era before, on the first quote of an era only."""
+
+    coin: str
+    currency: str
+    price: Decimal
+    epoch: int
+    seq: int
+    observed_at: datetime
+    at: datetime
+    origin: str
+    prev: Position | None = None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.seq)
+
+    def follows(self, before: Position) -> bool:
+        """Whether nothing was recorded for the coin between `before` and this quote."""
+        if self.epoch == before.epoch:
+            return self.seq == before.seq + 1
+        return self.seq == 1 and self.prev == before
+
+
+class QuoteJson(msgspec.Struct, frozen=True):
+    """A quote as it stands in an answer of `/v1/quotes`."""
+
+    coin: str
+    currency: str
+    price: str
+    epoch: int
+    seq: int
+    observed_at: str
+    at: str
+    origin: str
+    prev: str | None = None
+
+    @classmethod
+    def of(cls, quote: Quote) -> QuoteJson:
+        return cls(
+            coin=quote.coin,
+            currency=quote.currency,
+            price=format_price(quote.price),
+            epoch=quote.epoch,
+            seq=quote.seq,
+            observed_at=format_time(quote.observed_at),
+            at=format_time(quote.at),
+            origin=quote.origin,
+            prev=None if quote.prev is None else str(quote.prev),
+        )
+
+    def quote(self) -> Quote:
+        """The quote that is meant; ValueError where a field is none."""
+        return Quote(
+            coin=self.coin,
+            currency=self.currency,
+            price=parse_price(self.price),
+            epoch=self.epoch,
+            seq=self.seq,
+            observed_at=parse_time(self.observed_at),
+            at=parse_time(self.at),
+            origin=self.origin,
+            prev=None if self.prev is None else Position.parse(self.prev),
+        )
+
+
+def parse_price(text: str) -> Decimal:
+    """Read a price under the one rule of this file; PriceError names what is wrong."""
+    if len(text) > PRICE_TEXT_MAX:
+        raise PriceError("malformed")
+    if _PRICE.match(text) is None:
+        raise PriceError(_why_not_a_price(text))
+    price = Decimal(text)
+    if not price:
+        raise PriceError("zero")
+    return price
+
+
+def _why_not_a_price(text: str) -> str:
+    if text.strip().lower().lstrip("+-") in {"nan", "inf", "infinity", "snan"}:
+        return "not_finite"
+    if text.startswith("-") and _PRICE.match(text[1:]):
+        return "negative" if Decimal(text) else "zero"
+    return "malformed"
+
+
+def format_price(price: Decimal) -> str:
+    """Every digit, no exponent."""
+    return format(price, "f")
+
+
+def computed_price(total: Decimal, count: int) -> Decimal:
+    """`total / count`, half-even to 18 places, no exponent, no trailing zeros (design: Computed prices)."""
+    quotient = _EXACT.divide(total, Decimal(count)).quantize(_COMPUTED_UNIT, ROUND_HALF_EVEN, _EXACT)
+    text = format_price(quotient)
+    return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def exact_sum(prices: Iterable[Decimal]) -> Decimal:
+    """The sum without rounding (the default context would round to 28 digits)."""
+    total = Decimal(0)
+    for price in prices:
+        total = _EXACT.add(total, price)
+    return total
+
+
+def parse_time(text: str) -> datetime:
+    """Read an RFC 3339 time with its offset, to the microsecond (further digits are cut); ValueError otherwise."""
+    if _TIME.match(text) is None:
+        raise ValueError("a time is written as RFC 3339 with an offset, for example 2026-11-24T12:00:00.123456Z")
+    try:
+        return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"no such time: {error}") from error
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC, always six digits of the second, so that texts sort as times do."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def to_microseconds(time: datetime) -> int:
+    """Microseconds since 1970, exact."""
+    return (time - EPOCH_START) // _MICROSECOND
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The inverse of `to_microseconds`."""
+    return EPOCH_START + timedelta(microseconds=microseconds)
+
+
+def first_gap(quotes: Sequence[Quote], after: Position | None) -> int | None:
+    """Index of the first quote that does not follow the one before it (or `after`), None where there is no hole."""
+    before = after
+    for index, quote in enumerate(quotes):
+        if before is not None and not quote.follows(before):
+            return index
+        before = quote.position
+    return None

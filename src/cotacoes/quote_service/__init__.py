@@ -1,0 +1,1 @@
+"""quote_service: fetch, screen, record, deliver, publish, answer."""

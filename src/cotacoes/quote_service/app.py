@@ -1,0 +1,283 @@
+"""quote_service: fetches behind the circuit breaker, screens, records, delivers, publishes, and answers.
+
+poll ──▶ recorder (log) ──▶ delivery, one per coin ──▶ shard
+                       └──▶ publisher ──▶ Redis
+answers ◀── histories, log, shards
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from random import Random, SystemRandom
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.folder_lock import FolderLock
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.source_http import HttpSource
+from cotacoes.config import SHARDS, Settings
+from cotacoes.errors import BadRequestError, LogUnavailableError, SettingError, ShardUnavailableError
+from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig, State, StateChanged
+from cotacoes.patterns.retry import RetryPolicy
+from cotacoes.patterns.sharding import READ_QUOTES_MAX, Shard
+from cotacoes.quote import Position, Quote
+from cotacoes.quote_service.answers import AgeLimits, Answers
+from cotacoes.quote_service.delivery import Delivery
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.poll import Poll
+from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recorder import Recorder
+from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.service import Check, Service, Stop, background, build_app, require_coin, serve_http
+from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
+
+NAME = "quote_service"
+SUPERSEDED_EXIT_CODE = 4
+KEEP_INTERVAL_S = 1.0
+DAYS_AHEAD = 2
+PREPARE_INTERVAL_S = 3600.0
+
+
+async def main(settings: Settings, stop: Stop) -> None:
+    """Run until `stop`; SettingError where a setting, the log folder or the clock can not be used."""
+    with FolderLock(settings.data / NAME):
+        await serve_http(build(settings, stop), settings, stop)
+
+
+def build(settings: Settings, stop: Stop) -> Service:
+    """Wire the service; nothing is opened yet."""
+    metrics = Metrics()
+    counted = QuoteMetrics(metrics)
+    placement = settings.seed_placement
+    histories = {coin: CoinHistory(coin, shard) for coin, shard in placement.items()}
+    random = SystemRandom()
+    shards = {
+        name: PostgresShard(name, settings.dsn(name), deadline_s=settings.shard_deadline_s)
+        for name in SHARDS
+        if name in placement.values()
+    }
+    bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
+    http_client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
+    recorder = Recorder(
+        settings.data / NAME,
+        histories,
+        shards,
+        counted,
+        quota_bytes=settings.log_quota_bytes,
+        now=_now,
+        clock=time.monotonic,
+    )
+    publisher = Publisher(
+        histories, bus, counted, wait_s=settings.publish_wait_ms / 1000, now=_now, clock=time.monotonic
+    )
+    deliveries = {
+        coin: Delivery(
+            history,
+            shards[history.shard],
+            recorder,
+            counted,
+            writer=secrets.token_hex(8),
+            random=random,
+            on_delivered=lambda _: publisher.wake(),
+            on_superseded=lambda: stop(SUPERSEDED_EXIT_CODE),
+        )
+        for coin, history in histories.items()
+    }
+    breaker = _breaker(settings, counted, random)
+    screen = Screen(
+        histories, JumpLimit(Decimal(str(settings.jump_factor_max)), timedelta(seconds=settings.jump_window_s))
+    )
+
+    def hand_on(quotes: list[Quote]) -> None:
+        publisher.add(quotes)
+        for quote in quotes:
+            counted.recorded.labels(coin=quote.coin).inc()
+            deliveries[quote.coin].wake()
+
+    poll = Poll(
+        HttpSource(http_client, settings.url("external_service")),
+        breaker,
+        screen,
+        recorder,
+        counted,
+        interval_s=settings.poll_interval_s,
+        deadline_s=settings.fetch_deadline_s,
+        retry=RetryPolicy(attempts=settings.fetch_attempts),
+        now=_now,
+        clock=time.monotonic,
+        random=random,
+        on_recorded=hand_on,
+    )
+    answers = Answers(
+        recorder,
+        shards,
+        AgeLimits(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
+        now=_now,
+        is_live=lambda coin: coin in poll.live,
+        breaker_state=lambda: breaker.state.value,
+    )
+
+    @contextlib.asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for shard in shards.values():
+                await stack.enter_async_context(shard)
+            await stack.enter_async_context(bus)
+            await stack.enter_async_context(http_client)
+            await recorder.start()
+            stack.push_async_callback(recorder.close)
+            for history in histories.values():
+                screen.resume(history.newest)
+            await stack.enter_async_context(
+                background(
+                    poll.run(),
+                    publisher.run(),
+                    _keep(recorder, deliveries, counted, stop),
+                    *(delivery.run() for delivery in deliveries.values()),
+                    *(_prepare_days(shard) for shard in shards.values()),
+                )
+            )
+            yield
+
+    checks = {
+        "log": Check(_log_check(recorder), required=False),
+        "quotes": Check(_quotes_check(histories), required=True),
+        "redis": Check(_ping_check(bus.ping)),
+        **{name: Check(_ping_check(shard.ping)) for name, shard in shards.items()},
+    }
+    app = build_app(
+        NAME,
+        settings,
+        metrics,
+        _routes(answers, histories),
+        checks=checks,
+        lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, histories))},
+    )
+    return Service(NAME, app, resources)
+
+
+def _routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
+    router = APIRouter(tags=["quotes"])
+
+    @router.get("/cotacao_atual/{coin}", summary="The current quote, with its honest age", response_model=None)
+    async def current(coin: str) -> Response:
+        """`status` is fresh up to 5 s of age, else stale; `source` is live where the last poll gave it, else cache."""
+        return _json(answers.current(require_coin(coin, histories)))
+
+    @router.get("/media_ultimos_10_logs/{coin}", summary="The mean of the last ten quotes, exact", response_model=None)
+    async def mean(coin: str) -> Response:
+        """Of those there are, where there are fewer; only quotes of the newest one's origin and currency."""
+        return _json(await answers.mean(require_coin(coin, histories)))
+
+    @router.get("/v1/quotes/{coin}", summary="The history, in order, without a hole", response_model=None)
+    async def quotes(
+        coin: str,
+        after: Annotated[str | None, Query(description="a position, exclusive; absent: from the floor")] = None,
+        limit: Annotated[int, Query(ge=1, le=READ_QUOTES_MAX)] = 1000,
+        last: Annotated[int | None, Query(ge=1, le=READ_QUOTES_MAX, description="the newest ones instead")] = None,
+    ) -> Response:
+        """`next` goes into `after`; below the floor the answer is 410, beyond the end 409."""
+        require_coin(coin, histories)
+        if last is not None:
+            if after is not None:
+                raise BadRequestError("give either after or last, not both")
+            return _json(await answers.last(coin, last))
+        try:
+            position = None if after is None else Position.parse(after)
+        except ValueError as error:
+            raise BadRequestError(f"after: {error}") from error
+        return _json(await answers.after(coin, position, limit))
+
+    @router.get("/v1/positions", summary="Per coin: last position, delivered through, pending", response_model=None)
+    async def positions() -> Response:
+        return _json(answers.positions())
+
+    return router
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _breaker(settings: Settings, metrics: QuoteMetrics, random: Random) -> CircuitBreaker:
+    level = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
+    event = {State.CLOSED: "breaker.closed", State.HALF_OPEN: "breaker.half_opened", State.OPEN: "breaker.opened"}
+
+    def tell(change: StateChanged) -> None:
+        metrics.breaker_state.set(level[change.after])
+        facts = {"failures": change.failures, "retry_after_s": round(change.retry_after or 0.0, 1)}
+        get_logger().info(event[change.after], **(facts if change.after is State.OPEN else {}))
+
+    config = CircuitBreakerConfig(
+        consecutive_failures_threshold=settings.breaker_failures,
+        wait_duration_in_open=settings.breaker_open_s,
+        permitted_calls_in_half_open=settings.breaker_probes,
+        max_wait_duration_in_half_open=max(10.0, 3 * settings.fetch_deadline_s),
+    )
+    return CircuitBreaker("external_service", config, clock=time.monotonic, random=random, on_event=tell)
+
+
+async def _keep(recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics, stop: Stop) -> None:
+    """Once a second: eras for coins that could not begin one, and the gauges."""
+    while True:
+        try:
+            await recorder.begin_missing_eras()
+            metrics.log_bytes.set(await recorder.log.size_bytes())
+        except SettingError as error:
+            get_logger().error("service.refused", reason=str(error))
+            stop(2)
+        except LogUnavailableError:
+            metrics.log_bytes.set(float("nan"))  # said in the log where it failed
+        for coin, history in recorder.histories.items():
+            metrics.pending.labels(coin=coin).set(history.pending)
+            if history.epoch is not None and history.fence is None:
+                deliveries[coin].wake()
+        await asyncio.sleep(KEEP_INTERVAL_S)
+
+
+async def _prepare_days(shard: Shard) -> None:
+    """Keep the partitions of the next days ready; a batch that finds none makes its own."""
+    while True:
+        today: date = datetime.now(UTC).date()
+        try:
+            await shard.prepare_days(today, today + timedelta(days=DAYS_AHEAD))
+            wait_s = PREPARE_INTERVAL_S
+        except ShardUnavailableError:
+            wait_s = 5.0  # said by delivery
+        await asyncio.sleep(wait_s)
+
+
+def _log_check(recorder: Recorder) -> Callable[[], Awaitable[str | None]]:
+    async def probe() -> str | None:
+        return recorder.failure
+
+    return probe
+
+
+def _quotes_check(histories: Mapping[str, CoinHistory]) -> Callable[[], Awaitable[str | None]]:
+    async def probe() -> str | None:
+        without = [coin for coin, history in histories.items() if history.newest is None]
+        return f"no quote yet of {', '.join(without[:5])}" if len(without) == len(histories) else None
+
+    return probe
+
+
+def _ping_check(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str | None]]:
+    async def probe() -> str | None:
+        await ping()  # an error's detail becomes the reason
+        return None
+
+    return probe

@@ -1,0 +1,111 @@
+"""Delivery: each coin's quotes from the log to its shard, in order, one batch in flight, sent until answered.
+
+There is one path. A healthy shard and a dead one differ only in how far delivery has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from cotacoes.errors import (
+    CoinMovedError,
+    FenceClosedError,
+    LogUnavailableError,
+    ShardUnavailableError,
+    WriterSupersededError,
+)
+from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Shard
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.recorder import Recorder
+from cotacoes.telemetry import QuoteMetrics, get_logger
+
+RETRY_WAIT_S = 0.1
+RETRY_WAIT_MAX_S = 2.0
+
+
+class Delivery:
+    """One coin's delivery; `run` is its task. `wake` is called when a quote of the coin was recorded."""
+
+    def __init__(
+        self,
+        history: CoinHistory,
+        shard: Shard,
+        recorder: Recorder,
+        metrics: QuoteMetrics,
+        *,
+        writer: str,
+        random: Random,
+        on_delivered: Callable[[CoinHistory], None],
+        on_superseded: Callable[[], None],
+    ) -> None:
+        self._history = history
+        self._shard = shard
+        self._recorder = recorder
+        self._metrics = metrics
+        self._writer = writer
+        self._random = random
+        self._on_delivered = on_delivered
+        self._on_superseded = on_superseded
+        self._recorded = asyncio.Event()
+        self._failure: str | None = None
+        self._wait_s = RETRY_WAIT_S
+
+    def wake(self) -> None:
+        """There is something to deliver, or an era to announce."""
+        self._recorded.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled, or until a newer writer has taken the coin over."""
+        while True:
+            self._recorded.clear()
+            try:
+                await self._deliver_pending()
+            except WriterSupersededError as error:
+                get_logger().error("writer.superseded", coin=self._history.coin, reason=str(error))
+                self._on_superseded()
+                return
+            except (ShardUnavailableError, CoinMovedError, FenceClosedError, LogUnavailableError) as error:
+                await self._back_off(str(error))
+                continue
+            await self._recorded.wait()
+
+    async def _deliver_pending(self) -> None:
+        history = self._history
+        if history.epoch is not None and history.fence is None:
+            await self._become_writer(history.epoch)
+        while history.pending and history.fence is not None and history.epoch is not None:
+            batch = history.tail_batch()
+            if batch is None:
+                batch = await self._recorder.log.after(history.coin, history.delivered, BATCH_QUOTES_MAX)
+            if not batch:
+                history.pending = 0
+                break
+            await self._shard.append(history.coin, history.fence.placement, history.epoch, batch)
+            history.note_delivered(batch)
+            self._metrics.delivered.labels(coin=history.coin).inc(len(batch))
+            self._on_delivered(history)
+        self._note_answer()
+
+    async def _become_writer(self, epoch: int) -> None:
+        history = self._history
+        fence = await self._shard.become_writer(history.coin, epoch, self._writer)
+        pending = await self._recorder.log.count_after(history.coin, history.resume_from(fence))
+        if history.epoch == epoch:  # else the log was opened anew meanwhile, and another era began
+            history.note_writer(fence, pending)
+
+    def _note_answer(self) -> None:
+        self._wait_s = RETRY_WAIT_S
+        if self._failure is not None:
+            self._failure = None
+            get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._shard.name)
+
+    async def _back_off(self, reason: str) -> None:
+        self._metrics.deliveries_failed.labels(coin=self._history.coin).inc()
+        self._history.fence = None  # whoever comes back is asked first how far it has come
+        if self._failure is None:
+            get_logger().warning("delivery.held", coin=self._history.coin, shard=self._shard.name, reason=reason)
+        self._failure = reason
+        await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
+        self._wait_s = min(RETRY_WAIT_MAX_S, 2 * self._wait_s)

@@ -1,0 +1,167 @@
+"""Publishing: each recorded quote once, in order, when the shard has answered for it or `wait_s` has passed.
+
+A coin whose shard let the wait run out is `degraded`: it publishes straight after the commit until delivery has caught
+up. A publish is tried once, by a deadline; a failed one is counted. Positions reveal it, the history fills it. The
+heartbeat of each second carries the last position that was tried, so the loss of the last message shows too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from cotacoes.errors import BusUnavailableError
+from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.patterns.pub_sub import Bus
+from cotacoes.quote import Position, Quote
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.telemetry import QuoteMetrics, get_logger
+
+QUEUE_QUOTES_MAX = 10_000  # per coin; beyond it the oldest is counted as a failed publish
+MESSAGE_LINES_MAX = 100
+HEARTBEAT_S = 1.0
+
+
+class PublishQueue:
+    """One coin's quotes between commit and publish. Pure: times are monotonic seconds, passed in."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._waiting: deque[tuple[Quote, float]] = deque()
+        self.degraded = False
+
+    def add(self, quotes: Iterable[Quote], now: float) -> int:
+        """Recorded just now; returns how many older ones fell out because the queue is full."""
+        self._waiting.extend((quote, now + self._wait_s) for quote in quotes)
+        dropped = max(0, len(self._waiting) - QUEUE_QUOTES_MAX)
+        for _ in range(dropped):
+            self._waiting.popleft()
+        return dropped
+
+    def take(self, now: float, delivered: Position | None, *, caught_up: bool) -> list[Quote]:
+        """Those whose time has come, in order."""
+        ready: list[Quote] = []
+        while self._waiting:
+            quote, due = self._waiting[0]
+            is_delivered = delivered is not None and quote.position <= delivered
+            if not is_delivered and not self.degraded and now < due:
+                break
+            if not is_delivered:
+                self.degraded = True
+            ready.append(self._waiting.popleft()[0])
+        if caught_up:
+            self.degraded = False
+        return ready
+
+    def next_due(self) -> float | None:
+        """When the first one's wait is over, None where none waits."""
+        return self._waiting[0][1] if self._waiting else None
+
+
+class Publisher:
+    """Publishes for all coins over one bus; `run` is its task."""
+
+    def __init__(
+        self,
+        histories: Mapping[str, CoinHistory],
+        bus: Bus,
+        metrics: QuoteMetrics,
+        *,
+        wait_s: float,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._histories = histories
+        self._bus = bus
+        self._metrics = metrics
+        self._now = now
+        self._clock = clock
+        self._queues = {coin: PublishQueue(wait_s) for coin in histories}
+        self._tried: dict[str, Position | None] = {}
+        self._wake = asyncio.Event()
+        self._is_away = False
+
+    def add(self, quotes: Sequence[Quote]) -> None:
+        """These were recorded."""
+        for quote in quotes:
+            dropped = self._queues[quote.coin].add([quote], self._clock())
+            self._metrics.publish_failed.labels(coin=quote.coin).inc(dropped)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Delivery has come further."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        self._tried = {coin: history.position for coin, history in self._histories.items()}
+        next_beat = self._clock()
+        while True:
+            now = self._clock()
+            ready = self._take_ready(now)
+            beat = now >= next_beat
+            if beat:
+                next_beat = max(next_beat + HEARTBEAT_S, now)
+            if ready or beat:
+                await self._publish(ready, beat)
+            else:
+                await self._wait_until(min([next_beat, *self._dues()]))
+
+    def _take_ready(self, now: float) -> dict[str, list[Quote]]:
+        taken = {
+            coin: queue.take(now, history.delivered, caught_up=history.pending == 0)
+            for coin, queue, history in ((c, self._queues[c], h) for c, h in self._histories.items())
+        }
+        return {coin: quotes for coin, quotes in taken.items() if quotes}
+
+    def _dues(self) -> list[float]:
+        return [due for due in (queue.next_due() for queue in self._queues.values()) if due is not None]
+
+    async def _wait_until(self, due: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, due - self._clock())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _publish(self, ready: Mapping[str, list[Quote]], beat: bool) -> None:
+        batches = [
+            (coin, quotes[start : start + MESSAGE_LINES_MAX])
+            for coin, quotes in ready.items()
+            for start in range(0, len(quotes), MESSAGE_LINES_MAX)
+        ]
+        messages = [(channel(coin), b"\n".join(map(encode_quote, quotes))) for coin, quotes in batches]
+        for coin, quotes in batches:
+            self._tried[coin] = quotes[-1].position
+        beats = [self._heartbeat(coin) for coin in self._histories] if beat else []
+        try:
+            heard = await self._bus.publish(messages + beats)
+        except BusUnavailableError as error:
+            self._note_failure(batches, error)
+            return
+        self._note_success(batches, heard)
+
+    def _heartbeat(self, coin: str) -> tuple[str, bytes]:
+        tried = self._tried[coin]
+        history = self._histories[coin]
+        prev = history.prev if tried is not None and tried.epoch == history.epoch else None
+        return channel(coin), encode_heartbeat(Heartbeat(coin, tried, prev, self._now()))
+
+    def _note_success(self, batches: Sequence[tuple[str, list[Quote]]], heard: Sequence[int]) -> None:
+        for (coin, quotes), receivers in zip(batches, heard, strict=False):  # the heartbeats come after the batches
+            self._metrics.published.labels(coin=coin).inc(len(quotes))
+            if not receivers:
+                self._metrics.unheard.labels(coin=coin).inc()
+        if self._is_away:
+            self._is_away = False
+            get_logger().info("redis.back")
+
+    def _note_failure(self, batches: Sequence[tuple[str, list[Quote]]], error: BusUnavailableError) -> None:
+        for coin, quotes in batches:
+            self._metrics.publish_failed.labels(coin=coin).inc(len(quotes))
+        if not self._is_away:
+            self._is_away = True
+            get_logger().warning("redis.away", reason=error.detail)

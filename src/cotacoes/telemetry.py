@@ -1,0 +1,111 @@
+"""The names of log events and metrics, and how both are written.
+
+A log event is a fact in the past, for a change of state or a failure (`breaker.opened coin=bitcoin failures=5`);
+what happens per quote is counted, not logged. Logs go to stderr: one JSON object a line where a program reads them,
+short coloured text on a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+Logger = structlog.stdlib.BoundLogger
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+
+
+def configure_logging(service: str, level: str = "info") -> None:
+    """Send this process's log to stderr, each line with `service`."""
+    terminal = sys.stderr.isatty()
+    shape: list[Any] = (
+        # plain tracebacks: the default prints the values of all variables, tokens among them
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+
+    def name_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            name_service,
+            *shape,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s", force=True)
+
+
+def get_logger() -> Logger:
+    """The structured logger; configure_logging decides where it writes."""
+    logger: Logger = structlog.get_logger()
+    return logger
+
+
+class Metrics:
+    """The metrics of one service, in a registry of its own, so that two may live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"cotacoes_{name}", text, labels, registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"cotacoes_{name}", text, labels, registry=self.registry)
+
+    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"cotacoes_{name}", text, labels, registry=self.registry, buckets=LATENCY_BUCKETS_S)
+
+
+class HttpMetrics:
+    """What every HTTP service counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.requests = metrics.counter("http_requests", "Requests answered", "route", "status")
+        self.seconds = metrics.histogram("http_request_seconds", "From headers to the last byte sent", "route")
+        self.refused = metrics.counter("http_refused", "Requests or connections turned away", "reason")
+
+
+class ExternalMetrics:
+    """What external_service counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.served = metrics.counter("source_served", "Requests for prices; fault is none, error or a kind", "fault")
+        self.replay_frames = metrics.counter("replay_frames", "Lines of the recording", "outcome")
+
+
+class QuoteMetrics:
+    """What quote_service counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.fetches = metrics.counter("fetches", "Calls to the source", "outcome")
+        self.screened = metrics.counter("screened", "Prices not recorded", "coin", "reason")
+        self.recorded = metrics.counter("recorded", "Quotes committed to the log", "coin")
+        self.delivered = metrics.counter("delivered", "Quotes that a shard answered for", "coin")
+        self.deliveries_failed = metrics.counter("deliveries_failed", "Batches that a shard did not answer", "coin")
+        self.pending = metrics.gauge("pending", "Quotes in the log that the shard does not have yet", "coin")
+        self.published = metrics.counter("published", "Quotes published", "coin")
+        self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
+        self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")
+        self.breaker_state = metrics.gauge("breaker_open", "0 closed, 0.5 half-open, 1 open")
+        self.log_bytes = metrics.gauge("log_bytes", "Size of the local log")
+        self.log_failures = metrics.counter("log_failures", "Commits that the log refused")
+        self.record_seconds = metrics.histogram("record_seconds", "From the source's answer to the commit in the log")

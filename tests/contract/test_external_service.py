@@ -1,0 +1,254 @@
+"""external_service over real sockets: good answers, and each fault as a client meets it."""
+
+import asyncio
+import contextlib
+import gzip
+import io
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.serving import connect, read_to_end, serving
+
+from cotacoes import config
+from cotacoes.adapters.http_client import HttpClient, Response
+from cotacoes.adapters.source_http import Fetched, HttpSource
+from cotacoes.errors import SettingError, SourceMalformedError, SourceUnavailableError
+from cotacoes.external_service import answers, app
+from cotacoes.external_service.faults import Kind
+
+TOKEN = "sesame"
+DEADLINE_S = 0.4
+
+
+@dataclass
+class Running:
+    port: int
+    client: HttpClient
+    stop: asyncio.Event
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def set_faults(self, *, token: str = TOKEN, **setting: Any) -> Response:
+        body = json.dumps(setting).encode()
+        return await self.client.put(f"{self.url}/faults", body, {"authorization": f"Bearer {token}"}, deadline_s=5.0)
+
+    async def fetch(self) -> Fetched:
+        return await HttpSource(self.client, self.url).fetch()
+
+
+@contextlib.asynccontextmanager
+async def running(**given: Any) -> AsyncIterator[Running]:
+    settings = config.load({}, **{"admin_token": TOKEN, "failure_rate": 0.0} | given)
+    stop = asyncio.Event()
+    service = app.build(settings, stop)
+    async with service.resources(), serving(service.app, stop) as port, HttpClient(DEADLINE_S, 65_536) as client:
+        yield Running(port, client, stop)
+
+
+def with_service(work: Any, **given: Any) -> None:
+    async def run() -> None:
+        async with running(**given) as rig:
+            await work(rig)
+
+    asyncio.run(run())
+
+
+def test_a_quote_has_the_shape_of_the_contract_and_moves_with_the_ticks() -> None:
+    async def work(rig: Running) -> None:
+        answer = await rig.client.get(f"{rig.url}/quote")
+        body = json.loads(answer.body)
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert set(body) == {"bitcoin", "ethereum", "observed_at", "observed", "currency", "origin"}
+        assert body["observed_at"] == min(body["observed"].values())
+        assert body["origin"] == "sim"
+        first = await rig.fetch()
+        assert not first.rejected
+        async with asyncio.timeout(5):
+            later = first
+            while later.observations == first.observations:
+                later = await rig.fetch()
+
+    with_service(work, tick_ms=20)
+
+
+def test_by_default_about_a_fifth_of_the_requests_fail_at_once() -> None:
+    async def work(rig: Running) -> None:
+        answers = [await rig.client.get(f"{rig.url}/quote") for _ in range(300)]
+        failed = [answer for answer in answers if answer.status != 200]
+        assert {answer.status for answer in failed} == {500, 503}
+        assert 0.1 < len(failed) / len(answers) < 0.3
+        assert {answer.headers["content-type"] for answer in failed} == {"application/problem+json"}
+        shown = json.loads((await rig.client.get(f"{rig.url}/faults")).body)
+        assert (shown["error_rate"], shown["status"], shown["kinds"], shown["for_s"]) == (0.2, [500, 503], {}, None)
+
+    with_service(work, failure_rate=config.Settings().failure_rate)
+
+
+def test_the_bomb_is_small_and_a_valid_gzip_of_its_full_size() -> None:
+    bomb = answers.gzip_bomb()
+    assert len(bomb) < 250_000
+    unpacked = 0
+    with gzip.open(io.BytesIO(bomb)) as file:  # checks the checksum and the length at the end
+        while chunk := file.read(1_000_000):
+            unpacked += len(chunk)
+    assert unpacked == answers.BOMB_BYTES
+
+
+UNAVAILABLE = [Kind.HANG, Kind.CUT_BODY, Kind.DRIP_BODY, Kind.TOO_MANY_REQUESTS]
+MALFORMED = [Kind.HUGE_BODY, Kind.GZIP_BOMB, Kind.GARBAGE, Kind.HTML_200, Kind.REDIRECT]
+
+
+@pytest.mark.parametrize("kind", [*UNAVAILABLE, *MALFORMED])
+def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answer_is_whole(kind: Kind) -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(kinds={kind: 1.0})
+        with pytest.raises(SourceUnavailableError if kind in UNAVAILABLE else SourceMalformedError):
+            await HttpSource(rig.client, rig.url).fetch()
+        await rig.set_faults()
+        assert len((await rig.fetch()).observations) == 2
+
+    with_service(work)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")]
+)
+def test_poison_is_done_to_the_named_coins(kind: Kind, reason: str) -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(kinds={kind: 1.0}, coins=["ethereum"])
+        fetched = await rig.fetch()
+        assert [observation.coin for observation in fetched.observations] == ["bitcoin"]
+        assert fetched.rejected == [("ethereum", reason)]
+
+    with_service(work)
+
+
+def test_a_frozen_price_repeats_price_and_time_while_the_market_moves_on() -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(kinds={"frozen_price": 1.0}, coins=["bitcoin"])
+        first = {quote.coin: quote for quote in (await rig.fetch()).observations}
+        async with asyncio.timeout(5):
+            while True:
+                later = {quote.coin: quote for quote in (await rig.fetch()).observations}
+                assert later["bitcoin"] == first["bitcoin"]
+                if later["ethereum"] != first["ethereum"]:
+                    break
+
+    with_service(work, tick_ms=20)
+
+
+def test_retry_after_stands_on_429_and_503_only() -> None:
+    async def work(rig: Running) -> None:
+        for status, told in ((503, "9"), (500, None)):
+            await rig.set_faults(error_rate=1, status=[status], retry_after_s=9)
+            answer = await rig.client.get(f"{rig.url}/quote")
+            assert (answer.status, answer.headers.get("retry-after")) == (status, told)
+        await rig.set_faults(kinds={"too_many_requests": 1.0}, retry_after_s=9)
+        answer = await rig.client.get(f"{rig.url}/quote")
+        assert (answer.status, answer.headers["retry-after"]) == (429, "9")
+
+    with_service(work)
+
+
+def test_faults_are_set_by_administrators_only_and_strictly() -> None:
+    async def work(rig: Running) -> None:
+        assert (await rig.set_faults(token="wrong", error_rate=1)).status == 401
+        assert (await rig.set_faults(token="wrong", nonsense=1)).status == 401
+        for setting, named in (
+            ({"nonsense": 1}, "nonsense"),
+            ({"kinds": {"explode": 1}}, "explode"),
+            ({"error_rate": 1.5}, "error_rate"),
+            ({"coins": ["dogecoin"]}, "dogecoin"),
+        ):
+            refused = await rig.set_faults(**setting)
+            assert refused.status == 422
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert named in json.loads(refused.body)["detail"]
+        assert json.loads((await rig.client.get(f"{rig.url}/faults")).body)["error_rate"] == 0.0
+        accepted = await rig.set_faults(error_rate=1, for_s=20)
+        assert accepted.status == 200
+        assert 19 < json.loads(accepted.body)["for_s"] <= 20
+
+    with_service(work)
+
+
+def test_no_fault_touches_the_routes_of_operators() -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(error_rate=1)
+        for route in ("/livez", "/readyz", "/metrics", "/faults", "/openapi.json"):
+            assert (await rig.client.get(f"{rig.url}{route}", deadline_s=5.0)).status == 200
+        await rig.client.get(f"{rig.url}/quote")
+        metrics = (await rig.client.get(f"{rig.url}/metrics")).body.decode()
+        assert 'cotacoes_source_served_total{fault="error"} 1.0' in metrics
+
+    with_service(work)
+
+
+@pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY])
+def test_an_answer_that_holds_on_ends_by_itself_by_a_cut(kind: Kind) -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(kinds={kind: 1.0})
+        reader, writer = await connect(rig.port)
+        writer.write(b"GET /quote HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            told = await read_to_end(reader)
+        writer.transport.abort()
+        assert b"504" not in told
+        assert not told.endswith(b"}")
+
+    with_service(work, request_deadline_s=0.5)
+
+
+@pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY, Kind.HUGE_BODY])
+def test_held_answers_do_not_hold_up_a_stop(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> float:
+        async with running(request_deadline_s=60) as rig:
+            await rig.set_faults(kinds={kind: 1.0})
+            reader, writer = await connect(rig.port)
+            writer.write(b"GET /quote HTTP/1.1\r\nhost: x\r\n\r\n")
+            if kind is not Kind.HANG:
+                await reader.readline()
+            else:
+                await rig.client.get(f"{rig.url}/livez")
+            started = time.monotonic()
+            rig.stop.set()
+            async with asyncio.timeout(10):
+                await read_to_end(reader)
+            writer.transport.abort()
+        return time.monotonic() - started
+
+    assert asyncio.run(run()) < 2.5
+    assert not caplog.records
+
+
+def test_a_recording_is_served_under_its_own_name_and_currency(tmp_path: Path) -> None:
+    path = tmp_path / "some market.txt"
+    frame = (
+        b'{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"61837.63","B":"1","a":"61837.64","A":"1"}}'
+    )
+    path.write_bytes(b"1723161254087891268 " + frame + b"\n")
+
+    async def work(rig: Running) -> None:
+        async with asyncio.timeout(5):
+            fetched = await rig.fetch()
+            while not fetched.observations:
+                fetched = await rig.fetch()
+        [quote] = fetched.observations
+        assert (quote.coin, str(quote.price), quote.currency) == ("bitcoin", "61837.635", "USDT")
+        assert quote.origin == "replay:some_market"
+
+    with_service(work, source=f"replay:{path}")
+
+
+@pytest.mark.parametrize("given", [{"source": "replay:/nowhere/at/all.gz"}, {"coins": "origin:shard1"}])
+def test_what_can_not_be_served_is_refused_before_anything_starts(given: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="COTACOES_"):
+        app.build(config.load({}, **given), asyncio.Event())

@@ -1,0 +1,240 @@
+"""The HTTP client over real sockets: one deadline, one bounded body, nothing followed, nothing leaked."""
+
+import asyncio
+import contextlib
+import gzip
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from cotacoes.adapters.http_client import CONNECTIONS_MAX, HttpClient, Response
+from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+BYTES_MAX = 4096
+
+
+@contextlib.asynccontextmanager
+async def peer(handler: Handler) -> AsyncIterator[str]:
+    """A server of raw bytes; yields its address."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await handler(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+
+def says(*pieces: bytes, pause_s: float = 0.0, hold: bool = False) -> Handler:
+    """A peer that reads a head, sends the pieces, then closes; with `hold` it never closes."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            if pause_s:
+                await asyncio.sleep(pause_s)
+        if hold:
+            await asyncio.Event().wait()
+
+    return handle
+
+
+def head(status: str = "200 OK", **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def ask(handler: Handler, *, deadline_s: float = 5.0, times: int = 1) -> Response:
+    """The last of `times` answers of such a peer."""
+
+    async def run() -> Response:
+        async with peer(handler) as url, HttpClient(deadline_s, BYTES_MAX) as client:
+            for _ in range(times - 1):
+                await client.get(url)
+            return await client.get(f"{url}/quote")
+
+    return asyncio.run(run())
+
+
+def test_an_answer_comes_whole_with_lower_case_headers() -> None:
+    response = ask(says(head(Content_Length="5", X_Two="a") + b"hello"))
+    assert (response.status, response.body) == (200, b"hello")
+    assert response.headers == {"content-length": "5", "x-two": "a"}
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "302 Found", "404 Not Found", "503 Service Unavailable"])
+def test_every_status_is_an_answer_and_no_redirect_is_followed(status: str) -> None:
+    response = ask(says(head(status, Content_Length="0", Location="/elsewhere", Retry_After="7")))
+    assert response.status == int(status[:3])
+    assert response.headers["retry-after"] == "7"
+
+
+def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not() -> None:
+    chunk = b"x" * 1024
+    whole = [b"400\r\n" + chunk + b"\r\n"] * 4
+    assert len(ask(says(head(Transfer_Encoding="chunked"), *whole, b"0\r\n\r\n")).body) == BYTES_MAX
+    with pytest.raises(HttpMalformedError):
+        ask(says(head(Transfer_Encoding="chunked"), *whole, b"1\r\nx\r\n", b"0\r\n\r\n"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head(Content_Length=str(BYTES_MAX + 1)),  # refused unread: nothing more ever comes
+        head(Content_Length="2", Content_Encoding="gzip") + b"xx",
+        head(Content_Length="2", Content_Encoding="identity, br") + b"xx",
+        head(Transfer_Encoding="chunked", Content_Encoding="gzip"),
+        head() + b"x" * 100_000,
+    ],
+)
+def test_what_is_too_large_or_encoded_is_malformed_at_once(answer: bytes) -> None:
+    with pytest.raises(HttpMalformedError):
+        ask(says(answer, hold=True))
+
+
+def test_a_bomb_is_never_inflated() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    with pytest.raises(HttpMalformedError):
+        ask(says(head(Content_Length=str(len(bomb)), Content_Encoding="gzip") + bomb))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"HTTP/1.1 200"],
+        [head(Content_Length="10") + b"short"],
+        [head(Transfer_Encoding="chunked") + b"5\r\nhel"],
+        [head(Transfer_Encoding="chunked") + b"zz\r\n"],
+        [b"\x16\x03\x01 not http\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\n" + b"x-flood: 1\r\n" * 50_000],
+        [head(Content_Length="-1")],
+    ],
+)
+def test_what_is_cut_or_not_http_is_unavailable(pieces: list[bytes]) -> None:
+    with pytest.raises(HttpUnavailableError):
+        ask(says(*pieces))
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        says(hold=True),
+        says(head(Content_Length="9"), hold=True),
+        says(head(Content_Length="1000"), *[b"x"] * 1000, pause_s=0.02),
+        says(*[bytes([byte]) for byte in head(Content_Length="1")], pause_s=0.02, hold=True),
+    ],
+    ids=["nothing", "head only", "dripped body", "dripped head"],
+)
+def test_one_deadline_bounds_the_whole_call_however_slowly_it_drips(handler: Handler) -> None:
+    started = time.monotonic()
+    with pytest.raises(HttpUnavailableError):
+        ask(handler, deadline_s=0.3)
+    assert 0.25 < time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/", "http://nowhere.invalid/", "ftp://x/", "x", "", "http://x:99999/"]
+)
+def test_where_nobody_answers_the_call_is_unavailable_in_words(url: str) -> None:
+    async def run() -> None:
+        async with HttpClient(5.0, BYTES_MAX) as client:
+            with pytest.raises(HttpUnavailableError) as caught:
+                await client.get(url)
+            assert str(caught.value)
+
+    asyncio.run(run())
+
+
+def test_calls_that_end_early_give_their_connection_back() -> None:
+    """More failures than the pool has places, deadlines and cancellations while connecting and reading among them."""
+
+    async def run() -> None:
+        closed = 0
+        all_closed = asyncio.Event()
+
+        async def watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal closed
+            request = await reader.readuntil(b"\r\n\r\n")
+            writer.write(head(Content_Length="2") + (b"ok" if b"/good" in request else b""))
+            await reader.read(1)
+            closed += 1
+            if closed >= CONNECTIONS_MAX:
+                all_closed.set()
+
+        async with peer(watch) as url, HttpClient(0.05, BYTES_MAX) as client:
+            calls = CONNECTIONS_MAX + 8
+            for _ in range(2):
+                results = await asyncio.gather(*(client.get(url) for _ in range(calls)), return_exceptions=True)
+                assert all(isinstance(result, HttpUnavailableError) for result in results)
+            for turns in range(20):
+                call = asyncio.ensure_future(client.get(url))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                call.cancel()
+                with contextlib.suppress(asyncio.CancelledError, HttpError):
+                    await call
+            assert (await client.get(f"{url}/good", deadline_s=5.0)).body == b"ok"
+            async with asyncio.timeout(5):
+                await all_closed.wait()
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_call_is_cancelled_and_not_an_error() -> None:
+    async def run() -> None:
+        async with peer(says(hold=True)) as url, HttpClient(5.0, BYTES_MAX) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await client.get(url)
+
+    asyncio.run(run())
+
+
+def test_a_request_asks_for_no_encoding_sends_what_it_is_given_and_keeps_no_cookie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    requests: list[bytes] = []
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            if b"PUT" in request:
+                request += await reader.readexactly(7)
+            requests.append(request)
+            writer.write(head(Content_Length="0", Set_Cookie="a=b"))
+
+    async def run() -> None:
+        async with peer(record) as url, HttpClient(5.0, BYTES_MAX) as client:
+            await client.get(f"{url}/quote")
+            await client.put(f"{url}/faults", b'{"a":1}', {"authorization": "Bearer t"})
+
+    asyncio.run(run())
+    get, put = (request.lower() for request in requests)
+    assert get.startswith(b"get /quote http/1.1\r\n")
+    assert put.startswith(b"put /faults http/1.1\r\n")
+    assert put.endswith(b'{"a":1}')
+    assert b"authorization: bearer t\r\n" in put
+    assert b"content-type: application/json\r\n" in put
+    for request in (get, put):
+        assert b"accept-encoding: identity\r\n" in request
+        assert b"cookie" not in request

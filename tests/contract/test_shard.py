@@ -1,0 +1,266 @@
+"""Every shard, in memory or on PostgreSQL, keeps the same promises."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from tests.contract.conftest import Server, psql
+
+from cotacoes import config
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.admin import migrate
+from cotacoes.errors import (
+    CoinMovedError,
+    FenceClosedError,
+    SettingError,
+    ShardUnavailableError,
+    WriterSupersededError,
+)
+from cotacoes.patterns.sharding import Shard
+from cotacoes.quote import Position, Quote, format_price
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COIN = "bitcoin"
+
+
+def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400", origin: str = "sim") -> list[Quote]:
+    return [
+        Quote(
+            COIN,
+            "USD",
+            Decimal(price),
+            epoch,
+            seq,
+            NOON + timedelta(microseconds=seq),
+            NOON + timedelta(microseconds=seq),
+            origin,
+            Position(1, 9) if seq == 1 else None,
+        )
+        for seq in range(first, first + count)
+    ]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def shard(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
+    """A shard on which two coins live."""
+    if request.param == "memory":
+        yield MemoryShard("shard1", [COIN, "other"])
+        return
+    first, second = request.getfixturevalue("databases")
+    await migrate.main(config.load({}, shard1_dsn=first, shard2_dsn=second, coins=f"{COIN}:shard1,other:shard1"))
+    async with PostgresShard("shard1", first, deadline_s=5.0) as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def close_fence(shard: Shard, request: pytest.FixtureRequest) -> Callable[[bool], None]:
+    def close(closed: bool) -> None:
+        if isinstance(shard, MemoryShard):
+            shard.closed = closed
+        else:
+            psql(request.getfixturevalue("databases")[0], f"UPDATE fence SET writable = {not closed}")
+
+    return close
+
+
+async def as_writer(shard: Shard, epoch: int, quotes: list[Quote], writer: str = "a") -> None:
+    fence = await shard.become_writer(COIN, epoch, writer)
+    await shard.append(COIN, fence.placement, epoch, quotes)
+
+
+async def test_a_batch_is_read_back_digit_for_digit(shard: Shard) -> None:
+    quotes = [*make_quotes(5, 1, 2), *make_quotes(5, 3, 1, price="0." + "1" * 28, origin="replay:x")]
+    await as_writer(shard, 5, quotes)
+    assert await shard.after(COIN, None, 10) == quotes
+    assert [format_price(quote.price) for quote in await shard.last(COIN, 1)] == ["0." + "1" * 28]
+
+
+async def test_a_batch_sent_twice_changes_nothing(shard: Shard) -> None:
+    quotes = make_quotes(5, 1, 5)
+    await as_writer(shard, 5, quotes)
+    fence = await shard.fence(COIN)
+    await shard.append(COIN, fence.placement, 5, make_quotes(5, 3, 3, price="1"))
+    await shard.append(COIN, fence.placement, 5, quotes)
+    assert await shard.after(COIN, None, 10) == quotes
+    assert await shard.fence(COIN) == fence
+
+
+async def test_the_fence_says_how_far_the_shard_has_come_and_where_it_begins(shard: Shard) -> None:
+    assert (await shard.fence(COIN)).newest is None
+    assert (await shard.fence(COIN)).floor is None
+    quotes = make_quotes(5, 1, 5)
+    await as_writer(shard, 5, quotes)
+    await as_writer(shard, 7, make_quotes(7, 1, 1))
+    fence = await shard.fence(COIN)
+    assert (fence.writer_epoch, fence.epoch, fence.floor) == (7, 7, Position(5, 1))
+    assert fence.newest == make_quotes(7, 1, 1)[0]
+
+
+async def test_reading_after_a_position_is_exclusive_ascending_and_bounded(shard: Shard) -> None:
+    quotes = make_quotes(5, 1, 10)
+    await as_writer(shard, 5, quotes)
+    assert await shard.after(COIN, Position(5, 3), 4) == quotes[3:7]
+    assert await shard.after(COIN, Position(5, 10), 4) == []
+    assert await shard.after(COIN, Position(4, 999), 2) == quotes[:2]
+    assert await shard.last(COIN, 3) == quotes[7:]
+
+
+async def test_the_newest_of_several_coins_come_in_one_answer(shard: Shard) -> None:
+    quotes = make_quotes(5, 1, 3)
+    await as_writer(shard, 5, quotes)
+    views = await shard.newest([COIN, "other"], 2)
+    assert (views[COIN].through, views[COIN].quotes) == (Position(5, 3), quotes[1:])
+    assert (views["other"].through, views["other"].quotes) == (None, [])
+
+
+async def test_an_older_writer_is_refused_and_can_not_come_back(shard: Shard) -> None:
+    await as_writer(shard, 5, make_quotes(5, 1, 1))
+    await shard.become_writer(COIN, 6, "b")
+    with pytest.raises(WriterSupersededError):
+        await shard.append(COIN, 1, 5, make_quotes(5, 2, 1))
+    with pytest.raises(WriterSupersededError):
+        await shard.become_writer(COIN, 5, "a")
+    assert await shard.after(COIN, None, 10) == make_quotes(5, 1, 1)
+
+
+async def test_of_two_writers_with_one_epoch_one_is_refused_and_the_same_one_may_ask_again(shard: Shard) -> None:
+    await shard.become_writer(COIN, 5, "a")
+    await shard.become_writer(COIN, 5, "a")
+    with pytest.raises(WriterSupersededError):
+        await shard.become_writer(COIN, 5, "b")
+
+
+async def test_a_coin_without_a_fence_lives_elsewhere(shard: Shard) -> None:
+    with pytest.raises(CoinMovedError):
+        await shard.fence("dogecoin")
+    with pytest.raises(CoinMovedError):
+        await shard.become_writer("dogecoin", 5, "a")
+    with pytest.raises(CoinMovedError):
+        await shard.newest(["dogecoin"], 1)
+    with pytest.raises(CoinMovedError):
+        await shard.append(COIN, 99, 5, make_quotes(5, 1, 1))
+
+
+async def test_a_closed_fence_takes_nothing_until_it_is_open(
+    shard: Shard, close_fence: Callable[[bool], object]
+) -> None:
+    fence = await shard.become_writer(COIN, 5, "a")
+    close_fence(True)
+    with pytest.raises(FenceClosedError):
+        await shard.append(COIN, fence.placement, 5, make_quotes(5, 1, 1))
+    close_fence(False)
+    await shard.append(COIN, fence.placement, 5, make_quotes(5, 1, 1))
+    assert await shard.last(COIN, 5) == make_quotes(5, 1, 1)
+
+
+@pytest.fixture
+async def postgres(databases: tuple[str, str]) -> AsyncIterator[PostgresShard]:
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))
+    async with PostgresShard("shard1", databases[0], deadline_s=0.5) as shard:
+        yield shard
+
+
+async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_is_used_again_when_it_thaws(
+    postgres: PostgresShard, postgres_server: Server
+) -> None:
+    await postgres.ping()
+    postgres_server.freeze()
+    try:
+        started = time.monotonic()
+        answers = await asyncio.gather(*(postgres.fence(COIN) for _ in range(12)), return_exceptions=True)
+        assert time.monotonic() - started < 2.0  # twelve calls on four connections, 0.5 s each, all at once
+        assert {type(answer) for answer in answers} == {ShardUnavailableError}
+    finally:
+        postgres_server.thaw()
+    assert (await postgres.fence(COIN)).newest is None
+
+
+async def test_an_error_carries_neither_password_nor_the_servers_words(databases: tuple[str, str]) -> None:
+    async with PostgresShard("shard1", databases[0], deadline_s=2.0) as shard:
+        with pytest.raises(ShardUnavailableError) as refused:
+            await shard.ping()
+    assert str(refused.value) == "shard1 has schema version None, this release needs 1: run `cotacoes migrate`"
+
+
+async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead(
+    postgres: PostgresShard, databases: tuple[str, str]
+) -> None:
+    await as_writer(postgres, 5, make_quotes(5, 1, 1))
+    await postgres.prepare_days(date(2026, 11, 24), date(2026, 11, 26))
+    parts = psql(
+        databases[0], "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'quote'::regclass ORDER BY 1"
+    )
+    assert parts.split() == ["quote_20261124", "quote_20261125", "quote_20261126"]
+
+
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "0", "-1"])
+async def test_poison_is_refused_by_the_table_itself(postgres: PostgresShard, price: str) -> None:
+    fence = await postgres.become_writer(COIN, 5, "a")
+    with pytest.raises(ShardUnavailableError, match="23514"):
+        await postgres.append(COIN, fence.placement, 5, make_quotes(5, 1, 1, price=price))
+    assert (await postgres.fence(COIN)).newest is None
+
+
+async def test_the_view_for_people_shows_positions_prices_and_names(
+    postgres: PostgresShard, databases: tuple[str, str]
+) -> None:
+    await as_writer(postgres, 5, make_quotes(5, 1, 2))
+    shown = psql(databases[0], "SELECT * FROM quotes ORDER BY at DESC LIMIT 1")
+    assert shown == "bitcoin|5-2|2026-11-24 12:00:00.000002+00|2026-11-24 12:00:00.000002+00|67012.3400|USD|sim"
+
+
+async def test_a_batch_under_way_and_a_new_writer_never_both_pass(
+    postgres: PostgresShard, databases: tuple[str, str]
+) -> None:
+    """The fence is read after the lock: what was refused is not stored, what was stored was not refused."""
+    for epoch in range(10, 30, 2):
+        await postgres.become_writer(COIN, epoch, "a")
+        outcomes = await asyncio.gather(
+            postgres.append(COIN, 1, epoch, make_quotes(epoch, 1, 50)),
+            postgres.become_writer(COIN, epoch + 1, "b"),
+            return_exceptions=True,
+        )
+        stored = int(psql(databases[0], f"SELECT count(*) FROM quote WHERE epoch = {epoch}"))
+        assert stored == (0 if isinstance(outcomes[0], WriterSupersededError) else 50)
+        assert not isinstance(outcomes[1], BaseException)
+
+
+async def test_migrating_refuses_unless_every_shard_answers_and_then_nothing_is_changed(
+    databases: tuple[str, str],
+) -> None:
+    nowhere = "postgresql://cotacoes@127.0.0.1:1/none"
+    with pytest.raises(ShardUnavailableError):
+        await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=nowhere))
+    assert psql(databases[0], "SELECT count(*) FROM pg_class WHERE relname = 'quote'") == "0"
+
+
+async def test_migrating_again_changes_nothing_and_a_changed_past_is_refused(databases: tuple[str, str]) -> None:
+    settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
+    assert await migrate.main(settings) == ["shard1: schema 1, 1 applied now", "shard2: schema 1, 1 applied now"]
+    assert await migrate.main(settings) == ["shard1: schema 1, 0 applied now", "shard2: schema 1, 0 applied now"]
+    psql(databases[1], "UPDATE schema_migration SET sha256 = 'x'")
+    with pytest.raises(SettingError, match="another content"):
+        await migrate.main(settings)
+    psql(databases[1], "UPDATE schema_migration SET version = 99")
+    with pytest.raises(SettingError, match="newer"):
+        await migrate.main(settings)
+
+
+async def test_a_setting_that_places_a_coin_elsewhere_than_it_lives_is_refused(databases: tuple[str, str]) -> None:
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))
+    with pytest.raises(SettingError, match="write bitcoin:shard1"):
+        await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins="bitcoin:shard2"))
+
+
+async def test_many_coins_share_two_shards(databases: tuple[str, str]) -> None:
+    coins = {f"coin-{number}": f"shard{number % 2 + 1}" for number in range(20)}
+    text = ",".join(f"{coin}:{shard}" for coin, shard in coins.items())
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins=text))
+    async with PostgresShard("shard2", databases[1], deadline_s=5.0) as second:
+        assert (await second.fence("coin-1")).placement == 1
+        with pytest.raises(CoinMovedError):
+            await second.fence("coin-2")

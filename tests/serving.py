@@ -1,0 +1,56 @@
+"""A real server on a free port inside the test's own event loop, and raw connections to it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from cotacoes.adapters import http_server
+from cotacoes.adapters.http_server import ASGIApp
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, stop: asyncio.Event | None = None) -> AsyncIterator[int]:
+    """Serve `app`; yields the port, stops at the end."""
+    stop = stop or asyncio.Event()
+    with http_server.listen("127.0.0.1", 0) as listener:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(http_server.serve(app, listener, stop))
+            port = int(listener.getsockname()[1])
+            try:
+                _, writer = await connect(port)  # it listens
+                writer.transport.abort()
+                yield port
+            finally:
+                stop.set()
+
+
+async def exchange(port: int, request: bytes, *, limit_s: float = 5.0) -> bytes:
+    """Send bytes, and all that comes back until the server closes; TimeoutError where it does not."""
+    reader, writer = await connect(port)
+    try:
+        async with asyncio.timeout(limit_s):
+            with contextlib.suppress(ConnectionError):
+                writer.write(request)
+                await writer.drain()
+            return await read_to_end(reader)
+    finally:
+        writer.transport.abort()
+
+
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A raw connection, tried again for as long as the server is only about to listen."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                return await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection ends, by a close or a reset."""
+    told = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65_536):
+            told += chunk
+    return bytes(told)

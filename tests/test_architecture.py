@@ -1,0 +1,92 @@
+"""The layout's own rules, where a linter has none: one library one file, short files, explained errors, clean locks."""
+
+import ast
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cotacoes import config, docs_page
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "cotacoes"
+MODULES = sorted(SOURCE.rglob("*.py"))
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()
+    if (ROOT / name).is_file()
+]
+OWNED = {
+    "asyncpg": "adapters/shard_postgres.py",
+    "sqlite3": "adapters/quote_log.py",
+    "httpx2": "adapters/http_client.py",
+    "uvicorn": "adapters/http_server.py",
+    "httptools": "adapters/http_server.py",
+    "redis": "adapters/bus_redis.py",
+    "tenacity": "patterns/retry.py",
+}
+
+
+def imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_each_network_or_database_library_is_imported_by_one_file() -> None:
+    users = {(name, str(module.relative_to(SOURCE))) for module in MODULES for name in imports(module) if name in OWNED}
+    assert users == set(OWNED.items())
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(SOURCE)))
+def test_a_file_says_what_it_is_and_stays_short(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), "begin with what the file decides"
+    assert len(text.splitlines()) <= 300, "a file past 300 lines says two things: split it"
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    vague = {"utils", "helpers", "common", "manager", "base", "misc"}
+    assert not [module for module in MODULES if module.stem in vague]
+
+
+def test_every_problem_type_is_explained_once() -> None:
+    kinds = list(docs_page.problem_types())
+    assert [slug for slug, count in Counter(kind.slug for kind in kinds).items() if count > 1] == []
+    assert [kind.slug for kind in kinds if not kind.__doc__] == []
+
+
+def test_every_setting_has_a_description_and_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, field in config.Settings.model_fields.items():
+        assert field.description, name
+        assert config.PREFIX + name.upper() in readme, f"the README's Configuration lacks {name}"
+
+
+def test_log_events_are_facts_named_noun_dot_past() -> None:
+    call = re.compile(r'\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
+    events = {event for module in MODULES for event in call.findall(module.read_text(encoding="utf-8"))}
+    assert events
+    assert [event for event in events if not re.fullmatch(r"[a-z_]+\.[a-z_]+", event)] == []
+
+
+def test_locks_carry_hashes_and_name_no_index() -> None:
+    for lock in ROOT.glob("requirements*.lock"):
+        text = lock.read_text(encoding="utf-8")
+        assert "://" not in text
+        assert not re.search(r"^--?(i|f|index-url|extra-index-url|find-links)\b", text, re.MULTILINE)
+        pins = re.split(r"\n(?=[a-z])", text)
+        assert [pin for pin in pins if "--hash=sha256:" not in pin] == []
+
+
+def test_no_file_names_a_machine_or_leaves_work_for_later() -> None:
+    unwanted = re.compile(rb"/(?:roo" rb"t|wor" rb"k|ho" rb"me)/|\b(?:TO" rb"DO|FIX" rb"ME|XX" rb"X)\b")
+    files = [file for file in TRACKED if file.suffix not in {".gz", ".png"}]
+    assert [str(file.relative_to(ROOT)) for file in files if unwanted.search(file.read_bytes())] == []

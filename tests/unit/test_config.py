@@ -1,0 +1,59 @@
+"""Settings are refused by name before anything starts, and secrets are not repeated."""
+
+import pytest
+
+from cotacoes import config
+from cotacoes.errors import SettingError
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = config.load({"PATH": "/bin", "COTACOES_SEED": ""})
+    assert settings.seed_placement == {"bitcoin": "shard1", "ethereum": "shard2"}
+    assert settings.url("quote_service") == "http://127.0.0.1:8002"
+    assert settings.redis == "redis://127.0.0.1:8010"
+    assert (settings.port("gateway_service"), settings.port("shard2")) == (8000, 8012)
+
+
+def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
+    settings = config.load({"COTACOES_SEED": "7", "COTACOES_SPEED": "2"}, seed=8)
+    assert (settings.seed, settings.speed) == (8, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("COTACOES_SEEED", "1", "did you mean COTACOES_SEED"),
+        ("COTACOES_seed", "1", "did you mean COTACOES_SEED"),
+        ("COTACOES_NONSENSE_ALTOGETHER", "1", "COTACOES_NONSENSE_ALTOGETHER is no setting"),
+        ("COTACOES_SPEED", "0", "COTACOES_SPEED=0 .*≥ 0.01 and ≤ 1000"),
+        ("COTACOES_FRESH_S", "0", "> 0 and ≤ 3600"),
+        ("COTACOES_FAILURE_RATE", "nan", "COTACOES_FAILURE_RATE"),
+        ("COTACOES_PORT_BASE", "80", "≥ 1024"),
+        ("COTACOES_SOURCE", "nothing", "COTACOES_SOURCE"),
+        ("COTACOES_COINS", "bitcoin", "COIN:SHARD"),
+        ("COTACOES_COINS", "bitcoin:shard1,bitcoin:shard2", "each coin once"),
+        ("COTACOES_COINS", "Bitcoin:shard1", "COIN:SHARD"),
+        ("COTACOES_REDIS_URL", "http://x", "redis://"),
+        ("COTACOES_AGE_MAX_S", "1", "COTACOES_FRESH_S"),
+        ("COTACOES_HOST", "0.0.0.0", "COTACOES_ALLOW_PUBLIC"),
+    ],
+)
+def test_an_unknown_or_impossible_setting_is_refused_by_name(variable: str, text: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        config.load({variable: text})
+
+
+def test_a_password_in_a_refused_setting_is_not_repeated() -> None:
+    with pytest.raises(SettingError) as refused:
+        config.load({"COTACOES_SHARD1_DSN": "mysql://user:hunter2@host/db"})
+    assert "hunter2" not in str(refused.value)
+    assert "postgresql://" in str(refused.value)
+
+
+def test_a_missing_dsn_is_named() -> None:
+    with pytest.raises(SettingError, match="COTACOES_SHARD1_DSN"):
+        config.load({}).dsn("shard1")
+
+
+def test_beyond_loopback_is_allowed_when_it_is_meant() -> None:
+    assert config.load({"COTACOES_HOST": "0.0.0.0", "COTACOES_ALLOW_PUBLIC": "1"}).host == "0.0.0.0"

@@ -1,0 +1,64 @@
+"""A quote is published once, in order, when the shard has answered or the wait is over."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotacoes.quote import Position, Quote
+from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, PublishQueue
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+WAIT_S = 0.05
+
+
+def quotes(first: int, count: int = 1) -> list[Quote]:
+    return [Quote("bitcoin", "USD", Decimal(1), 5, seq, NOON, NOON, "sim") for seq in range(first, first + count)]
+
+
+def test_a_quote_waits_for_its_shard() -> None:
+    queue = PublishQueue(WAIT_S)
+    queue.add(quotes(1, 2), 0.0)
+    assert queue.take(0.01, None, caught_up=False) == []
+    assert queue.take(0.02, Position(5, 1), caught_up=False) == quotes(1)
+    assert queue.take(0.03, Position(5, 2), caught_up=True) == quotes(2)
+    assert not queue.degraded
+
+
+def test_a_late_shard_holds_it_up_no_longer_than_the_wait_and_then_not_at_all_until_delivery_caught_up() -> None:
+    queue = PublishQueue(WAIT_S)
+    queue.add(quotes(1), 0.0)
+    assert queue.next_due() == WAIT_S
+    assert queue.take(WAIT_S, None, caught_up=False) == quotes(1)
+    queue.add(quotes(2), 1.0)
+    assert queue.take(1.0, None, caught_up=False) == quotes(2)
+    assert queue.degraded
+    assert queue.take(2.0, Position(5, 2), caught_up=True) == []
+    queue.add(quotes(3), 3.0)
+    assert queue.take(3.0, Position(5, 2), caught_up=False) == []
+
+
+def test_a_full_queue_drops_the_oldest_and_says_how_many() -> None:
+    queue = PublishQueue(WAIT_S)
+    assert queue.add(quotes(1, QUEUE_QUOTES_MAX), 0.0) == 0
+    assert queue.add(quotes(QUEUE_QUOTES_MAX + 1, 3), 0.0) == 3
+    assert queue.take(1.0, None, caught_up=False)[0].seq == 4
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.floats(0, 0.1)), max_size=30))
+def test_whatever_shard_and_clock_do_each_is_published_once_and_in_order(steps: list[tuple[int, int, float]]) -> None:
+    queue = PublishQueue(WAIT_S)
+    now, recorded, delivered = 0.0, 0, 0
+    published: list[int] = []
+    for count, through, elapsed in steps:
+        queue.add(quotes(recorded + 1, count), now)
+        recorded += count
+        delivered = max(delivered, min(through, recorded))
+        now += elapsed
+        position = Position(5, delivered) if delivered else None
+        published += [quote.seq for quote in queue.take(now, position, caught_up=delivered == recorded)]
+        assert published == list(range(1, len(published) + 1))
+        assert len(published) >= delivered
+    published += [quote.seq for quote in queue.take(now + WAIT_S, None, caught_up=False)]
+    assert published == list(range(1, recorded + 1))

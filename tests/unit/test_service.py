@@ -1,0 +1,199 @@
+"""What every service has: operator routes, problem+json for every error, bounds around every request."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import APIRouter, Request
+
+from cotacoes import config, docs_page
+from cotacoes.edge import BODY_BYTES_MAX
+from cotacoes.errors import NoQuoteError, ShardUnavailableError
+from cotacoes.service import Check, background, build_app, require_admin, require_coin
+from cotacoes.telemetry import Metrics
+
+SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")
+
+
+def new_app(checks: dict[str, Check] | None = None) -> Any:
+    router = APIRouter()
+
+    @router.get("/coins/{coin}")
+    async def coin(coin: str) -> str:
+        return require_coin(coin, ["bitcoin", "ethereum"])
+
+    @router.get("/none")
+    async def none() -> None:
+        raise NoQuoteError("no quote of bitcoin yet", retry_after_s=2.5, reason="none_yet")
+
+    @router.get("/bug")
+    async def bug() -> None:
+        raise ZeroDivisionError("secret detail")
+
+    @router.get("/hang")
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @router.put("/put")
+    async def put(request: Request) -> int:
+        require_admin(request, SETTINGS)
+        return len(await request.body())
+
+    def lean(coin: str) -> bytes:
+        return json.dumps({"coin": require_coin(coin, ["bitcoin"])}).encode()
+
+    return build_app("test_service", SETTINGS, Metrics(), router, checks=checks, lean={"/lean": lean})
+
+
+async def ask(method: str, path: str, app: Any = None, **options: Any) -> httpx2.Response:
+    transport = httpx2.ASGITransport(app or new_app(), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+        return await client.request(method, path, **options)
+
+
+def get(path: str, app: Any = None, **options: Any) -> httpx2.Response:
+    return asyncio.run(ask("GET", path, app, **options))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "slug"),
+    [
+        ("/coins/bitcoinn", 404, "unknown-coin"),
+        ("/coins/%00", 404, "unknown-coin"),
+        ("/coins/btc%0d%0aX", 404, "unknown-coin"),
+        ("/lean/bitcoinn", 404, "unknown-coin"),
+        ("/nowhere", 404, "not-found"),
+        ("/none", 503, "no-quote"),
+        ("/bug", 500, "internal"),
+        ("/hang", 504, "deadline-exceeded"),
+        ("/put", 405, "method-not-allowed"),
+    ],
+)
+def test_every_error_is_a_problem_whose_type_the_docs_explain(path: str, status: int, slug: str) -> None:
+    answer = get(path)
+    assert answer.status_code == answer.json()["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == f"/docs#{slug}"
+    assert f"id={slug}>" in get("/docs").text
+
+
+def test_an_unknown_coin_is_answered_with_the_nearest_names() -> None:
+    assert get("/coins/bitcon").json()["did_you_mean"] == ["bitcoin"]
+    assert get("/coins/BITCOIN").json()["did_you_mean"] == ["bitcoin"]
+
+
+def test_when_to_try_again_is_said_in_whole_seconds() -> None:
+    assert get("/none").headers["retry-after"] == "3"
+
+
+def test_a_bug_leaks_nothing_but_an_id_to_look_up() -> None:
+    answer = get("/bug")
+    assert "secret" not in answer.text
+    assert len(answer.json()["request_id"]) == 32
+
+
+def test_an_administrative_route_needs_the_token() -> None:
+    assert asyncio.run(ask("PUT", "/put")).status_code == 401
+    assert asyncio.run(ask("PUT", "/put", headers={"authorization": "Bearer wrong"})).status_code == 401
+    right = {"authorization": "Bearer secret"}
+    assert asyncio.run(ask("PUT", "/put", headers=right, content=b"x" * 10)).json() == 10
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_beyond_the_bound_is_refused_announced_or_not(announced: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(BODY_BYTES_MAX // 1000 + 2):
+            yield b"x" * 1000
+
+    body = b"x" * (BODY_BYTES_MAX + 1) if announced else chunks()
+    answer = asyncio.run(ask("PUT", "/put", headers={"authorization": "Bearer secret"}, content=body))
+    assert (answer.status_code, answer.json()["type"]) == (413, "/docs#too-large")
+
+
+def test_the_docs_need_nothing_from_elsewhere() -> None:
+    page = get("/docs")
+    assert page.headers["content-security-policy"] == docs_page.CONTENT_SECURITY_POLICY
+    assert "<script" not in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert "/coins/{coin}" in page.text
+
+
+def test_liveness_touches_no_dependency_and_readiness_names_each() -> None:
+    async def fine() -> None:
+        return None
+
+    async def away() -> str:
+        raise ShardUnavailableError("shard1 is not reachable")
+
+    app = new_app({"log": Check(fine, required=True), "shard1": Check(away)})
+    assert get("/livez", app).json() == {"status": "alive"}
+    answer = get("/readyz", app)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ready": True,
+        "checks": {
+            "log": {"ok": True, "required": True, "reason": None},
+            "shard1": {"ok": False, "required": False, "reason": "shard1 is not reachable"},
+        },
+    }
+    assert get("/readyz", new_app({"shard1": Check(away, required=True)})).status_code == 503
+
+
+def test_a_check_that_hangs_is_said_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("cotacoes.service.CHECK_DEADLINE_S", 0.01)
+    reason = get("/readyz", new_app({"redis": Check(hang)})).json()["checks"]["redis"]["reason"]
+    assert reason == "no answer within 0.01 s"
+
+
+def test_requests_are_counted_by_route_and_status() -> None:
+    app = new_app()
+    for path in ("/coins/bitcoin", "/coins/ethereum", "/lean/bitcoin", "/none"):
+        get(path, app)
+    metrics = get("/metrics", app).text
+    assert 'cotacoes_http_requests_total{route="/coins/{coin}",status="200"} 2.0' in metrics
+    assert 'cotacoes_http_requests_total{route="/lean/{coin}",status="200"} 1.0' in metrics
+    assert 'cotacoes_http_requests_total{route="/none",status="503"} 1.0' in metrics
+
+
+def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotacoes.edge.REQUESTS_MAX", 3)
+    app = new_app()
+
+    async def crowd() -> list[int]:
+        answers = await asyncio.gather(*(ask("GET", "/hang", app) for _ in range(5)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert asyncio.run(crowd()) == [503, 503, 504, 504, 504]
+
+
+def test_background_work_ends_with_its_scope_and_a_failure_in_it_ends_the_scope() -> None:
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("work")
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with background(work()):
+            await asyncio.sleep(0)
+        assert ended == ["work"]
+        with pytest.raises(ExceptionGroup):
+            async with background(work(), fail()):
+                await asyncio.Event().wait()
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(run())
+    assert ended == ["work", "work"]

@@ -1,0 +1,277 @@
+"""Reading `/quote`: every digit, one strict rule, and whatever comes ends as an answer or as one of two errors."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cotacoes.adapters.http_client import Response
+from cotacoes.adapters.source_http import (
+    COINS_MAX,
+    RETRY_AFTER_MAX_S,
+    Fetched,
+    HttpSource,
+    read_quotes,
+    read_retry_after,
+)
+from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
+from cotacoes.quote import Observation, format_price
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+GOOD: dict[str, Any] = {
+    "bitcoin": "67012.34",
+    "observed_at": "2026-11-24T12:00:00Z",
+    "observed": {"bitcoin": "2026-11-24T12:00:00.5Z"},
+    "currency": {"bitcoin": "USD"},
+    "origin": "sim",
+}
+
+
+class OneAnswer:
+    """A client whose next answer, or error, is this one."""
+
+    def __init__(self, answer: Response | Exception) -> None:
+        self._answer = answer
+        self.asked: list[str] = []
+
+    async def get(self, url: str) -> Response:
+        self.asked.append(url)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def fetch(answer: Response | Exception) -> Fetched:
+    return asyncio.run(HttpSource(OneAnswer(answer), "http://source", now=lambda: NOON).fetch())
+
+
+def body(**changed: Any) -> bytes:
+    return json.dumps({key: value for key, value in (GOOD | changed).items() if value is not ...}).encode()
+
+
+def with_price(token: str) -> Fetched:
+    """The good answer with the raw JSON `token` as Bitcoin's price."""
+    return read_quotes(body().replace(b'"67012.34"', token.encode()))
+
+
+def test_a_good_answer_gives_the_price_the_coins_own_time_its_currency_and_the_origin() -> None:
+    client = OneAnswer(Response(200, {}, body()))
+    fetched = asyncio.run(HttpSource(client, "http://source/").fetch())
+    observed_at = NOON + timedelta(milliseconds=500)
+    assert fetched == Fetched([Observation("bitcoin", "USD", Decimal("67012.34"), observed_at, "sim")], [])
+    assert client.asked == ["http://source/quote"]
+
+
+def test_a_coin_without_a_time_of_its_own_takes_the_time_of_the_answer() -> None:
+    assert read_quotes(body(observed={})).observations[0].observed_at == NOON
+    assert read_quotes(body(observed=...)).observations[0].observed_at == NOON
+
+
+@given(whole=st.integers(0, 10**29), places=st.text("0123456789", min_size=1, max_size=30), as_number=st.booleans())
+def test_every_digit_arrives_whether_as_a_string_or_as_a_number(whole: int, places: str, as_number: bool) -> None:
+    text = f"{whole}.{places}"
+    fetched = with_price(text if as_number else f'"{text}"')
+    if Decimal(text):
+        assert format_price(fetched.observations[0].price) == text
+    else:
+        assert fetched.rejected == [("bitcoin", "zero")]
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ('"NaN"', "not_finite"),
+        ('"Infinity"', "not_finite"),
+        ('"0"', "zero"),
+        ("0.000", "zero"),
+        ("-0", "zero"),
+        ('"-1"', "negative"),
+        ("-67012.34", "negative"),
+        ("6.7e4", "malformed"),
+        ("1E999", "malformed"),
+        ("9" * 5000, "malformed"),
+        ("1." + "1" * 31, "malformed"),
+        ('"1_000"', "malformed"),
+        ('" 12 "', "malformed"),
+        ('"+1"', "malformed"),
+        ('"0x1f"', "malformed"),
+        ('"\uff11\uff12"', "malformed"),
+        ('"٣"', "malformed"),
+        ('"12\\u0000"', "malformed"),
+        ('""', "malformed"),
+        ("null", "malformed"),
+        ("true", "malformed"),
+        ("[67012.34]", "malformed"),
+        ('{"price":1}', "malformed"),
+        ('"' + "1" * 100_000 + '"', "malformed"),
+    ],
+)
+def test_a_price_that_is_none_rejects_its_coin_with_the_reason(token: str, reason: str) -> None:
+    assert with_price(token) == Fetched([], [("bitcoin", reason)])
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        None,
+        5,
+        "yesterday",
+        "2026-11-24 12:00:00Z",
+        "2026-11-24T12:00:00",
+        "9999-99-99T00:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        [],
+    ],
+)
+def test_a_time_that_is_none_rejects_its_coin(time: Any) -> None:
+    assert read_quotes(body(observed={"bitcoin": time})).rejected == [("bitcoin", "bad_time")]
+    assert read_quotes(body(observed={}, observed_at=time)).rejected == [("bitcoin", "bad_time")]
+
+
+@pytest.mark.parametrize("currency", [{}, ..., {"bitcoin": "usd"}, {"bitcoin": 1}, {"bitcoin": "U" * 500}])
+def test_a_price_in_no_known_currency_is_no_price(currency: Any) -> None:
+    assert read_quotes(body(currency=currency)).rejected == [("bitcoin", "malformed")]
+
+
+def test_one_bad_coin_leaves_the_others_whole() -> None:
+    currency = dict.fromkeys(("bitcoin", "ethereum", "doge"), "USD")
+    fetched = read_quotes(body(currency=currency, ethereum="NaN", doge="0.1", **{"Not A Coin": "1"}))
+    assert [observation.coin for observation in fetched.observations] == ["bitcoin", "doge"]
+    assert fetched.rejected == [("ethereum", "not_finite"), ("?", "malformed")]
+
+
+def test_of_a_key_given_twice_the_last_counts() -> None:
+    twice = body().replace(b'"bitcoin": "67012.34"', b'"bitcoin": "1", "bitcoin": "2"', 1)
+    assert [observation.price for observation in read_quotes(twice).observations] == [Decimal(2)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"<html>",
+        bytes(range(256)),
+        b"\xef\xbb\xbf" + body(),
+        body() + b"x",
+        body()[:-1],
+        body(origin=...),
+        body(origin=""),
+        body(origin="with space"),
+        body(origin="x" * 101),
+        body(origin=1),
+        body(observed=[]),
+        body(currency="USD"),
+        body().replace(b'"67012.34"', b"NaN"),
+        b'{"bitcoin":' + b"[" * 100_000,
+        b'{"bitcoin":' + b"[" * 100_000 + b"]" * 100_000 + b',"origin":"sim"}',
+        json.dumps({"origin": "sim"} | {f"c{number}": "1" for number in range(COINS_MAX + 1)}).encode(),
+    ],
+    ids=lambda answer: repr(answer[:24]),
+)
+def test_what_is_no_such_object_is_malformed_as_a_whole(answer: bytes) -> None:
+    with pytest.raises(SourceMalformedError):
+        fetch(Response(200, {}, answer))
+
+
+def read_or_refuse(answer: bytes) -> None:
+    try:
+        fetched = read_quotes(answer)
+    except SourceMalformedError:
+        return
+    for observation in fetched.observations:
+        assert observation.price > 0
+        assert observation.price.is_finite()
+        assert observation.observed_at.tzinfo is UTC
+
+
+@given(st.binary(max_size=300))
+@example(b'{"\xff":1,"origin":"s"}')
+@example(b'{"a":"\xff","origin":"s"}')
+@example(b'{"a":"\\ud800","origin":"s","currency":{"a":"USD"}}')
+@example(b'{"\\ud800":1,"origin":"s"}')
+def test_any_bytes_are_read_or_refused(answer: bytes) -> None:
+    read_or_refuse(answer)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_KEYS = st.sampled_from(["bitcoin", "ethereum", "observed_at", "observed", "currency", "origin"]) | st.text(max_size=8)
+
+
+@given(st.dictionaries(_KEYS, _JSON | st.sampled_from(list(GOOD.values())), max_size=8))
+def test_any_object_is_read_or_refused(answer: dict[str, Any]) -> None:
+    read_or_refuse(json.dumps(answer).encode())
+    read_or_refuse(msgspec.json.encode({"origin": "sim"} | {key: answer[key] for key in answer if key.isascii()}))
+
+
+@given(st.data())
+def test_a_good_answer_with_any_bytes_put_into_it_is_read_or_refused(data: st.DataObject) -> None:
+    good = body()
+    place = data.draw(st.integers(0, len(good)))
+    read_or_refuse(good[:place] + data.draw(st.binary(max_size=6)) + good[place + data.draw(st.integers(0, 6)) :])
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
+def test_a_source_that_can_not_answer_now_is_unavailable_and_its_wait_is_passed_on(status: int) -> None:
+    with pytest.raises(SourceUnavailableError) as caught:
+        fetch(Response(status, {"retry-after": "7"}, b""))
+    assert caught.value.retry_after_s == 7.0
+    with pytest.raises(SourceUnavailableError) as caught:
+        fetch(Response(status, {}, b""))
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 301, 302, 304, 400, 401, 404])
+def test_any_other_status_is_no_quote_even_with_one_in_its_body(status: int) -> None:
+    with pytest.raises(SourceMalformedError):
+        fetch(Response(status, {}, body()))
+
+
+def test_errors_of_the_client_keep_their_meaning_and_their_cause() -> None:
+    with pytest.raises(SourceUnavailableError) as unavailable:
+        fetch(HttpUnavailableError("cut"))
+    with pytest.raises(SourceMalformedError) as malformed:
+        fetch(HttpMalformedError("huge"))
+    assert isinstance(unavailable.value.__cause__, HttpUnavailableError)
+    assert isinstance(malformed.value.__cause__, HttpMalformedError)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\uff11\uff12", None),
+        ("0", 0.0),
+        ("120", 120.0),
+        ("999999", RETRY_AFTER_MAX_S),
+        ("9" * 400, RETRY_AFTER_MAX_S),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 12:00:30 -0000", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("Fri, 24 Nov 2028 12:00:00 GMT", RETRY_AFTER_MAX_S),
+        ("Tue, 99 Nov 2026 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date_within_its_bound(value: str | None, seconds: float | None) -> None:
+    assert read_retry_after(value, NOON) == seconds
+
+
+@given(st.text(max_size=60))
+def test_any_retry_after_is_a_bounded_wait_or_none(value: str) -> None:
+    wait_s = read_retry_after(value, NOON)
+    assert wait_s is None or 0 <= wait_s <= RETRY_AFTER_MAX_S
