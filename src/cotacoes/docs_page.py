@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
-from cotacoes.errors import ProblemError
+from cotacoes.errors import problem_types
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -47,11 +47,3 @@ def _problems() -> Iterator[str]:
     for kind in sorted(problem_types(), key=lambda kind: (kind.status, kind.slug)):
         text = html.escape(" ".join((kind.__doc__ or "").split()))
         yield f"<h3 id={kind.slug}>{kind.status} <code>{kind.slug}</code></h3><p>{text}</p>"
-
-
-def problem_types(kind: type[ProblemError] = ProblemError) -> Iterator[type[ProblemError]]:
-    """Every error that can reach a caller."""
-    for child in kind.__subclasses__():
-        if "slug" in vars(child):
-            yield child
-        yield from problem_types(child)

@@ -11,19 +11,21 @@ import contextlib
 import importlib.util
 import os
 import platform
-import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from cotacoes import processes
 from cotacoes.errors import SettingError
 
 DATABASE = "cotacoes"
 USER = "cotacoes"
 NOBODY = 65534
 INITDB_DEADLINE_S = 60.0
+ORPHANS_DEADLINE_S = 5.0
 PING_DEADLINE_S = 0.5
 COMPOSE_HINT = "use `docker compose up --build` instead, or set COTACOES_REDIS_URL and the COTACOES_SHARD…_DSN"
 
@@ -81,18 +83,6 @@ def _program(package: str, folder: str, name: str) -> Path:
     raise SettingError(f"there is no {name} for {platform.system()} on {platform.machine()} here: {COMPOSE_HINT}")
 
 
-def read_or_make_secret(path: Path) -> str:
-    """A random secret kept in a file that only its owner reads."""
-    if not path.exists():
-        with contextlib.suppress(FileExistsError):
-            draft = path.with_suffix(f".{os.getpid()}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(24))
-            draft.rename(path)
-    return path.read_text().strip()
-
-
 def _unprivileged(command: list[str]) -> list[str]:
     """The command as PostgreSQL accepts it: as root, inside a user namespace where it is nobody."""
     if os.geteuid() != 0:
@@ -104,36 +94,90 @@ def _unprivileged(command: list[str]) -> list[str]:
 
 
 def initialise_postgres(folder: Path, password: str) -> None:
-    """Make the data folder unless it is there: beside it first, then renamed, so that a crash leaves no half of one.
+    """Make the data folder, with our database in it, unless it is there.
 
-    Blocking; SettingError where it can not be made.
+    Made beside it and renamed when it is complete, so that a crash leaves no half of one. Blocking; SettingError where
+    it can not be made.
     """
     if (folder / "PG_VERSION").exists():
         return
-    draft = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    secret = folder.with_name(f"{folder.name}.password")
-    secret.write_text(password)
-    secret.chmod(0o600)
+    for abandoned in folder.parent.glob(f"{folder.name}.new-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    try:
+        # a name of its own: an initdb that outlived its killed parent may still write to the draft before
+        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
+        try:
+            (draft / "password").write_text(password)
+            _run_initdb(draft / "data", draft / "password", folder)
+            _make_database(draft / "data", folder)
+            (draft / "data").rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise SettingError(f"{folder} can not be made: {error.strerror}") from error
+
+
+def _run_initdb(draft: Path, secret: Path, folder: Path) -> None:
     command = [
         *(str(postgres_folder() / "initdb"), "-D", str(draft), "-U", USER, f"--pwfile={secret}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
         "--no-instructions",
     ]
+    said = _run(command, "", folder)
+    if said:
+        raise SettingError(_why_initdb_failed(said, folder))
+
+
+def _make_database(draft: Path, folder: Path) -> None:
+    command = [str(postgres_folder() / "postgres"), "--single", "-D", str(draft), "-c", "jit=off", "postgres"]
+    said = _run(command, f"CREATE DATABASE {DATABASE};\n", folder)
+    if said:
+        raise SettingError(_why_initdb_failed(said, folder))
+
+
+def _run(command: list[str], told: str, folder: Path) -> str:
+    """Run it to its end; what it said on stderr where it failed, else nothing."""
     try:
         done = subprocess.run(
-            _unprivileged(command), capture_output=True, text=True, timeout=INITDB_DEADLINE_S, check=False
+            _unprivileged(command),
+            input=told,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=INITDB_DEADLINE_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise SettingError(
-            f"initdb did not end within {INITDB_DEADLINE_S:g} s: is the disk of {folder} slow?"
-        ) from error
-    finally:
-        secret.unlink(missing_ok=True)
-    if done.returncode:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise SettingError(_why_initdb_failed(done.stderr, folder))
-    draft.rename(folder)
+        raise SettingError(f"{folder} was not made within {INITDB_DEADLINE_S:g} s: is the disk slow?") from error
+    failed = done.returncode or "ERROR:" in done.stderr  # a single-user server ends with 0 after a statement failed
+    return (done.stderr.strip() or "no reason given") if failed else ""
+
+
+def environment() -> dict[str, str]:
+    """What the servers get: nothing of the caller's own settings for PostgreSQL, and a locale that exists anywhere."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def recover_postgres(folder: Path) -> None:
+    """Clear away what a killed server left, before the next start. Only while no server of ours runs on the folder.
+
+    Its workers may stand still, frozen, and the number of its process may by now be another's, which PostgreSQL takes
+    for a running server. SettingError where a server runs on the folder that is not ours. Blocking.
+    """
+    lock = folder / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return
+    living = processes.living_in(folder.resolve(), "postgres")
+    if pid in {process.pid for process in living}:
+        raise SettingError(f"a PostgreSQL that is not ours runs on {folder} (pid {pid}): stop it")
+    processes.kill(living)
+    if processes.wait_gone(living, ORPHANS_DEADLINE_S):
+        raise SettingError(f"processes of a killed PostgreSQL still run on {folder} (pid {living[0].pid}): end them")
+    if processes.birth(pid):
+        lock.unlink()
 
 
 def _why_initdb_failed(said: str, folder: Path) -> str:
@@ -142,8 +186,8 @@ def _why_initdb_failed(said: str, folder: Path) -> str:
             "PostgreSQL refuses to run as root, and this machine forbids user namespaces: "
             f"run as an ordinary user, or {COMPOSE_HINT}"
         )
-    lines = [line for line in said.strip().splitlines() if "error" in line.lower() or "FATAL" in line] or ["no reason"]
-    return f"{folder} can not be made: {lines[-1].removeprefix('initdb: error: ')}"
+    lines = [line for line in said.strip().splitlines() if "error" in line.lower() or "FATAL" in line]
+    return f"{folder} can not be made: {(lines or [said])[-1].removeprefix('initdb: error: ')}"
 
 
 def postgres_command(folder: Path, port: int) -> list[str]:
@@ -159,21 +203,6 @@ def postgres_is_ready(folder: Path, pid: int) -> bool:
         # Inside a user namespace the pid is the same; only ids of users are mapped.
         return int(lines[0]) == pid and lines[7].strip() == "ready"
     return False
-
-
-def create_database(port: int, password: str) -> None:
-    """Create our database unless it is there. Blocking; SettingError where the server refuses."""
-    sql = "SELECT 'CREATE DATABASE cotacoes' EXCEPT SELECT 'CREATE DATABASE ' || datname FROM pg_database \\gexec"
-    done = subprocess.run(
-        [str(postgres_folder() / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", postgres_dsn(port, password, "postgres")],
-        input=sql,
-        capture_output=True,
-        text=True,
-        timeout=INITDB_DEADLINE_S,
-        check=False,
-    )
-    if done.returncode:
-        raise SettingError(f"the server on port {port} refused to create its database: {done.stderr.strip()[-200:]}")
 
 
 def postgres_dsn(port: int, password: str, database: str = DATABASE) -> str:

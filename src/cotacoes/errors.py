@@ -34,6 +34,7 @@ The docstring of an error that reaches a caller is what `/docs` says about its p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -217,3 +218,11 @@ class WriterSupersededError(ShardRefusedError):
 
 class FenceClosedError(ShardRefusedError):
     """The fence is closed for a moment: keep the batch in the log and try again."""
+
+
+def problem_types(kind: type[ProblemError] = ProblemError) -> Iterator[type[ProblemError]]:
+    """Every error that can reach a caller."""
+    for child in kind.__subclasses__():
+        if "slug" in vars(child):
+            yield child
+        yield from problem_types(child)

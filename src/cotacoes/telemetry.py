@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -109,3 +110,13 @@ class QuoteMetrics:
         self.log_bytes = metrics.gauge("log_bytes", "Size of the local log")
         self.log_failures = metrics.counter("log_failures", "Commits that the log refused")
         self.record_seconds = metrics.histogram("record_seconds", "From the source's answer to the commit in the log")
+
+
+class AggregatorMetrics:
+    """What aggregator_service counts. `still_running` tells how many branches ignore their cancellation just now."""
+
+    def __init__(self, metrics: Metrics, still_running: Callable[[], int]) -> None:
+        self.reports = metrics.counter("reports", "Reports made", "complete")
+        self.sources = metrics.counter("report_sources", "How each source did, report by report", "source", "status")
+        self.abandoned = metrics.gauge("branches_abandoned", "Cancelled branches that have not ended")
+        self.abandoned.set_function(still_running)

@@ -1,5 +1,6 @@
 """Real servers for the contract suites, started as `cotacoes up` starts them and ended with the session."""
 
+import contextlib
 import subprocess
 import time
 import uuid
@@ -29,7 +30,8 @@ class Server:
 
     def thaw(self) -> None:
         for process in self._tree():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+                process.resume()
 
     def _tree(self) -> list[psutil.Process]:
         top = psutil.Process(self.process.pid)

@@ -1,23 +1,24 @@
-"""A bus in memory: the twin of `bus_redis`, under the same contract suite. `away` is its fault."""
+"""A bus in memory: the twin of `bus_redis`, under the same contract suite. `away` and `cut` are its faults."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Self
 
 from cotacoes.errors import BusUnavailableError
+from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 
 QUEUE_MESSAGES_MAX = 10_000  # a listener this far behind is cut off, as Redis does at its output-buffer limit
 
 
 class MemoryBus:
-    """See `patterns.pub_sub.Bus`."""
+    """See `patterns.pub_sub.Bus`; an async context manager."""
 
     def __init__(self) -> None:
         self.away = False
-        self._listeners: list[tuple[frozenset[str], asyncio.Queue[tuple[str, bytes] | None]]] = []
+        self._listeners: list[_Listener] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -26,25 +27,22 @@ class MemoryBus:
         self.cut()
 
     def cut(self) -> None:
-        """Every link dies."""
-        for _, queue in self._listeners:
-            with contextlib.suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
+        """Every link dies, with what was still on its way."""
+        for listener in self._listeners:
+            listener.die()
         self._listeners.clear()
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> list[int]:
+        if any(len(message) > MESSAGE_BYTES_MAX for _, message in messages):
+            raise ValueError(f"a message has more than {MESSAGE_BYTES_MAX} bytes")
         await self.ping()
         return [self._send(channel, message) for channel, message in messages]
 
     def _send(self, channel: str, message: bytes) -> int:
-        hearing = [entry for entry in self._listeners if channel in entry[0]]
-        for entry in hearing:
-            if entry[1].qsize() >= QUEUE_MESSAGES_MAX:
-                self._listeners.remove(entry)
-                entry[1].get_nowait()
-                entry[1].put_nowait(None)
-            else:
-                entry[1].put_nowait((channel, message))
+        hearing = [listener for listener in self._listeners if channel in listener.channels]
+        for listener in hearing:
+            if not listener.hear(channel, message):
+                self._listeners.remove(listener)
         return len(hearing)
 
     async def ping(self) -> None:
@@ -54,17 +52,36 @@ class MemoryBus:
     @contextlib.asynccontextmanager
     async def subscribe(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
         await self.ping()
-        queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
-        entry = (frozenset(channels), queue)
-        self._listeners.append(entry)
+        listener = _Listener(frozenset(channels))
+        self._listeners.append(listener)
         try:
-            yield _listen(queue)
+            async with contextlib.aclosing(listener.messages()) as messages:
+                yield messages
         finally:
-            if entry in self._listeners:
-                self._listeners.remove(entry)
+            with contextlib.suppress(ValueError):  # cut already
+                self._listeners.remove(listener)
 
 
-async def _listen(queue: asyncio.Queue[tuple[str, bytes] | None]) -> AsyncIterator[tuple[str, bytes]]:
-    while (item := await queue.get()) is not None:
-        yield item
-    raise BusUnavailableError("the link is dead")
+class _Listener:
+    def __init__(self, channels: frozenset[str]) -> None:
+        self.channels = channels
+        self._queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(QUEUE_MESSAGES_MAX)
+
+    def hear(self, channel: str, message: bytes) -> bool:
+        """False where the listener is too far behind, and dead from now on."""
+        try:
+            self._queue.put_nowait((channel, message))
+        except asyncio.QueueFull:
+            self.die()
+            return False
+        return True
+
+    def die(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+    async def messages(self) -> AsyncGenerator[tuple[str, bytes], None]:
+        while (item := await self._queue.get()) is not None:
+            yield item
+        raise BusUnavailableError("the link is dead")

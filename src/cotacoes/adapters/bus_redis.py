@@ -2,55 +2,58 @@
 
 Publishing goes over one connection, many messages in one write, by one deadline. When the deadline passes, or the call
 is cancelled, the connection is dropped with whatever replies are still under way, so that none is taken for the answer
-to a later call; the next publish connects anew within its own deadline.
+to a later call; the next publish connects anew within its own deadline. Nothing is tried twice: the library's own
+retries are off, because a publish sent again would be heard twice.
 
 Listening does not trust the library to notice a dead link (it did not in 28 s): a heartbeat is due each second on every
-channel of ours, so silence for `IDLE_S` is questioned with a PING, and silence after that means the link is dead.
+channel of ours, so silence for `IDLE_S` is questioned with a PING, and `PONG_S` of silence after that is a dead link.
+
+The protocol is RESP2 and no library name is sent, so that connecting costs no round trip of its own. Whatever the query
+of a URL says to the contrary does not count: with `?decode_responses=1` a listener would hear nothing, for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any, Self
 
-import redis.asyncio
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from cotacoes.errors import BusUnavailableError, SettingError
+from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 
-IDLE_S = 5.0
+IDLE_S = 5.0  # five heartbeats missed
 PONG_S = 2.0
 CONNECT_DEADLINE_S = 2.0
+_OURS: dict[str, Any] = {
+    "protocol": 2,
+    "driver_info": None,
+    "decode_responses": False,
+    "health_check_interval": 0,
+    "socket_timeout": None,  # each call has its deadline here
+    "socket_connect_timeout": None,
+}
 
 
 class RedisBus:
-    """See `patterns.pub_sub.Bus`; an async context manager. `deadline_s` is of one publish."""
+    """See `patterns.pub_sub.Bus`; an async context manager. Opening connects to nothing.
 
-    def __init__(self, url: str, *, deadline_s: float) -> None:
-        self._deadline_s = deadline_s
-        self._connection = self._new_connection(url)
+    `deadline_s` is of one publish or ping, connecting included; `idle_s` and `pong_s` find a dead link, as said above.
+    SettingError where the URL can not be used.
+    """
+
+    def __init__(self, url: str, *, deadline_s: float, idle_s: float = IDLE_S, pong_s: float = PONG_S) -> None:
         self._url = url
+        self._deadline_s = deadline_s
+        self._idle_s = idle_s
+        self._pong_s = pong_s
+        self._connection = _new_connection(url)
         self._lock = asyncio.Lock()
-
-    @staticmethod
-    def _new_connection(url: str) -> Any:
-        options: dict[str, Any] = {
-            "protocol": 2,
-            "lib_name": None,
-            "lib_version": None,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,
-            "socket_connect_timeout": None,
-        }
-        try:
-            pool: Any = redis.asyncio.ConnectionPool.from_url(url, **options)
-            return pool.make_connection()
-        except ValueError as error:
-            raise SettingError("COTACOES_REDIS_URL is not usable: write redis://HOST:PORT") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,6 +62,8 @@ class RedisBus:
         await self._connection.disconnect(nowait=True)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> list[int]:
+        if any(len(message) > MESSAGE_BYTES_MAX for _, message in messages):
+            raise ValueError(f"a message has more than {MESSAGE_BYTES_MAX} bytes")
         replies = await self._call([("PUBLISH", channel, message) for channel, message in messages])
         return [int(reply) for reply in replies]
 
@@ -66,54 +71,68 @@ class RedisBus:
         await self._call([("PING",)])
 
     async def _call(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        connection = self._connection
         with _translated(f"Redis did not answer within {self._deadline_s * 1000:g} ms"):
             async with asyncio.timeout(self._deadline_s), self._lock:
+                writer: asyncio.StreamWriter | None = None
                 try:
-                    await self._connection.connect()
-                    packed = self._connection.pack_commands(commands)
-                    await self._connection.send_packed_command(packed, check_health=False)
-                    return [await self._connection.read_response() for _ in commands]
-                except BaseException:
-                    await asyncio.shield(self._connection.disconnect(nowait=True))
+                    if connection.is_connected and await connection.can_read():  # its end, or what nobody asked for
+                        await connection.disconnect(nowait=True)
+                    await connection.connect()
+                    writer = connection._writer
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                    return [await connection.read_response() for _ in commands]
+                except BaseException:  # cancellation above all: the replies under way must meet no later call
+                    if writer is not None:  # a mere close would hold what a frozen server does not take for ever
+                        writer.transport.abort()
+                    await connection.disconnect(nowait=True)
                     raise
 
     @contextlib.asynccontextmanager
     async def subscribe(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        """Listen on a connection of its own; the iterator ends with BusUnavailableError when the link is dead."""
-        connection = self._new_connection(self._url)
+        connection = _new_connection(self._url)  # one of its own: in RESP2 a subscriber can do nothing else
         try:
             with _translated(f"Redis did not answer within {CONNECT_DEADLINE_S:g} s"):
                 async with asyncio.timeout(CONNECT_DEADLINE_S):
                     await connection.connect()
                     await connection.send_command("SUBSCRIBE", *channels, check_health=False)
-                    for _ in channels:
+                    for _ in channels:  # one command, so no message comes between its replies
                         await connection.read_response()
-            yield _listen(connection)
+            async with contextlib.aclosing(self._messages(connection)) as messages:
+                yield messages
         finally:
             await connection.disconnect(nowait=True)
 
+    async def _messages(self, connection: Any) -> AsyncGenerator[tuple[str, bytes], None]:
+        while True:
+            kind, *rest = await self._next_reply(connection)
+            if kind == b"message":
+                channel, message = rest
+                yield channel.decode(), message
 
-async def _listen(connection: Any) -> AsyncIterator[tuple[str, bytes]]:
-    while True:
-        kind, *rest = await _next_reply(connection)
-        if kind == b"message":
-            channel, message = rest
-            yield channel.decode(), message
-
-
-async def _next_reply(connection: Any) -> list[Any]:
-    """The next push; where none comes for `IDLE_S`, whatever answers a PING within `PONG_S`."""
-    for wait_s in (IDLE_S, PONG_S):
+    async def _next_reply(self, connection: Any) -> list[Any]:
+        """What comes next; where nothing comes for `idle_s`, whatever answers a PING within `pong_s`."""
         with _translated("the link to Redis is dead"):
-            try:
-                async with asyncio.timeout(wait_s):
-                    reply: list[Any] = await connection.read_response(disconnect_on_error=False)
-                    return reply
-            except TimeoutError:
-                if wait_s == PONG_S:
-                    raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    return await _read(connection)
+            async with asyncio.timeout(self._pong_s):
                 await connection.send_command("PING", check_health=False)
-    raise AssertionError
+                return await _read(connection)
+
+
+async def _read(connection: Any) -> list[Any]:
+    reply: list[Any] = await connection.read_response(disconnect_on_error=False)
+    return reply
+
+
+def _new_connection(url: str) -> Any:
+    """A connection that is not made yet, with nothing of the library's own will: no retry, no timeout, no greeting."""
+    try:
+        options: dict[str, Any] = {**parse_url(url), **_OURS, "retry": Retry(NoBackoff(), 0)}
+        return options.pop("connection_class", Connection)(**options)
+    except (ValueError, TypeError) as error:  # the library takes an option that it does not know for an argument
+        raise SettingError("COTACOES_REDIS_URL is not usable: write redis://HOST:PORT") from error
 
 
 @contextlib.contextmanager
@@ -123,5 +142,9 @@ def _translated(on_timeout: str) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise BusUnavailableError(on_timeout) from error
+    except AuthenticationError as error:
+        raise BusUnavailableError("Redis refused the user or the password") from error
+    except ResponseError as error:
+        raise BusUnavailableError("Redis refused the command") from error
     except (RedisError, OSError) as error:
         raise BusUnavailableError("Redis is not reachable") from error

@@ -11,9 +11,11 @@ from cotacoes.errors import SettingError
 
 
 class FolderLock:
-    """Holds a folder for this process; SettingError where another one does, or where the folder can not be written."""
+    """Holds a folder for this process; SettingError, `busy`, where another does, or where it can not be written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, busy: str = "another quote_service uses this log folder: stop it, or set COTACOES_DATA"
+    ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -23,7 +25,7 @@ class FolderLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._file)
-            raise SettingError("another quote_service uses this log folder: stop it, or set COTACOES_DATA") from error
+            raise SettingError(busy) from error
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,34 @@
+"""`python -m cotacoes` and the script `cotacoes`.
+
+A service of `up` is started here directly: it needs neither the commands' libraries nor the time that they take.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+_ALONE = {
+    ("external-service",): ("external_service", "main"),
+    ("quote-service",): ("quote_service", "main"),
+    ("aggregator-service",): ("aggregator_service", "main"),
+    ("gateway-service",): ("gateway_service", "main"),
+    ("client-subscriber", "--json"): ("client_subscriber", "main_json"),
+}
+
+
+def main() -> int:
+    """Run what the command line says; the exit code."""
+    alone = _ALONE.get(tuple(sys.argv[1:]))
+    if alone is None:
+        from cotacoes import cli
+
+        return cli.main()
+    name, function = alone
+    from cotacoes import service
+
+    return service.run_process(name, getattr(importlib.import_module(f"cotacoes.{name}.app"), function))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""aggregator_service: one report from everyone, by the deadline.
+
+/report/full ──▶ plan ──▶ scatter ──▶ quote_service   current, mean, positions
+                                └───▶ each shard      the newest of all its coins, in one question
+              ◀── merge ◀── gather, when all have answered or the deadline is near
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
+from cotacoes.client import Addresses, Client
+from cotacoes.config import Settings
+from cotacoes.errors import CotacoesError, OverloadedError
+from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
+from cotacoes.patterns.sharding import Shard
+from cotacoes.service import Check, Service, Stop, build_app, serve_http
+from cotacoes.telemetry import AggregatorMetrics, Metrics, get_logger
+
+NAME = "aggregator_service"
+RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
+RESERVE_SHARE_MAX = 0.1
+QUESTIONS_MAX = 20_000  # under way at once, each a task of some 5 KB; ten reports of 1,000 coins, thousands of two
+_encode = msgspec.json.Encoder().encode
+
+
+async def main(settings: Settings, stop: Stop) -> None:
+    """Serve until stopped; SettingError where a DSN is missing or can not be used."""
+    await serve_http(build(settings), settings, stop)
+
+
+def build(settings: Settings) -> Service:
+    """Wire the service; nothing is opened yet."""
+    placement = settings.seed_placement
+    deadline_s = ask_deadline_s(settings)
+    shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=deadline_s) for name in Plan(placement).shards}
+    client = Client(Addresses(quote_service=settings.url(QUOTE_SERVICE)), deadline_s=deadline_s)
+
+    @contextlib.asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for shard in shards.values():
+                await stack.enter_async_context(shard)
+            await stack.enter_async_context(client)
+            yield
+
+    return wire(settings, client, shards, resources)
+
+
+def wire(
+    settings: Settings,
+    client: Client,
+    shards: Mapping[str, Shard],
+    resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+) -> Service:
+    """The service over a client and shards that are open while `resources` is."""
+    metrics = Metrics()
+    reporter = Reporter(settings, client, shards, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
+    router = APIRouter(tags=["report"])
+
+    @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
+    async def report() -> Response:
+        """`missing` names each part that did not come, and why; `last_logs` go `through` what the shard has."""
+        return Response(
+            _encode(await reporter.report()), media_type="application/json", headers={"cache-control": "no-store"}
+        )
+
+    # It can answer whoever is away: that is what the report is for.
+    checks = {
+        QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),
+        **{name: Check(_silently(shard.ping)) for name, shard in shards.items()},
+    }
+    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+
+
+def _silently(ask: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str | None]]:
+    async def probe() -> str | None:
+        await ask()  # an error's detail becomes the reason
+        return None
+
+    return probe
+
+
+def report_deadline_s(settings: Settings) -> float:
+    """A report's deadline, or a request's where that is shorter."""
+    return min(settings.report_deadline_s, settings.request_deadline_s)
+
+
+def ask_deadline_s(settings: Settings) -> float:
+    """What is left for asking: the report's deadline less the reserve."""
+    deadline_s = report_deadline_s(settings)
+    return deadline_s - min(RESERVE_S, deadline_s * RESERVE_SHARE_MAX)
+
+
+class Reporter:
+    """Asks everyone and merges; notes in the log which source went away and which came back."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        shards: Mapping[str, Shard],
+        metrics: AggregatorMetrics,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._plan = Plan(settings.seed_placement)
+        self._report_deadline_s = report_deadline_s(settings)
+        self._deadline_s = ask_deadline_s(settings)
+        self._client = client
+        self._shards = shards
+        self._metrics = metrics
+        self._clock = clock
+        self._away: set[str] = set()
+        self._asking = 0
+
+    async def report(self) -> dict[str, Any]:
+        """The body of `/report/full`; OverloadedError where too many questions are under way."""
+        branches = self._branches()
+        if self._asking and self._asking + len(branches) > QUESTIONS_MAX:
+            raise OverloadedError(f"{self._asking} questions are under way")
+        self._asking += len(branches)
+        try:
+            result = await scatter_gather(branches, deadline=self._deadline_s, clock=self._clock)
+        finally:
+            self._asking -= len(branches)
+        told = merge(self._plan, result, generated_at=datetime.now(UTC), deadline_s=self._report_deadline_s)
+        self._note(told, result)
+        return told
+
+    def _branches(self) -> dict[str, Callable[[], Awaitable[Any]]]:
+        asked: dict[str, Callable[[], Awaitable[Any]]] = {}
+        for coin in self._plan.placement:
+            asked[current(coin)] = functools.partial(self._client.current, coin)
+            asked[average(coin)] = functools.partial(self._client.mean, coin)
+        asked[POSITIONS] = self._client.positions
+        for name, coins in self._plan.shards.items():
+            asked[name] = functools.partial(self._shards[name].newest, coins, LAST_LOGS)
+        return asked
+
+    def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
+        self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()
+        for name, source in told["sources"].items():
+            self._metrics.sources.labels(source=name, status=source["status"]).inc()
+            is_away = source["status"] != "ok"
+            if is_away and name not in self._away:
+                get_logger().warning("source.away", part=name, status=source["status"])
+            elif not is_away and name in self._away:
+                get_logger().info("source.back", part=name)
+            (self._away.add if is_away else self._away.discard)(name)
+        for branch in result.missing:
+            if branch.error is not None and not isinstance(branch.error, CotacoesError):  # a bug of ours
+                get_logger().error("branch.crashed", part=branch.name, exc_info=branch.error)

@@ -1,0 +1,127 @@
+"""The report: who is asked for what, and one honest answer made of whatever came back.
+
+Pure. A plan names every question before one is asked; a merge names every question that went without an answer:
+
+    question                asked of            goes to                       missing part, where it failed
+    bitcoin.current         quote_service       coins.bitcoin.current         bitcoin.current
+    bitcoin.average         quote_service       coins.bitcoin.average         bitcoin.average
+    positions               quote_service       coins.*.pending               pending
+    shard1                  shard1              coins.*.last_logs, through    shard1
+
+Where quote_service answered nothing at all, it is one missing part and not one for each question. What is missing is
+null, never an empty list and never an old value. Coins, parts and sources come in the order of the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cotacoes.client import Progress
+from cotacoes.errors import (
+    DeadlineExceededError,
+    InternalError,
+    OverloadedError,
+    ProblemError,
+    ServiceUnavailableError,
+    ShardUnavailableError,
+)
+from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
+from cotacoes.patterns.sharding import ShardView
+from cotacoes.quote import QuoteJson, format_time
+
+LAST_LOGS = 10
+QUOTE_SERVICE = "quote_service"
+POSITIONS = "positions"
+_NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`placement` says on which shard each coin lives."""
+
+    placement: Mapping[str, str]
+
+    @property
+    def shards(self) -> dict[str, list[str]]:
+        """Each shard with its coins."""
+        coins: dict[str, list[str]] = {}
+        for coin, shard in sorted(self.placement.items(), key=lambda item: item[1]):
+            coins.setdefault(shard, []).append(coin)
+        return coins
+
+    @property
+    def questions(self) -> list[str]:
+        """What quote_service is asked."""
+        return [*(part for coin in self.placement for part in (current(coin), average(coin))), POSITIONS]
+
+
+def current(coin: str) -> str:
+    """The part that is the coin's current quote."""
+    return f"{coin}.current"
+
+
+def average(coin: str) -> str:
+    """The part that is the mean of the coin's last ten."""
+    return f"{coin}.average"
+
+
+def merge(plan: Plan, result: GatherResult[Any], *, generated_at: datetime, deadline_s: float) -> dict[str, Any]:
+    """The body of `/report/full`."""
+    missing = _missing(plan, result)
+    progress: Mapping[str, Progress] = result.values.get(POSITIONS, {})
+    return {
+        "generated_at": format_time(generated_at),
+        "deadline_ms": round(deadline_s * 1000),
+        "elapsed_ms": round(result.elapsed_s * 1000),
+        "complete": not missing,
+        "missing": missing,
+        "coins": {coin: _coin(plan, result, coin, progress.get(coin)) for coin in plan.placement},
+        "sources": {name: _source(branches) for name, branches in _sources(plan, result).items()},
+    }
+
+
+def _coin(plan: Plan, result: GatherResult[Any], coin: str, progress: Progress | None) -> dict[str, Any]:
+    views: Mapping[str, ShardView] = result.values.get(plan.placement[coin], {})
+    view = views.get(coin)
+    return {
+        "current": result.values.get(current(coin)),
+        "average": result.values.get(average(coin)),
+        "last_logs": None if view is None else [QuoteJson.of(quote) for quote in view.quotes],
+        "through": None if view is None or view.through is None else str(view.through),
+        "pending": None if progress is None else progress.pending,
+    }
+
+
+def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, list[Branch[Any]]]:
+    questions = [result.branches[name] for name in plan.questions]
+    return {QUOTE_SERVICE: questions, **{shard: [result.branches[shard]] for shard in plan.shards}}
+
+
+def _source(branches: Sequence[Branch[Any]]) -> dict[str, Any]:
+    """How one source did: ok where it answered every question, be it with a refusal; else as its worst branch did."""
+    worst = max((_status(branch) for branch in branches), key=list(Status).index)
+    return {"status": worst.value, "elapsed_ms": round(max(branch.elapsed_s for branch in branches) * 1000)}
+
+
+def _status(branch: Branch[Any]) -> Status:
+    return Status.OK if _answered(branch) else branch.status
+
+
+def _answered(branch: Branch[Any]) -> bool:
+    """Whether the source spoke: "no quote yet" is an answer of a healthy service, "no time" and "a bug" are not."""
+    if branch.status is Status.OK:
+        return True
+    return isinstance(branch.error, ProblemError) and not isinstance(branch.error, _NO_ANSWER)
+
+
+def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
+    questions = [result.branches[name] for name in plan.questions]
+    if not any(_answered(branch) for branch in questions):
+        parts = [(QUOTE_SERVICE, questions[0])]
+    else:
+        parts = [("pending" if branch.name == POSITIONS else branch.name, branch) for branch in questions]
+    parts += [(shard, result.branches[shard]) for shard in plan.shards]
+    return [{"part": part, "reason": branch.reason or ""} for part, branch in parts if branch.status is not Status.OK]

@@ -1,0 +1,123 @@
+"""The root of the commands, and how each of them ends.
+
+Exit codes: 0 ok, 1 failure, 2 usage or settings, 3 stale, 4 unavailable, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+import cotacoes
+from cotacoes.cli import market, parts, system
+from cotacoes.cli.lines import OutputError, flush, put, say
+from cotacoes.errors import CotacoesError, ProblemError, RequestError, SettingError, UnavailableError
+
+OK, FAILURE, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 4, 130
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (system, market, parts):
+    app.add_typer(group.app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def run() -> object:
+        command = typer.main.get_command(app)
+        with command.make_context("cotacoes", given) as context:
+            return command.invoke(context)
+
+    return ended(run)
+
+
+def ended(run: Callable[[], object]) -> int:
+    """Call `run` and return the exit code that its result or its end means: one sentence on stderr, no traceback."""
+    code = OK
+    try:
+        code = _code(run)
+        flush()
+    except BrokenPipeError:  # the reader has what it wanted
+        _give_up_stdout()
+    except OutputError as error:
+        _give_up_stdout()
+        say(f"cotacoes: {error}")
+        return FAILURE
+    return code
+
+
+def _code(run: Callable[[], object]) -> int:
+    try:
+        code = run()
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.TyperException as error:
+        asked = getattr(getattr(error, "ctx", None), "command_path", "cotacoes")
+        say(f"cotacoes: {error.format_message()} ({asked} --help)")
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OutputError:
+        raise
+    except CotacoesError as error:
+        say(f"cotacoes: {_in_words(error)}")
+        return _exit_code(error)
+    return code if isinstance(code, int) else OK
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered goes nowhere: the interpreter would try to write it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _exit_code(error: CotacoesError) -> int:
+    if isinstance(error, SettingError | RequestError):
+        return USAGE
+    return UNAVAILABLE if isinstance(error, UnavailableError) else FAILURE
+
+
+def _in_words(error: CotacoesError) -> str:
+    if not isinstance(error, ProblemError):
+        return str(error)
+    near = error.extra.get("did_you_mean")
+    return (
+        f"{error.detail}: did you mean {' or '.join(map(str, near))}?"
+        if isinstance(near, list) and near
+        else error.detail
+    )
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,
+) -> None:
+    """A crypto price feed that you run yourself, and that you can pull the plug on.
+
+    \b
+    Examples:
+      cotacoes up                             start the whole system, show live quotes
+      cotacoes quote bitcoin                  the current price, and how old it is
+      cotacoes report                         everything about every coin
+      cotacoes history ethereum --last 5      the last recorded prices
+      cotacoes faults error_rate=1 for_s=20   let the source fail
+      cotacoes stop shard1                    pull a plug; `cotacoes start shard1` puts it back
+      cotacoes status                         what runs, and where
+    """
+    if version:
+        put(f"cotacoes {cotacoes.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stderr.write(f"{context.get_help()}\n")
+        raise typer.Exit(USAGE)

@@ -1,0 +1,222 @@
+"""What the commands print: lines that awk can read, and tables where there are columns.
+
+Data goes to stdout, talk to stderr. Nothing that came over the wire reaches a terminal with its control characters.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from cotacoes.errors import CotacoesError, ServiceUnavailableError
+from cotacoes.quote import QuoteJson
+
+T = TypeVar("T")
+
+UNKNOWN = "?"  # a part of the report that is missing
+NONE = "-"  # known, and there is none
+UNFOLDED = 10_000  # columns: no row is folded for a program
+_STYLES = {
+    "running": "green",
+    "fresh": "green",
+    "stale": "yellow",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "frozen": "yellow",
+    "stopped": "dim",
+    "failed": "red",
+}
+
+
+class OutputError(CotacoesError):
+    """Standard output takes nothing more, for another reason than that nobody reads it."""
+
+
+class Current(msgspec.Struct, frozen=True):
+    """What is shown of a current quote."""
+
+    coin: str
+    currency: str
+    price: str
+    epoch: int
+    seq: int
+    age_ms: int
+    status: str
+    origin: str
+
+
+class Mean(msgspec.Struct, frozen=True):
+    """What is shown of a mean."""
+
+    average: str
+    count: int
+
+
+class CoinReport(msgspec.Struct, frozen=True):
+    """One coin of the report; what is missing is None."""
+
+    current: Current | None
+    average: Mean | None
+    last_logs: list[QuoteJson] | None
+    through: str | None
+    pending: int | None
+
+
+class MissingPart(msgspec.Struct, frozen=True):
+    """A part that the report goes without."""
+
+    part: str
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What is shown of the report."""
+
+    generated_at: str
+    elapsed_ms: int
+    coins: dict[str, CoinReport]
+    missing: list[MissingPart]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What is shown of a page of the history."""
+
+    quotes: list[QuoteJson]
+    next: str | None
+    more: bool
+
+
+def put(line: str) -> None:
+    """One line of data."""
+    _write(f"{printable(line)}\n")
+
+
+def put_json(data: object) -> None:
+    """One line of JSON, as it came."""
+    _write(f"{msgspec.json.encode(data).decode()}\n")
+
+
+def say(line: str) -> None:
+    """One line to the person."""
+    sys.stderr.write(f"{printable(line)}\n")
+
+
+def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table as wide as it needs to be; folded only on a terminal, coloured only there, and not with NO_COLOR."""
+    from rich.console import Console  # only where a table is shown: it takes a tenth of a second
+    from rich.table import Table
+    from rich.text import Text
+
+    is_terminal = sys.stdout.isatty()
+    is_coloured = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        cells = (printable(str(cell)) for cell in row)
+        table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
+    written = io.StringIO()
+    Console(
+        file=written,
+        width=shutil.get_terminal_size().columns if is_terminal else UNFOLDED,
+        color_system="auto" if is_coloured else None,
+        force_terminal=bool(is_coloured),
+    ).print(table)
+    _write("".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines()))
+
+
+def flush() -> None:
+    """Hand on what was put; BrokenPipeError where nobody reads it, OutputError where it can not be written."""
+    _write("", flush=True)
+
+
+def _write(text: str, *, flush: bool = False) -> None:
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output can not be written ({error.strerror})") from error
+
+
+def printable(text: str) -> str:
+    """The text without what would command a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
+    """The answer as what it should be; ServiceUnavailableError where it is something else."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise ServiceUnavailableError(f"{service} did not answer as it should") from error
+
+
+def quote_line(quote: Current) -> str:
+    """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
+    position = f"{quote.epoch}-{quote.seq}"
+    return f"{quote.coin} {_money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
+
+
+def history_line(quote: QuoteJson) -> str:
+    """`2026-11-24T12:00:00.123456Z bitcoin 67012.34 USD sim 1732400000000-42`."""
+    return f"{quote.at} {quote.coin} {_money(quote)} {quote.origin} {quote.epoch}-{quote.seq}"
+
+
+def _money(quote: Current | QuoteJson) -> str:
+    return f"{quote.price} {quote.currency}"
+
+
+def age_text(age_ms: int) -> str:
+    """`0.4 s old`."""
+    return f"{age_ms / 1000:.1f} s old"
+
+
+REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "through", "pending")
+
+
+def report_rows(report: Report) -> Iterator[tuple[object, ...]]:
+    """One row a coin, under REPORT_COLUMNS."""
+    for coin, told in report.coins.items():
+        quote, mean = told.current, told.average
+        yield (
+            coin,
+            *((UNKNOWN,) * 3 if quote is None else (_money(quote), quote.status, age_text(quote.age_ms))),
+            *((UNKNOWN,) * 2 if mean is None else (mean.average, mean.count)),
+            *((UNKNOWN,) * 2 if told.last_logs is None else (len(told.last_logs), told.through or NONE)),
+            UNKNOWN if told.pending is None else told.pending,
+        )
+
+
+def report_words(report: Report) -> Iterator[str]:
+    """What is missing, and why; or that nothing is."""
+    yield f"{report.generated_at} in {report.elapsed_ms} ms, {'incomplete' if report.missing else 'complete'}"
+    for missing in report.missing:
+        yield f"missing {missing.part}: {missing.reason}"
+
+
+def export_lines(environment: Mapping[str, str], programs: str) -> Iterator[str]:
+    """What a shell evaluates to get the variables, and the folder `programs` at the end of its PATH."""
+    yield from (f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+    yield f'export PATH="$PATH:"{shlex.quote(programs)}'
+
+
+def fault_lines(setting: Mapping[str, Any]) -> Iterator[str]:
+    """`error_rate=0.2`, as `cotacoes faults` takes them."""
+    for name, value in setting.items():
+        if name == "kinds":
+            yield from (f"{kind}={rate:g}" for kind, rate in value.items())
+        elif isinstance(value, list):
+            yield f"{name}={','.join(map(str, value)) or 'none'}"
+        else:
+            yield f"{name}={'none' if value is None else json.dumps(value)}"

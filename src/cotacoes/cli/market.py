@@ -1,0 +1,122 @@
+"""Commands for prices: watch them, ask for them, spoil them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cotacoes import config, control
+from cotacoes.cli import readers
+from cotacoes.cli.options import AsJson, Coin, Coins, Data
+from cotacoes.cli.parts import subscribe
+from cotacoes.client import Addresses, Client
+from cotacoes.patterns.sharding import READ_QUOTES_MAX
+
+INTERRUPTED = 130
+
+app = typer.Typer()
+
+
+@app.command()
+def watch(coins: Coins = None, data: Data = None, as_json: AsJson = False) -> int:
+    """Live quotes, and what was missed.
+
+    \b
+    Examples:
+      cotacoes watch
+      cotacoes watch bitcoin
+      cotacoes watch --json | head
+    """
+    system = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
+    return subscribe(coins, as_json=as_json, environment=system, interrupted=INTERRUPTED)
+
+
+@app.command()
+def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
+    """The current quote, and how old it is.
+
+    \b
+    Examples:
+      cotacoes quote bitcoin
+      cotacoes quote bitcoin --json
+
+    Exit code 3 where it is stale, 4 where there is none.
+    """
+    return _ask(data, lambda client: readers.quote(client, coin, as_json=as_json))
+
+
+@app.command()
+def report(data: Data = None, as_json: AsJson = False) -> int:
+    """Everything about every coin.
+
+    \b
+    Examples:
+      cotacoes report
+      cotacoes report --json
+
+    Of everyone who answers in time; what is missing is named.
+    """
+    return _ask(data, lambda client: readers.report(client, as_json=as_json))
+
+
+@app.command()
+def history(
+    coin: Coin,
+    last: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=READ_QUOTES_MAX, help="the newest N; 20 if not said")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="POSITION", help="all after this position, which is not itself shown")
+    ] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> int:
+    """Recorded quotes, one a line, in order.
+
+    \b
+    Examples:
+      cotacoes history bitcoin --last 100
+      cotacoes history bitcoin --after 1732400000000-42
+      cotacoes history bitcoin --last 1000 --json > quotes.ndjson
+
+    The newest, or all after a position.
+    """
+    if last is not None and after is not None:
+        raise typer.BadParameter("give either --last or --after, not both")
+    return _ask(data, lambda client: readers.history(client, coin, last=last, after=after, as_json=as_json))
+
+
+@app.command()
+def faults(
+    words: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="what to put in; or clear")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show the source's faults, or set them.
+
+    \b
+    Examples:
+      cotacoes faults
+      cotacoes faults error_rate=1 for_s=20
+      cotacoes faults hang=0.5 nan=0.1 coins=bitcoin
+      cotacoes faults latency_ms=300 status=500,503 retry_after_s=none
+      cotacoes faults clear
+
+    Each KEY=VALUE is put into the faults in force; `clear` ends them all.
+    """
+    return _ask(data, lambda client: readers.faults(client, words or [], as_json=as_json))
+
+
+def _ask(data: Path | None, ask: Callable[[Client], Awaitable[int]]) -> int:
+    settings = config.load(readers.find_system(data, control.ask))
+
+    async def asking() -> int:
+        token = settings.admin_token.get_secret_value()
+        async with Client(Addresses.of(settings), admin_token=token) as client:
+            return await ask(client)
+
+    return asyncio.run(asking())

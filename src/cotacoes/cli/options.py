@@ -1,0 +1,24 @@
+"""Options and arguments that several commands share, and the data folder they mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA_DEFAULT = ".cotacoes"
+
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="data folder of `cotacoes up`; else $COTACOES_DATA, else ./.cotacoes")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs")]
+Coin = Annotated[str, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")]
+Coins = Annotated[list[str] | None, typer.Argument(metavar="COIN", help="which coins; none named: all")]
+Part = Annotated[str, typer.Argument(metavar="PART", help="as `cotacoes status` names it, for example shard1")]
+
+
+def data_folder(given: Path | None) -> Path:
+    """The data folder that is meant: the one given, else that of the environment, else the default."""
+    return given or Path(os.environ.get("COTACOES_DATA") or DATA_DEFAULT)

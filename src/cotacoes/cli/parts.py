@@ -1,0 +1,111 @@
+"""Commands that are one part alone, configured by the environment: the services, the subscriber, the migration."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+from collections.abc import Mapping, Sequence
+
+import typer
+
+from cotacoes import config, service
+from cotacoes.cli.lines import put
+from cotacoes.cli.options import AsJson, Coins
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring all shards to this release's schema.
+
+    \b
+    Example:
+      COTACOES_SHARD1_DSN=postgresql://... COTACOES_SHARD2_DSN=postgresql://... cotacoes migrate
+    """
+    from cotacoes.admin import migrate as migration
+
+    for line in asyncio.run(migration.main(config.load())):
+        put(line)
+
+
+@app.command()
+def external_service() -> int:
+    """The source: simulated or replayed.
+
+    \b
+    Example:
+      COTACOES_PORT_BASE=9000 cotacoes external-service
+    """
+    return _serve("external_service")
+
+
+@app.command()
+def quote_service() -> int:
+    """Fetches, records, publishes, answers.
+
+    \b
+    Example:
+      COTACOES_PORT_BASE=9000 cotacoes quote-service
+    """
+    return _serve("quote_service")
+
+
+@app.command()
+def aggregator_service() -> int:
+    """The report of everyone.
+
+    \b
+    Example:
+      COTACOES_PORT_BASE=9000 cotacoes aggregator-service
+    """
+    return _serve("aggregator_service")
+
+
+@app.command()
+def gateway_service() -> int:
+    """The front door.
+
+    \b
+    Example:
+      COTACOES_PORT_BASE=9000 cotacoes gateway-service
+    """
+    return _serve("gateway_service")
+
+
+@app.command()
+def client_subscriber(coins: Coins = None, as_json: AsJson = False) -> int:
+    """Live quotes on the console.
+
+    \b
+    Examples:
+      cotacoes client-subscriber
+      cotacoes client-subscriber --json bitcoin
+    """
+    return subscribe(coins, as_json=as_json)
+
+
+def subscribe(
+    coins: Sequence[str] | None,
+    *,
+    as_json: bool,
+    environment: Mapping[str, str] | None = None,
+    interrupted: int = 0,
+) -> int:
+    """Show live quotes as this process; returns the exit code, `interrupted` after Ctrl-C.
+
+    `environment` goes before this process's own.
+    """
+    from cotacoes.client_subscriber import app as subscriber
+
+    async def main(settings: config.Settings, stop: service.Stop) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop, interrupted)
+        await subscriber.run(settings, stop, coins=[coin.lower() for coin in coins or ()], as_json=as_json)
+
+    given = {name.removeprefix(config.PREFIX).lower(): text for name, text in (environment or {}).items() if text}
+    return service.run_process("client_subscriber", main, **given)
+
+
+def _serve(name: str) -> int:
+    return service.run_process(name, importlib.import_module(f"cotacoes.{name}.app").main)

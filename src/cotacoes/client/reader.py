@@ -1,0 +1,174 @@
+"""The reader: one method for each route that is asked for an answer, one error for each way not to get it.
+
+A refusal comes out as the error that the service raised (`UnknownCoinError`, `NoQuoteError`, …), recognised by the
+slug in its problem type, with its detail, `retry_after_s` and extra fields. A service that does not answer in time, or
+not as ours do, is `ServiceUnavailableError`. Each call has one deadline and one bounded body; nothing is tried twice.
+
+Answers are the decoded JSON as it came: prices in it are strings, and stay strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from cotacoes.adapters.http_client import HttpClient, Response
+from cotacoes.config import Settings
+from cotacoes.errors import (
+    BadRequestError,
+    HttpError,
+    ProblemError,
+    ServiceUnavailableError,
+    problem_types,
+)
+
+ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
+DEADLINE_S = 6.0  # a service ends its own requests after 5 s
+_NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services are, without a slash at the end; those that nobody asks may stay empty."""
+
+    gateway_service: str = ""
+    quote_service: str = ""
+    aggregator_service: str = ""
+    external_service: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """All of them, as the settings say."""
+        return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far one coin has come: its last position, what its shard has, how many quotes are still to be delivered."""
+
+    position: str | None
+    through: str | None
+    pending: int
+    shard: str
+
+
+class _Positions(msgspec.Struct, frozen=True):
+    coins: dict[str, Progress]
+
+
+class Client:
+    """An async context manager. `deadline_s` is of each call; `http`, for who brings one, is the network."""
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        *,
+        deadline_s: float = DEADLINE_S,
+        admin_token: str = "",
+        http: HttpClient | None = None,
+    ) -> None:
+        self._addresses = addresses
+        self._admin_token = admin_token
+        self._http = http or HttpClient(deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._http.__aexit__(*error)
+
+    async def current(self, coin: str) -> dict[str, Any]:
+        """The current quote, from quote_service, or from the gateway where only that one is known."""
+        if self._addresses.quote_service:
+            return await self._get("quote_service", f"/cotacao_atual/{quote(coin, safe='')}")
+        return await self._get("gateway_service", f"/v1/quotes/{quote(coin, safe='')}/current")
+
+    async def mean(self, coin: str) -> dict[str, Any]:
+        """The mean of the coin's last ten quotes."""
+        return await self._get("quote_service", f"/media_ultimos_10_logs/{quote(coin, safe='')}")
+
+    async def quotes(
+        self, coin: str, *, after: str | None = None, last: int | None = None, limit: int | None = None
+    ) -> dict[str, Any]:
+        """A page of the history, ascending: those after a position, or the last ones."""
+        asked = {
+            name: value for name, value in (("after", after), ("last", last), ("limit", limit)) if value is not None
+        }
+        return await self._get("quote_service", f"/v1/quotes/{quote(coin, safe='')}?{urlencode(asked)}")
+
+    async def positions(self) -> dict[str, Progress]:
+        """Each coin's progress."""
+        answer = await self._get("quote_service", "/v1/positions")
+        try:
+            return msgspec.convert(answer, _Positions).coins
+        except msgspec.ValidationError as error:
+            raise ServiceUnavailableError("quote_service did not answer as it should") from error
+
+    async def report(self) -> dict[str, Any]:
+        """The full report."""
+        return await self._get("aggregator_service", "/report/full")
+
+    async def faults(self) -> dict[str, Any]:
+        """The faults that external_service has in force."""
+        return await self._get("external_service", "/faults")
+
+    async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
+        """Put other faults in force; UnauthorizedError without the admin token."""
+        headers = {"authorization": f"Bearer {self._admin_token}"}
+        return await self._call("external_service", "PUT", "/faults", msgspec.json.encode(setting), headers)
+
+    async def check_alive(self, service: str) -> None:
+        """Return where the service's process answers."""
+        await self._get(service, "/livez")
+
+    async def _get(self, service: str, path: str) -> dict[str, Any]:
+        return await self._call(service, "GET", path, b"", {})
+
+    async def _call(
+        self, service: str, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        url = getattr(self._addresses, service) + path
+        try:
+            if method == "PUT":
+                response = await self._http.put(url, body, headers)
+            else:
+                response = await self._http.get(url, headers)
+        except HttpError as error:
+            # what stands behind the colon names addresses, which is no caller's business
+            reason = str(error).partition(":")[0]
+            raise ServiceUnavailableError(f"{service} is away ({reason})") from error
+        return _answer(service, response)
+
+
+def _answer(service: str, response: Response) -> dict[str, Any]:
+    try:
+        answer = msgspec.json.decode(response.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        if response.status == 200:
+            return answer
+        if response.headers.get("content-type", "").startswith("application/problem+json"):
+            raise _problem(answer, response)
+    raise ServiceUnavailableError(
+        f"{service} answered {response.status}, not as it should", retry_after_s=_retry_after_s(response) or 1.0
+    )
+
+
+def _problem(told: dict[str, Any], response: Response) -> ProblemError:
+    """The error that the service raised."""
+    slug = str(told.get("type", "")).rpartition("#")[2]
+    unknown = BadRequestError if response.status < 500 else ServiceUnavailableError
+    kind: type[ProblemError] = next((kind for kind in problem_types() if kind.slug == slug), unknown)
+    extra = {name: value for name, value in told.items() if name not in _NOT_EXTRA}
+    wait_s = _retry_after_s(response)
+    return kind(str(told.get("detail", "")), **({} if wait_s is None else {"retry_after_s": wait_s}), **extra)
+
+
+def _retry_after_s(response: Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

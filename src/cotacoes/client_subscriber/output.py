@@ -1,0 +1,98 @@
+"""Standard output that can not stop the event loop.
+
+A pipe that nobody reads blocks whoever writes. Here a thread writes; `LINES_MAX` lines wait for it at most, and then
+whoever has more waits as well, without blocking the loop. So a reader that does not read slows down the listening,
+Redis cuts the link of a listener that does not listen, and the positions tell what was missed: nothing is dropped in
+silence, and memory does not grow. That a reader does not read is said in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+from typing import Self
+
+LINES_MAX = 1_000
+CLOSE_S = 1.0  # what a reader that does not read is given at the end
+
+
+class Output:
+    """An async context manager. `write` is blocking; `on_end` is called once, in the loop, when it fails.
+
+    After a failure lines are thrown away: nobody is there to read them.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], on_end: Callable[[OSError], None]) -> None:
+        self._write = write
+        self._on_end = on_end
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._room.set()
+        # a daemon, since a write to a pipe that nobody reads can not be called off, and must not hold the process
+        threading.Thread(target=self._write_lines, name="output", daemon=True).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lines.put(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._ended.wait()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a writer would have to wait now."""
+        return not self._room.is_set()
+
+    async def put(self, line: bytes) -> bool:
+        """Hand a line over; True where that had to wait for room."""
+        waited = self.is_stuck
+        while self.is_stuck:
+            await self._room.wait()
+        self._lines.put(line)
+        self._waiting += 1
+        if self._waiting >= LINES_MAX:
+            self._room.clear()
+        return waited
+
+    def _write_lines(self) -> None:
+        failed = False
+        # a closed loop means that the process ends without waiting for the rest
+        with contextlib.suppress(RuntimeError):
+            while (line := self._lines.get()) is not None:
+                try:
+                    if not failed:
+                        self._write(line)
+                except OSError as error:
+                    failed = True
+                    self._loop.call_soon_threadsafe(self._on_end, error)
+                self._loop.call_soon_threadsafe(self._note_written)
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _note_written(self) -> None:
+        self._waiting -= 1
+        if self._waiting <= LINES_MAX // 2:
+            self._room.set()
+
+
+def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
+    """A blocking write to a file descriptor, complete at its return, with no buffer of ours in between."""
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+                select.select([], [descriptor], [])
+
+    return write

@@ -1,0 +1,132 @@
+"""The control channel of a running `up`: one line of JSON each way, over TCP on 127.0.0.1.
+
+    → {"secret":"…","command":"stop","part":"shard1"}      ← {"state":"stopped"}
+    → {"secret":"…","command":"status"}                    ← {"parts":[…]}      refusals: ← {"error":"…"}
+
+The port stands in `up.json`, the secret beside it, in a file for its owner only. A request has a size, a time and a
+number under way at once; whoever does not know the secret learns nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self
+
+from cotacoes.data_folder import Running, read_running, read_secret
+from cotacoes.errors import BadRequestError, ServiceUnavailableError
+
+SECRET = "control"  # noqa: S105  # the name of the secret's file
+REQUEST_BYTES_MAX = 4096
+ANSWER_BYTES_MAX = 65_536
+REQUEST_DEADLINE_S = 5.0
+UNDER_WAY_MAX = 32
+ANSWER_DEADLINE_S = 30.0  # a part may take its grace to stop, and its time to start
+DOWN_DEADLINE_S = 120.0  # each part may take its grace
+DOWN_POLL_S = 0.05
+
+Answer = Callable[[str, str], Awaitable[dict[str, Any]]]
+
+
+class ControlServer:
+    """Listens while its context is open. `answer(command, part)` raises BadRequestError for what it does not do."""
+
+    def __init__(self, secret: str, answer: Answer) -> None:
+        self._secret = secret
+        self._answer = answer
+        self._under_way = 0
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=REQUEST_BYTES_MAX)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._under_way += 1
+        try:
+            if self._under_way <= UNDER_WAY_MAX:
+                answer = await self._answer_to(reader)
+                writer.write(json.dumps(answer).encode() + b"\n")
+                async with asyncio.timeout(REQUEST_DEADLINE_S):
+                    await writer.drain()
+        except (OSError, TimeoutError):
+            writer.transport.abort()  # whoever asked has gone, or does not read
+        finally:
+            self._under_way -= 1
+            writer.close()
+
+    async def _answer_to(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(REQUEST_DEADLINE_S):
+                request = json.loads(await reader.readuntil(b"\n"))
+            secret, command, part = (str(request.get(name, "")) for name in ("secret", "command", "part"))
+        except (ValueError, AttributeError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return {"error": "not a request"}
+        if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._secret.encode()):
+            return {"error": "wrong secret"}
+        try:
+            return await self._answer(command, part)
+        except BadRequestError as refusal:
+            return {"error": refusal.detail}
+
+
+def ask(data: Path, command: str, part: str = "", *, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Any]:
+    """Ask the `up` that runs on `data`. Blocking, `deadline_s` at most.
+
+    ServiceUnavailableError where none runs there or it does not answer, BadRequestError where it refuses.
+    """
+    answer = _exchange(data, _running(data), {"command": command, "part": part}, deadline_s)
+    if "error" in answer:
+        raise BadRequestError(str(answer["error"]))
+    return answer
+
+
+def bring_down(data: Path) -> None:
+    """Stop everything that runs on `data`, and return when it is gone. Blocking; errors as `ask`."""
+    running = _running(data)
+    ask(data, "down")
+    due = time.monotonic() + DOWN_DEADLINE_S
+    while running.is_alive:
+        if time.monotonic() > due:
+            raise ServiceUnavailableError(f"still stopping after {DOWN_DEADLINE_S:g} s (pid {running.pid})")
+        time.sleep(DOWN_POLL_S)
+
+
+def _running(data: Path) -> Running:
+    running = read_running(data)
+    if running is None or not running.is_alive:
+        raise ServiceUnavailableError(f"nothing runs on {data.absolute()}: start it with `cotacoes up`")
+    return running
+
+
+def _exchange(data: Path, running: Running, request: dict[str, str], deadline_s: float) -> dict[str, Any]:
+    line = json.dumps({"secret": read_secret(data, SECRET), **request}).encode() + b"\n"
+    received = b""
+    due = time.monotonic() + deadline_s
+    try:
+        with socket.create_connection(("127.0.0.1", running.control_port), deadline_s) as connection:
+            connection.sendall(line)
+            while not received.endswith(b"\n") and len(received) < ANSWER_BYTES_MAX:
+                connection.settimeout(max(0.001, due - time.monotonic()))
+                chunk = connection.recv(ANSWER_BYTES_MAX)
+                if not chunk:
+                    break
+                received += chunk
+    except OSError as error:
+        reason = "in time" if isinstance(error, TimeoutError) else f"({error.strerror})"
+        raise ServiceUnavailableError(f"the `up` on {data.absolute()} does not answer {reason}") from error
+    with contextlib.suppress(ValueError, RecursionError):
+        answer = json.loads(received)
+        if isinstance(answer, dict):
+            return answer
+    raise ServiceUnavailableError(f"the `up` on {data.absolute()} does not answer as it should")

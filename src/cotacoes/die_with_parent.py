@@ -1,0 +1,31 @@
+"""Start a program that dies with whoever started it, kill -9 included: run as a script, it becomes that program.
+
+    python -IS die_with_parent.py PARENT_PID SIGNAL PROGRAM [ARGUMENT…]
+
+On Linux the kernel sends SIGNAL to the program when its parent ends. Elsewhere there is no such thing, and what a
+killed parent leaves behind is found and ended by the next start. Imports nothing of the package, so that it costs
+little.
+"""
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, signal: int, program: list[str]) -> None:
+    """Become `program`; does not return."""
+    if sys.platform == "linux":
+        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+        if os.getppid() != parent:  # it ended before we asked to be told
+            sys.exit(1)
+    try:
+        os.execvp(program[0], program)  # noqa: S606  # a list of words, given by our own supervisor
+    except OSError as error:
+        sys.exit(f"{program[0]} can not be started: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

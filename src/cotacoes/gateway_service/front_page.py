@@ -1,0 +1,52 @@
+"""The front page: what runs here, where, and what to ask it. Plain HTML, no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from cotacoes.config import Settings
+
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}"
+    "body{background:#fff}td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"
+    "@media(prefers-color-scheme:dark){body{color:#e6e9ee;background:#14171c}a{color:#8ab8ff}}"
+)
+_OPERATION = ("/docs", "/readyz", "/metrics")
+
+
+def render(settings: Settings) -> str:
+    """The page for the addresses and coins of `settings`; passwords in addresses are left out."""
+    coins = list(settings.seed_placement)
+    rows = "".join(_row(name, _public(settings.url(name)), paths) for name, paths in _routes(coins))
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>cotacoes</title><style>{_STYLE}</style><h1>cotacoes</h1>"
+        "<p>A crypto price feed that you run yourself, and that you can pull the plug on.</p>"
+        f"<p>Coins: {html.escape(', '.join(coins))}</p>"
+        f"<table><tr><th>service<th>address<th>ask</tr>{rows}</table></html>"
+    )
+
+
+def _routes(coins: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    coin = next(iter(coins))
+    yield "gateway_service", (f"/v1/quotes/{coin}/current", *_OPERATION)
+    yield (
+        "quote_service",
+        (f"/cotacao_atual/{coin}", f"/media_ultimos_10_logs/{coin}", f"/v1/quotes/{coin}?last=10", *_OPERATION),
+    )
+    yield "aggregator_service", ("/report/full", *_OPERATION)
+    yield "external_service", ("/quote", "/faults", *_OPERATION)
+
+
+def _row(name: str, address: str, paths: Iterable[str]) -> str:
+    links = "<br>".join(f'<a href="{html.escape(address + path)}">{html.escape(path)}</a>' for path in paths)
+    return f"<tr><td>{html.escape(name)}<td>{html.escape(address)}<td>{links}</tr>"
+
+
+def _public(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,203 @@
+"""What `cotacoes up` shows: what the prices are, one table, then a calm line per quote and per change of state.
+
+People get text, coloured on a terminal; programs get one JSON object a line (`--json`):
+
+    {"type":"source","text"}   {"type":"parts","parts":[…]}   {"type":"part","time","part","state","detail"}
+    {"type":"event","part","event",…}   and client_subscriber's own lines: quote, gap, silent, back
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cotacoes.client_subscriber.feeds import Missed, Seen
+from cotacoes.client_subscriber.lines import Lines
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.quote import Position, QuoteJson, format_time, parse_time
+from cotacoes.supervised_part import Change, State
+
+SUBSCRIBER = "client_subscriber"
+TEXT_MAX = 300
+HELD_LINES_MAX = 1000
+_SETTLED = {State.RUNNING, State.EXTERNAL, State.STOPPED, State.FROZEN, State.FAILED}
+_PASSING = {State.WAITING, State.STARTING}  # not worth a line unless there is a reason to tell
+_HIDDEN_LEVELS = {"debug"}
+_HIDDEN_EVENTS = {"service.started", "service.stopped"}  # the state of the part says the same
+_NOT_FACTS = {"event", "level", "time", "service", "exception"}
+_COLOURS = {
+    State.RUNNING: "32",
+    State.EXTERNAL: "32",
+    State.RESTARTING: "33",
+    State.FROZEN: "36",
+    State.STOPPED: "33",
+    State.FAILED: "31",
+}
+
+
+class Style(enum.Enum):
+    """For whom the lines are."""
+
+    COLOURED = "coloured"
+    PLAIN = "plain"
+    JSON = "json"
+
+
+class LiveView:
+    """Turns what happens into lines. `put` takes one line without its line feed; `rows` are those of `status`.
+
+    The table comes when all parts have settled, or when `show_table` is called; what people are to read below it waits.
+    """
+
+    def __init__(
+        self,
+        style: Style,
+        put: Callable[[str], None],
+        *,
+        coin_width: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._style = style
+        self._put = put
+        self._now = now
+        self._lines = Lines(coin_width, coloured=style is Style.COLOURED)
+        self._prices: dict[str, Decimal] = {}
+        self._has_table = False
+        self._held: list[str] = []
+        self.rows: Callable[[], Sequence[Mapping[str, object]]] = list
+
+    def show_source(self, text: str) -> None:
+        """The first line: what the prices are."""
+        self._tell({"type": "source", "text": text}, text)
+
+    def show_table(self) -> None:
+        """The parts, once."""
+        if self._has_table:
+            return
+        self._has_table = True
+        rows = self.rows()
+        if self._style is Style.JSON:
+            self._put(_encode({"type": "parts", "parts": rows}))
+            return
+        cells = [
+            ("part", "address", "state"),
+            *((_text(r["name"]), _text(r["address"]), _text(r["state"])) for r in rows),
+        ]
+        widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
+        self._put("")
+        for name, address, state in cells:
+            shown = state if state == "state" else self._coloured(State(state), state)
+            self._put(f"{name:<{widths[0]}}  {address:<{widths[1]}}  {shown}")
+        self._put("")
+        for line in self._held:
+            self._put(line)
+        self._held.clear()
+
+    def show_change(self, change: Change) -> None:
+        """A part came into a state."""
+        now = self._now()
+        if self._style is Style.JSON:
+            told = {"type": "part", "time": format_time(now), "part": change.part, "state": change.state.value}
+            self._put(_encode({**told, "detail": change.detail}))
+        elif change.detail or (self._has_table and change.state not in _PASSING):
+            detail = f": {_clean(change.detail)}" if change.detail else ""
+            state = self._coloured(change.state, change.state.value)
+            self._put(f"{_clock(now)} {change.part} {state}{detail}")
+        if not self._has_table and all(row["state"] in _SETTLED for row in self.rows()):
+            self.show_table()
+
+    def show_line(self, part: str, stream: str, line: bytes) -> bool:
+        """A line that a part wrote; whether it was one for the live view, and not for the part's log alone."""
+        if part == SUBSCRIBER and stream == "stdout":
+            return self._show_news(line)
+        event = _event(line)
+        if event is None or event.get("level") in _HIDDEN_LEVELS:
+            return False
+        if self._style is Style.JSON:
+            self._put(_encode({"type": "event", "part": part, **event}))
+        elif event["event"] not in _HIDDEN_EVENTS:
+            facts = "".join(f" {name}={_clean(value)}" for name, value in event.items() if name not in _NOT_FACTS)
+            self._put_below(f"{_clock(self._time_of(event))} {part} {_clean(event['event'])}{facts}")
+        return True
+
+    def say(self, text: str) -> None:
+        """Something about the whole."""
+        self._tell({"type": "note", "time": format_time(self._now()), "text": text}, f"{_clock(self._now())} {text}")
+
+    def _show_news(self, line: bytes) -> bool:
+        try:
+            news = json.loads(line)
+            kind = news["type"]
+            if self._style is Style.JSON:
+                self._put(line.decode())
+            elif kind == "quote":
+                quote = msgspec.convert(news, QuoteJson).quote()
+                before = self._prices.get(quote.coin)
+                self._prices[quote.coin] = quote.price
+                self._put_below(self._lines.line(Seen(quote, before), self._now().astimezone()).rstrip("\n"))
+            elif kind == "gap":
+                after, through = Position.parse(news["after"]), Position.parse(news["through"])
+                gap = Gap(news["coin"], after, through, Reason(news["reason"]))
+                self._put_below(self._lines.line(Missed(gap), self._now().astimezone()).rstrip("\n"))
+        except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
+            return False
+        return True  # silent and back come as events too
+
+    def _time_of(self, event: Mapping[str, Any]) -> datetime:
+        try:
+            return parse_time(str(event.get("time")))
+        except ValueError:
+            return self._now()
+
+    def _put_below(self, line: str) -> None:
+        """Put a line, after the table."""
+        if self._has_table:
+            self._put(line)
+        elif len(self._held) < HELD_LINES_MAX:
+            self._held.append(line)
+
+    def _tell(self, fields: Mapping[str, object], text: str) -> None:
+        self._put(_encode(fields) if self._style is Style.JSON else text)
+
+    def _coloured(self, state: State, text: str) -> str:
+        code = _COLOURS.get(state)
+        return f"\x1b[{code}m{text}\x1b[0m" if self._style is Style.COLOURED and code else text
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    if not line.startswith(b"{"):
+        return None
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _encode(fields: Mapping[str, object]) -> str:
+    return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def _clock(time: datetime) -> str:
+    return f"{time.astimezone(_local()):%H:%M:%S}"
+
+
+def _local() -> Any:
+    return datetime.now(UTC).astimezone().tzinfo
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _clean(value: object) -> str:
+    """On one line, without anything that a terminal obeys: it may come from outside."""
+    text = str(value)
+    shown = "".join(character if character.isprintable() else "�" for character in text[:TEXT_MAX])
+    return shown + ("…" if len(text) > TEXT_MAX else "")

@@ -1,0 +1,121 @@
+"""The running system, from first start to last stop: supervision, control channel, live view and logs as one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotacoes import embedded
+from cotacoes.config import Settings
+from cotacoes.control import SECRET, ControlServer
+from cotacoes.data_folder import DataFolder, PartLogs
+from cotacoes.errors import BadRequestError, SettingError
+from cotacoes.live_view import LiveView
+from cotacoes.supervised_part import Hooks, Part
+from cotacoes.supervisor import Step, Supervisor
+
+INTERRUPTED_EXIT_CODE = 130
+TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The parts, the steps between them, the settings of the services, and the variables that `cotacoes env` tells."""
+
+    settings: Settings
+    parts: Sequence[Part]
+    steps: Sequence[Step]
+    exports: Mapping[str, str]
+
+
+class RunningSystem:
+    """See the head of this file."""
+
+    def __init__(self, topology: Topology, folder: DataFolder, view: LiveView) -> None:
+        self._topology = topology
+        self._folder = folder
+        self._view = view
+        self._logs = PartLogs(folder.path / "logs")
+        self._stopping = asyncio.Event()
+        self._code = 0
+        self._is_full = False
+        hooks = Hooks(on_change=view.show_change, on_line=self._note_line, on_spawn=self._note_running)
+        self._supervisor = Supervisor(topology.parts, topology.steps, hooks)
+        self._control = ControlServer(folder.secret(SECRET), self._answer)
+        view.rows = self._supervisor.status
+
+    def stop(self, code: int) -> None:
+        """Begin to stop; asked again, wait for nobody any more. The first code stands."""
+        if self._stopping.is_set():
+            self._supervisor.hurry()
+        else:
+            self._code = code
+            self._stopping.set()
+
+    async def run(self, source: str) -> int:
+        """Until it is stopped and everything is gone; the exit code. SettingError where something can not be made.
+
+        `source` says what the prices are.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+                loop.add_signal_handler(number, self.stop, INTERRUPTED_EXIT_CODE)
+        self._view.show_source(source)
+        async with self._control:
+            self._note_running()
+            table_due = loop.call_later(TABLE_DUE_S, self._view.show_table)
+            running = asyncio.create_task(self._supervisor.run())
+            stopping = asyncio.create_task(self._stopping.wait())
+            try:
+                await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                self._view.say("stopping")
+            finally:
+                table_due.cancel()
+                stopping.cancel()
+                await self._supervisor.stop_all()
+                await asyncio.wait({running})
+            running.result()
+            return self._code
+
+    async def _answer(self, command: str, part: str) -> dict[str, Any]:
+        of_parts: Mapping[str, Callable[[str], Any]] = {
+            "stop": self._supervisor.stop,
+            "start": self._supervisor.start,
+            "freeze": self._supervisor.freeze,
+        }
+        if command in of_parts:
+            return {"state": (await of_parts[command](part)).value}
+        if command == "status":
+            return {"parts": self._supervisor.status()}
+        if command == "env":
+            return {"env": dict(self._topology.exports), "path": _programs()}
+        if command == "down":
+            self.stop(0)
+            return {}
+        raise BadRequestError(f"there is no command {command[:40]}")
+
+    def _note_line(self, part: str, stream: str, line: bytes) -> None:
+        is_shown = self._view.show_line(part, stream, line)
+        if not (is_shown and stream == "stdout"):  # quotes are shown, not logged
+            self._logs.write(part, line)
+
+    def _note_running(self) -> None:
+        try:
+            self._folder.note_running(self._control.port, self._supervisor.pids())
+            self._is_full = False
+        except OSError as error:
+            if not self._is_full:
+                self._view.say(f"{self._folder.path} can not be written ({error.strerror})")
+            self._is_full = True
+
+
+def _programs() -> str:
+    """The folder of psql; empty where there is none for this platform, and all servers are external."""
+    with contextlib.suppress(SettingError):
+        return str(embedded.postgres_folder())
+    return ""

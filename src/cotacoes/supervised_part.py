@@ -1,0 +1,262 @@
+"""One part under supervision: a task that turns what is wanted into what is.
+
+    wanted    state
+    run       waiting (for what it needs) → starting → running → (died) restarting → starting …
+    stop      → stopped                     until it is wanted again
+    freeze    → frozen                      every process of the part stands still
+
+A part that ends with one of its `final_exit_codes` is `failed`, and not started again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cotacoes import processes
+from cotacoes.child import Child
+
+READY_POLL_S = 0.02
+READY_POLL_MAX_S = 0.25
+RESTART_WAIT_S = 0.5
+RESTART_WAIT_MAX_S = 10.0
+STEADY_S = 20.0  # up for so long, a part's next death is as good as its first
+
+
+class State(enum.StrEnum):
+    """What a part is doing."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    FROZEN = "frozen"
+    FAILED = "failed"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the system. `command` None: it runs elsewhere and is only shown.
+
+    `prepare` blocks and runs before each start; `is_ready` gets the pid and blocks for well under a second. `needs`
+    name parts and steps that must have been ready before the first start. `grace_s` passes between `stop_signal` and
+    SIGKILL.
+    """
+
+    name: str
+    address: str | None
+    command: Callable[[], Sequence[str]] | None
+    is_ready: Callable[[int], bool] = lambda _: True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    prepare: Callable[[], None] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace_s: float = 8.0
+    final_exit_codes: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A fact for whoever shows or logs it: a part came into a state, with a reason where there is one to tell."""
+
+    part: str
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who hears of what; all are called from the event loop."""
+
+    on_change: Callable[[Change], None]
+    on_line: Callable[[str, str, bytes], None]  # part, stream, line
+    on_spawn: Callable[[], None]
+
+
+class SupervisedPart:
+    """See the head of this file. `needs` are set when what the part waits for has been ready once."""
+
+    def __init__(self, part: Part, needs: Sequence[asyncio.Event], hooks: Hooks, *, clock: Callable[[], float]) -> None:
+        self.part = part
+        self.state = State.WAITING
+        self.restarts = 0
+        self.has_been_ready = asyncio.Event()
+        self._needs = needs
+        self._hooks = hooks
+        self._clock = clock
+        self._wants_run = True
+        self._skips_pause = False
+        self._child: Child | None = None
+        self._last_words = b""
+        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """Of its living process."""
+        return self._child.pid if self._child is not None and self._child.code is None else None
+
+    async def supervise(self) -> None:
+        """Until cancelled; then `end` is due. SettingError where the part can not be prepared."""
+        if self.part.command is None:
+            self._become(State.EXTERNAL)
+            self.has_been_ready.set()
+            return
+        for need in self._needs:
+            await self._until_needed(need)
+        pause_s = RESTART_WAIT_S
+        while True:
+            await self._until_wanted()
+            started = self._clock()
+            code = await self._run_once()
+            if code is None:
+                continue
+            if code in self.part.final_exit_codes:
+                self._wants_run = False
+                self._become(State.FAILED, f"{self._cause(code)}; not started again")
+                continue
+            if self._clock() - started > STEADY_S:
+                pause_s = RESTART_WAIT_S
+            self.restarts += 1
+            self._become(State.RESTARTING, f"{self._cause(code)}; again in {pause_s:g} s")
+            await self._pause(pause_s)
+            pause_s = min(RESTART_WAIT_MAX_S, 2 * pause_s)
+
+    def want(self, *, run: bool) -> None:
+        """Stop it, or start it at once: thaw it where it is frozen, skip the pause where it died."""
+        self._wants_run = run
+        self._skips_pause = run
+        if run and self.state is State.FROZEN and self._child is not None:
+            processes.resume(processes.family(self._child.pid))
+            self._become(State.RUNNING)
+        elif run and self.state in {State.STOPPED, State.FAILED, State.RESTARTING}:
+            self._become(State.WAITING)
+        self._news.set()
+
+    def freeze(self) -> None:
+        """Let every process of it stand still; it must be running."""
+        assert self._child is not None
+        processes.suspend(processes.family(self._child.pid))
+        self._become(State.FROZEN)
+
+    async def reach(self, *states: State) -> State:
+        """Return once it is in one of these."""
+        while self.state not in states:
+            await self._changed.wait()
+        return self.state
+
+    async def end(self, hurry: asyncio.Event | None = None) -> None:
+        """End its process: its stop signal, then SIGKILL after `grace_s`, or at once when `hurry` is set."""
+        child = self._child
+        if child is None or child.code is not None:
+            return
+        family = processes.family(child.pid)
+        child.send_signal(self.part.stop_signal)
+        processes.resume(family)  # a frozen process hears the signal only when it goes on
+        ended = asyncio.ensure_future(child.wait())
+        hurried = asyncio.ensure_future((hurry or asyncio.Event()).wait())
+        try:
+            await asyncio.wait({ended, hurried}, timeout=self.part.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            processes.kill(family)
+            await ended
+        finally:
+            ended.cancel()
+            hurried.cancel()
+        if self.state is not State.STOPPED:
+            self._become(State.STOPPED)
+
+    async def _until_needed(self, need: asyncio.Event) -> None:
+        waiting = asyncio.ensure_future(need.wait())
+        try:
+            while not waiting.done():
+                self._become(State.WAITING if self._wants_run else State.STOPPED)
+                await self._news_or(waiting)
+        finally:
+            waiting.cancel()
+
+    async def _until_wanted(self) -> None:
+        while not self._wants_run:
+            if self.state is not State.FAILED:
+                self._become(State.STOPPED)
+            await self._news_or()
+
+    async def _pause(self, pause_s: float) -> None:
+        self._skips_pause = False
+        due = asyncio.ensure_future(asyncio.sleep(pause_s))
+        try:
+            while not due.done() and self._wants_run and not self._skips_pause:
+                await self._news_or(due)
+        finally:
+            due.cancel()
+
+    async def _run_once(self) -> int | None:
+        """From start to end; the exit code, None where it was ended because that was wanted."""
+        part = self.part
+        assert part.command is not None
+        self._become(State.STARTING)
+        self._last_words = b""
+        if part.prepare is not None:
+            await asyncio.to_thread(part.prepare)
+        try:
+            self._child = child = await Child.start(
+                part.command(), part.environment, self._hear, death_signal=part.stop_signal
+            )
+        except OSError as error:  # no memory, or too many processes: later perhaps
+            self._last_words = str(error).encode()
+            return 1
+        self._hooks.on_spawn()
+        ended = asyncio.ensure_future(child.wait())
+        try:
+            async with asyncio.TaskGroup() as group:
+                ready = group.create_task(self._become_ready(child))
+                while not ended.done() and self._wants_run:
+                    await self._news_or(ended)
+                ready.cancel()
+            if ended.done():
+                return ended.result()
+            await self.end()
+            return None
+        finally:
+            ended.cancel()
+
+    async def _become_ready(self, child: Child) -> None:
+        poll_s = READY_POLL_S
+        while not await asyncio.to_thread(self.part.is_ready, child.pid):
+            await asyncio.sleep(poll_s)
+            poll_s = min(READY_POLL_MAX_S, 1.2 * poll_s)
+        if child.code is None:
+            self._become(State.RUNNING)
+            self.has_been_ready.set()
+
+    async def _news_or(self, *others: asyncio.Future[Any]) -> None:
+        """Return when something new is wanted, or one of the others is done."""
+        self._news.clear()
+        news: asyncio.Future[Any] = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait({news, *others}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+
+    def _hear(self, stream: str, line: bytes) -> None:
+        if stream == "stderr" and line.strip():
+            self._last_words = line
+        self._hooks.on_line(self.part.name, stream, line)
+
+    def _cause(self, code: int) -> str:
+        words = self._last_words[:200].decode("utf-8", "replace").strip()
+        # a line of the structured log is shown as such
+        return processes.cause_of_end(code) + ("" if code < 0 or words[:1] in {"", "{"} else f" ({words})")
+
+    def _become(self, state: State, detail: str = "") -> None:
+        if self.state is state and not detail:
+            return
+        self.state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._hooks.on_change(Change(self.part.name, state, detail))

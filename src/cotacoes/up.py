@@ -1,0 +1,273 @@
+"""The whole system on one machine: its topology as data, and how it is brought up and down.
+
+    shard1 ┐                          redis, external_service, aggregator_service,
+    shard2 ┴▶ migrate ▶ quote_service    gateway_service, client_subscriber            start at once
+
+Only real needs are waited for: whoever finds another part away bears it, since that happens later too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from cotacoes import config, embedded
+from cotacoes.client_subscriber.output import descriptor_writer
+from cotacoes.config import PREFIX, SHARDS, Settings
+from cotacoes.data_folder import DataFolder
+from cotacoes.errors import SettingError
+from cotacoes.live_view import SUBSCRIBER, LiveView, Style
+from cotacoes.printer import Printer
+from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
+from cotacoes.supervised_part import Part
+from cotacoes.supervisor import Step
+
+SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
+LIVEZ_DEADLINE_S = 0.5
+SETTING_EXIT_CODE = 2
+SUPERSEDED_EXIT_CODE = 4
+
+# What children get of our environment beside the settings.
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_")
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What the command line says; None: as the environment says."""
+
+    data: Path
+    port_base: int | None = None
+    source: str | None = None
+    speed: float | None = None
+    seed: int | None = None
+    failure_rate: float | None = None
+    output: Literal["rich", "plain", "json"] = "plain"
+
+    def settings(self) -> Settings:
+        """The settings with these options in them; SettingError names what is wrong."""
+        names = ("data", "port_base", "source", "speed", "seed", "failure_rate")
+        given = {name: getattr(self, name) for name in names}
+        return config.load(**{name: value for name, value in given.items() if value is not None})
+
+
+def run(options: UpOptions) -> int:
+    """Bring the system up, keep it up, bring it down; the exit code. SettingError says why it can not start."""
+    settings = options.settings()
+    _refuse_useless_source(settings)
+    with DataFolder(settings.data) as folder:
+        folder.refuse_full()
+        leftovers = folder.end_leftovers()
+        system = topology(settings, folder)
+        refuse_taken_ports(settings, system.parts)
+        return asyncio.run(_run(system, folder, _style(options.output), leftovers))
+
+
+async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: Sequence[str]) -> int:
+    loop = asyncio.get_running_loop()
+
+    def on_gone(error: OSError) -> None:
+        if error.errno in {errno.EPIPE, errno.EIO}:  # a closed pipe or terminal; on a full disk it goes on unseen
+            with contextlib.suppress(RuntimeError):  # the loop has ended before
+                loop.call_soon_threadsafe(system.stop, INTERRUPTED_EXIT_CODE)
+
+    descriptor = sys.stdout.fileno()
+    with Printer(descriptor_writer(descriptor), on_gone, encoding=sys.stdout.encoding or "utf-8") as printer:
+        coin_width = max(map(len, topology.settings.seed_placement))
+        view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC))
+        system = RunningSystem(topology, folder, view)
+        if leftovers:
+            sys.stderr.write(f"ended what a killed `up` had left: {', '.join(leftovers)}\n")
+        return await system.run(describe_source(topology.settings))
+
+
+def _style(output: str) -> Style:
+    if output == "rich" and not os.environ.get("NO_COLOR"):
+        return Style.COLOURED
+    return Style.JSON if output == "json" else Style.PLAIN
+
+
+def _refuse_useless_source(settings: Settings) -> None:
+    paths = replay_paths(settings)
+    if paths:
+        from cotacoes.adapters import source_replay  # only then: it is not needed otherwise
+
+        source_replay.check(paths)
+
+
+def topology(settings: Settings, folder: DataFolder) -> Topology:
+    """What runs, for these settings on this folder; servers whose address is given in the settings run elsewhere."""
+    _refuse_foreign_services(settings)
+    passwords = {shard: folder.secret(shard) for shard in SHARDS}
+    own = {shard: embedded.postgres_dsn(settings.port(shard), passwords[shard]) for shard in SHARDS}
+    given = {"shard1": settings.shard1_dsn, "shard2": settings.shard2_dsn}
+    # what `cotacoes env` exported of this very folder names our own servers
+    external = {shard for shard in SHARDS if given[shard] and passwords[shard] not in given[shard]}
+    own_redis = f"redis://127.0.0.1:{settings.port('redis')}"
+    complete = settings.model_copy(
+        update={
+            "data": folder.path,
+            "port_base": settings.port_base,
+            "redis_url": settings.redis_url or own_redis,
+            **{f"{shard}_dsn": given[shard] if shard in external else own[shard] for shard in SHARDS},
+            "admin_token": SecretStr(settings.admin_token.get_secret_value() or folder.secret("admin_token")),
+        }
+    )
+    shards = [
+        _external(shard, complete.dsn(shard))
+        if shard in external
+        else _shard(shard, folder.path / shard, settings.port(shard), passwords[shard])
+        for shard in SHARDS
+    ]
+    is_own_redis = complete.redis_url == own_redis
+    redis = (
+        _redis(folder.path / "redis", settings.port("redis")) if is_own_redis else _external("redis", complete.redis)
+    )
+    environment = service_environment(complete, os.environ)
+    services = [_service(name, complete, environment) for name in SERVICES]
+
+    async def migrate() -> None:
+        from cotacoes.admin import migrate as admin_migrate  # slow to import, and the servers start meanwhile
+
+        await admin_migrate.main(complete)
+
+    return Topology(complete, [*shards, redis, *services], [Step("migrate", SHARDS, migrate)], exports(complete))
+
+
+def exports(settings: Settings) -> dict[str, str]:
+    """What psql, redis-cli and curl need: the variables of `cotacoes env`."""
+    return {
+        "COTACOES_REDIS_URL": settings.redis,
+        "COTACOES_GATEWAY_URL": settings.url("gateway_service"),
+        "COTACOES_EXTERNAL_URL": settings.url("external_service"),
+        "COTACOES_QUOTE_URL": settings.url("quote_service"),
+        "COTACOES_AGGREGATOR_URL": settings.url("aggregator_service"),
+        **{f"{PREFIX}{shard.upper()}_DSN": settings.dsn(shard) for shard in SHARDS},
+        "COTACOES_ADMIN_TOKEN": settings.admin_token.get_secret_value(),
+    }
+
+
+def _shard(name: str, path: Path, port: int, password: str) -> Part:
+    def prepare() -> None:
+        embedded.initialise_postgres(path, password)
+        embedded.recover_postgres(path)
+
+    return Part(
+        name,
+        f"postgresql://127.0.0.1:{port}/{embedded.DATABASE}",
+        lambda: embedded.postgres_command(path, port),
+        is_ready=lambda pid: embedded.postgres_is_ready(path, pid),
+        environment=embedded.environment(),
+        prepare=prepare,
+        stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown, which does not wait for connections
+    )
+
+
+def _redis(path: Path, port: int) -> Part:
+    return Part(
+        "redis",
+        f"redis://127.0.0.1:{port}",
+        lambda: embedded.valkey_command(path, port),
+        is_ready=lambda _: embedded.valkey_is_ready(port),
+        environment=embedded.environment(),
+    )
+
+
+def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Part:
+    arguments = ["--json"] if name == SUBSCRIBER else []
+    listens = name != SUBSCRIBER
+    return Part(
+        name,
+        settings.url(name) if listens else None,
+        # -P: a file in the working directory must not take the place of a module
+        lambda: [sys.executable, "-P", "-m", "cotacoes", name.replace("_", "-"), *arguments],
+        is_ready=(lambda _: answers_livez(settings.port(name))) if listens else (lambda _: True),
+        environment=environment,
+        needs=("migrate",) if name == "quote_service" else (),
+        final_exit_codes=frozenset(
+            {SETTING_EXIT_CODE, SUPERSEDED_EXIT_CODE} if name == "quote_service" else {SETTING_EXIT_CODE}
+        ),
+    )
+
+
+def _external(name: str, url: str) -> Part:
+    parts = urlsplit(url)
+    return Part(name, parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl(), None)
+
+
+def _refuse_foreign_services(settings: Settings) -> None:
+    for name in ("gateway", "external", "quote", "aggregator"):
+        given = getattr(settings, f"{name}_url")
+        own = f"http://127.0.0.1:{settings.port(f'{name}_service')}"
+        if given and given != own:
+            raise SettingError(
+                f"{PREFIX}{name.upper()}_URL names another {name}_service, but `up` starts its own at {own}: unset it"
+            )
+
+
+def service_environment(settings: Settings, ours: Mapping[str, str]) -> dict[str, str]:
+    """All that a service gets: its settings as variables, and of our own environment only what any program needs."""
+    passed_on = {
+        name: text for name, text in ours.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return passed_on | {
+        PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+    }
+
+
+def answers_livez(port: int) -> bool:
+    """Whether the service on this port says that it lives."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), LIVEZ_DEADLINE_S) as connection:
+        connection.settimeout(LIVEZ_DEADLINE_S)
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+        return connection.recv(12) == b"HTTP/1.1 200"
+    return False
+
+
+def describe_source(settings: Settings) -> str:
+    """What the prices are, in words."""
+    speed = f", {settings.speed:g} times as fast" if settings.speed != 1 else ""
+    failures = f"{100 * settings.failure_rate:g} % of requests fail on purpose"
+    if settings.source == "sim":
+        return f"simulated market (seed {settings.seed}{speed}, {failures})"
+    names = ", ".join(path.name for path in replay_paths(settings))
+    return f"replay of {names} ({failures}{speed})"
+
+
+def replay_paths(settings: Settings) -> list[Path]:
+    """The files of a replay; none where the source is another."""
+    if settings.source == "sim":
+        return []
+    return [Path(path) for path in settings.source.removeprefix("replay:").split(",")]
+
+
+def refuse_taken_ports(settings: Settings, parts: Sequence[Part]) -> None:
+    """SettingError where a port that a part of ours will listen on is in use."""
+    for part in parts:
+        if part.command is None or part.address is None:
+            continue
+        port = urlsplit(part.address).port
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            try:
+                probe.bind(("127.0.0.1", int(port or 0)))
+            except OSError as error:
+                raise SettingError(
+                    f"port {port} for {part.name} is not to be had ({error.strerror}): stop what uses it, "
+                    f"or set --port-base (COTACOES_PORT_BASE), now {settings.port_base}"
+                ) from error

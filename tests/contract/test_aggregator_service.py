@@ -1,0 +1,107 @@
+"""The report over real shards: exact when they answer, in time when they do not, and whole again afterwards."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+from tests.contract.conftest import Server
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes import config
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.admin import migrate
+from cotacoes.aggregator_service import app
+from cotacoes.patterns.scatter_gather import still_running
+from cotacoes.quote import Position, Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DEADLINE_S = 1.0
+HELD = {
+    coin: [
+        Quote(coin, "USD", Decimal(f"{seq}.{digits}"), 5, seq, NOON, NOON, "sim", Position(4, 2) if seq == 1 else None)
+        for seq in range(1, 13)
+    ]
+    for coin, digits in (("bitcoin", "1000"), ("ethereum", "1" * 28), ("other", "5"))
+}
+
+
+@pytest.fixture
+async def asking(databases: tuple[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """An aggregator over two filled shards; bitcoin and other live on the first."""
+    settings = config.load(
+        {},
+        shard1_dsn=databases[0],
+        shard2_dsn=databases[1],
+        report_deadline_s=DEADLINE_S,
+        coins="bitcoin:shard1,ethereum:shard2,other:shard1",
+    )
+    await migrate.main(settings)
+    shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=5.0) for name in config.SHARDS}
+    async with shards["shard1"], shards["shard2"], Twin(HELD).client(deadline_s=5.0) as client:
+        for coin, name in settings.seed_placement.items():
+            fence = await shards[name].become_writer(coin, 5, "writer")
+            await shards[name].append(coin, fence.placement, 5, HELD[coin])
+        transport = httpx2.ASGITransport(app.wire(settings, client, shards).app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://aggregator") as asking:
+            yield asking
+
+
+async def report(asking: httpx2.AsyncClient) -> dict[str, Any]:
+    answer = await asking.get("/report/full")
+    assert answer.status_code == 200
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def complete_report(asking: httpx2.AsyncClient) -> dict[str, Any]:
+    """The first complete one, on a machine that may be busy or a server that wakes up."""
+    async with asyncio.timeout(20):
+        while not (told := await report(asking))["complete"]:
+            pass
+        return told
+
+
+async def test_the_logs_of_all_coins_are_those_of_the_shards_digit_for_digit(asking: httpx2.AsyncClient) -> None:
+    told = await complete_report(asking)
+    assert list(told["coins"]) == list(HELD)
+    for coin, quotes in HELD.items():
+        assert [Decimal(log["price"]) for log in told["coins"][coin]["last_logs"]] == [q.price for q in quotes[-10:]]
+        assert told["coins"][coin]["last_logs"][-1]["price"] == str(quotes[-1].price)
+        assert told["coins"][coin]["through"] == "5-12"
+
+
+async def test_frozen_shards_cost_the_deadline_and_nothing_more_and_leave_nothing_behind(
+    asking: httpx2.AsyncClient, postgres_server: Server
+) -> None:
+    await complete_report(asking)
+    tasks = len(asyncio.all_tasks())
+    postgres_server.freeze()
+    try:
+        for _ in range(2):
+            started = time.monotonic()
+            told = await report(asking)
+            assert time.monotonic() - started < DEADLINE_S + 1.0
+            assert told["elapsed_ms"] <= told["deadline_ms"]
+            assert {entry["part"] for entry in told["missing"]} == {"shard1", "shard2"}
+            assert told["coins"]["bitcoin"]["current"]["price"] == "12.1000"
+    finally:
+        postgres_server.thaw()
+    assert (await complete_report(asking))["coins"]["bitcoin"]["through"] == "5-12"
+    assert still_running() == 0
+    assert len(asyncio.all_tasks()) <= tasks
+
+
+async def test_reasons_tell_no_password_and_no_address(asking: httpx2.AsyncClient, databases: tuple[str, str]) -> None:
+    settings = config.load({}, coins="bitcoin:shard1", report_deadline_s=DEADLINE_S)
+    dsn = databases[0].replace("password", "hunter2").replace("127.0.0.1", "localhost")
+    async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, Twin(HELD).client() as client:
+        transport = httpx2.ASGITransport(app.wire(settings, client, {"shard1": shard}).app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://aggregator") as other:
+            answer = await other.get("/report/full")
+    assert [entry["part"] for entry in answer.json()["missing"]] == ["shard1"]
+    assert not any(secret in answer.text for secret in ("hunter2", "localhost", "postgresql://", "Traceback"))

@@ -1,0 +1,143 @@
+"""What only a real server can do to a bus: freeze, refuse, answer late, or be something else."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+from tests.conftest import free_port
+from tests.contract.conftest import Server
+from tests.contract.test_bus import DEADLINE_S, answered, take, url
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.errors import BusUnavailableError, SettingError
+from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
+
+SHORT_DEADLINE_S = 0.05
+SLACK_S = 1.0  # for a machine that does other things as well
+
+
+@pytest.fixture(autouse=True)
+async def no_task_outlives_its_test() -> AsyncIterator[None]:
+    yield
+    assert [task for task in asyncio.all_tasks() if "TestRunner" not in repr(task.get_coro())] == []
+
+
+async def test_a_frozen_server_fails_a_publish_by_its_deadline_and_no_reply_is_ever_mixed_up(valkey: Server) -> None:
+    async with RedisBus(url(valkey), deadline_s=SHORT_DEADLINE_S) as bus, bus.subscribe(["heard"]) as messages:
+        assert await bus.publish([("heard", b"first")]) == [1]
+        valkey.freeze()
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(BusUnavailableError, match="within 50 ms"):
+                await bus.publish([("heard", b"late")])
+            assert time.monotonic() - started < SHORT_DEADLINE_S + SLACK_S
+        valkey.thaw()
+        assert await answered(bus, [("nobody", b"x")] * 3) == [0, 0, 0], "these are the answers of a call given up"
+        assert await answered(bus, [("heard", b"last")]) == [1]
+        heard = [(await take(messages, 1))[0][1]]
+        while heard[-1] != b"last":
+            heard.append((await take(messages, 1))[0][1])
+        assert heard[0] == b"first"
+        assert set(heard[1:-1]) <= {b"late"}
+
+
+async def test_what_a_frozen_server_did_not_take_is_let_go(valkey: Server) -> None:
+    large = [("one", bytes(MESSAGE_BYTES_MAX))] * 16  # more than the kernel holds for a link
+    async with RedisBus(url(valkey), deadline_s=SHORT_DEADLINE_S) as bus:
+        await answered(bus, [("one", b"x")])
+        valkey.freeze()
+        open_before = psutil.Process().num_fds()
+        for _ in range(5):
+            with pytest.raises(BusUnavailableError):
+                await bus.publish(large)
+        await asyncio.sleep(0)  # a transport closes its socket in the next turn
+        await asyncio.sleep(0)
+        assert psutil.Process().num_fds() <= open_before
+
+
+async def test_a_cancelled_publish_leaves_no_reply_behind(valkey: Server) -> None:
+    async with RedisBus(url(valkey), deadline_s=DEADLINE_S) as bus, bus.subscribe(["heard"]):
+        await bus.ping()
+        for delay_turns in range(12):
+            call = asyncio.create_task(bus.publish([("heard", b"x")] * 5))
+            for _ in range(delay_turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await call
+            assert await bus.publish([("nobody", b"x")] * 2) == [0, 0]
+
+
+async def test_a_link_that_says_nothing_is_found_dead_in_its_time(valkey: Server) -> None:
+    bus = RedisBus(url(valkey), deadline_s=DEADLINE_S, idle_s=0.1, pong_s=0.2)
+    async with bus, bus.subscribe(["one"]) as messages:
+        valkey.freeze()
+        started = time.monotonic()
+        with pytest.raises(BusUnavailableError, match="dead"):
+            await take(messages, 1)
+        assert 0.3 <= time.monotonic() - started < 0.3 + SLACK_S
+
+
+async def test_a_quiet_link_that_answers_is_kept(valkey: Server) -> None:
+    bus = RedisBus(url(valkey), deadline_s=DEADLINE_S, idle_s=0.02, pong_s=1.0)
+    async with bus, bus.subscribe(["one"]) as messages:
+        next_one = asyncio.create_task(take(messages, 1))
+        await asyncio.wait([next_one], timeout=1.5)  # longer than a link without answers would last
+        assert not next_one.done()
+        await bus.publish([("one", b"x")])
+        assert await next_one == [("one", b"x")]
+
+
+async def test_a_port_where_nobody_speaks_redis_is_unavailable_not_a_crash() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server, RedisBus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", deadline_s=1.0) as bus:
+        with pytest.raises(BusUnavailableError):
+            await bus.ping()
+
+
+async def test_a_command_refused_among_others_leaves_no_reply_behind(valkey: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+    writer.write(b"ACL SETUSER limited on >secret resetchannels &heard +@all\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()
+    await writer.wait_closed()
+    limited = f"redis://limited:secret@127.0.0.1:{valkey.port}"
+    async with RedisBus(limited, deadline_s=DEADLINE_S) as bus, bus.subscribe(["heard"]):
+        with pytest.raises(BusUnavailableError, match="refused the command"):
+            await bus.publish([("other", b"x"), ("other", b"x")])
+        assert await bus.publish([("heard", b"x")]) == [1]
+
+
+async def test_a_refused_password_is_said_and_not_taken_for_a_server_that_is_away(valkey: Server) -> None:
+    async with RedisBus(f"redis://:hunter2@127.0.0.1:{valkey.port}", deadline_s=DEADLINE_S) as bus:
+        with pytest.raises(BusUnavailableError, match="refused the user or the password"):
+            await bus.ping()
+
+
+@pytest.mark.parametrize(
+    "query", ["protocol=3", "decode_responses=1", "socket_timeout=0.001", "health_check_interval=1"]
+)
+async def test_no_query_of_a_url_makes_a_listener_deaf(valkey: Server, query: str) -> None:
+    async with RedisBus(f"{url(valkey)}/3?{query}", deadline_s=DEADLINE_S) as bus, bus.subscribe(["one"]) as messages:
+        assert await bus.publish([("one", b"x")]) == [1]
+        assert await take(messages, 1) == [("one", b"x")]
+
+
+async def test_no_error_carries_the_password_of_the_url() -> None:
+    async with RedisBus(f"redis://user:hunter2@127.0.0.1:{free_port()}", deadline_s=1.0) as bus:
+        with pytest.raises(BusUnavailableError) as caught:
+            await bus.ping()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [":none", ":1?socket_timeout=soon", ":1?nonsense=1"])
+async def test_a_url_that_is_none_is_refused_by_the_name_of_its_setting(end: str) -> None:
+    with pytest.raises(SettingError, match="COTACOES_REDIS_URL"):
+        RedisBus(f"redis://127.0.0.1{end}", deadline_s=1.0)

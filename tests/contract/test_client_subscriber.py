@@ -1,0 +1,123 @@
+"""client_subscriber as a process, on a real bus: what a program at the other end of its pipe can rely on."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from tests.contract.conftest import Server
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.quote import Position, Quote
+
+LIMIT_S = 30.0
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+PROGRAM = """
+import sys
+from cotacoes import service
+from cotacoes.client_subscriber import app
+sys.exit(service.run_process("client_subscriber", getattr(app, sys.argv[1])))
+"""
+
+
+def start(server: Server, main: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COTACOES_")}
+    environment["COTACOES_REDIS_URL"] = f"redis://127.0.0.1:{server.port}"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM, main],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT_S)
+
+
+@contextlib.asynccontextmanager
+async def heard(server: Server) -> AsyncIterator[RedisBus]:
+    """A bus that the subscriber has begun to listen on."""
+    async with RedisBus(f"redis://127.0.0.1:{server.port}", deadline_s=5.0) as bus, asyncio.timeout(LIMIT_S):
+        while await bus.publish([(channel("bitcoin"), encode_heartbeat(Heartbeat("bitcoin", None, None, NOON)))]) == [
+            0
+        ]:
+            await asyncio.sleep(0.02)
+        yield bus
+
+
+def message(seq: int) -> tuple[str, bytes]:
+    quote = Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim")
+    return channel("bitcoin"), encode_quote(quote)
+
+
+def ahead(seq: int) -> tuple[str, bytes]:
+    return channel("bitcoin"), encode_heartbeat(Heartbeat("bitcoin", Position(5, seq), None, NOON))
+
+
+async def test_each_event_is_a_line_of_json_written_when_it_happens_and_sigterm_ends_it_well(valkey: Server) -> None:
+    process = start(valkey, "main_json")
+    with ended(process):
+        assert process.stdout is not None
+
+        def read() -> Any:
+            assert process.stdout is not None
+            return json.loads(process.stdout.readline())
+
+        async with heard(valkey) as bus:
+            await bus.publish([message(1)])
+            quote = await asyncio.to_thread(read)
+            assert (quote["type"], quote["price"], quote["seq"]) == ("quote", "67012.3400", 1)
+            await bus.publish([ahead(3)])
+            gap = {"type": "gap", "coin": "bitcoin", "after": "5-1", "through": "5-3", "reason": "lost"}
+            assert await asyncio.to_thread(read) == gap
+        process.send_signal(signal.SIGTERM)
+        rest, log = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0
+        assert all(json.loads(line) for line in rest.splitlines())
+        assert "service.started" in {json.loads(line)["event"] for line in log.splitlines()}
+
+
+async def test_a_reader_that_leaves_ends_it_quietly(valkey: Server) -> None:
+    process = start(valkey, "main")
+    with ended(process):
+        async with heard(valkey) as bus:
+            assert process.stdout is not None
+            await bus.publish([message(1)])
+            line = await asyncio.to_thread(process.stdout.readline)
+            assert "67012.3400 USD" in line
+            assert "\x1b" not in line
+            process.stdout.close()
+            await bus.publish([message(2)])
+            assert await asyncio.to_thread(process.wait, LIMIT_S) == 0
+        assert process.stderr is not None
+        log = process.stderr.read()
+        assert "Traceback" not in log
+        assert "Broken" not in log
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
+async def test_it_stops_when_told_even_if_nobody_reads(valkey: Server, reads: bool) -> None:
+    process = start(valkey, "main_json")
+    with ended(process):
+        async with heard(valkey) as bus:
+            if not reads:
+                for first in range(1, 5001, 500):
+                    await bus.publish([message(seq) for seq in range(first, first + 500)])
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, LIMIT_S) == 0

@@ -1,0 +1,249 @@
+"""The whole system as people start it: `python -m cotacoes up` on free ports, torn down whatever happens."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from tests.conftest import SEED
+
+from cotacoes import processes
+from cotacoes.config import PORT_OFFSETS, PREFIX
+
+READY_DEADLINE_S = 40.0
+STOP_DEADLINE_S = 60.0
+CLI_DEADLINE_S = 60.0
+POLL_S = 0.02
+PARTS = [
+    "shard1",
+    "shard2",
+    "redis",
+    "external_service",
+    "quote_service",
+    "aggregator_service",
+    "gateway_service",
+    "client_subscriber",
+]
+
+_random = random.Random(SEED)
+
+
+def free_port_block() -> int:
+    """A port base whose ports are all free, below those that systems give out by themselves."""
+    while True:
+        base = _random.randrange(12_000, 31_000)
+        try:
+            for offset in PORT_OFFSETS.values():
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", base + offset))
+        except OSError:
+            continue
+        return base
+
+
+def wait_until(what: str, condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
+    """What `condition` returns once that is true; fails, naming `what`, after `limit_s`."""
+    due = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < due, f"not within {limit_s:g} s: {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+class System:
+    """One `cotacoes up` at a time on one data folder, and what it says."""
+
+    def __init__(self, data: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.data = data
+        self.port_base = free_port_block()
+        self.options = options
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if not name.startswith(PREFIX)},
+            **(environment or {}),
+        }
+        self.wrapper: list[str] = []
+        self.up: subprocess.Popen[bytes] | None = None
+        self.events: list[dict[str, Any]] = []
+        self.stderr = b""
+        self._births: set[tuple[int, str]] = set()
+        self._readers: list[threading.Thread] = []
+        self._is_reading = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.up is not None and self.up.poll() is None:
+                self.up.send_signal(signal.SIGTERM)
+                try:
+                    self.up.wait(STOP_DEADLINE_S)
+                except subprocess.TimeoutExpired:
+                    self.note_pids()
+                    self.up.kill()
+                    self.up.wait()
+        finally:
+            for pid, born in self._births:
+                if processes.is_same(pid, born):
+                    os.kill(pid, signal.SIGKILL)
+            for reader in self._readers:
+                reader.join(5)
+
+    def begin(self) -> Self:
+        """Start it, and do not wait."""
+        self.events = []
+        self.stderr = b""
+        command = [
+            *self.wrapper,
+            *self.program,
+            "up",
+            "--json",
+            "--data",
+            str(self.data),
+            "--port-base",
+            str(self.port_base),
+        ]
+        self.up = subprocess.Popen(
+            [*command, *self.options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            start_new_session=True,
+        )
+        self._readers = [
+            threading.Thread(target=read, args=(self.up,)) for read in (self._read_events, self._read_talk)
+        ]
+        for reader in self._readers:
+            reader.start()
+        return self
+
+    def start(self) -> Self:
+        """Start it, and return once every part runs."""
+        self.begin()
+        self.wait_for_states(dict.fromkeys(PARTS, "running"))
+        return self
+
+    @property
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "cotacoes"]
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this system's data folder."""
+        return subprocess.run(
+            [*self.program, *arguments, "--data", str(self.data)],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=CLI_DEADLINE_S,
+        )
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """The parts by name; empty where nothing runs."""
+        done = self.cli("status", "--json")
+        if done.returncode:
+            return {}
+        return {part["name"]: part for part in json.loads(done.stdout)["parts"]}
+
+    def url(self, part: str) -> str:
+        return f"http://127.0.0.1:{self.port(part)}"
+
+    def port(self, part: str) -> int:
+        return self.port_base + PORT_OFFSETS[part]
+
+    def pid(self, part: str) -> int:
+        pid = self.status()[part]["pid"]
+        assert isinstance(pid, int), f"{part} has no process"
+        return pid
+
+    def kill(self, part: str) -> None:
+        """kill -9."""
+        os.kill(self.pid(part), signal.SIGKILL)
+
+    def kill_up(self) -> None:
+        """kill -9 of `up` alone."""
+        self.note_pids()
+        assert self.up is not None
+        self.up.kill()
+        self.up.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.up is not None
+        self.up.send_signal(number)
+
+    def stop_reading(self) -> None:
+        """Close the pipe of its output, with the next line that comes."""
+        self._is_reading = False
+
+    def wait_ended(self) -> int:
+        """The exit code of `up`."""
+        assert self.up is not None
+        code = self.up.wait(STOP_DEADLINE_S)
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def note_pids(self) -> set[tuple[int, str]]:
+        """All processes of the system just now, as (pid, birth)."""
+        assert self.up is not None
+        self._births |= {(member.pid, processes.birth(member.pid)) for member in processes.family(self.up.pid)}
+        return self._births
+
+    def left(self) -> set[tuple[int, str]]:
+        """Those noted that still run."""
+        return {(pid, born) for pid, born in self._births if processes.is_same(pid, born)}
+
+    def wait_for_states(self, states: dict[str, str], limit_s: float = READY_DEADLINE_S) -> None:
+        def reached() -> bool:
+            assert self.up is not None
+            assert self.up.poll() is None, f"up ended with {self.up.returncode}: {self.stderr.decode()}"
+            seen = {event["part"]: event["state"] for event in list(self.events) if event["type"] == "part"}
+            return all(seen.get(part) == state for part, state in states.items())
+
+        wait_until(f"{states}", reached, limit_s)
+
+    def wait_for_event(
+        self, what: str, matches: Callable[[dict[str, Any]], bool], limit_s: float = 20.0
+    ) -> dict[str, Any]:
+        """The first line of `up --json` that matches."""
+        found: dict[str, Any] = wait_until(
+            what, lambda: next((event for event in list(self.events) if matches(event)), None), limit_s
+        )
+        return found
+
+    def _read_events(self, up: subprocess.Popen[bytes]) -> None:
+        assert up.stdout is not None
+        with up.stdout:
+            for line in up.stdout:
+                if not self._is_reading:
+                    return
+                self.events.append(json.loads(line))
+
+    def _read_talk(self, up: subprocess.Popen[bytes]) -> None:
+        assert up.stderr is not None
+        with up.stderr:
+            for line in up.stderr:
+                self.stderr += line
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    """A system that is not started yet."""
+    with System(tmp_path / "the data") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that runs, for all tests of a module; each leaves it running."""
+    with System(tmp_path_factory.mktemp("a system") / "data") as one:
+        yield one.start()

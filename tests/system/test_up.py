@@ -1,0 +1,179 @@
+"""`cotacoes up`: what it shows, what one can do to its parts, and that it leaves nothing running."""
+
+import json
+import signal
+import socket
+import stat
+import subprocess
+
+import psutil
+import pytest
+from tests.system.conftest import PARTS, System, wait_until
+
+from cotacoes.config import PORT_OFFSETS
+
+
+def test_first_it_says_what_the_prices_are_then_the_parts_then_quotes(running_system: System) -> None:
+    first = running_system.wait_for_event("a line", lambda event: True)
+    assert first == {"type": "source", "text": "simulated market (seed 1, 20 % of requests fail on purpose)"}
+    running_system.wait_for_event("a quote", lambda event: event["type"] == "quote")
+    table = running_system.wait_for_event("the table", lambda event: event["type"] == "parts")
+    assert [part["name"] for part in table["parts"]] == PARTS
+
+
+def test_status_names_every_part_with_its_process_and_address(running_system: System) -> None:
+    status = running_system.status()
+    assert list(status) == PARTS
+    for name, part in status.items():
+        assert set(part) == {"name", "pid", "address", "state", "restarts"}
+        assert psutil.pid_exists(part["pid"])
+        port = PORT_OFFSETS.get(name)
+        assert part["address"] is None if port is None else f":{running_system.port_base + port}" in part["address"]
+
+
+def test_the_data_folder_and_its_secrets_are_for_their_owner_only(running_system: System) -> None:
+    assert stat.S_IMODE(running_system.data.stat().st_mode) == 0o700
+    secrets = [*running_system.data.glob("*.secret"), running_system.data / "up.json"]
+    assert len(secrets) == 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+
+
+def test_everything_listens_on_loopback_only(running_system: System) -> None:
+    family = [psutil.Process(part["pid"]) for part in running_system.status().values()]
+    listening = {
+        connection.laddr
+        for process in family
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {address.port - running_system.port_base for address in listening} == set(PORT_OFFSETS.values())
+
+
+def test_the_environment_it_tells_leads_to_every_server(running_system: System) -> None:
+    told = json.loads(running_system.cli("env", "--json").stdout)
+    for name in ("REDIS_URL", "GATEWAY_URL", "EXTERNAL_URL", "QUOTE_URL", "AGGREGATOR_URL", "ADMIN_TOKEN"):
+        assert told[f"COTACOES_{name}"]
+    for shard in ("SHARD1", "SHARD2"):
+        asked = subprocess.run(
+            [f"{told['path']}/psql", "-qXAt", "-c", "SELECT count(*) >= 0 FROM quotes", told[f"COTACOES_{shard}_DSN"]],
+            capture_output=True,
+            text=True,
+        )
+        assert asked.stdout == "t\n", asked.stderr
+
+
+def test_a_stopped_part_stays_stopped_until_it_is_started(running_system: System) -> None:
+    pid = running_system.pid("shard1")
+    assert running_system.cli("stop", "shard1").returncode == 0
+    part = running_system.status()["shard1"]
+    assert (part["state"], part["pid"]) == ("stopped", None)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert running_system.cli("start", "shard1").returncode == 0
+    assert running_system.status()["shard1"]["state"] == "running"
+
+
+@pytest.mark.parametrize("part", ["quote_service", "shard2", "redis"])
+def test_a_frozen_part_stands_still_with_all_its_processes_until_it_is_started(
+    running_system: System, part: str
+) -> None:
+    assert running_system.cli("freeze", part).returncode == 0
+    assert running_system.status()[part]["state"] == "frozen"
+    top = psutil.Process(running_system.pid(part))
+    family = [top, *top.children(recursive=True)]
+    assert {process.status() for process in family} == {psutil.STATUS_STOPPED}
+    assert running_system.cli("start", part).returncode == 0
+    assert running_system.status()[part]["state"] == "running"
+    assert psutil.STATUS_STOPPED not in {process.status() for process in family if process.is_running()}
+
+
+def test_a_frozen_part_can_be_stopped(running_system: System) -> None:
+    assert running_system.cli("freeze", "gateway_service").returncode == 0
+    assert running_system.cli("stop", "gateway_service").returncode == 0
+    assert running_system.status()["gateway_service"]["state"] == "stopped"
+    assert running_system.cli("start", "gateway_service").returncode == 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_killed_comes_back_and_that_is_said(running_system: System, part: str) -> None:
+    before = running_system.status()[part]
+    running_system.kill(part)
+
+    def is_back() -> bool:
+        now = running_system.status()[part]
+        return now["state"] == "running" and now["pid"] != before["pid"]
+
+    wait_until(f"{part} is back", is_back, 30)
+    assert running_system.status()[part]["restarts"] > before["restarts"]
+    said = [event for event in running_system.events if event.get("part") == part and event.get("state")]
+    assert "killed by SIGKILL; again in" in next(e["detail"] for e in reversed(said) if e["state"] == "restarting")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("stop", "shard3"), "there is no part shard3: the parts are shard1, shard2"),
+        (("freeze", "nothing"), "there is no part nothing"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_by_name(
+    running_system: System, arguments: tuple[str, ...], reason: str
+) -> None:
+    done = running_system.cli(*arguments)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_only_who_knows_the_secret_is_heard(running_system: System) -> None:
+    port = json.loads((running_system.data / "up.json").read_text())["control_port"]
+    for request in (b'{"command":"down"}\n', b'{"secret":"x","command":"down"}\n', b"[]\n", b"x" * 9000 + b"\n"):
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(request)
+            assert b"error" in connection.recv(1000)
+    assert running_system.status()
+
+
+def test_logs_are_kept_per_part_without_the_quotes(running_system: System) -> None:
+    logs = {path.stem: path.read_text() for path in (running_system.data / "logs").glob("*.log")}
+    assert "database system is ready to accept connections" in logs["shard1"]
+    assert "service.started" in logs["client_subscriber"]
+    assert '"type":"quote"' not in logs["client_subscriber"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything_in_reverse_order_and_leaves_nothing_running(
+    system: System, number: signal.Signals
+) -> None:
+    system.start().note_pids()
+    system.signal(number)
+    assert system.wait_ended() == 130
+    assert not system.left()
+    states = [(event["part"], event["state"]) for event in system.events if event["type"] == "part"]
+    assert states[-len(PARTS) :] == [(part, "stopped") for part in reversed(PARTS)]
+    assert not (system.data / "up.json").exists()
+
+
+def test_down_returns_when_everything_is_gone(system: System) -> None:
+    system.start().note_pids()
+    assert system.cli("down").returncode == 0
+    assert not system.left()
+    assert system.wait_ended() == 0
+    again = system.cli("down")
+    assert again.returncode == 4
+    assert "nothing runs on" in again.stderr
+
+
+def test_when_nobody_reads_its_output_any_more_everything_stops(system: System) -> None:
+    system.start().note_pids()
+    system.stop_reading()
+    assert system.wait_ended() == 130
+    assert not system.left()
+
+
+def test_a_second_ctrl_c_leaves_nothing_running_either(system: System) -> None:
+    system.start().note_pids()
+    system.signal(signal.SIGINT)
+    system.wait_for_event("the first part stopped", lambda event: event.get("state") == "stopped")
+    system.signal(signal.SIGINT)
+    assert system.wait_ended() == 130
+    assert not system.left()

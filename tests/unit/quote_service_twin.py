@@ -1,0 +1,99 @@
+"""quote_service as its readers see it: the same routes and errors over a history in memory, with faults by route."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import msgspec
+from fastapi import APIRouter, Response
+
+from cotacoes import config
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import HttpUnavailableError
+from cotacoes.quote import Position, Quote, QuoteJson
+from cotacoes.service import build_app, require_coin
+from cotacoes.telemetry import Metrics
+
+HOST = "http://quote_service"
+BYTES_MAX = 1_000_000
+
+
+class Twin:
+    """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang."""
+
+    def __init__(self, quotes: dict[str, list[Quote]]) -> None:
+        self.quotes = quotes
+        self.faults: dict[str, Exception | bytes | Response | None] = {}
+        router = APIRouter()
+
+        @router.get("/cotacao_atual/{coin}")
+        async def current(coin: str) -> Any:
+            newest = QuoteJson.of(quotes[require_coin(coin, quotes)][-1])
+            return msgspec.structs.asdict(newest) | {"age_ms": 200, "status": "fresh", "source": "live"}
+
+        @router.get("/media_ultimos_10_logs/{coin}")
+        async def mean(coin: str) -> Any:
+            return {"coin": require_coin(coin, quotes), "average": "1.5", "count": 10}
+
+        @router.get("/v1/quotes/{coin}")
+        async def quotes_page(
+            coin: str, after: str | None = None, last: int | None = None, limit: int | None = None
+        ) -> Any:
+            held = quotes[require_coin(coin, quotes)]
+            start = None if after is None else Position.parse(after)
+            later = [quote for quote in held if start is None or quote.position > start]
+            page = held[-last:] if last is not None else later[: limit or 1000]
+            return {
+                "coin": coin,
+                "quotes": [msgspec.structs.asdict(QuoteJson.of(quote)) for quote in page],
+                "next": str(page[-1].position) if page else after,
+                "more": last is None and len(later) > len(page),
+                "floor": str(held[0].position) if held else None,
+                "asked": [after, last, limit],
+            }
+
+        @router.get("/v1/positions")
+        async def positions() -> Any:
+            return {
+                "coins": {
+                    coin: {"position": str(held[-1].position), "through": None, "pending": 3, "shard": "shard1"}
+                    for coin, held in quotes.items()
+                }
+            }
+
+        self._app = build_app("quote_service", config.load({}), Metrics(), router)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        key = path if path in self.faults else "*"
+        if key not in self.faults:
+            await self._app(scope, receive, send)
+            return
+        fault = self.faults[key]
+        if fault is None:
+            await asyncio.Event().wait()
+        elif isinstance(fault, bytes | Response):
+            answer = fault if isinstance(fault, Response) else Response(fault, media_type="application/json")
+            await answer(scope, receive, send)
+        elif isinstance(fault, HttpUnavailableError):
+            raise httpx2.ConnectError("connection to 10.1.2.3:8002 refused")
+        else:
+            assert isinstance(fault, Exception)
+            app = build_app("quote_service", config.load({}), Metrics(), _raising(path, fault))
+            await app(scope, receive, send)
+
+    def client(self, deadline_s: float = 1.0) -> Client:
+        """A client whose network is this twin."""
+        http = HttpClient(deadline_s, BYTES_MAX, transport=httpx2.ASGITransport(self, raise_app_exceptions=True))
+        return Client(Addresses(quote_service=HOST, external_service=HOST, aggregator_service=HOST), http=http)
+
+
+def _raising(path: str, error: Exception) -> APIRouter:
+    router = APIRouter()
+
+    @router.get(path)
+    async def fail() -> None:
+        raise error
+
+    return router

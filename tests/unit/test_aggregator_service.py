@@ -1,0 +1,208 @@
+"""The report is honest: what came is in it, what did not is null and named, and it is there by its deadline."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes import config
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.aggregator_service import app
+from cotacoes.aggregator_service.report import Plan, merge
+from cotacoes.client import Progress
+from cotacoes.errors import (
+    HttpUnavailableError,
+    InternalError,
+    NoQuoteError,
+    ServiceUnavailableError,
+    ShardUnavailableError,
+)
+from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
+from cotacoes.patterns.sharding import Shard, ShardView
+from cotacoes.quote import Position, Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COINS = ("bitcoin", "ethereum")
+PLACEMENT = {"bitcoin": "shard1", "ethereum": "shard2"}
+PLAN = Plan(PLACEMENT)
+
+
+def quotes(coin: str, count: int = 12) -> list[Quote]:
+    return [Quote(coin, "USD", Decimal(f"{seq}.10"), 5, seq, NOON, NOON, "sim") for seq in range(1, count + 1)]
+
+
+class FrozenShard(MemoryShard):
+    """A shard that never answers."""
+
+    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def filled(shard: MemoryShard, coin: str) -> Shard:
+    fence = await shard.become_writer(coin, 5, "writer")
+    await shard.append(coin, fence.placement, 5, quotes(coin))
+    return shard
+
+
+async def ask(
+    twin: Twin, shard1: MemoryShard | None = None, path: str = "/report/full", deadline_s: float = 5.0
+) -> httpx2.Response:
+    shards = {
+        "shard1": await filled(shard1 or MemoryShard("shard1", ["bitcoin"]), "bitcoin"),
+        "shard2": await filled(MemoryShard("shard2", ["ethereum"]), "ethereum"),
+    }
+    if shard1 is not None and not isinstance(shard1, FrozenShard):
+        shard1.away = True
+    async with twin.client(deadline_s=60) as client:
+        served = app.wire(config.load({}, report_deadline_s=deadline_s), client, shards).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+            return await asking.get(path)
+
+
+def report(twin: Twin | None = None, shard1: MemoryShard | None = None, deadline_s: float = 5.0) -> dict[str, Any]:
+    answer = asyncio.run(ask(twin or new_twin(), shard1, deadline_s=deadline_s))
+    assert answer.status_code == 200
+    told: dict[str, Any] = answer.json()
+    assert told["complete"] == (not told["missing"])
+    assert told["elapsed_ms"] <= told["deadline_ms"] == deadline_s * 1000
+    return told
+
+
+def new_twin() -> Twin:
+    return Twin({coin: quotes(coin) for coin in COINS})
+
+
+def test_with_everyone_there_it_is_complete_and_in_the_order_of_the_settings() -> None:
+    told = report()
+    assert told["complete"] is True
+    assert list(told["coins"]) == list(COINS)
+    assert list(told["sources"]) == ["quote_service", "shard1", "shard2"]
+    assert {source["status"] for source in told["sources"].values()} == {"ok"}
+    coin = told["coins"]["bitcoin"]
+    assert coin["current"]["price"] == "12.10"
+    assert coin["average"]["average"] == "1.5"
+    assert [log["seq"] for log in coin["last_logs"]] == list(range(3, 13))
+    assert coin["last_logs"][-1]["price"] == "12.10"
+    assert (coin["through"], coin["pending"]) == ("5-12", 3)
+
+
+def test_a_shard_that_is_away_costs_its_own_part_and_no_other() -> None:
+    told = report(shard1=MemoryShard("shard1", ["bitcoin"]))
+    assert told["missing"] == [{"part": "shard1", "reason": "shard1 is not reachable"}]
+    assert told["sources"]["shard1"]["status"] == "failed"
+    assert (told["coins"]["bitcoin"]["last_logs"], told["coins"]["bitcoin"]["through"]) == (None, None)
+    assert told["coins"]["bitcoin"]["current"]["price"] == "12.10"
+    assert told["coins"]["ethereum"]["through"] == "5-12"
+
+
+def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
+    started = time.monotonic()
+    told = report(shard1=FrozenShard("shard1", ["bitcoin"]), deadline_s=1.0)
+    assert time.monotonic() - started < 3.0
+    assert [missing["part"] for missing in told["missing"]] == ["shard1"]
+    assert told["sources"]["shard1"]["status"] == "timed_out"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(HttpUnavailableError(), "failed"), (None, "timed_out"), (b"<html>", "failed"), (InternalError("bug"), "failed")],
+    ids=["away", "hangs", "babbles", "crashes"],
+)
+def test_quote_service_being_away_is_one_missing_part_and_the_shards_are_told_all_the_same(
+    fault: Any, status: str
+) -> None:
+    twin = new_twin()
+    twin.faults["*"] = fault
+    told = report(twin, deadline_s=1.0)
+    assert [missing["part"] for missing in told["missing"]] == ["quote_service"]
+    assert told["sources"]["quote_service"]["status"] == status
+    for coin in COINS:
+        assert (
+            told["coins"][coin]["current"] is told["coins"][coin]["average"] is told["coins"][coin]["pending"] is None
+        )
+        assert len(told["coins"][coin]["last_logs"]) == 10
+
+
+def test_a_refusal_is_a_missing_part_of_a_healthy_source() -> None:
+    twin = new_twin()
+    twin.faults["/cotacao_atual/ethereum"] = NoQuoteError("no quote of ethereum yet")
+    told = report(twin)
+    assert told["missing"] == [{"part": "ethereum.current", "reason": "no quote of ethereum yet"}]
+    assert told["sources"]["quote_service"]["status"] == "ok"
+    assert told["coins"]["ethereum"]["current"] is None
+    assert told["coins"]["bitcoin"]["current"] is not None
+
+
+def test_one_slow_answer_of_quote_service_costs_that_answer_only() -> None:
+    twin = new_twin()
+    twin.faults["/media_ultimos_10_logs/bitcoin"] = None
+    twin.faults["/v1/positions"] = None
+    told = report(twin, deadline_s=1.0)
+    assert [missing["part"] for missing in told["missing"]] == ["bitcoin.average", "pending"]
+    assert told["sources"]["quote_service"]["status"] == "timed_out"
+    assert told["coins"]["bitcoin"]["pending"] is None
+    assert told["coins"]["bitcoin"]["current"] is not None
+
+
+def test_it_is_ready_whoever_is_away_and_names_who() -> None:
+    answer = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), "/readyz"))
+    assert answer.status_code == 200
+    assert {name: check["ok"] for name, check in answer.json()["checks"].items()} == {
+        "quote_service": True,
+        "shard1": False,
+        "shard2": True,
+    }
+
+
+def test_the_time_for_asking_leaves_some_for_the_merge_and_never_exceeds_a_request() -> None:
+    assert app.ask_deadline_s(config.load({})) == pytest.approx(1.9)
+    assert app.ask_deadline_s(config.load({}, request_deadline_s=1.0)) == pytest.approx(0.9)
+    assert app.ask_deadline_s(config.load({}, report_deadline_s=0.05)) == pytest.approx(0.045)
+
+
+BROUGHT: dict[str, Any] = {
+    **{f"{coin}.{part}": {"coin": coin} for coin in COINS for part in ("current", "average")},
+    "positions": {coin: Progress("5-9", "5-7", 2, PLACEMENT[coin]) for coin in COINS},
+    "shard1": {"bitcoin": ShardView(Position(5, 7), quotes("bitcoin", 2))},
+    "shard2": {"ethereum": ShardView(None, [])},
+}
+ERRORS = [NoQuoteError("none yet"), ServiceUnavailableError("away"), ShardUnavailableError("away"), KeyError("secret")]
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> GatherResult[Any]:
+    branches = {}
+    for name, value in BROUGHT.items():
+        status = draw(st.sampled_from(Status))
+        error = draw(st.sampled_from(ERRORS)) if status is Status.FAILED else None
+        ok = status is Status.OK
+        branches[name] = Branch(name, status, 0.1, value if ok else None, error, None if ok else "why")
+    return GatherResult(branches, 0.2)
+
+
+@given(outcomes())
+def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result: GatherResult[Any]) -> None:
+    told = merge(PLAN, result, generated_at=NOON, deadline_s=2.0)
+    missing = {entry["part"] for entry in told["missing"]}
+    assert len(missing) == len(told["missing"])
+    for coin, shard in PLACEMENT.items():
+        parts = told["coins"][coin]
+        silent = "quote_service" in missing
+        assert (parts["current"] is None) == (silent or f"{coin}.current" in missing)
+        assert (parts["average"] is None) == (silent or f"{coin}.average" in missing)
+        assert (parts["pending"] is None) == (silent or "pending" in missing)
+        assert (parts["last_logs"] is None) == (shard in missing)
+        if silent:
+            assert not missing - {"quote_service", "shard1", "shard2"}
+    assert told["complete"] == result.complete
+    assert msgspec.json.encode(told)

@@ -1,0 +1,365 @@
+"""The commands: what they print, how they end, and that their help begins with examples."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import structlog
+import typer
+from tests.unit.quote_service_twin import HOST, Twin
+
+from cotacoes import __version__, config
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.cli import app, lines, main, readers
+from cotacoes.cli.faults import merged
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import (
+    BadRequestError,
+    CotacoesError,
+    InternalError,
+    NoQuoteError,
+    ServiceUnavailableError,
+    SettingError,
+    UnauthorizedError,
+    UnknownCoinError,
+)
+from cotacoes.external_service import app as external_service
+from cotacoes.quote import Quote
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
+TOKEN = "token"
+SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
+MARKET = ["watch", "quote", "report", "history", "faults"]
+SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
+COMMANDS = [*SYSTEM, *MARKET, "migrate", *SERVICES]
+
+
+def new_twin(count: int = 30) -> Twin:
+    def quote(seq: int) -> Quote:
+        return Quote("bitcoin", "USD", Decimal(f"{seq}.10"), 5, seq, NOON, NOON, "sim")
+
+    return Twin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
+
+
+def ask(twin: Twin, command: Callable[[Client], Awaitable[int]]) -> int:
+    async def scenario() -> int:
+        async with twin.client() as client:
+            return await command(client)
+
+    return asyncio.run(scenario())
+
+
+def test_a_quote_is_one_line_with_its_age_and_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(new_twin(), lambda client: readers.quote(client, "BitCoin", as_json=False)) == 0
+    assert capsys.readouterr().out == "bitcoin 30.10 USD fresh 0.2 s old sim 5-30\n"
+
+
+def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin()
+    told = {"coin": "bitcoin", "currency": "USD", "price": "1.10", "epoch": 5, "seq": 1, "origin": "sim"}
+    twin.faults["*"] = json.dumps(told | {"status": "stale", "age_ms": 61_234}).encode()
+    for as_json in (False, True):
+        assert ask(twin, lambda client, as_json=as_json: readers.quote(client, "bitcoin", as_json=as_json)) == 3
+    line, data = capsys.readouterr().out.splitlines()
+    assert line == "bitcoin 1.10 USD stale 61.2 s old sim 5-1"
+    assert json.loads(data) == told | {"status": "stale", "age_ms": 61_234}
+
+
+def test_an_answer_of_another_shape_is_the_services_fault() -> None:
+    twin = new_twin()
+    twin.faults["*"] = b'{"price":7}'
+    with pytest.raises(ServiceUnavailableError, match="quote_service did not answer as it should"):
+        ask(twin, lambda client: readers.quote(client, "bitcoin", as_json=True))
+
+
+def test_the_history_shows_the_last_twenty_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    ask(new_twin(), lambda client: readers.history(client, "BITCOIN", last=None, after=None, as_json=False))
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in told] == [f"5-{seq}" for seq in range(11, 31)]
+    assert told[-1] == "2026-11-24T12:00:00.123456Z bitcoin 30.10 USD sim 5-30"
+
+
+@pytest.mark.parametrize("count", [1, 2, 1001, 1002, 2500])
+def test_after_a_position_every_quote_to_the_end_is_shown_once(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin(count)
+    ask(twin, lambda client: readers.history(client, "bitcoin", last=None, after="5-1", as_json=True))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [quote["seq"] for quote in told] == list(range(2, count + 1))
+    assert all(quote["price"] == f"{quote['seq']}.10" for quote in told)
+
+
+REPORT = {
+    "generated_at": "2026-11-24T12:00:00.000000Z",
+    "deadline_ms": 2000,
+    "elapsed_ms": 12,
+    "complete": False,
+    "missing": [{"part": "shard1", "reason": "shard1 is not reachable\x1b[2J"}],
+    "coins": {
+        "bitcoin": {
+            "current": {
+                "coin": "bitcoin",
+                "currency": "USD",
+                "price": f"1.{'1' * 28}",
+                "epoch": 5,
+                "seq": 1,
+                "age_ms": 200,
+                "status": "fresh",
+                "origin": "sim",
+            },
+            "average": {"average": "1.5", "count": 7},
+            "last_logs": None,
+            "through": None,
+            "pending": 3,
+        },
+        "ethereum": {"current": None, "average": None, "last_logs": [], "through": None, "pending": None},
+    },
+    "sources": {},
+}
+
+
+def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin()
+    twin.faults["/report/full"] = json.dumps(REPORT).encode()
+    assert ask(twin, lambda client: readers.report(client, as_json=False)) == 0
+    told = capsys.readouterr().out
+    heads, bitcoin, ethereum, words, missing = (line.split() for line in told.splitlines())
+    assert heads == ["coin", "price", "status", "age", "mean", "of", "logs", "through", "pending"]
+    assert bitcoin == ["bitcoin", f"1.{'1' * 28}", "USD", "fresh", "0.2", "s", "old", "1.5", "7", "?", "?", "3"]
+    assert ethereum == ["ethereum", "?", "?", "?", "?", "?", "0", "-", "?"]
+    assert words[-1] == "incomplete"
+    assert missing[:2] == ["missing", "shard1:"]
+    assert "\x1b" not in told
+
+
+def test_the_report_as_json_is_what_came(capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin()
+    twin.faults["/report/full"] = json.dumps(REPORT).encode()
+    ask(twin, lambda client: readers.report(client, as_json=True))
+    assert json.loads(capsys.readouterr().out) == REPORT
+
+
+def faults(*commands: Sequence[str], token: str = TOKEN) -> None:
+    """Run `cotacoes faults` on a real external_service, several times over."""
+
+    async def scenario() -> None:
+        served = external_service.build(config.load({}, admin_token=TOKEN), asyncio.Event())
+        http = HttpClient(1.0, 65_536, transport=httpx2.ASGITransport(served.app))
+        async with Client(Addresses(external_service=HOST), admin_token=token, http=http) as client:
+            for words in commands:
+                await readers.faults(client, words, as_json=False)
+
+    with structlog.testing.capture_logs():
+        asyncio.run(scenario())
+
+
+def test_faults_are_shown_in_the_words_that_set_them(capsys: pytest.CaptureFixture[str]) -> None:
+    faults([])
+    shown = capsys.readouterr().out.split()
+    assert shown[:3] == ["error_rate=0.2", "status=500,503", "latency_ms=0"]
+    faults(["clear"], shown)
+    cleared, again = capsys.readouterr().out.split("error_rate=")[1:]
+    assert cleared.startswith("0.0\n")
+    assert "error_rate=" + again == "\n".join([*shown, ""])
+
+
+def test_faults_are_put_into_those_in_force(capsys: pytest.CaptureFixture[str]) -> None:
+    faults(["latency_ms=300", "hang=0.5", "coins=Bitcoin"], ["nan=1", "status=418", "hang=none"])
+    told = capsys.readouterr().out.split()[-8:]
+    assert told == [
+        "error_rate=0.2",
+        "status=418",
+        "latency_ms=300",
+        "jitter_ms=0",
+        "retry_after_s=none",
+        "nan=1",
+        "coins=bitcoin",
+        "for_s=none",
+    ]
+
+
+def test_a_passing_fault_gets_others_put_in_without_lasting_longer() -> None:
+    passing = {"error_rate": 1.0, "kinds": {}, "for_s": 7.5}
+    assert merged(passing, ["latency_ms=5"])["for_s"] == 7.5
+    assert merged(passing | {"for_s": 0.0}, [])["for_s"] > 0
+    assert merged(passing, ["for_s=none"])["for_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("error_rat=1", "did you mean error_rate"),
+        ("hnag=1", "did you mean hang"),
+        ("error_rate=often", "error_rate=often is refused: write a number"),
+        ("error_rate=nan", "write a number"),
+        ("latency_ms=0.5", "write a whole number"),
+        ("status=a", "status=500,503"),
+        ("clear", "KEY=VALUE"),
+    ],
+)
+def test_a_word_that_is_no_fault_is_refused_by_name(word: str, said: str) -> None:
+    with pytest.raises(BadRequestError, match=re.escape(said)):
+        merged({"for_s": None, "kinds": {}}, ["error_rate=1", word])
+
+
+def test_a_rate_out_of_range_and_a_wrong_token_are_refused_by_external_service() -> None:
+    with pytest.raises(BadRequestError, match="error_rate"):
+        faults(["error_rate=2"])
+    with pytest.raises(UnauthorizedError):
+        faults(["clear"], token="wrong")
+
+
+def running(_: Path, command: str) -> dict[str, Any]:
+    assert command == "env"
+    return {"env": {"COTACOES_QUOTE_URL": "http://127.0.0.1:9002"}, "path": "/programs"}
+
+
+def nothing_runs(data: Path, _: str) -> dict[str, Any]:
+    raise ServiceUnavailableError(f"nothing is running on {data}")
+
+
+def test_the_system_that_is_asked_is_the_one_that_runs_on_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTACOES_QUOTE_URL", "http://elsewhere:1")
+    monkeypatch.setenv("COTACOES_COINS", "bitcoin:shard1")
+    found = readers.find_system(None, running)
+    assert found == {"COTACOES_QUOTE_URL": "http://127.0.0.1:9002", "COTACOES_COINS": "bitcoin:shard1"}
+    assert readers.find_system(None, nothing_runs)["COTACOES_QUOTE_URL"] == "http://elsewhere:1"
+
+
+def test_a_folder_that_was_named_and_where_nothing_runs_is_not_taken_for_another_system() -> None:
+    with pytest.raises(ServiceUnavailableError, match="nothing is running on elsewhere"):
+        readers.find_system(Path("elsewhere"), nothing_runs)
+
+
+def test_exports_survive_a_shell() -> None:
+    exports = "\n".join(lines.export_lines({"DSN": "postgresql://a:p'$(x)\"@h/d"}, "/a folder/bin"))
+    script = f'{exports}\nprintf "%s\\n" "$DSN" "$PATH"'
+    done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/bin"}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["postgresql://a:p'$(x)\"@h/d", "/bin:/a folder/bin"]
+
+
+def failing(error: BaseException) -> Callable[[], object]:
+    def run() -> object:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingError("a setting"), 2),
+        (UnknownCoinError("no such coin"), 2),
+        (NoQuoteError("none yet"), 4),
+        (ServiceUnavailableError("away"), 4),
+        (InternalError("a bug"), 1),
+        (CotacoesError("else"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_of_ours_is_one_sentence_and_an_exit_code(
+    error: CotacoesError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.ended(failing(error)) == code
+    assert capsys.readouterr() == ("", f"cotacoes: {error}\n")
+
+
+def test_ctrl_c_ends_with_130_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.ended(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_unknown_coin_comes_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin()
+    assert app.ended(lambda: ask(twin, lambda client: readers.quote(client, "Bitcon", as_json=False))) == 2
+    assert capsys.readouterr().err == "cotacoes: bitcon is not quoted here: did you mean bitcoin?\n"
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        app.ended(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["quot"], ["quote"], ["quote", "a", "b"], ["history", "a", "--last", "0"], ["status", "--nope"], ["stop"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_sentence_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "--help" in err
+
+
+@pytest.mark.parametrize("arguments", [["history", "a", "--last", "2", "--after", "5-1"], ["up", "--plain", "--json"]])
+def test_options_that_exclude_each_other_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_the_commands_are_those_that_are_documented() -> None:
+    assert list(typer.main.get_command(app.app).list_commands(None)) == COMMANDS
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_help_begins_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(rf"\n\n  Examples?:\n    .*cotacoes {''.join(command)}", told)
+    assert told.index("Example") < told.index("Options:")
+
+
+def test_without_a_command_there_is_help_on_stderr_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cotacoes quote bitcoin" in err
+
+
+def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"cotacoes {__version__}\n", "")
+
+
+ENDED = """
+import sys
+from cotacoes.cli.app import ended
+from cotacoes.cli.lines import put
+from cotacoes.errors import NoQuoteError
+
+def run():
+"""
+ENDLESS = f"{ENDED}    while True: put('x' * 100)\nsys.exit(ended(run))"
+FAILED = f"{ENDED}    put('x'); sys.stdin.read(); raise NoQuoteError('none yet')\nsys.exit(ended(run))"
+BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as people have it
+
+
+@pytest.mark.parametrize(("script", "code", "said"), [(ENDLESS, 0, b""), (FAILED, 4, b"cotacoes: none yet\n")])
+def test_a_reader_that_has_enough_ends_the_command_quietly(script: str, code: int, said: bytes) -> None:
+    with subprocess.Popen([sys.executable, "-c", script], env=BUFFERED, stdin=-1, stdout=-1, stderr=-1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == said
+        assert process.wait(20) == code
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_full_disk_under_stdout_is_one_sentence_and_1() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", ENDLESS]
+        done = subprocess.run(command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, timeout=20)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"cotacoes: standard output can not be written \(.+\)\n", done.stderr)

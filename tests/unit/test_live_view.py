@@ -1,0 +1,188 @@
+"""What `cotacoes up` shows, to people and to programs."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from cotacoes.live_view import TEXT_MAX, LiveView, Style
+from cotacoes.supervised_part import Change, State
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+CLOCK = f"{NOON.astimezone():%H:%M:%S}"
+QUOTE = {
+    "type": "quote",
+    "coin": "bitcoin",
+    "currency": "USD",
+    "price": "67012.340",
+    "epoch": 5,
+    "seq": 7,
+    "observed_at": "2026-11-24T12:00:00Z",
+    "at": "2026-11-24T12:00:00Z",
+    "origin": "sim",
+    "prev": None,
+}
+
+
+class Shown:
+    """A view, its lines, and the states of two parts."""
+
+    def __init__(self, style: Style = Style.PLAIN) -> None:
+        self.lines: list[str] = []
+        self.states = {"redis": State.STARTING, "quote_service": State.WAITING}
+        self.view = LiveView(style, self.lines.append, coin_width=8, now=lambda: NOON)
+        self.view.rows = lambda: [
+            {"name": name, "address": "redis://far" if name == "redis" else None, "state": state.value}
+            for name, state in self.states.items()
+        ]
+
+    def change(self, part: str, state: State, detail: str = "") -> None:
+        self.states[part] = state
+        self.view.show_change(Change(part, state, detail))
+
+    def settle(self) -> None:
+        for part in self.states:
+            self.change(part, State.RUNNING)
+        self.lines.clear()
+
+
+def encoded(told: object) -> bytes:
+    return json.dumps(told).encode()
+
+
+def test_the_table_comes_once_when_all_have_settled() -> None:
+    shown = Shown()
+    shown.view.show_source("simulated market")
+    shown.change("redis", State.RUNNING)
+    assert shown.lines == ["simulated market"]
+    shown.change("quote_service", State.RUNNING)
+    assert shown.lines[1:] == [
+        "",
+        "part           address      state",
+        "redis          redis://far  running",
+        "quote_service  -            running",
+        "",
+    ]
+    shown.view.show_table()
+    assert len(shown.lines) == 6
+
+
+def test_news_wait_for_the_table_but_trouble_does_not() -> None:
+    shown = Shown()
+    assert shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
+    assert shown.lines == []
+    shown.change("redis", State.RESTARTING, "killed by SIGKILL; again in 0.5 s")
+    assert shown.lines == [f"{CLOCK} redis restarting: killed by SIGKILL; again in 0.5 s"]
+    shown.view.show_table()
+    assert "67012.340 USD" in shown.lines[-1]
+
+
+def test_after_the_table_a_change_is_one_line_and_passing_states_are_none() -> None:
+    shown = Shown()
+    shown.settle()
+    for state in (State.STOPPED, State.WAITING, State.STARTING, State.RUNNING, State.FROZEN):
+        shown.change("redis", state)
+    assert shown.lines == [f"{CLOCK} redis {state}" for state in ("stopped", "running", "frozen")]
+
+
+def test_an_event_of_a_service_is_one_line_with_its_facts() -> None:
+    shown = Shown()
+    shown.settle()
+    event = {
+        "event": "breaker.opened",
+        "level": "info",
+        "time": "2026-11-24T12:00:00Z",
+        "service": "quote_service",
+        "failures": 5,
+    }
+    assert shown.view.show_line("quote_service", "stderr", encoded(event))
+    assert shown.lines == [f"{CLOCK} quote_service breaker.opened failures=5"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Traceback (most recent call last):",
+        b"{",
+        b"{}",
+        b'{"event":"x","level":"debug"}',
+        b"[" * 100_000,
+        b"",
+        b"\xff",
+    ],
+)
+def test_what_is_no_event_is_for_the_log_alone(line: bytes) -> None:
+    shown = Shown()
+    shown.settle()
+    assert not shown.view.show_line("quote_service", "stderr", line)
+    assert shown.lines == []
+
+
+def test_the_start_of_a_service_is_told_by_its_state_alone() -> None:
+    shown = Shown()
+    shown.settle()
+    assert shown.view.show_line("quote_service", "stderr", encoded({"event": "service.started", "level": "info"}))
+    assert shown.lines == []
+
+
+def test_nothing_that_a_terminal_obeys_is_shown_and_no_line_is_endless() -> None:
+    shown = Shown()
+    shown.settle()
+    event = {"event": "a.b", "reason": "\x1b[2J\n\u202e" + "x" * 1000}
+    shown.view.show_line("quote_service", "stderr", encoded(event))
+    (line,) = shown.lines
+    assert line.isprintable()
+    assert len(line) < TEXT_MAX + 100
+
+
+def test_quotes_and_gaps_are_shown_as_the_subscriber_shows_them() -> None:
+    shown = Shown()
+    shown.settle()
+    shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
+    shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE | {"seq": 8, "price": "67012.350"}))
+    gap = {"type": "gap", "coin": "bitcoin", "after": "5-8", "through": "5-10", "reason": "lost"}
+    shown.view.show_line("client_subscriber", "stdout", encoded(gap))
+    assert "67012.340 USD" in shown.lines[0]
+    assert "▲" in shown.lines[1]
+    assert "missed" in shown.lines[2]
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"type":"quote"}', b'{"type":"gap","after":"x"}']
+)
+def test_a_line_of_the_subscriber_that_is_none_is_for_the_log_alone(line: bytes) -> None:
+    shown = Shown()
+    shown.settle()
+    assert not shown.view.show_line("client_subscriber", "stdout", line)
+    assert shown.lines == []
+
+
+def test_programs_get_one_object_a_line_for_everything() -> None:
+    shown = Shown(Style.JSON)
+    shown.view.show_source("simulated market")
+    shown.change("redis", State.STARTING)
+    shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
+    shown.view.show_line("quote_service", "stderr", encoded({"event": "a.b", "level": "info", "failures": 5}))
+    shown.change("redis", State.RUNNING)
+    shown.change("quote_service", State.RUNNING)
+    shown.view.say("stopping")
+    told = [json.loads(line) for line in shown.lines]
+    assert [item["type"] for item in told] == ["source", "part", "quote", "event", "part", "part", "parts", "note"]
+    assert told[1] == {
+        "type": "part",
+        "time": "2026-11-24T12:00:00.000000Z",
+        "part": "redis",
+        "state": "starting",
+        "detail": "",
+    }
+    assert told[2] == QUOTE
+    assert told[3] == {"type": "event", "part": "quote_service", "event": "a.b", "level": "info", "failures": 5}
+
+
+def test_only_coloured_lines_carry_colour() -> None:
+    for style in Style:
+        shown = Shown(style)
+        shown.view.show_table()
+        shown.change("redis", State.FAILED, "no")
+        shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
+        assert ("\x1b[" in "".join(shown.lines)) is (style is Style.COLOURED)

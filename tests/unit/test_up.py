@@ -1,0 +1,135 @@
+"""The topology: what runs where for which settings, what each part is told, and what the prices are called."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from cotacoes import config
+from cotacoes.config import Settings
+from cotacoes.data_folder import DataFolder
+from cotacoes.errors import SettingError
+from cotacoes.running_system import Topology
+from cotacoes.supervised_part import Part
+from cotacoes.up import UpOptions, describe_source, service_environment, topology
+
+SERVERS = ["shard1", "shard2", "redis"]
+SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[DataFolder]:
+    with DataFolder(tmp_path / "the data") as one:
+        yield one
+
+
+def parts(topology: Topology) -> dict[str, Part]:
+    return {part.name: part for part in topology.parts}
+
+
+def load(**variables: str) -> Settings:
+    return config.load({f"COTACOES_{name}": text for name, text in variables.items()})
+
+
+def test_every_part_has_its_address_next_to_the_port_base(folder: DataFolder) -> None:
+    found = parts(topology(load(PORT_BASE="9000"), folder))
+    assert list(found) == SERVERS + SERVICES
+    assert {name: part.address for name, part in found.items()} == {
+        "shard1": "postgresql://127.0.0.1:9011/cotacoes",
+        "shard2": "postgresql://127.0.0.1:9012/cotacoes",
+        "redis": "redis://127.0.0.1:9010",
+        "external_service": "http://127.0.0.1:9001",
+        "quote_service": "http://127.0.0.1:9002",
+        "aggregator_service": "http://127.0.0.1:9003",
+        "gateway_service": "http://127.0.0.1:9000",
+        "client_subscriber": None,
+    }
+
+
+def test_only_quote_service_waits_and_only_for_the_migration_of_both_shards(folder: DataFolder) -> None:
+    system = topology(load(), folder)
+    assert {part.name: part.needs for part in system.parts if part.needs} == {"quote_service": ("migrate",)}
+    assert [(step.name, step.needs) for step in system.steps] == [("migrate", ("shard1", "shard2"))]
+
+
+def test_a_superseded_writer_and_a_refused_setting_are_not_tried_again(folder: DataFolder) -> None:
+    found = parts(topology(load(), folder))
+    assert found["quote_service"].final_exit_codes == {2, 4}
+    assert found["gateway_service"].final_exit_codes == {2}
+    assert not found["shard1"].final_exit_codes
+
+
+def test_servers_whose_address_is_given_run_elsewhere_and_no_password_is_shown(folder: DataFolder) -> None:
+    system = topology(
+        load(SHARD2_DSN="postgresql://u:secret@far:5/db?sslmode=require", REDIS_URL="redis://:secret@far:6"), folder
+    )
+    found = parts(system)
+    assert [name for name, part in found.items() if part.command is None] == ["shard2", "redis"]
+    assert found["shard2"].address == "postgresql://far:5/db"
+    assert found["redis"].address == "redis://far:6"
+    assert system.settings.shard2_dsn == "postgresql://u:secret@far:5/db?sslmode=require"
+    assert "127.0.0.1" in system.settings.shard1_dsn
+
+
+def test_what_env_exported_of_this_folder_names_its_own_servers(folder: DataFolder) -> None:
+    first = topology(load(), folder)
+    exported = {name.removeprefix("COTACOES_"): text for name, text in first.exports.items()}
+    again = topology(load(**exported), folder)
+    assert all(part.command is not None for part in again.parts)
+    assert again.exports == first.exports
+
+
+def test_the_address_of_another_service_is_refused_by_name(folder: DataFolder) -> None:
+    with pytest.raises(SettingError, match="COTACOES_GATEWAY_URL names another gateway_service"):
+        topology(load(GATEWAY_URL="http://127.0.0.1:1"), folder)
+
+
+def test_env_tells_what_psql_redis_cli_and_curl_need(folder: DataFolder) -> None:
+    exports = topology(load(), folder).exports
+    assert set(exports) == {
+        f"COTACOES_{name}"
+        for name in (
+            *("REDIS_URL", "GATEWAY_URL", "EXTERNAL_URL", "QUOTE_URL", "AGGREGATOR_URL"),
+            *("SHARD1_DSN", "SHARD2_DSN", "ADMIN_TOKEN"),
+        )
+    }
+    assert exports["COTACOES_ADMIN_TOKEN"] == folder.secret("admin_token")
+    assert topology(load(ADMIN_TOKEN="mine"), folder).exports["COTACOES_ADMIN_TOKEN"] == "mine"
+
+
+def test_a_service_gets_the_settings_given_and_of_our_environment_only_what_any_program_needs(
+    folder: DataFolder,
+) -> None:
+    settings = topology(load(SEED="7", POLL_INTERVAL_S="0.5"), folder).settings
+    environment = service_environment(settings, {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x", "PGHOST": "far"})
+    assert {name for name in environment if not name.startswith("COTACOES_")} == {"PATH", "LC_ALL"}
+    assert environment["COTACOES_DATA"] == str(folder.path)
+    assert config.load(environment) == settings
+    assert isinstance(settings.admin_token, SecretStr)
+    assert environment["COTACOES_ADMIN_TOKEN"] == folder.secret("admin_token")
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COTACOES_SEED", "3")
+    monkeypatch.setenv("COTACOES_SPEED", "3")
+    settings = UpOptions(data=tmp_path, seed=4).settings()
+    assert (settings.seed, settings.speed, settings.data) == (4, 3.0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({}, "simulated market (seed 1, 20 % of requests fail on purpose)"),
+        (
+            {"SEED": "9", "SPEED": "2.5", "FAILURE_RATE": "0"},
+            "simulated market (seed 9, 2.5 times as fast, 0 % of requests fail on purpose)",
+        ),
+        (
+            {"SOURCE": "replay:../a b/btc.gz,eth.gz", "FAILURE_RATE": "0.125"},
+            "replay of btc.gz, eth.gz (12.5 % of requests fail on purpose)",
+        ),
+    ],
+)
+def test_it_says_what_the_prices_are(variables: dict[str, str], text: str) -> None:
+    assert describe_source(load(**variables)) == text
