@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +25,7 @@ from cotacoes.config import PORT_OFFSETS, PREFIX
 READY_DEADLINE_S = 40.0
 STOP_DEADLINE_S = 60.0
 CLI_DEADLINE_S = 60.0
+GET_DEADLINE_S = 10.0
 POLL_S = 0.02
 PARTS = [
     "shard1",
@@ -57,6 +61,15 @@ def wait_until(what: str, condition: Callable[[], Any], limit_s: float = 20.0) -
         assert time.monotonic() < due, f"not within {limit_s:g} s: {what}"
         time.sleep(POLL_S)
     return found
+
+
+@dataclass
+class Answer:
+    """What came back over HTTP; `body` is decoded where it is JSON."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
 
 
 class System:
@@ -160,6 +173,15 @@ class System:
     def port(self, part: str) -> int:
         return self.port_base + PORT_OFFSETS[part]
 
+    def get(self, part: str, path: str) -> Answer:
+        """What a service answers; refusals are answers too. OSError where it does not."""
+        try:
+            with urllib.request.urlopen(self.url(part) + path, timeout=GET_DEADLINE_S) as response:
+                return _answer(response)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return _answer(refusal)
+
     def pid(self, part: str) -> int:
         pid = self.status()[part]["pid"]
         assert isinstance(pid, int), f"{part} has no process"
@@ -226,13 +248,20 @@ class System:
             for line in up.stdout:
                 if not self._is_reading:
                     return
-                self.events.append(json.loads(line))
+                if line.endswith(b"\n"):  # a killed `up` may leave half a line
+                    self.events.append(json.loads(line))
 
     def _read_talk(self, up: subprocess.Popen[bytes]) -> None:
         assert up.stderr is not None
         with up.stderr:
             for line in up.stderr:
                 self.stderr += line
+
+
+def _answer(response: Any) -> Answer:
+    raw = response.read()
+    kind = response.headers.get("content-type", "")
+    return Answer(response.status, dict(response.headers), json.loads(raw) if "json" in kind else raw.decode())
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""Kill -9 at random moments, of one part or of everything, with a shard or Redis away: nothing that anyone saw is lost.
+
+Nor is anything doubled, skipped or put in another order.
+"""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tests.conftest import SEED
+from tests.system.conftest import PARTS, System, wait_until
+from tests.system.witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
+
+from cotacoes import processes
+from cotacoes.data_folder import read_running
+
+COINS = ("bitcoin", "ethereum")
+EVERYTHING = "everything"
+DEPENDENCIES = ("shard1", "shard2", "redis")
+# Fast enough that something is under way at every moment.
+FAST = {"COTACOES_POLL_INTERVAL_S": "0.02", "COTACOES_TICK_MS": "10"}
+QUIET_S_MAX = 2.0
+HEAL_LIMIT_S = 60.0
+KILLS_OF_A_SOAK = 50
+
+
+class Blow(NamedTuple):
+    """Who is killed, and who is away meanwhile, `stop`ped or `freeze`d."""
+
+    victim: str
+    away: str | None = None
+    how: str = "stop"
+
+
+def test_three_kills_lose_nothing(tmp_path: Path) -> None:
+    """Of the writer, of a shard, and of everything at once."""
+    blows = [Blow("quote_service", "shard1", "freeze"), Blow("shard1", "redis"), Blow(EVERYTHING, "shard2")]
+    endure(tmp_path, blows, random.Random(SEED))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
+    """Of each part in turn and of everything, every other one with something else away."""
+    dice = random.Random(SEED)
+    blows = []
+    for number in range(KILLS_OF_A_SOAK):
+        victim = [*PARTS, EVERYTHING][number % (len(PARTS) + 1)]
+        others = [part for part in DEPENDENCIES if part != victim]
+        blows.append(Blow(victim, dice.choice([None, dice.choice(others)]), dice.choice(["stop", "freeze"])))
+    endure(tmp_path, blows, dice)
+
+
+def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
+    """Let the blows fall, let the system heal, and hold the shards against what was seen."""
+    with System(folder / "data", environment=FAST) as system:
+        system.start()
+        dsns = [json.loads(system.cli("env", "--json").stdout)[f"COTACOES_SHARD{n}_DSN"] for n in (1, 2)]
+        lives = []
+        redis = f"redis://127.0.0.1:{system.port('redis')}"
+        with Witness(redis, system.url("quote_service"), COINS) as witness:
+            for blow in blows:
+                wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+                if blow.away is not None:
+                    assert system.cli(blow.how, blow.away).returncode == 0
+                time.sleep(dice.uniform(0.0, QUIET_S_MAX))
+                if blow.victim == EVERYTHING:
+                    kill_everything(system)
+                    lives += subscriber_lives(system.events)
+                    system.begin()
+                    continue
+                kill(system, blow.victim)
+                time.sleep(dice.uniform(0.0, QUIET_S_MAX))
+                if blow.away is not None:
+                    assert system.cli("start", blow.away).returncode == 0
+            wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+            seen_before = {coin: len(witness.published[coin].quotes) for coin in COINS}
+            wait_until(
+                "both coins are live again",
+                lambda: all(len(witness.published[coin].quotes) > seen_before[coin] + 10 for coin in COINS),
+                HEAL_LIMIT_S,
+            )
+            # The source ends, so that delivery can come to an end.
+            assert system.cli("stop", "external_service").returncode == 0
+            wait_until("everything is delivered", lambda: _pending(system) == [0, 0], HEAL_LIMIT_S)
+        lives += subscriber_lives(system.events)
+        rows = stored_rows(dsns)
+        for coin in COINS:
+            published, current = witness.published[coin], witness.current[coin]
+            assert len(published.quotes) > 10 * len(blows)
+            assert audit(rows[coin], [published, current, *(life[coin] for life in lives)]) == []
+            assert falls([position for position, _ in published.quotes], strictly=True) == []
+            assert falls([position for position, _ in current.quotes], strictly=False) == []
+            assert [breach for life in lives for breach in untold(rows[coin], life[coin])] == []
+            assert _history(system, coin) == [(str(row.position), row.price) for row in rows[coin]]
+
+
+def kill(system: System, part: str) -> None:
+    """kill -9 of a part, once it has a process."""
+    pid = wait_until(f"{part} has a process", lambda: _children(system).get(part, (None, ""))[0], HEAL_LIMIT_S)
+    processes.kill(processes.family(pid)[:1])
+
+
+def kill_everything(system: System) -> None:
+    """kill -9 of `up` and of all its parts, with all their processes, at once."""
+    assert system.up is not None
+    system.note_pids()
+    processes.kill(processes.family(system.up.pid))
+    system.wait_ended()
+    wait_until("everything is gone", lambda: not system.left())
+
+
+def _children(system: System) -> dict[str, tuple[int, str]]:
+    running = read_running(system.data)
+    return {} if running is None else {n: c for n, c in running.children.items() if processes.is_same(*c)}
+
+
+def _states(system: System) -> set[str]:
+    return {part["state"] for part in system.status().values()}
+
+
+def _pending(system: System) -> list[int | None]:
+    report = json.loads(system.cli("report", "--json").stdout)
+    return [report["coins"][coin]["pending"] for coin in COINS]
+
+
+def _history(system: System, coin: str) -> list[tuple[str, str]]:
+    """The whole history as the one read gives it, page by page."""
+    quotes: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"more": True, "next": None}
+    while page["more"]:
+        after = "" if page["next"] is None else f"&after={page['next']}"
+        page = system.get("quote_service", f"/v1/quotes/{coin}?limit=1000{after}").body
+        quotes += page["quotes"]
+    return [(f"{quote['epoch']}-{quote['seq']}", quote["price"]) for quote in quotes]

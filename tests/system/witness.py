@@ -1,0 +1,190 @@
+"""A witness of a storm: notes every position that anyone outside saw, and holds all of it against the shards.
+
+    Redis channel ─┐
+    /cotacao_atual ├─▶ Witness ──▶ audit ◀── every row of both shards
+    `up --json`   ─┘
+
+The audit is pure; `tests/unit/test_witness.py` plants each breach once and sees it found.
+"""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+from cotacoes import embedded
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import BusUnavailableError, UnavailableError
+from cotacoes.live import channel, decode_message
+from cotacoes.quote import Position, Quote, format_price
+
+POLL_S = 0.02
+AGAIN_S = 0.05
+ROWS = """
+SELECT json_build_array(f.coin, q.epoch, q.seq, q.price::text, q.prev_epoch, q.prev_seq)
+FROM quote AS q JOIN fence AS f USING (coin_id) ORDER BY f.coin, q.epoch, q.seq
+"""
+
+
+class Row(NamedTuple):
+    """One quote as a shard stores it."""
+
+    position: Position
+    price: str
+    prev: Position | None
+
+
+@dataclass
+class Seen:
+    """What one observer saw of one coin, in the order of seeing it: positions with their prices."""
+
+    quotes: list[tuple[Position, str]] = field(default_factory=list)
+    gaps: list[tuple[Position | None, Position]] = field(default_factory=list)
+
+
+def audit(rows: Sequence[Row], seen: Iterable[Seen]) -> list[str]:
+    """What is wrong with a coin's history, in words; none where every promise held.
+
+    Every position that was seen is a row, once, at the price that was seen; no era has a hole; each era says by `prev`
+    where the one before it ended.
+    """
+    prices = {row.position: row.price for row in rows}
+    breaches = [] if len(prices) == len(rows) else [f"{len(rows) - len(prices)} positions are stored twice"]
+    for before, row in pairwise([None, *rows]):
+        assert row is not None
+        if before is not None and row.position.epoch == before.position.epoch:
+            if row.position.seq != before.position.seq + 1:
+                breaches.append(f"a hole between {before.position} and {row.position}")
+        elif row.position.seq != 1:
+            breaches.append(f"the era begins with {row.position}")
+        elif row.prev != (None if before is None else before.position):
+            breaches.append(f"{row.position} names {row.prev} as the one before it, not {before and before.position}")
+    for one in seen:
+        breaches += [
+            f"{position} was seen at {price}, and is stored as {prices.get(position)}"
+            for position, price in one.quotes
+            if prices.get(position) != price
+        ]
+    return breaches
+
+
+def falls(positions: Sequence[Position], *, strictly: bool) -> list[str]:
+    """Where positions that must rise, or must not fall, do not."""
+    return [
+        f"{later} was seen after {earlier}"
+        for earlier, later in pairwise(positions)
+        if later < earlier or (strictly and later == earlier)
+    ]
+
+
+def untold(rows: Sequence[Row], seen: Seen) -> list[str]:
+    """The positions that a subscriber neither received nor told as missing, from the first to the last that it saw."""
+    received = {position for position, _ in seen.quotes}
+    if not received:
+        return []
+    return [
+        f"{row.position} was neither received nor told as missing"
+        for row in rows
+        if min(received) < row.position < max(received)
+        and row.position not in received
+        and not any((after is None or after < row.position) and row.position <= through for after, through in seen.gaps)
+    ]
+
+
+def subscriber_lives(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Seen]]:
+    """What each process of client_subscriber said, by coin, from the lines of `up --json`."""
+    lives: list[dict[str, Seen]] = [defaultdict(Seen)]
+    for event in events:
+        if event.get("part") == "client_subscriber" and event.get("state") == "starting":
+            lives.append(defaultdict(Seen))
+        elif event["type"] == "quote":
+            lives[-1][event["coin"]].quotes.append((Position(event["epoch"], event["seq"]), event["price"]))
+        elif event["type"] == "gap":
+            after = None if event["after"] is None else Position.parse(event["after"])
+            lives[-1][event["coin"]].gaps.append((after, Position.parse(event["through"])))
+    return lives
+
+
+def stored_rows(dsns: Iterable[str]) -> dict[str, list[Row]]:
+    """All quotes of all shards, by coin, read as an operator would."""
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for dsn in dsns:
+        for coin, epoch, seq, price, *prev in _query(dsn, ROWS):
+            rows[coin].append(Row(Position(epoch, seq), price, None if prev[0] is None else Position(*prev)))
+    return rows
+
+
+def _query(dsn: str, sql: str) -> Iterator[list[Any]]:
+    done = subprocess.run(
+        [str(embedded.postgres_folder() / "psql"), "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, dsn],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return (json.loads(line) for line in done.stdout.splitlines() if line)
+
+
+class Witness:
+    """Listens on Redis and asks quote_service all the time, in a thread, bearing whatever is away."""
+
+    def __init__(self, redis_url: str, quote_url: str, coins: Sequence[str]) -> None:
+        self.published = {coin: Seen() for coin in coins}
+        self.current = {coin: Seen() for coin in coins}
+        self._redis_url = redis_url
+        self._quote_url = quote_url
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="witness")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the witness does not end"
+        if self._failures:
+            raise self._failures[0]
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+        except BaseException as error:  # handed over to the test
+            self._failures.append(error)
+
+    async def _watch(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._listen()), group.create_task(self._ask())]
+            while not self._stop.is_set() and not any(task.done() for task in tasks):
+                await asyncio.sleep(AGAIN_S)
+            for task in tasks:
+                task.cancel()
+
+    async def _listen(self) -> None:
+        async with RedisBus(self._redis_url, deadline_s=1.0) as bus:
+            while True:
+                with contextlib.suppress(BusUnavailableError):
+                    async with bus.subscribe([channel(coin) for coin in self.published]) as messages:
+                        async for _, message in messages:
+                            for line in decode_message(message):
+                                if isinstance(line, Quote):
+                                    self.published[line.coin].quotes.append((line.position, format_price(line.price)))
+                await asyncio.sleep(AGAIN_S)
+
+    async def _ask(self) -> None:
+        async with Client(Addresses(quote_service=self._quote_url), deadline_s=1.0) as client:
+            while True:
+                for coin, seen in self.current.items():
+                    with contextlib.suppress(UnavailableError):
+                        told = await client.current(coin)
+                        seen.quotes.append((Position(told["epoch"], told["seq"]), told["price"]))
+                await asyncio.sleep(POLL_S)

@@ -1,0 +1,131 @@
+"""The pure parts of the benchmarks: verdicts, what is read from texts, and the report."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from benchmarks import http_load, http_ratio, idle, live, live_listener, machine, memory, report
+from benchmarks.__main__ import FIGURES
+from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
+
+from cotacoes.live import Heartbeat, encode_heartbeat, encode_quote
+from cotacoes.quote import Position, Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def test_a_bound_is_within_the_aim_and_a_floor_is_met_from_above() -> None:
+    assert [Aim(5.0).verdict(value) for value in (4.9, 5.0, 5.1)] == [Verdict.MET, Verdict.MET, Verdict.MISSED]
+    floor = Aim(0.5, is_floor=True)
+    assert [floor.verdict(value) for value in (0.49, 0.5, 0.6)] == [Verdict.MISSED, Verdict.MET, Verdict.MET]
+
+
+def test_the_median_of_the_runs_decides_and_a_detail_has_no_verdict() -> None:
+    assert Row("start", "s", [9.0, 2.0, 3.0], Aim(5.0)).verdict is Verdict.MET
+    assert Row("start again", "s", [9.0]).verdict is None
+
+
+@pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (0, 1)])
+def test_a_percentile_is_one_of_the_values(percent: float, value: float) -> None:
+    assert percentile(range(100, 0, -1), percent) == value
+    assert percentile([7.0], percent) == 7.0
+
+
+def test_every_figure_has_a_smoke_run_that_is_not_longer_than_the_full_one() -> None:
+    for figure in FIGURES.values():
+        assert figure.quick.runs <= figure.full.runs
+        assert figure.quick.seconds <= figure.full.seconds
+
+
+def test_processor_time_is_told_in_percent_of_one_core_by_part() -> None:
+    shares = idle.cpu_shares({"up": 1.0, "redis": 0.5}, {"up": 1.3, "redis": 0.5}, elapsed_s=10)
+    assert shares == pytest.approx({"up": 3.0, "redis": 0.0})
+
+
+def test_pss_is_read_in_bytes_and_is_none_where_it_is_not_told() -> None:
+    assert (
+        memory.read_pss("5581-7ffe ---p 00000000 00:00 0 [rollup]\nRss:  90 kB\nPss:   12 kB\nPss_Anon: 5 kB\n")
+        == 12_288
+    )
+    assert memory.read_pss("Rss:  90 kB\n") is None
+
+
+def test_the_listener_takes_the_time_of_each_quote_of_a_message_and_none_of_a_heartbeat() -> None:
+    arrived_us = 1_795_521_600_005_000  # five milliseconds after noon
+    lines = b"\n".join(encode_quote(_quote(seq, NOON + timedelta(milliseconds=seq))) for seq in (1, 2))
+    beat = encode_heartbeat(Heartbeat("bitcoin", Position(1, 2), None, NOON))
+    times = live_listener.times_on_the_way([(arrived_us, lines), (arrived_us, beat)])
+    assert live.ages_ms(times) == [4.0, 3.0]
+
+
+def test_the_rate_is_that_of_the_times_observed() -> None:
+    assert live.rate_of([(0, 9), (20_000, 29_000), (40_000, 49_000)]) == pytest.approx(50)
+    assert live.rate_of([(0, 9)]) == 0
+
+
+def test_a_metric_is_found_by_its_whole_name_and_a_missing_one_is_an_error() -> None:
+    text = "# TYPE a_sum counter\na_sum_b 1.0\na_sum 2.5\n"
+    assert live.read_metric(text, "a_sum") == 2.5
+    with pytest.raises(MeasureError, match="no metric a_count"):
+        live.read_metric(text, "a_count")
+
+
+def test_the_length_of_an_answer_is_read_in_any_case_of_letters() -> None:
+    assert http_load.content_length(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\nx: y") == 42
+    with pytest.raises(ValueError, match="invalid literal"):
+        http_load.content_length(b"HTTP/1.1 200 OK\r\nx: y")
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert http_ratio.ratios([10.0, 30.0], of=[20.0, 40.0]) == [0.5, 0.75]
+
+
+def test_versions_and_the_model_of_the_processor_are_read_from_texts() -> None:
+    assert machine.read_version("postgres (PostgreSQL) 18.6\n") == "18.6"
+    assert machine.read_version("Server v=9.1.2 sha=00000000:0 bits=64") == "9.1.2"
+    assert machine.read_version("nothing") == "unknown"
+    assert machine.read_cpu_model("model\t\t: 2\nmodel name\t: A Processor\n") == "A Processor"
+    assert machine.read_cpu_model("") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0.000"), (0.5123, "0.512"), (2.345, "2.35"), (45.67, "45.7"), (24126.6, "24127")]
+)
+def test_a_number_is_shown_with_three_digits_or_all_before_the_point(value: float, text: str) -> None:
+    assert report.show_number(value) == text
+
+
+def test_the_table_names_where_it_was_taken_and_tells_verdicts_of_aims_only() -> None:
+    rows = [Row("start", "s", [2.0, 6.0, 3.0], Aim(5.0)), Row("start again", "s", [1.5])]
+    assert report.as_table({"cores": "2"}, {"python": "3.11.7"}, rows).splitlines() == [
+        "cores 2",
+        "python 3.11.7",
+        "",
+        "figure         unit   aim  median   min   max  runs  verdict",
+        "start          s     <= 5    3.00  2.00  6.00     3  met",
+        "  start again  s             1.50  1.50  1.50     1",
+    ]
+
+
+def test_the_json_holds_the_value_of_every_run() -> None:
+    rows = [Row("http", "of bare ASGI", [0.4, 0.6, 0.3], Aim(0.5, is_floor=True))]
+    told = json.loads(report.as_json({"cores": "2"}, {"python": "3.11.7"}, rows, is_quick=True))
+    assert told["quick"] is True
+    assert told["rows"] == [
+        {
+            "name": "http",
+            "unit": "of bare ASGI",
+            "aim": ">= 0.5",
+            "median": 0.4,
+            "min": 0.3,
+            "max": 0.6,
+            "runs": 3,
+            "values": [0.4, 0.6, 0.3],
+            "verdict": "missed",
+        }
+    ]
+
+
+def _quote(seq: int, observed_at: datetime) -> Quote:
+    return Quote("bitcoin", "USD", Decimal("67012.34"), 1, seq, observed_at, observed_at, "sim")
