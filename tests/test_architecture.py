@@ -63,11 +63,13 @@ def test_every_problem_type_is_explained_once() -> None:
     assert [kind.slug for kind in kinds if not kind.__doc__] == []
 
 
-def test_every_setting_has_a_description_and_stands_in_the_readme() -> None:
+def test_every_setting_stands_in_the_readme_with_its_default_and_range() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, field in config.Settings.model_fields.items():
-        assert field.description, name
-        assert config.PREFIX + name.upper() in readme, f"the README's Configuration lacks {name}"
+        default = field.default.get_secret_value() if name == "admin_token" else field.default
+        shown = "–" if default == "" else f"`{default}`"
+        bounds = config.allowed_range(name).replace("(allowed: ", "(")
+        assert f"| `{config.PREFIX}{name.upper()}` | {shown} | {field.description}{bounds} |" in readme
 
 
 def test_log_events_are_facts_named_noun_dot_past() -> None:
