@@ -226,3 +226,12 @@ def problem_types(kind: type[ProblemError] = ProblemError) -> Iterator[type[Prob
         if "slug" in vars(child):
             yield child
         yield from problem_types(child)
+
+
+def setting_error_in(several: ExceptionGroup[Exception]) -> SettingError | None:
+    """The first SettingError of a group; None where there is none."""
+    for error in several.exceptions:
+        found = setting_error_in(error) if isinstance(error, ExceptionGroup) else error
+        if isinstance(found, SettingError):
+            return found
+    return None

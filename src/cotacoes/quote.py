@@ -99,11 +99,10 @@ class Quote:
     def position(self) -> Position:
         return Position(self.epoch, self.seq)
 
-    def follows(self, before: Position) -> bool:
-        """Whether nothing was recorded for the coin between `before` and this quote."""
-        if self.epoch == before.epoch:
-            return self.seq == before.seq + 1
-        return self.seq == 1 and self.prev == before
+    @property
+    def before(self) -> Position | None:
+        """The position recorded right before this one; None where this is the coin's first."""
+        return self.prev if self.seq == 1 else Position(self.epoch, self.seq - 1)
 
 
 class QuoteJson(msgspec.Struct, frozen=True):
@@ -217,7 +216,7 @@ def first_gap(quotes: Sequence[Quote], after: Position | None) -> int | None:
     """Index of the first quote that does not follow the one before it (or `after`), None where there is no hole."""
     before = after
     for index, quote in enumerate(quotes):
-        if before is not None and not quote.follows(before):
+        if before is not None and quote.before != before:
             return index
         before = quote.position
     return None

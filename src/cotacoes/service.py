@@ -42,6 +42,7 @@ from cotacoes.errors import (
     TooLargeError,
     UnauthorizedError,
     UnknownCoinError,
+    setting_error_in,
 )
 from cotacoes.quote import COIN_PATTERN
 
@@ -247,11 +248,28 @@ async def _on_bug(request: Request, _: Exception) -> Response:
 
 @contextlib.asynccontextmanager
 async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.TaskGroup]:
-    """Run coroutines beside the body; they are cancelled at its end, and one that fails ends the body."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-        try:
-            yield group
-        finally:
-            for task in tasks:
-                task.cancel()
+    """Run coroutines beside the body; they are cancelled at its end, and one that fails ends the body.
+
+    A SettingError of one of them comes out as itself.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
+            try:
+                yield group
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except ExceptionGroup as several:
+        raise setting_error_in(several) or several from None
+
+
+async def _not_cancelled_by_itself(coroutine: Coroutine[Any, Any, None]) -> None:
+    """A task group takes a task that something cancelled from within for one that has ended well, and goes on."""
+    try:
+        await coroutine
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("background work was cancelled by nobody") from error

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from cotacoes.errors import BadRequestError, SettingError, UnavailableError
+from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
 from cotacoes.supervised_part import Change, Hooks, Part, State, SupervisedPart
 
 STEP_WAIT_S = 0.5
@@ -77,10 +77,7 @@ class Supervisor:
                 for name, one in self._parts.items():
                     self._tasks[name] = group.create_task(one.supervise())
         except ExceptionGroup as several:
-            error = _first_setting_error(several)
-            if error is None:
-                raise
-            raise error from several
+            raise setting_error_in(several) or several from None
 
     def hurry(self) -> None:
         """Wait no longer for anyone who stops."""
@@ -139,14 +136,3 @@ class Supervisor:
                 await asyncio.sleep(wait_s)
                 wait_s = min(STEP_WAIT_MAX_S, 2 * wait_s)
         self._done[step.name].set()
-
-
-def _first_setting_error(several: ExceptionGroup[Exception]) -> SettingError | None:
-    for error in several.exceptions:
-        if isinstance(error, ExceptionGroup):
-            found = _first_setting_error(error)
-            if found is not None:
-                return found
-        elif isinstance(error, SettingError):
-            return error
-    return None

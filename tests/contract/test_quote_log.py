@@ -21,6 +21,7 @@ from cotacoes.quote import Position, Quote, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTA = 64 * 2**20
+NOTHING = Mark(None, None)
 
 
 def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400") -> list[Quote]:
@@ -47,7 +48,7 @@ def test_what_was_committed_is_read_back_after_opening_anew(tmp_path: Path) -> N
     quotes = make_quotes(5, 1, 3, price="0." + "1" * 28)
 
     async def write(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5)
+        await log.begin_era("bitcoin", 5, None, NOTHING)
         await log.append(quotes, {"bitcoin": Mark(Position(5, 2), Position(1, 1))})
 
     async def read(log: QuoteLog) -> None:
@@ -82,7 +83,7 @@ def test_a_batch_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_delivered_entries_are_trimmed_and_the_newest_and_the_undelivered_stay(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5)
+        await log.begin_era("bitcoin", 5, None, NOTHING)
         delivered = None
         for first in range(1, 4 * KEPT_QUOTES, TRIM_EVERY):
             await log.append(make_quotes(5, first, TRIM_EVERY), {"bitcoin": Mark(delivered, None)})

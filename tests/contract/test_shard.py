@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -264,3 +265,21 @@ async def test_many_coins_share_two_shards(databases: tuple[str, str]) -> None:
         assert (await second.fence("coin-1")).placement == 1
         with pytest.raises(CoinMovedError):
             await second.fence("coin-2")
+
+
+async def test_a_batch_without_an_era_or_a_placement_is_refused(shard: Shard) -> None:
+    """In SQL nothing is unequal to NULL, so a fence that compares with `<>` would let it through."""
+    fence = await shard.become_writer(COIN, 5, "a")
+    with pytest.raises(WriterSupersededError):
+        await shard.append(COIN, fence.placement, None, make_quotes(5, 1, 1))  # type: ignore[arg-type]
+    with pytest.raises(CoinMovedError):
+        await shard.append(COIN, None, 5, make_quotes(5, 1, 1))  # type: ignore[arg-type]
+    assert await shard.after(COIN, None, 10) == []
+
+
+@pytest.mark.parametrize("password", ["hunter2#x", "hunter2/x", "hunter2?x"])
+async def test_a_dsn_that_can_not_be_read_is_refused_by_name_without_its_password(password: str) -> None:
+    async with PostgresShard("shard1", f"postgresql://cotacoes:{password}@127.0.0.1:5432/x", deadline_s=0.5) as shard:
+        with pytest.raises((SettingError, ShardUnavailableError)) as raised:
+            await shard.ping()
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))

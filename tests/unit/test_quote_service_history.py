@@ -23,23 +23,33 @@ def stored(epoch: int, seq: int, seconds: float = 0.0) -> Quote:
     return Quote("bitcoin", "USD", Decimal(100), epoch, seq, at, at, "sim")
 
 
-def record(history: CoinHistory, count: int = 1, start: int = 0) -> list[Quote]:
-    quotes = []
-    for index in range(count):
-        quotes.append(history.draft(seen(start + index), NOON + timedelta(seconds=start + index)))
-        history.note_recorded(quotes[-1])
+class Clocks:
+    """The wall and the monotonic clock, both standing still until they are set."""
+
+    def __init__(self) -> None:
+        self.wall = NOON
+        self.seconds = 0.0
+
+    def history(self) -> CoinHistory:
+        return CoinHistory("bitcoin", "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
+
+
+def record(history: CoinHistory, count: int = 1) -> list[Quote]:
+    quotes = history.draft([seen(index) for index in range(count)])
+    if quotes:
+        history.note_recorded(quotes)
     return quotes
 
 
 def new_history(epoch: int = 1000) -> CoinHistory:
-    history = CoinHistory("bitcoin", "shard1")
+    history = Clocks().history()
     history.begin_era(epoch)
     return history
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.lists(st.integers(-(10**6), 10**6), max_size=6))
 def test_positions_have_no_hole_and_eras_rise_whatever_the_clock_does(counts: list[int], drifts: list[int]) -> None:
-    history = CoinHistory("bitcoin", "shard1")
+    history = Clocks().history()
     quotes: list[Quote] = []
     for count, drift in zip(counts, [*drifts, *[0] * len(counts)], strict=False):
         history.begin_era(history.next_epoch(1_000_000 + drift))
@@ -50,20 +60,38 @@ def test_positions_have_no_hole_and_eras_rise_whatever_the_clock_does(counts: li
 
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=20))
 def test_at_never_falls_and_never_lies_ahead_of_both_clocks(moments: list[tuple[float, float]]) -> None:
-    history = new_history()
+    clocks = Clocks()
+    history = clocks.history()
+    history.begin_era(1000)
     previous = None
     for observed, now in moments:
-        quote = history.draft(seen(observed), NOON + timedelta(seconds=now))
-        history.note_recorded(quote)
+        clocks.wall = NOON + timedelta(seconds=now)
+        (quote,) = history.draft([seen(observed)])
+        history.note_recorded([quote])
         assert previous is None or quote.at >= previous
-        assert quote.at == (lowest := min(quote.observed_at, NOON + timedelta(seconds=now))) or (
+        assert quote.at == (lowest := min(quote.observed_at, clocks.wall)) or (
             previous is not None and quote.at == previous > lowest
         )
         previous = quote.at
 
 
+def test_an_age_never_falls_though_the_wall_clock_is_set_back_and_is_never_negative() -> None:
+    clocks = Clocks()
+    history = clocks.history()
+    history.begin_era(1000)
+    history.note_recorded(history.draft([seen(-2)]))
+    assert history.age_s == 2
+    clocks.wall -= timedelta(minutes=10)
+    clocks.seconds += 30
+    assert history.age_s == 32
+    clocks.wall = NOON + timedelta(minutes=5)
+    assert history.age_s == 302
+    history.note_recorded(history.draft([seen(400)]))
+    assert history.age_s == 0
+
+
 def test_an_era_begins_above_log_shard_and_clock() -> None:
-    history = CoinHistory("bitcoin", "shard1")
+    history = Clocks().history()
     history.load(LoggedCoin(5000, stored(4000, 7), None, None), pending=1)
     assert history.next_epoch(10) == 5001
     history.meet(Fence(1, 9000, None, None))
@@ -72,23 +100,46 @@ def test_an_era_begins_above_log_shard_and_clock() -> None:
 
 
 def test_the_first_quote_of_an_era_names_the_last_position_before_it() -> None:
-    history = CoinHistory("bitcoin", "shard1")
+    history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 7), None, None), pending=1)
     history.begin_era(6000)
     first, second = record(history, 2)
     assert (first.prev, second.prev) == (Position(5000, 7), None)
 
 
-def test_without_log_and_shard_no_era_can_begin() -> None:
-    assert not CoinHistory("bitcoin", "shard1").has_local_state
+def test_before_log_or_shard_have_spoken_nothing_is_known() -> None:
+    history = Clocks().history()
+    assert not history.is_known
+    history.meet(Fence(1, 0, None, None))
+    assert history.is_known
 
 
 def test_the_last_position_of_an_era_is_the_last_one_given() -> None:
     history = new_history()
-    history._seq = SEQ_MAX - 1
+    history._seq = SEQ_MAX - 2
     assert history.can_draft
-    record(history)
+    assert [quote.seq for quote in record(history, 5)] == [SEQ_MAX - 1, SEQ_MAX]
     assert not history.can_draft
+
+
+def test_a_log_opened_anew_ends_the_era_and_delivery_goes_on_under_it_until_the_next() -> None:
+    history = new_history(1000)
+    history.fence = Fence(1, 1000, None, None)
+    record(history)
+    history.delivered = Position(1000, 1)
+    history.load(LoggedCoin(1000, history.newest, None, None), pending=0)
+    assert not history.can_draft
+    assert (history.epoch, history.fence is None, history.delivered) == (1000, False, Position(1000, 1))
+    history.begin_era(2000)
+    assert (history.can_draft, history.fence) == (True, None)
+
+
+def test_a_newer_quote_met_before_the_first_of_an_era_is_the_one_that_it_follows() -> None:
+    history = Clocks().history()
+    history.load(LoggedCoin(5000, stored(5000, 1), None, None), pending=0)
+    history.begin_era(6000)
+    history.meet(Fence(1, 5000, stored(5000, 4), None))
+    assert record(history)[0].prev == Position(5000, 4)
 
 
 def test_what_the_shard_may_lack_is_sent_again() -> None:
@@ -111,7 +162,7 @@ def test_batches_come_in_order_from_memory_as_long_as_memory_holds_all_that_is_p
 
 
 def test_a_quote_of_the_shard_that_is_newer_than_ours_becomes_the_current_one() -> None:
-    history = CoinHistory("bitcoin", "shard1")
+    history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 7), Position(5000, 7), None), pending=0)
     history.meet(Fence(1, 6000, stored(6000, 2), Position(1, 1)))
     assert history.position == Position(6000, 2)

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from cotacoes.quote import Observation
-from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.quote import Observation, Quote
+from cotacoes.quote_service.screen import ORIGINS_MAX, JumpLimit, Screen
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -15,11 +15,12 @@ def seen(price: str, seconds: float = 0.0, *, coin: str = "bitcoin", origin: str
     return Observation(coin, "USD", Decimal(price), NOON + timedelta(seconds=seconds), origin)
 
 
-def new_screen(accepted: Observation | None = None) -> Screen:
-    screen = Screen(["bitcoin"], JumpLimit(Decimal(10), timedelta(seconds=300)))
-    if accepted is not None:
-        screen.accept(accepted)
-    return screen
+def recorded(price: str) -> Quote:
+    return Quote("bitcoin", "USD", Decimal(price), 5, 1, NOON, NOON, "sim")
+
+
+def new_screen() -> Screen:
+    return Screen(["bitcoin"], JumpLimit(Decimal(10), timedelta(seconds=300)))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def new_screen(accepted: Observation | None = None) -> Screen:
     ],
 )
 def test_the_rules_of_a_first_price(observation: Observation, reason: str | None) -> None:
-    assert new_screen().judge(observation, NOON) == reason
+    assert new_screen().judge(observation, None, NOON) == reason
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,19 @@ def test_the_rules_of_a_first_price(observation: Observation, reason: str | None
         (seen("100000", 1, origin="replay:x"), None),
     ],
 )
-def test_the_rules_after_an_accepted_price(observation: Observation, reason: str | None) -> None:
-    assert new_screen(seen("100")).judge(observation, NOON + timedelta(seconds=1)) == reason
+def test_the_rules_after_a_recorded_price(observation: Observation, reason: str | None) -> None:
+    assert new_screen().judge(observation, recorded("100"), NOON + timedelta(seconds=1)) == reason
 
 
 def test_a_market_that_really_jumped_is_believed_once_the_old_price_is_too_old_to_judge() -> None:
-    screen = new_screen(seen("100"))
-    assert screen.judge(seen("2000", 300), NOON + timedelta(seconds=300)) == "absurd"
-    assert screen.judge(seen("2000", 301), NOON + timedelta(seconds=301)) is None
+    screen = new_screen()
+    assert screen.judge(seen("2000", 300), recorded("100"), NOON + timedelta(seconds=300)) == "absurd"
+    assert screen.judge(seen("2000", 301), recorded("100"), NOON + timedelta(seconds=301)) is None
 
 
-def test_a_refused_price_judges_nothing() -> None:
-    screen = new_screen(seen("100"))
-    assert screen.judge(seen("5000", 1), NOON) == "absurd"
-    assert screen.judge(seen("101", 1), NOON) is None
+def test_a_source_that_makes_origins_up_is_held_to_a_number_of_them() -> None:
+    screen = new_screen()
+    for number in range(ORIGINS_MAX):
+        assert screen.judge(seen("100", origin=f"made-up-{number}"), None, NOON) is None
+    assert screen.judge(seen("100", origin="one-more"), None, NOON) == "origins"
+    assert screen.judge(seen("100", origin="made-up-7"), None, NOON) is None

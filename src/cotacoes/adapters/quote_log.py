@@ -12,35 +12,28 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from cotacoes.adapters import named_queries
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price, from_microseconds, to_microseconds
 
 FORMAT_VERSION = 1
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
 KEPT_QUOTES = 1_000  # per coin, delivered ones: the mean of the last ten and a late subscriber's questions
-TRIM_EVERY = 500  # appends between two trims
+TRIM_EVERY = 500  # quotes of a coin between two trims
+TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
 PAGE_BYTES = 4_096
 CACHE_KIBIBYTES = 2_048
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS coin (
-    name TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
-    delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entry (
-    coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, observed_at INTEGER NOT NULL,
-    price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL, prev_epoch INTEGER, prev_seq INTEGER,
-    PRIMARY KEY (coin, epoch, seq)
-) STRICT, WITHOUT ROWID;
-"""
-_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq"
+_SQL = named_queries.read("quote_log.sql")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,6 +66,8 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
 
     @functools.wraps(function)
     async def call(self: Any, /, *arguments: P.args, **named: P.kwargs) -> T:
+        if self._is_closed:
+            raise LogUnavailableError("the log can not be used: closed")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(COMMIT_DEADLINE_S):
@@ -104,7 +99,8 @@ class QuoteLog:
         self._quota_bytes = quota_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quote_log")
         self._database: sqlite3.Connection | None = None
-        self._appended = 0
+        self._is_closed = False
+        self._untrimmed: Counter[str] = Counter()
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -129,11 +125,10 @@ class QuoteLog:
             f"max_page_count={self._quota_bytes // PAGE_BYTES}",
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
-        database.executescript(_SCHEMA)
-        database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        coins = database.execute(
-            "SELECT name, epoch, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin"
-        ).fetchall()
+        database.executescript(_SQL["schema"])
+        if version != FORMAT_VERSION:  # a full disk can still be read
+            database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        coins = database.execute(_SQL["coins"]).fetchall()
         return {
             name: LoggedCoin(epoch, self._newest(name), _position(*delivered), _position(*floor))
             for name, epoch, *rest in coins
@@ -141,41 +136,35 @@ class QuoteLog:
         }
 
     @_in_thread
-    def begin_era(self, coin: str, epoch: int) -> None:
-        """Commit an era before its first use."""
-        self._db.execute(
-            "INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch",
-            (coin, epoch),
-        )
+    def begin_era(self, coin: str, epoch: int, newest: Quote | None, mark: Mark) -> None:
+        """Commit an era before its first use, with the last quote before it, which may be known from the shard only."""
+        with self._transaction() as database:
+            database.execute(_SQL["begin_era"], (coin, epoch))
+            if newest is not None:
+                database.execute(_SQL["insert_known"], _row(newest))
+            self._write_marks(database, {coin: mark})
 
     @_in_thread
     def append(self, quotes: Sequence[Quote], marks: Mapping[str, Mark]) -> None:
         """Commit quotes, all or none, and how far delivery has come."""
         with self._transaction() as database:
-            database.executemany(
-                f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names
-                [_row(quote) for quote in quotes],
-            )
+            database.executemany(_SQL["insert"], [_row(quote) for quote in quotes])
             self._write_marks(database, marks)
-        self._appended += len(quotes)
-        if self._appended >= TRIM_EVERY:
-            self._appended = 0
-            self._trim()
+        self._untrimmed.update(quote.coin for quote in quotes)
+        due = (coin for coin, count in self._untrimmed.items() if count >= TRIM_EVERY)
+        self._trim(list(islice(due, TRIM_COINS_MAX)))
 
     @_in_thread
     def mark(self, marks: Mapping[str, Mark]) -> None:
         """Write how far delivery has come, and drop what that allows to drop."""
         with self._transaction() as database:
             self._write_marks(database, marks)
-        self._trim()
+        self._trim(marks)
 
     @_in_thread
     def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         """The entries after a position (None: from the oldest), ascending."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?",  # noqa: S608
-            (coin, *(position or Position(0, 0)), limit),
-        )
+        rows = self._db.execute(_SQL["after"], (coin, *(position or Position(0, 0)), limit))
         return [_quote(row) for row in rows]
 
     @_in_thread
@@ -186,10 +175,7 @@ class QuoteLog:
     @_in_thread
     def count_after(self, coin: str, position: Position | None) -> int:
         """How many entries lie after a position."""
-        (count,) = self._db.execute(
-            "SELECT count(*) FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?)",
-            (coin, *(position or Position(0, 0))),
-        ).fetchone()
+        (count,) = self._db.execute(_SQL["count_after"], (coin, *(position or Position(0, 0)))).fetchone()
         return int(count)
 
     @_in_thread
@@ -200,10 +186,13 @@ class QuoteLog:
         return int(pages - free) * PAGE_BYTES
 
     async def close(self) -> None:
-        """End the thread and the file; waits for a hanging disk no longer than the deadline."""
-        with contextlib.suppress(LogUnavailableError):  # it is being left because of just that
-            await self._close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the file and the thread. LogUnavailableError where a disk hangs: then it is not closed, and in use.
+
+        Whoever would open the log anew all the same could be overtaken by a commit that is still under way.
+        """
+        await self._close()
+        self._is_closed = True
+        self._thread.shutdown(wait=False)
 
     @_in_thread
     def _close(self) -> None:
@@ -225,26 +214,21 @@ class QuoteLog:
 
     def _write_marks(self, database: sqlite3.Connection, marks: Mapping[str, Mark]) -> None:
         database.executemany(
-            "UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ? WHERE name = ?",
+            _SQL["mark"],
             [(*(mark.delivered or (None, None)), *(mark.floor or (None, None)), coin) for coin, mark in marks.items()],
         )
 
-    def _trim(self) -> None:
-        """Drop delivered entries beyond the newest `KEPT_QUOTES` of each coin."""
-        for name, *delivered in self._db.execute("SELECT name, delivered_epoch, delivered_seq FROM coin").fetchall():
-            kept = self._last(name, KEPT_QUOTES)
-            if kept and delivered[0] is not None:
-                below = min(kept[0].position, Position(*delivered))
-                self._db.execute("DELETE FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?)", (name, *below))
+    def _trim(self, coins: Iterable[str]) -> None:
+        """Drop delivered entries beyond the newest `KEPT_QUOTES` of each of these coins."""
+        for coin in coins:
+            self._untrimmed[coin] = 0
+            self._db.execute(_SQL["trim"], {"coin": coin, "kept": KEPT_QUOTES - 1})
 
     def _newest(self, coin: str) -> Quote | None:
         return next(iter(self._last(coin, 1)), None)
 
     def _last(self, coin: str, count: int) -> list[Quote]:
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?",  # noqa: S608
-            (coin, count),
-        ).fetchall()
+        rows = self._db.execute(_SQL["last"], (coin, count)).fetchall()
         return [_quote(row) for row in reversed(rows)]
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from cotacoes.adapters import named_queries
 from cotacoes.errors import CoinMovedError, FenceClosedError, SettingError, ShardUnavailableError, WriterSupersededError
 from cotacoes.patterns.sharding import Fence, ShardView
 from cotacoes.quote import Position, Quote, format_price
@@ -28,13 +29,7 @@ STATEMENTS_CACHED_MAX = 50
 _REFUSED = {"CT001": CoinMovedError, "CT002": WriterSupersededError, "CT003": FenceClosedError}
 
 
-def _read_named_queries() -> dict[str, str]:
-    text = resources.files(__package__).joinpath("queries.sql").read_text(encoding="utf-8")
-    sections = (section.split("\n", 1) for section in text.split("-- name: ")[1:])
-    return {name.strip(): body.strip() for name, body in sections}
-
-
-QUERIES = _read_named_queries()
+QUERIES = named_queries.read("queries.sql")
 
 
 @dataclass(frozen=True)
@@ -69,22 +64,17 @@ class PostgresShard:
         self._schema_version = max(migration.version for migration in known_migrations())
 
     async def __aenter__(self) -> Self:
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=0,
-                max_size=CONNECTIONS_MAX,
-                timeout=self._deadline_s,
-                statement_cache_size=STATEMENTS_CACHED_MAX,
-                max_inactive_connection_lifetime=0,
-                init=self._check_schema,
-                reset=_keep_session,
-                server_settings={"application_name": "cotacoes", "timezone": "UTC"},
-            )
-        except ValueError as error:
-            raise SettingError(
-                f"COTACOES_{self.name.upper()}_DSN is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-            ) from error
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=CONNECTIONS_MAX,
+            timeout=self._deadline_s,
+            statement_cache_size=STATEMENTS_CACHED_MAX,
+            max_inactive_connection_lifetime=0,
+            init=self._check_schema,
+            reset=_keep_session,
+            server_settings={"application_name": "cotacoes", "timezone": "UTC"},
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -154,7 +144,8 @@ class PostgresShard:
     async def _connection(self) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._deadline_s
-        connection = await self._pool.acquire(timeout=self._deadline_s)
+        with _dsn_understood(self.name):
+            connection = await self._pool.acquire(timeout=self._deadline_s)
         timer = loop.call_at(due, connection.terminate)
         try:
             yield connection
@@ -192,6 +183,18 @@ class PostgresShard:
             )
 
 
+@contextlib.contextmanager
+def _dsn_understood(shard: str) -> Iterator[None]:
+    """SettingError where the library can not read the DSN; not from its error, which may quote the password."""
+    try:
+        yield
+    except (ValueError, IndexError):
+        raise SettingError(
+            f"COTACOES_{shard.upper()}_DSN is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+            "with / ? # @ : in a password as %2F %3F %23 %40 %3A"
+        ) from None
+
+
 async def _keep_session(_: Any) -> None:
     """No statement here leaves anything in a session, so there is nothing to reset and no round trip to spend on it."""
 
@@ -224,7 +227,7 @@ class SchemaConnection:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        with self._shard._translated():
+        with self._shard._translated(), _dsn_understood(self._shard.name):
             self._connection = await asyncpg.connect(self._dsn, timeout=self._deadline_s, command_timeout=60)
         self._stack.callback(self._connection.terminate)
         await self._stack.enter_async_context(self._connection.transaction())

@@ -165,8 +165,9 @@ class CircuitBreaker:
         return permit
 
     def open_for(self, seconds: float) -> None:
-        """Open now, for this long: the callee itself asked for it (Retry-After)."""
-        self._open(self._clock(), seconds)
+        """Open now, for at least this long: the callee itself asked for it (Retry-After). 0 asks for nothing."""
+        if seconds > 0:
+            self._open(self._clock(), seconds)
 
     def _has_free_probe(self) -> bool:
         return self._probes_out + self._probes_succeeded < self.config.permitted_calls_in_half_open
@@ -199,7 +200,8 @@ class CircuitBreaker:
         if seconds is None:
             spread = self.config.wait_duration_jitter * self.config.wait_duration_in_open
             seconds = self.config.wait_duration_in_open + self._random.uniform(-spread, spread)
-        self._open_until = now + seconds
+        until = now + seconds
+        self._open_until = max(self._open_until, until) if self._state is State.OPEN else until
         self._change(State.OPEN)
 
     def _change(self, after: State) -> None:

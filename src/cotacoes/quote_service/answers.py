@@ -6,9 +6,9 @@ the question it alone is asked. Never a short list: what can not be answered in 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ from cotacoes.quote import (
     exact_sum,
     first_gap,
     format_price,
-    to_microseconds,
 )
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
@@ -39,6 +38,7 @@ from cotacoes.quote_service.recorder import Recorder
 MEAN_QUOTES = 10
 MEAN_READ_QUOTES = 100  # so that ten of one origin and currency are found soon after a change
 READ_ATTEMPTS = 2
+LOG_READS_MAX = 2  # at once: the log has one thread, and a commit must not wait behind a crowd of readers
 _encode = msgspec.json.Encoder().encode
 
 
@@ -97,7 +97,6 @@ class Answers:
         shards: Mapping[str, Shard],
         limits: AgeLimits,
         *,
-        now: Callable[[], datetime],
         is_live: Callable[[str], bool],
         breaker_state: Callable[[], str],
     ) -> None:
@@ -105,17 +104,18 @@ class Answers:
         self._histories = recorder.histories
         self._shards = shards
         self._limits = limits
-        self._now = now
+        self._log_reads = asyncio.Semaphore(LOG_READS_MAX)
         self._is_live = is_live
         self._breaker_state = breaker_state
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
 
     def current(self, coin: str) -> bytes:
         """The newest durable quote with its honest age; NoQuoteError where there is none young enough."""
-        quote = self._histories[coin].newest
+        history = self._histories[coin]
+        quote = history.newest
         if quote is None:
             raise NoQuoteError(f"no quote of {coin} yet{self._why()}", reason="none_yet")
-        age_ms = max(0, to_microseconds(self._now()) - to_microseconds(quote.observed_at)) // 1000
+        age_ms = int(history.age_s * 1000)
         if age_ms > self._limits.most:
             raise NoQuoteError(
                 f"the newest quote of {coin} is {age_ms // 1000} s old{self._why()}", reason="too_old", age_ms=age_ms
@@ -166,9 +166,10 @@ class Answers:
     async def after(self, coin: str, position: Position | None, limit: int) -> bytes:
         """The quotes after a position; PositionGoneError below the floor, PositionBeyondEndError where it never was."""
         newest = self._histories[coin].position
-        if position is not None and (newest is None or position > newest):
+        is_empty = self._is_empty(coin)
+        if position is not None and (is_empty or (newest is not None and position > newest)):
             raise PositionBeyondEndError(f"{position} was not given yet", last=None if newest is None else str(newest))
-        quotes = await self._read(coin, position, limit + 1) if newest is not None else []
+        quotes = [] if is_empty else await self._read(coin, position, limit + 1)
         return self._page(coin, quotes[:limit], position, more=len(quotes) > limit)
 
     def positions(self) -> bytes:
@@ -180,7 +181,7 @@ class Answers:
         logged = await self._from_log(self._recorder.log.last, coin, count)
         if logged and first_gap(logged, None) is None and (len(logged) == count or _begins_at(logged, history.floor)):
             return logged
-        if not logged and history.newest is None and history.has_local_state:
+        if self._is_empty(coin):
             return []
         for _ in range(READ_ATTEMPTS):
             held = await self._from_shard(coin, lambda shard: shard.last(coin, count))
@@ -189,12 +190,18 @@ class Answers:
                 return [*held, *later][-count:]
         raise HistoryUnavailableError(f"the history of {coin} has a hole that is being filled")
 
+    def _is_empty(self, coin: str) -> bool:
+        """Whether there was never a quote of the coin; False as long as nobody could say."""
+        history = self._histories[coin]
+        return history.is_known and history.newest is None
+
     async def _read(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         history = self._histories[coin]
         logged = await self._from_log(self._recorder.log.after, coin, position, limit)
-        covers = position == history.position or (
-            _begins_at(logged, history.floor) if position is None else bool(logged) and logged[0].follows(position)
-        )
+        if position is None:
+            covers = _begins_at(logged, history.floor)
+        else:
+            covers = logged[0].before == position if logged else position == history.position
         if covers and first_gap(logged, position) is None:
             return logged
         for _ in range(READ_ATTEMPTS):
@@ -228,7 +235,8 @@ class Answers:
 
     async def _from_log(self, ask: Callable[..., Any], *arguments: Any) -> list[Quote]:
         try:
-            quotes: list[Quote] = await ask(*arguments)
+            async with self._log_reads:
+                quotes: list[Quote] = await ask(*arguments)
         except LogUnavailableError as error:
             raise HistoryUnavailableError(error.detail) from error
         return quotes

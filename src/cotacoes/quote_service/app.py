@@ -25,7 +25,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.adapters.source_http import HttpSource
 from cotacoes.config import SHARDS, Settings
-from cotacoes.errors import BadRequestError, LogUnavailableError, SettingError, ShardUnavailableError
+from cotacoes.errors import BadRequestError, LogUnavailableError, ShardUnavailableError
 from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig, State, StateChanged
 from cotacoes.patterns.retry import RetryPolicy
 from cotacoes.patterns.sharding import READ_QUOTES_MAX, Shard
@@ -58,7 +58,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     metrics = Metrics()
     counted = QuoteMetrics(metrics)
     placement = settings.seed_placement
-    histories = {coin: CoinHistory(coin, shard) for coin, shard in placement.items()}
+    histories = {coin: CoinHistory(coin, shard, now=_now, clock=time.monotonic) for coin, shard in placement.items()}
     random = SystemRandom()
     shards = {
         name: PostgresShard(name, settings.dsn(name), deadline_s=settings.shard_deadline_s)
@@ -79,6 +79,13 @@ def build(settings: Settings, stop: Stop) -> Service:
     publisher = Publisher(
         histories, bus, counted, wait_s=settings.publish_wait_ms / 1000, now=_now, clock=time.monotonic
     )
+
+    def stand_down() -> None:
+        """Another writer has taken over: from this moment on nothing of ours may be seen."""
+        publisher.silence()
+        recorder.retire()
+        stop(SUPERSEDED_EXIT_CODE)
+
     deliveries = {
         coin: Delivery(
             history,
@@ -88,7 +95,7 @@ def build(settings: Settings, stop: Stop) -> Service:
             writer=secrets.token_hex(8),
             random=random,
             on_delivered=lambda _: publisher.wake(),
-            on_superseded=lambda: stop(SUPERSEDED_EXIT_CODE),
+            on_superseded=stand_down,
         )
         for coin, history in histories.items()
     }
@@ -121,7 +128,6 @@ def build(settings: Settings, stop: Stop) -> Service:
         recorder,
         shards,
         AgeLimits(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
-        now=_now,
         is_live=lambda coin: coin in poll.live,
         breaker_state=lambda: breaker.state.value,
     )
@@ -135,13 +141,11 @@ def build(settings: Settings, stop: Stop) -> Service:
             await stack.enter_async_context(http_client)
             await recorder.start()
             stack.push_async_callback(recorder.close)
-            for history in histories.values():
-                screen.resume(history.newest)
             await stack.enter_async_context(
                 background(
                     poll.run(),
                     publisher.run(),
-                    _keep(recorder, deliveries, counted, stop),
+                    _keep(recorder, deliveries, counted),
                     *(delivery.run() for delivery in deliveries.values()),
                     *(_prepare_days(shard) for shard in shards.values()),
                 )
@@ -230,15 +234,12 @@ def _breaker(settings: Settings, metrics: QuoteMetrics, random: Random) -> Circu
     return CircuitBreaker("external_service", config, clock=time.monotonic, random=random, on_event=tell)
 
 
-async def _keep(recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics, stop: Stop) -> None:
+async def _keep(recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics) -> None:
     """Once a second: eras for coins that could not begin one, and the gauges."""
     while True:
         try:
             await recorder.begin_missing_eras()
             metrics.log_bytes.set(await recorder.log.size_bytes())
-        except SettingError as error:
-            get_logger().error("service.refused", reason=str(error))
-            stop(2)
         except LogUnavailableError:
             metrics.log_bytes.set(float("nan"))  # said in the log where it failed
         for coin, history in recorder.histories.items():

@@ -73,16 +73,21 @@ class Delivery:
 
     async def _deliver_pending(self) -> None:
         history = self._history
-        if history.epoch is not None and history.fence is None:
-            await self._become_writer(history.epoch)
-        while history.pending and history.fence is not None and history.epoch is not None:
+        while True:
+            if history.epoch is not None and history.fence is None:
+                await self._become_writer(history.epoch)
+            fence, epoch = history.fence, history.epoch
+            if not history.pending or fence is None or epoch is None:
+                break
             batch = history.tail_batch()
             if batch is None:
                 batch = await self._recorder.log.after(history.coin, history.delivered, BATCH_QUOTES_MAX)
+                if history.fence is not fence or history.epoch != epoch:
+                    continue  # another era began meanwhile: first become its writer
             if not batch:
                 history.pending = 0
                 break
-            await self._shard.append(history.coin, history.fence.placement, history.epoch, batch)
+            await self._shard.append(history.coin, fence.placement, epoch, batch)
             history.note_delivered(batch)
             self._metrics.delivered.labels(coin=history.coin).inc(len(batch))
             self._on_delivered(history)

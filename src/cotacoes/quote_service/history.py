@@ -1,16 +1,18 @@
 """One coin's history as quote_service holds it in memory: the era, the newest quote, how far delivery has come.
 
-Pure: decides positions and times, touches nothing. The log is told first, and only what it has committed is noted here:
+Pure: decides positions and times, touches nothing; clocks are passed in. The log is told first, and only what it has
+committed is noted here:
 
-    draft(observation) ──▶ log.append ──▶ note_recorded ──▶ next_batch ──▶ shard.append ──▶ note_delivered
+    draft(observations) ──▶ log.append ──▶ note_recorded ──▶ tail_batch ──▶ shard.append ──▶ note_delivered
 
-Invariants: positions are given without holes within an era; `at` never falls; `newest` is durable.
+Invariants: positions are given without holes within an era; `at` never falls; `newest` is durable; an age never falls
+while the quote stays the same, whatever is done to the wall clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -22,18 +24,23 @@ TAIL_QUOTES_MAX = 10_000  # undelivered quotes kept in memory; older ones are re
 
 
 class CoinHistory:
-    """See the head of this file."""
+    """See the head of this file. `now` gives the wall time, `clock` monotonic seconds."""
 
-    def __init__(self, coin: str, shard: str) -> None:
+    def __init__(self, coin: str, shard: str, *, now: Callable[[], datetime], clock: Callable[[], float]) -> None:
         self.coin = coin
         self.shard = shard
         self.epoch: int | None = None
         self.newest: Quote | None = None
+        self.is_known = False  # whether log or shard have said what there is; before that, nothing is no answer
         self.delivered: Position | None = None
         self.floor: Position | None = None
         self.pending = 0
         self.fence: Fence | None = None
+        self._now = now
+        self._clock = clock
+        self._observed_s = 0.0  # when the newest quote was observed, on the monotonic clock
         self._seq = 0
+        self._is_over = False
         self._prev: Position | None = None
         self._era_seen = 0
         self._tail: deque[Quote] = deque(maxlen=TAIL_QUOTES_MAX)
@@ -49,35 +56,44 @@ class CoinHistory:
         return self._prev
 
     @property
-    def has_local_state(self) -> bool:
-        """Whether an era is known, from the log or the shard, after which a new one can begin."""
-        return self._era_seen > 0
+    def age_s(self) -> float:
+        """How long ago the newest quote was observed, by the clock that says longer: a wall clock can be set back."""
+        assert self.newest is not None
+        return max(0.0, self._age_by_wall_s(self.newest), self._clock() - self._observed_s)
 
     @property
     def can_draft(self) -> bool:
-        """Whether the present era has a position left."""
-        return self.epoch is not None and self._seq < SEQ_MAX
+        """Whether the present era goes on, and has a position left."""
+        return self.epoch is not None and not self._is_over and self._seq < SEQ_MAX
 
     def load(self, logged: LoggedCoin, pending: int) -> None:
-        """Take over what the log says, at its opening; the era is over, a new one must begin."""
-        self.epoch = None
+        """Take over what the log says, at its opening. The era is over, if there is one: it gives no further position.
+
+        It stays the era under which delivery goes on, until the next one begins.
+        """
+        self._is_over = True
+        self.is_known = True
         self._era_seen = max(self._era_seen, logged.epoch)
-        if logged.newest is not None and (self.position is None or logged.newest.position > self.position):
-            self.newest = logged.newest
-        self.delivered = logged.delivered
+        self._take_newer(logged.newest)
+        self.delivered = self.delivered_or(logged.delivered)
         self.floor = logged.floor or self.floor
         self.pending = pending
-        self.fence = None
         self._tail.clear()
+
+    def delivered_or(self, logged: Position | None) -> Position | None:
+        """How far the shard is known to have come: by what it answered us, or by what the log says, if that is more."""
+        return max(filter(None, (self.delivered, logged)), default=None)
 
     def meet(self, fence: Fence) -> None:
         """Take over what the shard says: the highest era, quotes newer than ours, the oldest one held."""
+        self.is_known = True
         self._era_seen = max(self._era_seen, fence.epoch)
         self.floor = fence.floor or self.floor
-        if fence.newest is not None and (self.position is None or fence.newest.position > self.position):
-            self.newest = fence.newest
+        if self._take_newer(fence.newest):
             if self.pending == 0:
                 self.delivered = fence.through
+            if self._seq == 0:  # the era's first quote, still to come, follows this one
+                self._prev = self.position
 
     def next_epoch(self, now_ms: int) -> int:
         """The number of the era to begin: above all known ones, and not below the clock."""
@@ -86,34 +102,46 @@ class CoinHistory:
     def begin_era(self, epoch: int) -> None:
         """The log has committed the era."""
         self.epoch = self._era_seen = epoch
+        self._is_over = False
         self._seq = 0
         self._prev = self.position
         self.fence = None
 
-    def draft(self, observation: Observation, now: datetime) -> Quote:
-        """The quote that this observation becomes, at the next position; nothing changes until it is recorded."""
-        assert self.epoch is not None
-        at = min(observation.observed_at, now)
-        return Quote(
-            coin=self.coin,
-            currency=observation.currency,
-            price=observation.price,
-            epoch=self.epoch,
-            seq=self._seq + 1,
-            observed_at=observation.observed_at,
-            at=at if self.newest is None else max(self.newest.at, at),
-            origin=observation.origin,
-            prev=self._prev if self._seq == 0 else None,
-        )
+    def draft(self, observations: Sequence[Observation]) -> list[Quote]:
+        """The quotes that these become, at the next positions; nothing changes until they are recorded.
 
-    def note_recorded(self, quote: Quote) -> None:
-        """The log has committed the quote: the position is used up."""
-        assert (quote.epoch, quote.seq) == (self.epoch, self._seq + 1)
-        self._seq = quote.seq
-        self.newest = quote
-        self.floor = self.floor or quote.position
-        self.pending += 1
-        self._tail.append(quote)
+        Where the era has fewer positions left than that, only the first ones become quotes.
+        """
+        assert self.epoch is not None
+        now = self._now()
+        quotes: list[Quote] = []
+        at = None if self.newest is None else self.newest.at
+        for seq, observation in enumerate(observations[: SEQ_MAX - self._seq], start=self._seq + 1):
+            own = min(observation.observed_at, now)
+            at = own if at is None else max(at, own)
+            quotes.append(
+                Quote(
+                    coin=self.coin,
+                    currency=observation.currency,
+                    price=observation.price,
+                    epoch=self.epoch,
+                    seq=seq,
+                    observed_at=observation.observed_at,
+                    at=at,
+                    origin=observation.origin,
+                    prev=self._prev if seq == 1 else None,
+                )
+            )
+        return quotes
+
+    def note_recorded(self, quotes: Sequence[Quote]) -> None:
+        """The log has committed the quotes: their positions are used up."""
+        assert (quotes[0].epoch, quotes[0].seq) == (self.epoch, self._seq + 1)
+        self._seq = quotes[-1].seq
+        self._take_newer(quotes[-1])
+        self.floor = self.floor or quotes[0].position
+        self.pending += len(quotes)
+        self._tail.extend(quotes)
 
     def note_writer(self, fence: Fence, pending: int) -> None:
         """The shard has taken us as its writer; `pending` entries of the log lie after `resume_from(fence)`."""
@@ -144,3 +172,14 @@ class CoinHistory:
     def mark(self) -> Mark:
         """What the log should know of delivery."""
         return Mark(self.delivered, self.floor)
+
+    def _take_newer(self, quote: Quote | None) -> bool:
+        """Whether this quote is newer than what we have, and so the newest now."""
+        if quote is None or (self.position is not None and quote.position <= self.position):
+            return False
+        self.newest = quote
+        self._observed_s = self._clock() - max(0.0, self._age_by_wall_s(quote))
+        return True
+
+    def _age_by_wall_s(self, quote: Quote) -> float:
+        return (self._now() - quote.observed_at).total_seconds()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from random import Random
 from typing import Protocol
@@ -82,15 +82,14 @@ class Poll:
             self.live = frozenset()
             return
         started = self._clock()
-        accepted = self._judge(fetched)
         try:
-            recorded = await self._recorder.record(accepted)
+            await self._recorder.ensure_open()
+            accepted, unchanged = self._judge(fetched)
+            recorded = await self._recorder.record({coin: [observed] for coin, observed in accepted.items()})
         except LogUnavailableError:
-            return  # counted and logged where it failed; the current quotes age
-        coins = {quote.coin for quote in recorded}
-        for observation in accepted:
-            if observation.coin in coins:
-                self._screen.accept(observation)
+            self.live = frozenset()  # counted and logged where it failed; the current quotes age
+            return
+        self.live = frozenset(unchanged | {quote.coin for quote in recorded})
         if recorded:
             self._metrics.record_seconds.observe(self._clock() - started)
             self._on_recorded(recorded)
@@ -114,7 +113,7 @@ class Poll:
             verdict = Verdict.FAILURE
             self._metrics.fetches.labels(outcome=type(error).__name__).inc()
             permit.settle(verdict)
-            if isinstance(error, SourceUnavailableError) and error.retry_after_s is not None:
+            if isinstance(error, SourceUnavailableError) and error.retry_after_s:
                 self._breaker.open_for(min(error.retry_after_s, RETRY_AFTER_MAX_S))
             raise
         finally:
@@ -122,23 +121,23 @@ class Poll:
         self._metrics.fetches.labels(outcome="ok").inc()
         return fetched
 
-    def _judge(self, fetched: Fetched) -> Sequence[Observation]:
+    def _judge(self, fetched: Fetched) -> tuple[dict[str, Observation], set[str]]:
+        """What is to be recorded, by coin, and the coins whose price is the one already recorded."""
         now = self._now()
         refused = Counter(fetched.rejected)
         accepted: dict[str, Observation] = {}
-        live = set()
+        unchanged = set()
         for observation in fetched.observations:
-            reason = self._screen.judge(observation, now)
+            history = self._recorder.histories.get(observation.coin)
+            reason = self._screen.judge(observation, None if history is None else history.newest, now)
             if reason is None:
                 accepted[observation.coin] = observation
             else:
-                coin = "other" if reason == "unknown_coin" else observation.coin
-                refused[coin, reason] += 1
-            if reason in {None, "not_new"}:
-                live.add(observation.coin)
-        self.live = frozenset(live)
+                refused[observation.coin, reason] += 1
+            if reason == "not_new":
+                unchanged.add(observation.coin)
         self._count(refused)
-        return list(accepted.values())
+        return accepted, unchanged
 
     def _count(self, refused: Counter[tuple[str, str]]) -> None:
         known = self._recorder.histories
@@ -151,4 +150,4 @@ class Poll:
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, SourceUnavailableError) and error.retry_after_s is None
+    return isinstance(error, SourceUnavailableError) and not error.retry_after_s

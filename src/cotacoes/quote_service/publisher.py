@@ -2,7 +2,8 @@
 
 A coin whose shard let the wait run out is `degraded`: it publishes straight after the commit until delivery has caught
 up. A publish is tried once, by a deadline; a failed one is counted. Positions reveal it, the history fills it. The
-heartbeat of each second carries the last position that was tried, so the loss of the last message shows too.
+heartbeat of each second carries the last position that does not wait to be tried. So the loss of the last message shows
+too, and so does a quote whose commit was not known to have happened until the log was opened anew.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ class PublishQueue:
             self.degraded = False
         return ready
 
+    def clear(self) -> None:
+        """Forget those that wait."""
+        self._waiting.clear()
+
+    @property
+    def first(self) -> Quote | None:
+        """The one whose turn is next, None where none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
     def next_due(self) -> float | None:
         """When the first one's wait is over, None where none waits."""
         return self._waiting[0][1] if self._waiting else None
@@ -79,12 +89,14 @@ class Publisher:
         self._now = now
         self._clock = clock
         self._queues = {coin: PublishQueue(wait_s) for coin in histories}
-        self._tried: dict[str, Position | None] = {}
         self._wake = asyncio.Event()
         self._is_away = False
+        self._is_silent = False
 
     def add(self, quotes: Sequence[Quote]) -> None:
         """These were recorded."""
+        if self._is_silent:
+            return
         for quote in quotes:
             dropped = self._queues[quote.coin].add([quote], self._clock())
             self._metrics.publish_failed.labels(coin=quote.coin).inc(dropped)
@@ -94,18 +106,23 @@ class Publisher:
         """Delivery has come further."""
         self._wake.set()
 
+    def silence(self) -> None:
+        """Publish nothing any more, what waits included: another writer has taken over."""
+        self._is_silent = True
+        for queue in self._queues.values():
+            queue.clear()
+
     async def run(self) -> None:
         """Publish until cancelled."""
-        self._tried = {coin: history.position for coin, history in self._histories.items()}
         next_beat = self._clock()
         while True:
             now = self._clock()
             ready = self._take_ready(now)
-            beat = now >= next_beat
-            if beat:
+            is_beat = now >= next_beat
+            if is_beat:
                 next_beat = max(next_beat + HEARTBEAT_S, now)
-            if ready or beat:
-                await self._publish(ready, beat)
+            if ready or (is_beat and not self._is_silent):
+                await self._publish(ready, is_beat)
             else:
                 await self._wait_until(min([next_beat, *self._dues()]))
 
@@ -127,16 +144,14 @@ class Publisher:
             return
         self._wake.clear()
 
-    async def _publish(self, ready: Mapping[str, list[Quote]], beat: bool) -> None:
+    async def _publish(self, ready: Mapping[str, list[Quote]], is_beat: bool) -> None:
         batches = [
             (coin, quotes[start : start + MESSAGE_LINES_MAX])
             for coin, quotes in ready.items()
             for start in range(0, len(quotes), MESSAGE_LINES_MAX)
         ]
         messages = [(channel(coin), b"\n".join(map(encode_quote, quotes))) for coin, quotes in batches]
-        for coin, quotes in batches:
-            self._tried[coin] = quotes[-1].position
-        beats = [self._heartbeat(coin) for coin in self._histories] if beat else []
+        beats = [self._heartbeat(coin) for coin in self._histories] if is_beat else []
         try:
             heard = await self._bus.publish(messages + beats)
         except BusUnavailableError as error:
@@ -145,8 +160,9 @@ class Publisher:
         self._note_success(batches, heard)
 
     def _heartbeat(self, coin: str) -> tuple[str, bytes]:
-        tried = self._tried[coin]
         history = self._histories[coin]
+        first = self._queues[coin].first
+        tried = history.position if first is None else first.before
         prev = history.prev if tried is not None and tried.epoch == history.epoch else None
         return channel(coin), encode_heartbeat(Heartbeat(coin, tried, prev, self._now()))
 

@@ -1,13 +1,16 @@
 """Recording: the log opened, eras begun, quotes committed; and all of it again after the log has failed.
 
 No log, no new quote. When a commit fails, or may have failed, the log is closed and opened anew: what it then holds has
-happened, and a new era begins, so that no position can be given twice.
+happened, and a new era begins, so that no position can be given twice. A log that hangs can not be closed, and is not
+opened a second time while a commit may still be under way in it. Meanwhile the old era stands, so that what it recorded
+is delivered; what has been delivered makes room in a log that is full.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -47,67 +50,88 @@ class Recorder:
         self._now = now
         self._clock = clock
         self._open = False
+        self._retired = False
+        self._era_lock = asyncio.Lock()
         self._reopen_at = 0.0
         self._reopen_wait_s = REOPEN_WAIT_S
 
     async def start(self) -> None:
         """Open the log, ask the shards, begin eras where possible; SettingError where what is stored lies ahead."""
-        try:
-            await self._open_log()
-        except LogUnavailableError as error:
-            self._note_failure(error)
+        with contextlib.suppress(LogUnavailableError):  # counted and said; `ensure_open` tries again
+            await self._on_log(self._open_log())
+            await self.begin_missing_eras()
+
+    async def ensure_open(self) -> None:
+        """Open the log anew where it failed; LogUnavailableError where that fails too, or was tried just before.
+
+        After it the histories say what has happened, so what is to be recorded must be judged after it.
+        """
+        if self._open:
+            return
+        if self._clock() < self._reopen_at:
+            raise LogUnavailableError(f"the log can not be written: {self.failure}")
+        self._reopen_at = self._clock() + self._reopen_wait_s
+        self._reopen_wait_s = min(REOPEN_WAIT_MAX_S, 2 * self._reopen_wait_s)
+        await self._on_log(self.log.close())
+        self.log = QuoteLog(self._folder, quota_bytes=self._quota_bytes)
+        await self._on_log(self._open_log())
         await self.begin_missing_eras()
 
-    async def record(self, observations: Iterable[Observation]) -> list[Quote]:
-        """Commit one quote per observation, all or none; the quotes, at their positions. LogUnavailableError if not.
+    async def record(self, observations: Mapping[str, Sequence[Observation]]) -> list[Quote]:
+        """Commit each coin's observations, all or none; the quotes, at their positions. LogUnavailableError if not.
 
         A coin without an era gives no quote: it waits for `begin_missing_eras`.
         """
-        if not self._open:
-            await self._reopen()
-        now = self._now()
-        quotes = [
-            self.histories[observation.coin].draft(observation, now)
-            for observation in observations
-            if self.histories[observation.coin].can_draft
-        ]
+        await self.ensure_open()
+        drafts = {
+            coin: self.histories[coin].draft(observed)
+            for coin, observed in observations.items()
+            if observed and self.histories[coin].can_draft and not self._retired
+        }
+        quotes = [quote for drafted in drafts.values() for quote in drafted]
         if not quotes:
             return []
         await self._on_log(self.log.append(quotes, self._marks()))
-        for quote in quotes:
-            self.histories[quote.coin].note_recorded(quote)
+        for coin, drafted in drafts.items():
+            self.histories[coin].note_recorded(drafted)
         if self.failure is not None:
             self.failure = None
             self._reopen_wait_s = REOPEN_WAIT_S
             get_logger().info("log.recovered")
         return quotes
 
+    def retire(self) -> None:
+        """Record nothing any more: another writer has taken over."""
+        self._retired = True
+
     async def begin_missing_eras(self) -> None:
         """Begin an era for each coin that has none (or has used its last position up)."""
-        if not self._open:
-            return
-        without = [history for history in self.histories.values() if not history.can_draft]
-        fences = await asyncio.gather(*(self._ask_shard(history) for history in without))
-        for history, fence in zip(without, fences, strict=True):
-            if fence is not None:
-                history.meet(fence)
-            self._refuse_future(history)
-            if fence is None and not history.has_local_state:
-                continue  # a position might be one that was given before
-            now_ms = to_microseconds(self._now()) // 1000
-            epoch = history.next_epoch(now_ms)
-            await self._on_log(self.log.begin_era(history.coin, epoch))
-            history.begin_era(epoch)
-            get_logger().info("era.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
+        async with self._era_lock:  # the poll and the keeper both ask for it, and an era is begun once
+            without = [history for history in self.histories.values() if not history.can_draft]
+            if not self._open or self._retired or not without:
+                return
+            fences = await asyncio.gather(*(self._ask_shard(history) for history in without))
+            for history, fence in zip(without, fences, strict=True):
+                if fence is not None:
+                    history.meet(fence)
+                self._refuse_future(history)
+                if history.is_known:  # else a position might be one that was given before
+                    await self._begin_era(history)
+
+    async def _begin_era(self, history: CoinHistory) -> None:
+        epoch = history.next_epoch(to_microseconds(self._now()) // 1000)
+        await self._on_log(self.log.begin_era(history.coin, epoch, history.newest, history.mark()))
+        history.begin_era(epoch)
+        get_logger().info("era.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
 
     async def close(self) -> None:
         """Write how far delivery has come, and close the log."""
-        if self._open:
-            try:
+        try:
+            if self._open:
                 await self.log.mark(self._marks())
-            except LogUnavailableError as error:
-                get_logger().warning("log.failed", reason=error.detail)
-        await self.log.close()
+            await self.log.close()
+        except LogUnavailableError as error:
+            get_logger().warning("log.failed", reason=error.detail)
 
     async def _ask_shard(self, history: CoinHistory) -> Fence | None:
         try:
@@ -129,19 +153,10 @@ class Recorder:
         logged = await self.log.open()
         for coin, history in self.histories.items():
             if coin in logged:
-                pending = await self.log.count_after(coin, logged[coin].delivered)
-                history.load(logged[coin], pending)
+                delivered = history.delivered_or(logged[coin].delivered)
+                history.load(logged[coin], await self.log.count_after(coin, delivered))
+        await self.log.mark({coin: self.histories[coin].mark() for coin in logged if coin in self.histories})
         self._open = True
-
-    async def _reopen(self) -> None:
-        if self._clock() < self._reopen_at:
-            raise LogUnavailableError(f"the log can not be written: {self.failure}")
-        self._reopen_at = self._clock() + self._reopen_wait_s
-        self._reopen_wait_s = min(REOPEN_WAIT_MAX_S, 2 * self._reopen_wait_s)
-        await self.log.close()
-        self.log = QuoteLog(self._folder, quota_bytes=self._quota_bytes)
-        await self._on_log(self._open_log())
-        await self.begin_missing_eras()
 
     async def _on_log(self, work: Awaitable[None]) -> None:
         try:
@@ -156,5 +171,3 @@ class Recorder:
             get_logger().error("log.failed", reason=error.detail)
         self._open = False
         self.failure = error.detail
-        for history in self.histories.values():
-            history.epoch = None

@@ -7,11 +7,13 @@
 | `old`          | observed more than `OLD_MAX` ago: nobody's current price                                   |
 | `not_new`      | observed at the time already recorded: the same price again, no reason for alarm           |
 | `backwards`    | observed before the price already recorded                                                 |
-| `absurd`       | a step of more than `jump_factor_max` from a price accepted within `jump_window_s`, of the  |
+| `absurd`       | a step of more than `jump_factor_max` from a price recorded within `jump_window_s`, of the  |
 |                | same origin and currency                                                                   |
+| `origins`      | one name of origin more than `ORIGINS_MAX`: the shards keep each, and number them           |
 
 What can not be read as a price at all never gets here: the adapter of the source rejects it (malformed, not_finite,
-zero, negative, bad_time). Pure: the time is passed in.
+zero, negative, bad_time). What was recorded is passed in, and never remembered here: after a restart, a failure of the
+log or a late answer of a shard there must not be two opinions on it.
 """
 
 from __future__ import annotations
@@ -25,48 +27,46 @@ from cotacoes.quote import Observation, Quote
 
 FUTURE_MAX = timedelta(seconds=5)
 OLD_MAX = timedelta(hours=1)
+ORIGINS_MAX = 100  # a deployment has a handful; a source that makes them up would use the shards' numbers up
 
 
 @dataclass(frozen=True)
 class JumpLimit:
-    """`factor`: the largest step up or down; `window`: how long an accepted price judges the next one."""
+    """`factor`: the largest step up or down; `window`: how long a recorded price judges the next one."""
 
     factor: Decimal
     window: timedelta
 
 
 class Screen:
-    """Judges one observation after the other; remembers the last accepted one of each coin."""
+    """Judges one observation at a time, of `coins`."""
 
     def __init__(self, coins: Iterable[str], jump: JumpLimit) -> None:
-        self._last: dict[str, Observation | None] = dict.fromkeys(coins)
+        self._coins = frozenset(coins)
         self._jump = jump
+        self._origins: set[str] = set()
 
-    def judge(self, observation: Observation, now: datetime) -> str | None:
-        """Why not to record it; None where it is good."""
-        if observation.coin not in self._last:
+    def judge(self, observation: Observation, last: Quote | None, now: datetime) -> str | None:
+        """Why not to record it after `last`, the coin's newest quote; None where it is good."""
+        if observation.coin not in self._coins:
             return "unknown_coin"
         if observation.observed_at > now + FUTURE_MAX:
             return "future"
         if observation.observed_at < now - OLD_MAX:
             return "old"
-        last = self._last[observation.coin]
-        if last is None:
-            return None
-        if observation.observed_at <= last.observed_at:
-            return "not_new" if observation.observed_at == last.observed_at else "backwards"
-        return "absurd" if self._is_absurd(last, observation) else None
+        if last is not None:
+            if observation.observed_at <= last.observed_at:
+                return "not_new" if observation.observed_at == last.observed_at else "backwards"
+            if self._is_absurd(last, observation):
+                return "absurd"
+        return None if self._is_known_origin(observation.origin) else "origins"
 
-    def accept(self, observation: Observation) -> None:
-        """It was recorded: it judges the next one."""
-        self._last[observation.coin] = observation
+    def _is_known_origin(self, origin: str) -> bool:
+        if origin not in self._origins and len(self._origins) < ORIGINS_MAX:
+            self._origins.add(origin)
+        return origin in self._origins
 
-    def resume(self, newest: Quote | None) -> None:
-        """What was recorded before a restart judges on."""
-        if newest is not None:
-            self.accept(Observation(newest.coin, newest.currency, newest.price, newest.observed_at, newest.origin))
-
-    def _is_absurd(self, last: Observation, new: Observation) -> bool:
+    def _is_absurd(self, last: Quote, new: Observation) -> bool:
         if (last.origin, last.currency) != (new.origin, new.currency):
             return False
         if new.observed_at - last.observed_at > self._jump.window:

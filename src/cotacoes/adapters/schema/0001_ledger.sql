@@ -106,9 +106,9 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtext('cotacoes.fence'), id);
     SELECT * INTO f FROM fence WHERE coin_id = id;  -- its own statement: the snapshot must be younger than the lock
-    IF NOT FOUND OR f.placement <> p_placement THEN
+    IF NOT FOUND OR f.placement IS DISTINCT FROM p_placement THEN
         RAISE EXCEPTION 'the coin has another placement' USING ERRCODE = 'CT001';
-    ELSIF f.writer_epoch <> p_writer_epoch THEN
+    ELSIF f.writer_epoch IS DISTINCT FROM p_writer_epoch THEN
         RAISE EXCEPTION 'another writer has this coin' USING ERRCODE = 'CT002';
     ELSIF NOT f.writable THEN
         RAISE EXCEPTION 'the fence is closed' USING ERRCODE = 'CT003';

@@ -1,0 +1,54 @@
+-- name: schema
+-- Both tables, where they are not there yet. Times are microseconds since 1970, prices the decimal text.
+CREATE TABLE IF NOT EXISTS coin (
+    name TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
+    delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (
+    coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, observed_at INTEGER NOT NULL,
+    price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL, prev_epoch INTEGER, prev_seq INTEGER,
+    PRIMARY KEY (coin, epoch, seq)
+) STRICT, WITHOUT ROWID;
+
+-- name: coins
+-- Every coin with its last era, and how far its shard is known to have come.
+SELECT name, epoch, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;
+
+-- name: begin_era
+-- Remember an era: coin, epoch.
+INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch;
+
+-- name: mark
+-- Remember how far the shard has come, and the floor: two positions, coin.
+UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ? WHERE name = ?;
+
+-- name: insert
+-- One entry; a position that is there already is an error.
+INSERT INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_known
+-- One entry that the shard has told, unless it is there.
+INSERT OR IGNORE INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: after
+-- The entries after a position, ascending: coin, epoch, seq, limit.
+SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
+FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?;
+
+-- name: last
+-- The newest entries, descending: coin, limit.
+SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
+FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?;
+
+-- name: count_after
+-- How many entries lie after a position: coin, epoch, seq.
+SELECT count(*) FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?);
+
+-- name: trim
+-- Drop what is delivered and older than the newest ones: coin, how many newest ones stay, less one. A comparison with
+-- what is not there (nothing delivered, fewer entries than stay) is not true, and drops nothing.
+DELETE FROM entry WHERE coin = :coin
+AND (epoch, seq) < (SELECT delivered_epoch, delivered_seq FROM coin WHERE name = :coin)
+AND (epoch, seq) < (SELECT epoch, seq FROM entry WHERE coin = :coin ORDER BY epoch DESC, seq DESC LIMIT 1 OFFSET :kept);
