@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cotacoes import processes
 from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.errors import SettingError
+from cotacoes.supervision import processes
 
 VERSION = 1
 LOG_BYTES_MAX = 5_000_000  # of one part; as much again in its `.1`

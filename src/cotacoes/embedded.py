@@ -18,8 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cotacoes import processes
 from cotacoes.errors import SettingError
+from cotacoes.supervision import processes
 
 DATABASE = "cotacoes"
 USER = "cotacoes"

@@ -21,7 +21,7 @@ from cotacoes.client_subscriber.feeds import Missed, Seen
 from cotacoes.client_subscriber.lines import Lines
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.quote import Position, QuoteJson, format_time, parse_time
-from cotacoes.supervised_part import Change, State
+from cotacoes.supervision.part import Change, State
 
 SUBSCRIBER = "client_subscriber"
 TEXT_MAX = 300

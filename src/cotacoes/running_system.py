@@ -15,8 +15,8 @@ from cotacoes.control import SECRET, ControlServer
 from cotacoes.data_folder import DataFolder, PartLogs
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.live_view import LiveView
-from cotacoes.supervised_part import Hooks, Part
-from cotacoes.supervisor import Step, Supervisor
+from cotacoes.supervision.part import Hooks, Part
+from cotacoes.supervision.supervisor import Step, Supervisor
 
 INTERRUPTED_EXIT_CODE = 130
 TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts

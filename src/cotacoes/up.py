@@ -32,8 +32,8 @@ from cotacoes.errors import SettingError
 from cotacoes.live_view import SUBSCRIBER, LiveView, Style
 from cotacoes.printer import Printer
 from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
-from cotacoes.supervised_part import Part
-from cotacoes.supervisor import Step
+from cotacoes.supervision.part import Part
+from cotacoes.supervision.supervisor import Step
 
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5

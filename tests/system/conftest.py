@@ -19,8 +19,8 @@ from typing import Any, Self
 import pytest
 from tests.conftest import SEED
 
-from cotacoes import processes
 from cotacoes.config import PORT_OFFSETS, PREFIX
+from cotacoes.supervision import processes
 
 READY_DEADLINE_S = 40.0
 STOP_DEADLINE_S = 60.0

@@ -15,8 +15,8 @@ from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
 from tests.system.witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
 
-from cotacoes import processes
 from cotacoes.data_folder import read_running
+from cotacoes.supervision import processes
 
 COINS = ("bitcoin", "ethereum")
 EVERYTHING = "everything"

@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 
 import psutil
 import pytest
@@ -174,6 +175,17 @@ def test_a_second_ctrl_c_leaves_nothing_running_either(system: System) -> None:
     system.start().note_pids()
     system.signal(signal.SIGINT)
     system.wait_for_event("the first part stopped", lambda event: event.get("state") == "stopped")
+    system.signal(signal.SIGINT)
+    assert system.wait_ended() == 130
+    assert not system.left()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0])
+def test_it_can_be_stopped_at_any_moment_of_a_first_start(system: System, seconds: float) -> None:
+    system.begin()
+    system.wait_for_event("a first line", lambda event: True)
+    time.sleep(seconds)
+    system.note_pids()
     system.signal(signal.SIGINT)
     assert system.wait_ended() == 130
     assert not system.left()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from cotacoes.child import LINE_BYTES_MAX, Child
+from cotacoes.supervision.child import LINE_BYTES_MAX, Child
 
 LIMIT_S = 20.0
 

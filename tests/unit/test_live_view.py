@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cotacoes.live_view import TEXT_MAX, LiveView, Style
-from cotacoes.supervised_part import Change, State
+from cotacoes.supervision.part import Change, State
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 CLOCK = f"{NOON.astimezone():%H:%M:%S}"

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cotacoes import processes, supervised_part
 from cotacoes.errors import BadRequestError, SettingError, ShardUnavailableError
-from cotacoes.supervised_part import Change, Hooks, Part, State
-from cotacoes.supervisor import Step, Supervisor
+from cotacoes.supervision import part as supervised_part
+from cotacoes.supervision import processes
+from cotacoes.supervision.part import Change, Hooks, Part, State
+from cotacoes.supervision.supervisor import Step, Supervisor
 
 LIMIT_S = 20.0
 SLEEP = "import time; time.sleep(600)"
@@ -228,7 +229,7 @@ async def test_in_a_hurry_nobody_gets_a_grace() -> None:
 
 
 async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.supervisor.STEP_WAIT_S", 0.01)
+    monkeypatch.setattr("cotacoes.supervision.supervisor.STEP_WAIT_S", 0.01)
     tries: list[int] = []
 
     async def step() -> None:
@@ -276,7 +277,7 @@ def test_a_part_gets_its_stop_signal_when_its_parent_is_killed(tmp_path: Path) -
     code = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from cotacoes.child import Child
+from cotacoes.supervision.child import Child
 async def main():
     child = await Child.start(
         [sys.executable, "-c", "import signal, sys, time; signal.signal(signal.SIGINT, "
@@ -293,3 +294,17 @@ asyncio.run(main())
         await until(lambda: told.exists() and told.read_text() == "heard")
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_ready", [True, False], ids=["a step that is at it", "a step that waits for its need"])
+async def test_all_can_be_stopped_before_a_step_is_done(is_ready: bool) -> None:
+    begun = asyncio.Event()
+
+    async def never_done() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    parts = (part("a", is_ready=lambda _: is_ready), part("b", needs=("step",)))
+    async with asyncio.timeout(LIMIT_S), supervising(*parts, steps=(Step("step", ("a",), never_done),)) as (_, seen):
+        await until(lambda: begun.is_set() if is_ready else seen.spawns)
+    assert seen.ends() == ["a"]

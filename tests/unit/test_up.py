@@ -11,7 +11,7 @@ from cotacoes.config import Settings
 from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.running_system import Topology
-from cotacoes.supervised_part import Part
+from cotacoes.supervision.part import Part
 from cotacoes.up import UpOptions, describe_source, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from cotacoes import die_with_parent
+from cotacoes.supervision import die_with_parent
 
 LINE_BYTES_MAX = 65_536
 LAST_LINES_S = 0.25  # what is left in the pipes of a child that has ended is read for so long

@@ -1,6 +1,6 @@
 """Supervision of the whole: start in the order of need, with all overlap that it leaves, and stop in reverse.
 
-Knows nothing of what the parts are; what becomes of one part is in `supervised_part.py`.
+Knows nothing of what the parts are; what becomes of one part is in `part.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
-from cotacoes.supervised_part import Change, Hooks, Part, State, SupervisedPart
+from cotacoes.supervision.part import Change, Hooks, Part, State, SupervisedPart
 
 STEP_WAIT_S = 0.5
 STEP_WAIT_MAX_S = 5.0
@@ -40,6 +40,7 @@ class Supervisor:
         self._done = {step.name: asyncio.Event() for step in steps}
         self._parts: dict[str, SupervisedPart] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._step_tasks: list[asyncio.Task[None]] = []
         self._hurry = asyncio.Event()
         known = {**self._done}
         needs: dict[str, list[asyncio.Event]] = {part.name: [] for part in parts}
@@ -72,8 +73,7 @@ class Supervisor:
         """Start everything and keep it so until cancelled; SettingError where something can not be prepared."""
         try:
             async with asyncio.TaskGroup() as group:
-                for step in self._steps:
-                    group.create_task(self._run_step(step))
+                self._step_tasks = [group.create_task(self._run_step(step)) for step in self._steps]
                 for name, one in self._parts.items():
                     self._tasks[name] = group.create_task(one.supervise())
         except ExceptionGroup as several:
@@ -84,7 +84,9 @@ class Supervisor:
         self._hurry.set()
 
     async def stop_all(self) -> None:
-        """Stop the parts one after the other, last started first."""
+        """Stop the parts one after the other, last started first, and what is still to be done between them."""
+        for step in self._step_tasks:
+            step.cancel()
         for name, one in reversed(self._parts.items()):
             task = self._tasks.get(name)
             if task is not None:

@@ -1,0 +1,50 @@
+"""The subscriber of the `live` figure: listens on Redis for a while, and prints how long each quote was on its way.
+
+    python -m benchmarks.live_listener REDIS_URL SECONDS COIN…      ─▶ {"coin": [[observed_us, arrived_us], …], …}
+
+A process of its own, with the system's own adapter, as any subscriber in Python would have it. The wall clock is read
+when a message has come, before anything is done with it; all decoding waits for the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.live import channel, decode_message
+from cotacoes.quote import Quote, to_microseconds
+
+CONNECT_DEADLINE_S = 2.0
+
+
+async def listen(url: str, seconds: float, coins: Sequence[str]) -> list[tuple[int, bytes]]:
+    """What came in the time, each message after the microsecond of its arrival."""
+    heard: list[tuple[int, bytes]] = []
+    with contextlib.suppress(TimeoutError):
+        async with (
+            RedisBus(url, deadline_s=CONNECT_DEADLINE_S) as bus,
+            bus.subscribe([channel(coin) for coin in coins]) as messages,
+            asyncio.timeout(seconds),
+        ):
+            async for _, message in messages:
+                heard.append((time.time_ns() // 1000, message))
+    return heard
+
+
+def times_on_the_way(heard: Sequence[tuple[int, bytes]]) -> dict[str, list[tuple[int, int]]]:
+    """By coin: when each quote was observed and when it arrived, in microseconds since 1970."""
+    times: dict[str, list[tuple[int, int]]] = {}
+    for arrived_us, message in heard:
+        for line in decode_message(message):
+            if isinstance(line, Quote):
+                times.setdefault(line.coin, []).append((to_microseconds(line.observed_at), arrived_us))
+    return times
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(times_on_the_way(asyncio.run(listen(sys.argv[1], float(sys.argv[2]), sys.argv[3:])))))
