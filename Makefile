@@ -11,7 +11,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 up: install ## install on first use, start the whole system, show live quotes
-	@exec $(BIN)/cotacoes up $(ARGS)
+	@$(BIN)/cotacoes up $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it is meant to end
 
 install: .venv/installed ## install into .venv what the system needs
 
@@ -43,11 +43,12 @@ clean: ## remove .venv and caches; your data (.cotacoes) stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON): name a Python that is, as in make PYTHON=python3.12 up"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 up"; exit 1; }
 ifdef UV
 	uv venv -q --python $(PYTHON) .venv
 else
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 endif
 
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/python

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+INTERRUPTED_EXIT_CODE = 130
+
 _ALONE = {
     ("external-service",): ("external_service", "main"),
     ("quote-service",): ("quote_service", "main"),
@@ -21,8 +23,10 @@ def main() -> int:
     """Run what the command line says; the exit code."""
     alone = _ALONE.get(tuple(sys.argv[1:]))
     if alone is None:
-        from cotacoes import cli
-
+        try:
+            from cotacoes import cli
+        except KeyboardInterrupt:  # while it is still loading
+            return INTERRUPTED_EXIT_CODE
         return cli.main()
     name, function = alone
     from cotacoes import service

@@ -16,7 +16,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+import psutil
 
 from cotacoes.errors import SettingError
 from cotacoes.supervision import processes
@@ -26,6 +29,7 @@ USER = "cotacoes"
 NOBODY = 65534
 INITDB_DEADLINE_S = 60.0
 ORPHANS_DEADLINE_S = 5.0
+REMOVE_POLL_S = 0.02
 PING_DEADLINE_S = 0.5
 COMPOSE_HINT = "use `docker compose up --build` instead, or set COTACOES_REDIS_URL and the COTACOES_SHARD…_DSN"
 
@@ -99,10 +103,10 @@ def initialise_postgres(folder: Path, password: str) -> None:
     Made beside it and renamed when it is complete, so that a crash leaves no half of one. Blocking; SettingError where
     it can not be made.
     """
+    for abandoned in folder.parent.glob(f"{folder.name}.new-*"):
+        _remove(abandoned)
     if (folder / "PG_VERSION").exists():
         return
-    for abandoned in folder.parent.glob(f"{folder.name}.new-*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
     try:
         # a name of its own: an initdb that outlived its killed parent may still write to the draft before
         draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
@@ -115,6 +119,14 @@ def initialise_postgres(folder: Path, password: str) -> None:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise SettingError(f"{folder} can not be made: {error.strerror}") from error
+
+
+def _remove(draft: Path) -> None:
+    """Remove it, against an initdb that outlived its killed parent and still writes there; it fails by that."""
+    due = time.monotonic() + ORPHANS_DEADLINE_S
+    while draft.exists() and time.monotonic() < due:
+        shutil.rmtree(draft, ignore_errors=True)
+        time.sleep(REMOVE_POLL_S)
 
 
 def _run_initdb(draft: Path, secret: Path, folder: Path) -> None:
@@ -147,6 +159,7 @@ def _run(command: list[str], told: str, folder: Path) -> str:
             errors="replace",
             timeout=INITDB_DEADLINE_S,
             check=False,
+            start_new_session=True,  # Ctrl-C on the terminal is for us alone: half a database is not what failed
         )
     except subprocess.TimeoutExpired as error:
         raise SettingError(f"{folder} was not made within {INITDB_DEADLINE_S:g} s: is the disk slow?") from error
@@ -176,7 +189,7 @@ def recover_postgres(folder: Path) -> None:
     processes.kill(living)
     if processes.wait_gone(living, ORPHANS_DEADLINE_S):
         raise SettingError(f"processes of a killed PostgreSQL still run on {folder} (pid {living[0].pid}): end them")
-    if processes.birth(pid):
+    if psutil.pid_exists(pid):  # even as a zombie, which a container without an init keeps for ever
         lock.unlink()
 
 

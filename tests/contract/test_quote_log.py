@@ -35,8 +35,8 @@ def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400"
 def with_log(folder: Path, work: Callable[[QuoteLog], Awaitable[None]], *, quota_bytes: int = QUOTA) -> None:
     async def run() -> None:
         log = QuoteLog(folder, quota_bytes=quota_bytes)
-        await log.open()
         try:
+            await log.open()
             await work(log)
         finally:
             await log.close()

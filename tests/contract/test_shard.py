@@ -283,3 +283,15 @@ async def test_a_dsn_that_can_not_be_read_is_refused_by_name_without_its_passwor
         with pytest.raises((SettingError, ShardUnavailableError)) as raised:
             await shard.ping()
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+async def test_a_day_made_by_two_at_once_is_made_once(databases: tuple[str, str]) -> None:
+    """The second one waits for the first, and must then see what it has made."""
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins=f"{COIN}:shard1"))
+    days = [date(2030, 1, 1) + timedelta(days=number) for number in range(20)]
+    async with (
+        PostgresShard("shard1", databases[0], deadline_s=10.0) as one,
+        PostgresShard("shard1", databases[0], deadline_s=10.0) as other,
+    ):
+        for day in days:
+            await asyncio.gather(one.prepare_days(day, day), other.prepare_days(day, day))

@@ -23,7 +23,7 @@ from cotacoes.config import PORT_OFFSETS, PREFIX
 from cotacoes.supervision import processes
 
 READY_DEADLINE_S = 40.0
-STOP_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 30.0
 CLI_DEADLINE_S = 60.0
 GET_DEADLINE_S = 10.0
 POLL_S = 0.02
@@ -97,14 +97,13 @@ class System:
     def __exit__(self, *_: object) -> None:
         try:
             if self.up is not None and self.up.poll() is None:
+                self.note_pids()
                 self.up.send_signal(signal.SIGTERM)
-                try:
-                    self.up.wait(STOP_DEADLINE_S)
-                except subprocess.TimeoutExpired:
-                    self.note_pids()
-                    self.up.kill()
-                    self.up.wait()
+                self.up.wait(STOP_DEADLINE_S)
         finally:
+            if self.up is not None:
+                self.up.kill()
+                self.up.wait()
             for pid, born in self._births:
                 if processes.is_same(pid, born):
                     os.kill(pid, signal.SIGKILL)
@@ -134,7 +133,7 @@ class System:
             start_new_session=True,
         )
         self._readers = [
-            threading.Thread(target=read, args=(self.up,)) for read in (self._read_events, self._read_talk)
+            threading.Thread(target=read, args=(self.up,), daemon=True) for read in (self._read_events, self._read_talk)
         ]
         for reader in self._readers:
             reader.start()

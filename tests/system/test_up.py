@@ -189,3 +189,16 @@ def test_it_can_be_stopped_at_any_moment_of_a_first_start(system: System, second
     system.signal(signal.SIGINT)
     assert system.wait_ended() == 130
     assert not system.left()
+
+
+def test_it_can_be_stopped_while_a_shard_can_not_start(system: System) -> None:
+    system.start()
+    system.signal(signal.SIGTERM)
+    assert system.wait_ended() == 130
+    (system.data / "shard1" / "global" / "pg_control").unlink()
+    system.begin()
+    system.wait_for_event("shard1 fails", lambda event: event.get("state") == "restarting")
+    system.note_pids()
+    system.signal(signal.SIGTERM)
+    assert system.wait_ended() == 130
+    assert not system.left()

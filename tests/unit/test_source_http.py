@@ -1,6 +1,7 @@
 """Reading `/quote`: every digit, one strict rule, and whatever comes ends as an answer or as one of two errors."""
 
 import asyncio
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -171,7 +172,6 @@ def test_of_a_key_given_twice_the_last_counts() -> None:
         body(currency="USD"),
         body().replace(b'"67012.34"', b"NaN"),
         b'{"bitcoin":' + b"[" * 100_000,
-        b'{"bitcoin":' + b"[" * 100_000 + b"]" * 100_000 + b',"origin":"sim"}',
         json.dumps({"origin": "sim"} | {f"c{number}": "1" for number in range(COINS_MAX + 1)}).encode(),
     ],
     ids=lambda answer: repr(answer[:24]),
@@ -179,6 +179,14 @@ def test_of_a_key_given_twice_the_last_counts() -> None:
 def test_what_is_no_such_object_is_malformed_as_a_whole(answer: bytes) -> None:
     with pytest.raises(SourceMalformedError):
         fetch(Response(200, {}, answer))
+
+
+def test_what_is_nested_too_deep_gives_no_price_whether_or_not_it_can_be_read() -> None:
+    """How deep is too deep depends on the Python."""
+    for depth in (1_000, 100_000, 1_000_000):
+        answer = b'{"bitcoin":' + b"[" * depth + b"]" * depth + b',"origin":"sim"}'
+        with contextlib.suppress(SourceMalformedError):
+            assert fetch(Response(200, {}, answer)).observations == []
 
 
 def read_or_refuse(answer: bytes) -> None:

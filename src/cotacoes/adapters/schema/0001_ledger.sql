@@ -61,7 +61,8 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('cotacoes.prepare_day'), 0);
-    IF to_regclass(part) IS NOT NULL THEN
+    -- not by to_regclass, which may still answer from a cache that the wait for the lock has not renewed
+    IF EXISTS (SELECT FROM pg_class WHERE relname = part AND relnamespace = current_schema()::regnamespace) THEN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE quote INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
