@@ -6,16 +6,17 @@ An unknown `COTACOES_…` variable and an impossible value are refused by name b
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cotacoes.errors import SettingError
-from cotacoes.quote import COIN_PATTERN
+from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 PREFIX = "COTACOES_"
 
@@ -39,6 +40,25 @@ def _coins(text: str) -> str:
     names = [item.partition(":")[0] for item in text.split(",")]
     if len(set(names)) != len(names) or len(names) > 1000:
         raise ValueError("name each coin once, at most 1000 of them")
+    return text
+
+
+def _speed(given: object) -> object:
+    return math.inf if given == "max" else given
+
+
+def _speed_in_range(speed: float) -> float:
+    if not (0.01 <= speed <= 1000 or speed == math.inf):
+        raise ValueError("write a number ≥ 0.01 and ≤ 1000, or max")
+    return speed
+
+
+def _pairs(text: str) -> str:
+    for item in filter(None, text.split(",")):
+        pair, _, rest = item.partition(":")
+        coin, _, currency = rest.partition(":")
+        if not (pair and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
+            raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
     return text
 
 
@@ -80,12 +100,24 @@ class Settings(BaseSettings):
 
     # external_service
     source: str = Field("sim", pattern=r"^(sim|replay:.+)$", description="sim, or replay:PATH[,PATH…]")
-    speed: float = Field(1.0, ge=0.01, le=1000, description="how much faster than the clock the source runs")
+    speed: Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)] = Field(
+        1.0,
+        description="how much faster than the clock the source runs, 0.01 to 1000; max: a tape as fast as it is taken",
+    )
+    loop: bool = Field(False, description="begin a replay anew at its end")
+    replay_price: Literal["mid", "trade"] = Field("mid", description="of a recording that has both")
+    replay_times: Literal["shifted", "original"] = Field("shifted", description="moved to now, or as recorded")
+    replay_pairs: Annotated[str, AfterValidator(_pairs)] = Field(
+        "", description="what further pairs are: PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT"
+    )
     seed: int = Field(1, ge=0, le=2**63 - 1, description="of the simulated market and its faults")
     failure_rate: float = Field(0.2, ge=0, le=1, description="share of requests answered with 500 or 503")
     tick_ms: int = Field(250, ge=1, le=60_000, description="between two prices of the simulated market")
 
     # quote_service
+    source_mode: Literal["latest", "tape"] = Field(
+        "latest", description="latest: poll the newest prices; tape: take every price"
+    )
     poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="between two polls of the source")
     fetch_deadline_s: float = Field(0.8, ge=0.01, le=30, description="of one fetch, from connect to last byte")
     fetch_attempts: int = Field(2, ge=1, le=5, description="most calls in one poll, the first included")
@@ -113,6 +145,12 @@ class Settings(BaseSettings):
     def _relations(self) -> Self:
         if self.host not in {"127.0.0.1", "::1", "localhost"} and not self.allow_public:
             raise ValueError("COTACOES_HOST is beyond loopback: set COTACOES_ALLOW_PUBLIC=1 if that is meant")
+        if self.speed == math.inf and (self.source == "sim" or self.source_mode == "latest"):
+            raise ValueError("COTACOES_SPEED=max needs a replay and COTACOES_SOURCE_MODE=tape")
+        if self.replay_times == "original" and (self.source == "sim" or self.source_mode == "latest" or self.loop):
+            raise ValueError(
+                "COTACOES_REPLAY_TIMES=original needs a replay, COTACOES_SOURCE_MODE=tape, and no COTACOES_LOOP"
+            )
         if self.age_max_s < self.fresh_s:
             raise ValueError("COTACOES_AGE_MAX_S must not be below COTACOES_FRESH_S")
         return self
@@ -153,6 +191,19 @@ class Settings(BaseSettings):
         if not dsn:
             raise SettingError(f"{PREFIX}{shard.upper()}_DSN is not set: set it to postgresql://USER:PASSWORD@HOST/DB")
         return dsn
+
+    @property
+    def further_pairs(self) -> dict[str, tuple[str, str]]:
+        """Pair to coin and currency, of those that `replay_pairs` adds."""
+        items = (item.split(":") for item in filter(None, self.replay_pairs.split(",")))
+        return {pair: (coin, currency) for pair, coin, currency in items}
+
+    @property
+    def replay_paths(self) -> list[Path]:
+        """The files of a replay; none where the source is another."""
+        if self.source == "sim":
+            return []
+        return [Path(path) for path in self.source.removeprefix("replay:").split(",")]
 
     @property
     def seed_placement(self) -> dict[str, str]:

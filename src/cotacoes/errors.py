@@ -8,7 +8,8 @@
     │   ├── BadRequestError           400, 405, 413, 422
     │   ├── UnauthorizedError         401
     │   ├── PositionBeyondEndError    409
-    │   └── PositionGoneError         410
+    │   ├── PositionGoneError         410
+    │   └── CursorGoneError           410
     ├── UnavailableError          nobody's for now: try again after `retry_after_s`
     │   ├── NoQuoteError              503, no quote yet, or none young enough
     │   ├── HistoryUnavailableError   503, the log does not cover the question and the shard is away
@@ -23,7 +24,8 @@
     │   └── HttpMalformedError        an answer too large or encoded
     ├── SourceError               the outside world's: one fetch brought nothing
     │   ├── SourceUnavailableError    no answer, or one that says try later
-    │   └── SourceMalformedError      an answer that is not a quote
+    │   ├── SourceMalformedError      an answer that is not a quote
+    │   └── SourceGoneError           its tape does not reach back to where we are
     └── ShardRefusedError         the fence's last word
         ├── CoinMovedError            read the directory again
         ├── WriterSupersededError     another writer took over: stop
@@ -110,6 +112,12 @@ class PositionGoneError(RequestError):
     """The quotes right after this position are no longer held. `floor` is the oldest position that is."""
 
     slug, title, status = "position-gone", "Position gone", 410
+
+
+class CursorGoneError(RequestError):
+    """The tape does not know this cursor: it is of another run, or was forgotten. `next` is the one to begin with."""
+
+    slug, title, status = "cursor-gone", "Cursor gone", 410
 
 
 class UnavailableError(ProblemError):
@@ -202,6 +210,14 @@ class SourceUnavailableError(SourceError):
 
 class SourceMalformedError(SourceError):
     """The source answered with something that is not a quote: too large, encoded, not JSON, or of another shape."""
+
+
+class SourceGoneError(SourceError):
+    """The source's tape does not know our cursor any more; `cursor` is the one to go on with."""
+
+    def __init__(self, message: str, *, cursor: str) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class ShardRefusedError(CotacoesError):

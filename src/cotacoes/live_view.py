@@ -170,6 +170,12 @@ class LiveView:
         return f"\x1b[{code}m{text}\x1b[0m" if self._style is Style.COLOURED and code else text
 
 
+def dropped_line(style: Style, count: int) -> str:
+    """Says that lines were not shown, because nobody read fast enough."""
+    text = f"{count} lines were not shown"
+    return _encode({"type": "note", "text": text}) if style is Style.JSON else f"… {text}"
+
+
 def _event(line: bytes) -> dict[str, Any] | None:
     if not line.startswith(b"{"):
         return None

@@ -16,12 +16,23 @@ CLOSE_S = 1.0  # what a reader that does not read is given at the end
 
 
 class Printer:
-    """A context manager. `write` blocks; `on_gone` is called once, from the thread, when nobody is there to read."""
+    """A context manager. `write` blocks; `on_gone` is called once, from the thread, when nobody is there to read.
 
-    def __init__(self, write: Callable[[bytes], None], on_gone: Callable[[OSError], None], *, encoding: str) -> None:
+    `dropped` makes the line that says how many were not shown.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        on_gone: Callable[[OSError], None],
+        *,
+        encoding: str,
+        dropped: Callable[[int], str],
+    ) -> None:
         self._write = write
         self._on_gone = on_gone
         self._encoding = encoding
+        self._dropped_line = dropped
         self._lines: queue.Queue[str | None] = queue.Queue(LINES_MAX)
         self._dropped = 0
         # a daemon, since a write that nobody reads can not be called off, and must not hold the process
@@ -44,7 +55,7 @@ class Printer:
         """Hand over one line, without its line feed."""
         try:
             if self._dropped:
-                self._lines.put_nowait(f"… {self._dropped} lines were not shown")
+                self._lines.put_nowait(self._dropped_line(self._dropped))
                 self._dropped = 0
             self._lines.put_nowait(line)
         except queue.Full:

@@ -99,6 +99,7 @@ class QuoteMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self.fetches = metrics.counter("fetches", "Calls to the source", "outcome")
         self.screened = metrics.counter("screened", "Prices not recorded", "coin", "reason")
+        self.source_gaps = metrics.counter("source_gaps", "Holes in the source's tape")
         self.recorded = metrics.counter("recorded", "Quotes committed to the log", "coin")
         self.delivered = metrics.counter("delivered", "Quotes that a shard answered for", "coin")
         self.deliveries_failed = metrics.counter("deliveries_failed", "Batches that a shard did not answer", "coin")

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -29,7 +31,7 @@ from cotacoes.client_subscriber.output import descriptor_writer
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
-from cotacoes.live_view import SUBSCRIBER, LiveView, Style
+from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
 from cotacoes.printer import Printer
 from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
 from cotacoes.supervision.part import Part
@@ -52,15 +54,17 @@ class UpOptions:
     data: Path
     port_base: int | None = None
     source: str | None = None
-    speed: float | None = None
+    speed: str | None = None
+    loop: bool | None = None
+    replay_price: str | None = None
+    replay_times: str | None = None
     seed: int | None = None
     failure_rate: float | None = None
     output: Literal["rich", "plain", "json"] = "plain"
 
     def settings(self) -> Settings:
         """The settings with these options in them; SettingError names what is wrong."""
-        names = ("data", "port_base", "source", "speed", "seed", "failure_rate")
-        given = {name: getattr(self, name) for name in names}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "output"}
         return config.load(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -85,7 +89,9 @@ async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: 
                 loop.call_soon_threadsafe(system.stop, INTERRUPTED_EXIT_CODE)
 
     descriptor = sys.stdout.fileno()
-    with Printer(descriptor_writer(descriptor), on_gone, encoding=sys.stdout.encoding or "utf-8") as printer:
+    dropped = functools.partial(dropped_line, style)
+    encoding = sys.stdout.encoding or "utf-8"
+    with Printer(descriptor_writer(descriptor), on_gone, encoding=encoding, dropped=dropped) as printer:
         coin_width = max(map(len, topology.settings.seed_placement))
         view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC))
         system = RunningSystem(topology, folder, view)
@@ -101,11 +107,10 @@ def _style(output: str) -> Style:
 
 
 def _refuse_useless_source(settings: Settings) -> None:
-    paths = replay_paths(settings)
-    if paths:
-        from cotacoes.adapters import source_replay  # only then: it is not needed otherwise
+    if settings.replay_paths:
+        from cotacoes.external_service.app import recording_of  # only then: it is not needed otherwise
 
-        source_replay.check(paths)
+        recording_of(settings).check()
 
 
 def topology(settings: Settings, folder: DataFolder) -> Topology:
@@ -241,19 +246,13 @@ def answers_livez(port: int) -> bool:
 
 def describe_source(settings: Settings) -> str:
     """What the prices are, in words."""
-    speed = f", {settings.speed:g} times as fast" if settings.speed != 1 else ""
+    pace = "as fast as it is taken" if settings.speed == math.inf else f"{settings.speed:g} times as fast"
+    speed = f", {pace}" if settings.speed != 1 else ""
     failures = f"{100 * settings.failure_rate:g} % of requests fail on purpose"
     if settings.source == "sim":
         return f"simulated market (seed {settings.seed}{speed}, {failures})"
-    names = ", ".join(path.name for path in replay_paths(settings))
+    names = ", ".join(path.name for path in settings.replay_paths)
     return f"replay of {names} ({failures}{speed})"
-
-
-def replay_paths(settings: Settings) -> list[Path]:
-    """The files of a replay; none where the source is another."""
-    if settings.source == "sim":
-        return []
-    return [Path(path) for path in settings.source.removeprefix("replay:").split(",")]
 
 
 def refuse_taken_ports(settings: Settings, parts: Sequence[Part]) -> None:

@@ -40,8 +40,21 @@ def test_every_command_of_make_that_is_named_exists() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_every_block_of_commands_runs(running_system: System) -> None:
-    ran = 0
+def test_the_replay_that_the_readme_names_plays(tmp_path: Path) -> None:
+    (arguments,) = re.findall(r'^make up ARGS="(.*)"$', "".join(blocks()), re.MULTILINE)
+    source = next(word for word in arguments.split() if word.startswith("replay:"))
+    absolute = arguments.replace(source, f"replay:{ROOT / source.removeprefix('replay:')}")
+    with System(tmp_path / "data", *absolute.split()) as system:
+        system.begin()
+        system.wait_for_event("a quote", lambda event: event["type"] == "quote", 40)
+
+
+def test_every_block_of_commands_runs(running_system: System, tmp_path: Path) -> None:
+    """In a folder that looks like the checkout, so that what they write lands nowhere else."""
+    place, ran = tmp_path / "checkout", 0
+    place.mkdir()
+    for entry in (".venv", "docs", "Makefile"):
+        (place / entry).symlink_to(ROOT / entry)
     for block in blocks():
         if make_targets(block):
             continue  # `up` is what all tests here start, `test` is what runs this
@@ -49,7 +62,7 @@ def test_every_block_of_commands_runs(running_system: System) -> None:
             pytest.skip("curl is not installed")
         done = subprocess.run(
             ["/bin/sh", "-e", "-c", _on_ports_of(running_system, block)],
-            cwd=ROOT,
+            cwd=place,
             capture_output=True,
             text=True,
             timeout=BLOCK_DEADLINE_S,

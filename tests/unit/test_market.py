@@ -28,7 +28,12 @@ class Hands:
 
 def market(hands: Hands, *, seed: int = 1, tick_s: float = 0.25, coins: list[str] | None = None) -> SimulatedMarket:
     return SimulatedMarket(
-        coins or COINS, seed=seed, tick_s=tick_s, clock=lambda: hands.monotonic, now=lambda: hands.wall
+        coins or COINS,
+        seed=seed,
+        tick_s=tick_s,
+        started_at=hands.wall,
+        clock=lambda: hands.monotonic,
+        now=lambda: hands.wall,
     )
 
 

@@ -10,7 +10,9 @@ from cotacoes.printer import Printer
 
 def test_lines_are_written_in_order_and_all_of_them_by_the_end() -> None:
     written: list[bytes] = []
-    with Printer(written.append, lambda _: None, encoding="utf-8") as one:
+    with Printer(
+        written.append, lambda _: None, encoding="utf-8", dropped=lambda count: f"… {count} lines were not shown"
+    ) as one:
         for number in range(1000):
             one.put(f"{number} ▲")
     assert b"".join(written).decode().splitlines() == [f"{number} ▲" for number in range(1000)]
@@ -28,7 +30,9 @@ def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_c
         reads.wait(10)
         written.append(line)
 
-    with Printer(write, lambda _: None, encoding="utf-8") as one:
+    with Printer(
+        write, lambda _: None, encoding="utf-8", dropped=lambda count: f"… {count} lines were not shown"
+    ) as one:
         one.put("first")
         begun.wait(10)
         for number in range(30):
@@ -46,7 +50,7 @@ def test_when_nobody_is_there_to_read_it_is_told_once_and_the_rest_is_thrown_awa
     def write(_: bytes) -> None:
         raise BrokenPipeError
 
-    with Printer(write, told.append, encoding="utf-8") as one:
+    with Printer(write, told.append, encoding="utf-8", dropped=lambda count: f"… {count} lines were not shown") as one:
         for _ in range(5):
             one.put("line")
     assert [type(error) for error in told] == [BrokenPipeError]
@@ -54,6 +58,6 @@ def test_when_nobody_is_there_to_read_it_is_told_once_and_the_rest_is_thrown_awa
 
 def test_what_an_encoding_lacks_is_replaced() -> None:
     written: list[bytes] = []
-    with Printer(written.append, lambda _: None, encoding="ascii") as one:
+    with Printer(written.append, lambda _: None, encoding="ascii", dropped=str) as one:
         one.put("▲")
     assert written == [b"?\n"]

@@ -11,15 +11,18 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from cotacoes.adapters import source_replay
-from cotacoes.adapters.source_replay import Replay, check, origin_of, read_line
+from cotacoes.adapters import recording, source_replay
+from cotacoes.adapters.recording import Lines, Recording
+from cotacoes.adapters.recording_formats import Pair
+from cotacoes.adapters.source_replay import MAX_SPEED, Playing, ReplayTape, Timeline, measure
 from cotacoes.errors import SettingError
-from cotacoes.quote import ORIGIN_PATTERN, Observation, format_price
+from cotacoes.quote import ORIGIN_PATTERN, Observation, format_price, format_time, to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FIRST_NS = 1_723_161_254_000_000_000
@@ -43,17 +46,27 @@ def write(path: Path, lines: Iterable[bytes]) -> Path:
     return path
 
 
-class Playing:
+class Stage:
     """A replay whose time is moved by whoever sleeps: each sleep steps the clock, `step_s` at a time, and looks."""
 
-    def __init__(self, paths: Sequence[Path], *, speed: float = 1.0, step_s: float = 0.1) -> None:
+    def __init__(
+        self, paths: Sequence[Path], *, speed: float = 1.0, step_s: float = 0.1, price: str = "mid", **how: Any
+    ) -> None:
         self.seconds = 50.0
         self.step_s = step_s
         self.seen: dict[str, list[Observation]] = {}
         self.frames = Counter("frames", "lines", ["outcome"], registry=CollectorRegistry())
-        self.replay = Replay(
-            paths, speed=speed, clock=lambda: self.seconds, now=self.now, frames=self.frames, sleep=self.sleep
+        self.timeline = Timeline(
+            Recording(paths, price=price),
+            speed=speed,
+            started_at=NOON,
+            started_s=50.0,
+            clock=lambda: self.seconds,
+            now=self.now,
+            **how,
         )
+        self.replay = Playing(self.timeline, frames=self.frames, sleep=self.sleep)
+        self.tape = ReplayTape(self.timeline)
 
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.seconds - 50.0)
@@ -72,7 +85,7 @@ class Playing:
             if not seen or seen[-1] is not quote:
                 seen.append(quote)
 
-    def play(self) -> "Playing":
+    def play(self) -> "Stage":
         asyncio.run(self.replay.run())
         self.look()
         return self
@@ -89,7 +102,7 @@ def test_each_book_ticker_gives_its_exact_mid_normalised_at_its_own_time(tmp_pat
         book_ticker(1.5, "61838.00000000", "61840.00000000"),
         book_ticker(3.0, "0.00000001", "0.00000002"),
     ]
-    playing = Playing([write(tmp_path / "btc.gz", lines)]).play()
+    playing = Stage([write(tmp_path / "btc.gz", lines)]).play()
     shown = [(format_price(quote.price), quote.observed_at - NOON) for quote in playing.seen["bitcoin"]]
     assert [price for price, _ in shown] == ["61837.635", "61839", "0.000000015"]
     assert [round(time.total_seconds(), 6) for _, time in shown] == [0.0, 0.5, 2.0]
@@ -99,14 +112,14 @@ def test_each_book_ticker_gives_its_exact_mid_normalised_at_its_own_time(tmp_pat
 
 def test_speed_scales_the_pace(tmp_path: Path) -> None:
     path = write(tmp_path / "btc", [book_ticker(0, "1", "1"), book_ticker(10, "2", "2")])
-    playing = Playing([path], speed=20.0).play()
+    playing = Stage([path], speed=20.0).play()
     assert playing.seen["bitcoin"][1].observed_at - NOON == timedelta(seconds=0.5)
 
 
 def test_files_play_side_by_side_in_the_order_of_receive_time(tmp_path: Path) -> None:
     bitcoin = write(tmp_path / "b.gz", [book_ticker(at, str(at + 1), str(at + 1)) for at in (0, 2, 4)])
     ether = write(tmp_path / "e", [book_ticker(at, str(at), str(at), "ETHUSDT") for at in (1, 3, 5)])
-    playing = Playing([bitcoin, ether]).play()
+    playing = Stage([bitcoin, ether]).play()
     times = {
         coin: [round((q.observed_at - NOON).total_seconds(), 6) for q in seen] for coin, seen in playing.seen.items()
     }
@@ -115,14 +128,14 @@ def test_files_play_side_by_side_in_the_order_of_receive_time(tmp_path: Path) ->
 
 def test_a_coin_is_absent_until_its_first_price_and_keeps_its_last_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "f", [book_ticker(0, "1", "1"), book_ticker(5, "9", "9", "ETHUSDT")])
-    playing = Playing([path])
+    playing = Stage([path])
     assert playing.replay.quotes() == {}
     with structlog.testing.capture_logs() as logs:
         playing.play()
     playing.seconds += 3600
     assert {coin: quote.price for coin, quote in playing.replay.quotes().items()} == {"bitcoin": 1, "ethereum": 9}
     assert playing.replay.quotes()["ethereum"].observed_at == NOON + timedelta(seconds=5)
-    assert [(log["event"], log["prices"]) for log in logs] == [("replay.ended", 2)]
+    assert [log["event"] for log in logs] == ["replay.ended"]
 
 
 MALFORMED = [
@@ -137,23 +150,28 @@ MALFORMED = [
     b'1723161254000000000 {"stream":"btcusdt@bookTicker","data":{"s":"BTCUSDT","b":"0.0","a":"1"}}\n',
     b'1723161254000000000 {"stream":"btcusdt@bookTicker","data":{"s":"BTC\xff","b":"1","a":"1"}}\n',
     b'1723161254000000000 {"stream":' + b"[" * 100_000 + b"\n",
-    b"1723161254000000000 " + b"x" * (source_replay.LINE_BYTES_MAX + 5) + b"\n",
+    b"1723161254000000000 " + b"x" * (recording.LINE_BYTES_MAX + 5) + b"\n",
     b"\x00\xff\xfe\n",
 ]
 
 
 def test_a_malformed_line_is_counted_and_the_lines_around_it_play(tmp_path: Path) -> None:
     lines = [book_ticker(0, "1", "1"), *MALFORMED, book_ticker(1, "2", "2"), b"123"]
-    playing = Playing([write(tmp_path / "f.gz", lines)]).play()
+    playing = Stage([write(tmp_path / "f.gz", lines)]).play()
     assert [quote.price for quote in playing.seen["bitcoin"]] == [1, 2]
     assert playing.counted("malformed") == len(MALFORMED) + 1
 
 
-def test_frames_of_other_streams_and_other_symbols_are_skipped() -> None:
-    assert read_line(other(0)) is None
-    assert read_line(other(0, "btcusdt@depth@100ms")) is None
-    assert read_line(book_ticker(0, "1", "1", "DOGEUSDT")) is None
-    assert read_line(b'1723161254206652067 {"lastUpdateId":5,"bids":[["1","2"]],"asks":[]}\n') is None
+def test_frames_of_other_streams_and_other_symbols_are_skipped(tmp_path: Path) -> None:
+    lines = [
+        other(0),
+        other(0, "btcusdt@depth@100ms"),
+        book_ticker(0, "1", "1", "DOGEUSDT"),
+        b'1723161254206652067 {"lastUpdateId":5,"bids":[["1","2"]],"asks":[]}\n',
+    ]
+    counted = Lines()
+    assert list(Recording([write(tmp_path / "f", lines)]).prices(counted)) == []
+    assert counted == Lines(price=0, skipped=4, malformed=0)
 
 
 def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -> None:
@@ -162,9 +180,9 @@ def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -
     whole = write(tmp_path / "b.gz", [book_ticker(at / 100, price, price) for at, price in enumerate(prices)])
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     ether = write(tmp_path / "e.gz", [book_ticker(at, "5", "5", "ETHUSDT") for at in (0, 50)])
-    check([whole, ether])
+    Recording([whole, ether]).check()
     with structlog.testing.capture_logs() as logs:
-        playing = Playing([whole, ether]).play()
+        playing = Stage([whole, ether]).play()
     assert [log["event"] for log in logs] == ["replay.broken", "replay.ended"]
     assert logs[0]["file"] == "b.gz"
     assert len(playing.seen["ethereum"]) == 2
@@ -179,10 +197,10 @@ def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -
         ("a.gz", b"plain text\n", "not packed"),
         ("a.gz", gzip.compress(other(0) * 50)[:40], "ended before"),
         ("a.gz", b"\x1f\x8b" + b"\x00" * 40, "can not be read"),
-        ("a.gz", gzip.compress(other(0) * 3), "no bookTicker"),
-        ("a", b"hello\n" * 10, "no bookTicker"),
-        ("a", book_ticker(0, "1", "1", "DOGEUSDT"), "no bookTicker"),
-        ("a", b"\x00" * 3_000_000, "no bookTicker"),
+        ("a.gz", gzip.compress(other(0) * 3), "no price of BTCUSDT"),
+        ("a", b"hello\n" * 10, "no price of BTCUSDT"),
+        ("a", book_ticker(0, "1", "1", "DOGEUSDT"), "no price of BTCUSDT"),
+        ("a", b"\x00" * 3_000_000, "no price of BTCUSDT"),
     ],
 )
 def test_an_unusable_recording_is_refused_by_name_before_anything_starts(
@@ -192,28 +210,28 @@ def test_an_unusable_recording_is_refused_by_name_before_anything_starts(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SettingError, match=told) as caught:
-        check([path])
+        Recording([path]).check()
     assert str(path) in str(caught.value)
 
 
 def test_the_check_looks_no_further_than_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_replay, "HEAD_LINES_MAX", 10)
-    check([write(tmp_path / "a", [*[other(0)] * 9, book_ticker(0, "1", "1")])])
-    with pytest.raises(SettingError, match="no bookTicker"):
-        check([write(tmp_path / "b", [*[other(0)] * 10, book_ticker(0, "1", "1")])])
+    monkeypatch.setattr(recording, "HEAD_LINES_MAX", 10)
+    Recording([write(tmp_path / "a", [*[other(0)] * 9, book_ticker(0, "1", "1")])]).check()
+    with pytest.raises(SettingError, match="no price of BTCUSDT"):
+        Recording([write(tmp_path / "b", [*[other(0)] * 10, book_ticker(0, "1", "1")])]).check()
 
 
 def test_the_origin_names_the_files_and_is_always_one() -> None:
-    assert origin_of([Path("x/btcusdt_20240808.gz"), Path("eth.gz")]) == "replay:btcusdt_20240808+eth"
+    assert Recording([Path("x/btcusdt_20240808.gz"), Path("eth.gz")]).origin == "replay:btcusdt_20240808+eth"
     for names in (["ü ñ.gz"], ["a" * 300], [f"{number}.gz" for number in range(80)], [".gz"], ["a\nb"]):
-        assert ORIGIN_PATTERN.match(origin_of([Path(name) for name in names]))
+        assert ORIGIN_PATTERN.match(Recording([Path(name) for name in names]).origin)
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     peaks = []
     for count in (5_000, 50_000):
         lines = (book_ticker(at / 100, f"{at + 1}.5", f"{at + 1}.5") for at in range(count))
-        playing = Playing([write(tmp_path / f"{count}.gz", lines)], step_s=1000.0)
+        playing = Stage([write(tmp_path / f"{count}.gz", lines)], step_s=1000.0)
         tracemalloc.start()
         playing.play()
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -244,8 +262,8 @@ def test_a_real_recording_is_served_digit_for_digit_in_order_at_its_times(step_s
     files = {"bitcoin": RECORDING / "btcusdt_20240808.gz", "ethereum": RECORDING / "ethusdt_20240808.gz"}
     recorded = {coin: own_reading(path) for coin, path in files.items()}
     assert {coin: len(mids) for coin, mids in recorded.items()} == {"bitcoin": 28_040, "ethereum": 24_077}
-    check(list(files.values()))
-    playing = Playing(list(files.values()), step_s=step_s).play()
+    Recording(list(files.values())).check()
+    playing = Stage(list(files.values()), step_s=step_s).play()
     first_ns = next(heapq.merge(*recorded.values()))[0]
     for coin, mids in recorded.items():
         moments = iter((round((ns - first_ns) / 1000), price) for ns, price in mids)
@@ -257,3 +275,176 @@ def test_a_real_recording_is_served_digit_for_digit_in_order_at_its_times(step_s
     assert playing.counted("price") == 52_117
     assert playing.counted("malformed") == 0
     assert all(isinstance(quote.price, Decimal) for seen in playing.seen.values() for quote in seen)
+
+
+def trade(received_s: float, exchange_s: float, price: str, symbol: str = "BTCUSDT") -> bytes:
+    data = {"e": "trade", "s": symbol, "p": price, "q": "1", "T": round((FIRST_NS / 1e9 + exchange_s) * 1000)}
+    frame = {"stream": f"{symbol.lower()}@trade", "data": data}
+    return f"{FIRST_NS + round(received_s * 1e9)} {json.dumps(frame)}\n".encode()
+
+
+def test_a_trade_bears_the_exchanges_time_but_never_a_later_one_than_its_receipt(tmp_path: Path) -> None:
+    lines = [trade(0, 1.25, "1.10"), book_ticker(0.5, "9", "9"), trade(2, 1.5, "2"), trade(3, 4.25, "3")]
+    path = write(tmp_path / "t", lines)
+    counted = Lines()
+    read = list(Recording([path], price="trade").prices(counted))
+    assert [(one.received_ns - FIRST_NS, one.observed_ns - FIRST_NS) for one in read] == [
+        (0, 0),
+        (2 * 10**9, 1_500_000_000),
+        (3 * 10**9, 3 * 10**9),
+    ]
+    assert counted == Lines(price=3, skipped=1, malformed=0)
+    stage = Stage([path], price="trade", step_s=0.5).play()
+    for quote in stage.seen["bitcoin"]:
+        assert quote.observed_at <= stage.now()
+    assert [format_price(quote.price) for quote in stage.seen["bitcoin"]] == ["1.10", "2", "3"]
+    assert stage.seen["bitcoin"][1].observed_at == NOON + timedelta(seconds=1.5)
+
+
+ROWS = b"""symbol,side,price,amount,timestamp
+"BTC-USD","sell",25741.02,0.02,"2023-09-05T16:00:01.281719Z"
+"BTC-USD","buy",25741.030,0.01,"2023-09-05T16:00:01.775613Z"
+"DOGE-USD","buy",0.06,1,"2023-09-05T16:00:02Z"
+"BTC-USD","buy",NaN,1,"2023-09-05T16:00:03Z"
+"BTC-USD","buy",1e5,1,"2023-09-05T16:00:03Z"
+"BTC-USD","buy",1,1,"yesterday"
+"BTC-USD","buy"
+"BTC-USD","buy",25742,0.01,"2023-09-05T16:00:04Z"
+"""
+
+
+def test_a_csv_of_trades_is_read_by_its_header_digit_for_digit(tmp_path: Path) -> None:
+    counted = Lines()
+    read = list(Recording([write(tmp_path / "btc.csv.gz", [ROWS])]).prices(counted))
+    assert [(format_price(one.price), one.currency) for one in read] == [
+        ("25741.02", "USD"),
+        ("25741.030", "USD"),
+        ("25742", "USD"),
+    ]
+    assert read[1].received_ns - read[0].received_ns == 493_894_000
+    assert counted == Lines(price=3, skipped=2, malformed=4)
+
+
+def own_line(coin: str, seq: int, price: str) -> bytes:
+    at = format_time(NOON + timedelta(seconds=seq))
+    told = {"v": 1, "type": "quote", "coin": coin, "currency": "USD", "price": price, "epoch": 7, "seq": seq}
+    return json.dumps({**told, "observed_at": at, "at": at, "origin": "sim", "prev": None}).encode() + b"\n"
+
+
+def test_our_own_recording_is_read_back_with_its_gaps_told_and_not_played(tmp_path: Path) -> None:
+    lines = [
+        b'{"v":1,"type":"recording","started_at":"2026-11-24T12:00:00.000000Z","coins":["bitcoin"]}\n',
+        own_line("bitcoin", 1, "5.10"),
+        b'{"v":1,"type":"gap","coin":"bitcoin","after":"7-1","through":"7-2"}\n',
+        b'{"v":1,"type":"heartbeat","coin":"bitcoin","epoch":7,"seq":2,"sent_at":"2026-11-24T12:00:02Z"}\n',
+        own_line("any-coin", 3, "6"),
+        b'{"v":2,"type":"quote"}\n',
+    ]
+    counted = Lines()
+    read = list(Recording([write(tmp_path / "own.ndjson", lines)]).prices(counted))
+    assert [(one.coin, format_price(one.price)) for one in read] == [("bitcoin", "5.10"), ("any-coin", "6")]
+    assert counted == Lines(price=2, skipped=3, malformed=1)
+
+
+def test_further_pairs_are_named_by_the_settings(tmp_path: Path) -> None:
+    path = write(tmp_path / "s", [book_ticker(0, "1", "2", "SOLUSDC")])
+    (read,) = Recording([path], pairs={"SOLUSDC": Pair("solana", "USDC")}).prices(Lines())
+    assert (read.coin, read.currency, read.price) == ("solana", "USDC", Decimal("1.5"))
+
+
+def test_prices_of_the_same_moment_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", [book_ticker(1, "1", "1"), book_ticker(1, "2", "2")])
+    second = write(tmp_path / "b", [book_ticker(1, "3", "3", "ETHUSDT"), book_ticker(2, "4", "4", "ETHUSDT")])
+    for paths, expected in (([first, second], [1, 2, 3, 4]), ([second, first], [3, 1, 2, 4])):
+        assert [one.price for one in Recording(paths).prices(Lines())] == expected
+
+
+def told(stage: Stage, index: int, limit: int = 1000) -> list[tuple[int, str]]:
+    found = asyncio.run(stage.tape.after(index, limit))
+    return [(number, format_price(observed.price)) for number, observed in found]
+
+
+def ten(tmp_path: Path) -> Path:
+    return write(tmp_path / "ten", [book_ticker(at, str(at + 1), str(at + 1)) for at in range(10)])
+
+
+def test_the_tape_gives_every_price_that_is_due_after_any_index_forwards_and_back(tmp_path: Path) -> None:
+    stage = Stage([ten(tmp_path)])
+    assert told(stage, 0) == [(1, "1")]
+    assert told(stage, 1) == []
+    assert 0 < stage.tape.next_due_s() <= 1
+    stage.seconds += 4.5
+    assert told(stage, 1, 2) == [(2, "2"), (3, "3")]
+    assert told(stage, 3) == [(4, "4"), (5, "5")]
+    assert told(stage, 0) == [(number, str(number)) for number in range(1, 6)]
+    assert told(stage, 2, 1) == [(3, "3")]
+    stage.seconds += 100
+    assert told(stage, 9) == [(10, "10")]
+    assert told(stage, 10) == []
+    with pytest.raises(LookupError):
+        told(stage, 11)
+
+
+def test_a_tape_whose_held_prices_were_dropped_is_read_again_from_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_replay, "HELD_PRICES_MAX", 3)
+    stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    assert told(stage, 0) == told(stage, 0) == [(number, str(number)) for number in range(1, 11)]
+    assert told(stage, 4, 2) == [(5, "5"), (6, "6")]
+    assert told(stage, 8) == [(9, "9"), (10, "10")]
+
+
+def test_a_run_that_goes_on_gives_the_same_prices_the_same_indices_and_times(tmp_path: Path) -> None:
+    path = ten(tmp_path)
+    first, again = Stage([path], speed=2.0), Stage([path], speed=2.0)
+    first.seconds += 3
+    again.seconds += 4
+    before = asyncio.run(first.tape.after(0, 100))
+    after = asyncio.run(again.tape.after(0, 100))
+    assert after[: len(before)] == before
+    assert [observed.observed_at - NOON for _, observed in before] == [timedelta(seconds=n / 2) for n in range(7)]
+
+
+def test_a_loop_begins_anew_a_moment_after_its_end_and_its_indices_go_on(tmp_path: Path) -> None:
+    path = ten(tmp_path)
+    lap = measure(Recording([path]))
+    assert (lap.prices, lap.length_ns) == (10, 10 * 10**9)
+    stage = Stage([path], lap=lap)
+    stage.seconds += 25
+    assert told(stage, 8) == [(number, str((number - 1) % 10 + 1)) for number in range(9, 27)]
+    far = Stage([path], lap=lap)
+    far.seconds += 10_000_000
+    assert told(far, 9_999_990, 3) == [(9_999_991, "1"), (9_999_992, "2"), (9_999_993, "3")]
+    assert far.timeline.first_due() == 10_000_001
+
+
+def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_path: Path) -> None:
+    shifted = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    assert {observed.observed_at for _, observed in asyncio.run(shifted.tape.after(0, 100))} == {NOON}
+    assert shifted.tape.quotes()["bitcoin"].price == 10
+    kept = Stage([ten(tmp_path)], speed=MAX_SPEED, keeps_times=True)
+    times = [observed.observed_at for _, observed in asyncio.run(kept.tape.after(0, 100))]
+    assert [to_microseconds(at) * 1000 - FIRST_NS for at in times] == [number * 10**9 for number in range(10)]
+
+
+@pytest.mark.skipif(not RECORDING.is_dir(), reason="the recordings in ../shared/data are not here")
+def test_the_tape_of_a_real_recording_is_all_of_it_in_little_memory() -> None:
+    files = {"bitcoin": RECORDING / "btcusdt_20240808.gz", "ethereum": RECORDING / "ethusdt_20240808.gz"}
+    stage = Stage(list(files.values()), speed=MAX_SPEED)
+    taken: dict[str, list[str]] = {coin: [] for coin in files}
+    index = 0
+    while found := asyncio.run(stage.tape.after(index, 5000)):
+        assert [number for number, _ in found] == list(range(index + 1, index + 1 + len(found)))
+        index = found[-1][0]
+        for _, observed in found:
+            taken[observed.coin].append(format_price(observed.price))
+    assert taken == {coin: [price for _, price in own_reading(path)] for coin, path in files.items()}
+
+
+@pytest.mark.skipif(not RECORDING.is_dir(), reason="the recordings in ../shared/data are not here")
+def test_a_real_csv_of_trades_is_read_digit_for_digit() -> None:
+    path = RECORDING.parent / "coinbase_2023-09-05" / "btc_trades.csv.gz"
+    with gzip.open(path, "rt") as file:
+        expected = [line.split(",")[2] for line in file][1:]
+    assert [format_price(one.price) for one in Recording([path]).prices(Lines())] == expected

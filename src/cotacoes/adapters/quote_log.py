@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from cotacoes.adapters import named_queries
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price, from_microseconds, to_microseconds
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
 KEPT_QUOTES = 1_000  # per coin, delivered ones: the mean of the last ten and a late subscriber's questions
 TRIM_EVERY = 500  # quotes of a coin between two trims
@@ -44,21 +45,23 @@ class LoggedCoin:
     """What the log knows of a coin at opening.
 
     `epoch` is the last era begun, `newest` its newest entry, `delivered` how far a shard is known to have answered,
-    `floor` the oldest position held anywhere, as last told by the shard.
+    `floor` the oldest position held anywhere, as last told by the shard, `cursor` where the tape was taken to.
     """
 
     epoch: int
     newest: Quote | None
     delivered: Position | None
     floor: Position | None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How far a coin's delivery has come, and the oldest position held; written along with the next append."""
+    """How far delivery has come, the oldest position held, where the tape was taken to; written with an append."""
 
     delivered: Position | None
     floor: Position | None
+    cursor: str | None = None
 
 
 def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -126,12 +129,14 @@ class QuoteLog:
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         database.executescript(_SQL["schema"])
+        if version == 1:
+            database.execute(_SQL["add_cursor"])
         if version != FORMAT_VERSION:  # a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         coins = database.execute(_SQL["coins"]).fetchall()
         return {
-            name: LoggedCoin(epoch, self._newest(name), _position(*delivered), _position(*floor))
-            for name, epoch, *rest in coins
+            name: LoggedCoin(epoch, self._newest(name), _position(*delivered), _position(*floor), cursor)
+            for name, epoch, cursor, *rest in coins
             for delivered, floor in [(rest[:2], rest[2:])]
         }
 
@@ -160,6 +165,16 @@ class QuoteLog:
         with self._transaction() as database:
             self._write_marks(database, marks)
         self._trim(marks)
+
+    @_in_thread
+    def note_source_gap(self, after: str, next_cursor: str, noted_at: datetime) -> None:
+        """Commit that the source's tape has a hole between two cursors."""
+        self._db.execute(_SQL["note_source_gap"], (after, next_cursor, to_microseconds(noted_at)))
+
+    @_in_thread
+    def source_gaps(self) -> list[tuple[str, str, datetime]]:
+        """All holes noted: the cursor before, the cursor after, when it was noted."""
+        return [(after, later, from_microseconds(at)) for after, later, at in self._db.execute(_SQL["source_gaps"])]
 
     @_in_thread
     def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
@@ -215,7 +230,10 @@ class QuoteLog:
     def _write_marks(self, database: sqlite3.Connection, marks: Mapping[str, Mark]) -> None:
         database.executemany(
             _SQL["mark"],
-            [(*(mark.delivered or (None, None)), *(mark.floor or (None, None)), coin) for coin, mark in marks.items()],
+            [
+                (*(mark.delivered or (None, None)), *(mark.floor or (None, None)), mark.cursor, coin)
+                for coin, mark in marks.items()
+            ],
         )
 
     def _trim(self, coins: Iterable[str]) -> None:

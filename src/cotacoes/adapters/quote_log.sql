@@ -2,25 +2,40 @@
 -- Both tables, where they are not there yet. Times are microseconds since 1970, prices the decimal text.
 CREATE TABLE IF NOT EXISTS coin (
     name TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
-    delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER
+    delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER, cursor TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry (
     coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, observed_at INTEGER NOT NULL,
     price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL, prev_epoch INTEGER, prev_seq INTEGER,
     PRIMARY KEY (coin, epoch, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS source_gap (
+    after TEXT NOT NULL, next TEXT NOT NULL, noted_at INTEGER NOT NULL, PRIMARY KEY (after, next)
+) STRICT, WITHOUT ROWID;
+
+-- name: add_cursor
+-- From format 1 to 2.
+ALTER TABLE coin ADD COLUMN cursor TEXT;
 
 -- name: coins
--- Every coin with its last era, and how far its shard is known to have come.
-SELECT name, epoch, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;
+-- Every coin with its last era, how far its shard is known to have come, and where the source's tape was taken to.
+SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;
 
 -- name: begin_era
 -- Remember an era: coin, epoch.
 INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch;
 
 -- name: mark
--- Remember how far the shard has come, and the floor: two positions, coin.
-UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ? WHERE name = ?;
+-- Remember how far the shard has come, the floor and the tape's cursor: two positions, cursor, coin.
+UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ?, cursor = ? WHERE name = ?;
+
+-- name: note_source_gap
+-- Remember what the source's tape could not give: the cursor before the hole, the one after it, the time.
+INSERT OR IGNORE INTO source_gap (after, next, noted_at) VALUES (?, ?, ?);
+
+-- name: source_gaps
+-- All such holes, oldest first.
+SELECT after, next, noted_at FROM source_gap ORDER BY noted_at;
 
 -- name: insert
 -- One entry; a position that is there already is an error.

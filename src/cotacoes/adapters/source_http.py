@@ -74,18 +74,24 @@ class HttpSource:
 
     async def fetch(self) -> Fetched:
         """Ask once. Raises SourceUnavailableError (with the wait asked for) and SourceMalformedError."""
-        try:
-            response = await self._client.get(self._url)
-        except HttpUnavailableError as error:
-            raise SourceUnavailableError(str(error)) from error
-        except HttpMalformedError as error:
-            raise SourceMalformedError(str(error)) from error
-        if response.status == 429 or response.status >= 500:
-            retry_after_s = read_retry_after(response.headers.get("retry-after"), self._now())
-            raise SourceUnavailableError(f"the source answered {response.status}", retry_after_s=retry_after_s)
+        response = await answer_of(self._client, self._url, self._now)
         if response.status != 200:
             raise SourceMalformedError(f"the source answered {response.status}")
         return read_quotes(response.body)
+
+
+async def answer_of(client: Get, url: str, now: Callable[[], datetime]) -> Response:
+    """What a source answers, unless it says that it can not: SourceUnavailableError or SourceMalformedError then."""
+    try:
+        response = await client.get(url)
+    except HttpUnavailableError as error:
+        raise SourceUnavailableError(str(error)) from error
+    except HttpMalformedError as error:
+        raise SourceMalformedError(str(error)) from error
+    if response.status == 429 or response.status >= 500:
+        retry_after_s = read_retry_after(response.headers.get("retry-after"), now())
+        raise SourceUnavailableError(f"the source answered {response.status}", retry_after_s=retry_after_s)
+    return response
 
 
 def read_retry_after(value: str | None, now: datetime) -> float | None:

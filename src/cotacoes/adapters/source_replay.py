@@ -1,247 +1,233 @@
-"""A recorded market: raw exchange frames, played again at their own pace, shifted to now.
+"""A recorded market, played again: by the clock for the newest price, page by page for who wants each one.
 
-A line is the receive time in ns (UTC), a space, and the frame as JSON, as the exchange sent it. Each `bookTicker` frame
-gives one price, the exact mid of bid and ask; it carries no time of its own, so the receive time is the quote's. Other
-frames are skipped, a line that is no frame is counted.
+    Timeline    when each price is due and what time it bears, from the moment at which the run began
+    Playing     the newest price of each coin whose time has come
+    ReplayTape  the prices after any index, in order, as far as their time has come
 
-Files are read side by side in the order of receive time, a batch at a time, in a thread: memory does not grow with the
-recording and no request waits for a disk. When the first price of a batch is due, the next batch is read, so at most
-two are held. A price becomes current when its time has come, `(received - first received) / speed` after the start. At
-the end the last prices stay, with their times, and grow old: that is what a recording that is over looks like.
+Prices have indices 1, 2, 3 … from the start of the recording, over all laps of a loop. The recording itself is what the
+tape is kept on: whoever asks from further back makes it be read again, so no price is ever forgotten, and memory does
+not grow. Reading is done a batch at a time, in a thread, so no request waits for a disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import heapq
 import itertools
-import re
-import zlib
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 from prometheus_client import Counter
 
 from cotacoes import telemetry
-from cotacoes.errors import SettingError
-from cotacoes.quote import ORIGIN_PATTERN, Observation, PriceError, computed_price, exact_sum, parse_price
+from cotacoes.adapters.recording import Lines, Recording
+from cotacoes.adapters.recording_formats import Recorded
+from cotacoes.quote import Observation, from_microseconds
 
-COINS = {"BTCUSDT": "bitcoin", "ETHUSDT": "ethereum"}
-CURRENCY = "USDT"
-
-LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
-HEAD_LINES_MAX = 100_000  # how far `check` looks for the first price
-BATCH_LINES = 2_000  # of the files together: some 10 ms of work
-ORIGIN_NAME_MAX = 90  # of the 100 characters an origin may have
-
-_GZIP_MAGIC = b"\x1f\x8b"
-_LINE = re.compile(rb"([0-9]{1,19}) (\{.*)", re.DOTALL)
-_READ_ERRORS = (OSError, EOFError, zlib.error)  # gzip's own errors are among them
+BATCH_PRICES = 2_000  # some 10 ms of work
+HELD_PRICES_MAX = 20_000  # of the tape, so that a page that is asked for again is not read again
+LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next
+MAX_SPEED = math.inf  # as fast as the tape is taken
 
 
-class _Frame(msgspec.Struct):
-    stream: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+class Played(NamedTuple):
+    """One price of the run: `number` is its index, `offset_ns` its receive time since the recording's first."""
 
-
-class _BookTicker(msgspec.Struct):
-    s: str
-    b: str
-    a: str
-
-
-_frame = msgspec.json.Decoder(_Frame)
-_book_ticker = msgspec.json.Decoder(_BookTicker)
-
-
-class Mid(NamedTuple):
-    """One price of the recording; `received_ns` since 1970."""
-
-    received_ns: int
-    coin: str
-    price: Decimal
-
-
-class _MalformedError(Exception):
-    """A line that is no frame of a recording."""
-
-
-def read_line(line: bytes) -> Mid | None:
-    """The mid in a line, None where the frame is another one; _MalformedError where it is no frame."""
-    match = _LINE.match(line)
-    if match is None:
-        raise _MalformedError
-    try:
-        frame = _frame.decode(match[2])
-        if not frame.stream.endswith("@bookTicker"):
-            return None
-        ticker = _book_ticker.decode(frame.data)
-        coin = COINS.get(ticker.s)
-        if coin is None:
-            return None
-        mid = computed_price(exact_sum([parse_price(ticker.b), parse_price(ticker.a)]), 2)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PriceError) as error:
-        raise _MalformedError from error
-    return Mid(int(match[1]), coin, mid)
-
-
-def check(paths: Sequence[Path]) -> None:
-    """SettingError, naming the file and what is wrong, unless each one can be read and holds a price near its head."""
-    for path in paths:
-        try:
-            lines = itertools.islice(_lines(path), HEAD_LINES_MAX)
-            if not any(_is_mid(line) for line in lines):
-                raise SettingError(
-                    f"COTACOES_SOURCE: {path} has no bookTicker frame of {' or '.join(COINS)} in its head"
-                )
-        except _READ_ERRORS as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {reason}") from error
-
-
-def _is_mid(line: bytes) -> bool:
-    try:
-        return read_line(line) is not None
-    except _MalformedError:
-        return False
-
-
-def origin_of(paths: Sequence[Path]) -> str:
-    """`replay:` and the names of the files, without folders and endings."""
-    names = "+".join(path.name.removesuffix(".gz").partition(".")[0] for path in paths)
-    origin = f"replay:{re.sub(r'[^A-Za-z0-9_+-]', '_', names)[:ORIGIN_NAME_MAX]}"
-    assert ORIGIN_PATTERN.match(origin)
-    return origin
+    number: int
+    offset_ns: int
+    recorded: Recorded
 
 
 @dataclass(frozen=True)
-class _Batch:
-    mids: list[Mid]
-    malformed: int
-    skipped: int
+class Lap:
+    """One time through the recording."""
+
+    prices: int
+    length_ns: int
 
 
-class Replay:
-    """Plays recordings once. `clock` gives monotonic seconds, `now` the wall time; `frames` counts lines by outcome."""
+def measure(recording: Recording) -> Lap:
+    """Read the whole recording once; needed only where it is played in a loop. Blocking."""
+    first = last = None
+    count = 0
+    for recorded in recording.prices(Lines()):
+        first, last = first or recorded, recorded
+        count += 1
+    assert first is not None, "`check` has found a price"
+    assert last is not None
+    return Lap(count, last.received_ns - first.received_ns + LAP_PAUSE_NS)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The run: it began at `started_at`, which lies `started_s` on the monotonic `clock`; `now` gives the wall time.
+
+    `lap` is None where the recording is played once; `keeps_times`: prices bear the times that were recorded.
+    """
+
+    recording: Recording
+    speed: float
+    started_at: datetime
+    started_s: float
+    clock: Callable[[], float]
+    now: Callable[[], datetime]
+    lap: Lap | None = None
+    keeps_times: bool = False
+
+    def played(self, lines: Lines, first: int = 1) -> Iterator[Played]:
+        """The prices of the run from index `first` on."""
+        lap = 0 if self.lap is None else (first - 1) // self.lap.prices
+        while True:
+            start_ns = None
+            base = 0 if self.lap is None else lap * self.lap.prices
+            lap_ns = 0 if self.lap is None else lap * self.lap.length_ns
+            for number, recorded in enumerate(self.recording.prices(lines), start=base + 1):
+                start_ns = recorded.received_ns if start_ns is None else start_ns
+                if number >= first:
+                    yield Played(number, recorded.received_ns - start_ns + lap_ns, recorded)
+            if self.lap is None or start_ns is None:
+                return
+            lap += 1
+
+    def first_due(self) -> int:
+        """An index at or before the first price that is due now: where a run that goes on begins to read."""
+        if self.lap is None:
+            return 1
+        elapsed_ns = max(0.0, self.clock() - self.started_s) * self.speed * 1e9
+        return 1 + int(elapsed_ns // self.lap.length_ns) * self.lap.prices
+
+    def due_s(self, played: Played) -> float:
+        """The second of the monotonic clock at which the price is due."""
+        return self.started_s + played.offset_ns / 1e9 / self.speed
+
+    def observation(self, played: Played) -> Observation:
+        """The price as it is told, at the time that it bears; only of one that is due."""
+        _, observed_ns, coin, currency, price = played.recorded
+        if self.keeps_times:
+            at = from_microseconds(observed_ns // 1000)
+        elif self.speed == MAX_SPEED:
+            at = self.now()  # without a pace there are no distances to keep
+        else:
+            own_lag_ns = played.recorded.received_ns - observed_ns
+            shifted = self.started_at + timedelta(microseconds=(played.offset_ns - own_lag_ns) / 1e3 / self.speed)
+            at = min(shifted, self.now())  # a wall clock that was set back makes no price of the future
+        return Observation(coin, currency, price, at, self.recording.origin)
+
+
+class Playing:
+    """Plays by the clock. `frames` counts lines by outcome; `quotes` can be asked at any time."""
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        speed: float,
-        clock: Callable[[], float],
-        now: Callable[[], datetime],
-        frames: Counter,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, timeline: Timeline, *, frames: Counter, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        self.origin = origin_of(paths)
-        self._paths = paths
-        self._speed = speed
-        self._clock = clock
-        self._now = now
+        self.origin = timeline.recording.origin
+        self._timeline = timeline
         self._frames = frames
         self._sleep = sleep
-        self._coming: deque[tuple[float, Mid]] = deque()  # with the monotonic second at which each is due
+        self._coming: deque[tuple[float, Played]] = deque()  # with the second at which each is due
         self._newest: dict[str, Observation] = {}
 
     def quotes(self) -> Mapping[str, Observation]:
-        """Coin to the newest mid whose time has come."""
-        passed: dict[str, tuple[float, Mid]] = {}
-        moment = self._clock()
+        """Coin to the newest price whose time has come."""
+        passed: dict[str, Played] = {}
+        moment = self._timeline.clock()
         while self._coming and self._coming[0][0] <= moment:
-            due, mid = self._coming.popleft()
-            passed[mid.coin] = (due, mid)
-        for coin, (due, mid) in passed.items():
-            # Counted back from now: a wall clock that was set anew, or a machine that slept, leaves no lasting shift.
-            observed_at = self._now() - timedelta(seconds=moment - due)
-            self._newest[coin] = Observation(coin, CURRENCY, mid.price, observed_at, self.origin)
+            _, played = self._coming.popleft()
+            passed[played.recorded.coin] = played
+        for coin, played in passed.items():
+            self._newest[coin] = self._timeline.observation(played)
         return self._newest
 
     async def run(self) -> None:
-        """Play to the end; run it once, beside whoever asks for `quotes`."""
-        lines = heapq.merge(*(self._timed_lines(path) for path in self._paths), key=_received_ns)
-        first_ns, started = None, self._clock()
-        total = 0
-        while batch := await asyncio.to_thread(_read_batch, lines):
-            self._count(batch)
-            total += len(batch.mids)
-            if not batch.mids:
-                continue
-            if first_ns is None:
-                first_ns, started = batch.mids[0].received_ns, self._clock()
-            dues = [started + (mid.received_ns - first_ns) / 1e9 / self._speed for mid in batch.mids]
-            self._coming.extend(zip(dues, batch.mids, strict=True))
-            await self._until(dues[0])
+        """Play to the end; run it once. At the end the last prices stay, with their times, and grow old."""
+        timeline, lines = self._timeline, Lines()
+        prices = timeline.played(lines, timeline.first_due())
+        while batch := await asyncio.to_thread(_batch, prices):
+            self._count(lines)
+            self._coming.extend((timeline.due_s(played), played) for played in batch)
+            await self._until(timeline.due_s(batch[0]))
+        self._count(lines)
         if self._coming:
             await self._until(self._coming[-1][0])
-        telemetry.get_logger().info("replay.ended", origin=self.origin, prices=total)
+        telemetry.get_logger().info("replay.ended", origin=timeline.recording.origin)
 
-    async def _until(self, due: float) -> None:
+    async def _until(self, due_s: float) -> None:
         """Sleep to that second, dropping what is past."""
-        await self._sleep(max(0.0, due - self._clock()))
+        await self._sleep(max(0.0, due_s - self._timeline.clock()))
         self.quotes()
 
-    def _count(self, batch: _Batch) -> None:
-        for outcome, count in (("price", len(batch.mids)), ("malformed", batch.malformed), ("skipped", batch.skipped)):
-            self._frames.labels(outcome=outcome).inc(count)
-
-    def _timed_lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
-        """The lines of a file with their receive times; a file that breaks off ends here, and that is said."""
-        received_ns = 0
-        try:
-            for line in _lines(path):
-                match = _LINE.match(line)
-                received_ns = int(match[1]) if match else received_ns  # a malformed line keeps its place in the file
-                yield received_ns, line
-        except _READ_ERRORS as error:
-            telemetry.get_logger().warning("replay.broken", file=path.name, reason=str(error))
+    def _count(self, lines: Lines) -> None:
+        for outcome in ("price", "skipped", "malformed"):
+            self._frames.labels(outcome=outcome).inc(getattr(lines, outcome))
+            setattr(lines, outcome, 0)
 
 
-def _received_ns(timed: tuple[int, bytes]) -> int:
-    return timed[0]
+def _batch(prices: Iterator[Played]) -> list[Played]:
+    return list(itertools.islice(prices, BATCH_PRICES))
 
 
-def _read_batch(lines: Iterator[tuple[int, bytes]]) -> _Batch | None:
-    """The next lines, read; None at the end."""
-    mids: list[Mid] = []
-    malformed = read = 0
-    for _, line in itertools.islice(lines, BATCH_LINES):
-        read += 1
-        try:
-            mid = read_line(line)
-        except _MalformedError:
-            malformed += 1
-        else:
-            if mid is not None:
-                mids.append(mid)
-    return _Batch(mids, malformed, read - malformed - len(mids)) if read else None
+class ReplayTape:
+    """Every price of the run, by its index. One reading at a time; whoever asks meanwhile waits."""
 
+    def __init__(self, timeline: Timeline) -> None:
+        self.origin = timeline.recording.origin
+        self._timeline = timeline
+        self._lock = asyncio.Lock()
+        self._held: deque[Played] = deque(maxlen=HELD_PRICES_MAX)  # without a hole, up to where the reading has come
+        self._ahead: Played | None = None  # read, and not due yet
+        self._rest: Iterator[Played] = iter(())
+        self._next = 0  # the index that the reading brings next; 0 before the first reading
+        self._taken: dict[str, Observation] = {}
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a plain or packed file, each cut at `LINE_BYTES_MAX`; raises what `_READ_ERRORS` names."""
-    with path.open("rb") as plain:
-        is_packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        plain.seek(0)
-        if not is_packed:
-            if not path.stat().st_size:
-                raise EOFError("it is empty")
-            if path.suffix == ".gz":
-                raise gzip.BadGzipFile("it is named .gz and is not packed with gzip")
-            yield from _bounded_lines(plain)
-            return
-        with gzip.open(plain) as unpacked:
-            yield from _bounded_lines(unpacked)
+    async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
+        """The prices after `index` that are due, in order; LookupError where the recording ends before `index`."""
+        async with self._lock:
+            found = await asyncio.to_thread(self._after, index, limit)
+            self._taken.update((observed.coin, observed) for _, observed in found)
+            return found
 
+    def quotes(self) -> Mapping[str, Observation]:
+        """Coin to the price that was taken last: what is newest where there is no pace."""
+        return self._taken
 
-def _bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
-    while line := file.readline(LINE_BYTES_MAX):
-        yield line
-        while not line.endswith(b"\n") and len(line) == LINE_BYTES_MAX:
-            line = file.readline(LINE_BYTES_MAX)  # the rest of a line too long is no line
+    def next_due_s(self) -> float:
+        """In how many seconds there is more than the last answer held; infinite where never."""
+        return math.inf if self._ahead is None else self._timeline.due_s(self._ahead) - self._timeline.clock()
+
+    def _after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
+        if not self._next or index + 1 < self._first_held:
+            self._begin(index + 1)
+        while self._next <= index and self._read_one() is not None:
+            pass  # on to where the asker is
+        if self._next <= index and self._ahead is None:
+            raise LookupError("the recording ends before this index")
+        start = max(0, index + 1 - self._first_held)
+        found = list(itertools.islice(self._held, start, start + limit))
+        while len(found) < limit and (played := self._read_one()) is not None:
+            found.append(played)
+        return [(played.number, self._timeline.observation(played)) for played in found]
+
+    @property
+    def _first_held(self) -> int:
+        return self._held[0].number if self._held else self._next
+
+    def _begin(self, first: int) -> None:
+        self._held.clear()
+        self._ahead = None
+        self._next = first
+        self._rest = self._timeline.played(Lines(), first)
+
+    def _read_one(self) -> Played | None:
+        """The next price, if it is due."""
+        if self._ahead is None:
+            self._ahead = next(self._rest, None)
+        played = self._ahead
+        if played is None or self._timeline.due_s(played) > self._timeline.clock():
+            return None
+        self._ahead = None
+        self._next = played.number + 1
+        self._held.append(played)
+        return played

@@ -11,10 +11,12 @@ import typer
 
 from cotacoes import config, control
 from cotacoes.cli import readers
+from cotacoes.cli.lines import say
 from cotacoes.cli.options import AsJson, Coin, Coins, Data
 from cotacoes.cli.parts import subscribe
 from cotacoes.client import Addresses, Client
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
+from cotacoes.service import Stop, require_coin, run_process
 
 INTERRUPTED = 130
 
@@ -33,6 +35,37 @@ def watch(coins: Coins = None, data: Data = None, as_json: AsJson = False) -> in
     """
     system = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
     return subscribe(coins, as_json=as_json, environment=system, interrupted=INTERRUPTED)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="a new file; .gz packs it")],
+    coins: Coins = None,
+    for_s: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", min=0.1, help="so long; else until Ctrl-C")
+    ] = None,
+    data: Data = None,
+) -> int:
+    """Record what is published, to be replayed.
+
+    \b
+    Examples:
+      cotacoes record --out today.ndjson.gz
+      cotacoes record --out hour.ndjson.gz --for 3600 bitcoin
+      cotacoes up --data ./again --port-base 9000 --source replay:today.ndjson.gz
+    """
+    from cotacoes.client_subscriber import recording
+
+    async def main(settings: config.Settings, stop: Stop) -> None:
+        known = settings.seed_placement
+        chosen = [require_coin(coin.lower(), known) for coin in coins or known]
+        say(f"recording {', '.join(chosen)} into {out}; Ctrl-C ends it")
+        count = await recording.record(settings, stop, out, chosen, for_s)
+        say(f"recorded {count} quotes")
+
+    environment = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
+    given = {name.removeprefix(config.PREFIX).lower(): text for name, text in environment.items() if text}
+    return run_process("record", main, **given)
 
 
 @app.command()

@@ -22,7 +22,15 @@ def up(
     data: Data = None,
     port_base: Annotated[int | None, typer.Option(metavar="N", help="the gateway's port; the others follow")] = None,
     source: Annotated[str | None, typer.Option(metavar="SOURCE", help="sim, or replay:PATH[,PATH...]")] = None,
-    speed: Annotated[float | None, typer.Option(metavar="X", help="how much faster than the clock it runs")] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="how much faster than the clock it runs; max: as fast as it is taken"),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="begin a replay anew at its end")] = False,
+    replay_price: Annotated[str | None, typer.Option(metavar="KIND", help="mid or trade, of a replay")] = None,
+    replay_times: Annotated[
+        str | None, typer.Option(metavar="TIMES", help="shifted to now, or original; of a replay")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="of the simulated market and its faults")] = None,
     failure_rate: Annotated[float | None, typer.Option(metavar="P", help="share of requests that fail")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines without colour, table or cursor")] = False,
@@ -50,6 +58,9 @@ def up(
             port_base=port_base,
             source=source,
             speed=speed,
+            loop=loop or None,
+            replay_price=replay_price,
+            replay_times=replay_times,
             seed=seed,
             failure_rate=failure_rate,
             output="json" if as_json else "plain" if plain or not is_rich else "rich",

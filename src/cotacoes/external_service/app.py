@@ -1,6 +1,7 @@
-"""external_service: wires the market, its faults and the routes.
+"""external_service: wires the market, its tape, its faults and the routes.
 
 GET /quote    the newest price of each coin, or what the faults make of it
+GET /quotes   every price after a cursor; errors, delays and bad answers hit it too, but no price in it is spoilt
 GET /faults   the setting in force        PUT /faults   another one (administrators)
 """
 
@@ -13,18 +14,23 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from cotacoes import service, telemetry
-from cotacoes.adapters import source_http
-from cotacoes.adapters.source_replay import Replay, check
+from cotacoes.adapters import source_http, source_replay
+from cotacoes.adapters.recording import Recording
+from cotacoes.adapters.recording_formats import PAIRS, Pair
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service import answers
-from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, render
+from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market, SimulatedMarket
+from cotacoes.external_service.run import Run, digest_of, load_or_begin
+from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, TapePages
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
@@ -40,7 +46,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     """The wired service; bad answers that hold a connection let go when `stopping` is set."""
     metrics = telemetry.Metrics()
     counts = telemetry.ExternalMetrics(metrics)
-    market, resources = _market(settings, counts)
+    market, pages, resources = _source(settings, counts)
     faults = Faults(
         FaultSetting(error_rate=settings.failure_rate),
         clock=time.monotonic,
@@ -48,7 +54,9 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
         on_end=lambda ended: telemetry.get_logger().info("faults.ended", **_told(ended)),
     )
     router = APIRouter()
-    _add_quote(router, settings, market, faults, counts, stopping)
+    bad = _BadAnswers(settings, faults, counts, stopping)
+    _add_quote(router, market, faults, bad)
+    _add_tape(router, market, pages, bad)
     _add_faults(router, settings, market, faults)
 
     async def has_price() -> str | None:
@@ -58,65 +66,117 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     return service.Service(NAME, service.build_app(NAME, settings, metrics, router, checks=checks), resources)
 
 
-def _market(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, service.Resources]:
+def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, TapePages, service.Resources]:
+    folder, now = settings.data / NAME, datetime.now(UTC)
     if settings.source == "sim":
-        coins = list(settings.seed_placement)
-        taken = sorted(source_http.RESERVED.intersection(coins))
-        if taken:
-            raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
-        simulated = SimulatedMarket(
-            coins,
-            seed=settings.seed,
-            tick_s=settings.tick_ms / 1000 / settings.speed,
-            clock=time.monotonic,
-            now=lambda: datetime.now(UTC),
-        )
-        return simulated, contextlib.nullcontext
-    paths = [Path(path) for path in settings.source.removeprefix("replay:").split(",")]
-    check(paths)
-    replay = Replay(
-        paths, speed=settings.speed, clock=time.monotonic, now=lambda: datetime.now(UTC), frames=counts.replay_frames
+        simulated, run = _simulated(settings, folder, now)
+        return simulated, TapePages(run, simulated, simulated.origin), contextlib.nullcontext
+    recording = recording_of(settings)
+    recording.check()
+    lap = source_replay.measure(recording) if settings.loop else None
+    run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now)
+    timeline = source_replay.Timeline(
+        recording,
+        speed=settings.speed,
+        started_at=run.started_at,
+        started_s=time.monotonic() - max(0.0, (now - run.started_at).total_seconds()),
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+        lap=lap,
+        keeps_times=settings.replay_times == "original",
     )
+    tape = source_replay.ReplayTape(timeline)
+    pages = TapePages(run, tape, recording.origin)
+    if settings.speed == source_replay.MAX_SPEED:
+        return tape, pages, contextlib.nullcontext  # what was taken last is the newest
+    playing = source_replay.Playing(timeline, frames=counts.replay_frames)
 
     @contextlib.asynccontextmanager
     async def replaying() -> AsyncIterator[None]:
-        async with service.background(replay.run()):
+        async with service.background(playing.run()):
             yield
 
-    return replay, replaying
+    return playing, pages, replaying
 
 
-def _add_quote(
-    router: APIRouter,
-    settings: Settings,
-    market: Market,
-    faults: Faults,
-    counts: telemetry.ExternalMetrics,
-    stopping: asyncio.Event,
-) -> None:
-    hold_s = min(HOLD_S_MAX, settings.request_deadline_s * HOLD_SHARE)
+def _simulated(settings: Settings, folder: Path, now: datetime) -> tuple[SimulatedMarket, Run]:
+    coins = list(settings.seed_placement)
+    taken = sorted(source_http.RESERVED.intersection(coins))
+    if taken:
+        raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
+    tick_s = settings.tick_ms / 1000 / settings.speed
+    run = load_or_begin(folder, digest_of(settings.seed, coins, tick_s), now)
+    market = SimulatedMarket(
+        coins,
+        seed=settings.seed,
+        tick_s=tick_s,
+        started_at=run.started_at,
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+    )
+    return market, run
 
-    @router.get("/quote", summary="The newest price of each coin; fails on purpose", response_class=JSONResponse)
-    async def quote() -> Response:
-        verdict = faults.judge()
+
+def recording_of(settings: Settings) -> Recording:
+    """The recording that the settings name."""
+    further = {name: Pair(*told) for name, told in settings.further_pairs.items()}
+    return Recording(settings.replay_paths, price=settings.replay_price, pairs={**PAIRS, **further})
+
+
+class _BadAnswers:
+    """What the faults make of a request before it gets its prices: an error, a delay, an answer that is none."""
+
+    def __init__(
+        self, settings: Settings, faults: Faults, counts: telemetry.ExternalMetrics, stopping: asyncio.Event
+    ) -> None:
+        self._faults = faults
+        self._counts = counts
+        self._stopping = stopping
+        self._hold_s = min(HOLD_S_MAX, settings.request_deadline_s * HOLD_SHARE)
+
+    async def judge(self, market: Market) -> tuple[Verdict, Response | None]:
+        """The verdict on this request, and the answer where it is a bad one."""
+        verdict = self._faults.judge()
         if verdict.status is not None:
-            counts.served.labels(fault="error").inc()
-            return answers.refusal(verdict.status, verdict.retry_after_s)
+            self._counts.served.labels(fault="error").inc()
+            return verdict, answers.refusal(verdict.status, verdict.retry_after_s)
         if verdict.delay_s:
             await asyncio.sleep(verdict.delay_s)
         kind = verdict.kind
-        counts.served.labels(fault=kind.value if kind is not None else "none").inc()
-        if kind is Kind.TOO_MANY_REQUESTS:
-            return answers.refusal(429, verdict.retry_after_s)
-        quotes = market.quotes()
+        self._counts.served.labels(fault=kind.value if kind is not None else "none").inc()
         if kind is None or kind in PRICE_KINDS:
-            if kind is Kind.FROZEN_PRICE:
-                quotes = {
-                    **quotes,
-                    **faults.freeze({coin: held for coin, held in quotes.items() if verdict.hits(coin)}),
-                }
-            return answers.good(render(quotes, market.origin, verdict))
-        return answers.BadAnswer(kind, render(quotes, market.origin), hold_s=hold_s, stopping=stopping)
+            return verdict, None
+        if kind is Kind.TOO_MANY_REQUESTS:
+            return verdict, answers.refusal(429, verdict.retry_after_s)
+        body = render(market.quotes(), market.origin)
+        return verdict, answers.BadAnswer(kind, body, hold_s=self._hold_s, stopping=self._stopping)
+
+
+def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswers) -> None:
+    @router.get("/quote", summary="The newest price of each coin; fails on purpose", response_class=JSONResponse)
+    async def quote() -> Response:
+        verdict, answer = await bad.judge(market)
+        if answer is not None:
+            return answer
+        quotes = market.quotes()
+        if verdict.kind is Kind.FROZEN_PRICE:
+            held = {coin: observed for coin, observed in quotes.items() if verdict.hits(coin)}
+            quotes = {**quotes, **faults.freeze(held)}
+        return answers.good(render(quotes, market.origin, verdict))
+
+
+def _add_tape(router: APIRouter, market: Market, pages: TapePages, bad: _BadAnswers) -> None:
+    @router.get("/quotes", summary="Every price after a cursor, in order", response_class=JSONResponse)
+    async def quotes(
+        after: Annotated[str | None, Query(description="`next` of the page before; absent: from the first")] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
+        wait_ms: Annotated[int, Query(ge=0, le=WAIT_MS_MAX, description="where nothing is new, wait so long")] = 0,
+    ) -> Response:
+        """A cursor of another run is 410; `next` in that answer is the one to begin with."""
+        _, answer = await bad.judge(market)
+        if answer is not None:
+            return answer
+        return answers.good(msgspec.json.encode(await pages.page(after, limit, wait_ms / 1000)))
 
 
 def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: Faults) -> None:

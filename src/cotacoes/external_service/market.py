@@ -43,7 +43,7 @@ class Market(Protocol):
 
 
 class SimulatedMarket:
-    """The walk of each coin, one tick every `tick_s` seconds from the moment it is built.
+    """The walk of each coin, one tick every `tick_s` seconds from `started_at` on; a `Market` and a `Tape`.
 
     The coins tick one after the other within `tick_s`, as no real market moves all prices at one instant. `clock` gives
     monotonic seconds, `now` the wall time.
@@ -57,14 +57,17 @@ class SimulatedMarket:
         *,
         seed: int,
         tick_s: float,
+        started_at: datetime,
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
         self._seed = seed
+        self._coins = coins
         self._tick_s = tick_s
         self._clock = clock
         self._now = now
-        self._started = clock()
+        self._started_at = started_at
+        self._started = clock() - max(0.0, (now() - started_at).total_seconds())
         self._phases_s = {coin: tick_s * index / len(coins) for index, coin in enumerate(coins)}
         self._ticks: dict[str, int] = {}
         self._newest: dict[str, Observation] = {}
@@ -84,6 +87,32 @@ class SimulatedMarket:
                     origin=ORIGIN,
                 )
         return self._newest
+
+    async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
+        """The prices after `index`, of which the first is the oldest of tick 0; see `tape.Tape`."""
+        return [(later, self._entry(later)) for later in range(index + 1, min(self._due(), index + limit) + 1)]
+
+    def next_due_s(self) -> float:
+        """In how many seconds the next coin ticks."""
+        return self._started + self._offset_s(self._due() + 1) - self._clock()
+
+    def _due(self) -> int:
+        """The last index whose time has come."""
+        return int((self._clock() - self._started) // self._spacing_s) + len(self._coins)
+
+    @property
+    def _spacing_s(self) -> float:
+        return self._tick_s / len(self._coins)
+
+    def _offset_s(self, index: int) -> float:
+        """When a price came up, from the start on: within a tick the last coin is the first one."""
+        return (index - len(self._coins)) * self._spacing_s
+
+    def _entry(self, index: int) -> Observation:
+        tick, place = divmod(index - 1, len(self._coins))
+        coin = self._coins[-1 - place]
+        observed_at = min(self._now(), self._started_at + timedelta(seconds=self._offset_s(index)))
+        return Observation(coin, CURRENCY, price_at(self._seed, coin, tick), observed_at, ORIGIN)
 
 
 def price_at(seed: int, coin: str, tick: int) -> Decimal:

@@ -1,7 +1,7 @@
 """quote_service: fetches behind the circuit breaker, screens, records, delivers, publishes, and answers.
 
-poll ──▶ recorder (log) ──▶ delivery, one per coin ──▶ shard
-                       └──▶ publisher ──▶ Redis
+intake ──▶ recorder (log) ──▶ delivery, one per coin ──▶ shard
+                         └──▶ publisher ──▶ Redis
 answers ◀── histories, log, shards
 """
 
@@ -11,34 +11,29 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from random import Random, SystemRandom
+from random import SystemRandom
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.folder_lock import FolderLock
-from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.adapters.source_http import HttpSource
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import BadRequestError, LogUnavailableError, ShardUnavailableError
-from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig, State, StateChanged
-from cotacoes.patterns.retry import RetryPolicy
 from cotacoes.patterns.sharding import READ_QUOTES_MAX, Shard
 from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.answers import AgeLimits, Answers
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.poll import Poll
+from cotacoes.quote_service.intake import build_intake
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import JumpLimit, Screen
 from cotacoes.service import Check, Service, Stop, background, build_app, require_coin, serve_http
-from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
+from cotacoes.telemetry import Metrics, QuoteMetrics
 
 NAME = "quote_service"
 SUPERSEDED_EXIT_CODE = 4
@@ -66,7 +61,6 @@ def build(settings: Settings, stop: Stop) -> Service:
         if name in placement.values()
     }
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
-    http_client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
     recorder = Recorder(
         settings.data / NAME,
         histories,
@@ -99,37 +93,20 @@ def build(settings: Settings, stop: Stop) -> Service:
         )
         for coin, history in histories.items()
     }
-    breaker = _breaker(settings, counted, random)
-    screen = Screen(
-        histories, JumpLimit(Decimal(str(settings.jump_factor_max)), timedelta(seconds=settings.jump_window_s))
-    )
 
     def hand_on(quotes: list[Quote]) -> None:
         publisher.add(quotes)
-        for quote in quotes:
-            counted.recorded.labels(coin=quote.coin).inc()
-            deliveries[quote.coin].wake()
+        for coin, count in Counter(quote.coin for quote in quotes).items():
+            counted.recorded.labels(coin=coin).inc(count)
+            deliveries[coin].wake()
 
-    poll = Poll(
-        HttpSource(http_client, settings.url("external_service")),
-        breaker,
-        screen,
-        recorder,
-        counted,
-        interval_s=settings.poll_interval_s,
-        deadline_s=settings.fetch_deadline_s,
-        retry=RetryPolicy(attempts=settings.fetch_attempts),
-        now=_now,
-        clock=time.monotonic,
-        random=random,
-        on_recorded=hand_on,
-    )
+    intake = build_intake(settings, recorder, publisher, counted, random, now=_now, on_recorded=hand_on)
     answers = Answers(
         recorder,
         shards,
         AgeLimits(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
-        is_live=lambda coin: coin in poll.live,
-        breaker_state=lambda: breaker.state.value,
+        is_live=lambda coin: coin in intake.taker.live,
+        breaker_state=lambda: intake.breaker.state.value,
     )
 
     @contextlib.asynccontextmanager
@@ -138,12 +115,12 @@ def build(settings: Settings, stop: Stop) -> Service:
             for shard in shards.values():
                 await stack.enter_async_context(shard)
             await stack.enter_async_context(bus)
-            await stack.enter_async_context(http_client)
+            await stack.enter_async_context(intake.client)
             await recorder.start()
             stack.push_async_callback(recorder.close)
             await stack.enter_async_context(
                 background(
-                    poll.run(),
+                    intake.taker.run(),
                     publisher.run(),
                     _keep(recorder, deliveries, counted),
                     *(delivery.run() for delivery in deliveries.values()),
@@ -214,24 +191,6 @@ def _json(body: bytes) -> Response:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _breaker(settings: Settings, metrics: QuoteMetrics, random: Random) -> CircuitBreaker:
-    level = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
-    event = {State.CLOSED: "breaker.closed", State.HALF_OPEN: "breaker.half_opened", State.OPEN: "breaker.opened"}
-
-    def tell(change: StateChanged) -> None:
-        metrics.breaker_state.set(level[change.after])
-        facts = {"failures": change.failures, "retry_after_s": round(change.retry_after or 0.0, 1)}
-        get_logger().info(event[change.after], **(facts if change.after is State.OPEN else {}))
-
-    config = CircuitBreakerConfig(
-        consecutive_failures_threshold=settings.breaker_failures,
-        wait_duration_in_open=settings.breaker_open_s,
-        permitted_calls_in_half_open=settings.breaker_probes,
-        max_wait_duration_in_half_open=max(10.0, 3 * settings.fetch_deadline_s),
-    )
-    return CircuitBreaker("external_service", config, clock=time.monotonic, random=random, on_event=tell)
 
 
 async def _keep(recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics) -> None:

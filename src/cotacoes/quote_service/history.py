@@ -34,6 +34,7 @@ class CoinHistory:
         self.is_known = False  # whether log or shard have said what there is; before that, nothing is no answer
         self.delivered: Position | None = None
         self.floor: Position | None = None
+        self.cursor: str | None = None  # where the source's tape was taken to
         self.pending = 0
         self.fence: Fence | None = None
         self._now = now
@@ -56,6 +57,11 @@ class CoinHistory:
         return self._prev
 
     @property
+    def room(self) -> int:
+        """How many positions the present era has left."""
+        return SEQ_MAX - self._seq
+
+    @property
     def age_s(self) -> float:
         """How long ago the newest quote was observed, by the clock that says longer: a wall clock can be set back."""
         assert self.newest is not None
@@ -64,7 +70,7 @@ class CoinHistory:
     @property
     def can_draft(self) -> bool:
         """Whether the present era goes on, and has a position left."""
-        return self.epoch is not None and not self._is_over and self._seq < SEQ_MAX
+        return self.epoch is not None and not self._is_over and self.room > 0
 
     def load(self, logged: LoggedCoin, pending: int) -> None:
         """Take over what the log says, at its opening. The era is over, if there is one: it gives no further position.
@@ -77,6 +83,7 @@ class CoinHistory:
         self._take_newer(logged.newest)
         self.delivered = self.delivered_or(logged.delivered)
         self.floor = logged.floor or self.floor
+        self.cursor = logged.cursor
         self.pending = pending
         self._tail.clear()
 
@@ -116,7 +123,7 @@ class CoinHistory:
         now = self._now()
         quotes: list[Quote] = []
         at = None if self.newest is None else self.newest.at
-        for seq, observation in enumerate(observations[: SEQ_MAX - self._seq], start=self._seq + 1):
+        for seq, observation in enumerate(observations[: self.room], start=self._seq + 1):
             own = min(observation.observed_at, now)
             at = own if at is None else max(at, own)
             quotes.append(
@@ -171,7 +178,7 @@ class CoinHistory:
 
     def mark(self) -> Mark:
         """What the log should know of delivery."""
-        return Mark(self.delivered, self.floor)
+        return Mark(self.delivered, self.floor, self.cursor)
 
     def _take_newer(self, quote: Quote | None) -> bool:
         """Whether this quote is newer than what we have, and so the newest now."""

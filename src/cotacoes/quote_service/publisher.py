@@ -56,6 +56,9 @@ class PublishQueue:
             self.degraded = False
         return ready
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def clear(self) -> None:
         """Forget those that wait."""
         self._waiting.clear()
@@ -90,6 +93,7 @@ class Publisher:
         self._clock = clock
         self._queues = {coin: PublishQueue(wait_s) for coin in histories}
         self._wake = asyncio.Event()
+        self._published = asyncio.Event()
         self._is_away = False
         self._is_silent = False
 
@@ -105,6 +109,12 @@ class Publisher:
     def wake(self) -> None:
         """Delivery has come further."""
         self._wake.set()
+
+    async def wait_room(self, quotes: int) -> None:
+        """Return once every coin's queue takes so many more without dropping one."""
+        while any(len(queue) + quotes > QUEUE_QUOTES_MAX for queue in self._queues.values()):
+            self._published.clear()
+            await self._published.wait()
 
     def silence(self) -> None:
         """Publish nothing any more, what waits included: another writer has taken over."""
@@ -156,8 +166,9 @@ class Publisher:
             heard = await self._bus.publish(messages + beats)
         except BusUnavailableError as error:
             self._note_failure(batches, error)
-            return
-        self._note_success(batches, heard)
+        else:
+            self._note_success(batches, heard)
+        self._published.set()
 
     def _heartbeat(self, coin: str) -> tuple[str, bytes]:
         history = self._histories[coin]

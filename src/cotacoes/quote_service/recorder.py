@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -77,28 +78,39 @@ class Recorder:
         await self._on_log(self._open_log())
         await self.begin_missing_eras()
 
-    async def record(self, observations: Mapping[str, Sequence[Observation]]) -> list[Quote]:
+    async def record(self, observations: Mapping[str, Sequence[Observation]], cursor: str | None = None) -> list[Quote]:
         """Commit each coin's observations, all or none; the quotes, at their positions. LogUnavailableError if not.
 
-        A coin without an era gives no quote: it waits for `begin_missing_eras`.
+        A coin without an era gives no quote: it waits for `begin_missing_eras`. `cursor` is where the source's tape is
+        taken to with this; it is part of the same commit, for every coin that has an era.
         """
         await self.ensure_open()
+        able = {} if self._retired else {coin: one for coin, one in self.histories.items() if one.can_draft}
         drafts = {
-            coin: self.histories[coin].draft(observed)
-            for coin, observed in observations.items()
-            if observed and self.histories[coin].can_draft and not self._retired
+            coin: able[coin].draft(observed) for coin, observed in observations.items() if observed and coin in able
         }
         quotes = [quote for drafted in drafts.values() for quote in drafted]
+        marks = self._marks()
+        if cursor is not None:
+            marks |= {coin: replace(marks[coin], cursor=cursor) for coin in able}
+        if quotes:
+            await self._on_log(self.log.append(quotes, marks))
+        for coin, history in able.items():
+            history.cursor = marks[coin].cursor  # where nothing was recorded, the next commit writes it
+            if drafts.get(coin):
+                history.note_recorded(drafts[coin])
         if not quotes:
             return []
-        await self._on_log(self.log.append(quotes, self._marks()))
-        for coin, drafted in drafts.items():
-            self.histories[coin].note_recorded(drafted)
         if self.failure is not None:
             self.failure = None
             self._reopen_wait_s = REOPEN_WAIT_S
             get_logger().info("log.recovered")
         return quotes
+
+    async def note_source_gap(self, after: str, next_cursor: str) -> None:
+        """Commit that the source's tape has a hole; LogUnavailableError where that fails."""
+        await self.ensure_open()
+        await self._on_log(self.log.note_source_gap(after, next_cursor, self._now()))
 
     def retire(self) -> None:
         """Record nothing any more: another writer has taken over."""

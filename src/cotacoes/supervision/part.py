@@ -24,6 +24,7 @@ READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.25
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_MAX_S = 10.0
+WORDS_BYTES_MAX = 280  # of what a part said last, where it ended: one sentence with its fix
 STEADY_S = 20.0  # up for so long, a part's next death is as good as its first
 
 
@@ -249,7 +250,7 @@ class SupervisedPart:
         self._hooks.on_line(self.part.name, stream, line)
 
     def _cause(self, code: int) -> str:
-        words = self._last_words[:200].decode("utf-8", "replace").strip()
+        words = self._last_words[:WORDS_BYTES_MAX].decode("utf-8", "replace").strip()
         # a line of the structured log is shown as such
         return processes.cause_of_end(code) + ("" if code < 0 or words[:1] in {"", "{"} else f" ({words})")
 

@@ -1,0 +1,130 @@
+"""A recorded market, read: files of several formats become one stream of prices, in the order of receive time.
+
+Where two files have the same time, the file named first goes first. A reading begins anew each time and holds a line of
+each file at a time, so memory does not grow with the recording. Lines of other streams are skipped, lines that are none
+of the format are counted; neither ends the reading. What the formats are stands in `recording_formats.py`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import heapq
+import itertools
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from cotacoes import telemetry
+from cotacoes.adapters.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
+from cotacoes.errors import SettingError
+from cotacoes.quote import ORIGIN_PATTERN
+
+LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
+HEAD_LINES_MAX = 100_000  # how far `check` looks for the first price
+ORIGIN_NAME_MAX = 90  # of the 100 characters an origin may have
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_READ_ERRORS = (OSError, EOFError, zlib.error)  # gzip's own errors are among them
+
+
+@dataclass
+class Lines:
+    """How many lines were read, by what they were."""
+
+    price: int = 0
+    skipped: int = 0
+    malformed: int = 0
+
+
+class Recording:
+    """The recording in `paths`. `price` is mid or trade, where a format has both; `pairs` name the coins."""
+
+    def __init__(self, paths: Sequence[Path], *, price: str = "mid", pairs: Mapping[str, Pair] = PAIRS) -> None:
+        self.origin = _origin_of(paths)
+        self._paths = paths
+        self._price = price
+        self._pairs = pairs
+
+    @property
+    def digest(self) -> str:
+        """The same for the same files (by name and size) read the same way."""
+        told = [(path.name, path.stat().st_size) for path in self._paths], self._price, sorted(self._pairs.items())
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+
+    def check(self) -> None:
+        """SettingError, naming the file and what is wrong, unless each can be read and has a price near its head."""
+        for path in self._paths:
+            try:
+                if next(self._read(path, Lines(), HEAD_LINES_MAX), None) is None:
+                    raise SettingError(
+                        f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "
+                        f"(COTACOES_REPLAY_PRICE is {self._price})"
+                    )
+            except _READ_ERRORS as error:
+                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {reason}") from error
+
+    def prices(self, lines: Lines) -> Iterator[Recorded]:
+        """Read from the start, counting in `lines`; a file that breaks off ends there, and that is said."""
+        readings = [self._read_on(path, lines) for path in self._paths]
+        return readings[0] if len(readings) == 1 else heapq.merge(*readings, key=_received_ns)
+
+    def _read_on(self, path: Path, lines: Lines) -> Iterator[Recorded]:
+        try:
+            yield from self._read(path, lines)
+        except _READ_ERRORS as error:
+            telemetry.get_logger().warning("replay.broken", file=path.name, reason=str(error))
+
+    def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
+        read: Read | None = None
+        for line in itertools.islice(_lines_of(path), lines_max):
+            try:
+                read = read or recognise(line, self._price, self._pairs)
+                recorded = read(line)
+            except MalformedError:
+                lines.malformed += 1
+                continue
+            if recorded is None:
+                lines.skipped += 1
+                continue
+            lines.price += 1
+            yield recorded
+
+
+def _received_ns(recorded: Recorded) -> int:
+    return recorded.received_ns
+
+
+def _origin_of(paths: Sequence[Path]) -> str:
+    """`replay:` and the names of the files, without folders and endings."""
+    names = "+".join(path.name.removesuffix(".gz").partition(".")[0] for path in paths)
+    origin = f"replay:{re.sub(r'[^A-Za-z0-9_+-]', '_', names)[:ORIGIN_NAME_MAX]}"
+    assert ORIGIN_PATTERN.match(origin)
+    return origin
+
+
+def _lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a plain or packed file, each cut at `LINE_BYTES_MAX`; raises what `_READ_ERRORS` names."""
+    with path.open("rb") as plain:
+        is_packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        plain.seek(0)
+        if not is_packed:
+            if not path.stat().st_size:
+                raise EOFError("it is empty")
+            if path.suffix == ".gz":
+                raise gzip.BadGzipFile("it is named .gz and is not packed with gzip")
+            yield from _bounded_lines(plain)
+            return
+        with gzip.open(plain) as unpacked:
+            yield from _bounded_lines(unpacked)
+
+
+def _bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+    while line := file.readline(LINE_BYTES_MAX):
+        yield line
+        while not line.endswith(b"\n") and len(line) == LINE_BYTES_MAX:
+            line = file.readline(LINE_BYTES_MAX)  # the rest of a line too long is no line

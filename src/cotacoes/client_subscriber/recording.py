@@ -1,0 +1,148 @@
+"""Recording: what the system publishes, in a file that `--source replay:FILE` plays again.
+
+    {"v":1,"type":"recording","started_at":"…","coins":["bitcoin","ethereum"]}       first, once
+    {"v":1,"type":"quote",…}                                                         as on `cotacoes:<coin>`
+    {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              what could not be had
+
+One JSON object a line; a name that ends in `.gz` is packed with gzip. What the wire lost is fetched from the history
+and written in its place, so a gap stands only where the history could not be asked either; then it is said as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import SystemRandom
+from types import TracebackType
+from typing import IO, Any, Self
+
+import msgspec
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.client import Addresses, Client
+from cotacoes.client_subscriber.feeds import Event, Feeds, Missed, Seen
+from cotacoes.client_subscriber.lines import gap_fields
+from cotacoes.config import Settings
+from cotacoes.errors import BusUnavailableError, ProblemError, SettingError
+from cotacoes.live import encode_quote
+from cotacoes.patterns.backoff import Backoff
+from cotacoes.patterns.pub_sub import Bus, Gap
+from cotacoes.quote import Quote, QuoteJson, format_time
+from cotacoes.service import Stop, background
+from cotacoes.telemetry import get_logger
+
+FLUSH_S = 1.0
+PAGE_QUOTES = 1_000
+_encode = msgspec.json.Encoder().encode
+
+
+async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str], for_s: float | None = None) -> int:
+    """Write to a new file until `stop`, or for so long; how many quotes. SettingError where it can not be written."""
+    addresses = Addresses(quote_service=settings.url("quote_service"))
+    with RecordingFile(path, coins) as file:
+        recorder = _Recorder(Feeds(coins, time.monotonic()), file)
+        async with (
+            RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
+            Client(addresses) as client,
+            background(recorder.run(bus, client)),
+        ):
+            try:
+                async with asyncio.timeout(for_s):
+                    await stop.event.wait()
+            except TimeoutError:
+                pass  # the time that was asked for is over
+    return recorder.quotes
+
+
+class RecordingFile:
+    """The file, while the context is open."""
+
+    def __init__(self, path: Path, coins: Sequence[str]) -> None:
+        self._path = path
+        self._coins = coins
+        self._flushed_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        try:
+            plain: IO[bytes] = self._path.open("xb")
+        except FileExistsError as error:
+            raise SettingError(f"{self._path} exists already: name another file") from error
+        except OSError as error:
+            raise SettingError(f"{self._path} can not be written ({error.strerror}): name another file") from error
+        self._plain = plain
+        self._file: Any = gzip.GzipFile(fileobj=plain, mode="wb") if self._path.suffix == ".gz" else plain
+        head = {"v": 1, "type": "recording", "started_at": format_time(datetime.now(UTC)), "coins": self._coins}
+        self.write(_encode(head))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._plain.close()
+
+    def write(self, line: bytes) -> None:
+        """One line, without its line feed; SettingError where the disk does not take it."""
+        try:
+            self._file.write(line + b"\n")
+            if time.monotonic() - self._flushed_at > FLUSH_S:  # a kill costs a second, not the file
+                self._file.flush()
+                self._flushed_at = time.monotonic()
+        except OSError as error:
+            raise SettingError(f"{self._path} can not be written ({error.strerror}): make room") from error
+
+
+class _Recorder:
+    def __init__(self, feeds: Feeds, file: RecordingFile) -> None:
+        self.quotes = 0
+        self._feeds = feeds
+        self._file = file
+
+    async def run(self, bus: Bus, client: Client) -> None:
+        backoff = Backoff(SystemRandom())
+        while True:
+            try:
+                async with bus.subscribe(self._feeds.channels) as messages:
+                    async for channel, message in messages:
+                        for event in self._feeds.take(channel, message, time.monotonic()):
+                            await self._write(event, client)
+                        backoff.reset()
+            except BusUnavailableError as error:
+                get_logger().warning("bus.away", reason=error.detail)
+            except ValueError as error:
+                get_logger().warning("message.refused", reason=str(error))
+            await asyncio.sleep(backoff.next_s())
+
+    async def _write(self, event: Event, client: Client) -> None:
+        match event:
+            case Seen(quote):
+                self._write_quote(quote)
+            case Missed(gap):
+                await self._fill(gap, client)
+            case _:
+                pass  # silence is no content
+
+    async def _fill(self, gap: Gap, client: Client) -> None:
+        after = gap.after
+        try:
+            while after is None or after < gap.through:
+                page = await client.quotes(gap.coin, after=None if after is None else str(after), limit=PAGE_QUOTES)
+                found = [msgspec.convert(told, QuoteJson).quote() for told in page["quotes"]]
+                found = [quote for quote in found if quote.position <= gap.through]
+                if not found:
+                    break
+                for quote in found:
+                    self._write_quote(quote)
+                after = found[-1].position
+        except (ProblemError, ValueError, KeyError, msgspec.MsgspecError) as error:
+            told = {**gap_fields(gap), "after": None if after is None else str(after)}
+            get_logger().warning("gap.stayed", **told, why=str(error))
+            self._file.write(_encode({"v": 1, "type": "gap", **told}))
+
+    def _write_quote(self, quote: Quote) -> None:
+        self._file.write(encode_quote(quote))
+        self.quotes += 1

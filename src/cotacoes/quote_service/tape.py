@@ -1,0 +1,194 @@
+"""The tape: every price of the source, in order, once; instead of the poll, where no price may be lost.
+
+    cursor ──▶ fetch a page after it ──▶ screen ──▶ record, the cursor in the same commit ──▶ hand on
+
+The cursor of each coin stands in the log, so after a restart the tape is asked from the lowest one, and what a coin has
+already is skipped. What the tape can not give any more is a source gap: noted in the log, counted, and said. Taking
+waits for the publisher, which never waits for long, and for nobody else: a shard that is away holds nothing up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NamedTuple, Protocol, Self
+
+from cotacoes.adapters.source_tape import TapePage
+from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
+from cotacoes.patterns.circuit_breaker import CircuitOpenError
+from cotacoes.quote import Observation, Quote
+from cotacoes.quote_service.guarded import GuardedCalls
+from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recorder import Recorder
+from cotacoes.quote_service.screen import Refusals, Screen
+from cotacoes.telemetry import QuoteMetrics, get_logger
+
+PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
+PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls
+WAIT_S = 1.0  # the source may wait so long for something new
+CALL_MARGIN_S = 0.05
+
+
+class Tape(Protocol):
+    """Where the prices come from."""
+
+    async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
+        """The prices after a cursor (None: from the first); SourceError where there is no answer."""
+
+
+class Cursor(NamedTuple):
+    """`RUN-INDEX`: of the run the prices up to this index are dealt with."""
+
+    run: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.run}-{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """ValueError where it is none."""
+        run, _, index = text.rpartition("-")
+        return cls(run, int(index))
+
+
+class TapeTaker:
+    """Takes the tape; `live` are the coins of which the last page, or one before it in this run, brought a price."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        calls: GuardedCalls,
+        screen: Screen,
+        recorder: Recorder,
+        publisher: Publisher,
+        metrics: QuoteMetrics,
+        *,
+        interval_s: float,
+        deadline_s: float,
+        keeps_times: bool,
+        now: Callable[[], datetime],
+        on_recorded: Callable[[list[Quote]], None],
+    ) -> None:
+        self.live: frozenset[str] = frozenset()
+        self._tape = tape
+        self._calls = calls
+        self._screen = screen
+        self._recorder = recorder
+        self._publisher = publisher
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._deadline_s = deadline_s + WAIT_S + CALL_MARGIN_S
+        self._keeps_times = keeps_times
+        self._now = now
+        self._on_recorded = on_recorded
+        self._refusals = Refusals(recorder.histories, metrics)
+        self._told: frozenset[str] = frozenset()  # the coins that this run has brought so far
+
+    async def run(self) -> None:
+        """Take until cancelled; SettingError where the tape's own times can not follow what is stored."""
+        while True:
+            try:
+                taken = await self.take_page()
+            except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
+                self.live = frozenset()  # counted and logged where it failed
+                await asyncio.sleep(self._interval_s)
+                continue
+            if taken < PAGE_QUOTES:
+                await asyncio.sleep(PAUSE_S)
+
+    async def take_page(self) -> int:
+        """Take the next page; how many prices it held."""
+        await self._recorder.ensure_open()
+        cursor = self._lowest_cursor()
+        room = min((one.room for one in self._recorder.histories.values() if one.can_draft), default=PAGE_QUOTES)
+        limit = max(1, min(PAGE_QUOTES, room))
+        try:
+            page = await self._calls.call(
+                lambda: self._tape.after(None if cursor is None else str(cursor), limit, WAIT_S), self._deadline_s
+            )
+        except SourceGoneError as gone:
+            await self._go_on_from(cursor, _parsed(gone.cursor))
+            return PAGE_QUOTES
+        following = _parsed(page.next)
+        if cursor is not None and page.first > cursor.number + 1:
+            await self._note_gap(cursor, Cursor(following.run, page.first - 1))
+        accepted = self._judge(page)
+        recorded = await self._recorder.record(accepted, str(following))
+        self._told |= {quote.coin for quote in recorded}
+        self.live = self._told
+        if recorded:
+            self._on_recorded(recorded)
+            await self._publisher.wait_room(PAGE_QUOTES)
+        return page.count
+
+    def _lowest_cursor(self) -> Cursor | None:
+        """Of the run that was taken last; a coin that was not there then has nothing of it."""
+        histories = self._recorder.histories.values()
+        taken = [one for one in histories if one.cursor is not None]
+        if not taken:
+            return None
+        newest = max(taken, key=lambda one: one.position or (0, 0))
+        run = _parsed(newest.cursor or "").run
+        return Cursor(run, min(_index_in(run, one.cursor) for one in histories))
+
+    async def _go_on_from(self, cursor: Cursor | None, following: Cursor) -> None:
+        if cursor is not None:
+            await self._note_gap(cursor, following)
+        for history in self._recorder.histories.values():
+            history.cursor = str(following)
+        self._told = frozenset()
+
+    async def _note_gap(self, cursor: Cursor, following: Cursor) -> None:
+        await self._recorder.note_source_gap(str(cursor), str(following))
+        self._metrics.source_gaps.inc()
+        get_logger().warning("source.gapped", after=str(cursor), next=str(following))
+
+    def _judge(self, page: TapePage) -> Mapping[str, list[Observation]]:
+        now = self._now()
+        refused = Counter(page.rejected)
+        accepted: dict[str, list[Observation]] = {coin: [] for coin in self._recorder.histories}
+        has_all_through = {c: _index_in(page.run, one.cursor) for c, one in self._recorder.histories.items()}
+        for index, observation in page.entries:
+            coin = observation.coin
+            if index <= has_all_through.get(coin, -1):
+                continue
+            history = self._recorder.histories.get(coin)
+            if history is None:
+                last: Observation | Quote | None = None
+            else:
+                last = accepted[coin][-1] if accepted[coin] else history.newest
+                if self._keeps_times and not accepted[coin] and not has_all_through[coin]:
+                    _refuse_later(history.newest, observation)
+            reason = self._screen.judge(observation, last, now)
+            if reason is None:
+                accepted[coin].append(observation)
+            else:
+                refused[coin, reason] += 1
+        self._refusals.count(refused)
+        return accepted
+
+
+def _parsed(text: str) -> Cursor:
+    try:
+        return Cursor.parse(text)
+    except ValueError as error:
+        raise SourceError("the source gives a cursor that is none") from error
+
+
+def _index_in(run: str, cursor: str | None) -> int:
+    """How far this cursor has come in the run; 0 where it is of another."""
+    if cursor is None:
+        return 0
+    taken = _parsed(cursor)
+    return taken.number if taken.run == run else 0
+
+
+def _refuse_later(newest: Quote | None, first: Observation) -> None:
+    if newest is not None and newest.at > first.observed_at:
+        raise SettingError(
+            f"COTACOES_REPLAY_TIMES=original: {newest.coin} has quotes up to {newest.at:%Y-%m-%d %H:%M:%S}, later than "
+            f"the recording's first of {first.observed_at:%Y-%m-%d %H:%M:%S}: set --data to another folder"
+        )
