@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from cotacoes.quote import Position, Quote, QuoteJson, format_time, parse_time
+from cotacoes.quote import Position, Quote, QuoteJson, format_price, format_time, parse_time
 
 MESSAGE_VERSION = 1
 
@@ -32,6 +32,22 @@ class _Line(msgspec.Struct, frozen=True):
     origin: str | None = None
     prev: str | None = None
     sent_at: str | None = None
+
+
+class _QuoteLine(msgspec.Struct, frozen=True):
+    """A quote's line, as it is written."""
+
+    v: int
+    type: str
+    coin: str
+    currency: str
+    price: str
+    epoch: int
+    seq: int
+    observed_at: str
+    at: str
+    origin: str
+    prev: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,19 @@ def channel(coin: str) -> str:
 def encode_quote(quote: Quote) -> bytes:
     """One `quote` line of the live message, without a line feed."""
     return _encoder.encode(
-        {"v": MESSAGE_VERSION, "type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))},
+        _QuoteLine(
+            MESSAGE_VERSION,
+            "quote",
+            quote.coin,
+            quote.currency,
+            format_price(quote.price),
+            quote.epoch,
+            quote.seq,
+            format_time(quote.observed_at),
+            format_time(quote.at),
+            quote.origin,
+            None if quote.prev is None else str(quote.prev),
+        )
     )
 
 

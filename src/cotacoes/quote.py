@@ -199,7 +199,8 @@ def parse_time(text: str) -> datetime:
 
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC, always six digits of the second, so that texts sort as times do."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return f"{utc.isoformat(timespec='microseconds')[:-6]}Z"  # less the offset; strftime takes five times as long
 
 
 def to_microseconds(time: datetime) -> int:

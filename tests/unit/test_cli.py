@@ -39,7 +39,7 @@ from cotacoes.quote import Quote
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
-MARKET = ["watch", "quote", "report", "history", "faults"]
+MARKET = ["watch", "record", "quote", "report", "history", "faults"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
 COMMANDS = [*SYSTEM, *MARKET, "migrate", *SERVICES]
 

@@ -9,6 +9,7 @@ too, and so does a quote whose commit was not known to have happened until the l
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -101,9 +102,10 @@ class Publisher:
         """These were recorded."""
         if self._is_silent:
             return
-        for quote in quotes:
-            dropped = self._queues[quote.coin].add([quote], self._clock())
-            self._metrics.publish_failed.labels(coin=quote.coin).inc(dropped)
+        now = self._clock()
+        for coin, recorded in itertools.groupby(quotes, key=lambda quote: quote.coin):
+            if dropped := self._queues[coin].add(recorded, now):
+                self._metrics.publish_failed.labels(coin=coin).inc(dropped)
         self._wake.set()
 
     def wake(self) -> None:
