@@ -32,12 +32,13 @@ format: .venv/installed-dev ## bring the code into its shape
 soak: .venv/installed-dev ## long storms: kills and freezes at random moments
 	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
 
-bench: .venv/installed-dev ## the figures, as a table and as JSON
+bench: .venv/installed-bench ## the figures, as a table and as JSON
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean: ## remove .venv and caches; your data (.cotacoes) stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -61,10 +62,12 @@ else
 endif
 	@touch $@
 
-.venv/installed-dev: requirements-dev.lock .venv/installed
+.venv/installed-%: requirements-%.lock .venv/installed
 ifdef UV
-	uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	uv pip install -q --python $(BIN)/python --require-hashes -r $<
 else
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 endif
 	@touch $@
+
+.venv/installed-bench: .venv/installed-dev

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import http_ratio, idle, live, machine, memory, report, start
+from benchmarks import http_ratio, idle, live, machine, memory, parsing, report, start, tape
 from benchmarks.figure import Effort, Figure, MeasureError, Row
 from cotacoes.errors import CotacoesError
 
@@ -20,6 +20,8 @@ FIGURES = {
     "idle": Figure(idle.measure, full=Effort(runs=3, seconds=30), quick=Effort(runs=1, seconds=3)),
     "memory": Figure(memory.measure, full=Effort(runs=3, seconds=15), quick=Effort(runs=1, seconds=1)),
     "live": Figure(live.measure, full=Effort(runs=5, seconds=12), quick=Effort(runs=1, seconds=2)),
+    "tape": Figure(tape.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=2)),
+    "parse": Figure(parsing.measure, full=Effort(runs=7), quick=Effort(runs=2)),
     "http": Figure(http_ratio.measure, full=Effort(runs=9, seconds=1), quick=Effort(runs=2, seconds=0.3)),
 }
 UNMEASURED_EXIT_CODE = 1

@@ -92,11 +92,16 @@ def _record_seconds(system: System) -> tuple[float, float]:
 
 def read_metric(text: str, name: str) -> float:
     """The value of a metric without labels in Prometheus' text format."""
-    for line in text.splitlines():
-        found, _, value = line.partition(" ")
-        if found == name:
-            return float(value)
-    raise MeasureError(f"quote_service has no metric {name}")
+    found = read_metrics(text, name)
+    if len(found) != 1:
+        raise MeasureError(f"quote_service has no metric {name}")
+    return found[0]
+
+
+def read_metrics(text: str, name: str) -> list[float]:
+    """The values of a metric, one for each set of labels."""
+    lines = (line.rpartition(" ") for line in text.splitlines())
+    return [float(value) for found, _, value in lines if found.partition("{")[0] == name]
 
 
 async def _answers_ms(system: System) -> list[float]:

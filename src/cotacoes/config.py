@@ -151,6 +151,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "COTACOES_REPLAY_TIMES=original needs a replay, COTACOES_SOURCE_MODE=tape, and no COTACOES_LOOP"
             )
+        if self.shard1_dsn and self.shard1_dsn == self.shard2_dsn:
+            raise ValueError("COTACOES_SHARD1_DSN and COTACOES_SHARD2_DSN name the same database: give each its own")
         if self.age_max_s < self.fresh_s:
             raise ValueError("COTACOES_AGE_MAX_S must not be below COTACOES_FRESH_S")
         return self

@@ -3,12 +3,14 @@
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
-from benchmarks import http_load, http_ratio, idle, live, live_listener, machine, memory, report
+from benchmarks import http_load, http_ratio, idle, live, live_listener, machine, memory, recorded, report
 from benchmarks.__main__ import FIGURES
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
+from cotacoes.adapters.recording import Lines, Recording
 from cotacoes.live import Heartbeat, encode_heartbeat, encode_quote
 from cotacoes.quote import Position, Quote
 
@@ -129,3 +131,18 @@ def test_the_json_holds_the_value_of_every_run() -> None:
 
 def _quote(seq: int, observed_at: datetime) -> Quote:
     return Quote("bitcoin", "USD", Decimal("67012.34"), 1, seq, observed_at, observed_at, "sim")
+
+
+def test_the_made_recording_is_one_that_we_read_with_most_frames_repeating(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    path.write_bytes(b"".join(recorded._made()))
+    prices = [one.price for one in Recording([path]).prices(Lines())]
+    assert len(prices) == recorded.FRAMES
+    assert 0.05 * len(prices) < len(set(prices)) < 0.2 * len(prices)
+
+
+def test_a_metric_with_labels_has_a_value_for_each_set_of_them() -> None:
+    text = 'x_total{coin="a"} 5.0\nx_total{coin="b"} 7.0\nx_totals 1.0\n# x_total 3\n'
+    assert live.read_metrics(text, "x_total") == [5.0, 7.0]
+    with pytest.raises(MeasureError):
+        live.read_metric(text, "x_total")

@@ -36,6 +36,12 @@ def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
         ("COTACOES_REDIS_URL", "http://x", "redis://"),
         ("COTACOES_AGE_MAX_S", "1", "COTACOES_FRESH_S"),
         ("COTACOES_HOST", "0.0.0.0", "COTACOES_ALLOW_PUBLIC"),
+        ("COTACOES_SPEED", "max", "COTACOES_SOURCE_MODE=tape"),
+        ("COTACOES_SPEED", "fast", "COTACOES_SPEED"),
+        ("COTACOES_REPLAY_TIMES", "original", "needs a replay"),
+        ("COTACOES_REPLAY_TIMES", "mine", "COTACOES_REPLAY_TIMES"),
+        ("COTACOES_REPLAY_PAIRS", "SOLUSDT:solana", "PAIR:COIN:CURRENCY"),
+        ("COTACOES_SOURCE_MODE", "stream", "COTACOES_SOURCE_MODE"),
     ],
 )
 def test_an_unknown_or_impossible_setting_is_refused_by_name(variable: str, text: str, said: str) -> None:
@@ -57,3 +63,22 @@ def test_a_missing_dsn_is_named() -> None:
 
 def test_beyond_loopback_is_allowed_when_it_is_meant() -> None:
     assert config.load({"COTACOES_HOST": "0.0.0.0", "COTACOES_ALLOW_PUBLIC": "1"}).host == "0.0.0.0"
+
+
+def test_one_database_is_not_taken_for_two_shards() -> None:
+    same = "postgresql://u:p@127.0.0.1:5432/db"
+    with pytest.raises(SettingError, match="name the same database"):
+        config.load({"COTACOES_SHARD1_DSN": same, "COTACOES_SHARD2_DSN": same})
+
+
+def test_a_replay_without_a_pace_is_a_tapes() -> None:
+    settings = config.load(
+        {
+            "COTACOES_SOURCE": "replay:a.gz,b.gz",
+            "COTACOES_SOURCE_MODE": "tape",
+            "COTACOES_SPEED": "max",
+            "COTACOES_REPLAY_PAIRS": "SOLUSDT:solana:USDT,ADA-USD:cardano:USD",
+        }
+    )
+    assert (settings.speed, [path.name for path in settings.replay_paths]) == (float("inf"), ["a.gz", "b.gz"])
+    assert settings.further_pairs == {"SOLUSDT": ("solana", "USDT"), "ADA-USD": ("cardano", "USD")}
