@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import json
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from tests.serving import connect, read_to_end, serving
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.adapters.source_http import Fetched, HttpSource
-from cotacoes.errors import SettingError, SourceMalformedError, SourceUnavailableError
+from cotacoes.adapters.source_tape import HttpTape, TapePage
+from cotacoes.errors import SettingError, SourceGoneError, SourceMalformedError, SourceUnavailableError
 from cotacoes.external_service import answers, app
 from cotacoes.external_service.faults import Kind
 
@@ -45,11 +47,12 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(**given: Any) -> AsyncIterator[Running]:
-    settings = config.load({}, **{"admin_token": TOKEN, "failure_rate": 0.0} | given)
-    stop = asyncio.Event()
-    service = app.build(settings, stop)
-    async with service.resources(), serving(service.app, stop) as port, HttpClient(DEADLINE_S, 65_536) as client:
-        yield Running(port, client, stop)
+    with tempfile.TemporaryDirectory() as data:
+        settings = config.load({}, **{"admin_token": TOKEN, "failure_rate": 0.0, "data": data} | given)
+        stop = asyncio.Event()
+        service = app.build(settings, stop)
+        async with service.resources(), serving(service.app, stop) as port, HttpClient(DEADLINE_S, 65_536) as client:
+            yield Running(port, client, stop)
 
 
 def with_service(work: Any, **given: Any) -> None:
@@ -252,3 +255,106 @@ def test_a_recording_is_served_under_its_own_name_and_currency(tmp_path: Path) -
 def test_what_can_not_be_served_is_refused_before_anything_starts(given: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="COTACOES_"):
         app.build(config.load({}, **given), asyncio.Event())
+
+
+RECORDED = Path(__file__).parents[2] / "docs" / "recordings" / "simulated_market.ndjson.gz"
+
+
+async def take(rig: Running, cursor: str | None = None, limit: int = 1000, wait_s: float = 0.0) -> TapePage:
+    async with HttpClient(5.0, 4_000_000) as client:
+        return await HttpTape(client, rig.url).after(cursor, limit, wait_s)
+
+
+def test_the_tape_gives_every_price_of_the_simulated_market_in_order_and_waits_for_the_next() -> None:
+    async def work(rig: Running) -> None:
+        first = await take(rig, limit=1)
+        assert (first.first, first.count) == (1, 1)
+        taken = [first]
+        while sum(page.count for page in taken) < 20:
+            taken.append(await take(rig, taken[-1].next, wait_s=2.0))
+            assert taken[-1].count, "a page that waits for what comes is not empty"
+        entries = [entry for page in taken for entry in page.entries]
+        assert [index for index, _ in entries] == list(range(1, len(entries) + 1))
+        assert {observed.coin for _, observed in entries} == {"bitcoin", "ethereum"}
+        times = [observed.observed_at for _, observed in entries]
+        assert times == sorted(times)
+        again = await take(rig, limit=len(entries))
+        assert again.entries == entries
+
+    with_service(work, tick_ms=50)
+
+
+def test_a_restart_goes_on_with_the_tape_and_another_market_does_not_know_its_cursor(tmp_path: Path) -> None:
+    pages: list[TapePage] = []
+
+    async def first(rig: Running) -> None:
+        pages.append(await take(rig, limit=5))
+
+    async def again(rig: Running) -> None:
+        pages.append(await take(rig, limit=5))
+        assert (await take(rig, pages[0].next, limit=1)).first == 6
+
+    async def other(rig: Running) -> None:
+        with pytest.raises(SourceGoneError) as gone:
+            await take(rig, pages[0].next)
+        begun = await take(rig, gone.value.cursor, limit=1)
+        assert (begun.first, begun.run != pages[0].run) == (1, True)
+
+    source = f"replay:{RECORDED}"
+    how = {"source": source, "data": str(tmp_path), "speed": "max", "source_mode": "tape"}
+    with_service(first, **how)
+    with_service(again, **how)
+    assert pages[0].entries[0][1].price == pages[1].entries[0][1].price
+    assert pages[0].run == pages[1].run
+    with_service(other, **how, loop=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("after=nonsense", 422),
+        ("after=0123456789ab.1-1", 410),
+        ("limit=0", 422),
+        ("limit=1000000", 422),
+        ("wait_ms=999999", 422),
+    ],
+)
+def test_what_can_not_be_asked_of_the_tape_is_refused(query: str, status: int) -> None:
+    async def work(rig: Running) -> None:
+        answer = await rig.client.get(f"{rig.url}/quotes?{query}")
+        assert answer.status == status
+        if status == 410:
+            told = json.loads(answer.body)
+            assert (told["first"], told["next"].endswith("-0")) == (1, True)
+
+    with_service(work)
+
+
+def test_the_faults_of_answers_hit_the_tape_and_those_of_prices_do_not() -> None:
+    async def work(rig: Running) -> None:
+        await rig.set_faults(error_rate=1.0)
+        with pytest.raises(SourceUnavailableError):
+            await take(rig)
+        await rig.set_faults(kinds={"garbage": 1.0})
+        with pytest.raises(SourceMalformedError):
+            await take(rig)
+        await rig.set_faults(kinds={"nan": 1.0})
+        page = await take(rig, limit=10)
+        assert (page.count, page.rejected) == (len(page.entries), [])
+
+    with_service(work)
+
+
+def test_a_replay_that_has_ended_plays_anew_for_who_polls_and_not_for_who_takes_the_tape(tmp_path: Path) -> None:
+    runs = []
+
+    async def work(rig: Running) -> None:
+        runs.append((await take(rig, limit=1)).run)
+
+    for mode in ("latest", "tape"):
+        for _ in range(2):
+            data = str(tmp_path / mode)
+            with_service(work, source=f"replay:{RECORDED}", data=data, speed=1000.0, source_mode=mode)
+            time.sleep(0.2)  # 90 s of recording at a thousand times the pace
+    assert runs[0] != runs[1]
+    assert runs[2] == runs[3]

@@ -74,7 +74,15 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
     recording = recording_of(settings)
     recording.check()
     lap = source_replay.measure(recording) if settings.loop else None
-    run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now)
+
+    def is_over(run: Run) -> bool:
+        """Who polls the newest price has nothing of a replay that has ended; who takes the tape has had all of it."""
+        if settings.source_mode == "tape" or lap is not None:
+            return False
+        length_s = source_replay.measure(recording).length_ns / 1e9 / settings.speed
+        return (now - run.started_at).total_seconds() > length_s
+
+    run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now, is_over)
     timeline = source_replay.Timeline(
         recording,
         speed=settings.speed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -50,11 +51,16 @@ def parse_cursor(text: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def load_or_begin(folder: Path, digest: str, now: datetime) -> Run:
-    """The run that the folder remembers, if it is of this digest; else one that begins now, and is remembered."""
+def load_or_begin(folder: Path, digest: str, now: datetime, is_over: Callable[[Run], bool] = lambda _: False) -> Run:
+    """The run that the folder remembers, if it is of this digest and not over; else one that begins now."""
     path = folder / "run.json"
     remembered = _read(path)
-    if remembered is not None and remembered.digest == digest and remembered.started_at <= now + AHEAD_MAX:
+    if (
+        remembered is not None
+        and remembered.digest == digest
+        and remembered.started_at <= now + AHEAD_MAX
+        and not is_over(remembered)
+    ):
         return remembered
     run = Run(digest, from_microseconds(to_microseconds(now) // 1000 * 1000))
     try:

@@ -1,0 +1,60 @@
+"""A run goes on over restarts, and another one begins only where it must."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from cotacoes.external_service.run import Run, digest_of, load_or_begin, parse_cursor
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+DIGEST = digest_of("a.gz", "mid")
+
+
+def test_a_restart_goes_on_with_the_run_that_it_began(tmp_path: Path) -> None:
+    first = load_or_begin(tmp_path / "new", DIGEST, NOON)
+    assert first == Run(DIGEST, NOON.replace(microsecond=123000))
+    assert load_or_begin(tmp_path / "new", DIGEST, NOON + timedelta(days=3)) == first
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b'{"digest":"x"}', b'{"digest":1,"started_ms":"soon"}', b"\xff"]
+)
+def test_a_note_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    assert load_or_begin(tmp_path, DIGEST, NOON).started_at == NOON.replace(microsecond=123000)
+
+
+def test_another_market_an_ended_run_and_a_start_in_the_future_begin_anew(tmp_path: Path) -> None:
+    first = load_or_begin(tmp_path, DIGEST, NOON)
+    later = NOON + timedelta(hours=1)
+    assert load_or_begin(tmp_path, DIGEST, later, lambda run: run != first) == first
+    again = load_or_begin(tmp_path, DIGEST, later, lambda run: run == first)
+    assert again.started_at > first.started_at
+    other = load_or_begin(tmp_path, digest_of("b.gz"), later)
+    assert other.digest != again.digest
+    back = load_or_begin(tmp_path, digest_of("b.gz"), later - timedelta(seconds=50))
+    assert back == other
+    assert load_or_begin(tmp_path, digest_of("b.gz"), later - timedelta(seconds=61)) != other
+
+
+def test_a_folder_that_can_not_be_written_is_said_and_borne(tmp_path: Path) -> None:
+    (tmp_path / "in the way").touch()
+    with structlog.testing.capture_logs() as logs:
+        run = load_or_begin(tmp_path / "in the way" / "folder", DIGEST, NOON)
+    assert run.digest == DIGEST
+    assert [log["event"] for log in logs] == ["run.forgotten"]
+
+
+def test_a_cursor_is_read_as_it_is_written() -> None:
+    run = Run(DIGEST, NOON)
+    assert parse_cursor(run.cursor(7)) == (run.name, 7)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "x-7", f"{DIGEST}-7", f"{DIGEST}.1-", f"{DIGEST}.1-x", f"{DIGEST}.1-{2**63}", "é.1-1"]
+)
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="RUN-INDEX"):
+        parse_cursor(text)
