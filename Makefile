@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test check format soak bench lock clean
+.PHONY: help up install test check format soak bench tour lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,9 @@ soak: .venv/installed-dev ## long storms: kills and freezes at random moments
 
 bench: .venv/installed-bench ## the figures, as a table and as JSON
 	$(BIN)/python -m benchmarks $(ARGS)
+
+tour: .venv/installed-dev ## run docs/tour.md again, and write what came
+	PYTHONPATH=. $(BIN)/python docs/make_tour.py
 
 lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock

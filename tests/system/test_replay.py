@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -46,6 +48,26 @@ def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Pat
             assert current[coin]["price"] in set(stored)
             assert (current[coin]["origin"], current[coin]["currency"]) == (ORIGIN, "USDT")
             assert {log["origin"] for log in report["coins"][coin]["last_logs"]} == {ORIGIN}
+
+
+@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
+def test_ages_are_honest_though_the_exchanges_clock_runs_ahead(tmp_path: Path) -> None:
+    """Trades bear the exchange's time, which was 1.25 s ahead of the receiver's when they were recorded."""
+    options = ("--source", f"replay:{FILES['bitcoin']}", "--replay-price", "trade", "--failure-rate", "0")
+    fast = {"COTACOES_POLL_INTERVAL_S": "0.05"}
+    with System(tmp_path / "data", *options, environment=fast) as system:
+        system.begin()
+        system.wait_for_states({"quote_service": "running", "external_service": "running"})
+        seen = set()
+        while len(seen) < 10:
+            answer = system.get("quote_service", "/cotacao_atual/bitcoin")
+            if answer.status == 200:
+                observed = datetime.fromisoformat(answer.body["observed_at"].replace("Z", "+00:00"))
+                real_age_ms = (datetime.now(UTC) - observed).total_seconds() * 1000
+                assert 0 <= answer.body["age_ms"] <= real_age_ms
+                assert answer.body["at"] >= answer.body["observed_at"]
+                seen.add(answer.body["seq"])
+            time.sleep(0.02)
 
 
 def test_a_price_that_is_none_of_the_recordings_is_found_out() -> None:
