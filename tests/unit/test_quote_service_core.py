@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -40,7 +41,7 @@ from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import JumpLimit, Screen
-from cotacoes.quote_service.tape import TapeTaker
+from cotacoes.quote_service.tape import PAUSE_S, TapeTaker
 from cotacoes.service import background
 from cotacoes.telemetry import Metrics, QuoteMetrics
 
@@ -505,7 +506,7 @@ async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
-    assert [await core.taker.take_page() for _ in range(3)] == [3, 0, 1]
+    assert [await core.taker.take_page() for _ in range(3)] == [PAUSE_S] * 3
     assert await prices_in(core) == ["5", "5", "6", "5"]
     assert core.asked == [None, f"{RUN}-3", f"{RUN}-3"]
     assert core.taker.live == {COIN}
@@ -570,6 +571,34 @@ async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_p
         await core.taker.take_page()
     assert await prices_in(core) == ["5", "6"]
     assert core.history.cursor == f"{RUN}-4"
+    await core.recorder.close()
+
+
+async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_later(tmp_path: Path) -> None:
+    shard2 = MemoryShard("shard2", ["ethereum"])
+    shard2.away = True
+    core = Core(tmp_path)
+    other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
+    core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
+    core.recorder._shards = {"shard1": core.shard, "shard2": shard2}
+    core.publisher._queues["ethereum"] = core.publisher._queues[COIN]
+    core.taker._screen = Screen(core.recorder.histories, JumpLimit(Decimal(10), timedelta(seconds=300)), is_tape=True)
+    await core.recorder.start()
+    ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]
+    both = replace(page(1, "5", "6"), entries=[page(1, "5").entries[0], *ether])
+    core.pages = [both, page(3, "7"), both, page(3, "7")]
+    core.hand_on = lambda quotes: None  # type: ignore[method-assign]
+    for _ in range(2):
+        await core.taker.take_page()
+    assert (await prices_in(core), other.cursor) == (["5", "7"], None)
+    shard2.away = False
+    await core.recorder.begin_missing_eras()
+    for _ in range(2):
+        await core.taker.take_page()
+    assert core.asked == [None, f"{RUN}-2", f"{RUN}-0", f"{RUN}-2"]
+    assert await prices_in(core) == ["5", "7"]
+    assert [quote.price for quote in await core.recorder.log.after("ethereum", None, 9)] == [3]
+    assert {core.history.cursor, other.cursor} == {f"{RUN}-3"}
     await core.recorder.close()
 
 

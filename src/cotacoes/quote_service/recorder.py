@@ -78,27 +78,27 @@ class Recorder:
         await self._on_log(self._open_log())
         await self.begin_missing_eras()
 
-    async def record(self, observations: Mapping[str, Sequence[Observation]], cursor: str | None = None) -> list[Quote]:
+    async def record(
+        self, observations: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str] | None = None
+    ) -> list[Quote]:
         """Commit each coin's observations, all or none; the quotes, at their positions. LogUnavailableError if not.
 
-        A coin without an era gives no quote: it waits for `begin_missing_eras`. `cursor` is where the source's tape is
-        taken to with this; it is part of the same commit, for every coin that has an era.
+        A coin without an era gives no quote: it waits for `begin_missing_eras`. `cursors` say where the source's tape
+        is taken to with this, by coin; they are part of the same commit, or of the next where nothing is recorded.
         """
         await self.ensure_open()
         able = {} if self._retired else {coin: one for coin, one in self.histories.items() if one.can_draft}
-        drafts = {
-            coin: able[coin].draft(observed) for coin, observed in observations.items() if observed and coin in able
-        }
+        drafts = {coin: able[coin].draft(seen) for coin, seen in observations.items() if seen and coin in able}
         quotes = [quote for drafted in drafts.values() for quote in drafted]
-        marks = self._marks()
-        if cursor is not None:
-            marks |= {coin: replace(marks[coin], cursor=cursor) for coin in able}
+        moved = {coin: cursor for coin, cursor in (cursors or {}).items() if coin in able}
         if quotes:
+            marks = self._marks()
+            marks |= {coin: replace(marks[coin], cursor=cursor) for coin, cursor in moved.items()}
             await self._on_log(self.log.append(quotes, marks))
-        for coin, history in able.items():
-            history.cursor = marks[coin].cursor  # where nothing was recorded, the next commit writes it
-            if drafts.get(coin):
-                history.note_recorded(drafts[coin])
+        for coin, cursor in moved.items():
+            self.histories[coin].cursor = cursor
+        for coin, drafted in drafts.items():
+            self.histories[coin].note_recorded(drafted)
         if not quotes:
             return []
         if self.failure is not None:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.patterns.circuit_breaker import CircuitOpenError
-from cotacoes.quote import Observation, Quote
+from cotacoes.quote import Observation, Position, Quote
 from cotacoes.quote_service.guarded import GuardedCalls
+from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
@@ -91,48 +92,38 @@ class TapeTaker:
         """Take until cancelled; SettingError where the tape's own times can not follow what is stored."""
         while True:
             try:
-                taken = await self.take_page()
+                pause_s = await self.take_page()
             except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
                 self.live = frozenset()  # counted and logged where it failed
-                await asyncio.sleep(self._interval_s)
-                continue
-            if taken < PAGE_QUOTES:
-                await asyncio.sleep(PAUSE_S)
+                pause_s = self._interval_s
+            await asyncio.sleep(pause_s)
 
-    async def take_page(self) -> int:
-        """Take the next page; how many prices it held."""
+    async def take_page(self) -> float:
+        """Take the next page; how many seconds to wait before the one after it."""
         await self._recorder.ensure_open()
-        cursor = self._lowest_cursor()
-        room = min((one.room for one in self._recorder.histories.values() if one.can_draft), default=PAGE_QUOTES)
-        limit = max(1, min(PAGE_QUOTES, room))
+        able = [history for history in self._recorder.histories.values() if history.can_draft]
+        if not able:
+            return self._interval_s
+        cursor = _lowest_cursor(able)
+        limit = min(PAGE_QUOTES, *(history.room for history in able))
         try:
             page = await self._calls.call(
                 lambda: self._tape.after(None if cursor is None else str(cursor), limit, WAIT_S), self._deadline_s
             )
         except SourceGoneError as gone:
             await self._go_on_from(cursor, _parsed(gone.cursor))
-            return PAGE_QUOTES
+            return 0.0
         following = _parsed(page.next)
         if cursor is not None and page.first > cursor.number + 1:
             await self._note_gap(cursor, Cursor(following.run, page.first - 1))
-        accepted = self._judge(page)
-        recorded = await self._recorder.record(accepted, str(following))
+        accepted = self._judge(page, able)
+        recorded = await self._recorder.record(accepted, _cursors(able, following))
         self._told |= {quote.coin for quote in recorded}
         self.live = self._told
         if recorded:
             self._on_recorded(recorded)
             await self._publisher.wait_room(PAGE_QUOTES)
-        return page.count
-
-    def _lowest_cursor(self) -> Cursor | None:
-        """Of the run that was taken last; a coin that was not there then has nothing of it."""
-        histories = self._recorder.histories.values()
-        taken = [one for one in histories if one.cursor is not None]
-        if not taken:
-            return None
-        newest = max(taken, key=lambda one: one.position or (0, 0))
-        run = _parsed(newest.cursor or "").run
-        return Cursor(run, min(_index_in(run, one.cursor) for one in histories))
+        return 0.0 if page.count == limit else PAUSE_S
 
     async def _go_on_from(self, cursor: Cursor | None, following: Cursor) -> None:
         if cursor is not None:
@@ -146,29 +137,49 @@ class TapeTaker:
         self._metrics.source_gaps.inc()
         get_logger().warning("source.gapped", after=str(cursor), next=str(following))
 
-    def _judge(self, page: TapePage) -> Mapping[str, list[Observation]]:
+    def _judge(self, page: TapePage, able: Sequence[CoinHistory]) -> Mapping[str, list[Observation]]:
+        """What is to be recorded of the coins that can be: what they have already is skipped, poison is refused."""
         now = self._now()
         refused = Counter(page.rejected)
-        accepted: dict[str, list[Observation]] = {coin: [] for coin in self._recorder.histories}
-        has_all_through = {c: _index_in(page.run, one.cursor) for c, one in self._recorder.histories.items()}
+        histories = {history.coin: history for history in able}
+        had = {history.coin: _index_in(page.run, history.cursor) for history in able}
+        accepted: dict[str, list[Observation]] = {coin: [] for coin in histories}
         for index, observation in page.entries:
             coin = observation.coin
-            if index <= has_all_through.get(coin, -1):
+            if coin in self._recorder.histories and (coin not in had or index <= had[coin]):
                 continue
-            history = self._recorder.histories.get(coin)
-            if history is None:
-                last: Observation | Quote | None = None
-            else:
-                last = accepted[coin][-1] if accepted[coin] else history.newest
-                if self._keeps_times and not accepted[coin] and not has_all_through[coin]:
-                    _refuse_later(history.newest, observation)
-            reason = self._screen.judge(observation, last, now)
+            before = accepted.get(coin)
+            newest = histories[coin].newest if coin in histories else None
+            if self._keeps_times and not before and not had.get(coin):
+                _refuse_later(newest, observation)
+            reason = self._screen.judge(observation, before[-1] if before else newest, now)
             if reason is None:
                 accepted[coin].append(observation)
             else:
                 refused[coin, reason] += 1
         self._refusals.count(refused)
         return accepted
+
+
+def _lowest_cursor(able: Sequence[CoinHistory]) -> Cursor | None:
+    """Of the coins that can record now, in the run that was taken last; a coin that was not there has nothing of it.
+
+    A coin that can not record yet is not waited for: it catches up from its own cursor, and the others skip what they
+    have.
+    """
+    taken = [history for history in able if history.cursor is not None]
+    if not taken:
+        return None
+    newest = max(taken, key=lambda history: history.position or Position(0, 0))
+    run = _parsed(newest.cursor or "").run
+    return Cursor(run, min(_index_in(run, history.cursor) for history in able))
+
+
+def _cursors(able: Sequence[CoinHistory], following: Cursor) -> dict[str, str]:
+    """How far each coin has come with a page that leads up to `following`: where it was further, it stays there."""
+    return {
+        history.coin: str(following) for history in able if _index_in(following.run, history.cursor) < following.number
+    }
 
 
 def _parsed(text: str) -> Cursor:
