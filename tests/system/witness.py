@@ -10,15 +10,15 @@ The audit is pure; `tests/unit/test_witness.py` plants each breach once and sees
 import asyncio
 import contextlib
 import json
-import subprocess
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
-from cotacoes import embedded
+from tests.contract.conftest import psql
+
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, Client
 from cotacoes.errors import BusUnavailableError, UnavailableError
@@ -116,20 +116,9 @@ def stored_rows(dsns: Iterable[str]) -> dict[str, list[Row]]:
     """All quotes of all shards, by coin, read as an operator would."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for dsn in dsns:
-        for coin, epoch, seq, price, *prev in _query(dsn, ROWS):
+        for coin, epoch, seq, price, *prev in map(json.loads, psql(dsn, ROWS).splitlines()):
             rows[coin].append(Row(Position(epoch, seq), price, None if prev[0] is None else Position(*prev)))
     return rows
-
-
-def _query(dsn: str, sql: str) -> Iterator[list[Any]]:
-    done = subprocess.run(
-        [str(embedded.postgres_folder() / "psql"), "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, dsn],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return (json.loads(line) for line in done.stdout.splitlines() if line)
 
 
 class Witness:

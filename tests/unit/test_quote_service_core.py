@@ -1,205 +1,32 @@
 """quote_service without its sockets, over a real log and twins in memory: what faults of log, shard, clock lead to."""
 
 import asyncio
-import contextlib
 import json
-import random
 import sqlite3
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
 from cotacoes.adapters import quote_log
-from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.shard_memory import MemoryShard
-from cotacoes.adapters.source_http import Fetched
-from cotacoes.adapters.source_tape import TapePage
 from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
     PositionBeyondEndError,
     SettingError,
-    SourceGoneError,
     SourceUnavailableError,
 )
 from cotacoes.live import Heartbeat, channel, decode_message
-from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
-from cotacoes.patterns.retry import RetryPolicy
-from cotacoes.quote import Observation, Position, Quote, first_gap
-from cotacoes.quote_service.answers import AgeLimits, Answers
-from cotacoes.quote_service.delivery import Delivery
-from cotacoes.quote_service.guarded import GuardedCalls
-from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.poll import Poll
-from cotacoes.quote_service.publisher import Publisher
-from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import JumpLimit, Screen
-from cotacoes.quote_service.tape import PAUSE_S, TapeTaker
+from cotacoes.quote import Position, Quote, first_gap
 from cotacoes.service import background
-from cotacoes.telemetry import Metrics, QuoteMetrics
-
-COIN = "bitcoin"
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-QUOTA = 2**30
 
 pytestmark = pytest.mark.anyio
-
-
-class Core:
-    """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set."""
-
-    def __init__(
-        self, folder: Path, shard: MemoryShard | None = None, *, quota_bytes: int = QUOTA, keeps_times: bool = False
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.wall = NOON
-        self.seconds = 1000.0
-        self.shard = shard or MemoryShard("shard1", [COIN])
-        self.bus = MemoryBus()
-        self.superseded = False
-        self.said: list[Observation] | Exception = []
-        metrics = QuoteMetrics(Metrics())
-        dice = random.Random(1)
-        self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
-        histories, shards = {COIN: self.history}, {"shard1": self.shard}
-        self.recorder = Recorder(
-            folder, histories, shards, metrics, quota_bytes=quota_bytes, now=lambda: self.wall, clock=time.monotonic
-        )
-        self.publisher = Publisher(
-            histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
-        )
-        self.delivery = Delivery(
-            self.history,
-            self.shard,
-            self.recorder,
-            metrics,
-            writer="a",
-            random=dice,
-            on_delivered=lambda _: self.publisher.wake(),
-            on_superseded=self._stand_down,
-        )
-        self.calls = 0
-        breaker = CircuitBreaker("source", CircuitBreakerConfig(), clock=lambda: self.seconds, random=dice)
-        calls = GuardedCalls(breaker, RetryPolicy(), metrics, dice)
-        jump = JumpLimit(Decimal(10), timedelta(seconds=300))
-        self.poll = Poll(
-            self,
-            calls,
-            Screen(histories, jump),
-            self.recorder,
-            metrics,
-            interval_s=1.0,
-            deadline_s=0.8,
-            now=lambda: self.wall,
-            clock=time.monotonic,
-            on_recorded=self.hand_on,
-        )
-        self.pages: list[TapePage | Exception] = []
-        self.asked: list[str | None] = []
-        self.taker = TapeTaker(
-            self,
-            calls,
-            Screen(histories, jump, is_tape=True),
-            self.recorder,
-            self.publisher,
-            metrics,
-            interval_s=0.0,
-            deadline_s=0.8,
-            keeps_times=keeps_times,
-            now=lambda: self.wall,
-            on_recorded=self.hand_on,
-        )
-        self.answers = Answers(
-            self.recorder,
-            shards,
-            AgeLimits(5000, 300_000),
-            is_live=lambda coin: coin in self.poll.live,
-            breaker_state=lambda: "closed",
-        )
-
-    async def fetch(self) -> Fetched:
-        """What the source says."""
-        self.calls += 1
-        if isinstance(self.said, Exception):
-            raise self.said
-        return Fetched(self.said, [])
-
-    async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
-        """What the tape says."""
-        self.asked.append(cursor)
-        page = self.pages.pop(0)
-        if isinstance(page, Exception):
-            raise page
-        return page
-
-    def hand_on(self, quotes: list[Quote]) -> None:
-        self.publisher.add(quotes)
-        self.delivery.wake()
-
-    def _stand_down(self) -> None:
-        self.superseded = True
-        self.publisher.silence()
-        self.recorder.retire()
-
-    async def record(self, *prices: str) -> list[Quote]:
-        """Record prices, each observed a millisecond after the one before, and hand them on."""
-        observed = []
-        for price in prices:
-            self.wall += timedelta(milliseconds=1)
-            observed.append(seen(price, self.wall))
-        quotes = await self.recorder.record({COIN: observed})
-        self.hand_on(quotes)
-        return quotes
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """With delivery and publisher at work."""
-        await self.recorder.start()
-        try:
-            async with background(self.delivery.run(), self.publisher.run()):
-                yield
-        finally:
-            await self.recorder.close()
-
-    async def page(self, after: Position | None = None) -> list[Position]:
-        told = json.loads(await self.answers.after(COIN, after, 100))
-        return [Position(quote["epoch"], quote["seq"]) for quote in told["quotes"]]
-
-
-def seen(price: str, at: datetime) -> Observation:
-    return Observation(COIN, "USD", Decimal(price), at, "sim")
-
-
-async def until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@contextlib.contextmanager
-def hanging_disk(monkeypatch: pytest.MonkeyPatch, deadline_s: float = 0.2) -> Iterator[threading.Event]:
-    """Every commit hangs until the event is set; a commit's deadline is short."""
-    goes_on = threading.Event()
-    own = quote_log._row
-
-    def row(quote: Quote) -> tuple[Any, ...]:
-        goes_on.wait(20)
-        return own(quote)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(quote_log, "_row", row)
-        patch.setattr(quote_log, "COMMIT_DEADLINE_S", deadline_s)
-        try:
-            yield goes_on
-        finally:
-            goes_on.set()
 
 
 async def test_a_superseded_writer_publishes_nothing_any_more_not_even_the_refused_quote(tmp_path: Path) -> None:
@@ -487,135 +314,6 @@ async def test_background_work_that_something_cancels_from_within_is_not_taken_f
         async with background(cancels_itself()):
             await asyncio.sleep(5)
     assert "cancelled by nobody" in str(raised.value.exceptions[0])
-
-
-RUN = "0123456789ab.1732400000000"
-
-
-def page(first: int, *prices: str, at: datetime = NOON, run: str = RUN) -> TapePage:
-    """Consecutive prices of one moment."""
-    entries = [(first + number, seen(price, at)) for number, price in enumerate(prices)]
-    return TapePage(run, f"{run}-{first + len(prices) - 1}", first if prices else 0, len(prices), entries, [])
-
-
-async def prices_in(core: Core) -> list[str]:
-    return [str(quote.price) for quote in await core.recorder.log.after(COIN, None, 100)]
-
-
-async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the_same_moment(tmp_path: Path) -> None:
-    core = Core(tmp_path)
-    await core.recorder.start()
-    core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
-    assert [await core.taker.take_page() for _ in range(3)] == [PAUSE_S] * 3
-    assert await prices_in(core) == ["5", "5", "6", "5"]
-    assert core.asked == [None, f"{RUN}-3", f"{RUN}-3"]
-    assert core.taker.live == {COIN}
-    await core.recorder.close()
-
-
-async def test_after_a_restart_the_tape_goes_on_where_the_log_says_and_what_is_there_is_skipped(tmp_path: Path) -> None:
-    first = Core(tmp_path)
-    await first.recorder.start()
-    first.pages = [page(1, "5", "6")]
-    await first.taker.take_page()
-    await first.recorder.close()
-    core = Core(tmp_path)
-    await core.recorder.start()
-    core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than it was asked to
-    for _ in range(2):
-        await core.taker.take_page()
-    assert core.asked == [f"{RUN}-2", f"{RUN}-3"]
-    assert await prices_in(core) == ["5", "6", "7", "8"]
-    await core.recorder.close()
-
-
-async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
-    await core.recorder.start()
-    core.pages = [page(1, "5", "6"), page(3, "7")]
-    with hanging_disk(monkeypatch), pytest.raises(LogUnavailableError):
-        await core.taker.take_page()
-    core.recorder._reopen_at = 0.0
-    await core.taker.take_page()
-    assert core.asked == [None, f"{RUN}-2"]
-    assert await prices_in(core) == ["5", "6", "7"]
-    await core.recorder.close()
-
-
-async def test_what_the_tape_can_not_give_is_noted_as_a_source_gap_and_taking_goes_on(tmp_path: Path) -> None:
-    core = Core(tmp_path)
-    await core.recorder.start()
-    other = "ba9876543210.1732400000001"
-    core.pages = [
-        page(1, "5"),
-        page(4, "6"),
-        SourceGoneError("gone", cursor=f"{other}-0"),
-        page(1, "7", run=other),
-    ]
-    for _ in range(4):
-        await core.taker.take_page()
-    assert core.asked == [None, f"{RUN}-1", f"{RUN}-4", f"{other}-0"]
-    assert await prices_in(core) == ["5", "6", "7"]
-    gaps = [(after, later) for after, later, _ in await core.recorder.log.source_gaps()]
-    assert gaps == [(f"{RUN}-1", f"{RUN}-3"), (f"{RUN}-4", f"{other}-0")]
-    await core.recorder.close()
-
-
-async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_path: Path) -> None:
-    core = Core(tmp_path)
-    await core.recorder.start()
-    core.pages = [page(1, "5", "5000", "6"), page(4, "7", at=NOON + timedelta(minutes=1))]
-    for _ in range(2):
-        await core.taker.take_page()
-    assert await prices_in(core) == ["5", "6"]
-    assert core.history.cursor == f"{RUN}-4"
-    await core.recorder.close()
-
-
-async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_later(tmp_path: Path) -> None:
-    shard2 = MemoryShard("shard2", ["ethereum"])
-    shard2.away = True
-    core = Core(tmp_path)
-    other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
-    core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
-    core.recorder._shards = {"shard1": core.shard, "shard2": shard2}
-    core.publisher._queues["ethereum"] = core.publisher._queues[COIN]
-    core.taker._screen = Screen(core.recorder.histories, JumpLimit(Decimal(10), timedelta(seconds=300)), is_tape=True)
-    await core.recorder.start()
-    ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]
-    both = replace(page(1, "5", "6"), entries=[page(1, "5").entries[0], *ether])
-    core.pages = [both, page(3, "7"), both, page(3, "7")]
-    core.hand_on = lambda quotes: None  # type: ignore[method-assign]
-    for _ in range(2):
-        await core.taker.take_page()
-    assert (await prices_in(core), other.cursor) == (["5", "7"], None)
-    shard2.away = False
-    await core.recorder.begin_missing_eras()
-    for _ in range(2):
-        await core.taker.take_page()
-    assert core.asked == [None, f"{RUN}-2", f"{RUN}-0", f"{RUN}-2"]
-    assert await prices_in(core) == ["5", "7"]
-    assert [quote.price for quote in await core.recorder.log.after("ethereum", None, 9)] == [3]
-    assert {core.history.cursor, other.cursor} == {f"{RUN}-3"}
-    await core.recorder.close()
-
-
-async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_path: Path) -> None:
-    core = Core(tmp_path, keeps_times=True)
-    await core.recorder.start()
-    old = NOON - timedelta(days=800)
-    core.pages = [page(1, "5", at=old), page(2, "6", at=old)]
-    for _ in range(2):
-        await core.taker.take_page()
-    assert await prices_in(core) == ["5", "6"]
-    assert {quote.at for quote in await core.recorder.log.after(COIN, None, 9)} == {old}
-    other = "ba9876543210.1732400000001"
-    core.pages = [page(1, "7", at=old - timedelta(days=1), run=other)]
-    with pytest.raises(SettingError, match="later than the recording's first"):
-        await core.taker.take_page()
-    await core.recorder.close()
 
 
 def test_trimming_is_spread_over_the_appends_however_many_coins_there_are(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""quote_service without its sockets: its parts wired over a real log and twins in memory, for one coin."""
+
+import asyncio
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotacoes.adapters import quote_log
+from cotacoes.adapters.bus_memory import MemoryBus
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.adapters.source_http import Fetched
+from cotacoes.adapters.source_tape import TapePage
+from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
+from cotacoes.patterns.retry import RetryPolicy
+from cotacoes.quote import Observation, Position, Quote
+from cotacoes.quote_service.answers import AgeLimits, Answers
+from cotacoes.quote_service.delivery import Delivery
+from cotacoes.quote_service.guarded import GuardedCalls
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.poll import Poll
+from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recorder import Recorder
+from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.quote_service.tape import TapeTaker
+from cotacoes.service import background
+from cotacoes.telemetry import Metrics, QuoteMetrics
+
+COIN = "bitcoin"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+QUOTA = 2**30
+
+
+class Core:
+    """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set."""
+
+    def __init__(
+        self, folder: Path, shard: MemoryShard | None = None, *, quota_bytes: int = QUOTA, keeps_times: bool = False
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.wall = NOON
+        self.seconds = 1000.0
+        self.shard = shard or MemoryShard("shard1", [COIN])
+        self.bus = MemoryBus()
+        self.superseded = False
+        self.said: list[Observation] | Exception = []
+        metrics = QuoteMetrics(Metrics())
+        dice = random.Random(1)
+        self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
+        histories, shards = {COIN: self.history}, {"shard1": self.shard}
+        self.recorder = Recorder(
+            folder, histories, shards, metrics, quota_bytes=quota_bytes, now=lambda: self.wall, clock=time.monotonic
+        )
+        self.publisher = Publisher(
+            histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
+        )
+        self.delivery = Delivery(
+            self.history,
+            self.shard,
+            self.recorder,
+            metrics,
+            writer="a",
+            random=dice,
+            on_delivered=lambda _: self.publisher.wake(),
+            on_superseded=self._stand_down,
+        )
+        self.calls = 0
+        breaker = CircuitBreaker("source", CircuitBreakerConfig(), clock=lambda: self.seconds, random=dice)
+        calls = GuardedCalls(breaker, RetryPolicy(), metrics, dice)
+        jump = JumpLimit(Decimal(10), timedelta(seconds=300))
+        self.poll = Poll(
+            self,
+            calls,
+            Screen(histories, jump),
+            self.recorder,
+            metrics,
+            interval_s=1.0,
+            deadline_s=0.8,
+            now=lambda: self.wall,
+            clock=time.monotonic,
+            on_recorded=self.hand_on,
+        )
+        self.pages: list[TapePage | Exception] = []
+        self.asked: list[str | None] = []
+        self.taker = TapeTaker(
+            self,
+            calls,
+            Screen(histories, jump, is_tape=True),
+            self.recorder,
+            self.publisher,
+            metrics,
+            interval_s=0.0,
+            deadline_s=0.8,
+            keeps_times=keeps_times,
+            now=lambda: self.wall,
+            on_recorded=self.hand_on,
+        )
+        self.answers = Answers(
+            self.recorder,
+            shards,
+            AgeLimits(5000, 300_000),
+            is_live=lambda coin: coin in self.poll.live,
+            breaker_state=lambda: "closed",
+        )
+
+    async def fetch(self) -> Fetched:
+        """What the source says."""
+        self.calls += 1
+        if isinstance(self.said, Exception):
+            raise self.said
+        return Fetched(self.said, [])
+
+    async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
+        """What the tape says."""
+        self.asked.append(cursor)
+        page = self.pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    def hand_on(self, quotes: list[Quote]) -> None:
+        self.publisher.add(quotes)
+        self.delivery.wake()
+
+    def _stand_down(self) -> None:
+        self.superseded = True
+        self.publisher.silence()
+        self.recorder.retire()
+
+    async def record(self, *prices: str) -> list[Quote]:
+        """Record prices, each observed a millisecond after the one before, and hand them on."""
+        observed = []
+        for price in prices:
+            self.wall += timedelta(milliseconds=1)
+            observed.append(seen(price, self.wall))
+        quotes = await self.recorder.record({COIN: observed})
+        self.hand_on(quotes)
+        return quotes
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """With delivery and publisher at work."""
+        await self.recorder.start()
+        try:
+            async with background(self.delivery.run(), self.publisher.run()):
+                yield
+        finally:
+            await self.recorder.close()
+
+    async def page(self, after: Position | None = None) -> list[Position]:
+        told = json.loads(await self.answers.after(COIN, after, 100))
+        return [Position(quote["epoch"], quote["seq"]) for quote in told["quotes"]]
+
+
+def seen(price: str, at: datetime) -> Observation:
+    return Observation(COIN, "USD", Decimal(price), at, "sim")
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.contextmanager
+def hanging_disk(monkeypatch: pytest.MonkeyPatch, deadline_s: float = 0.2) -> Iterator[threading.Event]:
+    """Every commit hangs until the event is set; a commit's deadline is short."""
+    goes_on = threading.Event()
+    own = quote_log._row
+
+    def row(quote: Quote) -> tuple[Any, ...]:
+        goes_on.wait(20)
+        return own(quote)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quote_log, "_row", row)
+        patch.setattr(quote_log, "COMMIT_DEADLINE_S", deadline_s)
+        try:
+            yield goes_on
+        finally:
+            goes_on.set()

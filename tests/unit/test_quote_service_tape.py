@@ -1,0 +1,151 @@
+"""Every price of the tape is recorded once, in order, whatever fails meanwhile; what it can not give is noted."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.unit.core import COIN, NOON, Core, hanging_disk, seen
+
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.adapters.source_tape import TapePage
+from cotacoes.errors import (
+    LogUnavailableError,
+    SettingError,
+    SourceGoneError,
+)
+from cotacoes.quote import Observation
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.quote_service.tape import PAUSE_S
+
+pytestmark = pytest.mark.anyio
+
+RUN = "0123456789ab.1732400000000"
+
+
+def page(first: int, *prices: str, at: datetime = NOON, run: str = RUN) -> TapePage:
+    """Consecutive prices of one moment."""
+    entries = [(first + number, seen(price, at)) for number, price in enumerate(prices)]
+    return TapePage(run, f"{run}-{first + len(prices) - 1}", first if prices else 0, len(prices), entries, [])
+
+
+async def prices_in(core: Core) -> list[str]:
+    return [str(quote.price) for quote in await core.recorder.log.after(COIN, None, 100)]
+
+
+async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the_same_moment(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
+    assert [await core.taker.take_page() for _ in range(3)] == [PAUSE_S] * 3
+    assert await prices_in(core) == ["5", "5", "6", "5"]
+    assert core.asked == [None, f"{RUN}-3", f"{RUN}-3"]
+    assert core.taker.live == {COIN}
+    await core.recorder.close()
+
+
+async def test_after_a_restart_the_tape_goes_on_where_the_log_says_and_what_is_there_is_skipped(tmp_path: Path) -> None:
+    first = Core(tmp_path)
+    await first.recorder.start()
+    first.pages = [page(1, "5", "6")]
+    await first.taker.take_page()
+    await first.recorder.close()
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than it was asked to
+    for _ in range(2):
+        await core.taker.take_page()
+    assert core.asked == [f"{RUN}-2", f"{RUN}-3"]
+    assert await prices_in(core) == ["5", "6", "7", "8"]
+    await core.recorder.close()
+
+
+async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "6"), page(3, "7")]
+    with hanging_disk(monkeypatch), pytest.raises(LogUnavailableError):
+        await core.taker.take_page()
+    core.recorder._reopen_at = 0.0
+    await core.taker.take_page()
+    assert core.asked == [None, f"{RUN}-2"]
+    assert await prices_in(core) == ["5", "6", "7"]
+    await core.recorder.close()
+
+
+async def test_what_the_tape_can_not_give_is_noted_as_a_source_gap_and_taking_goes_on(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    other = "ba9876543210.1732400000001"
+    core.pages = [
+        page(1, "5"),
+        page(4, "6"),
+        SourceGoneError("gone", cursor=f"{other}-0"),
+        page(1, "7", run=other),
+    ]
+    for _ in range(4):
+        await core.taker.take_page()
+    assert core.asked == [None, f"{RUN}-1", f"{RUN}-4", f"{other}-0"]
+    assert await prices_in(core) == ["5", "6", "7"]
+    gaps = [(after, later) for after, later, _ in await core.recorder.log.source_gaps()]
+    assert gaps == [(f"{RUN}-1", f"{RUN}-3"), (f"{RUN}-4", f"{other}-0")]
+    await core.recorder.close()
+
+
+async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "5000", "6"), page(4, "7", at=NOON + timedelta(minutes=1))]
+    for _ in range(2):
+        await core.taker.take_page()
+    assert await prices_in(core) == ["5", "6"]
+    assert core.history.cursor == f"{RUN}-4"
+    await core.recorder.close()
+
+
+async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_later(tmp_path: Path) -> None:
+    shard2 = MemoryShard("shard2", ["ethereum"])
+    shard2.away = True
+    core = Core(tmp_path)
+    other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
+    core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
+    core.recorder._shards = {"shard1": core.shard, "shard2": shard2}
+    core.publisher._queues["ethereum"] = core.publisher._queues[COIN]
+    core.taker._screen = Screen(core.recorder.histories, JumpLimit(Decimal(10), timedelta(seconds=300)), is_tape=True)
+    await core.recorder.start()
+    ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]
+    both = replace(page(1, "5", "6"), entries=[page(1, "5").entries[0], *ether])
+    core.pages = [both, page(3, "7"), both, page(3, "7")]
+    core.hand_on = lambda quotes: None  # type: ignore[method-assign]
+    for _ in range(2):
+        await core.taker.take_page()
+    assert (await prices_in(core), other.cursor) == (["5", "7"], None)
+    shard2.away = False
+    await core.recorder.begin_missing_eras()
+    for _ in range(2):
+        await core.taker.take_page()
+    assert core.asked == [None, f"{RUN}-2", f"{RUN}-0", f"{RUN}-2"]
+    assert await prices_in(core) == ["5", "7"]
+    assert [quote.price for quote in await core.recorder.log.after("ethereum", None, 9)] == [3]
+    assert {core.history.cursor, other.cursor} == {f"{RUN}-3"}
+    await core.recorder.close()
+
+
+async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_path: Path) -> None:
+    core = Core(tmp_path, keeps_times=True)
+    await core.recorder.start()
+    old = NOON - timedelta(days=800)
+    core.pages = [page(1, "5", at=old), page(2, "6", at=old)]
+    for _ in range(2):
+        await core.taker.take_page()
+    assert await prices_in(core) == ["5", "6"]
+    assert {quote.at for quote in await core.recorder.log.after(COIN, None, 9)} == {old}
+    other = "ba9876543210.1732400000001"
+    core.pages = [page(1, "7", at=old - timedelta(days=1), run=other)]
+    with pytest.raises(SettingError, match="later than the recording's first"):
+        await core.taker.take_page()
+    await core.recorder.close()
