@@ -1,18 +1,20 @@
 """Every price of the tape is recorded once, in order, whatever fails meanwhile; what it can not give is noted."""
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.unit.core import COIN, NOON, Core, hanging_disk, seen
+from tests.unit.core import COIN, NOON, Core, hanging_disk, seen, until
 
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.errors import (
     LogUnavailableError,
     SettingError,
+    SourceError,
     SourceGoneError,
 )
 from cotacoes.quote import Observation
@@ -148,4 +150,53 @@ async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_
     core.pages = [page(1, "7", at=old - timedelta(days=1), run=other)]
     with pytest.raises(SettingError, match="later than the recording's first"):
         await core.taker.take_page()
+    await core.recorder.close()
+
+
+async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the stop of the service: the call is given up, the commit goes on in its thread."""
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "6"), page(3, "7", "8")]
+    await core.taker.take_page()
+    with hanging_disk(monkeypatch, deadline_s=5.0) as goes_on:
+        taking = asyncio.ensure_future(core.taker.take_page())
+        await until(lambda: len(core.asked) == 2)
+        await asyncio.sleep(0.05)
+        taking.cancel()
+        closing = asyncio.ensure_future(core.recorder.close())
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await asyncio.wait({taking, closing})
+    again = Core(tmp_path)
+    await again.recorder.start()
+    again.pages = [page(5, "9")]
+    await again.taker.take_page()
+    assert again.asked == [f"{RUN}-4"]
+    assert await prices_in(again) == ["5", "6", "7", "8", "9"]
+    await again.recorder.close()
+
+
+async def test_a_source_that_says_to_go_back_in_the_same_run_is_not_obeyed(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.pages = [page(1, "5", "6"), SourceGoneError("gone", cursor=f"{RUN}-0"), page(3, "7")]
+    await core.taker.take_page()
+    with pytest.raises(SourceError):
+        await core.taker.take_page()
+    await core.taker.take_page()
+    assert core.asked == [None, f"{RUN}-2", f"{RUN}-2"]
+    assert await prices_in(core) == ["5", "6", "7"]
+    await core.recorder.close()
+
+
+async def test_a_tape_can_not_follow_what_no_tape_brought(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    await core.record("1")
+    with pytest.raises(SettingError, match="begins with an empty history"):
+        await core.taker.take_page()
+    assert core.asked == []
     await core.recorder.close()

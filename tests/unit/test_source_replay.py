@@ -4,9 +4,10 @@ import asyncio
 import gzip
 import heapq
 import json
+import os
 import random
 import tracemalloc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -17,11 +18,12 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from cotacoes.adapters import recording, source_replay
+from cotacoes.adapters import recording, replay_tape
 from cotacoes.adapters.recording import Lines, Recording
 from cotacoes.adapters.recording_formats import Pair
-from cotacoes.adapters.source_replay import MAX_SPEED, Playing, ReplayTape, Timeline, measure
-from cotacoes.errors import SettingError
+from cotacoes.adapters.replay_tape import ReplayTape
+from cotacoes.adapters.source_replay import MAX_SPEED, Playing, Timeline, measure
+from cotacoes.errors import ServiceUnavailableError, SettingError
 from cotacoes.quote import ORIGIN_PATTERN, Observation, format_price, format_time, to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -301,7 +303,7 @@ def test_a_trade_bears_the_exchanges_time_but_never_a_later_one_than_its_receipt
     assert stage.seen["bitcoin"][1].observed_at == NOON + timedelta(seconds=1.5)
 
 
-ROWS = b"""symbol,side,price,amount,timestamp
+ROWS = b"""\xef\xbb\xbfsymbol,side,price,amount,timestamp
 "BTC-USD","sell",25741.02,0.02,"2023-09-05T16:00:01.281719Z"
 "BTC-USD","buy",25741.030,0.01,"2023-09-05T16:00:01.775613Z"
 "DOGE-USD","buy",0.06,1,"2023-09-05T16:00:02Z"
@@ -388,7 +390,7 @@ def test_the_tape_gives_every_price_that_is_due_after_any_index_forwards_and_bac
 def test_a_tape_whose_held_prices_were_dropped_is_read_again_from_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_replay, "HELD_PRICES_MAX", 3)
+    monkeypatch.setattr(replay_tape, "HELD_PRICES_MAX", 3)
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
     assert told(stage, 0) == told(stage, 0) == [(number, str(number)) for number in range(1, 11)]
     assert told(stage, 4, 2) == [(5, "5"), (6, "6")]
@@ -416,7 +418,7 @@ def test_a_loop_begins_anew_a_moment_after_its_end_and_its_indices_go_on(tmp_pat
     far = Stage([path], lap=lap)
     far.seconds += 10_000_000
     assert told(far, 9_999_990, 3) == [(9_999_991, "1"), (9_999_992, "2"), (9_999_993, "3")]
-    assert far.timeline.first_due() == 10_000_001
+    assert far.timeline.lap_due() == 1_000_000
 
 
 def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_path: Path) -> None:
@@ -426,6 +428,95 @@ def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_pat
     kept = Stage([ten(tmp_path)], speed=MAX_SPEED, keeps_times=True)
     times = [observed.observed_at for _, observed in asyncio.run(kept.tape.after(0, 100))]
     assert [to_microseconds(at) * 1000 - FIRST_NS for at in times] == [number * 10**9 for number in range(10)]
+
+
+def test_one_question_reads_only_so_far_and_the_next_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_tape, "STEP_PRICES", 2)
+    stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    assert told(stage, 8) == []
+    assert stage.tape.next_due_s() <= 0
+    assert told(stage, 8) == []
+    assert told(stage, 8) == [(9, "9"), (10, "10")]
+    monkeypatch.setattr(replay_tape, "STEP_PRICES", 100)
+    with pytest.raises(LookupError):
+        told(stage, 11)
+
+
+def test_two_who_ask_from_far_apart_do_not_send_each_other_back(tmp_path: Path) -> None:
+    stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    began: list[int] = []
+    prices = stage.timeline.recording.prices
+
+    def counted(lines: Lines) -> Iterator[Any]:
+        began.append(1)
+        return prices(lines)
+
+    stage.timeline.recording.prices = counted  # type: ignore[method-assign]
+    for step in range(4):
+        assert told(stage, 5 + step, 1) == [(6 + step, str(6 + step))]
+        assert told(stage, 0, 1) == [(1, "1")]
+    assert len(began) <= 2
+
+
+def test_far_along_a_loop_the_reading_begins_in_that_lap(tmp_path: Path) -> None:
+    path = ten(tmp_path)
+    stage = Stage([path], speed=MAX_SPEED, lap=measure(Recording([path])))
+    assert told(stage, 9_000_000_000_000_000_000, 1) == [(9_000_000_000_000_000_001, "1")]
+
+
+def test_a_recording_that_can_not_be_read_for_a_moment_is_no_end(tmp_path: Path) -> None:
+    path = ten(tmp_path)
+    stage = Stage([path], speed=MAX_SPEED)
+    assert told(stage, 0, 3) == [(1, "1"), (2, "2"), (3, "3")]
+    path.rename(tmp_path / "elsewhere")
+    again = Stage([path], speed=MAX_SPEED)
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailableError):
+            told(again, 3, 1)
+    (tmp_path / "elsewhere").rename(path)
+    assert told(again, 3, 1) == [(4, "4")]
+
+
+def test_a_time_that_is_none_of_a_market_makes_its_line_malformed(tmp_path: Path) -> None:
+    wild = b'%d {"stream":"btcusdt@trade","data":{"s":"BTCUSDT","p":"1","T":%d}}\n'
+    lines = [
+        trade(0, 0, "1"),
+        wild % (FIRST_NS, -(10**14)),
+        wild % (10**19 - 1, 10**12),
+        wild % (5, 10**12),
+        trade(1, 1, "2"),
+    ]
+    counted = Lines()
+    recorded = Recording([write(tmp_path / "t", lines)], price="trade")
+    assert [one.price for one in recorded.prices(counted)] == [1, 2]
+    assert counted.malformed == 3
+
+
+def test_a_file_whose_times_fall_keeps_its_order_at_a_pace_that_does_not_go_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "f", [book_ticker(at, str(at + 1), str(at + 1)) for at in (5, 3, 9, 1)])
+    lap = measure(Recording([path]))
+    assert (lap.prices, lap.length_ns) == (4, 5 * 10**9)
+    stage = Stage([path], lap=lap)
+    stage.seconds += 6
+    assert told(stage, 0) == [(1, "6"), (2, "4"), (3, "10"), (4, "2"), (5, "6"), (6, "4")]
+
+
+def test_what_a_tape_reads_is_counted_once_however_often_it_is_read(tmp_path: Path) -> None:
+    lines = [b"nonsense\n", *(book_ticker(at, "1", "1") for at in range(5)), other(6)]
+    stage = Stage([write(tmp_path / "f", lines)], speed=MAX_SPEED)
+    stage.tape = ReplayTape(stage.timeline, stage.frames)
+    for _ in range(3):
+        assert len(told(stage, 0)) == 5
+    assert [stage.counted(outcome) for outcome in ("price", "skipped", "malformed")] == [5, 1, 1]
+
+
+def test_a_folder_of_frames_or_a_pipe_is_no_recording(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(SettingError, match="no regular file"):
+            Recording([path]).check()
 
 
 @pytest.mark.skipif(not RECORDING.is_dir(), reason="the recordings in ../shared/data are not here")

@@ -26,7 +26,7 @@ from cotacoes.adapters import named_queries
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price, from_microseconds, to_microseconds
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 1
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
 KEPT_QUOTES = 1_000  # per coin, delivered ones: the mean of the last ten and a late subscriber's questions
 TRIM_EVERY = 500  # quotes of a coin between two trims
@@ -129,8 +129,6 @@ class QuoteLog:
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         database.executescript(_SQL["schema"])
-        if version == 1:
-            database.execute(_SQL["add_cursor"])
         if version != FORMAT_VERSION:  # a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         coins = database.execute(_SQL["coins"]).fetchall()

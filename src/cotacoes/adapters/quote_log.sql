@@ -13,10 +13,6 @@ CREATE TABLE IF NOT EXISTS source_gap (
     after TEXT NOT NULL, next TEXT NOT NULL, noted_at INTEGER NOT NULL, PRIMARY KEY (after, next)
 ) STRICT, WITHOUT ROWID;
 
--- name: add_cursor
--- From format 1 to 2.
-ALTER TABLE coin ADD COLUMN cursor TEXT;
-
 -- name: coins
 -- Every coin with its last era, how far its shard is known to have come, and where the source's tape was taken to.
 SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;

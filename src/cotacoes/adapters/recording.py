@@ -7,6 +7,7 @@ of the format are counted; neither ends the reading. What the formats are stands
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import heapq
@@ -28,7 +29,11 @@ HEAD_LINES_MAX = 100_000  # how far `check` looks for the first price
 ORIGIN_NAME_MAX = 90  # of the 100 characters an origin may have
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_READ_ERRORS = (OSError, EOFError, zlib.error)  # gzip's own errors are among them
+_TORN = (EOFError, zlib.error, gzip.BadGzipFile)  # a file that breaks off does so each time
+_READ_ERRORS = (*_TORN, OSError)
+# What lies outside is no time of a market, and would be none that can be counted with.
+_TIMES_NS = range(946_684_800 * 10**9, 4_102_444_800 * 10**9)  # from 2000 to 2100
+_DIGEST_BYTES = 65_536
 
 
 @dataclass
@@ -51,8 +56,8 @@ class Recording:
 
     @property
     def digest(self) -> str:
-        """The same for the same files (by name and size) read the same way."""
-        told = [(path.name, path.stat().st_size) for path in self._paths], self._price, sorted(self._pairs.items())
+        """The same for the same files (by name, size, beginning and end) read the same way."""
+        told = [_identity(path) for path in self._paths], self._price, sorted(self._pairs.items())
         return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
     def check(self) -> None:
@@ -69,14 +74,17 @@ class Recording:
                 raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {reason}") from error
 
     def prices(self, lines: Lines) -> Iterator[Recorded]:
-        """Read from the start, counting in `lines`; a file that breaks off ends there, and that is said."""
+        """Read from the start, counting in `lines`; a file that breaks off ends there, and that is said.
+
+        OSError where a file can not be read just now: that is no end.
+        """
         readings = [self._read_on(path, lines) for path in self._paths]
         return readings[0] if len(readings) == 1 else heapq.merge(*readings, key=_received_ns)
 
     def _read_on(self, path: Path, lines: Lines) -> Iterator[Recorded]:
         try:
             yield from self._read(path, lines)
-        except _READ_ERRORS as error:
+        except _TORN as error:
             telemetry.get_logger().warning("replay.broken", file=path.name, reason=str(error))
 
     def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
@@ -90,9 +98,20 @@ class Recording:
                 continue
             if recorded is None:
                 lines.skipped += 1
-                continue
-            lines.price += 1
-            yield recorded
+            elif recorded.received_ns in _TIMES_NS and recorded.observed_ns in _TIMES_NS:
+                lines.price += 1
+                yield recorded
+            else:
+                lines.malformed += 1
+
+
+def _identity(path: Path) -> tuple[str, int, str]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        ends = hashlib.sha256(file.read(_DIGEST_BYTES))
+        file.seek(max(0, size - _DIGEST_BYTES))
+        ends.update(file.read(_DIGEST_BYTES))
+    return path.name, size, ends.hexdigest()
 
 
 def _received_ns(recorded: Recorded) -> int:
@@ -109,6 +128,8 @@ def _origin_of(paths: Sequence[Path]) -> str:
 
 def _lines_of(path: Path) -> Iterator[bytes]:
     """The lines of a plain or packed file, each cut at `LINE_BYTES_MAX`; raises what `_READ_ERRORS` names."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
     with path.open("rb") as plain:
         is_packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         plain.seek(0)

@@ -31,6 +31,7 @@ from cotacoes.quote import (
 )
 
 _FRAME_LINE = re.compile(rb"([0-9]{1,19}) (\{.*)", re.DOTALL)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OWN_HEAD = b'{"v":1,"type":"recording"'
 OWN_GAP = b'{"v":1,"type":"gap"'
 
@@ -73,7 +74,7 @@ def recognise(line: bytes, price: str, pairs: Mapping[str, Pair]) -> Read:
         return _BinanceFrames(price, pairs).read
     if line.startswith(OWN_HEAD):
         return _read_own
-    header = [name.strip().lower() for name in _cells(line)]
+    header = [name.strip().lower() for name in _cells(line.removeprefix(_BYTE_ORDER_MARK))]
     if {"symbol", "price", "timestamp"} <= set(header):
         return _TradeRows(header, pairs).read
     raise MalformedError

@@ -1,12 +1,10 @@
-"""A recorded market, played again: by the clock for the newest price, page by page for who wants each one.
+"""A recorded market, played again: when each price is due, what time it bears, and which one is the newest.
 
     Timeline    when each price is due and what time it bears, from the moment at which the run began
     Playing     the newest price of each coin whose time has come
-    ReplayTape  the prices after any index, in order, as far as their time has come
 
-Prices have indices 1, 2, 3 … from the start of the recording, over all laps of a loop. The recording itself is what the
-tape is kept on: whoever asks from further back makes it be read again, so no price is ever forgotten, and memory does
-not grow. Reading is done a batch at a time, in a thread, so no request waits for a disk.
+Prices have indices 1, 2, 3 … from the start of the recording, over all laps of a loop. Reading is done a batch at a
+time, in a thread, so no request waits for a disk.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from cotacoes.adapters.recording_formats import Recorded
 from cotacoes.quote import Observation, from_microseconds
 
 BATCH_PRICES = 2_000  # some 10 ms of work
-HELD_PRICES_MAX = 20_000  # of the tape, so that a page that is asked for again is not read again
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next
 MAX_SPEED = math.inf  # as fast as the tape is taken
 
@@ -51,14 +48,15 @@ class Lap:
 
 def measure(recording: Recording) -> Lap:
     """Read the whole recording once; needed only where it is played in a loop. Blocking."""
-    first = last = None
+    first_ns = last_ns = None
     count = 0
     for recorded in recording.prices(Lines()):
-        first, last = first or recorded, recorded
+        first_ns = recorded.received_ns if first_ns is None else first_ns
+        last_ns = max(last_ns or 0, recorded.received_ns)
         count += 1
-    assert first is not None, "`check` has found a price"
-    assert last is not None
-    return Lap(count, last.received_ns - first.received_ns + LAP_PAUSE_NS)
+    assert first_ns is not None, "`check` has found a price"
+    assert last_ns is not None
+    return Lap(count, last_ns - first_ns + LAP_PAUSE_NS)
 
 
 @dataclass(frozen=True)
@@ -77,27 +75,36 @@ class Timeline:
     lap: Lap | None = None
     keeps_times: bool = False
 
-    def played(self, lines: Lines, first: int = 1) -> Iterator[Played]:
-        """The prices of the run from index `first` on."""
-        lap = 0 if self.lap is None else (first - 1) // self.lap.prices
+    def played(self, lines: Lines, lap: int = 0) -> Iterator[Played]:
+        """The prices of the run from the start of a lap on; OSError where the recording can not be read."""
         while True:
             start_ns = None
-            base = 0 if self.lap is None else lap * self.lap.prices
-            lap_ns = 0 if self.lap is None else lap * self.lap.length_ns
-            for number, recorded in enumerate(self.recording.prices(lines), start=base + 1):
+            offset_ns = 0
+            prices = self.recording.prices(lines)
+            if self.lap is not None:
+                prices = itertools.islice(prices, self.lap.prices)  # it may have grown since it was measured
+            for number, recorded in enumerate(prices, start=self.first_of(lap)):
                 start_ns = recorded.received_ns if start_ns is None else start_ns
-                if number >= first:
-                    yield Played(number, recorded.received_ns - start_ns + lap_ns, recorded)
+                offset_ns = max(offset_ns, recorded.received_ns - start_ns)  # a pace does not go back
+                yield Played(number, offset_ns + (0 if self.lap is None else lap * self.lap.length_ns), recorded)
             if self.lap is None or start_ns is None:
                 return
             lap += 1
 
-    def first_due(self) -> int:
-        """An index at or before the first price that is due now: where a run that goes on begins to read."""
+    def first_of(self, lap: int) -> int:
+        """The index of a lap's first price."""
+        return 1 if self.lap is None else 1 + lap * self.lap.prices
+
+    def lap_of(self, index: int) -> int:
+        """The lap that an index lies in."""
+        return 0 if self.lap is None else (index - 1) // self.lap.prices
+
+    def lap_due(self) -> int:
+        """The lap that is played now: where a run that goes on begins to read."""
         if self.lap is None:
-            return 1
+            return 0
         elapsed_ns = max(0.0, self.clock() - self.started_s) * self.speed * 1e9
-        return 1 + int(elapsed_ns // self.lap.length_ns) * self.lap.prices
+        return int(elapsed_ns // self.lap.length_ns)
 
     def due_s(self, played: Played) -> float:
         """The second of the monotonic clock at which the price is due."""
@@ -144,11 +151,14 @@ class Playing:
     async def run(self) -> None:
         """Play to the end; run it once. At the end the last prices stay, with their times, and grow old."""
         timeline, lines = self._timeline, Lines()
-        prices = timeline.played(lines, timeline.first_due())
-        while batch := await asyncio.to_thread(_batch, prices):
-            self._count(lines)
-            self._coming.extend((timeline.due_s(played), played) for played in batch)
-            await self._until(timeline.due_s(batch[0]))
+        prices = timeline.played(lines, timeline.lap_due())
+        try:
+            while batch := await asyncio.to_thread(_batch, prices):
+                self._count(lines)
+                self._coming.extend((timeline.due_s(played), played) for played in batch)
+                await self._until(timeline.due_s(batch[0]))
+        except OSError as error:
+            telemetry.get_logger().warning("replay.broken", origin=self.origin, reason=str(error))
         self._count(lines)
         if self._coming:
             await self._until(self._coming[-1][0])
@@ -167,67 +177,3 @@ class Playing:
 
 def _batch(prices: Iterator[Played]) -> list[Played]:
     return list(itertools.islice(prices, BATCH_PRICES))
-
-
-class ReplayTape:
-    """Every price of the run, by its index. One reading at a time; whoever asks meanwhile waits."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self.origin = timeline.recording.origin
-        self._timeline = timeline
-        self._lock = asyncio.Lock()
-        self._held: deque[Played] = deque(maxlen=HELD_PRICES_MAX)  # without a hole, up to where the reading has come
-        self._ahead: Played | None = None  # read, and not due yet
-        self._rest: Iterator[Played] = iter(())
-        self._next = 0  # the index that the reading brings next; 0 before the first reading
-        self._taken: dict[str, Observation] = {}
-
-    async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
-        """The prices after `index` that are due, in order; LookupError where the recording ends before `index`."""
-        async with self._lock:
-            found = await asyncio.to_thread(self._after, index, limit)
-            self._taken.update((observed.coin, observed) for _, observed in found)
-            return found
-
-    def quotes(self) -> Mapping[str, Observation]:
-        """Coin to the price that was taken last: what is newest where there is no pace."""
-        return self._taken
-
-    def next_due_s(self) -> float:
-        """In how many seconds there is more than the last answer held; infinite where never."""
-        return math.inf if self._ahead is None else self._timeline.due_s(self._ahead) - self._timeline.clock()
-
-    def _after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
-        if not self._next or index + 1 < self._first_held:
-            self._begin(index + 1)
-        while self._next <= index and self._read_one() is not None:
-            pass  # on to where the asker is
-        if self._next <= index and self._ahead is None:
-            raise LookupError("the recording ends before this index")
-        start = max(0, index + 1 - self._first_held)
-        found = list(itertools.islice(self._held, start, start + limit))
-        while len(found) < limit and (played := self._read_one()) is not None:
-            found.append(played)
-        return [(played.number, self._timeline.observation(played)) for played in found]
-
-    @property
-    def _first_held(self) -> int:
-        return self._held[0].number if self._held else self._next
-
-    def _begin(self, first: int) -> None:
-        self._held.clear()
-        self._ahead = None
-        self._next = first
-        self._rest = self._timeline.played(Lines(), first)
-
-    def _read_one(self) -> Played | None:
-        """The next price, if it is due."""
-        if self._ahead is None:
-            self._ahead = next(self._rest, None)
-        played = self._ahead
-        if played is None or self._timeline.due_s(played) > self._timeline.clock():
-            return None
-        self._ahead = None
-        self._next = played.number + 1
-        self._held.append(played)
-        return played

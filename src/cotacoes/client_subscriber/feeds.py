@@ -64,6 +64,11 @@ class Feeds:
     def channels(self) -> list[str]:
         return list(self._coins)
 
+    @property
+    def known(self) -> dict[str, Position | None]:
+        """By coin the last position accounted for; None where nothing was heard of it."""
+        return {coin: position.known for coin, position in self._positions.items()}
+
     def take(self, from_channel: str, message: bytes, now: float) -> list[Event]:
         """What a message means; ValueError where it is none of ours, which changes nothing."""
         coin = self._coins[from_channel]

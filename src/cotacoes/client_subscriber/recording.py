@@ -2,7 +2,8 @@
 
     {"v":1,"type":"recording","started_at":"…","coins":["bitcoin","ethereum"]}       first, once
     {"v":1,"type":"quote",…}                                                         as on `cotacoes:<coin>`
-    {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              what could not be had
+    {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              what could not be had;
+                                                                                     null: to an end unknown
 
 One JSON object a line; a name that ends in `.gz` is packed with gzip. What the wire lost is fetched from the history
 and written in its place, so a gap stands only where the history could not be asked either; then it is said as well.
@@ -11,6 +12,7 @@ and written in its place, so a gap stands only where the history could not be as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import time
 from collections.abc import Sequence
@@ -25,18 +27,19 @@ import msgspec
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, Client
 from cotacoes.client_subscriber.feeds import Event, Feeds, Missed, Seen
-from cotacoes.client_subscriber.lines import gap_fields
 from cotacoes.config import Settings
-from cotacoes.errors import BusUnavailableError, ProblemError, SettingError
+from cotacoes.errors import BusUnavailableError, ProblemError, SettingError, UnavailableError
 from cotacoes.live import encode_quote
 from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.pub_sub import Bus, Gap
-from cotacoes.quote import Quote, QuoteJson, format_time
+from cotacoes.patterns.pub_sub import Bus, Gap, Reason
+from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.service import Stop, background
 from cotacoes.telemetry import get_logger
 
 FLUSH_S = 1.0
 PAGE_QUOTES = 1_000
+FILL_TRIES = 5  # of a history that is not to be had just now
+FILL_WAIT_S_MAX = 2.0
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,13 +51,12 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
         async with (
             RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
             Client(addresses) as client,
-            background(recorder.run(bus, client)),
         ):
-            try:
-                async with asyncio.timeout(for_s):
-                    await stop.event.wait()
-            except TimeoutError:
-                pass  # the time that was asked for is over
+            async with background(recorder.run(bus, client)):
+                with contextlib.suppress(TimeoutError):  # the time that was asked for is over
+                    async with asyncio.timeout(for_s):
+                        await stop.event.wait()
+            await recorder.finish(client)
     return recorder.quotes
 
 
@@ -82,8 +84,14 @@ class RecordingFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._plain.close()
+        try:
+            self._file.close()
+        except OSError as failure:
+            if error is None:
+                raise self._not_written(failure) from failure
+        finally:
+            with contextlib.suppress(OSError):
+                self._plain.close()
 
     def write(self, line: bytes) -> None:
         """One line, without its line feed; SettingError where the disk does not take it."""
@@ -93,7 +101,10 @@ class RecordingFile:
                 self._file.flush()
                 self._flushed_at = time.monotonic()
         except OSError as error:
-            raise SettingError(f"{self._path} can not be written ({error.strerror}): make room") from error
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> SettingError:
+        return SettingError(f"{self._path} can not be written ({error.strerror}): make room")
 
 
 class _Recorder:
@@ -126,22 +137,47 @@ class _Recorder:
             case _:
                 pass  # silence is no content
 
+    async def finish(self, client: Client) -> None:
+        """Write what the history has beyond what was heard: nobody may have heard the last ones."""
+        for coin, known in self._feeds.known.items():
+            if known is not None:
+                await self._write_after(coin, known, None, client)
+
     async def _fill(self, gap: Gap, client: Client) -> None:
-        after = gap.after
-        try:
-            while after is None or after < gap.through:
-                page = await client.quotes(gap.coin, after=None if after is None else str(after), limit=PAGE_QUOTES)
+        if gap.reason is not Reason.REWRITTEN:
+            await self._write_after(gap.coin, gap.after, gap.through, client)
+
+    async def _write_after(self, coin: str, after: Position | None, through: Position | None, client: Client) -> None:
+        """Write the history from one position to another, or to its end; a gap where it can not be had."""
+        tries = 0
+        while through is None or after is None or after < through:
+            try:
+                page = await client.quotes(coin, after=None if after is None else str(after), limit=PAGE_QUOTES)
                 found = [msgspec.convert(told, QuoteJson).quote() for told in page["quotes"]]
-                found = [quote for quote in found if quote.position <= gap.through]
-                if not found:
-                    break
-                for quote in found:
-                    self._write_quote(quote)
-                after = found[-1].position
-        except (ProblemError, ValueError, KeyError, msgspec.MsgspecError) as error:
-            told = {**gap_fields(gap), "after": None if after is None else str(after)}
-            get_logger().warning("gap.stayed", **told, why=str(error))
-            self._file.write(_encode({"v": 1, "type": "gap", **told}))
+            except UnavailableError as error:
+                tries += 1
+                if tries < FILL_TRIES:
+                    await asyncio.sleep(min(FILL_WAIT_S_MAX, error.retry_after_s or FILL_WAIT_S_MAX))
+                    continue
+                return self._write_gap(coin, after, through, error)
+            except (ProblemError, ValueError, KeyError, msgspec.MsgspecError) as error:
+                return self._write_gap(coin, after, through, error)
+            found = [quote for quote in found if through is None or quote.position <= through]
+            for quote in found:
+                self._write_quote(quote)
+                after = quote.position
+            if not found:
+                break
+        return None
+
+    def _write_gap(self, coin: str, after: Position | None, through: Position | None, error: Exception) -> None:
+        told = {
+            "coin": coin,
+            "after": None if after is None else str(after),
+            "through": None if through is None else str(through),
+        }
+        get_logger().warning("gap.stayed", **told, reason=str(error))
+        self._file.write(_encode({"v": 1, "type": "gap", **told}))
 
     def _write_quote(self, quote: Quote) -> None:
         self._file.write(encode_quote(quote))

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,7 @@ from cotacoes import service, telemetry
 from cotacoes.adapters import source_http, source_replay
 from cotacoes.adapters.recording import Recording
 from cotacoes.adapters.recording_formats import PAIRS, Pair
+from cotacoes.adapters.replay_tape import ReplayTape
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service import answers
@@ -56,7 +57,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     router = APIRouter()
     bad = _BadAnswers(settings, faults, counts, stopping)
     _add_quote(router, market, faults, bad)
-    _add_tape(router, market, pages, bad)
+    _add_tape(router, market, pages, bad, wait_s_max=settings.request_deadline_s / 2)
     _add_faults(router, settings, market, faults)
 
     async def has_price() -> str | None:
@@ -77,10 +78,12 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
 
     def is_over(run: Run) -> bool:
         """Who polls the newest price has nothing of a replay that has ended; who takes the tape has had all of it."""
-        if settings.source_mode == "tape" or lap is not None:
+        if settings.source_mode == "tape":
             return False
-        length_s = source_replay.measure(recording).length_ns / 1e9 / settings.speed
-        return (now - run.started_at).total_seconds() > length_s
+        elapsed_s = (now - run.started_at).total_seconds()
+        if lap is not None:
+            return elapsed_s < 0
+        return not 0 <= elapsed_s <= source_replay.measure(recording).length_ns / 1e9 / settings.speed
 
     run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now, is_over)
     timeline = source_replay.Timeline(
@@ -93,9 +96,10 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         lap=lap,
         keeps_times=settings.replay_times == "original",
     )
-    tape = source_replay.ReplayTape(timeline)
+    is_paced = settings.speed != source_replay.MAX_SPEED
+    tape = ReplayTape(timeline, None if is_paced else counts.replay_frames)
     pages = TapePages(run, tape, recording.origin)
-    if settings.speed == source_replay.MAX_SPEED:
+    if not is_paced:
         return tape, pages, contextlib.nullcontext  # what was taken last is the newest
     playing = source_replay.Playing(timeline, frames=counts.replay_frames)
 
@@ -109,11 +113,14 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
 
 def _simulated(settings: Settings, folder: Path, now: datetime) -> tuple[SimulatedMarket, Run]:
     coins = list(settings.seed_placement)
-    taken = sorted(source_http.RESERVED.intersection(coins))
-    if taken:
-        raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
+    _refuse_reserved("COTACOES_COINS", coins)
     tick_s = settings.tick_ms / 1000 / settings.speed
-    run = load_or_begin(folder, digest_of(settings.seed, coins, tick_s), now)
+    run = load_or_begin(
+        folder,
+        digest_of(settings.seed, coins, tick_s),
+        now,
+        lambda run: settings.source_mode == "latest" and run.started_at > now,
+    )
     market = SimulatedMarket(
         coins,
         seed=settings.seed,
@@ -128,7 +135,14 @@ def _simulated(settings: Settings, folder: Path, now: datetime) -> tuple[Simulat
 def recording_of(settings: Settings) -> Recording:
     """The recording that the settings name."""
     further = {name: Pair(*told) for name, told in settings.further_pairs.items()}
+    _refuse_reserved("COTACOES_REPLAY_PAIRS", [pair.coin for pair in further.values()])
     return Recording(settings.replay_paths, price=settings.replay_price, pairs={**PAIRS, **further})
+
+
+def _refuse_reserved(setting: str, coins: Sequence[str]) -> None:
+    taken = sorted(source_http.RESERVED.intersection(coins))
+    if taken:
+        raise SettingError(f"{setting} names {taken[0]}, which is a field of /quote: call the coin otherwise")
 
 
 class _BadAnswers:
@@ -173,7 +187,7 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
         return answers.good(render(quotes, market.origin, verdict))
 
 
-def _add_tape(router: APIRouter, market: Market, pages: TapePages, bad: _BadAnswers) -> None:
+def _add_tape(router: APIRouter, market: Market, pages: TapePages, bad: _BadAnswers, *, wait_s_max: float) -> None:
     @router.get("/quotes", summary="Every price after a cursor, in order", response_class=JSONResponse)
     async def quotes(
         after: Annotated[str | None, Query(description="`next` of the page before; absent: from the first")] = None,
@@ -184,7 +198,7 @@ def _add_tape(router: APIRouter, market: Market, pages: TapePages, bad: _BadAnsw
         _, answer = await bad.judge(market)
         if answer is not None:
             return answer
-        return answers.good(msgspec.json.encode(await pages.page(after, limit, wait_ms / 1000)))
+        return answers.good(msgspec.json.encode(await pages.page(after, limit, min(wait_ms / 1000, wait_s_max))))
 
 
 def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: Faults) -> None:

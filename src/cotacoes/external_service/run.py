@@ -11,13 +11,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cotacoes.quote import from_microseconds, to_microseconds
 from cotacoes.telemetry import get_logger
 
-AHEAD_MAX = timedelta(minutes=1)  # a start that lies further ahead of the clock is none that can be waited for
 INDEX_MAX = 2**63 - 1
 _CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z", re.ASCII)
 
@@ -55,12 +54,7 @@ def load_or_begin(folder: Path, digest: str, now: datetime, is_over: Callable[[R
     """The run that the folder remembers, if it is of this digest and not over; else one that begins now."""
     path = folder / "run.json"
     remembered = _read(path)
-    if (
-        remembered is not None
-        and remembered.digest == digest
-        and remembered.started_at <= now + AHEAD_MAX
-        and not is_over(remembered)
-    ):
+    if remembered is not None and remembered.digest == digest and not is_over(remembered):
         return remembered
     run = Run(digest, from_microseconds(to_microseconds(now) // 1000 * 1000))
     try:

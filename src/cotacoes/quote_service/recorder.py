@@ -173,6 +173,9 @@ class Recorder:
     async def _on_log(self, work: Awaitable[None]) -> None:
         try:
             await work
+        except asyncio.CancelledError:
+            self._open = False  # it may happen all the same: nothing that was known before may be written over it
+            raise
         except LogUnavailableError as error:
             self._note_failure(error)
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
@@ -104,6 +104,7 @@ class TapeTaker:
         able = [history for history in self._recorder.histories.values() if history.can_draft]
         if not able:
             return self._interval_s
+        _refuse_unknown_beginning(able)
         cursor = _lowest_cursor(able)
         limit = min(PAGE_QUOTES, *(history.room for history in able))
         try:
@@ -114,6 +115,9 @@ class TapeTaker:
             await self._go_on_from(cursor, _parsed(gone.cursor))
             return 0.0
         following = _parsed(page.next)
+        is_first = cursor is None or cursor.number == 0 or cursor.run != page.run
+        if self._keeps_times and page.entries and is_first:
+            _refuse_later(self._recorder.histories.values(), page.entries[0][1])
         if cursor is not None and page.first > cursor.number + 1:
             await self._note_gap(cursor, Cursor(following.run, page.first - 1))
         accepted = self._judge(page, able)
@@ -127,6 +131,8 @@ class TapeTaker:
 
     async def _go_on_from(self, cursor: Cursor | None, following: Cursor) -> None:
         if cursor is not None:
+            if cursor.run == following.run:
+                raise SourceError("the source has forgotten its own run")  # to go back in it would record twice
             await self._note_gap(cursor, following)
         for history in self._recorder.histories.values():
             history.cursor = str(following)
@@ -150,8 +156,6 @@ class TapeTaker:
                 continue
             before = accepted.get(coin)
             newest = histories[coin].newest if coin in histories else None
-            if self._keeps_times and not before and not had.get(coin):
-                _refuse_later(newest, observation)
             reason = self._screen.judge(observation, before[-1] if before else newest, now)
             if reason is None:
                 accepted[coin].append(observation)
@@ -197,9 +201,20 @@ def _index_in(run: str, cursor: str | None) -> int:
     return taken.number if taken.run == run else 0
 
 
-def _refuse_later(newest: Quote | None, first: Observation) -> None:
-    if newest is not None and newest.at > first.observed_at:
-        raise SettingError(
-            f"COTACOES_REPLAY_TIMES=original: {newest.coin} has quotes up to {newest.at:%Y-%m-%d %H:%M:%S}, later than "
-            f"the recording's first of {first.observed_at:%Y-%m-%d %H:%M:%S}: set --data to another folder"
-        )
+def _refuse_unknown_beginning(able: Sequence[CoinHistory]) -> None:
+    """SettingError for a coin with quotes and without a cursor: nobody knows which of the tape's prices it has."""
+    for history in able:
+        if history.newest is not None and history.cursor is None:
+            raise SettingError(
+                f"COTACOES_SOURCE_MODE=tape begins with an empty history, and {history.coin} has quotes that no tape "
+                "brought: set --data to another folder, or COTACOES_SOURCE_MODE=latest"
+            )
+
+
+def _refuse_later(histories: Iterable[CoinHistory], first: Observation) -> None:
+    for newest in (history.newest for history in histories):
+        if newest is not None and newest.at > first.observed_at:
+            raise SettingError(
+                f"COTACOES_REPLAY_TIMES=original: {newest.coin} has quotes up to {newest.at:%Y-%m-%d %H:%M:%S}, later "
+                f"than the recording's first of {first.observed_at:%Y-%m-%d %H:%M:%S}: set --data to another folder"
+            )
