@@ -66,11 +66,14 @@ def test_no_price_of_the_tape_is_lost_or_doubled_over_kills_of_every_part(tmp_pa
 
 
 @pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
-def test_a_real_recording_is_taken_whole_as_fast_as_it_can_be(tmp_path: Path) -> None:
+def test_a_real_recording_is_taken_whole_as_fast_as_it_can_be_over_stops_in_order(tmp_path: Path) -> None:
     expected = {coin: list(recorded_mids(file)) for coin, file in FILES.items()}
     options = ("--source", f"replay:{','.join(map(str, FILES.values()))}", "--speed", "max", "--failure-rate", "0")
     with System(tmp_path / "data", *options, environment=TAPE) as system:
         system.start()
+        for _ in range(3):  # a page is always under way
+            assert system.cli("stop", "quote_service").returncode == 0
+            assert system.cli("start", "quote_service").returncode == 0
         kill(system, "quote_service")
         wait_stored(system, expected)
 
