@@ -23,6 +23,8 @@ check: .venv/installed-dev ## format, lint, types, import contracts, unit tests;
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/python -m pytest tests/unit tests/test_architecture.py -q
 
 format: .venv/installed-dev ## bring the code into its shape

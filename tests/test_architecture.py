@@ -92,3 +92,32 @@ def test_no_file_names_a_machine_or_leaves_work_for_later() -> None:
     unwanted = re.compile(rb"/(?:roo" rb"t|wor" rb"k|ho" rb"me)/|\b(?:TO" rb"DO|FIX" rb"ME|XX" rb"X)\b")
     files = [file for file in TRACKED if file.suffix not in {".gz", ".png"}]
     assert [str(file.relative_to(ROOT)) for file in files if unwanted.search(file.read_bytes())] == []
+
+
+def commands_of(readme: str) -> list[str]:
+    """What its blocks run, without what a comment says about it."""
+    text = "".join(re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
+    return [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
+
+
+def skeleton_of(readme: str) -> list[str]:
+    """What is the same in every language: headings by depth, tables by rows, code in spans."""
+    lines = [line for line in readme.splitlines() if not line.startswith("[")]
+    marks = [re.match(r"#+ |\|", line) for line in lines]
+    return [f"{mark[0]}{len(re.findall('`[^`]+`', line))}" for mark, line in zip(marks, lines, strict=True) if mark]
+
+
+def test_both_readmes_say_the_same() -> None:
+    english, portuguese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.pt-BR.md"))
+    assert commands_of(portuguese) == commands_of(english)
+    assert skeleton_of(portuguese) == skeleton_of(english)
+    for name in config.Settings.model_fields:
+        assert config.PREFIX + name.upper() in portuguese
+    assert "](README.pt-BR.md)" in english
+    assert "](README.md)" in portuguese
+
+
+@pytest.mark.parametrize("document", [file for file in TRACKED if file.suffix == ".md"], ids=lambda file: file.name)
+def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    assert [target for target in targets if "://" not in target and not (document.parent / target).exists()] == []

@@ -41,7 +41,7 @@ TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
 MARKET = ["watch", "record", "quote", "report", "history", "faults"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
-COMMANDS = [*SYSTEM, *MARKET, "migrate", *SERVICES]
+COMMANDS = [*SYSTEM, "doctor", *MARKET, "migrate", *SERVICES]
 
 
 def new_twin(count: int = 30) -> Twin:

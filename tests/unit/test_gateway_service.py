@@ -19,30 +19,34 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}
 
 
-def get(path: str, twin: Twin | None = None, **settings: Any) -> httpx2.Response:
+def get(path: str, twin: Twin | None = None, host: str = "gateway", **settings: Any) -> httpx2.Response:
     async def scenario() -> httpx2.Response:
         async with (twin or Twin(QUOTES)).client(deadline_s=0.05) as client:
             served = app.wire(config.load({}, **settings), client).app
             async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as asking:
-                return await asking.get(path)
+                return await asking.get(path, headers={"host": host})
 
     return asyncio.run(scenario())
 
 
 def test_the_front_page_names_every_address_and_runs_nothing() -> None:
-    page = get("/", port_base=9000)
+    page = get("/", host="feed.example:8080", port_base=9000)
     for port in (9000, 9001, 9002, 9003):
-        assert f"http://127.0.0.1:{port}/docs" in page.text
+        assert f"http://feed.example:{port}/docs" in page.text
+    assert "http://[::1]:9002/docs" in get("/", host="[::1]:9000", port_base=9000).text
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"<script|\bon\w+=|src=", page.text)
 
 
-def test_the_front_page_shows_no_password_and_no_markup_of_an_address() -> None:
-    page = get("/", quote_url="http://user:hunter2@quotes.example/<b>")
+def test_the_front_page_shows_no_inner_address_and_no_markup_of_a_host() -> None:
+    page = get("/", quote_url="http://user:hunter2@quotes.inside")
     assert "hunter2" not in page.text
-    assert "http://quotes.example/&lt;b&gt;" in page.text
-    assert "<b>" not in page.text
+    assert "quotes.inside" not in page.text
+    for host in ("a<b>c", 'a"><script>', "&lt", ""):
+        shown = get("/", host=host)
+        assert shown.status_code in {200, 400}
+        assert not re.search(r"<b>|<script|\"><", shown.text)
 
 
 def test_the_current_quote_is_that_of_quote_service() -> None:

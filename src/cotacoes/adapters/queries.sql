@@ -47,6 +47,20 @@ ORDER BY f.coin, r.epoch, r.seq;
 -- Make the partitions of a range of days, both ends included.
 SELECT prepare_day(day::date) FROM generate_series($1::date, $2::date, '1 day') AS day;
 
+-- name: missing_days
+-- The days of a range, both ends included, that have no partition.
+SELECT day::date AS day FROM generate_series($1::date, $2::date, '1 day') AS day
+WHERE NOT EXISTS (
+    SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'quote'::regclass AND c.relname = 'quote_' || to_char(day, 'YYYYMMDD')
+);
+
+-- name: newest_at
+-- When the newest quote of all coins was recorded; null where there is none.
+SELECT max(q.at) AS newest_at
+FROM fence AS f
+JOIN quote AS q ON q.coin_id = f.coin_id AND q.epoch = f.last_epoch AND q.seq = f.last_seq;
+
 -- name: create_migration_table
 -- What was applied to this database, with the digest of each file.
 CREATE TABLE IF NOT EXISTS schema_migration (

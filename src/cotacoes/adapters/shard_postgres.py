@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -249,3 +249,28 @@ class SchemaConnection:
         with self._shard._translated():
             await self._connection.execute(migration.sql)
         await self.run("note_migration", migration.version, migration.name, migration.sha256)
+
+
+async def inspect(
+    shard: str, dsn: str, queries: Mapping[str, Sequence[Any]], *, deadline_s: float
+) -> dict[str, list[dict[str, Any]]]:
+    """What named queries, each with its arguments, find on a shard of whatever schema; what has no table has no rows.
+
+    Over one connection of its own that can not write. ShardUnavailableError, SettingError.
+    """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + deadline_s
+    with PostgresShard(shard, dsn, deadline_s=deadline_s)._translated(), _dsn_understood(shard):
+        connection = await asyncpg.connect(
+            dsn, timeout=deadline_s, server_settings={"default_transaction_read_only": "on", "timezone": "UTC"}
+        )
+        timer = loop.call_at(due, connection.terminate)  # not a timeout around it, as said at the head of this file
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in queries}
+        try:
+            for name, arguments in queries.items():
+                with contextlib.suppress(asyncpg.UndefinedTableError):
+                    found[name] = [dict(row) for row in await connection.fetch(QUERIES[name], *arguments)]
+        finally:
+            timer.cancel()
+            connection.terminate()
+    return found

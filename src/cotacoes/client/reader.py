@@ -118,7 +118,7 @@ class Client:
 
     async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
         """Put other faults in force; UnauthorizedError without the admin token."""
-        headers = {"authorization": f"Bearer {self._admin_token}"}
+        headers = {"authorization": f"Bearer {self._admin_token}"} if self._admin_token else {}
         return await self._call("external_service", "PUT", "/faults", msgspec.json.encode(setting), headers)
 
     async def check_alive(self, service: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from cotacoes.client import Addresses, Client
@@ -50,11 +50,11 @@ def wire(
 ) -> Service:
     """The service over a client that is open while `resources` is."""
     coins = settings.seed_placement
-    page = front_page.render(settings)
     router = APIRouter(tags=["quotes"])
 
     @router.get("/", summary="What runs here, where, and what to ask it", response_class=HTMLResponse)
-    async def front() -> HTMLResponse:
+    async def front(request: Request) -> HTMLResponse:
+        page = front_page.render(settings, request.url.hostname or settings.host)
         return HTMLResponse(page, headers={"content-security-policy": front_page.CONTENT_SECURITY_POLICY})
 
     @router.get("/v1/quotes/{coin}/current", summary="The current quote, with its honest age", response_model=None)

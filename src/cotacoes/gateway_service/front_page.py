@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator
-from urllib.parse import urlsplit
 
 from cotacoes.config import Settings
 
@@ -18,10 +17,14 @@ _STYLE = (
 _OPERATION = ("/docs", "/readyz", "/metrics")
 
 
-def render(settings: Settings) -> str:
-    """The page for the addresses and coins of `settings`; passwords in addresses are left out."""
+def render(settings: Settings, host: str) -> str:
+    """The page for who reached the gateway as `host`: there the other services are, each at its port.
+
+    The addresses in the settings are those by which the services reach each other; in containers nobody else does.
+    """
     coins = list(settings.seed_placement)
-    rows = "".join(_row(name, _public(settings.url(name)), paths) for name, paths in _routes(coins))
+    shown = f"[{host}]" if ":" in host else host
+    rows = "".join(_row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins))
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>cotacoes</title><style>{_STYLE}</style><h1>cotacoes</h1>"
@@ -45,8 +48,3 @@ def _routes(coins: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _row(name: str, address: str, paths: Iterable[str]) -> str:
     links = "<br>".join(f'<a href="{html.escape(address + path)}">{html.escape(path)}</a>' for path in paths)
     return f"<tr><td>{html.escape(name)}<td>{html.escape(address)}<td>{links}</tr>"
-
-
-def _public(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

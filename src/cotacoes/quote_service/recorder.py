@@ -53,6 +53,7 @@ class Recorder:
         self._open = False
         self._retired = False
         self._era_lock = asyncio.Lock()
+        self._held: set[str] = set()  # coins of which neither log nor shard could say where they stand
         self._reopen_at = 0.0
         self._reopen_wait_s = REOPEN_WAIT_S
 
@@ -147,9 +148,14 @@ class Recorder:
 
     async def _ask_shard(self, history: CoinHistory) -> Fence | None:
         try:
-            return await self._shards[history.shard].fence(history.coin)
-        except (ShardUnavailableError, ShardRefusedError):
+            fence = await self._shards[history.shard].fence(history.coin)
+        except (ShardUnavailableError, ShardRefusedError) as error:
+            if not history.is_known and history.coin not in self._held:
+                get_logger().warning("era.held", coin=history.coin, reason=str(error))
+                self._held.add(history.coin)
             return None
+        self._held.discard(history.coin)
+        return fence
 
     def _refuse_future(self, history: CoinHistory) -> None:
         if history.newest is not None and history.newest.at > self._now() + AHEAD_MAX:

@@ -1,0 +1,71 @@
+"""`cotacoes doctor`: the examination, shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from cotacoes.cli.lines import put, put_json
+from cotacoes.cli.options import AsJson, Data, data_folder
+
+if TYPE_CHECKING:
+    from cotacoes.doctor.finding import Finding  # slow to import, and only needed here
+
+OK, FAILURE = 0, 1
+_MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+_PLAIN_MARKS = {"ok": "+", "warning": "!", "error": "x"}  # for a terminal without those signs
+CHECK_COLUMNS = 11
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(data: Data = None, as_json: AsJson = False) -> int:
+    """What is wrong here, and what mends it.
+
+    \b
+    Examples:
+      cotacoes doctor
+      cotacoes doctor --data ./second
+      cotacoes doctor --json
+
+    Looks at the machine, the data folder and the system that runs there, and changes nothing. Exit code 1 where there
+    is an error; warnings alone are 0.
+    """
+    from cotacoes.doctor.examination import examine
+
+    findings = asyncio.run(examine(data_folder(data).absolute(), os.environ))
+    if as_json:
+        put_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        for line in lines(findings, marks_for(sys.stdout.encoding)):
+            put(line)
+    return FAILURE if any(finding.severity == "error" for finding in findings) else OK
+
+
+def marks_for(encoding: str | None) -> Mapping[str, str]:
+    """The signs that this encoding can write."""
+    try:
+        "".join(_MARKS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return _PLAIN_MARKS
+    return _MARKS
+
+
+def lines(findings: Sequence[Finding], marks: Mapping[str, str]) -> Iterator[str]:
+    """A line for each finding, one below it for what mends it, and the sum."""
+    for finding in findings:
+        head = f"{marks[finding.severity]} {finding.severity:<7} {finding.check:<{CHECK_COLUMNS}} "
+        yield head + finding.text
+        if finding.mend is not None:
+            yield f"{'':>{len(head)}}mend: {finding.mend}"
+    count = Counter(str(finding.severity) for finding in findings)
+    told = ((count[severity], severity) for severity in ("error", "warning") if count[severity])
+    yield ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in told) or "nothing is wrong"

@@ -1,0 +1,155 @@
+"""Asks the shards, Redis and the services, as anyone may: each question has a deadline, and none changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.adapters.shard_postgres import inspect
+from cotacoes.client import Client
+from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses, Progress
+from cotacoes.doctor.facts import Prices, ShardFacts
+from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
+from cotacoes.quote import parse_time
+
+ASK_DEADLINE_S = 1.5
+WATCH_S = 1.3  # between two looks at the counters: each coin has a heartbeat a second
+DAYS_AHEAD = 2
+PREPARED_BY = timedelta(hours=1)  # quote_service makes partitions once an hour, so a new day's furthest comes that late
+COINS_MAX = 200  # asked one by one; more of them than that fail together
+
+Metrics = Mapping[tuple[str, str], float]
+
+
+async def ask_shard(name: str, dsn: str, now: datetime) -> ShardFacts:
+    """One shard, whatever schema it has."""
+    last = (now - PREPARED_BY).date() + timedelta(days=DAYS_AHEAD)
+    questions: Mapping[str, tuple[Any, ...]] = {
+        "migrations": (),
+        "newest_at": (),
+        "missing_days": (now.date(), last),
+    }
+    try:
+        told = await inspect(name, dsn, questions, deadline_s=ASK_DEADLINE_S)
+    except CotacoesError as error:
+        return ShardFacts(problem=str(error))
+    return ShardFacts(
+        migrations=told["migrations"],
+        missing_days=[row["day"] for row in told["missing_days"]],
+        newest_at=next((row["newest_at"] for row in told["newest_at"]), None),
+    )
+
+
+async def ask_redis(url: str) -> str | None:
+    """Why it does not answer; None where it does."""
+    try:
+        async with RedisBus(url, deadline_s=ASK_DEADLINE_S) as bus:
+            await bus.ping()
+    except BusUnavailableError as error:
+        return error.detail
+    except CotacoesError as error:
+        return str(error)
+    return None
+
+
+async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, str]:
+    """Those of the services that do not answer, and why."""
+    silent: dict[str, str] = {}
+
+    async def ask(client: Client, service: str) -> None:
+        try:
+            await client.check_alive(service)
+        except ProblemError as error:
+            silent[service] = error.detail
+
+    async with Client(addresses, deadline_s=ASK_DEADLINE_S) as client:
+        await asyncio.gather(*(ask(client, service) for service in services))
+    return silent
+
+
+async def ask_prices(addresses: Addresses) -> Prices:
+    """What quote_service says, watched for `WATCH_S`."""
+    async with (
+        Client(addresses, deadline_s=ASK_DEADLINE_S) as client,
+        HttpClient(ASK_DEADLINE_S, ANSWER_BYTES_MAX) as http,
+    ):
+        try:
+            progress = await client.positions()
+            before = await _metrics(http, addresses.quote_service)
+        except (ProblemError, HttpError) as error:
+            return Prices(problem=getattr(error, "detail", None) or f"quote_service is away ({error})")
+        _, currents, oldest, readiness = await asyncio.gather(
+            asyncio.sleep(WATCH_S),
+            _currents(client, list(progress)[:COINS_MAX]),
+            _oldest_pending(client, progress),
+            _readiness(http, addresses.quote_service),
+        )
+        after = before
+        with contextlib.suppress(HttpError):  # it went away in this very moment: the next look will say so
+            after = await _metrics(http, addresses.quote_service)
+    return Prices(
+        currents=currents,
+        progress=progress,
+        oldest_pending_at=oldest,
+        readiness=readiness,
+        unheard=_risen("cotacoes_unheard_total", before, after),
+        unpublished=_risen("cotacoes_publish_failed_total", before, after),
+        source_gaps=int(after.get(("cotacoes_source_gaps_total", ""), 0)),
+    )
+
+
+async def _currents(client: Client, coins: Sequence[str]) -> dict[str, dict[str, Any] | str]:
+    async def ask(coin: str) -> dict[str, Any] | str:
+        try:
+            return await client.current(coin)
+        except ProblemError as error:
+            return error.detail
+
+    return dict(zip(coins, await asyncio.gather(*map(ask, coins)), strict=True))
+
+
+async def _oldest_pending(client: Client, progress: Mapping[str, Progress]) -> dict[str, datetime]:
+    """When the first quote that each coin's shard lacks was recorded; without those that nobody can tell just now."""
+    oldest: dict[str, datetime] = {}
+
+    async def ask(coin: str, after: str | None) -> None:
+        with contextlib.suppress(ProblemError, LookupError, ValueError):
+            page = await client.quotes(coin, after=after, limit=1)
+            oldest[coin] = parse_time(page["quotes"][0]["at"])
+
+    waiting = [(coin, one.through) for coin, one in progress.items() if one.pending][:COINS_MAX]
+    await asyncio.gather(*(ask(coin, after) for coin, after in waiting))
+    return oldest
+
+
+async def _readiness(http: HttpClient, url: str) -> dict[str, str]:
+    with contextlib.suppress(
+        HttpError, msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, AttributeError
+    ):
+        told = msgspec.json.decode((await http.get(f"{url}/readyz")).body)
+        return {part: str(one["reason"]) for part, one in told["checks"].items() if not one["ok"]}
+    return {}
+
+
+async def _metrics(http: HttpClient, url: str) -> Metrics:
+    """The samples by name and coin; empty where what came is not metrics."""
+    text = (await http.get(f"{url}/metrics")).body.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError):
+        return {
+            (sample.name, sample.labels.get("coin", "")): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+    return {}
+
+
+def _risen(name: str, before: Metrics, after: Metrics) -> list[str]:
+    return [coin for (metric, coin), value in after.items() if metric == name and value > before.get((metric, coin), 0)]

@@ -1,0 +1,332 @@
+"""`cotacoes doctor` on the real thing: each fault is planted, found, and mended by the very command that it names."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.system.conftest import System, wait_until
+
+from cotacoes.config import PORT_OFFSETS
+from cotacoes.supervision import processes
+
+ENDS_WITHIN_S = 10.0  # 5 s as promised, and as much again for a machine that is busy with other tests
+MEND_DEADLINE_S = 60.0
+HEALTHY_DEADLINE_S = 60.0
+
+
+@dataclass
+class Report:
+    """What the doctor said, and how it ended."""
+
+    code: int
+    findings: list[dict[str, str | None]]
+
+    def of(self, check: str) -> list[dict[str, str | None]]:
+        return [finding for finding in self.findings if finding["check"] == check]
+
+    def troubles(self) -> list[dict[str, str | None]]:
+        return [finding for finding in self.findings if finding["severity"] != "ok"]
+
+    def trouble(self, check: str, said: str = "") -> dict[str, str | None]:
+        """The one trouble of a check that says this."""
+        (found,) = [one for one in self.troubles() if one["check"] == check and said in str(one["text"])]
+        return found
+
+
+def examine(system: System, **environment: str) -> Report:
+    system.environment |= environment
+    started = time.monotonic()
+    try:
+        done = system.cli("doctor", "--json")
+    finally:
+        for name in environment:
+            del system.environment[name]
+    assert time.monotonic() - started < ENDS_WITHIN_S
+    assert done.stderr == ""
+    findings = json.loads(done.stdout)["findings"]
+    report = Report(done.returncode, findings)
+    assert report.code == any(finding["severity"] == "error" for finding in findings)
+    return report
+
+
+def found(system: System, check: str, said: str = "") -> dict[str, str | None]:
+    """The trouble, once the doctor finds it: some show only after a moment."""
+
+    def look() -> dict[str, str | None] | None:
+        told = [one for one in examine(system).troubles() if one["check"] == check and said in str(one["text"])]
+        return told[0] if told else None
+
+    trouble: dict[str, str | None] = wait_until(f"{check}: {said}", look, 30)
+    return trouble
+
+
+def mend(system: System, trouble: dict[str, str | None], **environment: str) -> None:
+    """Run the command that it names, as a person would."""
+    command = trouble["mend"]
+    assert command is not None
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={**system.environment, **environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=MEND_DEADLINE_S,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def wait_healthy(system: System) -> None:
+    """Return once nothing is wrong; fails with what still is."""
+    due = time.monotonic() + HEALTHY_DEADLINE_S
+    while troubles := examine(system).troubles():
+        assert time.monotonic() < due, troubles
+
+
+def psql(system: System, shard: str, sql: str) -> str:
+    told = json.loads(system.cli("env", "--json").stdout)
+    done = subprocess.run(
+        [f"{told['path']}/psql", "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, told[f"COTACOES_{shard.upper()}_DSN"]],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_where_nothing_runs_that_is_no_error_and_no_folder_is_made(system: System) -> None:
+    report = examine(system, COTACOES_PORT_BASE=str(system.port_base))
+    assert (report.code, report.troubles()) == (0, [])
+    assert "nothing runs" in str(report.of("system")[0]["text"])
+    assert not system.data.exists()
+
+
+def test_a_port_that_is_taken_is_named_with_its_owner_and_where_to_move(system: System) -> None:
+    with socket.create_server(("127.0.0.1", system.port("redis"))):
+        report = examine(system, COTACOES_PORT_BASE=str(system.port_base))
+    assert report.code == 1
+    trouble = report.trouble("ports")
+    assert f"port {system.port('redis')} (redis) is taken by" in str(trouble["text"])
+    assert f"(pid {os.getpid()})" in str(trouble["text"])
+    base = int(str(trouble["mend"]).split("--port-base ")[1].split()[0])
+    for offset in PORT_OFFSETS.values():
+        with socket.create_server(("127.0.0.1", base + offset)):
+            pass
+
+
+def test_an_environment_that_is_refused_is_told_and_the_rest_is_examined(system: System) -> None:
+    report = examine(system, COTACOES_SPED="2")
+    assert "did you mean COTACOES_SPEED?" in str(report.trouble("settings")["text"])
+    assert report.of("system")
+
+
+def test_a_healthy_system_is_said_to_be_healthy_for_people_and_programs(running_system: System) -> None:
+    wait_healthy(running_system)
+    done = running_system.cli("doctor")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[-1]) == (0, "nothing is wrong")
+    assert all(line.startswith("✓ ok ") for line in lines[:-1])
+    assert "\x1b" not in done.stdout
+
+
+def test_examining_changes_no_file_that_is_not_written_anyway(running_system: System) -> None:
+    def kept() -> dict[str, tuple[int, bytes]]:
+        files = (path for path in running_system.data.iterdir() if path.is_file())
+        return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    def pids() -> dict[str, object]:
+        return {name: part["pid"] for name, part in running_system.status().items()}
+
+    before = kept(), pids()
+    examine(running_system)
+    assert (kept(), pids()) == before
+
+
+@pytest.mark.parametrize("command", ["stop", "freeze"])
+@pytest.mark.parametrize("part", ["shard1", "redis", "quote_service"])
+def test_what_is_away_or_hangs_is_found_in_time_and_started(running_system: System, command: str, part: str) -> None:
+    wait_healthy(running_system)
+    running_system.cli(command, part)
+    report = examine(running_system)
+    assert report.code == 1
+    check = {"shard1": "shards", "redis": "redis", "quote_service": "quotes"}[part]
+    trouble = report.trouble(check)
+    assert trouble["severity"] == "error"
+    assert report.trouble("parts")["text"] == f"somebody left {part} {'stopped' if command == 'stop' else 'frozen'}"
+    mend(running_system, trouble)
+    wait_healthy(running_system)
+
+
+def test_everything_hangs_and_the_doctor_does_not(running_system: System) -> None:
+    wait_healthy(running_system)
+    frozen = ["shard1", "shard2", "redis", "external_service", "aggregator_service", "gateway_service", "quote_service"]
+    for part in frozen:
+        running_system.cli("freeze", part)
+    report = examine(running_system)
+    assert {str(trouble["check"]) for trouble in report.troubles()} >= {"parts", "shards", "redis", "quotes"}
+    for part in frozen:
+        running_system.cli("start", part)
+    wait_healthy(running_system)
+
+
+def test_a_service_that_hangs_unknown_to_up_is_found_and_restarted(running_system: System) -> None:
+    wait_healthy(running_system)
+    family = processes.family(running_system.pid("aggregator_service"))
+    processes.suspend(family)
+    try:
+        trouble = examine(running_system).trouble("parts")
+        assert "aggregator_service runs and does not answer" in str(trouble["text"])
+        mend(running_system, trouble)
+    finally:
+        processes.resume(family)
+    wait_healthy(running_system)
+
+
+def test_quotes_that_wait_for_their_shard_are_counted(running_system: System) -> None:
+    wait_healthy(running_system)
+    running_system.cli("stop", "shard2")
+    trouble = found(running_system, "local_log")
+    assert "pending on the way to shard2" in str(trouble["text"])
+    assert "the oldest for" in str(trouble["text"])
+    mend(running_system, trouble)
+    wait_healthy(running_system)
+
+
+def test_a_source_that_fails_opens_the_circuit_and_is_told(running_system: System) -> None:
+    wait_healthy(running_system)
+    running_system.cli("faults", "error_rate=1")
+    mend(running_system, found(running_system, "circuit", "is open"))
+    wait_healthy(running_system)
+
+
+def test_live_quotes_that_nobody_hears_are_told(running_system: System) -> None:
+    wait_healthy(running_system)
+    running_system.cli("stop", "client_subscriber")
+    trouble = found(running_system, "redis")
+    assert trouble["text"] == "nobody listens to bitcoin, ethereum"
+    mend(running_system, trouble)
+    wait_healthy(running_system)
+
+
+def test_a_missing_partition_is_found_and_made(running_system: System) -> None:
+    wait_healthy(running_system)
+    day = datetime.now(UTC).date() + timedelta(days=1)
+    psql(running_system, "shard2", f"DROP TABLE quote_{day:%Y%m%d}")
+    report = examine(running_system)
+    assert report.code == 0
+    trouble = report.trouble("partitions")
+    assert f"shard2 has no partition for {day}" in str(trouble["text"])
+    mend(running_system, trouble)
+    wait_healthy(running_system)
+    assert psql(running_system, "shard2", f"SELECT to_regclass('quote_{day:%Y%m%d}') IS NOT NULL") == "t"
+
+
+def test_a_secret_that_others_can_read_is_closed(running_system: System) -> None:
+    wait_healthy(running_system)
+    secret = running_system.data / "admin_token.secret"
+    secret.chmod(0o644)
+    report = examine(running_system)
+    assert report.code == 1
+    mend(running_system, report.trouble("permissions"))
+    assert secret.stat().st_mode & 0o777 == 0o600
+    wait_healthy(running_system)
+
+
+def test_a_schema_of_another_release_is_refused_by_name(running_system: System) -> None:
+    wait_healthy(running_system)
+    psql(running_system, "shard1", "INSERT INTO schema_migration (version, name, sha256) VALUES (9000, 'x', 'y')")
+    try:
+        trouble = examine(running_system).trouble("schema")
+    finally:
+        psql(running_system, "shard1", "DELETE FROM schema_migration WHERE version = 9000")
+    assert "shard1 has schema 9000, newer than this release" in str(trouble["text"])
+    assert trouble["mend"] is None
+    wait_healthy(running_system)
+
+
+def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp_path: Path) -> None:
+    own = json.loads(running_system.cli("env", "--json").stdout)
+    given = {}
+    for shard in ("shard1", "shard2"):
+        psql(running_system, shard, f"CREATE DATABASE empty_{shard}")
+        given[f"COTACOES_{shard.upper()}_DSN"] = own[f"COTACOES_{shard.upper()}_DSN"].replace(
+            "/cotacoes?", f"/empty_{shard}?"
+        )
+    elsewhere = System(tmp_path / "nothing here")
+    given["COTACOES_PORT_BASE"] = str(elsewhere.port_base)
+    troubles = examine(elsewhere, **given).of("schema")
+    assert [trouble["severity"] for trouble in troubles] == ["error", "error"]
+    mend(elsewhere, troubles[0], **given)
+    assert examine(elsewhere, **given).troubles() == []
+    for shard in ("shard1", "shard2"):
+        psql(running_system, shard, f"DROP DATABASE empty_{shard} WITH (FORCE)")
+
+
+def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(running_system: System) -> None:
+    wait_healthy(running_system)
+    for restarts in range(1, 4):
+        running_system.kill("external_service")
+        wait_until(
+            f"restart {restarts}",
+            lambda restarts=restarts: (
+                (part := running_system.status()["external_service"])["restarts"] >= restarts
+                and part["state"] == "running"
+            ),
+            30,
+        )
+    trouble = examine(running_system).trouble("parts")
+    assert "external_service runs, but had to be started again" in str(trouble["text"])
+    assert "said last: " in str(trouble["text"])
+
+
+def test_a_stored_quote_of_the_future_is_found_before_and_after_it_stops_the_writer(system: System) -> None:
+    system.start()
+    wait_healthy(system)
+    system.cli("stop", "quote_service")
+    for file in (system.data / "quote_service").glob("quotes.*"):
+        file.unlink()  # it knows better, and is believed before the shard
+    newest = "(epoch, seq) = (SELECT last_epoch, last_seq FROM fence WHERE coin = 'ethereum')"
+    psql(system, "shard2", f"UPDATE quote SET at = at + interval '10 minutes' WHERE {newest}")
+    trouble = examine(system).trouble("clock")
+    assert trouble["severity"] == "error"
+    assert trouble["mend"] == "timedatectl set-ntp true"
+    system.cli("start", "quote_service")
+    gave_up = found(system, "parts", "gave up")
+    assert "ahead of" in str(gave_up["text"])
+    psql(system, "shard2", f"UPDATE quote SET at = at - interval '10 minutes' WHERE {newest}")
+    mend(system, gave_up)
+    wait_healthy(system)
+
+
+def test_an_up_that_hangs_is_found_in_time_and_goes_on(system: System) -> None:
+    system.start()
+    system.signal(signal.SIGSTOP)
+    try:
+        trouble = examine(system).trouble("system")
+        mend(system, trouble)
+        wait_healthy(system)
+    finally:
+        system.signal(signal.SIGCONT)
+
+
+def test_what_is_left_in_the_log_of_a_killed_system_is_read_and_stays(system: System) -> None:
+    system.start()
+    wait_healthy(system)
+    system.cli("stop", "shard1")
+    found(system, "local_log")
+    system.kill_up()
+    wait_until("all parts are gone", lambda: not system.left())
+    log = system.data / "quote_service" / "quotes.sqlite3"
+    before = log.read_bytes(), sorted(path.name for path in log.parent.iterdir())
+    report = examine(system, COTACOES_PORT_BASE=str(system.port_base))
+    assert (report.code, report.troubles()) == (0, [])
+    assert "pending quotes, the oldest for" in str(report.of("local_log")[0]["text"])
+    assert "newest stored quote" in str(report.of("clock")[0]["text"])
+    assert (log.read_bytes(), sorted(path.name for path in log.parent.iterdir())) == before

