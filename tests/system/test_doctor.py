@@ -20,6 +20,7 @@ from cotacoes.supervision import processes
 ENDS_WITHIN_S = 10.0  # 5 s as promised, and as much again for a machine that is busy with other tests
 MEND_DEADLINE_S = 60.0
 HEALTHY_DEADLINE_S = 60.0
+SLOW = pytest.mark.soak  # each takes the doctor several looks; what it judges is in the unit tests as well
 
 
 @dataclass
@@ -149,9 +150,19 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
     assert (kept(), pids()) == before
 
 
-@pytest.mark.parametrize("command", ["stop", "freeze"])
-@pytest.mark.parametrize("part", ["shard1", "redis", "quote_service"])
-def test_what_is_away_or_hangs_is_found_in_time_and_started(running_system: System, command: str, part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "command"),
+    [
+        ("shard1", "stop"),
+        ("redis", "freeze"),
+        ("quote_service", "stop"),
+        *(
+            pytest.param(*one, marks=SLOW)
+            for one in (("shard1", "freeze"), ("redis", "stop"), ("quote_service", "freeze"))
+        ),
+    ],
+)
+def test_what_is_away_or_hangs_is_found_in_time_and_started(running_system: System, part: str, command: str) -> None:
     wait_healthy(running_system)
     running_system.cli(command, part)
     report = examine(running_system)
@@ -176,6 +187,7 @@ def test_everything_hangs_and_the_doctor_does_not(running_system: System) -> Non
     wait_healthy(running_system)
 
 
+@SLOW
 def test_a_service_that_hangs_unknown_to_up_is_found_and_restarted(running_system: System) -> None:
     wait_healthy(running_system)
     family = processes.family(running_system.pid("aggregator_service"))
@@ -189,6 +201,7 @@ def test_a_service_that_hangs_unknown_to_up_is_found_and_restarted(running_syste
     wait_healthy(running_system)
 
 
+@SLOW
 def test_quotes_that_wait_for_their_shard_are_counted(running_system: System) -> None:
     wait_healthy(running_system)
     running_system.cli("stop", "shard2")
@@ -199,6 +212,7 @@ def test_quotes_that_wait_for_their_shard_are_counted(running_system: System) ->
     wait_healthy(running_system)
 
 
+@SLOW
 def test_a_source_that_fails_opens_the_circuit_and_is_told(running_system: System) -> None:
     wait_healthy(running_system)
     running_system.cli("faults", "error_rate=1")
@@ -206,6 +220,7 @@ def test_a_source_that_fails_opens_the_circuit_and_is_told(running_system: Syste
     wait_healthy(running_system)
 
 
+@SLOW
 def test_live_quotes_that_nobody_hears_are_told(running_system: System) -> None:
     wait_healthy(running_system)
     running_system.cli("stop", "client_subscriber")
@@ -269,6 +284,7 @@ def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp
         psql(running_system, shard, f"DROP DATABASE empty_{shard} WITH (FORCE)")
 
 
+@SLOW
 def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(running_system: System) -> None:
     wait_healthy(running_system)
     for restarts in range(1, 4):
@@ -316,6 +332,7 @@ def test_an_up_that_hangs_is_found_in_time_and_goes_on(system: System) -> None:
         system.signal(signal.SIGCONT)
 
 
+@SLOW
 def test_what_is_left_in_the_log_of_a_killed_system_is_read_and_stays(system: System) -> None:
     system.start()
     wait_healthy(system)
