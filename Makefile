@@ -15,7 +15,7 @@ up: install ## install on first use, start the whole system, show live quotes
 
 install: .venv/installed ## install into .venv what the system needs
 
-test: .venv/installed-dev ## install what tests need, run the whole suite
+test: .venv/installed-dev ## install what tests need, run all tests but the long ones of soak
 	$(BIN)/python -m pytest tests -m "not soak" $(ARGS)
 
 check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
@@ -31,7 +31,7 @@ format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: .venv/installed-dev ## long storms: kills and freezes at random moments
+soak: .venv/installed-dev ## the long tests: fifty kills at random moments, and what takes the doctor long
 	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
 
 bench: .venv/installed-bench ## the figures, as a table and as JSON

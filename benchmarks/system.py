@@ -170,9 +170,9 @@ def python_parts(pids: dict[str, int]) -> dict[str, psutil.Process]:
     return {name: psutil.Process(pids[name]) for name in ("up", *SERVICES)}
 
 
-def free_port_block() -> int:
+def free_port_block(bases: range = PORT_BASES) -> int:
     """A port base whose ports are all free."""
-    for base in random.sample(PORT_BASES, PORT_TRIES):
+    for base in random.sample(bases, PORT_TRIES):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for offset in PORT_OFFSETS.values():
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))

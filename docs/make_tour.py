@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 TOUR = ROOT / "docs" / "tour.md"
 BLOCK = re.compile(r"^```(sh|text)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FIRST_PORT = 8000
+PORT_BASES = range(9000, 9900)  # with as many digits, so that tables stay in line
 START_S = 12.0
 COMMANDS_S_MAX = 60.0
 LINES_MAX = 24
@@ -36,7 +37,7 @@ class Terminal:
 
     def __init__(self, data: Path) -> None:
         self.lines: list[str] = []
-        self._port_base = free_port_block()
+        self._port_base = free_port_block(PORT_BASES)
         self._data = data
         environment = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
         programs = str(Path(sys.executable).parent)
