@@ -26,6 +26,7 @@ from cotacoes.supervision.part import Change, State
 SUBSCRIBER = "client_subscriber"
 TEXT_MAX = 300
 HELD_LINES_MAX = 1000
+QUOTE_LINE = b'{"type":"quote",'
 _SETTLED = {State.RUNNING, State.EXTERNAL, State.STOPPED, State.FROZEN, State.FAILED}
 _PASSING = {State.WAITING, State.STARTING}  # not worth a line unless there is a reason to tell
 _HIDDEN_LEVELS = {"debug"}
@@ -131,6 +132,11 @@ class LiveView:
         self._tell({"type": "note", "time": format_time(self._now()), "text": text}, f"{_clock(self._now())} {text}")
 
     def _show_news(self, line: bytes) -> bool:
+        if self._style is Style.JSON and line.startswith(QUOTE_LINE):
+            self._put(
+                line.decode("utf-8", "replace")
+            )  # as it came: it is written by our own, thousands of times a second
+            return True
         try:
             news = json.loads(line)
             kind = news["type"]

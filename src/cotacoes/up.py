@@ -58,6 +58,7 @@ class UpOptions:
     loop: bool | None = None
     replay_price: str | None = None
     replay_times: str | None = None
+    replay_pairs: str | None = None
     seed: int | None = None
     failure_rate: float | None = None
     output: Literal["rich", "plain", "json"] = "plain"

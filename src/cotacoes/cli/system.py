@@ -33,6 +33,9 @@ def up(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="of the simulated market and its faults")] = None,
     failure_rate: Annotated[float | None, typer.Option(metavar="P", help="share of requests that fail")] = None,
+    replay_pairs: Annotated[
+        str | None, typer.Option(metavar="PAIR:COIN:CURRENCY,...", help="what further pairs of a replay are")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines without colour, table or cursor")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -61,6 +64,7 @@ def up(
             loop=loop or None,
             replay_price=replay_price,
             replay_times=replay_times,
+            replay_pairs=replay_pairs,
             seed=seed,
             failure_rate=failure_rate,
             output="json" if as_json else "plain" if plain or not is_rich else "rich",
