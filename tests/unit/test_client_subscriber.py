@@ -56,6 +56,10 @@ class Collected:
     def is_stuck(self) -> bool:
         return not self.reading.is_set()
 
+    @property
+    def written(self) -> int:
+        return len(self.records)
+
     async def put(self, line: bytes) -> bool:
         waited = self.is_stuck
         await self.reading.wait()
@@ -332,6 +336,23 @@ def test_json_has_the_fields_of_a_quote_and_of_a_gap() -> None:
         "through": "5-4",
         "reason": "lost",
     }
+
+
+def test_a_reader_that_is_only_slow_is_not_called_stuck() -> None:
+    async def scenario(bus: MemoryBus, collected: Collected) -> None:
+        for seq in range(1, 20):
+            collected.reading.clear()  # stuck at every look, and a line further each time
+            await publish(bus, message(seq), beat(seq))
+            await asyncio.sleep(app.WATCH_INTERVAL_S / 2)
+            collected.reading.set()
+            await asyncio.sleep(0)
+            collected.reading.clear()
+            await asyncio.sleep(app.WATCH_INTERVAL_S / 2)
+
+    with structlog.testing.capture_logs() as logs:
+        collected = watching(scenario)
+    assert len(collected.records) >= 18
+    assert "output.stuck" not in [entry["event"] for entry in logs]
 
 
 # standard output

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
 from cotacoes.adapters import quote_log
@@ -342,3 +343,18 @@ def test_trimming_is_spread_over_the_appends_however_many_coins_there_are(tmp_pa
 
     asyncio.run(run())
     assert set(trimmed) == set(coins)
+
+
+async def test_an_era_that_can_not_begin_says_why_once(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    core.shard.away = True
+    with structlog.testing.capture_logs() as logs:
+        await core.recorder.start()
+        await core.recorder.begin_missing_eras()
+        core.shard.away = False
+        await core.recorder.begin_missing_eras()
+    assert [(log["event"], log.get("reason")) for log in logs] == [
+        ("era.held", "shard1 is not reachable"),
+        ("era.began", None),
+    ]
+    await core.recorder.close()

@@ -130,9 +130,11 @@ class Subscriber:
 
     async def watch(self) -> None:
         """Say which feeds fall silent, until cancelled. Not while the reader does not read: then nobody listens."""
+        written = 0
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            self._note_stuck(self._output.is_stuck)
+            self._note_stuck(self._output.is_stuck and self._output.written == written)  # else it is only slow
+            written = self._output.written
             if not self._output.is_stuck:
                 await self._show(self._feeds.fall_silent(self._clock()))
 

@@ -31,6 +31,7 @@ class Output:
         self._write = write
         self._on_end = on_end
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.written = 0  # lines, since the start
         self._waiting = 0
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -79,6 +80,7 @@ class Output:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _note_written(self) -> None:
+        self.written += 1
         self._waiting -= 1
         if self._waiting <= LINES_MAX // 2:
             self._room.set()
