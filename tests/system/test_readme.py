@@ -42,9 +42,11 @@ def test_every_command_of_make_that_is_named_exists() -> None:
 
 def test_the_replay_that_the_readme_names_plays(tmp_path: Path) -> None:
     (arguments,) = re.findall(r'^make up ARGS="(.*)"$', "".join(blocks()), re.MULTILINE)
-    source = next(word for word in arguments.split() if word.startswith("replay:"))
-    absolute = arguments.replace(source, f"replay:{ROOT / source.removeprefix('replay:')}")
-    with System(tmp_path / "data", *absolute.split()) as system:
+    words = [
+        f"replay:{ROOT / word.removeprefix('replay:')}" if word.startswith("replay:") else word
+        for word in arguments.split()
+    ]
+    with System(tmp_path / "data", *words) as system:
         system.begin()
         system.wait_for_event("a quote", lambda event: event["type"] == "quote", 40)
 
