@@ -119,13 +119,16 @@ class _Recorder:
             try:
                 async with bus.subscribe(self._feeds.channels) as messages:
                     async for channel, message in messages:
-                        for event in self._feeds.take(channel, message, time.monotonic()):
-                            await self._write(event, client)
+                        try:
+                            events = self._feeds.take(channel, message, time.monotonic())
+                        except ValueError as error:
+                            get_logger().warning("message.refused", channel=channel, reason=str(error))
+                            continue
                         backoff.reset()
+                        for event in events:
+                            await self._write(event, client)
             except BusUnavailableError as error:
                 get_logger().warning("bus.away", reason=error.detail)
-            except ValueError as error:
-                get_logger().warning("message.refused", reason=str(error))
             await asyncio.sleep(backoff.next_s())
 
     async def _write(self, event: Event, client: Client) -> None:

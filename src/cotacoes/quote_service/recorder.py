@@ -173,7 +173,7 @@ class Recorder:
             if coin in logged:
                 delivered = history.delivered_or(logged[coin].delivered)
                 history.load(logged[coin], await self.log.count_after(coin, delivered))
-        await self.log.mark({coin: self.histories[coin].mark() for coin in logged if coin in self.histories})
+        await self.log.mark(self._marks())  # what was delivered meanwhile may make room
         self._open = True
 
     async def _on_log(self, work: Awaitable[None]) -> None:
