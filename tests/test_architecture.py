@@ -22,7 +22,7 @@ TRACKED = [
     if (ROOT / name).is_file()
 ]
 OWNED = {
-    "asyncpg": "adapters/shard_postgres.py",
+    "asyncpg": "adapters/postgres.py",
     "sqlite3": "adapters/quote_log.py",
     "httpx2": "adapters/http_client.py",
     "uvicorn": "adapters/http_server.py",

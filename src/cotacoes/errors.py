@@ -27,7 +27,7 @@
     │   ├── SourceMalformedError      an answer that is not a quote
     │   └── SourceGoneError           its tape does not reach back to where we are
     └── ShardRefusedError         the fence's last word
-        ├── CoinMovedError            read the directory again
+        ├── CoinMovedError            go where it says, or read the directory again
         ├── WriterSupersededError     another writer took over: stop
         └── FenceClosedError          wait in the log
 
@@ -225,7 +225,15 @@ class ShardRefusedError(CotacoesError):
 
 
 class CoinMovedError(ShardRefusedError):
-    """The coin lives on another shard now: read the directory again."""
+    """The coin is not at home on this shard.
+
+    It lives on the shard `to` under `placement`, where the fence knows; else the directory has to be read again.
+    """
+
+    def __init__(self, message: str, *, to: str | None = None, placement: int | None = None) -> None:
+        super().__init__(message)
+        self.to = to
+        self.placement = placement
 
 
 class WriterSupersededError(ShardRefusedError):

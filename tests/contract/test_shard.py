@@ -1,9 +1,11 @@
 """Every shard, in memory or on PostgreSQL, keeps the same promises."""
 
 import asyncio
+import random
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -11,9 +13,11 @@ import pytest
 from tests.contract.conftest import Server, psql
 
 from cotacoes import config
+from cotacoes.adapters.schema_postgres import known_migrations
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import migrate
+from cotacoes.candle import INTERVALS, Candle, candles_of
 from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
@@ -45,6 +49,17 @@ def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400"
     ]
 
 
+def spread_quotes(epoch: int, count: int, *, every_s: int) -> list[Quote]:
+    """From noon on, over minutes, hours and days, at prices that rise and fall."""
+    quotes = make_quotes(epoch, 1, count)
+    times = [NOON + timedelta(seconds=every_s * number) for number in range(count)]
+    prices = [Decimal(6_700_000 + number * 7919 % 1000).scaleb(-2) for number in range(count)]
+    return [
+        replace(quote, at=at, observed_at=at, price=price)
+        for quote, at, price in zip(quotes, times, prices, strict=True)
+    ]
+
+
 @pytest.fixture(params=["memory", "postgres"])
 async def shard(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
     """A shard on which two coins live."""
@@ -63,7 +78,9 @@ def close_fence(shard: Shard, request: pytest.FixtureRequest) -> Callable[[bool]
         if isinstance(shard, MemoryShard):
             shard.closed = closed
         else:
-            psql(request.getfixturevalue("databases")[0], f"UPDATE fence SET writable = {not closed}")
+            psql(
+                request.getfixturevalue("databases")[0], f"UPDATE fence SET state = '{'closed' if closed else 'open'}'"
+            )
 
     return close
 
@@ -141,7 +158,8 @@ async def test_a_coin_without_a_fence_lives_elsewhere(shard: Shard) -> None:
     with pytest.raises(CoinMovedError):
         await shard.become_writer("dogecoin", 5, "a")
     with pytest.raises(CoinMovedError):
-        await shard.newest(["dogecoin"], 1)
+        await shard.last("dogecoin", 1)
+    assert list(await shard.newest(["dogecoin", COIN], 1)) == [COIN]
     with pytest.raises(CoinMovedError):
         await shard.append(COIN, 99, 5, make_quotes(5, 1, 1))
 
@@ -156,6 +174,62 @@ async def test_a_closed_fence_takes_nothing_until_it_is_open(
     close_fence(False)
     await shard.append(COIN, fence.placement, 5, make_quotes(5, 1, 1))
     assert await shard.last(COIN, 5) == make_quotes(5, 1, 1)
+
+
+async def test_the_first_price_of_a_position_stays_and_another_one_is_kept_aside_and_counted_once(shard: Shard) -> None:
+    quotes = make_quotes(5, 1, 3)
+    await as_writer(shard, 5, quotes)
+    offered = [*make_quotes(5, 2, 1, price="1"), *make_quotes(5, 3, 3)]
+    assert await shard.append(COIN, 1, 5, offered) == (2, 1)
+    assert await shard.append(COIN, 1, 5, offered) == (0, 0)
+    assert await shard.after(COIN, None, 10) == make_quotes(5, 1, 5)
+    assert (await candles(shard, 1))[0].count == 5
+
+
+async def test_a_time_range_begins_and_ends_where_it_says_and_is_read_in_pages(shard: Shard) -> None:
+    quotes = spread_quotes(5, 300, every_s=7)
+    await as_writer(shard, 5, quotes)
+    start, end = NOON + timedelta(seconds=70), NOON + timedelta(seconds=1400)
+    wanted = [quote for quote in quotes if start <= quote.at < end]
+    assert (wanted[0].at, wanted[-1].at) == (start, end - timedelta(seconds=7))
+    found: list[Quote] = []
+    while page := await shard.between(COIN, start, end, found[-1].position if found else None, 50):
+        found += page
+    assert found == wanted
+    assert await shard.between(COIN, NOON - timedelta(days=9), NOON, None, 50) == []
+    assert await shard.between(COIN, NOON + timedelta(days=9), NOON + timedelta(days=99), None, 50) == []
+
+
+async def candles(shard: Shard, minutes: int, limit: int = 10_000) -> Sequence[Candle]:
+    day = NOON.replace(hour=0)
+    return (await shard.candles(COIN, minutes, day - timedelta(days=9), day + timedelta(days=99), limit)).candles
+
+
+@pytest.mark.parametrize("minutes", INTERVALS.values())
+async def test_candles_of_any_interval_are_those_of_the_rows_however_they_came(shard: Shard, minutes: int) -> None:
+    quotes = spread_quotes(5, 400, every_s=601)
+    await as_writer(shard, 5, quotes[:7])
+    dice = random.Random(minutes)
+    while (await shard.last(COIN, 1)) != quotes[-1:]:
+        through = (await shard.last(COIN, 1))[0].seq
+        first = max(0, through - dice.randrange(20))
+        assert (await shard.append(COIN, 1, 5, quotes[first : through + dice.randrange(1, 50)])).conflicts == 0
+    assert await candles(shard, minutes) == candles_of(quotes, minutes)
+    assert await candles(shard, minutes, limit=3) == candles_of(quotes, minutes)[:3]
+
+
+async def test_candles_say_how_far_they_reach_and_never_mix_origins(shard: Shard) -> None:
+    first = make_quotes(5, 1, 3, price="10")
+    later = [replace(quote, origin="replay:x") for quote in make_quotes(5, 4, 2, price="70000")]
+    assert (await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9)).candles == []
+    await as_writer(shard, 5, first)
+    await shard.append(COIN, 1, 5, later)
+    view = await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9)
+    assert (view.through, view.through_at) == (Position(5, 5), later[-1].at)
+    assert view.candles == candles_of(later, 1)
+    simulated = await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9, ("sim", "USD"))
+    assert simulated.candles == candles_of(first, 1)
+    assert (await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9, ("other", "USD"))).candles == []
 
 
 @pytest.fixture
@@ -184,7 +258,7 @@ async def test_an_error_carries_neither_password_nor_the_servers_words(databases
     async with PostgresShard("shard1", databases[0], deadline_s=2.0) as shard:
         with pytest.raises(ShardUnavailableError) as refused:
             await shard.ping()
-    assert str(refused.value) == "shard1 has schema version None, this release needs 1: run `cotacoes migrate`"
+    assert str(refused.value) == "shard1 has schema version None, this release needs 2: run `cotacoes migrate`"
 
 
 async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead(
@@ -241,12 +315,12 @@ async def test_migrating_refuses_unless_every_shard_answers_and_then_nothing_is_
 
 async def test_migrating_again_changes_nothing_and_a_changed_past_is_refused(databases: tuple[str, str]) -> None:
     settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
-    assert await migrate.main(settings) == ["shard1: schema 1, 1 applied now", "shard2: schema 1, 1 applied now"]
-    assert await migrate.main(settings) == ["shard1: schema 1, 0 applied now", "shard2: schema 1, 0 applied now"]
+    assert await migrate.main(settings) == ["shard1: schema 2, 2 applied now", "shard2: schema 2, 2 applied now"]
+    assert await migrate.main(settings) == ["shard1: schema 2, 0 applied now", "shard2: schema 2, 0 applied now"]
     psql(databases[1], "UPDATE schema_migration SET sha256 = 'x'")
     with pytest.raises(SettingError, match="another content"):
         await migrate.main(settings)
-    psql(databases[1], "UPDATE schema_migration SET version = 99")
+    psql(databases[1], "DELETE FROM schema_migration WHERE version > 1; UPDATE schema_migration SET version = 99")
     with pytest.raises(SettingError, match="newer"):
         await migrate.main(settings)
 
@@ -295,3 +369,36 @@ async def test_a_day_made_by_two_at_once_is_made_once(databases: tuple[str, str]
     ):
         for day in days:
             await asyncio.gather(one.prepare_days(day, day), other.prepare_days(day, day))
+
+
+async def test_what_the_first_schema_holds_is_carried_over(
+    databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
+    every = known_migrations()
+    monkeypatch.setattr(migrate, "known_migrations", lambda: every[:1])
+    await migrate.main(settings)
+    psql(databases[0], FIRST_FORM)
+    monkeypatch.setattr(migrate, "known_migrations", lambda: every)
+    await migrate.main(settings)
+    async with PostgresShard("shard1", databases[0], deadline_s=5.0) as shard:
+        held = await shard.after(COIN, None, 30_000)
+        assert [quote.seq for quote in held] == [*range(1, 20_001), 1]
+        assert (held[0].prev, held[-1].prev) == (None, Position(5, 20_000))
+        assert (await shard.fence(COIN)).newest == held[-1]
+        assert await candles(shard, 60) == candles_of(held, 60)
+
+
+FIRST_FORM = """
+INSERT INTO origin (name, currency) VALUES ('other', 'USD'), ('sim', 'USD');
+SELECT become_writer('bitcoin', 5, 'a');
+SELECT append_quotes('bitcoin', 1, 5, array_agg(5::bigint), array_agg(n), array_agg(at), array_agg(at),
+    array_agg((100 + n % 17)::text), array_agg('sim'::text), array_agg('USD'::text), array_agg(NULL::bigint),
+    array_agg(NULL::integer))
+FROM (
+    SELECT n, timestamptz '2026-11-24 12:00Z' + n * interval '3 seconds' AS at FROM generate_series(1, 20000) AS n
+) AS q;
+SELECT become_writer('bitcoin', 6, 'a');
+SELECT append_quotes('bitcoin', 1, 6, '{6}', '{1}', '{2026-11-26 12:00Z}', '{2026-11-26 12:00Z}', '{99.50}',
+    '{sim}', '{USD}', '{5}', '{20000}');
+"""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cotacoes.adapters.quote_log import FORMAT_VERSION, Mark, QuoteLog
-from cotacoes.adapters.shard_postgres import known_migrations
+from cotacoes.adapters.schema_postgres import known_migrations
 from cotacoes.cli import doctor
 from cotacoes.client import Progress
 from cotacoes.data_folder import VERSION, DataFolder

@@ -3,92 +3,87 @@
 SELECT max(version) FROM schema_migration;
 
 -- name: fence
--- What this shard says of one coin, with its newest quote; no row where the coin does not live here.
+-- What this shard says of one coin, with its newest quote; CT001 where the coin is not at home here.
 SELECT f.placement, f.writer_epoch, f.floor_epoch, f.floor_seq,
-    q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, q.prev_epoch, q.prev_seq
+    q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
 FROM fence AS f
-LEFT JOIN quote AS q ON q.coin_id = f.coin_id AND q.epoch = f.last_epoch AND q.seq = f.last_seq
+LEFT JOIN LATERAL quotes_last(f.coin_id, 1) AS q ON true
 LEFT JOIN origin AS o USING (origin_id)
-WHERE f.coin = $1;
+LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = f.coin_id AND e.epoch = q.epoch
+WHERE f.coin_id = home_of($1);
 
 -- name: become_writer
 -- Take the coin over: coin, epoch, writer.
 SELECT become_writer($1, $2, $3);
 
 -- name: append
--- Store one batch: coin, placement, writer's epoch, then one array per column.
-SELECT append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+-- Store one batch: coin, placement, writer's epoch, one array per column, then origins and eras.
+SELECT stored, conflicts FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 
 -- name: after
 -- The quotes of a coin after a position, ascending: coin, epoch, seq, limit.
-SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, q.prev_epoch, q.prev_seq
-FROM quote AS q
+SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+FROM quotes_after(home_of($1), $2, $3, $4) AS q
 JOIN origin AS o USING (origin_id)
-WHERE q.coin_id = (SELECT coin_id FROM fence WHERE coin = $1) AND (q.epoch, q.seq) > ($2, $3)
-ORDER BY q.epoch, q.seq
-LIMIT $4;
+LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
+ORDER BY q.epoch, q.seq;
+
+-- name: between
+-- The quotes of a time range, its end excluded, after a position, ascending: coin, from, to, epoch, seq, limit.
+SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+FROM quotes_between(home_of($1), $2, $3, $4, $5, $6) AS q
+JOIN origin AS o USING (origin_id)
+LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
+ORDER BY q.epoch, q.seq;
 
 -- name: newest
--- The newest quotes of several coins, ascending within each, and the coin's last position: coins, count.
-SELECT f.coin, f.last_epoch, f.last_seq, r.*
+-- The newest quotes of those coins that are at home here, ascending within each, and their last positions: coins, count.
+SELECT f.coin, f.placement, f.last_epoch, f.last_seq, r.*
 FROM fence AS f
 LEFT JOIN LATERAL (
-    SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, q.prev_epoch, q.prev_seq
-    FROM quote AS q
+    SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+    FROM quotes_last(f.coin_id, $2) AS q
     JOIN origin AS o USING (origin_id)
-    WHERE q.coin_id = f.coin_id
-    ORDER BY q.epoch DESC, q.seq DESC
-    LIMIT $2
+    LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
 ) AS r ON true
-WHERE f.coin = ANY ($1::text[])
+WHERE f.coin = ANY ($1::text[]) AND f.state IN ('open', 'closed')
 ORDER BY f.coin, r.epoch, r.seq;
+
+-- name: candles
+-- The candles of a time range, its end excluded, ascending, and the coin's last position and its time:
+-- coin, minutes stored, minutes wanted, from, to, limit, origin, currency. Without an origin, that of the newest quote.
+SELECT f.last_epoch, f.last_seq, f.last_at, c.*
+FROM fence AS f
+LEFT JOIN LATERAL (
+    SELECT o.origin_id, o.name AS origin, o.currency FROM origin AS o
+    WHERE CASE WHEN $7::text IS NULL
+        THEN o.origin_id = (SELECT q.origin_id FROM quotes_last(f.coin_id, 1) AS q)
+        ELSE (o.name, o.currency) = ($7, $8) END
+) AS o ON true
+LEFT JOIN LATERAL (
+    SELECT date_bin($3 * interval '1 minute', c.at, '2000-01-01Z') AS at, o.origin, o.currency,
+        (array_agg(c.open ORDER BY c.first_epoch, c.first_seq))[1]::text AS open, max(c.high)::text AS high,
+        min(c.low)::text AS low, (array_agg(c.close ORDER BY c.last_epoch DESC, c.last_seq DESC))[1]::text AS close,
+        sum(c.sum)::text AS sum, sum(c.count)::bigint AS count,
+        (array_agg(c.first_epoch ORDER BY c.first_epoch, c.first_seq))[1] AS first_epoch,
+        (array_agg(c.first_seq ORDER BY c.first_epoch, c.first_seq))[1] AS first_seq,
+        (array_agg(c.last_epoch ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_epoch_in,
+        (array_agg(c.last_seq ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_seq_in
+    FROM candle AS c
+    WHERE c.coin_id = f.coin_id AND c.minutes = $2 AND c.at >= $4 AND c.at < $5 AND c.origin_id = o.origin_id
+    GROUP BY 1 ORDER BY 1 LIMIT $6
+) AS c ON true
+WHERE f.coin_id = home_of($1)
+ORDER BY c.at;
 
 -- name: prepare_days
 -- Make the partitions of a range of days, both ends included.
 SELECT prepare_day(day::date) FROM generate_series($1::date, $2::date, '1 day') AS day;
 
--- name: missing_days
--- The days of a range, both ends included, that have no partition.
-SELECT day::date AS day FROM generate_series($1::date, $2::date, '1 day') AS day
-WHERE NOT EXISTS (
-    SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'quote'::regclass AND c.relname = 'quote_' || to_char(day, 'YYYYMMDD')
-);
-
--- name: newest_at
--- When the newest quote of all coins was recorded; null where there is none.
-SELECT max(q.at) AS newest_at
-FROM fence AS f
-JOIN quote AS q ON q.coin_id = f.coin_id AND q.epoch = f.last_epoch AND q.seq = f.last_seq;
-
--- name: create_migration_table
--- What was applied to this database, with the digest of each file.
-CREATE TABLE IF NOT EXISTS schema_migration (
-    version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
-);
-
--- name: migrations
--- Every migration applied here, in order.
-SELECT version, name, sha256 FROM schema_migration ORDER BY version;
-
--- name: note_migration
--- Remember one: version, name, digest.
-INSERT INTO schema_migration (version, name, sha256) VALUES ($1, $2, $3);
-
--- name: lock_migration
--- One migration at a time.
-SELECT pg_advisory_xact_lock(hashtext('cotacoes.migrate'));
-
 -- name: directory
 -- Every coin, in the order of its id.
-SELECT coin, coin_id, shard, placement FROM directory ORDER BY coin_id;
+SELECT coin, coin_id, shard, placement, retention_days FROM directory ORDER BY coin_id;
 
--- name: seed_directory
--- Place a new coin: coin, shard. One that is placed already stays where it is.
-INSERT INTO directory (coin, coin_id, shard, placement)
-VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
-ON CONFLICT (coin) DO NOTHING;
-
--- name: seed_fence
--- Open the fence of a coin on its shard: id, coin, placement. One that is there stays as it is.
-INSERT INTO fence (coin_id, coin, placement) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+-- name: shards
+-- The shards beyond those that are settings.
+SELECT name, dsn FROM shard ORDER BY name;

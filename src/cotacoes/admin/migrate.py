@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from cotacoes.adapters.shard_postgres import Migration, SchemaConnection, known_migrations
+from cotacoes.adapters.schema_postgres import Migration, SchemaConnection, known_migrations
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 
@@ -23,7 +23,7 @@ async def main(settings: Settings) -> list[str]:
     async with contextlib.AsyncExitStack() as stack:
         shards = {
             shard: await stack.enter_async_context(
-                SchemaConnection(shard, settings.dsn(shard), deadline_s=CONNECT_DEADLINE_S)
+                SchemaConnection(shard, settings.dsn(shard), connect_s=CONNECT_DEADLINE_S)
             )
             for shard in SHARDS
         }

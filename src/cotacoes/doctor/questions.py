@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.shard_postgres import inspect
+from cotacoes.adapters.schema_postgres import inspect
 from cotacoes.client import Client
 from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses, Progress
 from cotacoes.doctor.facts import Prices, ShardFacts

@@ -2,27 +2,46 @@
 
 A coin lives on one shard, by an explicit directory, never by a hash of its name: a coin can be moved alone, and the
 placement can be read by a person. The shard itself has the last word: each coin has a *fence* there, which says under
-which placement and for which writer it takes quotes. A writer that missed a change is refused, never believed:
+which placement and for which writer it takes quotes. Who missed a change is refused, never believed:
 
-    placement is not the fence's       CoinMovedError           read the directory again
-    a newer writer is in the fence     WriterSupersededError    stop
-    the fence is closed                FenceClosedError         keep the batch, try again
+    not at home here, or another placement    CoinMovedError           go where it says, or read the directory again
+    a newer writer is in the fence            WriterSupersededError    stop
+    the fence is closed                       FenceClosedError         keep the batch, try again
 
 A shard always holds a prefix of what the coin's writer recorded; `through` is how far. A batch sent twice changes
-nothing, because the key of a quote is its position.
+nothing, because the key of a quote is its position: what lies behind `through` is there already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from typing import Protocol
+from datetime import date, datetime
+from typing import NamedTuple, Protocol
 
+from cotacoes.candle import Candle
 from cotacoes.quote import Position, Quote
 
-BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains no speed and holds its locks longer
+BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains little speed and holds its locks longer
 READ_QUOTES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a coin lives. `placement` counts its moves; `retention_days` None: its quotes are kept for ever."""
+
+    coin_id: int
+    shard: str
+    placement: int
+    retention_days: int | None = None
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Every coin's home, in the order of their ids, and the DSNs of shards beyond those that are settings."""
+
+    homes: Mapping[str, Home]
+    shards: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,12 +67,29 @@ class Fence:
         return max(self.writer_epoch, 0 if self.newest is None else self.newest.epoch)
 
 
+class Stored(NamedTuple):
+    """What came of a batch: how many quotes were new, and how many came under a position that another one has."""
+
+    stored: int
+    conflicts: int
+
+
 @dataclass(frozen=True)
 class ShardView:
     """The end of one coin's history on a shard: its last position and its newest quotes, ascending."""
 
     through: Position | None
+    placement: int
     quotes: list[Quote] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CandleView:
+    """Candles, ascending, of all quotes of their kind up to `through`, which was recorded for `through_at`."""
+
+    through: Position | None
+    through_at: datetime | None
+    candles: Sequence[Candle]
 
 
 class Shard(Protocol):
@@ -74,8 +110,11 @@ class Shard(Protocol):
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
         """Make (`epoch`, `writer`) the coin's only writer; WriterSupersededError where a newer one is."""
 
-    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> None:
-        """Store a batch, all or nothing; quotes already there stay as they are. ShardRefusedError by the fence."""
+    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
+        """Store a batch, all or nothing; quotes already there stay as they are. ShardRefusedError by the fence.
+
+        A quote that differs from the one at its position is kept aside, and counted.
+        """
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         """The quotes after `position` (None: from the first), ascending."""
@@ -83,8 +122,21 @@ class Shard(Protocol):
     async def last(self, coin: str, count: int) -> list[Quote]:
         """The newest quotes, ascending."""
 
+    async def between(
+        self, coin: str, start: datetime, end: datetime, position: Position | None, limit: int
+    ) -> list[Quote]:
+        """The quotes with `at` in [start, end) after `position` (None: from the first of them), ascending."""
+
     async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
-        """The end of the history of several coins, in one question."""
+        """The end of the history of several coins, in one question; a coin that is not at home here is absent."""
+
+    async def candles(
+        self, coin: str, minutes: int, start: datetime, end: datetime, limit: int, kind: tuple[str, str] | None = None
+    ) -> CandleView:
+        """The first `limit` candles that begin in [start, end) and have a quote.
+
+        Of one `kind`, which is origin and currency; None: that of the newest quote here.
+        """
 
     async def prepare_days(self, first: date, last: date) -> None:
         """Make the room for the quotes of these days, so that no batch has to."""

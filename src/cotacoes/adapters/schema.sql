@@ -1,0 +1,56 @@
+-- name: migrations
+-- Every migration applied here, in order.
+SELECT version, name, sha256 FROM schema_migration ORDER BY version;
+
+-- name: create_migration_table
+-- What was applied to this database, with the digest of each file.
+CREATE TABLE IF NOT EXISTS schema_migration (
+    version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: note_migration
+-- Remember one: version, name, digest.
+INSERT INTO schema_migration (version, name, sha256) VALUES ($1, $2, $3);
+
+-- name: lock_migration
+-- One migration at a time.
+SELECT pg_advisory_xact_lock(hashtext('cotacoes.migrate'));
+
+-- name: identify
+-- Give this database its name as a shard, unless it has one; the name that it has then.
+WITH named AS (INSERT INTO identity (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING name)
+SELECT name FROM named UNION ALL SELECT name FROM identity LIMIT 1;
+
+-- name: directory
+-- Every coin, in the order of its id.
+SELECT coin, coin_id, shard, placement FROM directory ORDER BY coin_id;
+
+-- name: shards
+-- The shards beyond those that are settings.
+SELECT name, dsn FROM shard ORDER BY name;
+
+-- name: add_shard
+-- Remember a shard: name, DSN.
+INSERT INTO shard (name, dsn) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET dsn = excluded.dsn;
+
+-- name: seed_directory
+-- Place a new coin: coin, shard. One that is placed already stays where it is.
+INSERT INTO directory (coin, coin_id, shard, placement)
+VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
+ON CONFLICT (coin) DO NOTHING;
+
+-- name: seed_fence
+-- Open the fence of a coin on its shard: id, coin, placement. One that is there stays as it is.
+INSERT INTO fence (coin_id, coin, placement) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: missing_days
+-- The days of a range, both ends included, that have no partition.
+SELECT day::date AS day FROM generate_series($1::date, $2::date, '1 day') AS day
+WHERE NOT EXISTS (
+    SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'quote'::regclass AND c.relname = 'quote_' || to_char(day, 'YYYYMMDD')
+);
+
+-- name: newest_at
+-- When the newest quote of all coins was recorded; null where there is none.
+SELECT max(last_at) AS newest_at FROM fence;

@@ -1,0 +1,78 @@
+"""The schema of a shard: the migrations that this release brings, their application, and a look from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Self
+
+from cotacoes.adapters import named_queries
+from cotacoes.adapters.postgres import MissingTableError, Session
+
+MIGRATION_STEP_S = 3600.0  # what is stored is carried over within one statement
+QUERIES = named_queries.read("schema.sql")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of `schema/`: `version` from its name, `sha256` of its text."""
+
+    version: int
+    name: str
+    sha256: str
+    sql: str
+
+
+def known_migrations() -> list[Migration]:
+    """The migrations that this release brings, ascending."""
+    folder = resources.files(__package__).joinpath("schema")
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    texts = [(entry.name, entry.read_text(encoding="utf-8")) for entry in files]
+    return [Migration(int(name[:4]), name, hashlib.sha256(text.encode()).hexdigest(), text) for name, text in texts]
+
+
+class SchemaConnection:
+    """One connection of `cotacoes migrate`: whatever it does is one transaction; an async context manager."""
+
+    def __init__(self, shard: str, dsn: str, *, connect_s: float) -> None:
+        self._session = Session(shard, dsn, connect_s=connect_s, deadline_s=MIGRATION_STEP_S)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._session)
+            await stack.enter_async_context(self._session.transaction())
+            await self.run("lock_migration")
+            await self.run("create_migration_table")
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
+
+    async def run(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """One named query of `schema.sql`."""
+        return [dict(row) for row in await self._session.fetch(QUERIES[query], *arguments)]
+
+    async def apply(self, migration: Migration) -> None:
+        """One migration, and the note of it."""
+        await self._session.execute(migration.sql)
+        await self.run("note_migration", migration.version, migration.name, migration.sha256)
+
+
+async def inspect(
+    shard: str, dsn: str, queries: Mapping[str, Sequence[Any]], *, deadline_s: float
+) -> dict[str, list[dict[str, Any]]]:
+    """What named queries, each with its arguments, find on a shard of whatever schema; what has no table has no rows.
+
+    Over one connection of its own that can not write. ShardUnavailableError, SettingError.
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in queries}
+    async with Session(shard, dsn, connect_s=deadline_s, deadline_s=deadline_s, is_read_only=True) as session:
+        for name, arguments in queries.items():
+            with contextlib.suppress(MissingTableError):
+                found[name] = [dict(row) for row in await session.fetch(QUERIES[name], *arguments)]
+    return found
