@@ -11,7 +11,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import http_ratio, idle, live, machine, memory, parsing, report, start, tape
+from benchmarks import (
+    frozen,
+    http_ratio,
+    idle,
+    ledger,
+    ledger_history,
+    ledger_move,
+    ledger_reads,
+    ledger_rows,
+    live,
+    log,
+    machine,
+    memory,
+    parsing,
+    report,
+    start,
+    tape,
+)
 from benchmarks.figure import Effort, Figure, MeasureError, Row
 from cotacoes.errors import CotacoesError
 
@@ -23,6 +40,13 @@ FIGURES = {
     "tape": Figure(tape.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=2)),
     "parse": Figure(parsing.measure, full=Effort(runs=7), quick=Effort(runs=2)),
     "http": Figure(http_ratio.measure, full=Effort(runs=9, seconds=1), quick=Effort(runs=2, seconds=0.3)),
+    "ingest": Figure(ledger.measure, full=Effort(runs=9, seconds=5), quick=Effort(runs=1, seconds=0.5)),
+    "reads": Figure(ledger_reads.measure, full=Effort(runs=7, seconds=3), quick=Effort(runs=1, seconds=1)),
+    "history": Figure(ledger_history.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=0.1)),
+    "log": Figure(log.measure, full=Effort(runs=5, seconds=4), quick=Effort(runs=1, seconds=0.2)),
+    "move": Figure(ledger_move.measure, full=Effort(runs=6, seconds=10), quick=Effort(runs=1, seconds=1)),
+    "rows": Figure(ledger_rows.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=0.5)),
+    "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1
 INTERRUPTED_EXIT_CODE = 130

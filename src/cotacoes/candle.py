@@ -9,7 +9,7 @@ them. A candle is closed once the coin has a quote beyond its end: `at` never fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -78,6 +78,13 @@ def stored_minutes(minutes: int) -> int:
 def interval_start(at: datetime, minutes: int) -> datetime:
     """Where the interval begins in which `at` lies."""
     return at - (at - _ORIGIN) % timedelta(minutes=minutes)
+
+
+def interval_starts(start: datetime, end: datetime, minutes: int) -> Iterator[datetime]:
+    """Where the intervals begin in [start, end), from an aligned `start` on."""
+    while start < end:
+        yield start
+        start += timedelta(minutes=minutes)
 
 
 def candles_of(quotes: Iterable[Quote], minutes: int) -> list[Candle]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -133,6 +134,9 @@ class Settings(BaseSettings):
     publish_wait_ms: int = Field(50, ge=1, le=5000, description="a publish waits this long for the shard")
     publish_deadline_ms: int = Field(50, ge=1, le=5000, description="of one publish")
     shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="of one call to a shard")
+    catch_up_quotes_per_s: int = Field(
+        100_000, ge=1_000, le=10_000_000, description="most quotes a second that one shard is sent while it catches up"
+    )
 
     # aggregator_service and the readers
     report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="of one report")
@@ -242,6 +246,12 @@ def _explain(problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0])
     shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
     return f"{PREFIX}{name.upper()}{shown} is refused: {problem['msg']}{allowed_range(name)}"
+
+
+def without_password(dsn: str) -> str:
+    """The address in a DSN: no user, no password, no options."""
+    parts = urlsplit(dsn)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def allowed_range(name: str) -> str:

@@ -26,6 +26,9 @@
     │   ├── SourceUnavailableError    no answer, or one that says try later
     │   ├── SourceMalformedError      an answer that is not a quote
     │   └── SourceGoneError           its tape does not reach back to where we are
+    ├── CopyError                 a copy of a coin, in a move or left behind by one
+    │   ├── CopyRefusedError          it is not as this step needs it
+    │   └── CopyDiffersError          it is not what the other copy is
     └── ShardRefusedError         the fence's last word
         ├── CoinMovedError            go where it says, or read the directory again
         ├── WriterSupersededError     another writer took over: stop
@@ -218,6 +221,18 @@ class SourceGoneError(SourceError):
     def __init__(self, message: str, *, cursor: str) -> None:
         super().__init__(message)
         self.cursor = cursor
+
+
+class CopyError(CotacoesError):
+    """A shard's copy of a coin stands in the way of a move or of a purge; nothing is lost, and nothing was opened."""
+
+
+class CopyRefusedError(CopyError):
+    """A shard's copy of the coin is not as this step needs it; nothing was changed."""
+
+
+class CopyDiffersError(CopyError):
+    """Two copies of a coin that must be the same are not; the message says where."""
 
 
 class ShardRefusedError(CotacoesError):

@@ -254,7 +254,7 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[as
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
+            tasks = [group.create_task(not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
             try:
                 yield group
             finally:
@@ -264,7 +264,7 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[as
         raise setting_error_in(several) or several from None
 
 
-async def _not_cancelled_by_itself(coroutine: Coroutine[Any, Any, None]) -> None:
+async def not_cancelled_by_itself(coroutine: Coroutine[Any, Any, None]) -> None:
     """A task group takes a task that something cancelled from within for one that has ended well, and goes on."""
     try:
         await coroutine

@@ -104,6 +104,17 @@ class QuoteMetrics:
         self.delivered = metrics.counter("delivered", "Quotes that a shard answered for", "coin")
         self.deliveries_failed = metrics.counter("deliveries_failed", "Batches that a shard did not answer", "coin")
         self.pending = metrics.gauge("pending", "Quotes in the log that the shard does not have yet", "coin")
+        self.pending_oldest = metrics.gauge(
+            "pending_oldest_seconds",
+            "Age of the oldest quote that the shard does not have yet, 0 where it has all",
+            "coin",
+        )
+        self.delivered_through = metrics.gauge(
+            "delivered_through_seconds", "Unix time of the newest quote that the shard answered for", "coin"
+        )
+        self.conflicts = metrics.counter(
+            "conflicts", "Quotes sent under a position at which the shard holds another one", "coin"
+        )
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")

@@ -210,8 +210,7 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> P
 
 
 def _external(name: str, url: str) -> Part:
-    parts = urlsplit(url)
-    return Part(name, parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl(), None)
+    return Part(name, config.without_password(url), None)
 
 
 def _refuse_foreign_services(settings: Settings) -> None:

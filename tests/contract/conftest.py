@@ -1,8 +1,10 @@
 """Real servers for the contract suites, started as `cotacoes up` starts them and ended with the session."""
 
 import contextlib
+import os
 import subprocess
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ import psutil
 import pytest
 from tests.conftest import free_port
 
-from cotacoes import embedded
+from cotacoes import config, embedded
+from cotacoes.admin import migrate
 
 READY_DEADLINE_S = 30.0
+OTHER_SERVER = "COTACOES_TEST_DSN"  # an administrator's DSN, by which the shards' suites run against another PostgreSQL
 
 
 @dataclass
@@ -60,6 +64,9 @@ def end(server: Server) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The embedded PostgreSQL, which a test may freeze; skips where the tests are to run against another one."""
+    if OTHER_SERVER in os.environ:
+        pytest.skip(f"the server's processes are out of reach: {OTHER_SERVER} names another one")
     folder = tmp_path_factory.mktemp("postgres server") / "shard"
     embedded.initialise_postgres(folder, "password")
     port = free_port()
@@ -93,16 +100,38 @@ def psql(dsn: str, sql: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.fixture(scope="session")
+def admin_dsn(request: pytest.FixtureRequest) -> str:
+    """By which databases are made: COTACOES_TEST_DSN, or else that of the embedded server."""
+    if OTHER_SERVER in os.environ:
+        return os.environ[OTHER_SERVER]
+    server: Server = request.getfixturevalue("postgres_server")
+    return embedded.postgres_dsn(server.port, "password", "postgres")
+
+
+def with_database(dsn: str, name: str) -> str:
+    return urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
+
+
 @pytest.fixture
-def databases(postgres_server: Server) -> Iterator[tuple[str, str]]:
-    """Two empty databases, as shard1 and shard2."""
-    server = embedded.postgres_dsn(postgres_server.port, "password", "postgres")
+def databases(admin_dsn: str) -> Iterator[tuple[str, str]]:
+    """The DSNs of two empty databases, as shard1 and shard2, dropped afterwards.
+
+    On the embedded server, or on that of COTACOES_TEST_DSN where it is set: a remote PostgreSQL 15 to 18, or the
+    coordinator of a Citus cluster. It is the DSN, as a URI, of a user who may create databases, for example
+    `postgresql://admin:password@db.example:5432/postgres`. Tests that freeze the server's processes then skip; those
+    that put a proxy in between speak to it without TLS.
+    """
     names = [f"shard{number}_{uuid.uuid4().hex[:8]}" for number in (1, 2)]
     for name in names:
-        psql(server, f"CREATE DATABASE {name}")
-    yield (
-        embedded.postgres_dsn(postgres_server.port, "password", names[0]),
-        embedded.postgres_dsn(postgres_server.port, "password", names[1]),
-    )
+        psql(admin_dsn, f"CREATE DATABASE {name}")
+    yield with_database(admin_dsn, names[0]), with_database(admin_dsn, names[1])
     for name in names:
-        psql(server, f"DROP DATABASE {name} WITH (FORCE)")
+        psql(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def migrated(databases: tuple[str, str]) -> str:
+    """The DSN of a migrated shard1 on which bitcoin lives."""
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins="bitcoin:shard1"))
+    return databases[0]

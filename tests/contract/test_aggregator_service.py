@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.contract.conftest import Server
+from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
@@ -46,7 +47,9 @@ async def asking(databases: tuple[str, str]) -> AsyncIterator[httpx2.AsyncClient
         for coin, name in settings.seed_placement.items():
             fence = await shards[name].become_writer(coin, 5, "writer")
             await shards[name].append(coin, fence.placement, 5, HELD[coin])
-        transport = httpx2.ASGITransport(app.wire(settings, client, shards).app)
+        transport = httpx2.ASGITransport(
+            app.wire(settings, client, directory_over(shards, settings.seed_placement)).app
+        )
         async with httpx2.AsyncClient(transport=transport, base_url="http://aggregator") as asking:
             yield asking
 
@@ -100,7 +103,8 @@ async def test_reasons_tell_no_password_and_no_address(asking: httpx2.AsyncClien
     settings = config.load({}, coins="bitcoin:shard1", report_deadline_s=DEADLINE_S)
     dsn = databases[0].replace("password", "hunter2").replace("127.0.0.1", "localhost")
     async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, Twin(HELD).client() as client:
-        transport = httpx2.ASGITransport(app.wire(settings, client, {"shard1": shard}).app)
+        directory = directory_over({"shard1": shard}, settings.seed_placement)
+        transport = httpx2.ASGITransport(app.wire(settings, client, directory).app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://aggregator") as other:
             answer = await other.get("/report/full")
     assert [entry["part"] for entry in answer.json()["missing"]] == ["shard1"]

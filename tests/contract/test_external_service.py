@@ -358,3 +358,31 @@ def test_a_replay_that_has_ended_plays_anew_for_who_polls_and_not_for_who_takes_
             time.sleep(0.2)  # 90 s of recording at a thousand times the pace
     assert runs[0] != runs[1]
     assert runs[2] == runs[3]
+
+
+def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_and_remembers_it(
+    tmp_path: Path,
+) -> None:
+    async def add(rig: Running, coin: str, token: str = TOKEN) -> Response:
+        return await rig.client.put(
+            f"{rig.url}/coins/{coin}", b"", {"authorization": f"Bearer {token}"}, deadline_s=5.0
+        )
+
+    async def work(rig: Running) -> None:
+        before = (await HttpTape(rig.client, rig.url).after(None, 1, 0.0)).run
+        assert (await add(rig, "solana", token="wrong")).status == 401
+        assert (await add(rig, "Sol ana")).status == 422
+        assert (await add(rig, "origin")).status == 422
+        assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum"]
+        for _ in range(2):
+            assert json.loads((await add(rig, "solana")).body) == {"coins": ["bitcoin", "ethereum", "solana"]}
+        assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum", "solana"]
+        page = await HttpTape(rig.client, rig.url).after(None, 3, 0.0)
+        assert page.run != before
+        assert {seen.coin for _, seen in page.entries} == {"bitcoin", "ethereum", "solana"}
+
+    async def again(rig: Running) -> None:
+        assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum", "solana"]
+
+    with_service(work, data=tmp_path)
+    with_service(again, data=tmp_path)

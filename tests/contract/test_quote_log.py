@@ -14,8 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from cotacoes.adapters import named_queries
 from cotacoes.adapters.folder_lock import FolderLock
-from cotacoes.adapters.quote_log import KEPT_QUOTES, TRIM_EVERY, Mark, QuoteLog
+from cotacoes.adapters.quote_log import (
+    KEPT_QUOTES,
+    PAGE_BYTES,
+    TRIM_EVERY,
+    TRIM_QUOTES_MAX,
+    WAL_PAGES,
+    LoggedCoin,
+    Mark,
+    QuoteLog,
+)
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price
 
@@ -24,10 +34,10 @@ QUOTA = 64 * 2**20
 NOTHING = Mark(None, None)
 
 
-def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400") -> list[Quote]:
+def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400", coin: str = "bitcoin") -> list[Quote]:
     times = [NOON + timedelta(microseconds=seq) for seq in range(first, first + count)]
     return [
-        Quote("bitcoin", "USD", Decimal(price), epoch, seq, time, time, "sim", Position(1, 1) if seq == 1 else None)
+        Quote(coin, "USD", Decimal(price), epoch, seq, time, time, "sim", Position(1, 1) if seq == 1 else None)
         for seq, time in enumerate(times, start=first)
     ]
 
@@ -95,6 +105,103 @@ def test_delivered_entries_are_trimmed_and_the_newest_and_the_undelivered_stay(t
         assert (await log.after("bitcoin", None, 1))[0].seq == 3_500
         await log.mark({"bitcoin": Mark(Position(5, 6 * KEPT_QUOTES), None)})
         assert await log.count_after("bitcoin", None) == KEPT_QUOTES
+
+    with_log(tmp_path, work)
+
+
+def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds_up_no_other_coin(
+    tmp_path: Path,
+) -> None:
+    backlog = 2 * TRIM_QUOTES_MAX + KEPT_QUOTES
+
+    async def work(log: QuoteLog) -> None:
+        for coin in ("bitcoin", "other"):
+            await log.begin_era(coin, 5, None, NOTHING)
+            await log.append(make_quotes(5, 1, backlog, coin=coin), {})
+        assert await log.count_after("bitcoin", None) == backlog
+        await log.mark({coin: Mark(Position(5, backlog), None) for coin in ("bitcoin", "other")})
+        held = []
+        for seq in range(backlog + 1, backlog + 5):
+            held.append([await log.count_after(coin, None) - KEPT_QUOTES for coin in ("bitcoin", "other")])
+            await log.append(make_quotes(5, seq, 1), {})
+        piece = TRIM_QUOTES_MAX
+        assert held == [[piece, 2 * piece], [1, 2 * piece], [2, piece], [0, 3]]
+
+    with_log(tmp_path, work)
+
+
+def test_what_is_dropped_is_found_without_reading_what_stays() -> None:
+    database = sqlite3.connect(":memory:")
+    queries = named_queries.read("quote_log.sql")
+    database.executescript(queries["schema"])
+    ((*_, plan),) = database.execute(f"EXPLAIN QUERY PLAN {queries['trim']}", ("bitcoin", 5, 1))
+    database.close()
+    assert "(epoch,seq)<(?,?)" in plan
+
+
+def test_one_coin_is_told_as_opening_tells_it(tmp_path: Path) -> None:
+    async def work(log: QuoteLog) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.append(make_quotes(5, 1, 3), {"bitcoin": Mark(Position(5, 2), Position(5, 1), "run-9")})
+        await log.begin_era("other", 6, make_quotes(4, 7, 1, coin="other")[0], NOTHING)
+        told = {coin: await log.logged(coin) for coin in ("bitcoin", "other")}
+        newest = make_quotes(5, 3, 1)[0]
+        assert told["bitcoin"] == LoggedCoin(5, newest, Position(5, 2), Position(5, 1), "run-9")
+        again = QuoteLog(tmp_path, quota_bytes=QUOTA)
+        assert await again.open() == told
+        await again.close()
+        assert await log.logged("dogecoin") is None
+
+    with_log(tmp_path, work)
+
+
+def test_the_oldest_entry_that_is_not_delivered_is_known_by_its_time(tmp_path: Path) -> None:
+    quotes = make_quotes(5, 1, 4)
+
+    async def work(log: QuoteLog) -> None:
+        assert await log.oldest_undelivered("bitcoin") is None
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.append(quotes, {})
+        assert await log.oldest_undelivered("bitcoin") == quotes[0].at
+        await log.mark({"bitcoin": Mark(Position(5, 2), None)})
+        assert await log.oldest_undelivered("bitcoin") == quotes[2].at
+        assert await log.oldest_undelivered("bitcoin", Position(5, 1)) == quotes[2].at
+        assert await log.oldest_undelivered("bitcoin", Position(5, 3)) == quotes[3].at
+        assert await log.oldest_undelivered("bitcoin", Position(5, 4)) is None
+
+    with_log(tmp_path, work)
+
+
+def test_the_quota_bounds_the_file_and_the_write_ahead_file_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    quota = 2 * WAL_PAGES * PAGE_BYTES
+    batch_pages = 60  # a thousand entries take fewer
+    largest = {"": 0, "-wal": 0}
+
+    async def work(log: QuoteLog) -> None:
+        with pytest.raises(LogUnavailableError, match="COTACOES_LOG_QUOTA_BYTES"):
+            for first in range(1, 1_000_000, 1000):
+                await log.append(make_quotes(5, first, 1000), {})
+                for name in largest:
+                    largest[name] = max(largest[name], (tmp_path / f"quotes.sqlite3{name}").stat().st_size)
+        assert quota - batch_pages * PAGE_BYTES < await log.size_bytes() <= quota
+
+    with_log(tmp_path, work, quota_bytes=quota)
+    assert quota / 2 < largest[""] <= quota
+    assert largest["-wal"] <= (WAL_PAGES + batch_pages) * (PAGE_BYTES + 24) + 32
+
+
+def test_the_size_counts_what_only_the_write_ahead_file_has_and_not_what_is_free(tmp_path: Path) -> None:
+    async def work(log: QuoteLog) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        empty = await log.size_bytes()
+        file = tmp_path / "quotes.sqlite3"
+        before = file.stat().st_size
+        await log.append(make_quotes(5, 1, 3 * KEPT_QUOTES), {})
+        assert file.stat().st_size == before
+        full = await log.size_bytes()
+        assert full - empty > 3 * KEPT_QUOTES * 50
+        await log.mark({"bitcoin": Mark(Position(5, 3 * KEPT_QUOTES), None)})
+        assert await log.size_bytes() - empty < (full - empty) / 2
 
     with_log(tmp_path, work)
 

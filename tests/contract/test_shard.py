@@ -13,7 +13,7 @@ import pytest
 from tests.contract.conftest import Server, psql
 
 from cotacoes import config
-from cotacoes.adapters.schema_postgres import known_migrations
+from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import migrate
@@ -30,6 +30,7 @@ from cotacoes.quote import Position, Quote, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"
+NEWEST = known_migrations()[-1].version
 
 
 def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400", origin: str = "sim") -> list[Quote]:
@@ -258,7 +259,9 @@ async def test_an_error_carries_neither_password_nor_the_servers_words(databases
     async with PostgresShard("shard1", databases[0], deadline_s=2.0) as shard:
         with pytest.raises(ShardUnavailableError) as refused:
             await shard.ping()
-    assert str(refused.value) == "shard1 has schema version None, this release needs 2: run `cotacoes migrate`"
+    assert str(refused.value) == (
+        f"shard1 has schema version None, this release needs {NEWEST}: run `cotacoes migrate`"
+    )
 
 
 async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead(
@@ -315,8 +318,10 @@ async def test_migrating_refuses_unless_every_shard_answers_and_then_nothing_is_
 
 async def test_migrating_again_changes_nothing_and_a_changed_past_is_refused(databases: tuple[str, str]) -> None:
     settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
-    assert await migrate.main(settings) == ["shard1: schema 2, 2 applied now", "shard2: schema 2, 2 applied now"]
-    assert await migrate.main(settings) == ["shard1: schema 2, 0 applied now", "shard2: schema 2, 0 applied now"]
+    assert await migrate.main(settings) == [
+        f"{shard}: schema {NEWEST}, {len(known_migrations())} applied now" for shard in config.SHARDS
+    ]
+    assert await migrate.main(settings) == [f"{shard}: schema {NEWEST}, 0 applied now" for shard in config.SHARDS]
     psql(databases[1], "UPDATE schema_migration SET sha256 = 'x'")
     with pytest.raises(SettingError, match="another content"):
         await migrate.main(settings)
@@ -371,16 +376,12 @@ async def test_a_day_made_by_two_at_once_is_made_once(databases: tuple[str, str]
             await asyncio.gather(one.prepare_days(day, day), other.prepare_days(day, day))
 
 
-async def test_what_the_first_schema_holds_is_carried_over(
-    databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
-    every = known_migrations()
-    monkeypatch.setattr(migrate, "known_migrations", lambda: every[:1])
-    await migrate.main(settings)
+async def test_what_the_first_schema_holds_is_carried_over(databases: tuple[str, str]) -> None:
+    for name, dsn in zip(config.SHARDS, databases, strict=True):
+        async with SchemaConnection(name, dsn, connect_s=5.0) as connection:
+            await connection.apply(known_migrations()[0])
     psql(databases[0], FIRST_FORM)
-    monkeypatch.setattr(migrate, "known_migrations", lambda: every)
-    await migrate.main(settings)
+    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))
     async with PostgresShard("shard1", databases[0], deadline_s=5.0) as shard:
         held = await shard.after(COIN, None, 30_000)
         assert [quote.seq for quote in held] == [*range(1, 20_001), 1]
@@ -390,6 +391,8 @@ async def test_what_the_first_schema_holds_is_carried_over(
 
 
 FIRST_FORM = """
+INSERT INTO directory VALUES ('bitcoin', 1, 'shard1', 1);
+INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 1);
 INSERT INTO origin (name, currency) VALUES ('other', 'USD'), ('sim', 'USD');
 SELECT become_writer('bitcoin', 5, 'a');
 SELECT append_quotes('bitcoin', 1, 5, array_agg(5::bigint), array_agg(n), array_agg(at), array_agg(at),

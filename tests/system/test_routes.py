@@ -1,10 +1,16 @@
 """Every route of every service as the README names it, asked of the running system."""
 
+import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import msgspec
 import pytest
 from tests.system.conftest import System, wait_until
+
+from cotacoes.candle import INTERVALS, CandleJson, candles_of
+from cotacoes.quote import Position, Quote, QuoteJson, format_time, parse_time
 
 SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service"]
 CURRENT = {
@@ -84,6 +90,102 @@ def test_the_history_is_paged_in_order_and_refuses_what_it_can_not_continue(runn
     assert (below.status, below.body["floor"]) == (410, first)
 
 
+def recorded(running_system: System, count: int) -> list[Quote]:
+    """The coin's quotes from the first on, once there are so many."""
+
+    def whole() -> list[QuoteJson] | None:
+        told = running_system.get("quote_service", "/v1/quotes/bitcoin?limit=10000").body["quotes"]
+        return msgspec.convert(told, list[QuoteJson]) if len(told) >= count else None
+
+    return [one.quote() for one in wait_until(f"{count} quotes", whole)]
+
+
+def test_a_time_range_takes_its_start_and_leaves_out_its_end(running_system: System) -> None:
+    quotes = recorded(running_system, 4)
+    start, end = format_time(quotes[1].at), format_time(quotes[3].at)
+    inside = [str(one.position) for one in quotes if quotes[1].at <= one.at < quotes[3].at]
+    for asked in (f"from={start}&to={end}", f"from={start.replace('Z', '%2B00:00')}&to={end}"):
+        page = running_system.get("quote_service", f"/v1/quotes/bitcoin?{asked}").body
+        assert [f"{one['epoch']}-{one['seq']}" for one in page["quotes"]] == inside
+        assert (page["next"], page["more"]) == (inside[-1], False)
+    first, last = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+    page = running_system.get("quote_service", f"/v1/quotes/bitcoin?from={first}&to={last}&limit=3").body
+    assert [one["seq"] for one in page["quotes"]] == [one.seq for one in quotes[:3]]
+    assert page["more"]
+    page = running_system.get("quote_service", f"/v1/quotes/bitcoin?to={end}&after={quotes[1].position}").body
+    assert [one["seq"] for one in page["quotes"]] == [one.seq for one in quotes[2:] if one.at < quotes[3].at]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/quotes/bitcoin?from=yesterday", "from"),
+        ("/v1/quotes/bitcoin?to=2026-11-24T12:00:00", "to"),
+        ("/v1/quotes/bitcoin?from=2026-11-24T12:00:00Z&to=2026-11-24T12:00:00Z", "from"),
+        ("/v1/quotes/bitcoin?last=5&to=2026-11-24T12:00:00Z", "last"),
+        ("/v1/candles/bitcoin?interval=2m", "interval"),
+        ("/v1/candles/bitcoin?from=2026", "from"),
+        ("/v1/candles/bitcoin?limit=1001", "limit"),
+        ("/v1/candles/bitcoin?origin=a%00b", "origin"),
+        ("/v1/candles/bitcoin?currency=%00", "currency"),
+    ],
+)
+def test_a_parameter_that_is_none_is_named(running_system: System, path: str, name: str) -> None:
+    answer = running_system.get("quote_service", path)
+    assert (answer.status, answer.body["type"]) == (422, "/docs#bad-request")
+    assert name in answer.body["detail"]
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_candles_are_those_of_all_quotes_up_to_the_position_that_they_name(
+    running_system: System, interval: str
+) -> None:
+    recorded(running_system, 4)
+    told = running_system.get("quote_service", f"/v1/candles/bitcoin?interval={interval}").body
+    assert set(told) == {"coin", "currency", "origin", "interval", "candles", "next", "more", "through"}
+    through = Position.parse(told["through"])
+    counted = [one for one in recorded(running_system, 4) if one.position <= through]
+    step = timedelta(minutes=INTERVALS[interval])
+    assert told["candles"] == [
+        msgspec.to_builtins(CandleJson.of(one, closed=one.at + step <= counted[-1].at))
+        for one in candles_of(counted, INTERVALS[interval])
+    ]
+    assert (told["origin"], told["currency"], told["next"], told["more"]) == ("sim", "USD", None, False)
+
+
+def test_empty_candles_come_on_request(running_system: System) -> None:
+    newest = recorded(running_system, 1)[-1]
+    start = format_time(newest.at - timedelta(minutes=30))
+    told = running_system.get("quote_service", f"/v1/candles/bitcoin?from={start}&empty=true").body["candles"]
+    assert len(told) >= 31
+    assert told[0] == msgspec.to_builtins(CandleJson.empty(parse_time(told[0]["at"]), closed=True))
+    assert told[-1]["count"] > 0
+
+
+def test_the_commands_show_a_range_its_candles_and_export_it_digit_for_digit(
+    running_system: System, tmp_path: Path
+) -> None:
+    quotes = recorded(running_system, 4)
+    start, end = format_time(quotes[0].at), format_time(quotes[3].at)
+    inside = [one for one in quotes if one.at < quotes[3].at]
+    shown = running_system.cli("history", "bitcoin", "--from", start, "--to", end).stdout.splitlines()
+    assert [line.split()[-1] for line in shown] == [str(one.position) for one in inside]
+    table = running_system.cli("candles", "Bitcoin", "--interval", "1d")
+    assert table.stdout.splitlines()[1].split()[0].endswith("T00:00:00.000000Z")
+    assert table.stderr.startswith("bitcoin in USD of sim, 1d, through ")
+    file = tmp_path / "out.csv"
+    assert running_system.cli("export", "bitcoin", "--from", start, "--to", end, "--output", str(file)).returncode == 0
+    head, *lines = file.read_text().splitlines()
+    assert head == "coin,position,at,observed_at,price,currency,origin"
+    assert lines == [
+        f"bitcoin,{one.position},{format_time(one.at)},{format_time(one.observed_at)},{one.price:f},USD,sim"
+        for one in inside
+    ]
+    again = running_system.cli("export", "bitcoin", "--to", end, "--format", "ndjson")
+    assert [json.loads(line)["position"] for line in again.stdout.splitlines()] == [str(one.position) for one in inside]
+    assert running_system.cli("export", "bitcoin", "--output", str(file)).returncode == 2
+
+
 def test_the_report_has_every_part_of_every_coin(running_system: System) -> None:
     report = running_system.get("aggregator_service", "/report/full").body
     assert set(report) == {
@@ -130,6 +232,7 @@ def test_a_coin_misspelt_is_answered_with_the_nearest_names(running_system: Syst
         ("quote_service", "/cotacao_atual/bitcoi"),
         ("quote_service", "/media_ultimos_10_logs/bitcoi"),
         ("quote_service", "/v1/quotes/bitcoi"),
+        ("quote_service", "/v1/candles/bitcoi"),
         ("gateway_service", "/v1/quotes/bitcoi/current"),
     ):
         answer = running_system.get(part, path)

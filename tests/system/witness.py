@@ -28,8 +28,10 @@ from cotacoes.quote import Position, Quote, format_price
 POLL_S = 0.02
 AGAIN_S = 0.05
 ROWS = """
-SELECT json_build_array(f.coin, q.epoch, q.seq, q.price::text, q.prev_epoch, q.prev_seq)
-FROM quote AS q JOIN fence AS f USING (coin_id) ORDER BY f.coin, q.epoch, q.seq
+SELECT json_build_array(f.coin, q.epoch, q.seq, q.price::text, e.prev_epoch, e.prev_seq)
+FROM quote AS q JOIN fence AS f USING (coin_id)
+LEFT JOIN era AS e ON (e.coin_id, e.epoch, 1) = (q.coin_id, q.epoch, q.seq)
+WHERE f.state IN ('open', 'closed') ORDER BY f.coin, q.epoch, q.seq
 """
 
 

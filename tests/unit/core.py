@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.directories import directory_over
 
 from cotacoes.adapters import quote_log
 from cotacoes.adapters.bus_memory import MemoryBus
@@ -23,7 +24,7 @@ from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConf
 from cotacoes.patterns.retry import RetryPolicy
 from cotacoes.quote import Observation, Position, Quote
 from cotacoes.quote_service.answers import AgeLimits, Answers
-from cotacoes.quote_service.delivery import Delivery
+from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.guarded import GuardedCalls
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.poll import Poll
@@ -56,17 +57,25 @@ class Core:
         dice = random.Random(1)
         self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
         histories, shards = {COIN: self.history}, {"shard1": self.shard}
+        self.directory = directory_over(shards, {COIN: "shard1"})
         self.recorder = Recorder(
-            folder, histories, shards, metrics, quota_bytes=quota_bytes, now=lambda: self.wall, clock=time.monotonic
+            folder,
+            histories,
+            self.directory,
+            metrics,
+            quota_bytes=quota_bytes,
+            now=lambda: self.wall,
+            clock=time.monotonic,
         )
         self.publisher = Publisher(
             histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
         )
         self.delivery = Delivery(
             self.history,
-            self.shard,
+            self.directory,
             self.recorder,
             metrics,
+            pace=Pace(10**9, time.monotonic),
             writer="a",
             random=dice,
             on_delivered=lambda _: self.publisher.wake(),
@@ -105,7 +114,7 @@ class Core:
         )
         self.answers = Answers(
             self.recorder,
-            shards,
+            self.directory,
             AgeLimits(5000, 300_000),
             is_live=lambda coin: coin in self.poll.live,
             breaker_state=lambda: "closed",

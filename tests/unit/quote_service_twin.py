@@ -1,17 +1,19 @@
 """quote_service as its readers see it: the same routes and errors over a history in memory, with faults by route."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
+from cotacoes.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.client import Addresses, Client
 from cotacoes.errors import HttpUnavailableError
-from cotacoes.quote import Position, Quote, QuoteJson
+from cotacoes.quote import Position, Quote, QuoteJson, format_time
+from cotacoes.quote_service.answers import read_range
 from cotacoes.service import build_app, require_coin
 from cotacoes.telemetry import Metrics
 
@@ -38,11 +40,23 @@ class Twin:
 
         @router.get("/v1/quotes/{coin}")
         async def quotes_page(
-            coin: str, after: str | None = None, last: int | None = None, limit: int | None = None
+            coin: str,
+            after: str | None = None,
+            last: int | None = None,
+            limit: int | None = None,
+            start: Annotated[str | None, Query(alias="from")] = None,
+            end: Annotated[str | None, Query(alias="to")] = None,
         ) -> Any:
             held = quotes[require_coin(coin, quotes)]
-            start = None if after is None else Position.parse(after)
-            later = [quote for quote in held if start is None or quote.position > start]
+            position = None if after is None else Position.parse(after)
+            first, stop = read_range(start, end)
+            later = [
+                quote
+                for quote in held
+                if (position is None or quote.position > position)
+                and (first is None or quote.at >= first)
+                and (stop is None or quote.at < stop)
+            ]
             page = held[-last:] if last is not None else later[: limit or 1000]
             return {
                 "coin": coin,
@@ -50,7 +64,29 @@ class Twin:
                 "next": str(page[-1].position) if page else after,
                 "more": last is None and len(later) > len(page),
                 "floor": str(held[0].position) if held else None,
-                "asked": [after, last, limit],
+                "asked": [after, last, limit, start, end],
+            }
+
+        @router.get("/v1/candles/{coin}")
+        async def candles(coin: str, request: Request) -> Any:
+            asked = dict(request.query_params)
+            minutes = INTERVALS[asked["interval"]]
+            held = candles_of(quotes[require_coin(coin, quotes)], minutes)
+            first, stop = read_range(asked.get("from"), asked.get("to"))
+            later = [one for one in held if (first is None or one.at >= first) and (stop is None or one.at < stop)]
+            limit = int(asked.get("limit", "100"))
+            page = later[-limit:] if first is None else later[:limit]
+            more = first is not None and len(later) > limit
+            return {
+                "coin": coin,
+                "currency": "USD",
+                "origin": "sim",
+                "interval": asked["interval"],
+                "candles": [msgspec.structs.asdict(CandleJson.of(one, closed=one is not held[-1])) for one in page],
+                "next": format_time(later[limit].at) if more else None,
+                "more": more,
+                "through": str(quotes[coin][-1].position),
+                "asked": asked,
             }
 
         @router.get("/v1/positions")

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
@@ -64,7 +65,7 @@ async def ask(
     if shard1 is not None and not isinstance(shard1, FrozenShard):
         shard1.away = True
     async with twin.client(deadline_s=60) as client:
-        served = app.wire(config.load({}, report_deadline_s=deadline_s), client, shards).app
+        served = app.wire(config.load({}, report_deadline_s=deadline_s), client, directory_over(shards, PLACEMENT)).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
             return await asking.get(path)
 

@@ -1,12 +1,27 @@
 """The pure parts of the benchmarks: verdicts, what is read from texts, and the report."""
 
+import itertools
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from benchmarks import http_load, http_ratio, idle, live, live_listener, machine, memory, recorded, report
+from benchmarks import (
+    http_load,
+    http_ratio,
+    idle,
+    ledger,
+    ledger_move,
+    ledger_reads,
+    live,
+    live_listener,
+    machine,
+    made_quotes,
+    memory,
+    recorded,
+    report,
+)
 from benchmarks.__main__ import FIGURES
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
@@ -146,3 +161,49 @@ def test_a_metric_with_labels_has_a_value_for_each_set_of_them() -> None:
     assert live.read_metrics(text, "x_total") == [5.0, 7.0]
     with pytest.raises(MeasureError):
         live.read_metric(text, "x_total")
+
+
+def test_quotes_are_made_again_alike_and_as_a_writer_records_them() -> None:
+    quotes = made_quotes.make_quotes(1_000, day=3, prev=Position(1, 2))
+    assert quotes == made_quotes.make_quotes(1_000, day=3, prev=Position(1, 2))
+    assert [quote.seq for quote in quotes] == list(range(1, 1_001))
+    assert quotes[0].prev == Position(1, 2)
+    assert all(later.at >= quote.at for quote, later in itertools.pairwise(quotes))
+    assert quotes[-1].at - quotes[0].at == pytest.approx(timedelta(seconds=999 / 50), abs=timedelta(seconds=0.02))
+    assert quotes[-1].position < made_quotes.make_quotes(1, day=4)[0].position
+
+
+def test_one_batch_in_twenty_is_sent_again() -> None:
+    quotes = made_quotes.make_quotes(4_000)
+    sent = list(made_quotes.doubled(quotes, 100))
+    assert len(sent) == 42
+    assert [quote for batch in made_quotes.batches(quotes, 100) for quote in batch] == quotes
+    assert sum(again == batch for batch, again in itertools.pairwise(sent)) == 2
+
+
+def test_the_function_without_candles_is_made_from_the_migration_and_not_from_another_text() -> None:
+    plain = ledger.without_candles(ledger.migration_text())
+    assert plain.startswith("CREATE OR REPLACE FUNCTION store_new_quotes(")
+    assert "INSERT INTO day" in plain
+    assert "UPDATE fence" in plain
+    assert "candle" not in plain
+    with pytest.raises(MeasureError, match="another shape"):
+        ledger.without_candles("CREATE FUNCTION store_new_quotes(\n$$;\n")
+
+
+def test_times_and_rates_are_read_from_what_programs_say() -> None:
+    assert ledger.copy_seconds("Timing is on.\nCOPY 5\nTime: 1234.500 ms (00:01.235)") == 1.2345
+    assert ledger_reads.transactions_per_s("latency average = 1 ms\ntps = 7345.25 (without initial …)\n") == 7345.25
+    told = "closed: the fence\nleft: shard1 sends everyone to shard2, after 12.3 ms with a closed fence\nplaced: x\n"
+    assert ledger_move.closed_ms(told) == 12.3
+    for read in (ledger.copy_seconds, ledger_reads.transactions_per_s, ledger_move.closed_ms):
+        with pytest.raises(MeasureError):
+            read("left: shard1 sends everyone to shard2\n")
+
+
+def test_latencies_are_those_of_the_quotes_published_in_the_time_and_too_few_are_an_error() -> None:
+    latencies = ledger_move.Latencies()
+    latencies.found = [(number / live.RATE, float(number)) for number in range(200)]
+    assert latencies.between(1.0, 2.0) == [float(number) for number in range(50, 100)]
+    with pytest.raises(MeasureError, match="quotes/s were published"):
+        latencies.between(3.0, 5.0)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tests.unit.quote_service_twin import HOST, Twin
 
 from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.cli import app, lines, main, readers
+from cotacoes.cli import app, lines, main, readers, times
 from cotacoes.cli.faults import merged
 from cotacoes.client import Addresses, Client
 from cotacoes.errors import (
@@ -39,9 +39,10 @@ from cotacoes.quote import Quote
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
-MARKET = ["watch", "record", "quote", "report", "history", "faults"]
+MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
-COMMANDS = [*SYSTEM, "doctor", *MARKET, "migrate", *SERVICES]
+LEDGER = ["coins", "shards", "directory", "audit"]
+COMMANDS = [*SYSTEM, "doctor", *MARKET, *LEDGER, "migrate", *SERVICES]
 
 
 def new_twin(count: int = 30) -> Twin:
@@ -96,6 +97,102 @@ def test_after_a_position_every_quote_to_the_end_is_shown_once(count: int, capsy
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [quote["seq"] for quote in told] == list(range(2, count + 1))
     assert all(quote["price"] == f"{quote['seq']}.10" for quote in told)
+
+
+def spread_twin(count: int) -> Twin:
+    """A quote every 30 seconds from noon on, the seconds exact."""
+
+    def quote(seq: int) -> Quote:
+        at = NOON.replace(microsecond=0) + timedelta(seconds=30 * (seq - 1))
+        return Quote("bitcoin", "USD", Decimal(f"{seq}.10"), 5, seq, at, at, "sim")
+
+    return Twin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
+
+
+@pytest.mark.parametrize(
+    ("given", "seqs"),
+    [
+        ({"start": "2026-11-24T12:01:00Z", "end": "2026-11-24T12:02:00Z"}, [3, 4]),
+        ({"start": "2026-11-24T12:01:00Z"}, range(3, 2501)),
+        ({"end": "2026-11-24T12:01:00Z"}, [1, 2]),
+        ({"start": "2026-11-24T12:01:00Z", "end": "2026-11-24T12:03:00Z", "after": "5-4"}, [5, 6]),
+    ],
+)
+def test_a_time_range_is_shown_to_its_end(
+    given: dict[str, str], seqs: Sequence[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"last": None, "after": None, "as_json": True} | given
+    ask(spread_twin(2500), lambda client: readers.history(client, "Bitcoin", **options))
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == list(seqs)
+
+
+async def show_candles(client: Client, interval: str = "1m", **given: Any) -> int:
+    options = {"last": None, "start": None, "end": None, "empty": False, "as_json": False} | given
+    return await readers.candles(client, "BitCoin", interval, **options)
+
+
+def test_candles_are_a_table_and_what_they_are_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(spread_twin(5), show_candles) == 0
+    told = capsys.readouterr()
+    assert [line.split() for line in told.out.splitlines()] == [
+        ["at", "open", "high", "low", "close", "mean", "count", "state"],
+        ["2026-11-24T12:00:00.000000Z", "1.10", "2.10", "1.10", "2.10", "1.6", "2", "closed"],
+        ["2026-11-24T12:01:00.000000Z", "3.10", "4.10", "3.10", "4.10", "3.6", "2", "closed"],
+        ["2026-11-24T12:02:00.000000Z", "5.10", "5.10", "5.10", "5.10", "5.1", "1", "open"],
+    ]
+    assert told.err == "bitcoin in USD of sim, 1m, through 5-5\n"
+
+
+def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for last, count in ((None, 20), (3, 3)):
+        ask(spread_twin(100), lambda client, last=last: show_candles(client, last=last, as_json=True))
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(told) == count
+        assert told[-1]["at"] == "2026-11-24T12:49:00.000000Z"
+        assert {name: told[0][name] for name in ("coin", "currency", "origin", "interval")} == {
+            "coin": "bitcoin",
+            "currency": "USD",
+            "origin": "sim",
+            "interval": "1m",
+        }
+
+
+def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "PAGE_CANDLES", 5)
+    start = "2026-11-24T12:00:00.000000Z"
+    ask(spread_twin(60), lambda client: show_candles(client, start=start, as_json=True))
+    told = [json.loads(line)["at"] for line in capsys.readouterr().out.splitlines()]
+    assert told == [f"2026-11-24T12:{minute:02}:00.000000Z" for minute in range(30)]
+    monkeypatch.setattr(readers, "TABLE_CANDLES_MAX", 10)
+    ask(spread_twin(60), lambda client: show_candles(client, start=start))
+    cut = capsys.readouterr()
+    assert len(cut.out.splitlines()) == 11
+    assert cut.err.splitlines()[-1] == "more follow: go on with --from 2026-11-24T12:10:00.000000Z, or ask with --json"
+
+
+def test_an_empty_candle_shows_no_price() -> None:
+    empty = lines.CandleJson.empty(NOON, closed=True)
+    assert lines.candle_row(empty) == ("2026-11-24T12:00:00.123456Z", "-", "-", "-", "-", "-", 0, "closed")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2026-11-24", "2026-11-24T00:00:00.000000Z"),
+        ("2026-11-24T12:00:00+02:00", "2026-11-24T10:00:00.000000Z"),
+        ("2026-11-24T12:00:00.5Z", "2026-11-24T12:00:00.500000Z"),
+    ],
+)
+def test_a_time_is_rfc_3339_or_a_date_in_utc(text: str, read: str) -> None:
+    assert times.read_time(text) == read
+
+
+@pytest.mark.parametrize("text", ["2026-11-31", "yesterday", "2026-11-24T12:00:00", "1732400000", ""])
+def test_a_time_that_is_none_is_refused_with_the_fix(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "bitcoin", "--from", text]) == 2
+    assert "or as a date, 2026-11-24 (cotacoes history --help)\n" in capsys.readouterr().err
 
 
 REPORT = {
@@ -301,7 +398,16 @@ def test_wrong_usage_is_one_sentence_and_2(arguments: list[str], capsys: pytest.
     assert "--help" in err
 
 
-@pytest.mark.parametrize("arguments", [["history", "a", "--last", "2", "--after", "5-1"], ["up", "--plain", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["history", "a", "--last", "2", "--after", "5-1"],
+        ["history", "a", "--last", "2", "--to", "2026-11-24"],
+        ["candles", "a", "--last", "2", "--from", "2026-11-24"],
+        ["up", "--plain", "--json"],
+    ],
+    ids=" ".join,
+)
 def test_options_that_exclude_each_other_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert "not both" in capsys.readouterr().err
@@ -311,11 +417,19 @@ def test_the_commands_are_those_that_are_documented() -> None:
     assert list(typer.main.get_command(app.app).list_commands(None)) == COMMANDS
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def words_of_commands() -> list[list[str]]:
+    """Each command with its group."""
+    words: list[list[str]] = []
+    for name, command in typer.main.get_command(app.app).commands.items():  # type: ignore[attr-defined]
+        words += [[name, inner] for inner in getattr(command, "commands", ())] or [[name]]
+    return words
+
+
+@pytest.mark.parametrize("command", [[], *words_of_commands()], ids=" ".join)
 def test_help_begins_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     told = capsys.readouterr().out
-    assert re.search(rf"\n\n  Examples?:\n    .*cotacoes {''.join(command)}", told)
+    assert re.search(rf"\n\n  Examples?:\n    .*cotacoes {' '.join(command)}", told)
     assert told.index("Example") < told.index("Options:")
 
 

@@ -44,7 +44,38 @@ def test_prices_stay_the_strings_that_they_are() -> None:
 def test_a_page_is_asked_for_by_what_was_given_and_nothing_else() -> None:
     twin = Twin(QUOTES)
     assert [quote["seq"] for quote in ask(twin, lambda c: c.quotes("bitcoin", last=2))["quotes"]] == [2, 3]
-    assert ask(twin, lambda c: c.quotes("bitcoin", after="5-1", limit=7))["asked"] == ["5-1", None, 7]
+    assert ask(twin, lambda c: c.quotes("bitcoin", after="5-1", limit=7))["asked"] == ["5-1", None, 7, None, None]
+    start, end = "2026-11-24T12:00:00+02:00", "2026-11-24T13:00:00.5Z"
+    asked = ask(twin, lambda c: c.quotes("bitcoin", start=start, end=end))["asked"]
+    assert asked == [None, None, None, start, end]
+
+
+def test_candles_are_asked_for_by_what_was_given_and_nothing_else() -> None:
+    twin = Twin(QUOTES)
+    assert ask(twin, lambda client: client.candles("bitcoin", "5m"))["asked"] == {"interval": "5m"}
+    told = ask(
+        twin,
+        lambda client: client.candles(
+            "bitcoin",
+            "1h",
+            start="2026-11-24T00:00:00+01:00",
+            end="2026-11-25T00:00:00Z",
+            limit=7,
+            empty=True,
+            origin="replay:a b&c",
+            currency="USD",
+        ),
+    )
+    assert told["asked"] == {
+        "interval": "1h",
+        "from": "2026-11-24T00:00:00+01:00",
+        "to": "2026-11-25T00:00:00Z",
+        "limit": "7",
+        "empty": "true",
+        "origin": "replay:a b&c",
+        "currency": "USD",
+    }
+    assert told["candles"][0]["open"] == "67012.3400"
 
 
 def test_progress_is_typed_and_a_wrong_shape_is_the_services_fault() -> None:

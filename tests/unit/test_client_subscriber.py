@@ -440,5 +440,16 @@ def test_an_end_of_the_readers_choosing_is_no_failure_and_a_full_disk_is(error: 
 
 
 def test_a_coin_that_is_not_quoted_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(SettingError, match="did you mean bitcoin"):
-        asyncio.run(app.run(config.load({}), Stop(), coins=["bitcon"]))
+    async def ask(_: config.Settings) -> list[str]:
+        return ["bitcoin", "solana"]
+
+    for wrong, near in (("bitcon", "bitcoin"), ("solane", "solana")):
+        with pytest.raises(SettingError, match=f"did you mean {near}"):
+            asyncio.run(app.run(config.load({}), Stop(), coins=[wrong], ask=ask))
+
+
+def test_where_nobody_says_which_coins_there_are_a_name_that_can_be_one_is_believed() -> None:
+    assert app._chosen(["dogecoin"], [], ["bitcoin"]) == ["dogecoin"]
+    assert app._chosen([], [], ["bitcoin"]) == ["bitcoin"]
+    with pytest.raises(SettingError, match="that name is not quoted here"):
+        app._chosen(["Doge Coin"], [], ["bitcoin"])

@@ -77,11 +77,12 @@ def test_without_quote_service_it_says_so_in_time_and_is_not_ready(fault: Any) -
     assert get("/", twin).status_code == 200
 
 
-def test_an_unknown_coin_is_known_to_be_unknown_without_asking() -> None:
+def test_an_unknown_coin_is_refused_as_quote_service_refuses_it_and_a_malformed_name_without_asking() -> None:
     twin = Twin(QUOTES)
-    twin.faults["*"] = HttpUnavailableError()
     answer = get("/v1/quotes/bitcon/current", twin)
     assert (answer.status_code, answer.json()["did_you_mean"]) == (404, ["bitcoin"])
+    twin.faults["*"] = HttpUnavailableError()
+    assert get("/v1/quotes/Bit%20coin/current", twin).status_code == 404
 
 
 def test_it_is_ready_when_quote_service_is_alive() -> None:

@@ -24,6 +24,7 @@ from cotacoes.errors import (
     SourceUnavailableError,
 )
 from cotacoes.live import Heartbeat, channel, decode_message
+from cotacoes.patterns.sharding import Stored
 from cotacoes.quote import Position, Quote, first_gap
 from cotacoes.service import background
 
@@ -69,9 +70,9 @@ async def test_no_batch_goes_out_under_an_era_that_ended_while_the_log_was_read(
                 core.history.begin_era(core.history.next_epoch(0))
             return quotes
 
-        async def note(coin: str, placement: int, epoch: int, quotes: list[Quote]) -> None:
+        async def note(coin: str, placement: int, epoch: int, quotes: list[Quote]) -> Stored:
             sent.append((placement, epoch))
-            await append(coin, placement, epoch, quotes)
+            return await append(coin, placement, epoch, quotes)
 
         core.recorder.log.after = era_begins_meanwhile  # type: ignore[method-assign]
         core.shard.append = note  # type: ignore[method-assign,assignment]
@@ -358,3 +359,24 @@ async def test_an_era_that_can_not_begin_says_why_once(tmp_path: Path) -> None:
         ("era.began", None),
     ]
     await core.recorder.close()
+
+
+async def test_a_coin_that_moves_is_written_and_read_where_it_went_without_a_word_from_shard1(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    other = MemoryShard("shard2", [COIN])
+    core.directory.shards["shard2"] = other
+    async with core.running():
+        first = await core.record("1", "2")
+        await until(lambda: core.history.pending == 0)
+        old = core.shard.copies[COIN]
+        old.state = "closed"
+        waiting = await core.record("3")
+        assert await core.page() == [quote.position for quote in [*first, *waiting]]
+        moved = other.copies[COIN]
+        moved.placement, moved.writer_epoch, moved.writer = 2, old.writer_epoch, old.writer
+        moved.floor, moved.quotes = old.floor, dict(old.quotes)
+        old.state, old.moved_to = "moved", "shard2"
+        await until(lambda: core.history.pending == 0)
+        assert list(moved.quotes.values()) == [*first, *waiting]
+        assert await core.page() == [quote.position for quote in [*first, *waiting]]
+        assert (core.directory.homes[COIN].shard, core.history.shard) == ("shard2", "shard2")

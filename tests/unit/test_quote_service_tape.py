@@ -17,6 +17,7 @@ from cotacoes.errors import (
     SourceError,
     SourceGoneError,
 )
+from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Observation
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.screen import JumpLimit, Screen
@@ -115,8 +116,8 @@ async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_lat
     core = Core(tmp_path)
     other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
     core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
-    core.recorder._shards = {"shard1": core.shard, "shard2": shard2}
-    core.publisher._queues["ethereum"] = core.publisher._queues[COIN]
+    core.directory.shards["shard2"] = shard2
+    core.directory.homes["ethereum"] = Home(2, "shard2", 1)
     core.taker._screen = Screen(core.recorder.histories, JumpLimit(Decimal(10), timedelta(seconds=300)), is_tape=True)
     await core.recorder.start()
     ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]

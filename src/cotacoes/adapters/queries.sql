@@ -1,7 +1,3 @@
--- name: schema_version
--- The highest migration applied to this database; raises where there is none yet.
-SELECT max(version) FROM schema_migration;
-
 -- name: fence
 -- What this shard says of one coin, with its newest quote; CT001 where the coin is not at home here.
 SELECT f.placement, f.writer_epoch, f.floor_epoch, f.floor_seq,
@@ -61,7 +57,7 @@ LEFT JOIN LATERAL (
         ELSE (o.name, o.currency) = ($7, $8) END
 ) AS o ON true
 LEFT JOIN LATERAL (
-    SELECT date_bin($3 * interval '1 minute', c.at, '2000-01-01Z') AS at, o.origin, o.currency,
+    SELECT date_bin($3::integer * interval '1 minute', c.at, '2000-01-01Z') AS at, o.origin, o.currency,
         (array_agg(c.open ORDER BY c.first_epoch, c.first_seq))[1]::text AS open, max(c.high)::text AS high,
         min(c.low)::text AS low, (array_agg(c.close ORDER BY c.last_epoch DESC, c.last_seq DESC))[1]::text AS close,
         sum(c.sum)::text AS sum, sum(c.count)::bigint AS count,
@@ -69,8 +65,11 @@ LEFT JOIN LATERAL (
         (array_agg(c.first_seq ORDER BY c.first_epoch, c.first_seq))[1] AS first_seq,
         (array_agg(c.last_epoch ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_epoch_in,
         (array_agg(c.last_seq ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_seq_in
-    FROM candle AS c
-    WHERE c.coin_id = f.coin_id AND c.minutes = $2 AND c.at >= $4 AND c.at < $5 AND c.origin_id = o.origin_id
+    FROM (  -- not more than the answer can be made of, however long the range
+        SELECT * FROM candle AS c
+        WHERE c.coin_id = f.coin_id AND c.minutes = $2 AND c.at >= $4 AND c.at < $5 AND c.origin_id = o.origin_id
+        ORDER BY c.at LIMIT $6::bigint * ($3::integer / $2)
+    ) AS c
     GROUP BY 1 ORDER BY 1 LIMIT $6
 ) AS c ON true
 WHERE f.coin_id = home_of($1)

@@ -4,6 +4,9 @@ A commit here is the moment a quote exists. The log holds what a shard has not a
 `KEPT_QUOTES` of each coin beyond that, so that short questions are answered with the shard away. All work runs in one
 thread of its own, in order. After any failed or late commit the log must be closed and opened anew: what it then holds,
 and nothing else, has happened.
+
+The quota bounds the file itself. Beside it stands its write-ahead file, which takes up to `WAL_PAGES` and the commit
+that passes that mark, about 4 MB; then it is written over from its beginning.
 """
 
 from __future__ import annotations
@@ -31,10 +34,13 @@ COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that h
 KEPT_QUOTES = 1_000  # per coin, delivered ones: the mean of the last ten and a late subscriber's questions
 TRIM_EVERY = 500  # quotes of a coin between two trims
 TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
+TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 PAGE_BYTES = 4_096
+WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
 _SQL = named_queries.read("quote_log.sql")
+_NO = (None, None)  # position
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,17 +132,20 @@ class QuoteLog:
             "synchronous=FULL",
             f"cache_size=-{CACHE_KIBIBYTES}",
             f"max_page_count={self._quota_bytes // PAGE_BYTES}",
+            f"wal_autocheckpoint={WAL_PAGES}",
+            f"journal_size_limit={2 * WAL_PAGES * PAGE_BYTES}",  # after a commit beyond all measure
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         database.executescript(_SQL["schema"])
         if version != FORMAT_VERSION:  # a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        coins = database.execute(_SQL["coins"]).fetchall()
-        return {
-            name: LoggedCoin(epoch, self._newest(name), _position(*delivered), _position(*floor), cursor)
-            for name, epoch, cursor, *rest in coins
-            for delivered, floor in [(rest[:2], rest[2:])]
-        }
+        return {row[0]: self._logged(row) for row in database.execute(_SQL["coins"]).fetchall()}
+
+    @_in_thread
+    def logged(self, coin: str) -> LoggedCoin | None:
+        """What the log knows of one coin, as `open` tells it; None where it never had it."""
+        row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
+        return None if row is None else self._logged(row)
 
     @_in_thread
     def begin_era(self, coin: str, epoch: int, newest: Quote | None, mark: Mark) -> None:
@@ -192,8 +201,16 @@ class QuoteLog:
         return int(count)
 
     @_in_thread
+    def oldest_undelivered(self, coin: str, delivered: Position | None = None) -> datetime | None:
+        """Time of the oldest entry not delivered, by the log's own mark or by this one, whichever is further."""
+        row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
+        marks = filter(None, (delivered, None if row is None else self._logged(row).delivered))
+        found = self._db.execute(_SQL["time_after"], (coin, *max(marks, default=Position(0, 0)))).fetchone()
+        return None if found is None else from_microseconds(found[0])
+
+    @_in_thread
     def size_bytes(self) -> int:
-        """Size of the log's file in use, free pages not counted."""
+        """What the quota bounds: the pages in use, with those that only the write-ahead file has; free ones not."""
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         return int(pages - free) * PAGE_BYTES
@@ -226,22 +243,33 @@ class QuoteLog:
             raise
 
     def _write_marks(self, database: sqlite3.Connection, marks: Mapping[str, Mark]) -> None:
-        database.executemany(
-            _SQL["mark"],
-            [
-                (*(mark.delivered or (None, None)), *(mark.floor or (None, None)), mark.cursor, coin)
-                for coin, mark in marks.items()
-            ],
-        )
+        told = marks.items()
+        rows = [(*(mark.delivered or _NO), *(mark.floor or _NO), mark.cursor, coin) for coin, mark in told]
+        database.executemany(_SQL["mark"], rows)
 
     def _trim(self, coins: Iterable[str]) -> None:
-        """Drop delivered entries beyond the newest `KEPT_QUOTES` of each of these coins."""
+        """Drop delivered entries of these coins beyond their newest `KEPT_QUOTES`; what is too much at once, soon."""
+        left = TRIM_QUOTES_MAX
         for coin in coins:
-            self._untrimmed[coin] = 0
-            self._db.execute(_SQL["trim"], {"coin": coin, "kept": KEPT_QUOTES - 1})
+            if left == 0:
+                self._untrimmed[coin] = TRIM_EVERY
+                continue
+            self._untrimmed.pop(coin, None)  # whoever comes again comes after the others
+            asked = {"coin": coin, "kept": KEPT_QUOTES - 1}
+            row = self._db.execute(_SQL["trim_bounds"], asked).fetchone() or _NO * 2
+            delivered, kept = _position(*row[:2]), _position(*row[2:])
+            if delivered is None or kept is None:
+                continue
+            end = min(delivered, kept)
+            if beyond := self._db.execute(_SQL["trim_beyond"], (coin, *end, left)).fetchone():
+                end = Position(*beyond)
+                self._untrimmed[coin] = TRIM_EVERY
+            left -= self._db.execute(_SQL["trim"], (coin, *end)).rowcount
 
-    def _newest(self, coin: str) -> Quote | None:
-        return next(iter(self._last(coin, 1)), None)
+    def _logged(self, row: tuple[Any, ...]) -> LoggedCoin:
+        name, epoch, cursor, *delivered_and_floor = row
+        delivered, floor = _position(*delivered_and_floor[:2]), _position(*delivered_and_floor[2:])
+        return LoggedCoin(epoch, next(iter(self._last(name, 1)), None), delivered, floor, cursor)
 
     def _last(self, coin: str, count: int) -> list[Quote]:
         rows = self._db.execute(_SQL["last"], (coin, count)).fetchall()
@@ -262,20 +290,11 @@ def _row(quote: Quote) -> tuple[Any, ...]:
         to_microseconds(quote.observed_at),
         to_microseconds(quote.at),
         quote.origin,
-        *(quote.prev or (None, None)),
+        *(quote.prev or _NO),
     )
 
 
 def _quote(row: tuple[Any, ...]) -> Quote:
     coin, currency, price, epoch, seq, observed_at, at, origin, *prev = row
-    return Quote(
-        coin=coin,
-        currency=currency,
-        price=Decimal(price),
-        epoch=epoch,
-        seq=seq,
-        observed_at=from_microseconds(observed_at),
-        at=from_microseconds(at),
-        origin=origin,
-        prev=_position(*prev),
-    )
+    times = from_microseconds(observed_at), from_microseconds(at)
+    return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, _position(*prev))

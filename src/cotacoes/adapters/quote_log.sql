@@ -17,6 +17,10 @@ CREATE TABLE IF NOT EXISTS source_gap (
 -- Every coin with its last era, how far its shard is known to have come, and where the source's tape was taken to.
 SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;
 
+-- name: coin
+-- The same of one coin.
+SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin WHERE name = ?;
+
 -- name: begin_era
 -- Remember an era: coin, epoch.
 INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch;
@@ -57,9 +61,23 @@ FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?;
 -- How many entries lie after a position: coin, epoch, seq.
 SELECT count(*) FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?);
 
+-- name: time_after
+-- The time of the first entry after a position: coin, epoch, seq.
+SELECT at FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT 1;
+
+-- name: trim_bounds
+-- Where dropping ends: what is delivered, and the oldest of the newest entries, `kept` of which lie behind it; each is
+-- null where it is not there.
+SELECT c.delivered_epoch, c.delivered_seq, k.epoch, k.seq
+FROM coin AS c
+LEFT JOIN (SELECT epoch, seq FROM entry WHERE coin = :coin ORDER BY epoch DESC, seq DESC LIMIT 1 OFFSET :kept) AS k
+WHERE c.name = :coin;
+
+-- name: trim_beyond
+-- The entry at which to stop where more are to be dropped than may be at once: coin, epoch, seq, how many may be.
+SELECT epoch, seq FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch, seq LIMIT 1 OFFSET ?;
+
 -- name: trim
--- Drop what is delivered and older than the newest ones: coin, how many newest ones stay, less one. A comparison with
--- what is not there (nothing delivered, fewer entries than stay) is not true, and drops nothing.
-DELETE FROM entry WHERE coin = :coin
-AND (epoch, seq) < (SELECT delivered_epoch, delivered_seq FROM coin WHERE name = :coin)
-AND (epoch, seq) < (SELECT epoch, seq FROM entry WHERE coin = :coin ORDER BY epoch DESC, seq DESC LIMIT 1 OFFSET :kept);
+-- Drop the entries before a position: coin, epoch, seq. A position that were itself a query would be searched for by
+-- its epoch alone, and a long backlog read through each time.
+DELETE FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?);

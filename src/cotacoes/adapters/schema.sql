@@ -1,3 +1,7 @@
+-- name: schema_version
+-- The highest migration applied to this database; raises where there is none yet.
+SELECT max(version) FROM schema_migration;
+
 -- name: migrations
 -- Every migration applied here, in order.
 SELECT version, name, sha256 FROM schema_migration ORDER BY version;
@@ -13,8 +17,8 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 INSERT INTO schema_migration (version, name, sha256) VALUES ($1, $2, $3);
 
 -- name: lock_migration
--- One migration at a time.
-SELECT pg_advisory_xact_lock(hashtext('cotacoes.migrate'));
+-- One migration at a time: whether this one may be it.
+SELECT pg_try_advisory_xact_lock(hashtext('cotacoes.migrate')) AS is_ours;
 
 -- name: identify
 -- Give this database its name as a shard, unless it has one; the name that it has then.
@@ -33,12 +37,6 @@ SELECT name, dsn FROM shard ORDER BY name;
 -- Remember a shard: name, DSN.
 INSERT INTO shard (name, dsn) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET dsn = excluded.dsn;
 
--- name: seed_directory
--- Place a new coin: coin, shard. One that is placed already stays where it is.
-INSERT INTO directory (coin, coin_id, shard, placement)
-VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
-ON CONFLICT (coin) DO NOTHING;
-
 -- name: seed_fence
 -- Open the fence of a coin on its shard: id, coin, placement. One that is there stays as it is.
 INSERT INTO fence (coin_id, coin, placement) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
@@ -54,3 +52,28 @@ WHERE NOT EXISTS (
 -- name: newest_at
 -- When the newest quote of all coins was recorded; null where there is none.
 SELECT max(last_at) AS newest_at FROM fence;
+
+-- name: fences
+-- Every fence of this shard.
+SELECT coin_id, coin, placement, state, moved_to FROM fence ORDER BY coin_id;
+
+-- name: add_coin
+-- Place a coin that is new: coin, shard; no row where it is placed already.
+INSERT INTO directory (coin, coin_id, shard, placement)
+VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
+ON CONFLICT (coin) DO NOTHING RETURNING coin_id;
+
+-- name: set_home
+-- Write where a coin lives, as its fences say: coin, id, shard, placement; a row where that is news.
+INSERT INTO directory AS d (coin, coin_id, shard, placement) VALUES ($1, $2, $3, $4)
+ON CONFLICT (coin) DO UPDATE SET coin_id = excluded.coin_id, shard = excluded.shard, placement = excluded.placement
+WHERE (d.coin_id, d.shard, d.placement) <> (excluded.coin_id, excluded.shard, excluded.placement)
+RETURNING coin;
+
+-- name: set_retention
+-- How many days of a coin's quotes are kept, null: all of them: coin, days; no row where there is no such coin.
+UPDATE directory SET retention_days = $2 WHERE coin = $1 RETURNING coin;
+
+-- name: lock_directory
+-- One change of the directory at a time.
+SELECT pg_advisory_xact_lock(hashtext('cotacoes.directory'));

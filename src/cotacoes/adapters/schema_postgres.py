@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,11 @@ from importlib import resources
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import MissingTableError, Session
+from cotacoes.adapters.postgres import Fetch, MissingTableError, Session
+from cotacoes.errors import SettingError, ShardUnavailableError
 
+LOCK_POLL_S = 0.1
+LOCK_ATTEMPTS = 50
 MIGRATION_STEP_S = 3600.0  # what is stored is carried over within one statement
 QUERIES = named_queries.read("schema.sql")
 
@@ -34,10 +38,40 @@ def known_migrations() -> list[Migration]:
     return [Migration(int(name[:4]), name, hashlib.sha256(text.encode()).hexdigest(), text) for name, text in texts]
 
 
+def pending_migrations(shard: str, applied: list[dict[str, Any]]) -> list[Migration]:
+    """What a shard lacks; SettingError where its past is not ours."""
+    by_version = {migration.version: migration for migration in known_migrations()}
+    for row in applied:
+        migration = by_version.pop(row["version"], None)
+        if migration is None:
+            raise SettingError(
+                f"{shard} has schema {row['version']}, newer than this release: install a newer cotacoes"
+            )
+        if migration.sha256 != row["sha256"]:
+            raise SettingError(
+                f"{shard}: {row['name']} was applied with another content: restore the release it came from"
+            )
+    return list(by_version.values())
+
+
+async def check_version(shard: str, fetch: Fetch) -> None:
+    """ShardUnavailableError where the database has another schema than this release's, or none."""
+    try:
+        ((version,),) = await fetch(QUERIES["schema_version"])
+    except MissingTableError:
+        version = None
+    needed = known_migrations()[-1].version
+    if version != needed:
+        raise ShardUnavailableError(
+            f"{shard} has schema version {version}, this release needs {needed}: run `cotacoes migrate`"
+        )
+
+
 class SchemaConnection:
     """One connection of `cotacoes migrate`: whatever it does is one transaction; an async context manager."""
 
     def __init__(self, shard: str, dsn: str, *, connect_s: float) -> None:
+        self._shard = shard
         self._session = Session(shard, dsn, connect_s=connect_s, deadline_s=MIGRATION_STEP_S)
         self._stack = contextlib.AsyncExitStack()
 
@@ -45,13 +79,24 @@ class SchemaConnection:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._session)
             await stack.enter_async_context(self._session.transaction())
-            await self.run("lock_migration")
+            await self._lock()
             await self.run("create_migration_table")
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         await self._stack.__aexit__(*error)
+
+    async def _lock(self) -> None:
+        """Not by waiting in the server: another shard of the very same migration may be this very database."""
+        for _ in range(LOCK_ATTEMPTS):
+            ((is_ours,),) = await self._session.fetch(QUERIES["lock_migration"])
+            if is_ours:
+                return
+            await asyncio.sleep(LOCK_POLL_S)
+        raise SettingError(
+            f"{self._shard}: another change of its schema is under way, or two shards name the same database"
+        )
 
     async def run(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """One named query of `schema.sql`."""

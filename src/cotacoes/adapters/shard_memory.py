@@ -1,15 +1,62 @@
-"""A shard in memory: the twin of `shard_postgres`, under the same contract suite. `away`, `closed` are its faults."""
+"""A shard in memory: the twin of `shard_postgres`, under the same contract suite. `away`, `closed` are its faults.
+
+What a copy of a coin holds, and in which state, is open to `move_memory`, as the tables of a database are to a mover.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
-from cotacoes.candle import candles_of
+from cotacoes.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.errors import CoinMovedError, FenceClosedError, ShardUnavailableError, WriterSupersededError
+from cotacoes.patterns.moving import State
 from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored
 from cotacoes.quote import Position, Quote
+
+CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
+
+
+@dataclass
+class MemoryCopy:
+    """One coin on one shard: its fence, and all that is stored."""
+
+    placement: int = 1
+    state: State = "open"
+    moved_to: str | None = None
+    changed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    writer_epoch: int = 0
+    writer: str = ""
+    floor: Position | None = None
+    quotes: dict[Position, Quote] = field(default_factory=dict)  # ascending
+    conflicts: set[Quote] = field(default_factory=set)
+    candles: dict[CandleKey, Candle] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> Quote | None:
+        return next(reversed(self.quotes.values()), None)
+
+    @property
+    def last(self) -> Position | None:
+        return next(reversed(self.quotes), None)
+
+    def store(self, quotes: Sequence[Quote]) -> Stored:
+        """What lies beyond the end is new; of what does not, another content is a conflict."""
+        last = self.last
+        conflicts = {one for one in quotes if self.quotes.get(one.position, one) != one} - self.conflicts
+        new = {one.position: one for one in reversed(quotes) if last is None or one.position > last}
+        ascending = [new[position] for position in sorted(new)]
+        self.conflicts |= conflicts
+        self.quotes |= {one.position: one for one in ascending}
+        if ascending and self.floor is None:
+            self.floor = ascending[0].position
+        for minutes in STORED_MINUTES:
+            for candle in candles_of(ascending, minutes):
+                key = (minutes, candle.at, candle.origin, candle.currency)
+                before = [self.candles[key]] if key in self.candles else []
+                self.candles[key] = merged([*before, candle], minutes)[0]
+        return Stored(len(ascending), len(conflicts))
 
 
 class MemoryShard:
@@ -19,46 +66,38 @@ class MemoryShard:
         self.name = name
         self.away = False
         self.closed = False
-        self._fences = {coin: (Fence(1, 0, None, None), "") for coin in coins}
-        self._quotes: dict[str, dict[Position, Quote]] = {coin: {} for coin in self._fences}
-        self._conflicts: set[Quote] = set()
+        self.copies = {coin: MemoryCopy() for coin in coins}
+        self.claims: dict[str, object] = {}  # which mover has which coin
+        self.directory: dict[str, tuple[str, int]] = {}
 
     async def ping(self) -> None:
         if self.away:
             raise ShardUnavailableError(f"{self.name} is not reachable")
 
     async def fence(self, coin: str) -> Fence:
-        held = await self._held(coin)
-        return replace(
-            self._fences[coin][0], newest=held[-1] if held else None, floor=held[0].position if held else None
-        )
+        copy = await self._home(coin)
+        return Fence(copy.placement, copy.writer_epoch, copy.newest, copy.floor)
 
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
-        fence = await self.fence(coin)
-        if (fence.writer_epoch, self._fences[coin][1]) != (epoch, writer) and fence.writer_epoch >= epoch:
+        copy = await self._home(coin)
+        if (copy.writer_epoch, copy.writer) != (epoch, writer) and copy.writer_epoch >= epoch:
             raise WriterSupersededError(f"{self.name}: a newer writer has this coin")
-        if self.closed:
-            raise FenceClosedError(f"{self.name}: the fence is closed")
-        self._fences[coin] = (replace(fence, writer_epoch=epoch), writer)
+        self._refuse_closed(copy)
+        copy.writer_epoch, copy.writer = epoch, writer
         return await self.fence(coin)
 
     async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
-        fence = await self.fence(coin)
-        if fence.placement != placement:
+        copy = await self._home(coin)
+        if copy.placement != placement:
             raise CoinMovedError(f"{self.name}: the coin has another placement")
-        if fence.writer_epoch != writer_epoch:
+        if copy.writer_epoch != writer_epoch:
             raise WriterSupersededError(f"{self.name}: another writer has this coin")
-        if self.closed:
-            raise FenceClosedError(f"{self.name}: the fence is closed")
-        held = self._quotes[coin]
-        conflicts = {one for one in quotes if held.get(one.position, one) != one} - self._conflicts
-        self._conflicts |= conflicts
-        new = {one.position: one for one in reversed(quotes) if one.position not in held}
-        held |= new
-        return Stored(len(new), len(conflicts))
+        self._refuse_closed(copy)
+        return copy.store(quotes)
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        return [one for one in await self._held(coin) if position is None or one.position > position][:limit]
+        quotes = (await self._home(coin)).quotes.values()
+        return [one for one in quotes if position is None or one.position > position][:limit]
 
     async def between(
         self, coin: str, start: datetime, end: datetime, position: Position | None, limit: int
@@ -66,11 +105,12 @@ class MemoryShard:
         return [one for one in await self.after(coin, position, 10**9) if start <= one.at < end][:limit]
 
     async def last(self, coin: str, count: int) -> list[Quote]:
-        return (await self._held(coin))[-count:]
+        return (await self.after(coin, None, 10**9))[-count:]
 
     async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
         await self.ping()
-        fences = {coin: await self.fence(coin) for coin in coins if coin in self._fences}
+        here = [coin for coin in coins if coin in self.copies and self.copies[coin].state in ("open", "closed")]
+        fences = {coin: await self.fence(coin) for coin in here}
         return {
             coin: ShardView(fence.through, fence.placement, await self.last(coin, count))
             for coin, fence in fences.items()
@@ -79,19 +119,31 @@ class MemoryShard:
     async def candles(
         self, coin: str, minutes: int, start: datetime, end: datetime, limit: int, kind: tuple[str, str] | None = None
     ) -> CandleView:
-        held = await self._held(coin)
-        if not held:
+        copy = await self._home(coin)
+        newest = copy.newest
+        if newest is None:
             return CandleView(None, None, [])
-        kind = kind or (held[-1].origin, held[-1].currency)
-        ours = [one for one in held if (one.origin, one.currency) == kind]
-        candles = [one for one in candles_of(ours, minutes) if start <= one.at < end]
-        return CandleView(held[-1].position, held[-1].at, candles[:limit])
+        origin, currency = kind or (newest.origin, newest.currency)
+        ours = [
+            candle
+            for (stored, _, *its), candle in copy.candles.items()
+            if stored == stored_minutes(minutes) and its == [origin, currency]
+        ]
+        candles = [one for one in merged(ours, minutes) if start <= one.at < end]
+        return CandleView(newest.position, newest.at, candles[:limit])
 
     async def prepare_days(self, first: date, last: date) -> None:
         await self.ping()
 
-    async def _held(self, coin: str) -> list[Quote]:
+    def _refuse_closed(self, copy: MemoryCopy) -> None:
+        if self.closed or copy.state == "closed":
+            raise FenceClosedError(f"{self.name}: the fence is closed")
+
+    async def _home(self, coin: str) -> MemoryCopy:
         await self.ping()
-        if coin not in self._fences:
+        copy = self.copies.get(coin)
+        if copy is None or copy.state == "incoming":
             raise CoinMovedError(f"{self.name} has no fence for {coin}")
-        return [self._quotes[coin][position] for position in sorted(self._quotes[coin])]
+        if copy.state == "moved":
+            raise CoinMovedError(f"{self.name}: the coin has moved", to=copy.moved_to, placement=copy.placement + 1)
+        return copy

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Fetch, MissingTableError, Pool
-from cotacoes.adapters.schema_postgres import known_migrations
+from cotacoes.adapters.postgres import Pool
+from cotacoes.adapters.schema_postgres import check_version
+from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.candle import Candle, stored_minutes
-from cotacoes.errors import CoinMovedError, ShardUnavailableError
-from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, ShardView, Stored
+from cotacoes.config import SHARDS, Settings
+from cotacoes.errors import CoinMovedError
+from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored
 from cotacoes.quote import Position, Quote, format_price
 
 QUERIES = named_queries.read("queries.sql")
@@ -23,8 +26,7 @@ class PostgresShard:
 
     def __init__(self, name: str, dsn: str, *, deadline_s: float) -> None:
         self.name = name
-        self._pool = Pool(name, dsn, deadline_s=deadline_s, check=self._check_schema)
-        self._schema_version = max(migration.version for migration in known_migrations())
+        self._pool = Pool(name, dsn, deadline_s=deadline_s, check=functools.partial(check_version, name))
 
     async def __aenter__(self) -> Self:
         await self._pool.__aenter__()
@@ -34,7 +36,7 @@ class PostgresShard:
         await self._pool.__aexit__(*error)
 
     async def ping(self) -> None:
-        await self._fetch("schema_version")
+        await check_version(self.name, self._pool.fetch)
 
     async def directory(self) -> Directory:
         """Every coin's home, and the shards beyond those that are settings; asked of shard1 only."""
@@ -93,7 +95,7 @@ class PostgresShard:
         origin, currency = kind or (None, None)
         rows = await self._fetch("candles", coin, stored_minutes(minutes), minutes, start, end, limit, origin, currency)
         through = position_of(rows[0]["last_epoch"], rows[0]["last_seq"])
-        return CandleView(through, rows[0]["last_at"], [_candle(row) for row in rows if row["at"] is not None])
+        return CandleView(through, rows[0]["last_at"], [candle_of(row) for row in rows if row["at"] is not None])
 
     async def prepare_days(self, first: date, last: date) -> None:
         await self._fetch("prepare_days", first, last)
@@ -101,16 +103,21 @@ class PostgresShard:
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         return await self._pool.fetch(QUERIES[query], *arguments)
 
-    async def _check_schema(self, fetch: Fetch) -> None:
-        try:
-            ((version,),) = await fetch(QUERIES["schema_version"])
-        except MissingTableError:
-            version = None
-        if version != self._schema_version:
-            raise ShardUnavailableError(
-                f"{self.name} has schema version {version}, this release needs {self._schema_version}: "
-                "run `cotacoes migrate`"
-            )
+
+def open_directory(settings: Settings, service: str, *, deadline_s: float) -> ShardDirectory:
+    """The directory as this service knows it, kept in its folder, over shards on PostgreSQL."""
+
+    async def read(shard: Shard) -> Directory:
+        assert isinstance(shard, PostgresShard)
+        return await shard.directory()
+
+    return ShardDirectory(
+        {shard: settings.dsn(shard) for shard in SHARDS},
+        settings.seed_placement,
+        settings.data / service / "directory.json",
+        open_shard=lambda name, dsn: PostgresShard(name, dsn, deadline_s=deadline_s),
+        read=read,
+    )
 
 
 def columns_of(quotes: Sequence[Quote]) -> tuple[list[Any], ...]:
@@ -153,7 +160,8 @@ def quote_of(coin: str, row: Any) -> Quote:
     )
 
 
-def _candle(row: Any) -> Candle:
+def candle_of(row: Any) -> Candle:
+    """The candle in a row."""
     return Candle(
         at=row["at"],
         currency=row["currency"],

@@ -1,1 +1,1 @@
-"""What an operator runs: migrate."""
+"""What an operator runs: migrations, the directory, moves and purges, the audit."""

@@ -7,62 +7,49 @@ is one transaction, and running it again changes nothing.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Mapping
 
-from cotacoes.adapters.schema_postgres import Migration, SchemaConnection, known_migrations
+from cotacoes.adapters.schema_postgres import SchemaConnection, inspect, known_migrations
+from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
-
-CONNECT_DEADLINE_S = 10.0
-DIRECTORY_SHARD = SHARDS[0]
 
 
 async def main(settings: Settings) -> list[str]:
     """Migrate; returns one line per shard. SettingError or ShardUnavailableError, and nothing is changed anywhere."""
     lines = []
+    dsns = {shard: settings.dsn(shard) for shard in SHARDS} | await _further(settings)
     async with contextlib.AsyncExitStack() as stack:
         shards = {
-            shard: await stack.enter_async_context(
-                SchemaConnection(shard, settings.dsn(shard), connect_s=CONNECT_DEADLINE_S)
-            )
-            for shard in SHARDS
+            shard: await stack.enter_async_context(SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S))
+            for shard, dsn in dsns.items()
         }
         for shard, connection in shards.items():
-            applied = await connection.run("migrations")
-            due = pending_migrations(shard, applied, known_migrations())
-            for migration in due:
-                await connection.apply(migration)
-            newest = max(migration.version for migration in known_migrations())
-            lines.append(f"{shard}: schema {newest}, {len(due)} applied now")
+            applied = await bring_up(shard, connection)
+            lines.append(f"{shard}: schema {known_migrations()[-1].version}, {len(applied)} applied now")
         await _place_coins(settings.seed_placement, shards)
     return lines
 
 
-def pending_migrations(shard: str, applied: list[dict[str, Any]], known: list[Migration]) -> list[Migration]:
-    """What a shard lacks; SettingError where its past is not ours."""
-    by_version = {migration.version: migration for migration in known}
-    for row in applied:
-        migration = by_version.get(row["version"])
-        if migration is None:
-            raise SettingError(
-                f"{shard} has schema {row['version']}, newer than this release: install a newer cotacoes"
-            )
-        if migration.sha256 != row["sha256"]:
-            raise SettingError(
-                f"{shard}: {row['name']} was applied with another content: restore the release it came from"
-            )
-    done = {row["version"] for row in applied}
-    return [migration for migration in known if migration.version not in done]
+async def _further(settings: Settings) -> dict[str, str]:
+    """The shards beyond those that are settings; none where shard1 has no such table yet."""
+    first = settings.dsn(DIRECTORY_SHARD)
+    told = await inspect(DIRECTORY_SHARD, first, {"shards": ()}, deadline_s=ASK_DEADLINE_S)
+    return {row["name"]: row["dsn"] for row in told["shards"]}
 
 
-async def _place_coins(placement: dict[str, str], shards: dict[str, SchemaConnection]) -> None:
-    directory = shards[DIRECTORY_SHARD]
-    for coin, shard in placement.items():
-        await directory.run("seed_directory", coin, shard)
-    for row in await directory.run("directory"):
-        if placement.get(row["coin"], row["shard"]) != row["shard"]:
+async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection]) -> None:
+    first = shards[DIRECTORY_SHARD]
+    if not await first.run("directory"):  # new, or lost: then the fences know what was
+        await write_homes(first, {shard: await connection.run("fences") for shard, connection in shards.items()})
+    for coin, shard in seed.items():
+        await first.run("add_coin", coin, shard)
+    for row in await first.run("directory"):
+        coin, shard = row["coin"], row["shard"]
+        if row["placement"] == 1 and seed.get(coin, shard) != shard:  # what was moved lives where it was moved to
             raise SettingError(
-                f"COTACOES_COINS places {row['coin']} on {placement[row['coin']]}, but it lives on {row['shard']}: "
-                f"write {row['coin']}:{row['shard']}"
+                f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: write {coin}:{shard}"
             )
-        await shards[row["shard"]].run("seed_fence", row["coin_id"], row["coin"], row["placement"])
+        if shard not in shards:
+            raise SettingError(f"{coin} lives on {shard}, whose address is lost: `cotacoes shards add {shard} DSN`")
+        await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])

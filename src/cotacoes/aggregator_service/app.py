@@ -10,21 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Response
 
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
 from cotacoes.client import Addresses, Client
-from cotacoes.config import Settings
-from cotacoes.errors import CotacoesError, OverloadedError
+from cotacoes.config import SHARDS, Settings
+from cotacoes.errors import CotacoesError, OverloadedError, ShardUnavailableError
 from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
-from cotacoes.patterns.sharding import Shard
-from cotacoes.service import Check, Service, Stop, build_app, serve_http
+from cotacoes.patterns.sharding import ShardView
+from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
 from cotacoes.telemetry import AggregatorMetrics, Metrics, get_logger
 
 NAME = "aggregator_service"
@@ -41,31 +42,30 @@ async def main(settings: Settings, stop: Stop) -> None:
 
 def build(settings: Settings) -> Service:
     """Wire the service; nothing is opened yet."""
-    placement = settings.seed_placement
     deadline_s = ask_deadline_s(settings)
-    shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=deadline_s) for name in Plan(placement).shards}
+    directory = open_directory(settings, NAME, deadline_s=deadline_s)
     client = Client(Addresses(quote_service=settings.url(QUOTE_SERVICE)), deadline_s=deadline_s)
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            for shard in shards.values():
-                await stack.enter_async_context(shard)
+            await stack.enter_async_context(directory)
             await stack.enter_async_context(client)
+            await stack.enter_async_context(background(directory.run()))
             yield
 
-    return wire(settings, client, shards, resources)
+    return wire(settings, client, directory, resources)
 
 
 def wire(
     settings: Settings,
     client: Client,
-    shards: Mapping[str, Shard],
+    directory: ShardDirectory,
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> Service:
-    """The service over a client and shards that are open while `resources` is."""
+    """The service over a client and a directory that are open while `resources` is."""
     metrics = Metrics()
-    reporter = Reporter(settings, client, shards, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
+    reporter = Reporter(settings, client, directory, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
     router = APIRouter(tags=["report"])
 
     @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
@@ -78,9 +78,13 @@ def wire(
     # It can answer whoever is away: that is what the report is for.
     checks = {
         QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),
-        **{name: Check(_silently(shard.ping)) for name, shard in shards.items()},
+        **{name: Check(_silently(functools.partial(_ping, directory, name))) for name in SHARDS},
     }
     return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+
+
+async def _ping(directory: ShardDirectory, name: str) -> None:
+    await directory.shards[name].ping()
 
 
 def _silently(ask: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str | None]]:
@@ -109,16 +113,15 @@ class Reporter:
         self,
         settings: Settings,
         client: Client,
-        shards: Mapping[str, Shard],
+        directory: ShardDirectory,
         metrics: AggregatorMetrics,
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._plan = Plan(settings.seed_placement)
         self._report_deadline_s = report_deadline_s(settings)
         self._deadline_s = ask_deadline_s(settings)
         self._client = client
-        self._shards = shards
+        self._directory = directory
         self._metrics = metrics
         self._clock = clock
         self._away: set[str] = set()
@@ -126,7 +129,8 @@ class Reporter:
 
     async def report(self) -> dict[str, Any]:
         """The body of `/report/full`; OverloadedError where too many questions are under way."""
-        branches = self._branches()
+        plan = Plan({coin: home.shard for coin, home in self._directory.homes.items()})
+        branches = self._branches(plan)
         if self._asking and self._asking + len(branches) > QUESTIONS_MAX:
             raise OverloadedError(f"{self._asking} questions are under way")
         self._asking += len(branches)
@@ -134,19 +138,35 @@ class Reporter:
             result = await scatter_gather(branches, deadline=self._deadline_s, clock=self._clock)
         finally:
             self._asking -= len(branches)
-        told = merge(self._plan, result, generated_at=datetime.now(UTC), deadline_s=self._report_deadline_s)
+        told = merge(plan, result, generated_at=datetime.now(UTC), deadline_s=self._report_deadline_s)
         self._note(told, result)
         return told
 
-    def _branches(self) -> dict[str, Callable[[], Awaitable[Any]]]:
+    def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
-        for coin in self._plan.placement:
+        for coin in plan.placement:
             asked[current(coin)] = functools.partial(self._client.current, coin)
             asked[average(coin)] = functools.partial(self._client.mean, coin)
         asked[POSITIONS] = self._client.positions
-        for name, coins in self._plan.shards.items():
-            asked[name] = functools.partial(self._shards[name].newest, coins, LAST_LOGS)
+        for name, coins in plan.shards.items():
+            asked[name] = functools.partial(self._newest, name, coins)
         return asked
+
+    async def _newest(self, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
+        """The newest quotes of these coins from the shard, and of those that have moved from where they went."""
+        if shard not in self._directory.shards:
+            raise ShardUnavailableError(f"no address of {shard} is known")
+        views = await self._directory.shards[shard].newest(coins, LAST_LOGS)
+        if any(coin not in views for coin in coins):
+            await self._directory.refresh()
+            moved: dict[str, list[str]] = {}
+            for coin in coins:
+                home = self._directory.homes[coin].shard
+                if coin not in views and home != shard and home in self._directory.shards:
+                    moved.setdefault(home, []).append(coin)
+            for home, gone in moved.items():
+                views |= await self._directory.shards[home].newest(gone, LAST_LOGS)
+        return views
 
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
         self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()

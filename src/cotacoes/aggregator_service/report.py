@@ -6,7 +6,7 @@ Pure. A plan names every question before one is asked; a merge names every quest
     bitcoin.current         quote_service       coins.bitcoin.current         bitcoin.current
     bitcoin.average         quote_service       coins.bitcoin.average         bitcoin.average
     positions               quote_service       coins.*.pending               pending
-    shard1                  shard1              coins.*.last_logs, through    shard1
+    shard1                  shard1              coins.*.last_logs, through    shard1, or bitcoin.last_logs alone
 
 Where quote_service answered nothing at all, it is one missing part and not one for each question. What is missing is
 null, never an empty list and never an old value. Coins, parts and sources come in the order of the settings.
@@ -68,6 +68,11 @@ def average(coin: str) -> str:
     return f"{coin}.average"
 
 
+def last_logs(coin: str) -> str:
+    """The part that is the coin's newest quotes on its shard."""
+    return f"{coin}.last_logs"
+
+
 def merge(plan: Plan, result: GatherResult[Any], *, generated_at: datetime, deadline_s: float) -> dict[str, Any]:
     """The body of `/report/full`."""
     missing = _missing(plan, result)
@@ -124,4 +129,12 @@ def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
     else:
         parts = [("pending" if branch.name == POSITIONS else branch.name, branch) for branch in questions]
     parts += [(shard, result.branches[shard]) for shard in plan.shards]
-    return [{"part": part, "reason": branch.reason or ""} for part, branch in parts if branch.status is not Status.OK]
+    missing = [
+        {"part": part, "reason": branch.reason or ""} for part, branch in parts if branch.status is not Status.OK
+    ]
+    return missing + [
+        {"part": last_logs(coin), "reason": f"{coin} is between two shards"}
+        for shard, coins in plan.shards.items()
+        for coin in coins
+        if shard in result.values and coin not in result.values[shard]
+    ]

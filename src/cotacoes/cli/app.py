@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import cotacoes
-from cotacoes.cli import doctor, market, parts, system
+from cotacoes.cli import audit, doctor, ledger, market, parts, system
 from cotacoes.cli.lines import OutputError, flush, put, say
 from cotacoes.errors import CotacoesError, ProblemError, RequestError, SettingError, UnavailableError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (system, doctor, market, parts):
+for group in (system, doctor, market, ledger, audit, parts):
     app.add_typer(group.app)
 
 
@@ -115,6 +115,8 @@ def _root(
       cotacoes stop shard1                    pull a plug; `cotacoes start shard1` puts it back
       cotacoes status                         what runs, and where
       cotacoes doctor                         what is wrong here, and what mends it
+      cotacoes shards move bitcoin --to shard2 another home, while all goes on
+      cotacoes audit                          prove that nothing is lost or doubled
     """
     if version:
         put(f"cotacoes {cotacoes.__version__}")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from cotacoes.candle import CandleJson
 from cotacoes.errors import CotacoesError, ServiceUnavailableError
 from cotacoes.quote import QuoteJson
 
@@ -94,9 +95,24 @@ class Page(msgspec.Struct, frozen=True):
     more: bool
 
 
+class CandlePage(msgspec.Struct, frozen=True):
+    """What is shown of a page of candles."""
+
+    currency: str
+    origin: str
+    candles: list[CandleJson]
+    next: str | None
+    through: str
+
+
 def put(line: str) -> None:
     """One line of data."""
     _write(f"{printable(line)}\n")
+
+
+def put_text(text: str) -> None:
+    """Data in whole lines, free of what would command a terminal."""
+    _write(text)
 
 
 def put_json(data: object) -> None:
@@ -171,6 +187,16 @@ def quote_line(quote: Current) -> str:
 def history_line(quote: QuoteJson) -> str:
     """`2026-11-24T12:00:00.123456Z bitcoin 67012.34 USD sim 1732400000000-42`."""
     return f"{quote.at} {quote.coin} {_money(quote)} {quote.origin} {quote.epoch}-{quote.seq}"
+
+
+CANDLE_COLUMNS = ("at", "open", "high", "low", "close", "mean", "count", "state")
+
+
+def candle_row(candle: CandleJson) -> tuple[object, ...]:
+    """One row, under CANDLE_COLUMNS."""
+    prices = (candle.open, candle.high, candle.low, candle.close, candle.mean)
+    closed = "closed" if candle.closed else "open"
+    return (candle.at, *(NONE if price is None else price for price in prices), candle.count, closed)
 
 
 def _money(quote: Current | QuoteJson) -> str:

@@ -10,10 +10,13 @@ from typing import Annotated
 import typer
 
 from cotacoes import config, control
+from cotacoes.candle import INTERVALS
+from cotacoes.cli import export as exporting
 from cotacoes.cli import readers
 from cotacoes.cli.lines import say
 from cotacoes.cli.options import AsJson, Coin, Coins, Data
 from cotacoes.cli.parts import subscribe
+from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, Client
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
 from cotacoes.service import Stop, require_coin, run_process
@@ -21,6 +24,12 @@ from cotacoes.service import Stop, require_coin, run_process
 INTERRUPTED = 130
 
 app = typer.Typer()
+
+
+def _interval(text: str) -> str:
+    if text not in INTERVALS:
+        raise typer.BadParameter(f"give one of {', '.join(INTERVALS)}")
+    return text
 
 
 @app.command()
@@ -105,6 +114,8 @@ def history(
     after: Annotated[
         str | None, typer.Option(metavar="POSITION", help="all after this position, which is not itself shown")
     ] = None,
+    start: From = None,
+    end: To = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
@@ -114,13 +125,81 @@ def history(
     Examples:
       cotacoes history bitcoin --last 100
       cotacoes history bitcoin --after 1732400000000-42
+      cotacoes history bitcoin --from 2026-11-24T12:00:00Z --to 2026-11-24T12:05:00Z
       cotacoes history bitcoin --last 1000 --json > quotes.ndjson
 
-    The newest, or all after a position.
+    The newest, or all after a position, of a time range, or both.
     """
     if last is not None and after is not None:
         raise typer.BadParameter("give either --last or --after, not both")
-    return _ask(data, lambda client: readers.history(client, coin, last=last, after=after, as_json=as_json))
+    if last is not None and (start is not None or end is not None):
+        raise typer.BadParameter("give either --last or --from and --to, not both")
+    return _ask(
+        data,
+        lambda client: readers.history(client, coin, last=last, after=after, start=start, end=end, as_json=as_json),
+    )
+
+
+@app.command()
+def candles(
+    coin: Coin,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="LENGTH", parser=_interval, help=f"one of {', '.join(INTERVALS)}")
+    ] = "1m",
+    last: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="the last N intervals; 20 if not said")
+    ] = None,
+    start: From = None,
+    end: To = None,
+    empty: Annotated[bool, typer.Option("--empty", help="intervals without a quote as well")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> int:
+    """What the price did in each interval: open, high, low, close, mean.
+
+    \b
+    Examples:
+      cotacoes candles bitcoin
+      cotacoes candles bitcoin --interval 1h --last 24
+      cotacoes candles bitcoin --interval 5m --from 2026-11-24 --to 2026-11-25 --empty
+      cotacoes candles bitcoin --interval 1d --from 2026-01-01 --json > days.ndjson
+
+    Of the newest quote's origin and currency. The newest is still open; a closed one changes no more.
+    """
+    if last is not None and start is not None:
+        raise typer.BadParameter("give either --last or --from, not both")
+    return _ask(
+        data,
+        lambda client: readers.candles(
+            client, coin, interval, last=last, start=start, end=end, empty=empty, as_json=as_json
+        ),
+    )
+
+
+@app.command()
+def export(
+    coin: Coin,
+    start: From = None,
+    end: To = None,
+    form: Annotated[exporting.Format, typer.Option("--format", help="what to write")] = "csv",
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="a new file; else standard output")
+    ] = None,
+    data: Data = None,
+) -> int:
+    """All quotes of a time range, every digit as stored.
+
+    \b
+    Examples:
+      cotacoes export bitcoin --from 2026-11-24 --to 2026-11-25 > day.csv
+      cotacoes export bitcoin --from 2026-11-01 --to 2026-12-01 --output november.csv
+      cotacoes export bitcoin --from 2026-11-24 --format ndjson --output bitcoin.ndjson
+
+    Without --from from the oldest quote, without --to up to the newest. With --output it can be interrupted: what there
+    is stands in FILE.part, and the same command goes on with it.
+    """
+    wanted = exporting.Wanted(coin.lower(), start, end, form)
+    return _ask(data, lambda client: exporting.export(client, wanted, output))
 
 
 @app.command()

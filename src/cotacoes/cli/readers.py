@@ -10,10 +10,13 @@ from typing import Any
 from cotacoes import config
 from cotacoes.cli.faults import merged
 from cotacoes.cli.lines import (
+    CANDLE_COLUMNS,
     REPORT_COLUMNS,
+    CandlePage,
     Current,
     Page,
     Report,
+    candle_row,
     fault_lines,
     history_line,
     put,
@@ -22,6 +25,7 @@ from cotacoes.cli.lines import (
     quote_line,
     report_rows,
     report_words,
+    say,
     understood,
 )
 from cotacoes.cli.options import data_folder
@@ -31,6 +35,8 @@ from cotacoes.errors import ServiceUnavailableError
 OK, STALE = 0, 3
 LAST_DEFAULT = 20
 PAGE_QUOTES = 1000
+PAGE_CANDLES = 1000
+TABLE_CANDLES_MAX = 10_000  # a longer table is one that nobody reads; JSON has no end
 
 Ask = Callable[[Path, str], dict[str, Any]]
 
@@ -73,14 +79,60 @@ async def report(client: Client, *, as_json: bool) -> int:
     return OK
 
 
-async def history(client: Client, coin: str, *, last: int | None, after: str | None, as_json: bool) -> int:
-    """The `last` quotes, or all after a position, a page at a time, until the end that is found there."""
-    if after is None:
+async def history(
+    client: Client,
+    coin: str,
+    *,
+    last: int | None,
+    after: str | None,
+    start: str | None = None,
+    end: str | None = None,
+    as_json: bool,
+) -> int:
+    """The `last` quotes, or all after a position and of a time range, by pages, to the end that is found there."""
+    if after is None and start is None and end is None:
         _put_page(await client.quotes(coin.lower(), last=last or LAST_DEFAULT), as_json=as_json)
         return OK
-    while after is not None:
-        page = _put_page(await client.quotes(coin.lower(), after=after, limit=PAGE_QUOTES), as_json=as_json)
-        after = page.next if page.more and page.quotes else None
+    more = True
+    while more:
+        answer = await client.quotes(coin.lower(), after=after, start=start, end=end, limit=PAGE_QUOTES)
+        page = _put_page(answer, as_json=as_json)
+        more, after = page.more and bool(page.quotes), page.next
+    return OK
+
+
+async def candles(
+    client: Client,
+    coin: str,
+    interval: str,
+    *,
+    last: int | None,
+    start: str | None,
+    end: str | None,
+    empty: bool,
+    as_json: bool,
+) -> int:
+    """The `last` intervals, or those from a time on, as a table or as a line of JSON each."""
+    rows: list[tuple[object, ...]] = []
+    limit = (last or LAST_DEFAULT) if start is None else PAGE_CANDLES
+    following = start
+    while True:
+        answer = await client.candles(coin.lower(), interval, start=following, end=end, limit=limit, empty=empty)
+        page = understood(answer, CandlePage, "quote_service")
+        kind = {"coin": coin.lower(), "currency": page.currency, "origin": page.origin, "interval": interval}
+        if as_json:
+            for told in answer["candles"]:
+                put_json(kind | told)
+        else:
+            rows += map(candle_row, page.candles)
+        following = page.next
+        if start is None or following is None or len(rows) >= TABLE_CANDLES_MAX:
+            break
+    if not as_json:
+        put_table(CANDLE_COLUMNS, rows)
+        say(f"{kind['coin']} in {page.currency} of {page.origin}, {interval}, through {page.through}")
+        if start is not None and following is not None:
+            say(f"more follow: go on with --from {following}, or ask with --json")
     return OK
 
 

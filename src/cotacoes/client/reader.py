@@ -92,13 +92,41 @@ class Client:
         return await self._get("quote_service", f"/media_ultimos_10_logs/{quote(coin, safe='')}")
 
     async def quotes(
-        self, coin: str, *, after: str | None = None, last: int | None = None, limit: int | None = None
+        self,
+        coin: str,
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        limit: int | None = None,
+        start: str | None = None,
+        end: str | None = None,
     ) -> dict[str, Any]:
-        """A page of the history, ascending: those after a position, or the last ones."""
-        asked = {
-            name: value for name, value in (("after", after), ("last", last), ("limit", limit)) if value is not None
-        }
-        return await self._get("quote_service", f"/v1/quotes/{quote(coin, safe='')}?{urlencode(asked)}")
+        """A page of the history, ascending: those after a position, of a time range (RFC 3339), or the last ones."""
+        asked = _query(after=after, last=last, limit=limit, **{"from": start, "to": end})
+        return await self._get("quote_service", f"/v1/quotes/{quote(coin, safe='')}?{asked}")
+
+    async def candles(
+        self,
+        coin: str,
+        interval: str,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        limit: int | None = None,
+        empty: bool = False,
+        origin: str | None = None,
+        currency: str | None = None,
+    ) -> dict[str, Any]:
+        """A page of candles, ascending; without `start` the last ones. `next` is the `start` of the next page."""
+        asked = _query(
+            interval=interval,
+            limit=limit,
+            empty="true" if empty else None,
+            origin=origin,
+            currency=currency,
+            **{"from": start, "to": end},
+        )
+        return await self._get("quote_service", f"/v1/candles/{quote(coin, safe='')}?{asked}")
 
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""
@@ -118,12 +146,18 @@ class Client:
 
     async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
         """Put other faults in force; UnauthorizedError without the admin token."""
-        headers = {"authorization": f"Bearer {self._admin_token}"} if self._admin_token else {}
-        return await self._call("external_service", "PUT", "/faults", msgspec.json.encode(setting), headers)
+        return await self._call("external_service", "PUT", "/faults", msgspec.json.encode(setting), self._admin())
+
+    async def add_coin(self, coin: str) -> dict[str, Any]:
+        """Let the simulated market quote the coin; BadRequestError of a replay, UnauthorizedError without the token."""
+        return await self._call("external_service", "PUT", f"/coins/{quote(coin, safe='')}", b"", self._admin())
 
     async def check_alive(self, service: str) -> None:
         """Return where the service's process answers."""
         await self._get(service, "/livez")
+
+    def _admin(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._admin_token}"} if self._admin_token else {}
 
     async def _get(self, service: str, path: str) -> dict[str, Any]:
         return await self._call(service, "GET", path, b"", {})
@@ -142,6 +176,10 @@ class Client:
             reason = str(error).partition(":")[0]
             raise ServiceUnavailableError(f"{service} is away ({reason})") from error
         return _answer(service, response)
+
+
+def _query(**asked: str | int | None) -> str:
+    return urlencode({name: value for name, value in asked.items() if value is not None})
 
 
 def _answer(service: str, response: Response) -> dict[str, Any]:

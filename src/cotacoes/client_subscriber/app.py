@@ -12,24 +12,27 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from random import Random, SystemRandom
 from typing import TextIO
 
 from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.client import Addresses, Client
 from cotacoes.client_subscriber.feeds import Back, Event, Feeds, Missed, Seen, Silent
 from cotacoes.client_subscriber.lines import Lines, as_json_line, gap_fields
 from cotacoes.client_subscriber.output import Output, descriptor_writer
 from cotacoes.config import Settings
-from cotacoes.errors import BusUnavailableError, SettingError, UnknownCoinError
+from cotacoes.errors import BusUnavailableError, SettingError, UnavailableError, UnknownCoinError
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
+from cotacoes.quote import COIN_PATTERN
 from cotacoes.service import Stop, background, require_coin
 from cotacoes.telemetry import get_logger
 
 RECONNECT_MOST_S = 2.0
 WATCH_INTERVAL_S = 0.5
+ASK_DEADLINE_S = 1.0
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -43,13 +46,20 @@ async def main_json(settings: Settings, stop: Stop) -> None:
 
 
 async def run(
-    settings: Settings, stop: Stop, *, coins: Sequence[str] = (), as_json: bool = False, out: TextIO | None = None
+    settings: Settings,
+    stop: Stop,
+    *,
+    coins: Sequence[str] = (),
+    as_json: bool = False,
+    out: TextIO | None = None,
+    ask: Callable[[Settings], Awaitable[list[str]]] | None = None,
 ) -> None:
     """Show `coins` (none named: all) until `stop` or until nobody reads; SettingError for a coin that is not quoted.
 
-    `out` is a stream with a file descriptor, standard output where none is given; nothing else may write to it.
+    `out` is a stream with a file descriptor, standard output where none is given; nothing else may write to it. `ask`
+    tells which coins there are, quote_service where none is given.
     """
-    chosen = _chosen(coins, settings.seed_placement)
+    chosen = _chosen(coins, await (ask or known_coins)(settings), settings.seed_placement)
     out = sys.stdout if out is None else out
     is_terminal = out.isatty()
     output = Output(descriptor_writer(out.fileno()), lambda error: _end(stop, error))
@@ -75,9 +85,21 @@ def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[Event], bytes]:
     return lambda event: lines.line(event, datetime.now(UTC).astimezone()).encode(encoding, "replace")
 
 
-def _chosen(coins: Sequence[str], known: Iterable[str]) -> list[str]:
+async def known_coins(settings: Settings) -> list[str]:
+    """The coins that quote_service has; none where it can not say."""
     try:
-        return [require_coin(coin, known) for coin in dict.fromkeys(coins)] or list(known)
+        async with Client(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
+            return list(await client.positions())
+    except UnavailableError:
+        return []
+
+
+def _chosen(coins: Sequence[str], known: Sequence[str], seed: Iterable[str]) -> list[str]:
+    """The coins to show. Where nobody says which there are, every name that can be one is believed."""
+    if not known:
+        known = [*seed, *(coin for coin in coins if COIN_PATTERN.match(coin))]
+    try:
+        return [require_coin(coin, known) for coin in dict.fromkeys(coins)] or list(dict.fromkeys(known))
     except UnknownCoinError as error:
         near = error.extra["did_you_mean"]
         hint = f": did you mean {', '.join(map(str, near))}?" if isinstance(near, list) and near else ""

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cotacoes.adapters.schema_postgres import known_migrations
-from cotacoes.admin.migrate import pending_migrations
+from cotacoes.adapters.schema_postgres import known_migrations, pending_migrations
 from cotacoes.doctor.facts import Facts, RunningPart
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.errors import SettingError
@@ -83,7 +82,7 @@ def schema(facts: Facts) -> Iterator[Judgement]:
     troubles = []
     for name, shard in asked.items():
         try:
-            due = pending_migrations(name, list(shard.migrations), known)
+            due = pending_migrations(name, list(shard.migrations))
         except SettingError as refusal:
             troubles.append(error(str(refusal)))
         else:

@@ -3,6 +3,7 @@
 GET /quote    the newest price of each coin, or what the faults make of it
 GET /quotes   every price after a cursor; errors, delays and bad answers hit it too, but no price in it is spoilt
 GET /faults   the setting in force        PUT /faults   another one (administrators)
+PUT /coins/…  one more coin of the simulated market (administrators)
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -29,9 +29,10 @@ from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service import answers
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
-from cotacoes.external_service.market import Market, SimulatedMarket
+from cotacoes.external_service.market import Market
 from cotacoes.external_service.run import Run, digest_of, load_or_begin
-from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, TapePages
+from cotacoes.external_service.simulation import Simulation
+from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
@@ -59,6 +60,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     _add_quote(router, market, faults, bad)
     _add_tape(router, market, pages, bad, wait_s_max=settings.request_deadline_s / 2)
     _add_faults(router, settings, market, faults)
+    _add_coins(router, settings, market)
 
     async def has_price() -> str | None:
         return None if market.quotes() else "no price yet"
@@ -67,11 +69,11 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     return service.Service(NAME, service.build_app(NAME, settings, metrics, router, checks=checks), resources)
 
 
-def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, TapePages, service.Resources]:
+def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, Pages, service.Resources]:
     folder, now = settings.data / NAME, datetime.now(UTC)
     if settings.source == "sim":
-        simulated, run = _simulated(settings, folder, now)
-        return simulated, TapePages(run, simulated, simulated.origin), contextlib.nullcontext
+        simulation = Simulation(settings, folder)
+        return simulation, simulation, contextlib.nullcontext
     recording = recording_of(settings)
     recording.check()
     lap = source_replay.measure(recording) if settings.loop else None
@@ -109,27 +111,6 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
             yield
 
     return playing, pages, replaying
-
-
-def _simulated(settings: Settings, folder: Path, now: datetime) -> tuple[SimulatedMarket, Run]:
-    coins = list(settings.seed_placement)
-    _refuse_reserved("COTACOES_COINS", coins)
-    tick_s = settings.tick_ms / 1000 / settings.speed
-    run = load_or_begin(
-        folder,
-        digest_of(settings.seed, coins, tick_s),
-        now,
-        lambda run: settings.source_mode == "latest" and run.started_at > now,
-    )
-    market = SimulatedMarket(
-        coins,
-        seed=settings.seed,
-        tick_s=tick_s,
-        started_at=run.started_at,
-        clock=time.monotonic,
-        now=lambda: datetime.now(UTC),
-    )
-    return market, run
 
 
 def recording_of(settings: Settings) -> Recording:
@@ -187,7 +168,7 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
         return answers.good(render(quotes, market.origin, verdict))
 
 
-def _add_tape(router: APIRouter, market: Market, pages: TapePages, bad: _BadAnswers, *, wait_s_max: float) -> None:
+def _add_tape(router: APIRouter, market: Market, pages: Pages, bad: _BadAnswers, *, wait_s_max: float) -> None:
     @router.get("/quotes", summary="Every price after a cursor, in order", response_class=JSONResponse)
     async def quotes(
         after: Annotated[str | None, Query(description="`next` of the page before; absent: from the first")] = None,
@@ -221,6 +202,22 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
         faults.set(setting)
         telemetry.get_logger().info("faults.set", **_told(setting))
         return faults.current()
+
+
+def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
+    def require_admin(request: Request) -> None:
+        service.require_admin(request, settings)
+
+    @router.put(
+        "/coins/{coin}",
+        summary="Let the simulated market quote this coin as well, in a new run (administrators)",
+        dependencies=[Depends(require_admin)],
+    )
+    async def add_coin(coin: str) -> dict[str, list[str]]:
+        if not isinstance(market, Simulation):
+            raise BadRequestError("a replay quotes what was recorded: COTACOES_REPLAY_PAIRS names further pairs of it")
+        market.add(coin)
+        return {"coins": market.coins}
 
 
 def _told(setting: FaultSetting) -> dict[str, object]:

@@ -51,6 +51,14 @@ class PageJson(msgspec.Struct, frozen=True):
     next: str
 
 
+class Pages(Protocol):
+    """What answers `/quotes`."""
+
+    async def page(self, after: str | None, limit: int, wait_s: float) -> PageJson:
+        """The prices after a cursor, or from the first; CursorGoneError where the cursor is of another run."""
+        ...
+
+
 class TapePages:
     """Pages of one run's tape, `origin` being that of all its prices."""
 

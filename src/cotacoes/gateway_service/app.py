@@ -15,7 +15,9 @@ from fastapi.responses import HTMLResponse
 
 from cotacoes.client import Addresses, Client
 from cotacoes.config import Settings
+from cotacoes.errors import ProblemError
 from cotacoes.gateway_service import front_page
+from cotacoes.quote import COIN_PATTERN
 from cotacoes.service import Check, Service, Stop, build_app, require_coin, serve_http
 from cotacoes.telemetry import Metrics
 
@@ -43,24 +45,33 @@ def build(settings: Settings) -> Service:
     return wire(settings, client, resources)
 
 
+async def _coins(client: Client, settings: Settings) -> list[str]:
+    """All coins, or those of the settings where quote_service can not say."""
+    try:
+        return list(await client.positions())
+    except ProblemError:
+        return list(settings.seed_placement)
+
+
 def wire(
     settings: Settings,
     client: Client,
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> Service:
     """The service over a client that is open while `resources` is."""
-    coins = settings.seed_placement
     router = APIRouter(tags=["quotes"])
 
     @router.get("/", summary="What runs here, where, and what to ask it", response_class=HTMLResponse)
     async def front(request: Request) -> HTMLResponse:
-        page = front_page.render(settings, request.url.hostname or settings.host)
+        page = front_page.render(settings, await _coins(client, settings), request.url.hostname or settings.host)
         return HTMLResponse(page, headers={"content-security-policy": front_page.CONTENT_SECURITY_POLICY})
 
     @router.get("/v1/quotes/{coin}/current", summary="The current quote, with its honest age", response_model=None)
     async def current(coin: str) -> Response:
         """As `/cotacao_atual/{coin}` of quote_service."""
-        quote = await client.current(require_coin(coin, coins))
+        if not COIN_PATTERN.match(coin):
+            require_coin(coin, settings.seed_placement)
+        quote = await client.current(coin)
         return Response(_encode(quote), media_type="application/json", headers={"cache-control": "no-store"})
 
     async def quote_service_answers() -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cotacoes.config import Settings
 
@@ -14,28 +14,33 @@ _STYLE = (
     "body{background:#fff}td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"
     "@media(prefers-color-scheme:dark){body{color:#e6e9ee;background:#14171c}a{color:#8ab8ff}}"
 )
+COINS_SHOWN_MAX = 50
 _OPERATION = ("/docs", "/readyz", "/metrics")
 
 
-def render(settings: Settings, host: str) -> str:
+def render(settings: Settings, coins: Sequence[str], host: str) -> str:
     """The page for who reached the gateway as `host`: there the other services are, each at its port.
 
     The addresses in the settings are those by which the services reach each other; in containers nobody else does.
     """
-    coins = list(settings.seed_placement)
     shown = f"[{host}]" if ":" in host else host
     rows = "".join(_row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins))
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>cotacoes</title><style>{_STYLE}</style><h1>cotacoes</h1>"
         "<p>A crypto price feed that you run yourself, and that you can pull the plug on.</p>"
-        f"<p>Coins: {html.escape(', '.join(coins))}</p>"
+        f"<p>Coins: {html.escape(_few(coins))}</p>"
         f"<table><tr><th>service<th>address<th>ask</tr>{rows}</table></html>"
     )
 
 
-def _routes(coins: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    coin = next(iter(coins))
+def _few(coins: Sequence[str]) -> str:
+    further = len(coins) - COINS_SHOWN_MAX
+    return ", ".join(coins[:COINS_SHOWN_MAX]) + (f" and {further} more" if further > 0 else "")
+
+
+def _routes(coins: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    coin = next(iter(coins), "bitcoin")
     yield "gateway_service", (f"/v1/quotes/{coin}/current", *_OPERATION)
     yield (
         "quote_service",

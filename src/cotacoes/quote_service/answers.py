@@ -1,44 +1,34 @@
-"""What quote_service answers: the current quote, the mean of the last ten, and a page of the history.
+"""What quote_service answers: the current quote, the mean of the last ten, pages of the history, candles.
 
-The one read: shard rows, then log entries, checked to be without a hole by their positions. Where the log alone covers
-the question it alone is asked. Never a short list: what can not be answered in full is refused, by name.
+The history itself is read in `reading.py`; here it becomes JSON.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 
 import msgspec
 
-from cotacoes.errors import (
-    CoinMovedError,
-    HistoryUnavailableError,
-    LogUnavailableError,
-    NoQuoteError,
-    PositionBeyondEndError,
-    PositionGoneError,
-    ShardUnavailableError,
-)
-from cotacoes.patterns.sharding import Shard
+from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
 from cotacoes.quote import (
     Position,
     Quote,
     QuoteJson,
     computed_price,
     exact_sum,
-    first_gap,
     format_price,
+    parse_time,
 )
+from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.reading import HistoryReader
 from cotacoes.quote_service.recorder import Recorder
 
 MEAN_QUOTES = 10
 MEAN_READ_QUOTES = 100  # so that ten of one origin and currency are found soon after a change
-READ_ATTEMPTS = 2
-LOG_READS_MAX = 2  # at once: the log has one thread, and a commit must not wait behind a crowd of readers
 _encode = msgspec.json.Encoder().encode
 
 
@@ -94,7 +84,7 @@ class Answers:
     def __init__(
         self,
         recorder: Recorder,
-        shards: Mapping[str, Shard],
+        directory: ShardDirectory,
         limits: AgeLimits,
         *,
         is_live: Callable[[str], bool],
@@ -102,9 +92,9 @@ class Answers:
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
-        self._shards = shards
+        self._reader = HistoryReader(recorder, directory)
+        self._candles = CandleAnswers(self._reader, self._histories)
         self._limits = limits
-        self._log_reads = asyncio.Semaphore(LOG_READS_MAX)
         self._is_live = is_live
         self._breaker_state = breaker_state
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
@@ -140,11 +130,11 @@ class Answers:
 
     async def mean(self, coin: str) -> bytes:
         """The mean of the last ten quotes that share the newest one's origin and currency."""
-        quotes = await self._last(coin, MEAN_QUOTES)
+        quotes = await self._reader.last(coin, MEAN_QUOTES)
         if not quotes:
             raise NoQuoteError(f"no quote of {coin} yet{self._why()}", reason="none_yet")
         if any(_kind(quote) != _kind(quotes[-1]) for quote in quotes):
-            quotes = [q for q in await self._last(coin, MEAN_READ_QUOTES) if _kind(q) == _kind(quotes[-1])]
+            quotes = [q for q in await self._reader.last(coin, MEAN_READ_QUOTES) if _kind(q) == _kind(quotes[-1])]
             quotes = quotes[-MEAN_QUOTES:]
         mean = computed_price(exact_sum(quote.price for quote in quotes), len(quotes))
         return _encode(
@@ -160,86 +150,36 @@ class Answers:
 
     async def last(self, coin: str, count: int) -> bytes:
         """The newest quotes."""
-        quotes = await self._last(coin, count)
+        quotes = await self._reader.last(coin, count)
         return self._page(coin, quotes, None, more=False)
 
     async def after(self, coin: str, position: Position | None, limit: int) -> bytes:
         """The quotes after a position; PositionGoneError below the floor, PositionBeyondEndError where it never was."""
-        newest = self._histories[coin].position
-        is_empty = self._is_empty(coin)
-        if position is not None and (is_empty or (newest is not None and position > newest)):
-            raise PositionBeyondEndError(f"{position} was not given yet", last=None if newest is None else str(newest))
-        quotes = [] if is_empty else await self._read(coin, position, limit + 1)
+        self._refuse_beyond(coin, position)
+        quotes = await self._reader.after(coin, position, limit + 1)
         return self._page(coin, quotes[:limit], position, more=len(quotes) > limit)
+
+    async def between(
+        self, coin: str, start: datetime | None, end: datetime | None, *, after: Position | None, limit: int
+    ) -> bytes:
+        """The quotes with `at` in [start, end), after a position; PositionGoneError where some are no longer held."""
+        self._refuse_beyond(coin, after)
+        quotes = await self._reader.between(coin, start, end, after=after, limit=limit + 1)
+        return self._page(coin, quotes[:limit], after, more=len(quotes) > limit)
+
+    async def candles(self, coin: str, question: CandleQuestion) -> bytes:
+        """The candles of one origin and currency; NoQuoteError where there never was a quote."""
+        return await self._candles.answer(coin, question)
 
     def positions(self) -> bytes:
         """Per coin: the last position, how far its shard has come, and what is still to be delivered."""
         return _encode({"coins": {coin: _progress(history) for coin, history in self._histories.items()}})
 
-    async def _last(self, coin: str, count: int) -> list[Quote]:
-        history = self._histories[coin]
-        logged = await self._from_log(self._recorder.log.last, coin, count)
-        if logged and first_gap(logged, None) is None and (len(logged) == count or _begins_at(logged, history.floor)):
-            return logged
-        if self._is_empty(coin):
-            return []
-        for _ in range(READ_ATTEMPTS):
-            held = await self._from_shard(coin, lambda shard: shard.last(coin, count))
-            later = await self._from_log(self._recorder.log.after, coin, held[-1].position if held else None, count)
-            if first_gap([*held, *later], None) is None:
-                return [*held, *later][-count:]
-        raise HistoryUnavailableError(f"the history of {coin} has a hole that is being filled")
-
-    def _is_empty(self, coin: str) -> bool:
-        """Whether there was never a quote of the coin; False as long as nobody could say."""
-        history = self._histories[coin]
-        return history.is_known and history.newest is None
-
-    async def _read(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        history = self._histories[coin]
-        logged = await self._from_log(self._recorder.log.after, coin, position, limit)
-        if position is None:
-            covers = _begins_at(logged, history.floor)
-        else:
-            covers = logged[0].before == position if logged else position == history.position
-        if covers and first_gap(logged, position) is None:
-            return logged
-        for _ in range(READ_ATTEMPTS):
-            quotes = await self._from_shard(coin, lambda shard: shard.after(coin, position, limit))
-            if len(quotes) < limit:
-                through = quotes[-1].position if quotes else position
-                quotes += await self._from_log(self._recorder.log.after, coin, through, limit - len(quotes))
-            gap = first_gap(quotes, position)
-            if gap is None:
-                return quotes
-            if gap == 0 and position is not None:
-                await self._refuse_position(coin, position)
-        raise HistoryUnavailableError(f"the history of {coin} has a hole that is being filled")
-
-    async def _refuse_position(self, coin: str, position: Position) -> None:
-        """The first quote does not follow `position`: say why, or return where `position` exists after all."""
-        floor = self._histories[coin].floor
-        if floor is not None and position < floor:
-            raise PositionGoneError(f"quotes right after {position} are no longer held", floor=str(floor))
-        before = Position(position.epoch, position.seq - 1)
-        found = await self._from_shard(coin, lambda shard: shard.after(coin, before, 1))
-        if not found or found[0].position != position:
-            raise PositionBeyondEndError(f"{position} was never given", last=str(self._histories[coin].position))
-
-    async def _from_shard(self, coin: str, ask: Callable[[Shard], Any]) -> list[Quote]:
-        try:
-            quotes: list[Quote] = await ask(self._shards[self._histories[coin].shard])
-        except (ShardUnavailableError, CoinMovedError) as error:
-            raise HistoryUnavailableError(f"the log does not reach back that far, and {error}") from error
-        return quotes
-
-    async def _from_log(self, ask: Callable[..., Any], *arguments: Any) -> list[Quote]:
-        try:
-            async with self._log_reads:
-                quotes: list[Quote] = await ask(*arguments)
-        except LogUnavailableError as error:
-            raise HistoryUnavailableError(error.detail) from error
-        return quotes
+    def _refuse_beyond(self, coin: str, position: Position | None) -> None:
+        newest = self._histories[coin].position
+        is_beyond = position is not None and newest is not None and position > newest
+        if is_beyond or (position is not None and self._reader.is_empty(coin)):
+            raise PositionBeyondEndError(f"{position} was not given yet", last=None if newest is None else str(newest))
 
     def _page(self, coin: str, quotes: Sequence[Quote], after: Position | None, *, more: bool) -> bytes:
         following = quotes[-1].position if quotes else after
@@ -265,12 +205,22 @@ class Answers:
         return "" if failure is None else f": {failure}"
 
 
+def read_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """The times of `from` and `to`; BadRequestError names the one that is none."""
+    times: list[datetime | None] = []
+    for name, text in (("from", start), ("to", end)):
+        try:
+            times.append(None if text is None else parse_time(text))
+        except ValueError as error:
+            raise BadRequestError(f"{name}: {error}; a + is written %2B in an address") from error
+    first, last = times
+    if first is not None and last is not None and first >= last:
+        raise BadRequestError("from must lie before to, which is not itself in the range: give a later to")
+    return first, last
+
+
 def _kind(quote: Quote) -> tuple[str, str]:
     return quote.origin, quote.currency
-
-
-def _begins_at(quotes: Sequence[Quote], floor: Position | None) -> bool:
-    return bool(quotes) and floor is not None and quotes[0].position <= floor
 
 
 def _progress(history: CoinHistory) -> dict[str, object]:

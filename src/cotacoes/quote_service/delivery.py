@@ -1,14 +1,17 @@
 """Delivery: each coin's quotes from the log to its shard, in order, one batch in flight, sent until answered.
 
-There is one path. A healthy shard and a dead one differ only in how far delivery has come.
+There is one path. A healthy shard and a dead one differ only in how far delivery has come. A coin that has moved is
+followed; while its fence is closed its quotes wait in the log. Who has much to catch up with keeps to a pace, so that
+a shard that comes back is not drowned, and its readers with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
+from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
@@ -16,7 +19,8 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Shard
+from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Shard, Stored
+from cotacoes.quote import Quote
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.telemetry import QuoteMetrics, get_logger
@@ -25,25 +29,44 @@ RETRY_WAIT_S = 0.1
 RETRY_WAIT_MAX_S = 2.0
 
 
+class Pace:
+    """How fast full batches are sent to one shard, all coins together; `rate` is quotes per second."""
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._free_at: dict[str, float] = {}
+
+    async def take(self, shard: str, quotes: int) -> None:
+        """Return when so many quotes may be sent."""
+        now = self._clock()
+        begins = max(now, self._free_at.get(shard, now))
+        self._free_at[shard] = begins + quotes / self._rate
+        if begins > now:
+            await asyncio.sleep(begins - now)
+
+
 class Delivery:
     """One coin's delivery; `run` is its task. `wake` is called when a quote of the coin was recorded."""
 
     def __init__(
         self,
         history: CoinHistory,
-        shard: Shard,
+        directory: ShardDirectory,
         recorder: Recorder,
         metrics: QuoteMetrics,
         *,
+        pace: Pace,
         writer: str,
         random: Random,
         on_delivered: Callable[[CoinHistory], None],
         on_superseded: Callable[[], None],
     ) -> None:
         self._history = history
-        self._shard = shard
+        self._directory = directory
         self._recorder = recorder
         self._metrics = metrics
+        self._pace = pace
         self._writer = writer
         self._random = random
         self._on_delivered = on_delivered
@@ -66,16 +89,23 @@ class Delivery:
                 get_logger().error("writer.superseded", coin=self._history.coin, reason=str(error))
                 self._on_superseded()
                 return
-            except (ShardUnavailableError, CoinMovedError, FenceClosedError, LogUnavailableError) as error:
+            except CoinMovedError as error:
+                self._history.fence = None
+                if not await self._directory.follow(self._history.coin, error):
+                    await self._back_off(str(error))
+                continue
+            except (ShardUnavailableError, FenceClosedError, LogUnavailableError) as error:
                 await self._back_off(str(error))
                 continue
             await self._recorded.wait()
 
     async def _deliver_pending(self) -> None:
         history = self._history
+        shard = self._directory.shard_of(history.coin)
+        history.shard = shard.name
         while True:
             if history.epoch is not None and history.fence is None:
-                await self._become_writer(history.epoch)
+                await self._become_writer(shard, history.epoch)
             fence, epoch = history.fence, history.epoch
             if not history.pending or fence is None or epoch is None:
                 break
@@ -87,30 +117,40 @@ class Delivery:
             if not batch:
                 history.pending = 0
                 break
-            await self._shard.append(history.coin, fence.placement, epoch, batch)
+            if len(batch) == BATCH_QUOTES_MAX:
+                await self._pace.take(history.shard, len(batch))
+            stored = await shard.append(history.coin, fence.placement, epoch, batch)
             history.note_delivered(batch)
-            self._metrics.delivered.labels(coin=history.coin).inc(len(batch))
+            self._note_stored(batch, stored)
             self._on_delivered(history)
         self._note_answer()
 
-    async def _become_writer(self, epoch: int) -> None:
+    async def _become_writer(self, shard: Shard, epoch: int) -> None:
         history = self._history
-        fence = await self._shard.become_writer(history.coin, epoch, self._writer)
+        fence = await shard.become_writer(history.coin, epoch, self._writer)
         pending = await self._recorder.log.count_after(history.coin, history.resume_from(fence))
         if history.epoch == epoch:  # else the log was opened anew meanwhile, and another era began
             history.note_writer(fence, pending)
+
+    def _note_stored(self, batch: Sequence[Quote], stored: Stored) -> None:
+        coin = self._history.coin
+        self._metrics.delivered.labels(coin=coin).inc(len(batch))
+        self._metrics.delivered_through.labels(coin=coin).set(batch[-1].at.timestamp())
+        if stored.conflicts:
+            self._metrics.conflicts.labels(coin=coin).inc(stored.conflicts)
+            get_logger().error("quote.conflicted", coin=coin, count=stored.conflicts, shard=self._history.shard)
 
     def _note_answer(self) -> None:
         self._wait_s = RETRY_WAIT_S
         if self._failure is not None:
             self._failure = None
-            get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._shard.name)
+            get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._history.shard)
 
     async def _back_off(self, reason: str) -> None:
         self._metrics.deliveries_failed.labels(coin=self._history.coin).inc()
         self._history.fence = None  # whoever comes back is asked first how far it has come
         if self._failure is None:
-            get_logger().warning("delivery.held", coin=self._history.coin, shard=self._shard.name, reason=reason)
+            get_logger().warning("delivery.held", coin=self._history.coin, shard=self._history.shard, reason=reason)
         self._failure = reason
         await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
         self._wait_s = min(RETRY_WAIT_MAX_S, 2 * self._wait_s)

@@ -92,7 +92,8 @@ class Publisher:
         self._metrics = metrics
         self._now = now
         self._clock = clock
-        self._queues = {coin: PublishQueue(wait_s) for coin in histories}
+        self._wait_s = wait_s
+        self._queues: dict[str, PublishQueue] = {}
         self._wake = asyncio.Event()
         self._published = asyncio.Event()
         self._is_away = False
@@ -104,7 +105,7 @@ class Publisher:
             return
         now = self._clock()
         for coin, recorded in itertools.groupby(quotes, key=lambda quote: quote.coin):
-            if dropped := self._queues[coin].add(recorded, now):
+            if dropped := self._queue(coin).add(recorded, now):
                 self._metrics.publish_failed.labels(coin=coin).inc(dropped)
         self._wake.set()
 
@@ -138,10 +139,15 @@ class Publisher:
             else:
                 await self._wait_until(min([next_beat, *self._dues()]))
 
+    def _queue(self, coin: str) -> PublishQueue:
+        if coin not in self._queues:  # a coin may join at any time
+            self._queues[coin] = PublishQueue(self._wait_s)
+        return self._queues[coin]
+
     def _take_ready(self, now: float) -> dict[str, list[Quote]]:
         taken = {
-            coin: queue.take(now, history.delivered, caught_up=history.pending == 0)
-            for coin, queue, history in ((c, self._queues[c], h) for c, h in self._histories.items())
+            coin: queue.take(now, self._histories[coin].delivered, caught_up=self._histories[coin].pending == 0)
+            for coin, queue in self._queues.items()
         }
         return {coin: quotes for coin, quotes in taken.items() if quotes}
 
@@ -174,7 +180,7 @@ class Publisher:
 
     def _heartbeat(self, coin: str) -> tuple[str, bytes]:
         history = self._histories[coin]
-        first = self._queues[coin].first
+        first = self._queue(coin).first
         tried = history.position if first is None else first.before
         prev = history.prev if tried is not None and tried.epoch == history.epoch else None
         return channel(coin), encode_heartbeat(Heartbeat(coin, tried, prev, self._now()))

@@ -3,7 +3,8 @@
 No log, no new quote. When a commit fails, or may have failed, the log is closed and opened anew: what it then holds has
 happened, and a new era begins, so that no position can be given twice. A log that hangs can not be closed, and is not
 opened a second time while a commit may still be under way in it. Meanwhile the old era stands, so that what it recorded
-is delivered; what has been delivered makes room in a log that is full.
+is delivered; what has been delivered makes room in a log at its quota. On a disk that is full nothing but room on the
+disk does, since dropping entries needs some too.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from cotacoes.adapters.quote_log import Mark, QuoteLog
+from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import LogUnavailableError, SettingError, ShardRefusedError, ShardUnavailableError
-from cotacoes.patterns.sharding import Fence, Shard
-from cotacoes.quote import Observation, Quote, to_microseconds
+from cotacoes.patterns.sharding import Fence
+from cotacoes.quote import Observation, Position, Quote, to_microseconds
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.telemetry import QuoteMetrics, get_logger
 
 AHEAD_MAX = timedelta(seconds=60)
 REOPEN_WAIT_S = 1.0
 REOPEN_WAIT_MAX_S = 10.0
+
+T = TypeVar("T")
 
 
 class Recorder:
@@ -33,8 +38,8 @@ class Recorder:
     def __init__(
         self,
         folder: Path,
-        histories: Mapping[str, CoinHistory],
-        shards: Mapping[str, Shard],
+        histories: dict[str, CoinHistory],
+        directory: ShardDirectory,
         metrics: QuoteMetrics,
         *,
         quota_bytes: int,
@@ -46,7 +51,7 @@ class Recorder:
         self._folder = folder
         self._quota_bytes = quota_bytes
         self.log = QuoteLog(folder, quota_bytes=quota_bytes)
-        self._shards = shards
+        self._directory = directory
         self._metrics = metrics
         self._now = now
         self._clock = clock
@@ -108,6 +113,19 @@ class Recorder:
             get_logger().info("log.recovered")
         return quotes
 
+    async def take_in(self, history: CoinHistory) -> None:
+        """Record this coin from now on as well; LogUnavailableError where the log can not say what it has of it."""
+        await self.ensure_open()
+        logged = await self._on_log(self.log.logged(history.coin))
+        if logged is not None:
+            history.load(logged, await self._on_log(self.log.count_after(history.coin, logged.delivered)))
+        elif self.histories:
+            # a tape is taken from where the others are: what was before this coin came is not missing
+            newest = max(self.histories.values(), key=lambda one: one.position or Position(0, 0))
+            history.cursor = newest.cursor
+        self.histories[history.coin] = history
+        await self.begin_missing_eras()
+
     async def note_source_gap(self, after: str, next_cursor: str) -> None:
         """Commit that the source's tape has a hole; LogUnavailableError where that fails."""
         await self.ensure_open()
@@ -148,7 +166,7 @@ class Recorder:
 
     async def _ask_shard(self, history: CoinHistory) -> Fence | None:
         try:
-            fence = await self._shards[history.shard].fence(history.coin)
+            fence = await self._directory.ask(history.coin, lambda shard: shard.fence(history.coin))
         except (ShardUnavailableError, ShardRefusedError) as error:
             if not history.is_known and history.coin not in self._held:
                 get_logger().warning("era.held", coin=history.coin, reason=str(error))
@@ -176,9 +194,9 @@ class Recorder:
         await self.log.mark(self._marks())  # what was delivered meanwhile may make room
         self._open = True
 
-    async def _on_log(self, work: Awaitable[None]) -> None:
+    async def _on_log(self, work: Awaitable[T]) -> T:
         try:
-            await work
+            return await work
         except asyncio.CancelledError:
             self._open = False  # it may happen all the same: nothing that was known before may be written over it
             raise

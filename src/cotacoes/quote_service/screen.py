@@ -21,7 +21,7 @@ log or a late answer of a shard there must not be two opinions on it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -45,8 +45,8 @@ class JumpLimit:
 class Screen:
     """Judges one observation at a time, of `coins`. `is_tape`: every price is new, however old."""
 
-    def __init__(self, coins: Iterable[str], jump: JumpLimit, *, is_tape: bool = False) -> None:
-        self._coins = frozenset(coins)
+    def __init__(self, coins: Collection[str], jump: JumpLimit, *, is_tape: bool = False) -> None:
+        self._coins = coins  # not a copy: a coin may join
         self._is_tape = is_tape
         self._jump = jump
         self._origins: set[str] = set()

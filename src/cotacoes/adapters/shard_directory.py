@@ -1,0 +1,165 @@
+"""The directory as one process knows it, and the shards that it names.
+
+It is read from shard1, kept in a file, and corrected by the fences. With shard1 away the file tells where the coins
+live, and without a file the settings do. A fence that says where its coin went is believed at once, since it knows
+first; `placement` rises with every move, so of two sayings the one with the higher placement is the younger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
+from cotacoes.patterns.sharding import Directory, Home, Shard
+from cotacoes.telemetry import get_logger
+
+REFRESH_S = 2.0
+FOLLOW_MAX = 3  # moves that one question follows; more of them within a question are no moves
+
+T = TypeVar("T")
+OpenShard = Callable[[str, str], AbstractAsyncContextManager[Shard]]
+
+
+class ShardDirectory:
+    """See the head of this file. An async context manager; the shards are open while it is.
+
+    `settled` are the DSNs of the shards that are settings, `seed` the homes that the settings name, `read` asks shard1.
+    """
+
+    def __init__(
+        self,
+        settled: dict[str, str],
+        seed: Mapping[str, str],
+        file: Path,
+        *,
+        open_shard: OpenShard,
+        read: Callable[[Shard], Awaitable[Directory]],
+    ) -> None:
+        self.shards: dict[str, Shard] = {}
+        self.homes: dict[str, Home] = {coin: Home(0, shard, 0) for coin, shard in seed.items()}
+        self._settled = settled
+        self._file = file
+        self._open_shard = open_shard
+        self._read = read
+        self.dsns: dict[str, str] = {}
+        self._stack = contextlib.AsyncExitStack()
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        kept = _load(self._file)  # before anything is written to it
+        await self._take(Directory(kept.homes, kept.shards | self._settled))
+        await self.refresh()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.aclose()
+
+    def shard_of(self, coin: str) -> Shard:
+        """The shard on which the coin lives; CoinMovedError where nobody has told its address yet."""
+        name = self.homes[coin].shard
+        if name not in self.shards:
+            raise CoinMovedError(f"{coin} lives on {name}, of which no address is known")
+        return self.shards[name]
+
+    async def ask(self, coin: str, question: Callable[[Shard], Awaitable[T]]) -> T:
+        """What the coin's shard answers, wherever it went; errors as those of `Shard`."""
+        for _ in range(FOLLOW_MAX):
+            shard = self.shard_of(coin)
+            try:
+                return await question(shard)
+            except CoinMovedError as error:
+                if not await self.follow(coin, error):
+                    raise
+        return await question(self.shard_of(coin))
+
+    async def follow(self, coin: str, error: CoinMovedError) -> bool:
+        """Whether another home of the coin is known now: by what its fence said, else by what shard1 says."""
+        before = self.homes[coin]
+        if error.to is not None and error.placement is not None and error.placement > before.placement:
+            moved = Home(before.coin_id, error.to, error.placement, before.retention_days)
+            await self._take(Directory({coin: moved}, {}))
+        if self.homes[coin] == before or self.homes[coin].shard not in self.shards:
+            await self.refresh()
+        return self.homes[coin].shard != before.shard and self.homes[coin].shard in self.shards
+
+    async def refresh(self) -> bool:
+        """Ask shard1; whether it answered."""
+        first = next(iter(self._settled))
+        try:
+            told = await self._read(self.shards[first])
+        except ShardUnavailableError:
+            return False
+        await self._take(told)
+        return True
+
+    async def wait_change(self) -> None:
+        """Return once a coin, a shard or a home is new."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def run(self) -> None:
+        """Keep it young, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self.refresh()
+
+    async def _take(self, told: Directory) -> None:
+        new = {
+            coin: home
+            for coin, home in told.homes.items()
+            if coin not in self.homes or (home.placement >= self.homes[coin].placement and home != self.homes[coin])
+        }
+        shards = {name: dsn for name, dsn in told.shards.items() if self.dsns.get(name) != dsn}
+        for name, dsn in shards.items():
+            if name in self._settled and self._settled[name] != dsn:
+                continue  # a setting wins
+            try:
+                self.shards[name] = await self._stack.enter_async_context(self._open_shard(name, dsn))
+                self.dsns[name] = dsn
+            except SettingError as error:
+                get_logger().error("shard.refused", shard=name, reason=str(error))
+        for coin, home in new.items():
+            known = self.homes.get(coin)
+            if known is not None and known.shard != home.shard:
+                get_logger().info("coin.moved", coin=coin, shard=home.shard, placement=home.placement)
+        self.homes |= new
+        if new or shards:
+            self._changed.set()
+            self._save()
+
+    def _save(self) -> None:
+        further = {name: dsn for name, dsn in self.dsns.items() if name not in self._settled}
+        told = msgspec.json.encode(_Kept(self.homes, further))
+        draft = self._file.with_suffix(".new")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # for its owner only: a DSN carries a password
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(told)
+            draft.replace(self._file)
+        except OSError as error:  # it goes on, and a start with shard1 away would know less
+            get_logger().warning("directory.unsaved", reason=error.strerror)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    homes: dict[str, Home]
+    shards: dict[str, str]
+
+
+def _load(file: Path) -> _Kept:
+    """What was kept; nothing where nothing was, or nothing that can be read."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Kept)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        get_logger().warning("directory.unreadable", reason=type(error).__name__)
+    return _Kept({}, {})

@@ -1,0 +1,218 @@
+"""Copying: a coin's history from one shard to another, and the proof, by content, that both are the same.
+
+What is stored does not change, so it is enough to go on behind the last position that was copied, or verified. Only two
+things happen to what lies before it: a day is sealed, or its quotes are dropped by retention; both are taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import date
+from random import Random
+
+from cotacoes.admin.copies import both
+from cotacoes.errors import CopyDiffersError
+from cotacoes.patterns.moving import Content, Copy, Day, MovingShard
+from cotacoes.quote import Position, Quote, QuoteJson
+
+PAGE_QUOTES = 5_000  # a statement of some 50 ms on the target
+CONFLICTS_MAX = 1_000
+SAMPLE_QUOTES = 100
+START = Position(0, 0)
+
+
+@dataclass
+class Progress:
+    """How far a move has come; `closed_s` is how long the source's fence was closed, None before that is over."""
+
+    coin: str
+    source: str
+    target: str
+    days: int = 0
+    copied: int = 0
+    verified: int = 0
+    closed_s: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+OnStep = Callable[[str, Progress], Awaitable[None]]
+
+
+class Copying:
+    """The copy of one coin from `source`, where `home` is, to `target`; `last` and `verified` are how far it has come.
+
+    `on_step` is told of every page that was copied, and of every day that was verified.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        source: MovingShard,
+        target: MovingShard,
+        home: Copy,
+        last: Position | None,
+        on_step: OnStep,
+    ) -> None:
+        self.last = last or START
+        self.verified = START
+        self._progress = progress
+        self._coin = progress.coin
+        self._id = home.coin_id
+        self._placement = home.placement + 1
+        self._source = source
+        self._target = target
+        self._on_step = on_step
+        self._contents: dict[date, Content] = {}
+        self._dropped: set[date] = set()
+        self._is_closed = False
+
+    async def copy(self) -> None:
+        """All that the source holds by now."""
+        await self._target.receive_eras(self._id, self._placement, await self._source.eras(self._id))
+        await self._copy_conflicts()
+        there = {day.day: day for day in await self._target.days(self._id)}
+        for number, day in enumerate(await self._source.days(self._id), start=1):
+            if day.dropped_at is None:
+                while self.last < day.last and await self._copy_page():
+                    pass
+            elif there.get(day.day) != day:
+                await self._copy_dropped(day)
+            self._progress.days = number
+
+    async def verify(self) -> None:
+        """Compare what was copied and not compared yet; CopyDiffersError. Sealed days are sealed there too."""
+        through = self.last
+        for day in await self._source.days(self._id):
+            if day.dropped_at is not None:
+                await self._verify_dropped(day)
+            elif day.last > self.verified and day.first <= through:
+                await self._verify_day(day, min(day.last, through))
+        self.verified = max(self.verified, through)
+        await self._seal()
+
+    async def sample(self, random: Random) -> None:
+        """Compare quotes at random positions row by row, so that no mistake in a digest can hide one."""
+        days = [
+            day for day in await self._source.days(self._id) if day.dropped_at is None and day.last <= self.verified
+        ]
+        for day in random.choices(days, [day.count for day in days], k=SAMPLE_QUOTES) if days else ():
+            after = _somewhere_in(day, random)
+            here, there = await both(
+                self._source.quote(self._coin, self._id, after), self._target.quote(self._coin, self._id, after)
+            )
+            if _as_text(here) != _as_text(there):
+                raise self._differs(f"the quote after {after}")
+
+    async def left_over(self, limit: int) -> int:
+        """How many quotes, up to `limit`, wait to be copied."""
+        return (await self._source.page(self._id, self.last, limit)).count
+
+    async def finish(self, closed: Copy) -> int:
+        """Copy and compare the rest behind the closed fence; the count of all quotes, dropped ones included."""
+        self._is_closed = True
+        while self.last < (closed.last or START) and await self._copy_page():
+            pass
+        if await self._source.conflict_count(self._id) != await self._target.conflict_count(self._id):
+            await self._copy_conflicts()
+            if await self._source.conflict_count(self._id) != await self._target.conflict_count(self._id):
+                raise self._differs("the conflicts")
+        await self.verify()
+        if self.verified != (closed.last or START):
+            raise self._differs(f"the end, {self.verified} and {closed.last}")
+        return await self._total()
+
+    async def _total(self) -> int:
+        days, there = await self._source.days(self._id), await self._target.days(self._id)
+        if [day.extent for day in days] != [day.extent for day in there]:
+            raise self._differs("the list of days")
+        for day in days:
+            if day.dropped_at is None and self._contents[day.day].count != day.count:
+                raise self._differs(f"the count of {day.day}")
+        return sum(day.count for day in days)
+
+    async def _copy_page(self) -> bool:
+        page = await self._source.page(self._id, self.last, PAGE_QUOTES)
+        if page.last is None:
+            return False
+        await self._target.receive(self._id, self._placement, self.last, page)
+        self.last = page.last
+        self._progress.copied += page.count
+        await self._on_step("copied", self._progress)
+        return True
+
+    async def _copy_dropped(self, day: Day) -> None:
+        dropped = await self._source.dropped(self._id, day.day)
+        if dropped is not None:
+            await self._target.receive_dropped(self._id, self._placement, dropped)
+            self.last = max(self.last, day.last)
+            self._contents.pop(day.day, None)
+            await self._on_step("copied", self._progress)
+
+    async def _copy_conflicts(self) -> None:
+        after = START
+        while (page := await self._source.conflicts(self._id, after, CONFLICTS_MAX)).last is not None:
+            await self._target.receive_conflicts(self._id, self._placement, page)
+            after = page.last
+
+    async def _verify_day(self, day: Day, through: Position) -> None:
+        ours, theirs = await self._contents_through(through)
+        here = ours.get(day.day)
+        if here != theirs.get(day.day):
+            days = {found.day: found for found in await self._source.days(self._id)}
+            if days[day.day].dropped_at is None:
+                raise self._differs(f"what is held of {day.day}")
+            return  # dropped while it was compared: the next round takes that over
+        if here is not None:
+            before = self._contents.get(day.day)
+            self._contents[day.day] = here if before is None else before + here
+            self.verified = through
+            self._progress.verified += here.count
+            await self._on_step("verified", self._progress)
+
+    async def _contents_through(self, through: Position) -> tuple[dict[date, Content], dict[date, Content]]:
+        ours = self._source.content(self._id, self.verified, through)
+        theirs = self._target.content(self._id, self.verified, through)
+        if self._is_closed:  # one after the other: where one has to be given up, the other must stay usable
+            try:
+                return await ours, await theirs
+            finally:
+                theirs.close()
+        return await both(ours, theirs)
+
+    async def _verify_dropped(self, day: Day) -> None:
+        if day.day in self._dropped:
+            return
+        ours = await self._source.candle_content(self._id, day.day)
+        if ours != await self._target.candle_content(self._id, day.day):
+            raise self._differs(f"the candles of {day.day}")
+        self._dropped.add(day.day)
+
+    async def _seal(self) -> None:
+        there = {day.day: day for day in await self._target.days(self._id)}
+        for day in await self._source.days(self._id):
+            if day.manifest is None or day.dropped_at is not None or day.last > self.verified:
+                continue
+            if self._contents.get(day.day) != day.manifest:
+                raise self._differs(f"the manifest of {day.day} and what was copied")
+            if there[day.day].manifest is None:
+                await self._target.receive_manifest(self._id, self._placement, day)
+
+    def _differs(self, what: str) -> CopyDiffersError:
+        return CopyDiffersError(
+            f"{self._coin} is not the same on {self._source.name} and {self._target.name}, by {what}: the copy is not "
+            f"opened; delete it with `cotacoes shards move {self._coin} --to {self._target.name} --abort`"
+        )
+
+
+def _somewhere_in(day: Day, random: Random) -> Position:
+    """A position right after which a quote of this day is likely to stand."""
+    epoch = random.choice((day.first.epoch, day.last.epoch))
+    low = day.first.seq - 1 if epoch == day.first.epoch else 0
+    high = day.last.seq if epoch == day.last.epoch else low + day.count
+    return Position(epoch, random.randrange(low, max(high, low + 1)))
+
+
+def _as_text(quote: Quote | None) -> QuoteJson | None:
+    """As equal decimals may differ in their digits."""
+    return None if quote is None else QuoteJson.of(quote)

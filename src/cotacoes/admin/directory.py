@@ -1,0 +1,151 @@
+"""The directory: where every coin lives, and which shards there are; read, changed and restored by administrators.
+
+It is kept on shard1, but the fences have the last word. A change that was cut off half-way is completed by asking for
+it again, and what the directory says can be written anew from the fences at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations, pending_migrations
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.config import SHARDS, Settings
+from cotacoes.errors import SettingError
+from cotacoes.patterns.sharding import Directory, Home
+from cotacoes.quote import COIN_PATTERN
+
+ASK_DEADLINE_S = 10.0
+DIRECTORY_SHARD = SHARDS[0]
+COINS_MAX = 10_000
+READABLE = ("open", "closed")
+
+
+async def read(settings: Settings) -> Directory:
+    """The directory as shard1 has it; ShardUnavailableError, SettingError."""
+    async with PostgresShard(DIRECTORY_SHARD, settings.dsn(DIRECTORY_SHARD), deadline_s=ASK_DEADLINE_S) as shard:
+        return await shard.directory()
+
+
+def dsns(settings: Settings, directory: Directory) -> dict[str, str]:
+    """The DSN of every shard: shard1 and shard2 from the settings, further ones from the directory."""
+    return {shard: settings.dsn(shard) for shard in SHARDS} | dict(directory.shards)
+
+
+async def add_coin(settings: Settings, coin: str, shard: str | None = None) -> Home:
+    """Place a coin on a shard, None: on the one with the fewest coins; SettingError where it lives elsewhere."""
+    if not COIN_PATTERN.match(coin):
+        raise SettingError(f"{coin[:40]!r} is no coin's name: write 1 to 32 of a-z 0-9 -")
+    directory = await read(settings)
+    known = dsns(settings, directory)
+    if shard is not None and shard not in known:
+        raise SettingError(f"there is no {shard}: of {', '.join(known)}, or `cotacoes shards add`")
+    if len(directory.homes) >= COINS_MAX:
+        raise SettingError(f"there are {COINS_MAX} coins already, which is the most")
+    chosen = shard or emptiest(known, directory.homes.values())
+    async with _changing(settings) as first:
+        await first.run("add_coin", coin, chosen)
+    home = (await read(settings)).homes[coin]
+    if shard is not None and home.shard != shard:
+        raise SettingError(f"{coin} lives on {home.shard}: `cotacoes shards move {coin} --to {shard}` moves it")
+    if home.placement == 1:  # where it was moved, its fence moved with it
+        async with SchemaConnection(home.shard, known[home.shard], connect_s=ASK_DEADLINE_S) as there:
+            await there.run("seed_fence", home.coin_id, coin, home.placement)
+    return home
+
+
+def emptiest(shards: Iterable[str], homes: Iterable[Home]) -> str:
+    """The shard with the fewest coins, the first of several."""
+    lived_on = [home.shard for home in homes]
+    return min(shards, key=lived_on.count)
+
+
+async def set_retention(settings: Settings, coin: str, days: int | None) -> None:
+    """Keep so many days of the coin's quotes, None: all of them; SettingError where there is no such coin."""
+    async with _changing(settings) as first:
+        if not await first.run("set_retention", coin, days):
+            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` names them")
+
+
+async def add_shard(settings: Settings, name: str, dsn: str) -> str:
+    """Bring a database to this release's schema and make it a shard; what was done, in words.
+
+    SettingError where the name is a setting's, or the database is another shard already.
+    """
+    if name in SHARDS:
+        raise SettingError(f"{name} is a setting: set COTACOES_{name.upper()}_DSN")
+    async with SchemaConnection(name, dsn, connect_s=ASK_DEADLINE_S) as there:
+        applied = len(await bring_up(name, there))
+    async with _changing(settings) as first:
+        await first.run("add_shard", name, dsn)
+    return f"{name}: schema {known_migrations()[-1].version}, {applied} applied now"
+
+
+async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
+    """Apply to a shard what it lacks, and give it its name; the versions applied. SettingError where it is no shard."""
+    due = pending_migrations(name, await connection.run("migrations"))
+    for migration in due:
+        await connection.apply(migration)
+    ((identity,),) = [row.values() for row in await connection.run("identify", name)]
+    if identity != name:
+        raise SettingError(f"the database of {name} is that of {identity} already: give each shard its own")
+    return [migration.version for migration in due]
+
+
+async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
+    """Write the directory as the fences of all shards say; one line per change, and per coin without a home.
+
+    `further` are DSNs of shards that the directory may have forgotten. ShardUnavailableError where one is away, since
+    it may be some coin's home; then nothing is changed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(_changing(settings))
+        listed = {row["name"]: row["dsn"] for row in await first.run("shards")}
+        elsewhere = {**further, **listed, **{shard: settings.dsn(shard) for shard in SHARDS[1:]}}
+        fences = {DIRECTORY_SHARD: await first.run("fences")}
+        for shard, dsn in elsewhere.items():
+            async with SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S) as connection:
+                fences[shard] = await connection.run("fences")
+        for shard in further.keys() - listed.keys():
+            await first.run("add_shard", shard, further[shard])
+        return await write_homes(first, fences)
+
+
+async def write_homes(first: SchemaConnection, fences: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Write what these fences say into the directory that `first` is connected to; what changed, in words."""
+    homes, lines = homes_of(fences)
+    for coin, home in homes.items():
+        if await first.run("set_home", coin, home.coin_id, home.shard, home.placement):
+            lines.append(f"{coin}: lives on {home.shard}, placement {home.placement}")
+    return lines
+
+
+def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home], list[str]]:
+    """Each coin's home by the fences of every shard, and in words which coins have none.
+
+    Of several open ones, which no move leaves behind, the one with the highest placement.
+    """
+    homes: dict[str, Home] = {}
+    seen: set[str] = set()
+    for shard, rows in fences.items():
+        for row in rows:
+            seen.add(row["coin"])
+            before = homes.get(row["coin"])
+            if row["state"] in READABLE and (before is None or before.placement < row["placement"]):
+                homes[row["coin"]] = Home(row["coin_id"], shard, row["placement"])
+    lines = [
+        f"{coin}: is between two shards; `cotacoes shards move` again ends the move"
+        for coin in sorted(seen - homes.keys())
+    ]
+    return homes, lines
+
+
+@contextlib.asynccontextmanager
+async def _changing(settings: Settings) -> AsyncIterator[SchemaConnection]:
+    """A connection to shard1 that alone may change the directory, until it is closed."""
+    dsn = settings.dsn(DIRECTORY_SHARD)
+    async with SchemaConnection(DIRECTORY_SHARD, dsn, connect_s=ASK_DEADLINE_S) as first:
+        await first.run("lock_directory")
+        yield first

@@ -1,0 +1,179 @@
+"""`cotacoes shards move`: bring a coin to another shard while its writer and its readers run; see `patterns.moving`.
+
+Everything is copied and compared by content while the source's fence is open, in rounds, each of which has less left to
+do; then the fence is closed for the last few quotes. A failure before the target is asked to open opens the source's
+fence again; after that, and after a kill, the fences say how far it came, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from random import Random
+from typing import TypeVar
+
+from cotacoes.admin.copies import DIRECTORY_SHARD, claim, compare_left, copies_of, remove
+from cotacoes.admin.copying import Copying, OnStep, Progress
+from cotacoes.errors import CopyRefusedError, CotacoesError, SettingError, ShardUnavailableError
+from cotacoes.patterns.moving import Copy, MovingShard, Plan, Stage, is_left_behind, plan, plan_abort
+
+T = TypeVar("T")
+
+REST_QUOTES_MAX = 500  # the fence is closed for so few: one page, a few milliseconds
+ROUNDS_MAX = 20  # a writer as fast as the mover leaves as much after each; closing the fence then ends it
+CLOSED_MAX_S = 10.0  # of copying and comparing behind a closed fence; beyond it the source opens again
+
+
+class Mover:
+    """Moves of one coin over `shards`, which answer, while those of `away` do not; steps are told to `on_step`."""
+
+    def __init__(
+        self,
+        coin: str,
+        shards: Mapping[str, MovingShard],
+        away: Collection[str],
+        *,
+        random: Random,
+        clock: Callable[[], float],
+        on_step: OnStep,
+    ) -> None:
+        self._coin = coin
+        self._shards = shards
+        self._away = set(away)
+        self._random = random
+        self._clock = clock
+        self._on_step = on_step
+        self._closed_at: float | None = None
+
+    async def move(self, to: str) -> Progress:
+        """Bring the coin to the shard `to`, or what is left of that. SettingError, ShardUnavailableError,
+        CopyDiffersError, CopyRefusedError; whichever it is, the same call again goes on."""
+        due, copies = await self._claimed(to, plan)
+        progress = Progress(self._coin, due.source, to)
+        home = due.copy
+        if due.stage is Stage.COPY:
+            home = await self._copy(progress, home, copies.get(to))
+        if due.stage is not Stage.DONE:
+            await self._leave(progress, home)
+        await self._place(progress, home.placement + (due.stage is not Stage.DONE))
+        return progress
+
+    async def abort(self, to: str) -> Progress:
+        """Give up the move to the shard `to`; SettingError where it can not be stopped any more."""
+        due, _ = await self._claimed(to, plan_abort)
+        progress, home = Progress(self._coin, due.source, to), due.copy
+        target = self._shards[to]
+        await target.give_up(home.coin_id, home.placement + 1)
+        await self._on_step("given_up", progress)
+        await self._shards[due.source].reopen(home.coin_id, home.placement)
+        await self._on_step("reopened", progress)
+        given_up = await target.copy(self._coin)
+        if given_up is not None and is_left_behind(given_up, home) and given_up.state == "incoming":
+            await remove(self._coin, given_up, self._shards, to, (due.source, home.placement))
+        await self._on_step("removed", progress)
+        return progress
+
+    async def _claimed(
+        self, to: str, decide: Callable[[str, str, Mapping[str, Copy], Collection[str]], Plan]
+    ) -> tuple[Plan, dict[str, Copy]]:
+        """What is to be done, once nobody else can do anything to either copy."""
+        if to not in self._shards and to not in self._away:
+            raise SettingError(
+                f"there is no shard {to}: write one of {', '.join(sorted({*self._shards, *self._away}))}"
+            )
+        copies, away = await copies_of(self._coin, self._shards)
+        away |= self._away
+        if to in away:
+            raise ShardUnavailableError(f"{to} does not answer")
+        first = decide(self._coin, to, copies, away)
+        for shard in sorted({first.source, to}):
+            await claim(self._coin, first.copy.coin_id, self._shards[shard])
+        copies, silent = await copies_of(self._coin, self._shards)
+        due = decide(self._coin, to, copies, silent | away)
+        if due.source not in (first.source, to):
+            raise SettingError(f"{self._coin} was moved meanwhile: run the command again")
+        return due, copies
+
+    async def _copy(self, progress: Progress, home: Copy, there: Copy | None) -> Copy:
+        """From the first page to the open target."""
+        source, target = self._shards[progress.source], self._shards[progress.target]
+        await source.reopen(home.coin_id, home.placement)  # a mover was killed while it was closed
+        await self._on_step("claimed", progress)
+        if there is not None and is_left_behind(there, home):
+            if there.state == "moved":
+                await compare_left(home.coin_id, target, source)
+            await remove(self._coin, there, self._shards, progress.target, (progress.source, home.placement))
+            there = None
+            await self._on_step("removed", progress)
+        await target.begin(home.coin_id, self._coin, home.placement + 1)
+        await self._on_step("begun", progress)
+
+        copying = Copying(progress, source, target, home, None if there is None else there.last, self._on_step)
+        for round_ in range(ROUNDS_MAX):
+            await copying.copy()
+            await copying.verify()
+            if round_ == 0:
+                await copying.sample(self._random)
+                await self._on_step("sampled", progress)
+            if await copying.left_over(REST_QUOTES_MAX) < REST_QUOTES_MAX:
+                break
+        return await self._switch(progress, home, copying)
+
+    async def _switch(self, progress: Progress, home: Copy, copying: Copying) -> Copy:
+        """Behind the closed fence: the rest, and the target opened."""
+        source, target = self._shards[progress.source], self._shards[progress.target]
+        self._closed_at = self._clock()
+        await source.close(home.coin_id, home.placement)
+        try:
+            await self._on_step("closed", progress)
+            closed = await source.copy(self._coin)
+            assert closed is not None
+            count = await self._within(CLOSED_MAX_S, copying.finish(closed), target)
+            await self._on_step("finished", progress)
+        except CotacoesError:
+            await self._reopen(source, home)
+            raise
+        try:
+            await self._within(CLOSED_MAX_S, target.open(home.coin_id, home.placement + 1, closed, count), target)
+        except CopyRefusedError:
+            await self._reopen(source, home)
+            raise
+        except ShardUnavailableError as error:
+            raise ShardUnavailableError(
+                f"{target.name} was asked to open and did not answer, so the fence on {source.name} stays closed and "
+                f"quotes wait in the log: run the command again as soon as it answers ({error})"
+            ) from error
+        await self._on_step("opened", progress)
+        return closed
+
+    async def _leave(self, progress: Progress, home: Copy) -> None:
+        await self._shards[progress.source].leave(home.coin_id, home.placement, progress.target)
+        if self._closed_at is not None:
+            progress.closed_s = self._clock() - self._closed_at
+        await self._on_step("left", progress)
+
+    async def _place(self, progress: Progress, placement: int) -> None:
+        """The directory comes last, and may be away: the fences say the same."""
+        try:
+            if DIRECTORY_SHARD not in self._shards:
+                raise ShardUnavailableError(f"{DIRECTORY_SHARD} does not answer")
+            await self._shards[DIRECTORY_SHARD].place(self._coin, progress.target, placement)
+        except ShardUnavailableError as error:
+            progress.warnings.append(
+                f"the directory does not say yet that {self._coin} lives on {progress.target} ({error}): the fences "
+                "do; run the command again, or `cotacoes directory rebuild`"
+            )
+        await self._on_step("placed", progress)
+
+    async def _reopen(self, source: MovingShard, home: Copy) -> None:
+        """The target is certain not to be open. A source that does not answer stays closed until the next run."""
+        with contextlib.suppress(CotacoesError):
+            await source.reopen(home.coin_id, home.placement)
+
+    async def _within(self, limit_s: float, work: Awaitable[T], target: MovingShard) -> T:
+        try:
+            async with asyncio.timeout(limit_s):
+                return await work
+        except TimeoutError:
+            raise ShardUnavailableError(f"{target.name} did not answer within {limit_s:g} s") from None

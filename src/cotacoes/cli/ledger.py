@@ -1,0 +1,159 @@
+"""Commands over the ledger: which coins there are, on which shard each lives, and its moves; on a running system."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cotacoes import config, control
+from cotacoes.admin import directory
+from cotacoes.cli import moves, readers
+from cotacoes.cli.lines import put, put_json, put_table, say
+from cotacoes.cli.options import AsJson, Coin, Data
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import BadRequestError, SettingError, UnavailableError
+from cotacoes.patterns.sharding import Directory
+
+app = typer.Typer()
+coins_app = typer.Typer(help="Which coins there are, and where each lives.")
+shards_app = typer.Typer(help="Which shards there are, and moving coins between them.")
+directory_app = typer.Typer(help="The directory of coins and shards.")
+for name, group in (("coins", coins_app), ("shards", shards_app), ("directory", directory_app)):
+    app.add_typer(group, name=name)
+
+Shard = Annotated[str | None, typer.Option("--shard", metavar="SHARD", help="on which; else on the emptiest")]
+
+
+@coins_app.command("list")
+def list_coins(data: Data = None, as_json: AsJson = False) -> None:
+    """Every coin with its shard, and how long its quotes are kept.
+
+    \b
+    Example:
+      cotacoes coins list
+    """
+    homes = asyncio.run(directory.read(settings_of(data))).homes
+    if as_json:
+        put_json(
+            {
+                coin: {"shard": home.shard, "placement": home.placement, "retention_days": home.retention_days}
+                for coin, home in homes.items()
+            }
+        )
+        return
+    rows = [[coin, home.shard, home.placement, home.retention_days or "for ever"] for coin, home in homes.items()]
+    put_table(("coin", "shard", "placement", "days kept"), rows)
+
+
+@coins_app.command("add")
+def add_coin(coin: Coin, shard: Shard = None, data: Data = None) -> None:
+    """Keep the quotes of one more coin.
+
+    \b
+    Examples:
+      cotacoes coins add solana
+      cotacoes coins add solana --shard shard2
+
+    The simulated market then quotes it too, in a new run; of a replay it is kept where the recording has it.
+    """
+    settings, coin = settings_of(data), coin.lower()
+    home = asyncio.run(directory.add_coin(settings, coin, shard))
+    say(f"{coin}: lives on {home.shard}")
+    try:
+        asyncio.run(_let_quote(settings, coin))
+    except (UnavailableError, BadRequestError) as error:
+        say(f"its prices come as soon as the source has them ({error.detail})")
+
+
+@coins_app.command()
+def retain(
+    coin: Coin, days: Annotated[str, typer.Argument(metavar="DAYS", help="how many, or all")], data: Data = None
+) -> None:
+    """Keep the quotes of so many days; candles stay.
+
+    \b
+    Examples:
+      cotacoes coins retain bitcoin 90
+      cotacoes coins retain bitcoin all
+    """
+    if days != "all" and not (days.isascii() and days.isdigit() and 0 < int(days) < 100_000):
+        raise SettingError(f"{days[:20]!r} is no number of days: write 1 or more, or all")
+    asyncio.run(directory.set_retention(settings_of(data), coin.lower(), None if days == "all" else int(days)))
+    say(f"{coin.lower()}: {'all quotes are' if days == 'all' else f'the quotes of {days} days are'} kept")
+
+
+@shards_app.command("list")
+def list_shards(data: Data = None, as_json: AsJson = False) -> None:
+    """Every shard with its address and its coins.
+
+    \b
+    Example:
+      cotacoes shards list
+    """
+    settings = settings_of(data)
+    known = asyncio.run(directory.read(settings))
+    rows = [_shard_row(known, name, dsn) for name, dsn in directory.dsns(settings, known).items()]
+    if as_json:
+        put_json({"shards": rows})
+        return
+    put_table(("shard", "address", "coins"), [[row["name"], row["address"], len(row["coins"])] for row in rows])
+
+
+def _shard_row(known: Directory, name: str, dsn: str) -> dict[str, Any]:
+    coins = [coin for coin, home in known.homes.items() if home.shard == name]
+    return {"name": name, "address": config.without_password(dsn), "coins": coins}
+
+
+@shards_app.command("add")
+def add_shard(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="for example shard3")],
+    dsn: Annotated[str, typer.Argument(metavar="DSN", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")],
+    data: Data = None,
+) -> None:
+    """Make a PostgreSQL database one more shard.
+
+    \b
+    Example:
+      cotacoes shards add shard3 postgresql://cotacoes:secret@db3/cotacoes
+    """
+    put(asyncio.run(directory.add_shard(settings_of(data), name, dsn)))
+
+
+shards_app.command()(moves.move)
+shards_app.command()(moves.purge)
+
+
+@directory_app.command()
+def rebuild(
+    shard: Annotated[
+        list[str] | None,
+        typer.Option("--shard", metavar="NAME=DSN", help="a shard that the directory may have forgotten"),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write the directory anew from the shards' fences.
+
+    \b
+    Examples:
+      cotacoes directory rebuild
+      cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
+    """
+    further = dict(item.partition("=")[::2] for item in shard or [])
+    lines = asyncio.run(directory.rebuild(settings_of(data), further))
+    for line in lines:
+        put(line)
+    say("the directory says what the fences say" if lines else "the directory said already what the fences say")
+
+
+def settings_of(data: Path | None) -> config.Settings:
+    """The settings of the running system, else those of the environment."""
+    return config.load(readers.find_system(data, control.ask))
+
+
+async def _let_quote(settings: config.Settings, coin: str) -> None:
+    token = settings.admin_token.get_secret_value()
+    async with Client(Addresses.of(settings), admin_token=token) as client:
+        await client.add_coin(coin)

@@ -1,0 +1,216 @@
+"""The candles that quote_service answers: those stored on the shard, and with them what only the log has yet.
+
+A shard gives its candles and the position up to which they count every quote; the log's entries after that very
+position are added. So nothing is missing and nothing counted twice, however far delivery comes meanwhile.
+
+A candle is closed once a quote of the coin, of whatever origin, that counts in the answer lies at or beyond its end.
+No clock decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from cotacoes.candle import INTERVALS, Candle, CandleJson, candles_of, interval_start, interval_starts, merged
+from cotacoes.errors import HistoryUnavailableError, NoQuoteError
+from cotacoes.patterns.sharding import CandleView
+from cotacoes.quote import Position, Quote, format_time
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.reading import READ_ATTEMPTS, TIME_MAX, TIME_MIN, HistoryReader, follows, hole_error
+
+CANDLES_MAX = 1_000  # of one answer
+LOG_PAGE_QUOTES = 2_000  # some 10 ms of the log's one thread, behind which a commit waits
+LOG_QUOTES_MAX = 100_000  # of one answer; about a second of work: beyond it the shard has to catch up first
+BEHIND_RETRY_S = 5.0
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class CandleQuestion:
+    """Candles that begin in [start, end), which are aligned outwards to whole intervals.
+
+    Without a start: the last `limit` intervals, up to the newest quote's or the end. Without `origin` or `currency`:
+    the newest quote's. With `empty`, intervals without a quote as well.
+    """
+
+    interval: str = "1m"
+    start: datetime | None = None
+    end: datetime | None = None
+    limit: int = 100
+    empty: bool = False
+    origin: str | None = None
+    currency: str | None = None
+
+    @property
+    def minutes(self) -> int:
+        """The length of the interval."""
+        return INTERVALS[self.interval]
+
+
+class CandlesJson(msgspec.Struct, frozen=True):
+    """The answer of `/v1/candles/{coin}`: ascending; they count every quote of the range up to `through`.
+
+    `next` goes into `from` for the page that follows; null where none does.
+    """
+
+    coin: str
+    currency: str
+    origin: str
+    interval: str
+    candles: list[CandleJson]
+    next: str | None
+    more: bool
+    through: str
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A question with its range settled: up to `limit` candles of one kind (origin and currency)."""
+
+    coin: str
+    kind: tuple[str, str]
+    minutes: int
+    start: datetime
+    end: datetime
+    limit: int
+
+    def is_answered(self, candles: Sequence[Candle], at: datetime | None) -> bool:
+        """Whether a quote of `at` and later ones change nothing."""
+        return len(candles) >= self.limit or (at is not None and at >= self.end)
+
+    def of_quotes(self, quotes: Sequence[Quote]) -> list[Candle]:
+        """The candles of those quotes that are asked for."""
+        ours = [one for one in quotes if (one.origin, one.currency) == self.kind and self.start <= one.at < self.end]
+        return candles_of(ours, self.minutes)
+
+
+class CandleAnswers:
+    """See the head of this file."""
+
+    def __init__(self, reader: HistoryReader, histories: Mapping[str, CoinHistory]) -> None:
+        self._reader = reader
+        self._histories = histories
+
+    async def answer(self, coin: str, question: CandleQuestion) -> bytes:
+        """NoQuoteError where there never was a quote; HistoryUnavailableError where they can not be given exactly."""
+        newest = self._histories[coin].newest
+        if newest is None:
+            if self._reader.is_empty(coin):
+                raise NoQuoteError(f"no quote of {coin} yet", reason="none_yet")
+            raise HistoryUnavailableError(f"neither log nor shard could say yet what there is of {coin}")
+        start, end = _range(question, newest.at)
+        part_end = min(end, _moved(start, question.limit, question.minutes)) if question.empty else end
+        wanted = _Wanted(
+            coin,
+            (question.origin or newest.origin, question.currency or newest.currency),
+            question.minutes,
+            start,
+            part_end,
+            question.limit + 1,  # one more, to know whether there are more
+        )
+        view = await self._read(wanted, newest.position)
+        return _encode(_page(wanted, question, view, end))
+
+    async def _read(self, wanted: _Wanted, newest: Position) -> CandleView:
+        """The candles, exact up to the answer's own `through`, which is not below `newest` unless it ends the range."""
+        for _ in range(READ_ATTEMPTS):
+            view = await self._continued(wanted, await self._begun(wanted))
+            is_all = view is not None and wanted.is_answered(view.candles, view.through_at)
+            if view is not None and (is_all or (view.through is not None and view.through >= newest)):
+                return view
+        raise hole_error(wanted.coin)
+
+    async def _begun(self, wanted: _Wanted) -> CandleView:
+        """What the shard has; where it is away, and the log holds the range from its start, nothing up to there."""
+        coin = wanted.coin
+        try:
+            return await self._reader.from_shard(
+                coin,
+                lambda shard: shard.candles(coin, wanted.minutes, wanted.start, wanted.end, wanted.limit, wanted.kind),
+            )
+        except HistoryUnavailableError:
+            before = await self._reader.log_before(coin, wanted.start)
+            if before is None:
+                oldest = await self._reader.log_after(coin, None, 1)
+                if not oldest or oldest[0].before is not None:
+                    raise
+                return CandleView(None, None, [])
+            return CandleView(before.position, before.at, [])
+
+    async def _continued(self, wanted: _Wanted, view: CandleView) -> CandleView | None:
+        """With the log's entries after `view.through`, page by page; None at a hole."""
+        through, at, candles = view.through, view.through_at, list(view.candles)
+        read = 0
+        while not wanted.is_answered(candles, at):
+            quotes = await self._reader.log_after(wanted.coin, through, LOG_PAGE_QUOTES)
+            if not follows(quotes, through):
+                return None
+            read += len(quotes)
+            if read > LOG_QUOTES_MAX:
+                raise HistoryUnavailableError(
+                    f"more than {LOG_QUOTES_MAX} quotes of {wanted.coin} in this range are in the log only",
+                    retry_after_s=BEHIND_RETRY_S,
+                    reason="too_far_behind",
+                )
+            if quotes:
+                candles = merged([*candles, *wanted.of_quotes(quotes)], wanted.minutes)
+                through, at = quotes[-1].position, quotes[-1].at
+            if len(quotes) < LOG_PAGE_QUOTES:
+                break
+        return CandleView(through, at, candles)
+
+
+def _range(question: CandleQuestion, newest: datetime) -> tuple[datetime, datetime]:
+    """Where the candles begin and end; `newest` is the time of the newest quote, whose candle is the open one."""
+    minutes = question.minutes
+    past_open = _moved(interval_start(newest, minutes), 1, minutes)
+    end = past_open if question.start is None else TIME_MAX
+    if question.end is not None:
+        begun = interval_start(question.end, minutes)
+        end = begun if begun == question.end else _moved(begun, 1, minutes)
+    if question.start is not None:
+        return interval_start(question.start, minutes), end
+    return _moved(min(end, past_open), -question.limit, minutes), end
+
+
+def _moved(at: datetime, intervals: int, minutes: int) -> datetime:
+    """So many intervals later or earlier, as far as times go."""
+    try:
+        return min(at + timedelta(minutes=minutes * intervals), TIME_MAX)
+    except OverflowError:
+        return TIME_MAX if intervals > 0 else TIME_MIN
+
+
+def _page(wanted: _Wanted, question: CandleQuestion, view: CandleView, end: datetime) -> CandlesJson:
+    """The answer; `end` is that of the whole range, of which `wanted` may be a part."""
+    assert view.through is not None
+    assert view.through_at is not None
+    known, step = view.through_at, timedelta(minutes=wanted.minutes)
+    shown: list[tuple[datetime, Candle | None]] = [(one.at, one) for one in view.candles[: question.limit]]
+    following = view.candles[question.limit].at if len(view.candles) > question.limit else None
+    if question.empty:
+        held = {one.at: one for one in view.candles}
+        starts = interval_starts(wanted.start, wanted.end, wanted.minutes)
+        shown = [(at, held.get(at)) for at in starts if at <= known]
+        following = wanted.end if wanted.end < end and wanted.end <= known else None
+    told = [
+        CandleJson.empty(at, closed=at + step <= known)
+        if one is None
+        else CandleJson.of(one, closed=at + step <= known)
+        for at, one in shown
+    ]
+    origin, currency = wanted.kind
+    return CandlesJson(
+        coin=wanted.coin,
+        currency=currency,
+        origin=origin,
+        interval=question.interval,
+        candles=told,
+        next=None if following is None else format_time(following),
+        more=following is not None,
+        through=str(view.through),
+    )

@@ -1,0 +1,279 @@
+"""The one read of a coin's history: shard rows, then log entries, checked to be without a hole by their positions.
+
+Where the log alone covers the question it alone is asked. Never a short list: what can not be answered in full is
+refused, by name.
+
+The seam between shard and log is exact while delivery goes on, because each side is asked how far it reaches before
+what lies beyond is asked for: the shard's end before its rows, its rows before the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.errors import (
+    CoinMovedError,
+    HistoryUnavailableError,
+    LogUnavailableError,
+    PositionBeyondEndError,
+    PositionGoneError,
+    ShardUnavailableError,
+)
+from cotacoes.patterns.sharding import Shard
+from cotacoes.quote import SEQ_MAX, Position, Quote, first_gap, format_time
+from cotacoes.quote_service.recorder import Recorder
+
+READ_ATTEMPTS = 3  # a hole is met where delivery and trimming went on between two reads; the next try reaches further
+LOG_READS_MAX = 2  # at once: the log has one thread, and a commit must not wait behind a crowd of readers
+TIME_MIN = datetime(1, 1, 1, tzinfo=UTC)
+TIME_MAX = datetime(9999, 12, 31, tzinfo=UTC)  # candles of every length begin here, so it can be aligned
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What is asked: quotes with `at` in [start, end) after a position. `newest` is the position known before."""
+
+    start: datetime
+    end: datetime
+    after: Position | None
+    limit: int
+    newest: Position | None
+
+    def is_answered(self, logged: Sequence[Quote], begin: Position | None, limit: int) -> bool:
+        """Whether nothing that is asked lies beyond these, the log's first `limit` entries after `begin`."""
+        if len(logged) == limit or (logged and logged[-1].at >= self.end):
+            return True
+        return _reaches(logged, begin, self.newest)
+
+    def cut(self, quotes: Sequence[Quote]) -> list[Quote]:
+        """Without those beyond the end."""
+        return [quote for quote in quotes if quote.at < self.end]
+
+
+class HistoryReader:
+    """See the head of this file. Raises HistoryUnavailableError, and what the method says."""
+
+    def __init__(self, recorder: Recorder, directory: ShardDirectory) -> None:
+        self._recorder = recorder
+        self._histories = recorder.histories
+        self._directory = directory
+        self._log_reads = asyncio.Semaphore(LOG_READS_MAX)
+
+    def is_empty(self, coin: str) -> bool:
+        """Whether there was never a quote of the coin; False as long as nobody could say."""
+        history = self._histories[coin]
+        return history.is_known and history.newest is None
+
+    async def last(self, coin: str, count: int) -> list[Quote]:
+        """The newest quotes, ascending."""
+        history = self._histories[coin]
+        newest = history.position
+        logged = await self._from_log(self._recorder.log.last, coin, count)
+        covers = bool(logged) and (len(logged) == count or _begins_at(logged, history.floor))
+        if covers and first_gap(logged, None) is None and _reaches(logged, None, newest):
+            return logged
+        if self.is_empty(coin):
+            return []
+        for _ in range(READ_ATTEMPTS):
+            held = await self.from_shard(coin, lambda shard: shard.last(coin, count))
+            later = await self.log_after(coin, held[-1].position if held else None, count)
+            if first_gap([*held, *later], None) is None:
+                return [*held, *later][-count:]
+        raise hole_error(coin)
+
+    async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
+        """The quotes after a position (None: from the floor), ascending.
+
+        PositionGoneError below the floor, PositionBeyondEndError for a position that was never given.
+        """
+        if self.is_empty(coin):
+            return []
+        history = self._histories[coin]
+        newest = history.position
+        logged = await self.log_after(coin, position, limit)
+        covers = _begins_at(logged, history.floor) if position is None else follows(logged, position)
+        is_all = len(logged) == limit or (newest is not None and _reaches(logged, position, newest))
+        if covers and is_all and first_gap(logged, position) is None:
+            return logged
+        for _ in range(READ_ATTEMPTS):
+            quotes = await self.from_shard(coin, lambda shard: shard.after(coin, position, limit))
+            if len(quotes) < limit:
+                through = quotes[-1].position if quotes else position
+                quotes += await self.log_after(coin, through, limit - len(quotes))
+            gap = first_gap(quotes, position)
+            if gap is None:
+                return quotes
+            if gap == 0 and position is not None:
+                await self._refuse_position(coin, position)
+        raise hole_error(coin)
+
+    async def between(
+        self, coin: str, start: datetime | None, end: datetime | None, *, after: Position | None, limit: int
+    ) -> list[Quote]:
+        """The quotes with `at` in [start, end) after a position, ascending; without `start` from the floor on.
+
+        PositionGoneError where quotes of the range are no longer held.
+        """
+        if self.is_empty(coin):
+            return []
+        history = self._histories[coin]
+        asked = _Range(start or TIME_MIN, end or TIME_MAX, after, limit, history.position)
+        before = None if start is None else await self.log_before(coin, start)
+        begin = _furthest(after, None if before is None else before.position)
+        logged = await self.log_after(coin, begin, limit)
+        is_from_floor = start is None and after is None and _begins_at(logged, history.floor)
+        covers = first_gap(logged, None) is None if is_from_floor else follows(logged, begin)
+        if asked.newest is not None and covers and asked.is_answered(logged, begin, limit):
+            return asked.cut(logged)
+        for _ in range(READ_ATTEMPTS):
+            quotes = await self._stored_between(coin, asked, begin)
+            if quotes is not None:
+                await self._refuse_gone(coin, start, after, quotes)
+                return quotes
+        raise hole_error(coin)
+
+    async def _stored_between(self, coin: str, asked: _Range, begin: Position | None) -> list[Quote] | None:
+        """The shard's rows, then the log's entries, which in the range lie behind `begin`; None at a hole."""
+        through = await self.from_shard(coin, lambda shard: _through(shard, coin))
+        rows = await self.from_shard(
+            coin, lambda shard: shard.between(coin, asked.start, asked.end, asked.after, asked.limit)
+        )
+        if first_gap(rows, None) is not None:
+            return None
+        if len(rows) == asked.limit:
+            return rows
+        begin = _furthest(begin, through, rows[-1].position if rows else None)
+        limit = asked.limit - len(rows)
+        later = await self.log_after(coin, begin, limit)
+        if not follows(later, begin):
+            if begin is not None and begin == asked.after:
+                await self._refuse_position(coin, begin)
+            return None
+        return [*rows, *asked.cut(later)] if asked.is_answered(later, begin, limit) else None
+
+    async def _refuse_gone(
+        self, coin: str, start: datetime | None, after: Position | None, quotes: Sequence[Quote]
+    ) -> None:
+        """PositionGoneError where quotes of the range may have been dropped.
+
+        Whole days are: what was on the floor's own day is still there. The floor is asked for after the rows were
+        read, because it only rises.
+        """
+        if (start is None and after is None) or (quotes and quotes[0].before in (None, after)):
+            return
+        newest = self._histories[coin].newest
+        floor = await self._floor(coin)
+        if floor is None:  # nothing is held; `newest` is the last that was
+            is_held = newest is None or (start is not None and start > newest.at)
+        else:
+            is_behind = floor.before is None or (after is not None and after >= floor.before)
+            is_held = is_behind or (
+                start is not None and start >= floor.at.replace(hour=0, minute=0, second=0, microsecond=0)
+            )
+        if not is_held:
+            raise _gone_error("quotes of this range are no longer held", floor)
+
+    async def _refuse_position(self, coin: str, position: Position) -> None:
+        """The first quote does not follow `position`: say why, or return where `position` exists after all."""
+        floor = await self._floor(coin)
+        if floor is not None and position < floor.position:
+            raise _gone_error(f"quotes right after {position} are no longer held", floor)
+        before = Position(position.epoch, position.seq - 1)
+        found = await self.from_shard(coin, lambda shard: shard.after(coin, before, 1))
+        if not found or found[0].position != position:
+            raise PositionBeyondEndError(f"{position} was never given", last=str(self._histories[coin].position))
+
+    async def _floor(self, coin: str) -> Quote | None:
+        """The oldest quote that the shard holds."""
+        held = await self.from_shard(coin, lambda shard: shard.after(coin, None, 1))
+        return held[0] if held else None
+
+    async def log_before(self, coin: str, start: datetime) -> Quote | None:
+        """The log's last entry before a time, found by halving the positions: `at` never falls while they rise."""
+        oldest = await self.log_after(coin, None, 1)
+        if not oldest or oldest[0].at >= start:
+            return None
+        (newest,) = await self._from_log(self._recorder.log.last, coin, 1)
+        if newest.at < start:
+            return newest
+        found, highest = oldest[0], newest.position  # the first entry after `highest` is not before `start`
+        while found.position < highest:
+            middle = _between(found.position, highest)
+            following = await self.log_after(coin, middle, 1)
+            if following and following[0].at < start:
+                found = following[0]
+            else:
+                highest = middle
+        return found
+
+    async def log_after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
+        """The log's entries after a position (None: from its oldest), ascending."""
+        return await self._from_log(self._recorder.log.after, coin, position, limit)
+
+    async def from_shard(self, coin: str, ask: Callable[[Shard], Awaitable[T]]) -> T:
+        """What the coin's shard answers, wherever it went."""
+        try:
+            return await self._directory.ask(coin, ask)
+        except (ShardUnavailableError, CoinMovedError) as error:
+            raise HistoryUnavailableError(f"the log does not reach back that far, and {error}") from error
+
+    async def _from_log(self, ask: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        try:
+            async with self._log_reads:
+                return await ask(*arguments)
+        except LogUnavailableError as error:
+            raise HistoryUnavailableError(error.detail) from error
+
+
+def follows(quotes: Sequence[Quote], begin: Position | None) -> bool:
+    """Whether these go on right behind `begin` (None: with the coin's first) and have no hole; none at all do."""
+    if begin is None and quotes and quotes[0].before is not None:
+        return False
+    return first_gap(quotes, begin) is None
+
+
+def hole_error(coin: str) -> HistoryUnavailableError:
+    """What is said where every attempt met a hole."""
+    return HistoryUnavailableError(f"the history of {coin} has a hole that is being filled")
+
+
+def _gone_error(detail: str, floor: Quote | None) -> PositionGoneError:
+    if floor is None:
+        return PositionGoneError(detail, floor=None)
+    return PositionGoneError(detail, floor=str(floor.position), floor_at=format_time(floor.at))
+
+
+def _reaches(quotes: Sequence[Quote], begin: Position | None, newest: Position | None) -> bool:
+    """Whether these, which are all there is after `begin`, go up to `newest`."""
+    last = quotes[-1].position if quotes else begin
+    return newest is None or (last is not None and last >= newest)
+
+
+def _begins_at(quotes: Sequence[Quote], floor: Position | None) -> bool:
+    return bool(quotes) and floor is not None and quotes[0].position <= floor
+
+
+def _furthest(*positions: Position | None) -> Position | None:
+    return max(filter(None, positions), default=None)
+
+
+def _between(low: Position, high: Position) -> Position:
+    """A position from `low` on and below `high`, which halves what lies between."""
+    if low.epoch == high.epoch:
+        return Position(low.epoch, (low.seq + high.seq) // 2)
+    return Position((low.epoch + high.epoch) // 2, SEQ_MAX)
+
+
+async def _through(shard: Shard, coin: str) -> Position | None:
+    """How far the shard has come."""
+    views = await shard.newest([coin], 1)
+    if coin not in views:
+        raise CoinMovedError(f"{shard.name} has no fence for {coin}")
+    return views[coin].through

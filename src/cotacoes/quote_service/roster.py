@@ -1,0 +1,78 @@
+"""The roster: which coins quote_service has, as the directory says, and the work that they and their shards need.
+
+A coin that is new in the directory gets a history, is looked up in the log, and from then on is recorded, delivered and
+published like any other. No coin ever leaves: one that nobody quotes any more costs a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.errors import LogUnavailableError
+from cotacoes.quote_service.delivery import Delivery
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.recorder import Recorder
+from cotacoes.service import not_cancelled_by_itself
+from cotacoes.telemetry import get_logger
+
+AGAIN_S = 1.0
+
+
+class Roster:
+    """See the head of this file; `run` is its task. `deliver` makes a coin's delivery, `keep` a shard's upkeep."""
+
+    def __init__(
+        self,
+        directory: ShardDirectory,
+        recorder: Recorder,
+        *,
+        make_history: Callable[[str, str], CoinHistory],
+        deliver: Callable[[CoinHistory], Delivery],
+        keep: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.deliveries: dict[str, Delivery] = {}
+        self._directory = directory
+        self._recorder = recorder
+        self._make_history = make_history
+        self._deliver = deliver
+        self._keep = keep
+
+    def begin(self) -> None:
+        """Take in whom the directory names now; before the log is opened."""
+        for coin, home in self._directory.homes.items():
+            self._recorder.histories[coin] = self._make_history(coin, home.shard)
+            self.deliveries[coin] = self._deliver(self._recorder.histories[coin])
+
+    async def run(self) -> None:
+        """Deliver every coin, keep every shard, and take in whoever comes, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for delivery in self.deliveries.values():
+                group.create_task(not_cancelled_by_itself(delivery.run()))
+            taken_in = set(self.deliveries)
+            kept: set[str] = set()
+            while True:
+                for shard in self._directory.shards.keys() - kept:
+                    kept.add(shard)
+                    group.create_task(not_cancelled_by_itself(self._keep(shard)))
+                for coin in self._directory.homes.keys() - taken_in:
+                    if await self._take_in(coin):
+                        taken_in.add(coin)
+                        group.create_task(not_cancelled_by_itself(self.deliveries[coin].run()))
+                is_complete = taken_in >= self._directory.homes.keys()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if is_complete else AGAIN_S):
+                        await self._directory.wait_change()
+
+    async def _take_in(self, coin: str) -> bool:
+        history = self._make_history(coin, self._directory.homes[coin].shard)
+        self.deliveries[coin] = self._deliver(history)  # first: it is recorded from within the next call on
+        try:
+            await self._recorder.take_in(history)
+        except LogUnavailableError:
+            return False  # said where it failed; it is tried again
+        get_logger().info("coin.joined", coin=coin, shard=history.shard)
+        return True

@@ -1,0 +1,249 @@
+"""A coin that moves between three shards, and its writer: what the tests of the move have in common."""
+
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from tests.contract.conftest import psql, with_database
+
+from cotacoes import config
+from cotacoes.adapters.move_memory import MemoryMovingShard
+from cotacoes.adapters.move_postgres import PostgresMovingShard
+from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.admin import migrate
+from cotacoes.admin.copying import OnStep, Progress
+from cotacoes.admin.move import Mover
+from cotacoes.admin.purge import purge
+from cotacoes.candle import INTERVALS, candles_of
+from cotacoes.errors import CoinMovedError, FenceClosedError
+from cotacoes.patterns.moving import MovingShard
+from cotacoes.patterns.sharding import Shard
+from cotacoes.quote import Quote, QuoteJson, first_gap
+
+COIN = "bitcoin"
+NAMES = ("shard1", "shard2", "shard3")
+START = datetime(2026, 11, 20, 22, tzinfo=UTC)
+ALWAYS = (START - timedelta(days=9), START + timedelta(days=99))
+
+
+class KilledError(BaseException):
+    """The mover is no more: no handler of errors of this project sees it."""
+
+
+async def nothing(step: str, progress: Progress) -> None:
+    """What is done after a step, where nothing is."""
+
+
+@dataclass
+class World:
+    """Three shards, as services see them; `connect` gives an administrator's connections to them."""
+
+    shards: dict[str, Shard]
+    connect: Callable[[], contextlib.AbstractAsyncContextManager[dict[str, MovingShard]]]
+    dsns: dict[str, str] = field(default_factory=dict)
+
+    async def move(self, to: str, on_step: OnStep = nothing, *, abort: bool = False) -> Progress:
+        """As the command does, with connections of its own."""
+        async with self.connect() as shards:
+            away = set(NAMES) - set(shards)
+            mover = Mover(COIN, shards, away, random=random.Random(1), clock=time.monotonic, on_step=on_step)
+            return await (mover.abort(to) if abort else mover.move(to))
+
+    async def purge(self, grace: timedelta = timedelta(0)) -> tuple[int, list[str]]:
+        said: list[str] = []
+
+        async def say(line: str) -> None:
+            said.append(line)
+
+        async with self.connect() as shards:
+            return await purge(COIN, shards, set(NAMES) - set(shards), grace=grace, say=say), said
+
+    async def state(self, shard: str) -> str:
+        async with self.connect() as shards:
+            copy = await shards[shard].copy(COIN)
+        return "none" if copy is None else copy.state
+
+    async def directory(self) -> tuple[str, int]:
+        first = self.shards["shard1"]
+        if isinstance(first, MemoryShard):
+            return first.directory.get(COIN, ("shard1", 1))
+        home = (await first.directory()).homes[COIN]  # type: ignore[attr-defined]
+        return home.shard, home.placement
+
+
+def in_memory() -> World:
+    shards = {name: MemoryShard(name, [COIN] if name == "shard1" else []) for name in NAMES}
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncIterator[dict[str, MovingShard]]:
+        connections = {name: MemoryMovingShard(shard, COIN) for name, shard in shards.items() if not shard.away}
+        try:
+            yield dict(connections)
+        finally:
+            for connection in connections.values():
+                connection.end()
+
+    return World(dict(shards), connect)
+
+
+@contextlib.asynccontextmanager
+async def on_postgres(dsns: dict[str, str]) -> AsyncIterator[World]:
+    await migrate.main(config.load({}, shard1_dsn=dsns["shard1"], shard2_dsn=dsns["shard2"], coins=f"{COIN}:shard1"))
+    async with SchemaConnection("shard3", dsns["shard3"], connect_s=5.0) as third:
+        for migration in known_migrations():
+            await third.apply(migration)
+    psql(dsns["shard1"], f"INSERT INTO shard (name, dsn) VALUES ('shard3', '{dsns['shard3']}')")
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncIterator[dict[str, MovingShard]]:
+        async with contextlib.AsyncExitStack() as stack:
+            yield {name: await stack.enter_async_context(PostgresMovingShard(name, dsns[name])) for name in NAMES}
+
+    async with contextlib.AsyncExitStack() as stack:
+        shards: dict[str, Shard] = {
+            name: await stack.enter_async_context(PostgresShard(name, dsns[name], deadline_s=5.0)) for name in NAMES
+        }
+        yield World(shards, connect, dsns)
+
+
+@contextlib.contextmanager
+def three_databases(first: str, second: str, admin: str) -> Iterator[dict[str, str]]:
+    """The DSNs of three empty databases, by the names of shards."""
+    third = f"shard3_{uuid.uuid4().hex[:8]}"
+    psql(admin, f"CREATE DATABASE {third}")
+    yield {"shard1": first, "shard2": second, "shard3": with_database(admin, third)}
+    psql(admin, f"DROP DATABASE {third} WITH (FORCE)")
+
+
+class Writer:
+    """A writer as quote_service is one: what it records is delivered in order, later or elsewhere if need be."""
+
+    def __init__(
+        self, world: World, *, epoch: int = 5, log: Sequence[Quote] = (), every: timedelta | None = None
+    ) -> None:
+        self.world = world
+        self.log = list(log)
+        self.shard = "shard1"
+        self.placement: int | None = None
+        self._epoch = epoch
+        self._every = every or timedelta(seconds=601)
+
+    def record(self, count: int) -> None:
+        for _ in range(count):
+            before = self.log[-1] if self.log else None
+            is_first = before is None or before.epoch != self._epoch
+            seq = 1 if before is None or is_first else before.seq + 1
+            at = START if before is None else before.at + self._every
+            number = len(self.log)
+            self.log.append(
+                Quote(
+                    COIN,
+                    "USD" if number % 11 else "EUR",
+                    Decimal(f"{67000 + number * 7919 % 1000}.{number % 7}0"),
+                    self._epoch,
+                    seq,
+                    at - timedelta(milliseconds=3),
+                    at,
+                    "sim" if number % 5 else "replay:x",
+                    before.position if before is not None and is_first else None,
+                )
+            )
+
+    def begin_era(self) -> None:
+        self._epoch += 1
+        self.placement = None
+
+    async def deliver(self) -> bool:
+        """Whether all of the log is delivered; False where the fence is closed."""
+        for _ in range(5):
+            try:
+                await self._deliver()
+            except FenceClosedError:
+                self.placement = None
+                return False
+            except CoinMovedError as moved:
+                self.placement = None
+                self.shard = moved.to or (await self.world.directory())[0]
+            else:
+                return True
+        raise AssertionError("no shard takes the quotes")
+
+    async def _deliver(self) -> None:
+        shard = self.world.shards[self.shard]
+        if self.placement is None:
+            self.placement = (await shard.become_writer(COIN, self._epoch, "a")).placement
+        through = (await shard.fence(COIN)).through
+        due = [quote for quote in self.log if through is None or quote.position > through]
+        for first in range(0, len(due), 50):
+            await shard.append(COIN, self.placement, self._epoch, due[first : first + 50])
+
+
+async def filled(world: World, *, days: int = 4) -> Writer:
+    """Some days of quotes of several origins, in three eras, with conflicts."""
+    writer = Writer(world)
+    for _ in range(3):
+        writer.record(48 * days)
+        await writer.deliver()
+        assert writer.placement is not None
+        wrong = [_dearer(quote) for quote in writer.log[-9:-6]]
+        stored = await world.shards["shard1"].append(COIN, writer.placement, writer.log[-1].epoch, wrong)
+        assert stored == (0, 3)
+        writer.begin_era()
+    writer.record(20)
+    await writer.deliver()
+    return writer
+
+
+def _dearer(quote: Quote) -> Quote:
+    told = QuoteJson.of(quote)
+    return QuoteJson(**{name: getattr(told, name) for name in told.__struct_fields__} | {"price": "99.5"}).quote()
+
+
+async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int | None = None) -> None:
+    """The log is on that shard, whole, once, in order, and so are its candles; no other shard answers for the coin."""
+    shard = world.shards[at]
+    held = await shard.after(COIN, None, 10**6)
+    assert [QuoteJson.of(quote) for quote in held] == [QuoteJson.of(quote) for quote in log]
+    assert first_gap(held, None) is None
+    fence = await shard.fence(COIN)
+    assert (fence.newest, fence.floor) == (log[-1], log[0].position)
+    for kind in {(quote.origin, quote.currency) for quote in log}:
+        ours = [quote for quote in log if (quote.origin, quote.currency) == kind]
+        for minutes in INTERVALS.values():
+            assert (await shard.candles(COIN, minutes, *ALWAYS, 10**6, kind)).candles == candles_of(ours, minutes)
+    for name, other in world.shards.items():
+        if name != at:
+            with pytest.raises(CoinMovedError):
+                await other.after(COIN, None, 1)
+            assert await other.newest([COIN], 1) == {}
+    if conflicts is not None:
+        async with world.connect() as shards:
+            assert await shards[at].conflict_count(1) == conflicts
+
+
+def killed_after(number: int) -> OnStep:
+    """Kills the mover after so many steps."""
+    left = [number]
+
+    async def kill(step: str, _: Progress) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError(step)
+
+    return kill
+
+
+def killed_at(wanted: str) -> OnStep:
+    async def kill(step: str, _: Progress) -> None:
+        if step == wanted:
+            raise KilledError(step)
+
+    return kill

@@ -1,0 +1,91 @@
+"""A quote's way from the log to its shard, through a network with faults of every kind and over ends of the writer."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+import pytest
+from tests.contract.fault_proxy import FaultProxy
+from tests.contract.test_shard import COIN, NOON
+from tests.contract.test_shard_faults import DEADLINE_S, wrong_with
+from tests.unit.core import Core, until
+
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.quote import Quote
+from cotacoes.quote_service import delivery
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothing_and_keeps_the_order(
+    migrated: str, tmp_path: Path, seeded: Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "RETRY_WAIT_S", 0.005)
+    monkeypatch.setattr(delivery, "RETRY_WAIT_MAX_S", 0.02)
+    recorded: list[Quote] = []
+    wall = NOON
+    async with (
+        FaultProxy(migrated) as proxy,
+        PostgresShard("shard1", proxy.dsn, deadline_s=0.5) as shard,
+        PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
+    ):
+        for _ in range(3):  # the writer ends, and another era begins
+            core = Core(tmp_path, shard)  # type: ignore[arg-type]
+            core.wall = wall
+            async with core.running():
+                for fault in seeded.sample(FAULTS, len(FAULTS)):
+                    held_s = fault(proxy, seeded)
+                    prices = [f"{seeded.randrange(1, 10**6)}.{seeded.randrange(10**4):04}" for _ in range(40)]
+                    recorded += await core.record(*prices)
+                    await asyncio.sleep(held_s)
+                    held = await straight.after(COIN, None, len(recorded) + 1)
+                    assert held == recorded[: len(held)]  # a prefix, at any moment
+                    proxy.mend()
+                    await proxy.listen()
+            wall = core.wall
+        assert proxy.cuts > 0
+        core = Core(tmp_path, shard)  # type: ignore[arg-type]
+        core.wall = wall
+        async with core.running():
+            await until(lambda: core.history.fence is not None and core.history.pending == 0)
+            assert core.history.delivered == recorded[-1].position
+    assert len(recorded) == 3 * 40 * len(FAULTS)
+    assert await wrong_with(migrated, recorded) == []
+
+
+def cut_request(proxy: FaultProxy, dice: Random) -> float:
+    proxy.cut_after(client_bytes=dice.randrange(4_000))
+    return 0.05
+
+
+def cut_answer(proxy: FaultProxy, dice: Random) -> float:
+    proxy.cut_after(server_bytes=dice.randrange(1_000))
+    return 0.05
+
+
+def cut_commit(proxy: FaultProxy, _: Random) -> float:
+    proxy.cut_at_commit()
+    return 0.05
+
+
+def delay(proxy: FaultProxy, dice: Random) -> float:
+    proxy.delay(dice.choice([0.01, 0.4, 5.0]))
+    return 0.05
+
+
+def freeze(proxy: FaultProxy, dice: Random) -> float:
+    proxy.freeze()
+    return dice.choice([0.02, 0.7])
+
+
+def refuse(proxy: FaultProxy, dice: Random) -> float:
+    proxy.refuse()
+    proxy.cut_after(server_bytes=dice.randrange(100))
+    return 0.05
+
+
+def no_fault(_: FaultProxy, __: Random) -> float:
+    return 0.02
+
+
+FAULTS = [*[cut_request, cut_answer, cut_commit] * 4, *[delay, freeze, refuse, no_fault] * 2]

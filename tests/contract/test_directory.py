@@ -1,0 +1,171 @@
+"""Coins and shards are data: placed, added, kept apart, and restored from the fences."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from tests.contract.conftest import psql
+
+from cotacoes import config
+from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
+from cotacoes.admin import directory, migrate
+from cotacoes.config import Settings
+from cotacoes.errors import SettingError, ShardUnavailableError
+from cotacoes.patterns.sharding import Home
+from cotacoes.quote import Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def settings(databases: tuple[str, str]) -> Settings:
+    """Of two migrated shards, with the seed on them."""
+    given = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
+    await migrate.main(given)
+    return given
+
+
+@pytest.fixture
+def further(databases: tuple[str, str]) -> Iterator[list[str]]:
+    """Two more databases."""
+    server, _, _ = databases[0].partition("/shard1_")
+    names = [f"further_{uuid.uuid4().hex[:8]}" for _ in range(2)]
+    for name in names:
+        psql(databases[0], f"CREATE DATABASE {name}")
+    yield [f"{server}/{name}?sslmode=disable" for name in names]
+    for name in names:
+        psql(databases[0], f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_the_seed_is_placed_and_a_new_coin_goes_to_the_emptiest_shard(settings: Settings) -> None:
+    assert (await directory.read(settings)).homes == {"bitcoin": Home(1, "shard1", 1), "ethereum": Home(2, "shard2", 1)}
+    assert await directory.add_coin(settings, "solana") == Home(3, "shard1", 1)
+    assert await directory.add_coin(settings, "cardano") == Home(4, "shard2", 1)
+    assert await directory.add_coin(settings, "dogecoin", "shard2") == Home(5, "shard2", 1)
+    async with PostgresShard("shard2", settings.dsn("shard2"), deadline_s=5.0) as shard:
+        assert (await shard.fence("dogecoin")).placement == 1
+
+
+async def test_adding_a_coin_again_changes_nothing_and_elsewhere_is_refused(settings: Settings) -> None:
+    placed = await directory.add_coin(settings, "solana", "shard2")
+    assert await directory.add_coin(settings, "solana") == placed
+    with pytest.raises(SettingError, match="solana lives on shard2: `cotacoes shards move solana --to shard1`"):
+        await directory.add_coin(settings, "solana", "shard1")
+    with pytest.raises(SettingError, match="there is no shard9"):
+        await directory.add_coin(settings, "polkadot", "shard9")
+    with pytest.raises(SettingError, match="is no coin's name"):
+        await directory.add_coin(settings, "Dot!")
+
+
+async def test_an_addition_that_was_cut_off_before_the_fence_is_completed_by_the_next(settings: Settings) -> None:
+    psql(settings.dsn("shard1"), "INSERT INTO directory VALUES ('solana', 3, 'shard2', 1)")
+    await directory.add_coin(settings, "solana")
+    assert psql(settings.dsn("shard2"), "SELECT coin_id FROM fence WHERE coin = 'solana'") == "3"
+
+
+async def test_many_coins_that_are_added_at_once_get_ids_of_their_own(settings: Settings) -> None:
+    homes = await asyncio.gather(*(directory.add_coin(settings, f"coin-{number}") for number in range(12)))
+    assert sorted(home.coin_id for home in homes) == [*range(3, 15)]
+
+
+async def test_a_shard_is_added_once_under_one_name(settings: Settings, further: list[str]) -> None:
+    assert "schema" in await directory.add_shard(settings, "shard3", further[0])
+    assert (await directory.add_shard(settings, "shard3", further[0])).endswith(" 0 applied now")
+    with pytest.raises(SettingError, match="is that of shard3 already"):
+        await directory.add_shard(settings, "shard4", further[0])
+    with pytest.raises(SettingError, match="is that of shard1 already"):
+        await directory.add_shard(settings, "shard4", settings.dsn("shard1"))
+    with pytest.raises(SettingError, match="shard1 is a setting"):
+        await directory.add_shard(settings, "shard1", further[1])
+    with pytest.raises(ShardUnavailableError):
+        await directory.add_shard(settings, "shard4", "postgresql://nobody@127.0.0.1:1/none")
+    assert (await directory.read(settings)).shards == {"shard3": further[0]}
+    home = await directory.add_coin(settings, "solana")
+    assert home.shard == "shard3", "the emptiest"
+    assert [line.partition(":")[0] for line in await migrate.main(settings)] == ["shard1", "shard2", "shard3"]
+
+
+async def test_a_database_can_not_be_both_shards_of_the_settings(databases: tuple[str, str]) -> None:
+    twice = databases[0].replace("127.0.0.1", "localhost")
+    with pytest.raises(SettingError, match=r"shard2: .* two shards name the same database"):
+        await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=twice))
+
+
+async def test_the_directory_is_restored_from_the_fences(settings: Settings, further: list[str]) -> None:
+    await directory.add_shard(settings, "shard3", further[0])
+    for coin, shard in (("solana", "shard3"), ("cardano", "shard2")):
+        await directory.add_coin(settings, coin, shard)
+    # cardano has moved to shard3, and the directory has not heard of it
+    psql(settings.dsn("shard2"), "UPDATE fence SET state = 'moved', moved_to = 'shard3' WHERE coin = 'cardano'")
+    psql(further[0], "INSERT INTO fence (coin_id, coin, placement) VALUES (4, 'cardano', 2)")
+    assert await directory.rebuild(settings, {}) == ["cardano: lives on shard3, placement 2"]
+    right = (await directory.read(settings)).homes
+    assert right["cardano"] == Home(4, "shard3", 2)
+
+    psql(settings.dsn("shard1"), "DELETE FROM directory; DELETE FROM shard")
+    with pytest.raises(ShardUnavailableError):
+        await directory.rebuild(settings, {"shard3": "postgresql://nobody@127.0.0.1:1/none"})
+    assert (await directory.read(settings)).homes == {}
+    await directory.rebuild(settings, {"shard3": further[0]})
+    told = await directory.read(settings)
+    assert (told.homes, told.shards) == (right, {"shard3": further[0]})
+    assert await directory.rebuild(settings, {}) == []
+
+
+async def test_a_lost_directory_is_restored_by_the_migration_before_anyone_is_placed_anew(settings: Settings) -> None:
+    for number in range(4):
+        await directory.add_coin(settings, f"coin-{number}", "shard2")
+    before = (await directory.read(settings)).homes
+    psql(settings.dsn("shard1"), "DELETE FROM directory")
+    await migrate.main(settings.model_copy(update={"coins": "late:shard1,bitcoin:shard1"}))
+    assert (await directory.read(settings)).homes == {**before, "late": Home(7, "shard1", 1)}
+
+
+async def test_a_moved_coin_does_not_go_back_to_where_the_settings_place_it(settings: Settings) -> None:
+    psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
+    psql(settings.dsn("shard2"), "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 2)")
+    await directory.rebuild(settings, {})
+    await migrate.main(settings)
+    assert (await directory.read(settings)).homes["bitcoin"] == Home(1, "shard2", 2)
+
+
+async def test_a_coin_between_two_shards_is_said_to_be_so(settings: Settings) -> None:
+    psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
+    assert await directory.rebuild(settings, {}) == [
+        "bitcoin: is between two shards; `cotacoes shards move` again ends the move"
+    ]
+
+
+async def test_retention_is_data_of_the_coin(settings: Settings) -> None:
+    await directory.set_retention(settings, "bitcoin", 90)
+    assert (await directory.read(settings)).homes["bitcoin"].retention_days == 90
+    await directory.set_retention(settings, "bitcoin", None)
+    assert (await directory.read(settings)).homes["bitcoin"].retention_days is None
+    with pytest.raises(SettingError, match="there is no coin nothing"):
+        await directory.set_retention(settings, "nothing", 1)
+
+
+@pytest.fixture
+async def moved(settings: Settings) -> Settings:
+    """Bitcoin has moved from shard1 to shard2, and nobody has told the directory."""
+    quote = Quote("bitcoin", "USD", Decimal("1.50"), 5, 1, NOON, NOON, "sim")
+    async with PostgresShard("shard2", settings.dsn("shard2"), deadline_s=5.0) as shard:
+        psql(settings.dsn("shard2"), "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 2)")
+        await shard.become_writer("bitcoin", 5, "a")
+        await shard.append("bitcoin", 2, 5, [quote])
+    psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
+    return settings
+
+
+async def test_a_service_follows_the_fence_of_a_real_shard(moved: Settings, tmp_path: object) -> None:
+    settings = moved.model_copy(update={"data": tmp_path})
+    async with open_directory(settings, "quote_service", deadline_s=5.0) as known:
+        assert known.homes["bitcoin"].shard == "shard1"
+        (quote,) = await known.ask("bitcoin", lambda shard: shard.after("bitcoin", None, 10))
+        assert quote.price == Decimal("1.50")
+        assert known.homes["bitcoin"] == Home(1, "shard2", 2)
+        await known.refresh()
+        assert known.homes["bitcoin"] == Home(1, "shard2", 2)

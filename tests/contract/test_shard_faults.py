@@ -1,0 +1,231 @@
+"""A shard behind a network that fails, byte by byte: what was sent again is there once, and every call ends in time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.contract.fault_proxy import FaultProxy
+from tests.contract.test_shard import COIN, NOON, spread_quotes
+
+from cotacoes.adapters.postgres import Pool, Session
+from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.candle import candles_of
+from cotacoes.errors import ShardUnavailableError
+from cotacoes.patterns.sharding import Stored
+from cotacoes.quote import Quote, format_price
+
+pytestmark = pytest.mark.anyio
+
+EPOCH = 5
+BATCH = 7
+DEADLINE_S = 5.0
+CONNECTIONS_MAX = 4
+DAYS = """
+SELECT d.day, d.first_epoch, d.first_seq, d.last_epoch, d.last_seq, d.count
+FROM day AS d JOIN fence AS f USING (coin_id) WHERE f.coin = $1 ORDER BY d.day
+"""
+WAITING = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+async def wrong_with(dsn: str, quotes: Sequence[Quote]) -> list[str]:
+    """What is wrong with a shard that should hold exactly these quotes of the coin: quotes, candles, days."""
+    async with (
+        PostgresShard("shard1", dsn, deadline_s=DEADLINE_S) as shard,
+        Session("shard1", dsn, connect_s=DEADLINE_S, deadline_s=DEADLINE_S) as session,
+    ):
+        held = await shard.after(COIN, None, len(quotes) + 1)
+        ends = NOON - timedelta(days=1), NOON + timedelta(days=99)
+        candles = {size: (await shard.candles(COIN, size, *ends, len(quotes) + 1)).candles for size in (1, 60)}
+        days = [tuple(row) for row in await session.fetch(DAYS, COIN)]
+    by_day: dict[Any, list[Quote]] = {}
+    for quote in quotes:
+        by_day.setdefault(quote.at.date(), []).append(quote)
+    expected = [(day, *of[0].position, *of[-1].position, len(of)) for day, of in sorted(by_day.items())]
+    return [
+        name
+        for name, is_right in {
+            "quotes": held == quotes,
+            "prices": [format_price(one.price) for one in held] == [format_price(one.price) for one in quotes],
+            "candles": all(candles[size] == candles_of(quotes, size) for size in candles),
+            "days": days == expected,
+        }.items()
+        if not is_right
+    ]
+
+
+@dataclass
+class Rig:
+    """A shard reached through a proxy, and straight for the eyes of the test; `offered` is what it should hold."""
+
+    proxy: FaultProxy
+    shard: PostgresShard
+    straight: PostgresShard
+    dsn: str
+    offered: list[Quote]
+    supply: list[Quote]
+
+    def next_batch(self) -> list[Quote]:
+        batch = self.supply[len(self.offered) : len(self.offered) + BATCH]
+        assert len(batch) == BATCH
+        self.offered += batch
+        return batch
+
+    async def append(self, batch: Sequence[Quote]) -> Stored:
+        return await self.shard.append(COIN, 1, EPOCH, batch)
+
+    async def append_cut(self, shard: PostgresShard | None = None) -> tuple[bool, Stored]:
+        """Send a batch while a cut is set, and again; whether the first try was stored, and what came of the second."""
+        batch = self.next_batch()
+        shard = shard or self.shard
+        cuts = self.proxy.cuts
+        with pytest.raises(ShardUnavailableError):
+            await shard.append(COIN, 1, EPOCH, batch)
+        assert self.proxy.cuts == cuts + 1
+        was_stored = (await self.straight.fence(COIN)).through == batch[-1].position
+        return was_stored, await shard.append(COIN, 1, EPOCH, batch)
+
+    async def bytes_of(self, work: Callable[[], Any]) -> tuple[int, int]:
+        before = dict(self.proxy.passed)
+        await work()
+        return self.proxy.passed["client"] - before["client"], self.proxy.passed["server"] - before["server"]
+
+    def through_proxy(self) -> PostgresShard:
+        return PostgresShard("shard1", self.proxy.dsn, deadline_s=DEADLINE_S)
+
+
+@pytest.fixture
+async def rig(migrated: str) -> AsyncIterator[Rig]:
+    """A coin's writer, over hours and days, that has sent one batch: the connection is there and knows the way."""
+    async with (
+        FaultProxy(migrated) as proxy,
+        PostgresShard("shard1", proxy.dsn, deadline_s=DEADLINE_S) as shard,
+        PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
+    ):
+        rig = Rig(proxy, shard, straight, migrated, [], spread_quotes(EPOCH, 3_000, every_s=120))
+        await shard.become_writer(COIN, EPOCH, "a")
+        await rig.append(rig.next_batch())
+        yield rig
+
+
+async def test_a_request_cut_at_any_byte_is_not_stored_and_sent_again_it_is_stored_once(rig: Rig) -> None:
+    size, _ = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
+    for count in [*range(0, size, 11), size - 1]:
+        rig.proxy.cut_after(client_bytes=count)
+        assert await rig.append_cut() == (False, (BATCH, 0)), f"cut after {count} of {size} bytes"
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_an_answer_cut_at_any_byte_was_stored_and_sent_again_changes_nothing(rig: Rig) -> None:
+    _, size = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
+    for count in range(size):
+        rig.proxy.cut_after(server_bytes=count)
+        assert await rig.append_cut() == (True, (0, 0)), f"cut after {count} of {size} bytes"
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_a_connection_cut_at_any_byte_from_its_first_one_on_stores_a_batch_once(rig: Rig) -> None:
+    async def on_a_new_connection() -> None:
+        async with rig.through_proxy() as shard:
+            await shard.append(COIN, 1, EPOCH, rig.next_batch())
+
+    sent, said = await rig.bytes_of(on_a_new_connection)
+    _, answer = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
+    for count in range(0, sent, 61):
+        rig.proxy.cut_after(client_bytes=count)
+        async with rig.through_proxy() as shard:
+            assert await rig.append_cut(shard) == (False, (BATCH, 0)), f"cut after {count} of {sent} bytes"
+    for count in range(0, said, 61):
+        rig.proxy.cut_after(server_bytes=count)
+        is_stored = count > said - answer
+        async with rig.through_proxy() as shard:
+            assert await rig.append_cut(shard) == (is_stored, (0 if is_stored else BATCH, 0)), (
+                f"{count} of {said} bytes"
+            )
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_a_commit_of_which_nobody_was_told_is_harmless(rig: Rig) -> None:
+    for _ in range(5):
+        rig.proxy.cut_at_commit()
+        assert await rig.append_cut() == (True, (0, 0))
+    rig.proxy.cut_at_commit()
+    with pytest.raises(ShardUnavailableError):
+        await rig.shard.become_writer(COIN, EPOCH + 1, "a")
+    assert (await rig.shard.become_writer(COIN, EPOCH + 1, "a")).writer_epoch == EPOCH + 1
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_an_answer_later_than_the_deadline_is_not_waited_for_and_the_next_one_is_heard(rig: Rig) -> None:
+    async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
+        await shard.append(COIN, 1, EPOCH, rig.next_batch())
+        for _ in range(2 * CONNECTIONS_MAX):
+            rig.proxy.delay(30.0)
+            batch = rig.next_batch()
+            started = time.monotonic()
+            with pytest.raises(ShardUnavailableError, match=r"within 0\.3 s|not reachable"):
+                await shard.append(COIN, 1, EPOCH, batch)
+            assert 0.25 < time.monotonic() - started < 1.0
+            rig.proxy.delay(0.0)
+            assert (await shard.append(COIN, 1, EPOCH, batch)).conflicts == 0
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_a_frozen_network_ends_every_call_by_its_deadline_and_costs_the_pool_no_slot(rig: Rig) -> None:
+    async def unchecked(_: Any) -> None:
+        pass
+
+    async with (
+        Pool("shard1", rig.proxy.dsn, deadline_s=1.0, check=unchecked) as pool,
+        Session("shard1", rig.dsn, connect_s=DEADLINE_S, deadline_s=DEADLINE_S) as session,
+    ):
+        for _ in range(2):
+            rig.proxy.freeze()
+            started = time.monotonic()
+            calls = [asyncio.create_task(pool.fetch("SELECT 1")) for _ in range(12)]
+            await asyncio.sleep(0)
+            calls[0].cancel()  # who gives up while it waits takes nothing along
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert time.monotonic() - started < 2.5
+            assert [type(answer) for answer in answers] == [asyncio.CancelledError, *[ShardUnavailableError] * 11]
+            rig.proxy.thaw()
+            assert await asyncio.gather(*(pool.fetch("SELECT 1") for _ in range(12))) == [[(1,)]] * 12
+        await session.fetch("SELECT pg_advisory_lock(1)")
+        waiting = [asyncio.create_task(pool.fetch("SELECT pg_advisory_xact_lock(1)")) for _ in range(CONNECTIONS_MAX)]
+        while (await session.fetch(WAITING))[0][0] < CONNECTIONS_MAX:  # until all slots are used at once
+            assert not any(call.done() for call in waiting)
+        await session.fetch("SELECT pg_advisory_unlock(1)")
+        await asyncio.gather(*waiting)
+
+
+async def test_a_request_that_was_held_up_and_comes_late_changes_nothing(rig: Rig) -> None:
+    async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
+        for _ in range(5):
+            await shard.append(COIN, 1, EPOCH, rig.next_batch())
+            batch = rig.next_batch()
+            rig.proxy.freeze()
+            with pytest.raises(ShardUnavailableError):
+                await shard.append(COIN, 1, EPOCH, batch)
+            assert (await rig.straight.fence(COIN)).through < batch[0].position  # type: ignore[operator]
+            rig.proxy.thaw()
+            stored = await shard.append(COIN, 1, EPOCH, batch)
+            assert stored in {(0, 0), (BATCH, 0)}  # whichever of the two came first
+    assert await wrong_with(rig.dsn, rig.offered) == []
+
+
+async def test_where_nobody_listens_a_call_says_so_and_the_first_one_after_is_answered(rig: Rig) -> None:
+    rig.proxy.refuse()
+    rig.proxy.cut_after(client_bytes=0)
+    batch = rig.next_batch()
+    for _ in range(3):
+        with pytest.raises(ShardUnavailableError, match="not reachable"):
+            await rig.append(batch)
+    await rig.proxy.listen()
+    assert await rig.append(batch) == (BATCH, 0)

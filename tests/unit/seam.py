@@ -1,0 +1,121 @@
+"""One coin's history partly on a shard and partly in the log, in steps that a test gives, also between two reads."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.unit.core import COIN, NOON, Core
+
+from cotacoes.adapters import quote_log
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.quote import Observation, Position, Quote
+
+
+class SeamShard(MemoryShard):
+    """A shard on which `meanwhile` happens after each read, and whose oldest quotes can be dropped."""
+
+    def __init__(self) -> None:
+        super().__init__("shard1", [COIN])
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.reads: list[str] = []
+        self.dropped: Position | None = None
+        self._is_within = False
+
+    async def newest(self, *arguments: Any) -> Any:
+        views = await self._read("newest", super().newest(*arguments))
+        return {coin: view if view.quotes else replace(view, through=self.dropped) for coin, view in views.items()}
+
+    async def after(self, *arguments: Any) -> Any:
+        return await self._read("after", super().after(*arguments))
+
+    async def last(self, *arguments: Any) -> Any:
+        return await self._read("last", super().last(*arguments))
+
+    async def between(self, *arguments: Any) -> Any:
+        return await self._read("between", super().between(*arguments))
+
+    async def candles(self, *arguments: Any) -> Any:
+        return await self._read("candles", super().candles(*arguments))
+
+    def drop(self, before: datetime) -> None:
+        """Retention, by whole days."""
+        copy = self.copies[COIN]
+        self.dropped = copy.last  # the fence knows its end, though nothing be left
+        copy.quotes = {position: one for position, one in copy.quotes.items() if one.at >= before}
+
+    async def _read(self, name: str, answer: Awaitable[Any]) -> Any:
+        if self._is_within:  # the twin uses one read for another
+            return await answer
+        self._is_within = True
+        try:
+            answered = await answer
+        finally:
+            self._is_within = False
+        self.reads.append(name)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        return answered
+
+
+class Seam:
+    """`quotes` are all that were ever recorded; nothing is delivered but by `deliver`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shard = SeamShard()
+        self.core = Core(folder, self.shard)
+        self.quotes: list[Quote] = []
+
+    async def start(self) -> "Seam":
+        await self.core.recorder.start()
+        await self._become_writer()
+        return self
+
+    async def close(self) -> None:
+        await self.core.recorder.close()
+
+    async def record(self, *seconds: float, origin: str = "sim", currency: str = "USD") -> list[Quote]:
+        """One quote at each of these seconds after noon, in one commit."""
+        seen = []
+        for number, offset in enumerate(seconds, start=len(self.quotes) + 1):
+            at = NOON + timedelta(seconds=offset)
+            self.core.wall = max(self.core.wall, at)
+            price = Decimal(f"{100 + number * 7919 % 89}.{number:04}0")
+            seen.append(Observation(COIN, currency, price, at, origin))
+        quotes = await self.core.recorder.record({COIN: seen})
+        self.quotes += quotes
+        return quotes
+
+    async def deliver(self, count: int) -> None:
+        """The next quotes to the shard, as delivery does it; nothing while it is away."""
+        if self.shard.away:
+            return
+        history = self.core.history
+        batch = await self.core.recorder.log.after(COIN, history.delivered, count)
+        if batch:
+            assert history.epoch is not None
+            await self.shard.append(COIN, 1, history.epoch, batch)
+            history.note_delivered(batch)
+
+    async def trim(self, kept: int) -> None:
+        """Drop what is delivered from the log, but for the newest `kept`."""
+        default, quote_log.KEPT_QUOTES = quote_log.KEPT_QUOTES, kept
+        try:
+            await self.core.recorder.log.mark({COIN: self.core.history.mark()})
+        finally:
+            quote_log.KEPT_QUOTES = default
+
+    async def begin_era(self) -> None:
+        """As after a failure of the log."""
+        self.core.history._is_over = True
+        self.core.wall += timedelta(milliseconds=1)
+        await self.core.recorder.begin_missing_eras()
+        await self._become_writer()
+
+    async def _become_writer(self) -> None:
+        assert self.core.history.epoch is not None
+        away, self.shard.away = self.shard.away, False
+        await self.shard.become_writer(COIN, self.core.history.epoch, "a")
+        self.shard.away = away
