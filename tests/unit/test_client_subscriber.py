@@ -87,9 +87,14 @@ class LoggedBus(MemoryBus):
         return super().subscribe(channels)
 
 
-def watching(scenario: Callable[[LoggedBus, Collected], Coroutine[Any, Any, None]]) -> Collected:
-    """Run a subscriber of bitcoin beside the scenario, in virtual time."""
+def watching(
+    scenario: Callable[[LoggedBus, Collected], Coroutine[Any, Any, None]], coins: Sequence[str] = ("bitcoin",)
+) -> Collected:
+    """Run a subscriber of bitcoin beside the scenario, in virtual time; later there are these coins."""
     collected = Collected()
+
+    async def ask() -> list[str]:
+        return list(coins)
 
     async def run() -> None:
         clock = asyncio.get_running_loop().time
@@ -98,7 +103,8 @@ def watching(scenario: Callable[[LoggedBus, Collected], Coroutine[Any, Any, None
             feeds, collected, render=as_json_line, log_changes=True, clock=clock, random=random.Random(1)
         )
         async with LoggedBus() as bus, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(subscriber.listen(bus)), group.create_task(subscriber.watch())]
+            work = [subscriber.listen(bus, feeds.channels), subscriber.watch(), subscriber.join_newcomers(bus, ask)]
+            tasks = [group.create_task(one) for one in work]
             await asyncio.sleep(0.1)
             await scenario(bus, collected)
             await asyncio.sleep(0.1)
@@ -111,6 +117,18 @@ def watching(scenario: Callable[[LoggedBus, Collected], Coroutine[Any, Any, None
 
 async def publish(bus: MemoryBus, *messages: bytes) -> None:
     await bus.publish([(CHANNEL, each) for each in messages])
+
+
+def test_a_coin_that_comes_later_is_listened_to_as_well_and_once() -> None:
+    async def scenario(bus: LoggedBus, collected: Collected) -> None:
+        for _ in range(3):
+            await asyncio.sleep(app.JOIN_INTERVAL_S)
+            await bus.publish([("cotacoes:solana", message(1).replace(b'"bitcoin"', b'"solana"'))])
+        assert len(bus.subscribed_at) == 2
+        await publish(bus, message(1))
+
+    told = [one for one in watching(scenario, ["bitcoin", "solana"]).records if one["type"] == "quote"]
+    assert [(one["coin"], one["seq"]) for one in told] == [("solana", 1), ("bitcoin", 1)]
 
 
 def test_each_new_quote_is_shown_once_from_the_first_that_comes() -> None:

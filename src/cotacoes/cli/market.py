@@ -64,9 +64,10 @@ def record(
       cotacoes up --data ./again --port-base 9000 --source replay:today.ndjson.gz
     """
     from cotacoes.client_subscriber import recording
+    from cotacoes.client_subscriber.app import known_coins
 
     async def main(settings: config.Settings, stop: Stop) -> None:
-        known = settings.seed_placement
+        known = await known_coins(settings) or list(settings.seed_placement)
         chosen = [require_coin(coin.lower(), known) for coin in coins or known]
         say(f"recording {', '.join(chosen)} into {out}; Ctrl-C ends it")
         count = await recording.record(settings, stop, out, chosen, for_s)

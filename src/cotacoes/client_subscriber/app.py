@@ -9,6 +9,7 @@ first message of a coin is where its feed begins.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from cotacoes.client_subscriber.lines import Lines, as_json_line, gap_fields
 from cotacoes.client_subscriber.output import Output, descriptor_writer
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, UnavailableError, UnknownCoinError
+from cotacoes.live import channel
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.quote import COIN_PATTERN
@@ -33,6 +35,7 @@ from cotacoes.telemetry import get_logger
 RECONNECT_MOST_S = 2.0
 WATCH_INTERVAL_S = 0.5
 ASK_DEADLINE_S = 1.0
+JOIN_INTERVAL_S = 5.0
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -59,7 +62,8 @@ async def run(
     `out` is a stream with a file descriptor, standard output where none is given; nothing else may write to it. `ask`
     tells which coins there are, quote_service where none is given.
     """
-    chosen = _chosen(coins, await (ask or known_coins)(settings), settings.seed_placement)
+    ask_coins = functools.partial(ask or known_coins, settings)
+    chosen = _chosen(coins, await ask_coins(), settings.seed_placement)
     out = sys.stdout if out is None else out
     is_terminal = out.isatty()
     output = Output(descriptor_writer(out.fileno()), lambda error: _end(stop, error))
@@ -73,7 +77,10 @@ async def run(
     )
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     get_logger().info("service.started", coins=",".join(chosen))
-    async with output, bus, background(subscriber.listen(bus), subscriber.watch()):
+    work = [subscriber.listen(bus, [channel(coin) for coin in chosen]), subscriber.watch()]
+    if not coins:
+        work.append(subscriber.join_newcomers(bus, ask_coins))
+    async with output, bus, background(*work):
         await stop.event.wait()
     get_logger().info("service.stopped", code=stop.code)
 
@@ -138,11 +145,20 @@ class Subscriber:
         self._is_refusing = False
         self._is_stuck = False
 
-    async def listen(self, bus: Bus) -> None:
+    async def join_newcomers(self, bus: Bus, ask: Callable[[], Awaitable[list[str]]]) -> None:
+        """Listen to the coins that come later as well, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(JOIN_INTERVAL_S)
+                if joined := self._feeds.add(await ask(), self._clock()):
+                    get_logger().info("coins.joined", coins=",".join(joined))
+                    group.create_task(self.listen(bus, [channel(coin) for coin in joined]))
+
+    async def listen(self, bus: Bus, channels: Sequence[str]) -> None:
         """Listen, and listen again when the link dies, until cancelled."""
         while True:
             try:
-                async with bus.subscribe(self._feeds.channels) as messages:
+                async with bus.subscribe(channels) as messages:
                     self._note_back()
                     async for channel, message in messages:
                         await self._take(channel, message)

@@ -55,10 +55,19 @@ class Feeds:
     """See the head of this file."""
 
     def __init__(self, coins: Iterable[str], now: float) -> None:
-        self._positions = {coin: FeedPosition(coin) for coin in coins}
-        self._silences = {coin: FeedSilence(SILENT_AFTER_S, now) for coin in self._positions}
+        self._positions: dict[str, FeedPosition] = {}
+        self._silences: dict[str, FeedSilence] = {}
         self._prices: dict[str, Decimal] = {}
-        self._coins = {channel(coin): coin for coin in self._positions}
+        self._coins: dict[str, str] = {}
+        self.add(coins, now)
+
+    def add(self, coins: Iterable[str], now: float) -> list[str]:
+        """Know these coins as well, from now on; those that are new."""
+        new = [coin for coin in dict.fromkeys(coins) if coin not in self._positions]
+        self._positions |= {coin: FeedPosition(coin) for coin in new}
+        self._silences |= {coin: FeedSilence(SILENT_AFTER_S, now) for coin in new}
+        self._coins |= {channel(coin): coin for coin in new}
+        return new
 
     @property
     def channels(self) -> list[str]:
