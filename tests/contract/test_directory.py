@@ -169,3 +169,33 @@ async def test_a_service_follows_the_fence_of_a_real_shard(moved: Settings, tmp_
         assert known.homes["bitcoin"] == Home(1, "shard2", 2)
         await known.refresh()
         assert known.homes["bitcoin"] == Home(1, "shard2", 2)
+
+
+async def test_a_new_disk_under_shard1_gives_no_coin_a_second_home(settings: Settings, further: list[str]) -> None:
+    await directory.add_shard(settings, "shard3", further[0])
+    for coin, shard in (("solana", "shard3"), ("cardano", "shard2")):
+        await directory.add_coin(settings, coin, shard)
+    lost = settings.model_copy(update={"shard1_dsn": further[1], "coins": "bitcoin:shard1,ethereum:shard2"})
+    with pytest.raises(SettingError, match="has lost the directory"):
+        await migrate.main(lost)
+    await directory.rebuild(lost, {"shard3": further[0]})
+    await migrate.main(lost)
+    assert (await directory.read(lost)).homes == {
+        "ethereum": Home(2, "shard2", 1),
+        "solana": Home(3, "shard3", 1),
+        "cardano": Home(4, "shard2", 1),
+        "bitcoin": Home(5, "shard1", 1),
+    }
+    assert psql(further[1], "SELECT coin FROM fence") == "bitcoin"
+    with pytest.raises(SettingError, match="places solana on shard1, but it lives on shard3: take solana out"):
+        await migrate.main(lost.model_copy(update={"coins": "solana:shard1"}))
+
+
+@pytest.mark.parametrize(("name", "dsn"), [("S3", "postgresql://x@h/d"), ("shard3", "mysql://x@h/d"), ("", "")])
+async def test_what_can_be_no_shard_is_refused_before_anything_is_touched(
+    settings: Settings, name: str, dsn: str
+) -> None:
+    with pytest.raises(SettingError, match=r"is no shard's name|is not usable"):
+        await directory.add_shard(settings, name, dsn)
+    with pytest.raises(SettingError, match=r"is no shard's name|is not usable"):
+        await directory.rebuild(settings, {name: dsn})

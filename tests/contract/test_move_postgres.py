@@ -315,6 +315,7 @@ def test_the_commands_say_what_they_do_and_where_the_coin_lives(
     databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COTACOES_TEST_DSN", raising=False)
     for number, dsn in enumerate(databases, start=1):
         monkeypatch.setenv(f"COTACOES_SHARD{number}_DSN", dsn)
     asyncio.run(migrate.main(config.load()))

@@ -7,6 +7,7 @@ it again, and what the directory says can be written anew from the fences at any
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ ASK_DEADLINE_S = 10.0
 DIRECTORY_SHARD = SHARDS[0]
 COINS_MAX = 10_000
 READABLE = ("open", "closed")
+SHARD_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,31}\Z", re.ASCII)
 
 
 async def read(settings: Settings) -> Directory:
@@ -76,11 +78,19 @@ async def add_shard(settings: Settings, name: str, dsn: str) -> str:
     """
     if name in SHARDS:
         raise SettingError(f"{name} is a setting: set COTACOES_{name.upper()}_DSN")
+    _refuse_no_shard(name, dsn)
     async with SchemaConnection(name, dsn, connect_s=ASK_DEADLINE_S) as there:
         applied = len(await bring_up(name, there))
     async with _changing(settings) as first:
         await first.run("add_shard", name, dsn)
     return f"{name}: schema {known_migrations()[-1].version}, {applied} applied now"
+
+
+def _refuse_no_shard(name: str, dsn: str) -> None:
+    if not SHARD_PATTERN.match(name):
+        raise SettingError(f"{name[:40]!r} is no shard's name: write a-z, then up to 31 of a-z 0-9 _")
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise SettingError(f"the DSN of {name} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
 
 async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
@@ -100,8 +110,11 @@ async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
     `further` are DSNs of shards that the directory may have forgotten. ShardUnavailableError where one is away, since
     it may be some coin's home; then nothing is changed.
     """
+    for shard, dsn in further.items():
+        _refuse_no_shard(shard, dsn)
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(_changing(settings))
+        await bring_up(DIRECTORY_SHARD, first)  # its disk may be a new one
         listed = {row["name"]: row["dsn"] for row in await first.run("shards")}
         elsewhere = {**further, **listed, **{shard: settings.dsn(shard) for shard in SHARDS[1:]}}
         fences = {DIRECTORY_SHARD: await first.run("fences")}

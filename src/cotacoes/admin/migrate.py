@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 from cotacoes.adapters.schema_postgres import SchemaConnection, inspect, known_migrations
 from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
@@ -41,15 +42,25 @@ async def _further(settings: Settings) -> dict[str, str]:
 async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection]) -> None:
     first = shards[DIRECTORY_SHARD]
     if not await first.run("directory"):  # new, or lost: then the fences know what was
-        await write_homes(first, {shard: await connection.run("fences") for shard, connection in shards.items()})
+        fences = {shard: await connection.run("fences") for shard, connection in shards.items()}
+        _refuse_lost(fences)
+        await write_homes(first, fences)
     for coin, shard in seed.items():
         await first.run("add_coin", coin, shard)
     for row in await first.run("directory"):
         coin, shard = row["coin"], row["shard"]
         if row["placement"] == 1 and seed.get(coin, shard) != shard:  # what was moved lives where it was moved to
-            raise SettingError(
-                f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: write {coin}:{shard}"
-            )
+            mend = f"write {coin}:{shard}" if shard in SHARDS else f"take {coin} out"
+            raise SettingError(f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: {mend}")
         if shard not in shards:
             raise SettingError(f"{coin} lives on {shard}, whose address is lost: `cotacoes shards add {shard} DSN`")
         await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])
+
+
+def _refuse_lost(fences: Mapping[str, list[dict[str, Any]]]) -> None:
+    """SettingError where shard1 is empty and another is not: further ones may have coins of which nobody knows."""
+    if not fences[DIRECTORY_SHARD] and any(fences.values()):
+        raise SettingError(
+            f"{DIRECTORY_SHARD} has lost the directory, and other shards have coins: `cotacoes directory rebuild`, "
+            "with --shard NAME=DSN for each shard beyond shard1 and shard2"
+        )

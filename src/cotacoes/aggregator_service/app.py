@@ -22,7 +22,7 @@ from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
 from cotacoes.client import Addresses, Client
 from cotacoes.config import SHARDS, Settings
-from cotacoes.errors import CotacoesError, OverloadedError, ShardUnavailableError
+from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
 from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
 from cotacoes.patterns.sharding import ShardView
 from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
@@ -157,16 +157,21 @@ class Reporter:
         if shard not in self._directory.shards:
             raise ShardUnavailableError(f"no address of {shard} is known")
         views = await self._directory.shards[shard].newest(coins, LAST_LOGS)
-        if any(coin not in views for coin in coins):
-            await self._directory.refresh()
-            moved: dict[str, list[str]] = {}
-            for coin in coins:
-                home = self._directory.homes[coin].shard
-                if coin not in views and home != shard and home in self._directory.shards:
-                    moved.setdefault(home, []).append(coin)
-            for home, gone in moved.items():
-                views |= await self._directory.shards[home].newest(gone, LAST_LOGS)
+        moved: dict[str, list[str]] = {}
+        for coin in coins:
+            if coin not in views and (home := await self._new_home(coin)) not in (None, shard):
+                moved.setdefault(str(home), []).append(coin)
+        for home, gone in moved.items():
+            views |= await self._directory.shards[home].newest(gone, LAST_LOGS)
         return views
+
+    async def _new_home(self, coin: str) -> str | None:
+        """Where a coin went that is not where it was; the fence that it left knows first. None: between two shards."""
+        try:
+            await self._directory.ask(coin, lambda shard: shard.fence(coin))
+        except CoinMovedError:
+            return None
+        return self._directory.homes[coin].shard
 
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
         self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()

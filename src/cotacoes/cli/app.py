@@ -115,7 +115,8 @@ def _root(
       cotacoes stop shard1                    pull a plug; `cotacoes start shard1` puts it back
       cotacoes status                         what runs, and where
       cotacoes doctor                         what is wrong here, and what mends it
-      cotacoes shards move bitcoin --to shard2 another home, while all goes on
+      cotacoes shards move bitcoin --to shard2
+                                              another home, while all goes on
       cotacoes audit                          prove that nothing is lost or doubled
     """
     if version:

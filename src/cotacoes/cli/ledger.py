@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from cotacoes.cli import moves, readers
 from cotacoes.cli.lines import put, put_json, put_table, say
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, Client
-from cotacoes.errors import BadRequestError, SettingError, UnavailableError
+from cotacoes.errors import ProblemError, SettingError
 from cotacoes.patterns.sharding import Directory
 
 app = typer.Typer()
@@ -64,7 +65,7 @@ def add_coin(coin: Coin, shard: Shard = None, data: Data = None) -> None:
     say(f"{coin}: lives on {home.shard}")
     try:
         asyncio.run(_let_quote(settings, coin))
-    except (UnavailableError, BadRequestError) as error:
+    except ProblemError as error:  # the source is another one, or away: the coin is there all the same
         say(f"its prices come as soon as the source has them ({error.detail})")
 
 
@@ -110,15 +111,21 @@ def _shard_row(known: Directory, name: str, dsn: str) -> dict[str, Any]:
 @shards_app.command("add")
 def add_shard(
     name: Annotated[str, typer.Argument(metavar="NAME", help="for example shard3")],
-    dsn: Annotated[str, typer.Argument(metavar="DSN", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")],
+    dsn: Annotated[
+        str, typer.Argument(metavar="DSN", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or - to read it")
+    ],
     data: Data = None,
 ) -> None:
     """Make a PostgreSQL database one more shard.
 
     \b
-    Example:
+    Examples:
       cotacoes shards add shard3 postgresql://cotacoes:secret@db3/cotacoes
+      cotacoes shards add shard3 - < file-with-the-dsn
+
+    With -, the password is in no process list and in no history of a shell.
     """
+    dsn = sys.stdin.readline().strip() if dsn == "-" else dsn
     put(asyncio.run(directory.add_shard(settings_of(data), name, dsn)))
 
 
@@ -141,7 +148,7 @@ def rebuild(
       cotacoes directory rebuild
       cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
     """
-    further = dict(item.partition("=")[::2] for item in shard or [])
+    further = {name: dsn for name, _, dsn in (item.partition("=") for item in shard or [])}
     lines = asyncio.run(directory.rebuild(settings_of(data), further))
     for line in lines:
         put(line)

@@ -192,7 +192,7 @@ def home_of(coin: str, copies: Mapping[str, Copy], away: Collection[str]) -> str
         return max(homes, key=lambda shard: homes[shard].placement)
     if away:
         raise ShardUnavailableError(f"{coin} lives on none of the shards that answer; {_names(away)} did not")
-    raise SettingError(f"{coin} lives on no shard: `cotacoes coins` lists those that do")
+    raise SettingError(f"{coin} lives on no shard: `cotacoes coins list` names those that do")
 
 
 def plan(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) -> Plan:

@@ -53,11 +53,14 @@ class Roster:
             for delivery in self.deliveries.values():
                 group.create_task(not_cancelled_by_itself(delivery.run()))
             taken_in = set(self.deliveries)
-            kept: set[str] = set()
+            keepers: dict[str, tuple[str, asyncio.Task[None]]] = {}
             while True:
-                for shard in self._directory.shards.keys() - kept:
-                    kept.add(shard)
-                    group.create_task(not_cancelled_by_itself(self._keep(shard)))
+                for shard, dsn in self._directory.dsns.items():
+                    before = keepers.get(shard)
+                    if before is not None and before[0] != dsn:
+                        before[1].cancel()
+                    if before is None or before[0] != dsn:
+                        keepers[shard] = dsn, group.create_task(not_cancelled_by_itself(self._keep(shard)))
                 for coin in self._directory.homes.keys() - taken_in:
                     if await self._take_in(coin):
                         taken_in.add(coin)
