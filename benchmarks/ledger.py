@@ -1,15 +1,16 @@
 """`ingest`: quotes a second into a shard over one connection, beside what PostgreSQL does without a ledger.
 
 All sides store the same quotes, made beforehand, durability on, in alternating order, each round on a day of its own
-whose partition exists, after a checkpoint. Into ours one batch in twenty is sent twice; a rate counts each quote once.
+whose partition exists, after a checkpoint. Where batches are sent, one in twenty is sent twice; a rate counts
+each quote once.
 
-* ours: `PostgresShard.append`, batch by batch, each a transaction: columns made of quotes, the coin's lock, the fence,
-  the rows, minute and hour candles, the day, the fence's end;
+* ours: `PostgresShard.append`, batch by batch, each a transaction: runs and columns made of quotes, the coin's lock,
+  the fence, the rows, minute and hour candles, the day, the fence's end;
 * `\\copy`: psql copies a file of the same rows, in one transaction, into a table like the day's partition, with its
   key, its BRIN index and its checks. It reads no quote, knows no fence, and would stop at a row that it has already;
 * ours without candles: the same in a database whose function was made from the migration's text without them;
-* bare: `INSERT … SELECT unnest … ON CONFLICT DO NOTHING` of the same batches into the same table as ours, with prices
-  cast in SQL, columns made of quotes as for ours, each batch a transaction. No lock, no fence, no day;
+* bare: `INSERT … SELECT unnest … ON CONFLICT DO NOTHING` of the same batches into the same table as ours, an array for
+  each column, prices as text that is cast in SQL, each batch a transaction. No lock, no fence, no day;
 * replay: every batch that was stored is sent once more, and nothing may be added.
 """
 
@@ -21,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import resources
+from typing import Any
 
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, doubled, make_quotes
 from benchmarks.servers import Server, postgres_server
 from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.shard_postgres import PostgresShard, columns_of
+from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.quote import Position, Quote, format_price
 
 BATCH_AIMS = {1_000: Aim(0.33, is_floor=True), 5_000: Aim(0.45, is_floor=True)}
@@ -44,8 +46,7 @@ FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[], $4::timestamptz[], $
 ON CONFLICT DO NOTHING
 """
 _PLAIN = """), minute AS MATERIALIZED (
-        SELECT max(at) AS at, min(ARRAY[epoch, seq]) AS first, max(ARRAY[epoch, seq]) AS last, count(*) AS count
-        FROM added GROUP BY utc_day(at)
+        SELECT min(at) AS at, count(*) AS count, min(seq) AS first, max(seq) AS last FROM added GROUP BY utc_day(at)
     ), days AS ("""
 
 
@@ -59,13 +60,13 @@ def measure(effort: Effort) -> list[Row]:
 
 
 def without_candles(migration: str) -> str:
-    """`store_new_quotes` of the migration's text, as it would be without candles; MeasureError if it has none."""
-    found = re.search(r"CREATE FUNCTION store_new_quotes\(.*?\n\$\$;\n", migration, re.DOTALL)
+    """`store_run` of the migration's text, as it would be without candles; MeasureError if it has none."""
+    found = re.search(r"CREATE FUNCTION store_run\(.*?\n\$\$;\n", migration, re.DOTALL)
     plain, count = re.subn(
         r"\), minute AS .*?\), days AS \(", lambda _: _PLAIN, found[0] if found else "", flags=re.DOTALL
     )
     if count != 1 or "candle" in plain:
-        raise MeasureError("the migration's store_new_quotes has another shape than is known here")
+        raise MeasureError("the migration's store_run has another shape than is known here")
     return plain.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
 
 
@@ -172,7 +173,7 @@ class _Rounds:
 
     async def _insert(self, sent: Iterable[Sequence[Quote]]) -> None:
         for batch in sent:
-            await self._session.fetch(_BARE, *columns_of(batch)[:6])
+            await self._session.fetch(_BARE, *_columns(batch))
 
     def _copy(self, quotes: Sequence[Quote]) -> float:
         """Seconds that psql says it took."""
@@ -201,6 +202,18 @@ def copy_seconds(said: str) -> float:
     if found is None:
         raise MeasureError("psql told no time")
     return float(found[1]) / 1000
+
+
+def _columns(quotes: Sequence[Quote]) -> tuple[list[Any], ...]:
+    """An array per column, as the bare statement takes them."""
+    return (
+        [quote.epoch for quote in quotes],
+        [quote.seq for quote in quotes],
+        [quote.at for quote in quotes],
+        [quote.observed_at for quote in quotes],
+        [format_price(quote.price) for quote in quotes],
+        [1] * len(quotes),
+    )
 
 
 def _part(quotes: Sequence[Quote]) -> str:

@@ -4,7 +4,8 @@ Two PostgreSQL servers and a Valkey, as in the system. The coin's writer, which 
 delivery and publisher, records 50 quotes a second in this process; `cotacoes shards move`, a process of its own, brings
 the coin and its history of several days to the other shard, and in the next run back again. The command tells for how
 long the fence was closed. From a quote's recording to the answer of Valkey is measured all the while, in the seconds
-before each move and during it.
+before each move and during it. Those few quotes that are recorded while the fence is closed wait for it as for any late
+shard, 50 ms at most; that is what the bound of the 99th percentile allows for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from benchmarks.figure import Aim, Effort, MeasureError, Row, percentile
-from benchmarks.live import P99_AIM, RATE, RATE_SHARE_MIN
+from benchmarks.http_ratio import ratios
+from benchmarks.live import RATE, RATE_SHARE_MIN
 from benchmarks.made_quotes import FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, make_shards, postgres_server, valkey_server
 from benchmarks.writer import COIN, TimedBus, Writing, background, writing
@@ -34,6 +36,8 @@ from cotacoes.telemetry import configure_logging
 
 CLOSED_AIM = Aim(100.0)
 CLOSED_WORST_AIM = Aim(300.0)
+P50_AIM = Aim(1.3)
+P99_AIM = Aim(60.0)
 SHARDS = ("shard1", "shard2")
 QUOTES_PER_S = 30_000  # of `Effort.seconds`: ten seconds without a move stand for 300,000 quotes to move
 DAYS = 3
@@ -98,13 +102,15 @@ async def _measure(settings: config.Settings, home: Server, effort: Effort) -> l
             quiet.append(latencies.between(began_at, move_at))
             moving.append(latencies.between(move_at, ended_at))
             moved_s.append(ended_at - move_at)
+    p50, p50_quiet = ([percentile(one, 50) for one in found] for found in (moving, quiet))
     return [
         Row("move, the fence is closed", "ms", closed, CLOSED_AIM),
         Row("move, the fence is closed, at worst", "ms", [max(closed)], CLOSED_WORST_AIM),
         Row("move, record to publish p99", "ms", [percentile(one, 99) for one in moving], P99_AIM),
         Row("record to publish p99 without a move", "ms", [percentile(one, 99) for one in quiet]),
-        Row("move, record to publish p50", "ms", [percentile(one, 50) for one in moving]),
-        Row("record to publish p50 without a move", "ms", [percentile(one, 50) for one in quiet]),
+        Row("move, record to publish p50", "of without", ratios(p50, p50_quiet), P50_AIM),
+        Row("move, record to publish p50", "ms", p50),
+        Row("record to publish p50 without a move", "ms", p50_quiet),
         Row("move, in all", "s", moved_s),
     ]
 

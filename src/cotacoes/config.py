@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -122,7 +121,7 @@ class Settings(BaseSettings):
     poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="between two polls of the source")
     fetch_deadline_s: float = Field(0.8, ge=0.01, le=30, description="of one fetch, from connect to last byte")
     fetch_attempts: int = Field(2, ge=1, le=5, description="most calls in one poll, the first included")
-    fetch_bytes_max: int = Field(65_536, ge=1024, le=10_000_000, description="most bytes of one answer")
+    fetch_bytes_max: int = Field(1_048_576, ge=1024, le=10_000_000, description="most bytes of one answer")
     breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit")
     breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="how long the circuit stays open")
     breaker_probes: int = Field(2, ge=1, le=100, description="probes that a half-open circuit lets through")
@@ -250,8 +249,11 @@ def _explain(problem: dict[str, Any]) -> str:
 
 def without_password(dsn: str) -> str:
     """The address in a DSN: no user, no password, no options."""
-    parts = urlsplit(dsn)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    scheme, _, rest = dsn.partition("://")  # not by urlsplit, to which a # or a / of the password ends the user
+    address, _, options = rest.partition("?")
+    if "@" in options and "@" not in address:  # the ? may be one of the password
+        return f"{scheme}://…"
+    return f"{scheme}://{address.rpartition('@')[2]}"
 
 
 def allowed_range(name: str) -> str:

@@ -21,19 +21,16 @@ BEFORE_THE_LOCK = [  # the snapshot of a statement is older than the lock for wh
     (f"PERFORM {LOCK_THE_FENCE};", ""),
     ("FROM fence WHERE coin_id = id;", f"FROM fence WHERE coin_id = id AND {LOCK_THE_FENCE} IS NOT NULL;"),
 ]
-OFFERED = (
-    "unnest(p_epoch, p_seq, p_at, p_observed_at, p_price, p_origin) AS b (epoch, seq, at, observed_at, price, origin)"
-)
+OFFERED = """(
+            SELECT p_seq + (b.n - 1)::integer AS seq, moment(b.at) AS at, b.price
+            FROM unnest(p_at, p_price) WITH ORDINALITY AS b (at, price, n)
+        ) AS offered"""
 FROM_OFFERED = [
-    ("        RETURNING epoch", "        ON CONFLICT DO NOTHING RETURNING epoch"),
-    (
-        "FROM added GROUP BY 1, 2",
-        f"""FROM (SELECT epoch, seq, at, price::numeric AS price, ids[origin] AS origin_id FROM {OFFERED}) AS offered
-            GROUP BY 1, 2""",
-    ),
+    ("        RETURNING seq", "        ON CONFLICT DO NOTHING RETURNING seq"),
+    ("FROM added GROUP BY 1", f"FROM {OFFERED} GROUP BY 1"),
 ]
 ALL_OFFERED = [("WHERE f.last_epoch IS NULL OR (epoch, seq) > (f.last_epoch, f.last_seq)", "")]
-BY_FLOAT = [("b.price::numeric, ids[b.origin]", "b.price::float8::numeric, ids[b.origin]")]
+BY_FLOAT = [("p_origin_id, b.price", "p_origin_id, b.price::float8::numeric")]
 
 
 async def plant(dsn: str, function: str, changes: list[tuple[str, str]]) -> None:
@@ -93,7 +90,7 @@ async def test_candles_of_what_was_offered_and_not_of_what_was_added_are_found(
     quotes = spread_quotes(EPOCH, 2 * BATCH, every_s=20)
     await offer_twice(shard, quotes[:BATCH])
     assert await wrong_with(migrated, quotes[:BATCH]) == []
-    await plant(migrated, "store_new_quotes", FROM_OFFERED)
+    await plant(migrated, "store_run", FROM_OFFERED)
     await plant(migrated, "store_quotes", ALL_OFFERED)
     await offer_twice(shard, quotes)
     assert await wrong_with(migrated, quotes) == ["candles", "days"]
@@ -108,6 +105,6 @@ async def test_a_price_that_went_through_a_float_is_found(
     ]
     await shard.append(COIN, 1, EPOCH, quotes[:3])
     assert await wrong_with(migrated, quotes[:3]) == []
-    await plant(migrated, "store_new_quotes", BY_FLOAT)
+    await plant(migrated, "store_run", BY_FLOAT)
     await shard.append(COIN, 1, EPOCH, quotes[3:])
     assert await wrong_with(migrated, quotes) == ["quotes", "prices", "candles"]

@@ -183,12 +183,12 @@ def test_one_batch_in_twenty_is_sent_again() -> None:
 
 def test_the_function_without_candles_is_made_from_the_migration_and_not_from_another_text() -> None:
     plain = ledger.without_candles(ledger.migration_text())
-    assert plain.startswith("CREATE OR REPLACE FUNCTION store_new_quotes(")
+    assert plain.startswith("CREATE OR REPLACE FUNCTION store_run(")
     assert "INSERT INTO day" in plain
     assert "UPDATE fence" in plain
     assert "candle" not in plain
     with pytest.raises(MeasureError, match="another shape"):
-        ledger.without_candles("CREATE FUNCTION store_new_quotes(\n$$;\n")
+        ledger.without_candles("CREATE FUNCTION store_run(\n$$;\n")
 
 
 def test_times_and_rates_are_read_from_what_programs_say() -> None:

@@ -380,3 +380,22 @@ async def test_a_coin_that_moves_is_written_and_read_where_it_went_without_a_wor
         assert list(moved.quotes.values()) == [*first, *waiting]
         assert await core.page() == [quote.position for quote in [*first, *waiting]]
         assert (core.directory.homes[COIN].shard, core.history.shard) == ("shard2", "shard2")
+
+
+async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quote_log, "KEPT_QUOTES", 2)
+    core = Core(tmp_path)
+    async with core.running():
+        quotes = await core.record(*map(str, range(1, 10)))
+        await until(lambda: core.history.pending == 0)
+        await core.recorder.log.mark({COIN: core.history.mark()})
+        copy = core.shard.copies[COIN]
+        copy.quotes = {quote.position: quote for quote in quotes[:3]}
+        core.history._tail.clear()
+        core.history.fence = None
+        await core.record("10")
+        await until(lambda: core.history.pending == 0)
+    assert "shard.gapped" in capsys.readouterr().out
+    assert first_gap(list(copy.quotes.values()), None) == 3

@@ -30,7 +30,16 @@ class Pool:
     every new connection, and raises where the shard is not to be used.
     """
 
-    def __init__(self, shard: str, dsn: str, *, deadline_s: float, check: Callable[[Fetch], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        shard: str,
+        dsn: str,
+        *,
+        deadline_s: float,
+        check: Callable[[Fetch], Awaitable[None]],
+        is_setting: bool = True,
+    ) -> None:
+        self._is_setting = is_setting
         self._shard = shard
         self._dsn = dsn
         self._deadline_s = deadline_s
@@ -55,7 +64,8 @@ class Pool:
             max_inactive_connection_lifetime=0,
             init=check,
             reset=_keep_session,
-            server_settings=_SERVER_SETTINGS,
+            # so that what was cut does not go on at the server, and wait there for a lock with all that came after it
+            server_settings=_SERVER_SETTINGS | {"statement_timeout": str(max(1, round(self._deadline_s * 1000)))},
         )
         return self
 
@@ -73,7 +83,7 @@ class Pool:
     async def _connection(self) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._deadline_s
-        with _dsn_understood(self._shard):
+        with _dsn_understood(self._shard, is_setting=self._is_setting):
             connection = await self._pool.acquire(timeout=self._deadline_s)
         timer = loop.call_at(due, connection.terminate)
         try:
@@ -175,11 +185,16 @@ def _as_ours(shard: str, error: Any) -> Exception:
 
 
 @contextlib.contextmanager
-def _dsn_understood(shard: str) -> Iterator[None]:
-    """SettingError where the library can not read the DSN; not from its error, which may quote the password."""
+def _dsn_understood(shard: str, *, is_setting: bool = True) -> Iterator[None]:
+    """SettingError where the library can not read the DSN; not from its error, which may quote the password.
+
+    ShardUnavailableError where it is data and no setting: one shard's address must not end a service.
+    """
     try:
         yield
     except (ValueError, IndexError):
+        if not is_setting:
+            raise ShardUnavailableError(f"the DSN of {shard} is not usable here: `cotacoes shards add`") from None
         raise SettingError(
             f"the DSN of {shard} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
             "with / ? # @ : in a password as %2F %3F %23 %40 %3A"

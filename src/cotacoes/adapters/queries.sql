@@ -13,8 +13,9 @@ WHERE f.coin_id = home_of($1);
 SELECT become_writer($1, $2, $3);
 
 -- name: append
--- Store one batch: coin, placement, writer's epoch, one array per column, then origins and eras.
-SELECT stored, conflicts FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+-- Store one batch: coin, placement, writer's epoch, runs, times, prices, then origins and eras.
+SELECT stored, conflicts
+FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric[], $11, $12, $13, $14, $15);
 
 -- name: after
 -- The quotes of a coin after a position, ascending: coin, epoch, seq, limit.

@@ -63,6 +63,10 @@ INSERT INTO directory (coin, coin_id, shard, placement)
 VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
 ON CONFLICT (coin) DO NOTHING RETURNING coin_id;
 
+-- name: forget_coin
+-- Take back what add_coin did where the coin got no fence: coin, id.
+DELETE FROM directory WHERE coin = $1 AND coin_id = $2 AND placement = 1;
+
 -- name: set_home
 -- Write where a coin lives, as its fences say: coin, id, shard, placement; a row where that is news.
 INSERT INTO directory AS d (coin, coin_id, shard, placement) VALUES ($1, $2, $3, $4)

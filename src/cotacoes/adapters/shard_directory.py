@@ -50,17 +50,24 @@ class ShardDirectory:
         self._open_shard = open_shard
         self._read = read
         self.dsns: dict[str, str] = {}
-        self._stack = contextlib.AsyncExitStack()
+        self._opened: dict[str, contextlib.AsyncExitStack] = {}
         self._changed = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._answers = 0
+        self._is_answered = False
 
     async def __aenter__(self) -> Self:
         kept = _load(self._file)  # before anything is written to it
-        await self._take(Directory(kept.homes, kept.shards | self._settled))
-        await self.refresh()
+        await self._take(Directory({}, kept.shards | self._settled))
+        # where shard1 answers, the file only knows better of coins that it has forgotten; the fences correct both
+        is_told = await self.refresh()
+        told = {coin for coin, home in self.homes.items() if is_told and home.placement > 0}
+        await self._take(Directory({coin: home for coin, home in kept.homes.items() if coin not in told}, {}))
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await self._stack.aclose()
+        for opened in self._opened.values():
+            await opened.aclose()
 
     def shard_of(self, coin: str) -> Shard:
         """The shard on which the coin lives; CoinMovedError where nobody has told its address yet."""
@@ -76,22 +83,34 @@ class ShardDirectory:
             try:
                 return await question(shard)
             except CoinMovedError as error:
-                if not await self.follow(coin, error):
+                if not await self.follow(coin, error, shard.name):
                     raise
         return await question(self.shard_of(coin))
 
-    async def follow(self, coin: str, error: CoinMovedError) -> bool:
-        """Whether another home of the coin is known now: by what its fence said, else by what shard1 says."""
+    async def follow(self, coin: str, error: CoinMovedError, asked: str | None = None) -> bool:
+        """Whether another home of the coin is known now: by what its fence said, else by what shard1 says.
+
+        `asked` is the shard that refused, None: its home; it may have been left behind since it was asked.
+        """
         before = self.homes[coin]
+        asked = asked or before.shard
         if error.to is not None and error.placement is not None and error.placement > before.placement:
             moved = Home(before.coin_id, error.to, error.placement, before.retention_days)
             await self._take(Directory({coin: moved}, {}))
-        if self.homes[coin] == before or self.homes[coin].shard not in self.shards:
+        if self.homes[coin].shard == asked or self.homes[coin].shard not in self.shards:
             await self.refresh()
-        return self.homes[coin].shard != before.shard and self.homes[coin].shard in self.shards
+        return self.homes[coin].shard != asked and self.homes[coin].shard in self.shards
 
     async def refresh(self) -> bool:
-        """Ask shard1; whether it answered."""
+        """Ask shard1; whether it answered. Who asks while another one does shares that answer."""
+        asked = self._answers
+        async with self._asking:
+            if self._answers == asked:
+                self._is_answered = await self._refresh()
+                self._answers += 1
+            return self._is_answered
+
+    async def _refresh(self) -> bool:
         first = next(iter(self._settled))
         try:
             told = await self._read(self.shards[first])
@@ -122,8 +141,11 @@ class ShardDirectory:
             if name in self._settled and self._settled[name] != dsn:
                 continue  # a setting wins
             try:
-                self.shards[name] = await self._stack.enter_async_context(self._open_shard(name, dsn))
+                opened = contextlib.AsyncExitStack()
+                self.shards[name] = await opened.enter_async_context(self._open_shard(name, dsn))
                 self.dsns[name] = dsn
+                await self._opened.pop(name, contextlib.AsyncExitStack()).aclose()  # whoever asks it now asks again
+                self._opened[name] = opened
             except SettingError as error:
                 get_logger().error("shard.refused", shard=name, reason=str(error))
         for coin, home in new.items():

@@ -35,7 +35,7 @@ from cotacoes.quote import (
 )
 
 RESERVED = frozenset({"observed_at", "observed", "currency", "origin"})
-COINS_MAX = 1000  # as many as the directory can name
+COINS_MAX = 10_000  # as many as the directory can name
 RETRY_AFTER_MAX_S = 300.0  # a source that asks for more is asked again all the same
 UNNAMED = "?"  # stands in `rejected` for a key that can not be a coin
 

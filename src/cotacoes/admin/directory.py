@@ -52,9 +52,18 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None) -> H
     home = (await read(settings)).homes[coin]
     if shard is not None and home.shard != shard:
         raise SettingError(f"{coin} lives on {home.shard}: `cotacoes shards move {coin} --to {shard}` moves it")
+    if home.shard not in known:
+        raise SettingError(
+            f"{coin} lives on {home.shard}, whose address is lost: `cotacoes shards add {home.shard} DSN`"
+        )
     if home.placement == 1:  # where it was moved, its fence moved with it
         async with SchemaConnection(home.shard, known[home.shard], connect_s=ASK_DEADLINE_S) as there:
             await there.run("seed_fence", home.coin_id, coin, home.placement)
+            taken = {row["coin_id"]: row["coin"] for row in await there.run("fences")}
+        if taken.get(home.coin_id) != coin:  # the directory is older than the shards: it gives numbers a second time
+            async with _changing(settings) as first:
+                await first.run("forget_coin", coin, home.coin_id)
+            raise SettingError("the directory lacks coins that the shards have: run `cotacoes directory rebuild` first")
     return home
 
 
@@ -98,10 +107,15 @@ async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
     due = pending_migrations(name, await connection.run("migrations"))
     for migration in due:
         await connection.apply(migration)
+    await _identify(name, connection)
+    return [migration.version for migration in due]
+
+
+async def _identify(name: str, connection: SchemaConnection) -> None:
+    """Give a database its name as a shard; SettingError where it has another one."""
     ((identity,),) = [row.values() for row in await connection.run("identify", name)]
     if identity != name:
         raise SettingError(f"the database of {name} is that of {identity} already: give each shard its own")
-    return [migration.version for migration in due]
 
 
 async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
@@ -120,6 +134,7 @@ async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
         fences = {DIRECTORY_SHARD: await first.run("fences")}
         for shard, dsn in elsewhere.items():
             async with SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S) as connection:
+                await _identify(shard, connection)
                 fences[shard] = await connection.run("fences")
         for shard in further.keys() - listed.keys():
             await first.run("add_shard", shard, further[shard])

@@ -1,19 +1,20 @@
 """`cotacoes migrate`: bring every shard to this release's schema, or none; then place the coins that are new.
 
-Numbered files, forward only, each remembered with its digest. Every shard must answer before the first is touched, each
-is one transaction, and running it again changes nothing.
+Numbered files, forward only, each remembered with its digest. Both shards of the settings must answer before the first
+is touched, each is one transaction, and running it again changes nothing. A further shard that is away is left for the
+next time: no service uses it before it has this release's schema, and the others are not to wait for it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from cotacoes.adapters.schema_postgres import SchemaConnection, inspect, known_migrations
 from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
 from cotacoes.config import SHARDS, Settings
-from cotacoes.errors import SettingError
+from cotacoes.errors import SettingError, ShardUnavailableError
 
 
 async def main(settings: Settings) -> list[str]:
@@ -21,14 +22,19 @@ async def main(settings: Settings) -> list[str]:
     lines = []
     dsns = {shard: settings.dsn(shard) for shard in SHARDS} | await _further(settings)
     async with contextlib.AsyncExitStack() as stack:
-        shards = {
-            shard: await stack.enter_async_context(SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S))
-            for shard, dsn in dsns.items()
-        }
+        shards: dict[str, SchemaConnection] = {}
+        for shard, dsn in dsns.items():
+            try:
+                connection = SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S)
+                shards[shard] = await stack.enter_async_context(connection)
+            except ShardUnavailableError as error:
+                if shard in SHARDS:
+                    raise
+                lines.append(f"{error}: run `cotacoes migrate` again when it does")
         for shard, connection in shards.items():
             applied = await bring_up(shard, connection)
             lines.append(f"{shard}: schema {known_migrations()[-1].version}, {len(applied)} applied now")
-        await _place_coins(settings.seed_placement, shards)
+        await _place_coins(settings.seed_placement, shards, dsns.keys() - shards.keys())
     return lines
 
 
@@ -39,10 +45,13 @@ async def _further(settings: Settings) -> dict[str, str]:
     return {row["name"]: row["dsn"] for row in told["shards"]}
 
 
-async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection]) -> None:
+async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection], away: Set[str]) -> None:
     first = shards[DIRECTORY_SHARD]
+    fences = {shard: await connection.run("fences") for shard, connection in shards.items()}
+    fenced = {row["coin"] for rows in fences.values() for row in rows}
     if not await first.run("directory"):  # new, or lost: then the fences know what was
-        fences = {shard: await connection.run("fences") for shard, connection in shards.items()}
+        if away:
+            raise ShardUnavailableError(f"the directory is lost, and {', '.join(sorted(away))} did not answer")
         _refuse_lost(fences)
         await write_homes(first, fences)
     for coin, shard in seed.items():
@@ -52,9 +61,12 @@ async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConne
         if row["placement"] == 1 and seed.get(coin, shard) != shard:  # what was moved lives where it was moved to
             mend = f"write {coin}:{shard}" if shard in SHARDS else f"take {coin} out"
             raise SettingError(f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: {mend}")
+        if shard in away:
+            continue
         if shard not in shards:
             raise SettingError(f"{coin} lives on {shard}, whose address is lost: `cotacoes shards add {shard} DSN`")
-        await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])
+        if coin not in fenced:  # else a directory older than the fences would open a second, empty home
+            await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])
 
 
 def _refuse_lost(fences: Mapping[str, list[dict[str, Any]]]) -> None:

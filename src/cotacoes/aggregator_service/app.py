@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -24,13 +25,14 @@ from cotacoes.client import Addresses, Client
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
 from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
-from cotacoes.patterns.sharding import ShardView
+from cotacoes.patterns.sharding import Fence, Shard, ShardView
 from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
 from cotacoes.telemetry import AggregatorMetrics, Metrics, get_logger
 
 NAME = "aggregator_service"
 RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
 RESERVE_SHARE_MAX = 0.1
+FOLLOW_SHARE_MAX = 0.5  # of the time for asking, to find coins that have moved
 QUESTIONS_MAX = 20_000  # under way at once, each a task of some 5 KB; ten reports of 1,000 coins, thousands of two
 _encode = msgspec.json.Encoder().encode
 
@@ -81,6 +83,10 @@ def wire(
         **{name: Check(_silently(functools.partial(_ping, directory, name))) for name in SHARDS},
     }
     return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+
+
+def _fence_of(coin: str) -> Callable[[Shard], Awaitable[Fence]]:
+    return lambda shard: shard.fence(coin)
 
 
 async def _ping(directory: ShardDirectory, name: str) -> None:
@@ -157,21 +163,27 @@ class Reporter:
         if shard not in self._directory.shards:
             raise ShardUnavailableError(f"no address of {shard} is known")
         views = await self._directory.shards[shard].newest(coins, LAST_LOGS)
-        moved: dict[str, list[str]] = {}
-        for coin in coins:
-            if coin not in views and (home := await self._new_home(coin)) not in (None, shard):
-                moved.setdefault(str(home), []).append(coin)
-        for home, gone in moved.items():
-            views |= await self._directory.shards[home].newest(gone, LAST_LOGS)
+        if absent := [coin for coin in coins if coin not in views]:
+            # what this shard has said stands, whoever else is away
+            with contextlib.suppress(ShardUnavailableError, TimeoutError):
+                async with asyncio.timeout(self._deadline_s * FOLLOW_SHARE_MAX):
+                    views |= await self._moved(shard, absent)
         return views
 
-    async def _new_home(self, coin: str) -> str | None:
-        """Where a coin went that is not where it was; the fence that it left knows first. None: between two shards."""
-        try:
-            await self._directory.ask(coin, lambda shard: shard.fence(coin))
-        except CoinMovedError:
-            return None
-        return self._directory.homes[coin].shard
+    async def _moved(self, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
+        """The newest quotes of coins that are not where they were, from where they went."""
+        for coin in coins:
+            with contextlib.suppress(CoinMovedError):
+                await self._directory.ask(coin, _fence_of(coin))  # a fence knows before shard1
+        gone: dict[str, list[str]] = {}
+        for coin in coins:
+            home = self._directory.homes[coin].shard
+            if home != shard and home in self._directory.shards:
+                gone.setdefault(home, []).append(coin)
+        views: dict[str, ShardView] = {}
+        for home, its in gone.items():
+            views |= await self._directory.shards[home].newest(its, LAST_LOGS)
+        return views
 
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
         self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()

@@ -89,7 +89,8 @@ def build(settings: Settings, stop: Stop) -> Service:
         )
 
     def note_floor(coin: str, floor: Position) -> None:
-        histories[coin].floor = floor
+        if coin in histories:  # else it is about to join, and the fence tells it
+            histories[coin].floor = floor
 
     roster = Roster(
         directory,

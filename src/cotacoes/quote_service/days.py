@@ -18,7 +18,7 @@ from random import Random
 from typing import Protocol
 
 from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, PostgresDays, Sealing
-from cotacoes.errors import CoinMovedError, ShardUnavailableError
+from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Position
@@ -82,7 +82,7 @@ class DayKeeper:
         while True:
             try:
                 await self.keep()
-            except ShardUnavailableError as error:
+            except (ShardUnavailableError, SettingError) as error:  # a DSN that is data may be unusable here
                 self._note_failure(str(error))
                 await self._sleep(self._backoff.next_s())
                 continue

@@ -91,7 +91,7 @@ class Delivery:
                 return
             except CoinMovedError as error:
                 self._history.fence = None
-                if not await self._directory.follow(self._history.coin, error):
+                if not await self._directory.follow(self._history.coin, error, self._history.shard):
                     await self._back_off(str(error))
                 continue
             except (ShardUnavailableError, FenceClosedError, LogUnavailableError) as error:
@@ -117,6 +117,11 @@ class Delivery:
             if not batch:
                 history.pending = 0
                 break
+            if history.delivered is not None and batch[0].before != history.delivered:
+                # the shard has lost what it had answered for, and the log has not got it any more
+                get_logger().error(
+                    "shard.gapped", coin=history.coin, after=str(history.delivered), next=str(batch[0].position)
+                )
             if len(batch) == BATCH_QUOTES_MAX:
                 await self._pace.take(history.shard, len(batch))
             stored = await shard.append(history.coin, fence.placement, epoch, batch)

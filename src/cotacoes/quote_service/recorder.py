@@ -58,6 +58,7 @@ class Recorder:
         self._open = False
         self._retired = False
         self._era_lock = asyncio.Lock()
+        self._open_lock = asyncio.Lock()
         self._held: set[str] = set()  # coins of which neither log nor shard could say where they stand
         self._reopen_at = 0.0
         self._reopen_wait_s = REOPEN_WAIT_S
@@ -75,6 +76,13 @@ class Recorder:
         """
         if self._open:
             return
+        async with self._open_lock:  # the intake and the roster both ask for it
+            await self._reopen()
+        await self.begin_missing_eras()
+
+    async def _reopen(self) -> None:
+        if self._open:
+            return  # another one has done it meanwhile
         if self._clock() < self._reopen_at:
             raise LogUnavailableError(f"the log can not be written: {self.failure}")
         self._reopen_at = self._clock() + self._reopen_wait_s
@@ -82,7 +90,6 @@ class Recorder:
         await self._on_log(self.log.close())
         self.log = QuoteLog(self._folder, quota_bytes=self._quota_bytes)
         await self._on_log(self._open_log())
-        await self.begin_missing_eras()
 
     async def record(
         self, observations: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str] | None = None
@@ -123,8 +130,7 @@ class Recorder:
             # a tape is taken from where the others are: what was before this coin came is not missing
             newest = max(self.histories.values(), key=lambda one: one.position or Position(0, 0))
             history.cursor = newest.cursor
-        self.histories[history.coin] = history
-        await self.begin_missing_eras()
+        self.histories[history.coin] = history  # last: who is tried again must not be in use already
 
     async def note_source_gap(self, after: str, next_cursor: str) -> None:
         """Commit that the source's tape has a hole; LogUnavailableError where that fails."""

@@ -65,6 +65,8 @@ class Roster:
                     if await self._take_in(coin):
                         taken_in.add(coin)
                         group.create_task(not_cancelled_by_itself(self.deliveries[coin].run()))
+                with contextlib.suppress(LogUnavailableError):  # said where it failed; tried again each second
+                    await self._recorder.begin_missing_eras()  # once for all: a shard that hangs costs one deadline
                 is_complete = taken_in >= self._directory.homes.keys()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if is_complete else AGAIN_S):

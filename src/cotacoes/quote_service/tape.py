@@ -117,7 +117,8 @@ class TapeTaker:
         following = _parsed(page.next)
         is_first = cursor is None or cursor.number == 0 or cursor.run != page.run
         if self._keeps_times and page.entries and is_first:
-            _refuse_later(self._recorder.histories.values(), page.entries[0][1])
+            beginning = [history for history in able if _index_in(page.run, history.cursor) == 0]
+            _refuse_later(beginning, page.entries[0][1])
         if cursor is not None and page.first > cursor.number + 1:
             await self._note_gap(cursor, Cursor(following.run, page.first - 1))
         accepted = self._judge(page, able)

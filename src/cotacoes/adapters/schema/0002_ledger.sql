@@ -36,8 +36,10 @@ ALTER TABLE fence
     ADD moved_to text,
     ADD changed_at timestamptz NOT NULL DEFAULT now(),
     ADD last_at timestamptz,
-    DROP COLUMN writable,
     ADD CHECK ((state = 'moved') = (moved_to IS NOT NULL));
+
+UPDATE fence SET state = 'closed' WHERE NOT writable;
+ALTER TABLE fence DROP COLUMN writable;
 
 -- The widest columns first: seven columns without a null take 72 bytes, where the order of reading would take 80.
 CREATE TABLE quote (
@@ -198,41 +200,49 @@ BEGIN
 END
 $$;
 
--- Store quotes that are not there yet, ascending, with all that follows from them: candles, days, the fence's end.
+-- A time from its microseconds since 1970, as which times travel fastest; exact, as long as these are below 2^53.
+CREATE FUNCTION moment(microseconds bigint) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT timestamptz '1970-01-01Z' + microseconds * interval '1 microsecond'
+$$;
+
+CREATE FUNCTION microseconds_of(moment timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT (extract(epoch FROM moment) * 1000000)::bigint
+$$;
+
+-- Store a run, which is quotes of one era and one origin, ascending from `p_seq` without a hole, that are not there yet;
+-- with all that follows from them: candles, days, the fence's end.
 -- Candles count what the insert gives back, and never what was offered.
-CREATE FUNCTION store_new_quotes(
-    id integer, p_epoch bigint[], p_seq integer[], p_at timestamptz[], p_observed_at timestamptz[], p_price text[],
-    p_origin smallint[], ids smallint[]
+CREATE FUNCTION store_run(
+    id integer, p_origin_id smallint, p_epoch bigint, p_seq integer, p_at bigint[], p_observed_at bigint[], p_price numeric[]
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    n integer := cardinality(p_seq);
+    n integer := cardinality(p_at);
+    ends timestamptz := moment(p_at[n]);
     stored integer;
 BEGIN
-    IF utc_day(p_at[1]) = utc_day(p_at[n]) THEN
-        PERFORM prepare_day(utc_day(p_at[1]));
+    IF utc_day(moment(p_at[1])) = utc_day(ends) THEN
+        PERFORM prepare_day(utc_day(ends));
     ELSE
-        PERFORM prepare_day(day) FROM (SELECT DISTINCT utc_day(t) FROM unnest(p_at) AS t) AS days (day);
+        PERFORM prepare_day(day) FROM (SELECT DISTINCT utc_day(moment(t)) FROM unnest(p_at) AS t) AS days (day);
     END IF;
     WITH added AS (
-        INSERT INTO quote (coin_id, epoch, seq, at, observed_at, price, origin_id)
-        SELECT id, b.epoch, b.seq, b.at, b.observed_at, b.price::numeric, ids[b.origin]
-        FROM unnest(p_epoch, p_seq, p_at, p_observed_at, p_price, p_origin) AS b (epoch, seq, at, observed_at, price, origin)
-        RETURNING epoch, seq, at, price, origin_id
+        INSERT INTO quote (epoch, seq, at, observed_at, coin_id, origin_id, price)
+        SELECT p_epoch, p_seq + (b.n - 1)::integer, moment(b.at), moment(b.observed_at), id, p_origin_id, b.price
+        FROM unnest(p_at, p_observed_at, p_price) WITH ORDINALITY AS b (at, observed_at, price, n)
+        RETURNING seq, at, price
     ), minute AS MATERIALIZED (
-        SELECT date_bin('1 minute', at, '2000-01-01Z') AS at, origin_id, max(price) AS high, min(price) AS low,
-            sum(price) AS sum, count(*) AS count,
-            -- the price at the first and at the last position, found without sorting
-            min(ARRAY[epoch, seq, price]) AS first, max(ARRAY[epoch, seq, price]) AS last
-        FROM added GROUP BY 1, 2
+        SELECT date_bin('1 minute', at, '2000-01-01Z') AS at, max(price) AS high, min(price) AS low,
+            sum(price) AS sum, count(*) AS count, min(seq) AS first, max(seq) AS last
+        FROM added GROUP BY 1
     ), hour AS (
-        SELECT date_bin('1 hour', at, '2000-01-01Z') AS at, origin_id, max(high) AS high, min(low) AS low,
+        SELECT date_bin('1 hour', at, '2000-01-01Z') AS at, max(high) AS high, min(low) AS low,
             sum(sum) AS sum, sum(count) AS count, min(first) AS first, max(last) AS last
-        FROM minute GROUP BY 1, 2
+        FROM minute GROUP BY 1
     ), merged AS (
         INSERT INTO candle AS c
             (coin_id, minutes, at, origin_id, open, high, low, close, sum, count, first_epoch, first_seq, last_epoch, last_seq)
-        SELECT id, w.minutes, w.at, w.origin_id, w.first[3], w.high, w.low, w.last[3], w.sum, w.count,
-            w.first[1], w.first[2], w.last[1], w.last[2]
+        SELECT id, w.minutes, w.at, p_origin_id, p_price[w.first - p_seq + 1], w.high, w.low, p_price[w.last - p_seq + 1],
+            w.sum, w.count, p_epoch, w.first, p_epoch, w.last
         FROM (SELECT 1 AS minutes, * FROM minute UNION ALL SELECT 60, * FROM hour) AS w
         ON CONFLICT (coin_id, minutes, at, origin_id) DO UPDATE SET
             high = greatest(c.high, excluded.high), low = least(c.low, excluded.low),
@@ -241,19 +251,61 @@ BEGIN
             close = excluded.close, last_epoch = excluded.last_epoch, last_seq = excluded.last_seq
     ), days AS (
         INSERT INTO day AS d (coin_id, day, first_epoch, first_seq, last_epoch, last_seq, count)
-        SELECT id, w.day, w.first[1], w.first[2], w.last[1], w.last[2], w.count
-        FROM (
-            SELECT utc_day(at) AS day, min(first) AS first, max(last) AS last, sum(count) AS count FROM minute GROUP BY 1
-        ) AS w
+        SELECT id, utc_day(at), p_epoch, min(first), p_epoch, max(last), sum(count) FROM minute GROUP BY 2
         ON CONFLICT (coin_id, day) DO UPDATE SET
             last_epoch = excluded.last_epoch, last_seq = excluded.last_seq, count = d.count + excluded.count
     )
     SELECT sum(count) INTO stored FROM minute;
     UPDATE fence SET
-        floor_epoch = coalesce(floor_epoch, p_epoch[1]), floor_seq = coalesce(floor_seq, p_seq[1]),
-        last_epoch = p_epoch[n], last_seq = p_seq[n], last_at = p_at[n]
+        floor_epoch = coalesce(floor_epoch, p_epoch), floor_seq = coalesce(floor_seq, p_seq),
+        last_epoch = p_epoch, last_seq = p_seq + (n - 1), last_at = ends
     WHERE coin_id = id;
     RETURN stored;
+END
+$$;
+
+-- Store quotes that are not there yet, ascending, run by run.
+CREATE FUNCTION store_new_quotes(
+    id integer, p_epoch bigint[], p_seq integer[], p_at timestamptz[], p_observed_at timestamptz[], p_price text[],
+    p_origin smallint[], ids smallint[]
+) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    stored integer := 0;
+    run record;
+BEGIN
+    FOR run IN
+        SELECT min(r.n) AS first, max(r.n) AS last FROM (
+            SELECT b.n, count(*) FILTER (WHERE b.is_first) OVER (ORDER BY b.n) AS number FROM (
+                SELECT n, (epoch, seq - 1, origin) IS DISTINCT FROM (lag(epoch) OVER w, lag(seq) OVER w, lag(origin) OVER w)
+                    AS is_first
+                FROM unnest(p_epoch, p_seq, p_origin) WITH ORDINALITY AS u (epoch, seq, origin, n)
+                WINDOW w AS (ORDER BY n)
+            ) AS b
+        ) AS r GROUP BY r.number ORDER BY 1
+    LOOP
+        stored := stored + store_run(
+            id, ids[p_origin[run.first]], p_epoch[run.first], p_seq[run.first],
+            ARRAY(SELECT microseconds_of(t) FROM unnest(p_at[run.first:run.last]) AS t),
+            ARRAY(SELECT microseconds_of(t) FROM unnest(p_observed_at[run.first:run.last]) AS t),
+            p_price[run.first:run.last]::numeric[]);
+    END LOOP;
+    RETURN stored;
+END
+$$;
+
+-- Whether a run is there, each quote with all that it says.
+CREATE FUNCTION holds_run(
+    id integer, p_origin_id smallint, p_epoch bigint, p_seq integer, p_at bigint[], p_observed_at bigint[], p_price numeric[]
+) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    n integer := cardinality(p_at);
+BEGIN
+    RETURN (
+        SELECT count(*) = n
+        FROM quotes_through(id, p_epoch, p_seq, p_epoch, p_seq + (n - 1)) AS h, LATERAL (SELECT h.seq - p_seq + 1 AS i) AS b
+        WHERE h.at = moment(p_at[i]) AND h.observed_at = moment(p_observed_at[i])
+            AND h.price = p_price[i] AND scale(h.price) = scale(p_price[i]) AND h.origin_id = p_origin_id
+    );
 END
 $$;
 
@@ -311,16 +363,21 @@ BEGIN
 END
 $$;
 
--- Store one batch of the coin's writer, all or nothing, in one round trip; what is there already stays.
--- SQLSTATEs as in become_writer.
+-- Store one batch of the coin's writer, all or nothing, in one round trip; what is there already stays. SQLSTATEs as in
+-- become_writer. Positions come as runs (the first one, how many, their origin), times in microseconds since 1970.
 CREATE FUNCTION append_quotes(
     p_coin text, p_placement integer, p_writer_epoch bigint,
-    p_epoch bigint[], p_seq integer[], p_at timestamptz[], p_observed_at timestamptz[], p_price text[],
-    p_origin smallint[], p_origins text[], p_currencies text[], p_era bigint[], p_prev_epoch bigint[], p_prev_seq integer[],
+    p_epoch bigint[], p_seq integer[], p_count integer[], p_origin smallint[],
+    p_at bigint[], p_observed_at bigint[], p_price numeric[],
+    p_origins text[], p_currencies text[], p_era bigint[], p_prev_epoch bigint[], p_prev_seq integer[],
     OUT stored integer, OUT conflicts integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     f fence := locked_fence(p_coin);
+    origin smallint;
+    epochs bigint[];
+    seqs integer[];
+    origins smallint[];
 BEGIN
     IF f.placement IS DISTINCT FROM p_placement THEN
         RAISE EXCEPTION 'the coin has another placement' USING ERRCODE = 'CT001';
@@ -329,8 +386,24 @@ BEGIN
     ELSIF f.state = 'closed' THEN
         RAISE EXCEPTION 'the fence is closed' USING ERRCODE = 'CT003';
     END IF;
+    stored := 0;
+    conflicts := 0;
+    IF cardinality(p_seq) = 1 AND p_era = '{}' THEN  -- as most are: one run, all new or all there, not the first of an era
+        origin := (origin_ids(p_origins, p_currencies))[p_origin[1]];
+        IF f.last_epoch IS NULL OR (p_epoch[1], p_seq[1]) > (f.last_epoch, f.last_seq) THEN
+            stored := store_run(f.coin_id, origin, p_epoch[1], p_seq[1], p_at, p_observed_at, p_price);
+            RETURN;
+        ELSIF holds_run(f.coin_id, origin, p_epoch[1], p_seq[1], p_at, p_observed_at, p_price) THEN
+            RETURN;
+        END IF;
+    END IF;
+    SELECT array_agg(r.epoch ORDER BY r.n, i), array_agg(r.seq + i ORDER BY r.n, i), array_agg(r.origin ORDER BY r.n, i)
+    INTO epochs, seqs, origins
+    FROM unnest(p_epoch, p_seq, p_count, p_origin) WITH ORDINALITY AS r (epoch, seq, count, origin, n),
+        generate_series(0, r.count - 1) AS i;
     SELECT s.* INTO stored, conflicts FROM store_quotes(
-        f, p_epoch, p_seq, p_at, p_observed_at, p_price, p_origin, p_origins, p_currencies, p_era, p_prev_epoch, p_prev_seq
+        f, epochs, seqs, ARRAY(SELECT moment(t) FROM unnest(p_at) AS t), ARRAY(SELECT moment(t) FROM unnest(p_observed_at) AS t),
+        p_price::text[], origins, p_origins, p_currencies, p_era, p_prev_epoch, p_prev_seq
     ) AS s;
 END
 $$;
