@@ -1,10 +1,12 @@
 """Coins and shards are data: placed, added, kept apart, and restored from the fences."""
 
 import asyncio
+import random
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from tests.contract.conftest import psql
@@ -16,6 +18,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import SettingError, ShardUnavailableError
 from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Quote
+from cotacoes.quote_service.days import DayKeeper
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -199,3 +202,61 @@ async def test_what_can_be_no_shard_is_refused_before_anything_is_touched(
         await directory.add_shard(settings, name, dsn)
     with pytest.raises(SettingError, match=r"is no shard's name|is not usable"):
         await directory.rebuild(settings, {name: dsn})
+
+
+async def test_a_directory_older_than_the_shards_gives_no_id_twice(settings: Settings) -> None:
+    await directory.add_coin(settings, "solana", "shard2")
+    psql(settings.dsn("shard1"), "DELETE FROM directory WHERE coin = 'solana'")
+    with pytest.raises(SettingError, match="run `cotacoes directory rebuild` first"):
+        await directory.add_coin(settings, "cardano", "shard2")
+    assert "cardano" not in (await directory.read(settings)).homes
+    await directory.rebuild(settings, {})
+    assert await directory.add_coin(settings, "cardano", "shard2") == Home(4, "shard2", 1)
+
+
+async def test_a_directory_older_than_the_last_move_opens_no_second_home(
+    settings: Settings, further: list[str]
+) -> None:
+    """Bitcoin went on from shard2 to shard3 and shard2 was purged; shard1 is restored from before that."""
+    await directory.add_shard(settings, "shard3", further[0])
+    psql(further[0], "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 3)")
+    psql(settings.dsn("shard1"), "UPDATE directory SET shard = 'shard2', placement = 2 WHERE coin = 'bitcoin'")
+    psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
+    await migrate.main(settings)
+    assert psql(settings.dsn("shard2"), "SELECT count(*) FROM fence WHERE coin = 'bitcoin'") == "0"
+
+
+async def test_a_further_shard_that_is_away_does_not_hold_the_migration_up(
+    settings: Settings, further: list[str]
+) -> None:
+    await directory.add_shard(settings, "shard3", further[0])
+    psql(settings.dsn("shard1"), "UPDATE shard SET dsn = 'postgresql://u:p@127.0.0.1:1/x'")
+    lines = await migrate.main(settings)
+    assert [line.partition(" ")[0].rstrip(":") for line in lines] == ["shard3", "shard1", "shard2"]
+    psql(settings.dsn("shard1"), "DELETE FROM directory")
+    with pytest.raises(ShardUnavailableError, match="the directory is lost, and shard3 did not answer"):
+        await migrate.main(settings)
+
+
+async def test_one_database_does_not_become_two_shards_by_a_rebuild(settings: Settings) -> None:
+    with pytest.raises(SettingError, match="is that of shard2 already"):
+        await directory.rebuild(settings, {"shard9": settings.dsn("shard2")})
+    assert (await directory.read(settings)).shards == {}
+
+
+async def test_an_address_that_is_of_no_use_here_ends_nobody(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be of use elsewhere: the certificate that it needs is there on another machine."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dsn = f"{settings.dsn('shard2').partition('?')[0]}?sslmode=verify-full"
+    async with PostgresShard("shard3", dsn, deadline_s=2.0) as shard:
+        with pytest.raises(ShardUnavailableError, match="the DSN of shard3 is not usable here"):
+            await shard.ping()
+
+    async def sleep(_: float) -> None:
+        raise InterruptedError
+
+    keeper = DayKeeper("shard3", dsn, homes=dict, on_floor=lambda *_: None, random=random.Random(1), sleep=sleep)
+    with pytest.raises(InterruptedError):  # it waits for its next try
+        await keeper.run()

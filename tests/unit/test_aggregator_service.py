@@ -28,7 +28,7 @@ from cotacoes.errors import (
     ShardUnavailableError,
 )
 from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
-from cotacoes.patterns.sharding import Shard, ShardView
+from cotacoes.patterns.sharding import Directory, Shard, ShardView
 from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -207,3 +207,45 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
             assert not missing - {"quote_service", "shard1", "shard2"}
     assert told["complete"] == result.complete
     assert msgspec.json.encode(told)
+
+
+def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard() -> None:
+    async def run() -> dict[str, Any]:
+        shards = {"shard1": FrozenShard("shard1", ["bitcoin"]), "shard2": MemoryShard("shard2", ["ethereum"])}
+        await filled(shards["shard2"], "ethereum")
+        directory = directory_over(shards, {**PLACEMENT, "lost": "shard2"})
+
+        async def read(_: Shard) -> Directory:
+            await asyncio.sleep(60)  # shard1 does not say where it went either
+            raise AssertionError
+
+        directory._read = read
+        async with new_twin().client(deadline_s=60) as client:
+            served = app.wire(config.load({}, report_deadline_s=1.0), client, directory).app
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
+                told: dict[str, Any] = (await asking.get("/report/full")).json()
+                return told
+
+    told = asyncio.run(run())
+    missing = [entry["part"] for entry in told["missing"]]
+    assert "shard2" not in missing
+    assert {"shard1", "lost.last_logs"} <= set(missing)
+    assert len(told["coins"]["ethereum"]["last_logs"]) == 10
+
+
+def test_a_coin_that_moves_is_reported_from_where_its_fence_sends_to_with_shard1_away() -> None:
+    async def run() -> dict[str, Any]:
+        gone, home = MemoryShard("shard1", ["bitcoin"]), MemoryShard("shard2", ["bitcoin", "ethereum"])
+        await filled(home, "bitcoin")
+        await filled(home, "ethereum")
+        gone.copies["bitcoin"].state, gone.copies["bitcoin"].moved_to = "moved", "shard2"
+        directory = directory_over({"shard1": gone, "shard2": home}, PLACEMENT)
+        async with new_twin().client(deadline_s=60) as client:
+            served = app.wire(config.load({}), client, directory).app
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
+                told: dict[str, Any] = (await asking.get("/report/full")).json()
+                return told
+
+    told = asyncio.run(run())
+    assert told["complete"]
+    assert len(told["coins"]["bitcoin"]["last_logs"]) == 10

@@ -82,3 +82,17 @@ def test_a_replay_without_a_pace_is_a_tapes() -> None:
     )
     assert (settings.speed, [path.name for path in settings.replay_paths]) == (float("inf"), ["a.gz", "b.gz"])
     assert settings.further_pairs == {"SOLUSDT": ("solana", "USDT"), "ADA-USD": ("cardano", "USD")}
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://u:secret@host:5/db?sslmode=disable", "postgresql://host:5/db"),
+        ("postgresql://u:se#cr/et@host/db", "postgresql://host/db"),
+        ("postgresql://u:se@cret@host/db", "postgresql://host/db"),
+        ("postgresql://u:sec?ret@host/db", "postgresql://…"),
+        ("postgresql:///db?host=/run", "postgresql:///db"),
+    ],
+)
+def test_an_address_is_shown_without_its_password_however_it_is_written(dsn: str, shown: str) -> None:
+    assert config.without_password(dsn) == shown

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,8 +25,10 @@ from cotacoes.errors import (
     SourceUnavailableError,
 )
 from cotacoes.live import Heartbeat, channel, decode_message
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding import Home, Stored
 from cotacoes.quote import Position, Quote, first_gap
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.recorder import REOPEN_WAIT_S
 from cotacoes.service import background
 
 pytestmark = pytest.mark.anyio
@@ -399,3 +402,53 @@ async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
         await until(lambda: core.history.pending == 0)
     assert "shard.gapped" in capsys.readouterr().out
     assert first_gap(list(copy.quotes.values()), None) == 3
+
+
+async def test_a_coin_that_can_not_join_yet_is_not_in_use_and_its_chain_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]))
+    async with core.running():
+        recorder = core.recorder
+
+        def joining() -> CoinHistory:
+            core.directory.homes["solana"] = Home(2, "shard1", 1)
+            return CoinHistory("solana", "shard1", now=lambda: core.wall, clock=lambda: core.seconds)
+
+        async def refused(*_: object) -> None:
+            raise LogUnavailableError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder.log, "logged", refused)
+            with pytest.raises(LogUnavailableError):
+                await recorder.take_in(joining())
+        assert "solana" not in recorder.histories
+        await asyncio.sleep(REOPEN_WAIT_S)
+        await recorder.take_in(joining())
+        await recorder.begin_missing_eras()
+        for price in ("1", "2"):
+            assert await recorder.record({"solana": [replace(seen(price, core.wall), coin="solana")]})
+        quotes = await recorder.log.after("solana", None, 10)
+        assert [str(quote.price) for quote in quotes] == ["1", "2"]
+        assert first_gap(quotes, None) is None
+
+
+async def test_the_log_is_opened_anew_once_however_many_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = Core(tmp_path)
+    async with core.running():
+        await core.record("1")
+        opened = 0
+        own = core.recorder._open_log
+
+        async def open_log() -> None:
+            nonlocal opened
+            opened += 1
+            await asyncio.sleep(0.05)
+            await own()
+
+        monkeypatch.setattr(core.recorder, "_open_log", open_log)
+        core.recorder._open = False
+        await asyncio.gather(*(core.recorder.ensure_open() for _ in range(5)))
+        assert opened == 1

@@ -201,3 +201,24 @@ async def test_a_tape_can_not_follow_what_no_tape_brought(tmp_path: Path) -> Non
         await core.taker.take_page()
     assert core.asked == []
     await core.recorder.close()
+
+
+async def test_a_coin_that_was_added_while_nothing_ran_does_not_end_a_tape_with_its_own_old_times(
+    tmp_path: Path,
+) -> None:
+    old = NOON - timedelta(days=100)
+    first = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]), keeps_times=True)
+    await first.recorder.start()
+    first.pages = [page(1, "5", "6", at=old)]
+    await first.taker.take_page()
+    await first.recorder.close()
+    core = Core(tmp_path, first.shard, keeps_times=True)
+    core.directory.homes["solana"] = Home(2, "shard1", 1)
+    core.recorder.histories["solana"] = CoinHistory(
+        "solana", "shard1", now=lambda: core.wall, clock=lambda: core.seconds
+    )
+    await core.recorder.start()
+    core.pages = [page(1, "5", "6", "7", at=old)]
+    await core.taker.take_page()
+    assert await prices_in(core) == ["5", "6", "7"]
+    await core.recorder.close()

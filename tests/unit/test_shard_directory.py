@@ -10,6 +10,7 @@ from tests.unit.directories import directory_over
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import CoinMovedError
 from cotacoes.patterns.sharding import Directory, Home, Shard
+from cotacoes.quote import Quote
 
 COIN = "bitcoin"
 
@@ -90,3 +91,41 @@ async def test_a_new_coin_and_a_new_shard_are_told_to_who_waits() -> None:
         async with asyncio.timeout(1):
             await waiting
         assert directory.shard_of("solana").name == "third"
+
+
+async def test_all_who_ask_at_once_of_a_coin_that_moved_are_answered() -> None:
+    gone, home = MemoryShard("shard1", [COIN]), MemoryShard("shard2", [COIN])
+    gone.copies[COIN].state, gone.copies[COIN].moved_to = "moved", "shard2"
+    directory = directory_over({"shard1": gone, "shard2": home}, {COIN: "shard1"})
+
+    async def question(shard: Shard) -> list[Quote]:
+        await asyncio.sleep(0.01)
+        return await shard.last(COIN, 1)
+
+    assert await asyncio.gather(*(directory.ask(COIN, question) for _ in range(5))) == [[]] * 5
+
+
+async def test_what_is_kept_of_other_databases_does_not_win_over_the_shard1_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "directory.json"
+    every = shards(shard1=COIN, shard2="x")
+    before = Directory({COIN: Home(1, "shard2", 3), "solana": Home(2, "shard2", 1)})
+    async with directory_over(every, {COIN: "shard1"}, file=file, tell=lambda: before):
+        pass
+    now = Directory({COIN: Home(1, "shard1", 1)})
+    async with directory_over(every, {COIN: "shard1"}, file=file, tell=lambda: now) as directory:
+        assert directory.homes == {COIN: Home(1, "shard1", 1), "solana": Home(2, "shard2", 1)}
+
+
+async def test_many_who_ask_shard1_at_once_share_its_answer() -> None:
+    told = 0
+
+    async def read(_: Shard) -> Directory:
+        nonlocal told
+        told += 1
+        await asyncio.sleep(0.01)
+        return Directory({})
+
+    async with directory_over(shards(shard1=COIN), {COIN: "shard1"}) as directory:
+        directory._read = read
+        assert await asyncio.gather(*(directory.refresh() for _ in range(50))) == [True] * 50
+        assert told == 1
