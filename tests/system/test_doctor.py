@@ -309,14 +309,19 @@ def test_a_stored_quote_of_the_future_is_found_before_and_after_it_stops_the_wri
     for file in (system.data / "quote_service").glob("quotes.*"):
         file.unlink()  # it knows better, and is believed before the shard
     newest = "(epoch, seq) = (SELECT last_epoch, last_seq FROM fence WHERE coin = 'ethereum')"
-    psql(system, "shard2", f"UPDATE quote SET at = at + interval '10 minutes' WHERE {newest}")
+
+    def move_by(minutes: int) -> None:
+        psql(system, "shard2", f"UPDATE quote SET at = at + interval '{minutes} minutes' WHERE {newest}")
+        psql(system, "shard2", f"UPDATE fence SET last_at = last_at + interval '{minutes} minutes'")
+
+    move_by(10)
     trouble = examine(system).trouble("clock")
     assert trouble["severity"] == "error"
     assert trouble["mend"] == "timedatectl set-ntp true"
     system.cli("start", "quote_service")
     gave_up = found(system, "parts", "gave up")
     assert "ahead of" in str(gave_up["text"])
-    psql(system, "shard2", f"UPDATE quote SET at = at - interval '10 minutes' WHERE {newest}")
+    move_by(-10)
     mend(system, gave_up)
     wait_healthy(system)
 
