@@ -6,6 +6,7 @@ things happen to what lies before it: a day is sealed, or its quotes are dropped
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -132,6 +133,8 @@ class Copying:
         return sum(day.count for day in days)
 
     async def _copy_page(self) -> bool:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         page = await self._source.page(self._id, self.last, PAGE_QUOTES)
         if page.last is None:
             return False
@@ -139,6 +142,8 @@ class Copying:
         self.last = page.last
         self._progress.copied += page.count
         await self._on_step("copied", self._progress)
+        if not self._is_closed:
+            await asyncio.sleep(clock() - began)  # half of the time is left to those who write and read meanwhile
         return True
 
     async def _copy_dropped(self, day: Day) -> None:
@@ -173,12 +178,12 @@ class Copying:
     async def _contents_through(self, through: Position) -> tuple[dict[date, Content], dict[date, Content]]:
         ours = self._source.content(self._id, self.verified, through)
         theirs = self._target.content(self._id, self.verified, through)
-        if self._is_closed:  # one after the other: where one has to be given up, the other must stay usable
-            try:
-                return await ours, await theirs
-            finally:
-                theirs.close()
-        return await both(ours, theirs)
+        # one after the other: behind a closed fence, where one has to be given up, the other must stay usable; before
+        # that a processor is left to those who write and read meanwhile
+        try:
+            return await ours, await theirs
+        finally:
+            theirs.close()
 
     async def _verify_dropped(self, day: Day) -> None:
         if day.day in self._dropped:
