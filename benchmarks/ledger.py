@@ -28,6 +28,7 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, doubled, make_quotes
 from benchmarks.servers import Server, postgres_server
+from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.quote import Position, Quote, format_price
@@ -78,9 +79,10 @@ def migration_text() -> str:
 async def _measure(server: Server, runs: int, count: int) -> list[Row]:
     rows: list[Row] = []
     async with server.shard("whole") as whole, server.shard("plain") as plain, server.session("plain") as session:
-        for shard in (whole, plain):
+        for name, shard in (("whole", whole), ("plain", plain)):
             await shard.become_writer("bitcoin", EPOCH, WRITER)
-            await shard.prepare_days(FIRST_DAY.date(), make_quotes(1, day=4 * runs)[0].at.date())
+            async with PostgresDays("shard1", server.dsn(name)) as days:
+                await days.prepare(FIRST_DAY.date(), make_quotes(1, day=4 * runs)[0].at.date())
         rounds = _Rounds(server, whole, plain, session, count)
         for size, aim in BATCH_AIMS.items():
             rates = [await rounds.against_copy(size) for _ in range(runs)]

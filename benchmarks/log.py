@@ -19,6 +19,7 @@ from benchmarks.servers import Server, make_shards, postgres_server
 from benchmarks.writer import COIN, FOLDER, Writing, background, writing
 from cotacoes import config
 from cotacoes.adapters.bus_memory import MemoryBus
+from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.quote_log import Mark, QuoteLog
 from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
 from cotacoes.quote import Quote
@@ -93,10 +94,10 @@ async def _deliver(settings: config.Settings, quotes: list[Quote]) -> float:
         await log.append(batch, {})
     await log.close()
     async with writing(settings, MemoryBus()) as writer:
-        shard = writer.directory.shard_of(COIN)
-        await shard.prepare_days(quotes[0].at.date(), quotes[-1].at.date())
+        async with PostgresDays("shard1", settings.dsn("shard1")) as days:
+            await days.prepare(quotes[0].at.date(), quotes[-1].at.date())
         spent_s = await _until_delivered(writer)
-        fence = await shard.fence(COIN)
+        fence = await writer.directory.shard_of(COIN).fence(COIN)
     if fence.through != quotes[-1].position:
         raise MeasureError(f"the shard holds quotes up to {fence.through}, the log up to {quotes[-1].position}")
     return spent_s

@@ -13,6 +13,7 @@ import pytest
 from tests.contract.conftest import Server, psql
 
 from cotacoes import config
+from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
@@ -268,7 +269,8 @@ async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead
     postgres: PostgresShard, databases: tuple[str, str]
 ) -> None:
     await as_writer(postgres, 5, make_quotes(5, 1, 1))
-    await postgres.prepare_days(date(2026, 11, 24), date(2026, 11, 26))
+    async with PostgresDays("shard1", databases[0]) as days:
+        await days.prepare(date(2026, 11, 24), date(2026, 11, 26))
     parts = psql(
         databases[0], "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'quote'::regclass ORDER BY 1"
     )
@@ -369,11 +371,11 @@ async def test_a_day_made_by_two_at_once_is_made_once(databases: tuple[str, str]
     await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins=f"{COIN}:shard1"))
     days = [date(2030, 1, 1) + timedelta(days=number) for number in range(20)]
     async with (
-        PostgresShard("shard1", databases[0], deadline_s=10.0) as one,
-        PostgresShard("shard1", databases[0], deadline_s=10.0) as other,
+        PostgresDays("shard1", databases[0]) as one,
+        PostgresDays("shard1", databases[0]) as other,
     ):
         for day in days:
-            await asyncio.gather(one.prepare_days(day, day), other.prepare_days(day, day))
+            await asyncio.gather(one.prepare(day, day), other.prepare(day, day))
 
 
 async def test_what_the_first_schema_holds_is_carried_over(databases: tuple[str, str]) -> None:

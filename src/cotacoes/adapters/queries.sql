@@ -76,10 +76,6 @@ LEFT JOIN LATERAL (
 WHERE f.coin_id = home_of($1)
 ORDER BY c.at;
 
--- name: prepare_days
--- Make the partitions of a range of days, both ends included.
-SELECT prepare_day(day::date) FROM generate_series($1::date, $2::date, '1 day') AS day;
-
 -- name: directory
 -- Every coin, in the order of its id.
 SELECT coin, coin_id, shard, placement, retention_days FROM directory ORDER BY coin_id;

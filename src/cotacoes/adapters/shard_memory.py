@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from cotacoes.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.errors import CoinMovedError, FenceClosedError, ShardUnavailableError, WriterSupersededError
@@ -131,9 +131,6 @@ class MemoryShard:
         ]
         candles = [one for one in merged(ours, minutes) if start <= one.at < end]
         return CandleView(newest.position, newest.at, candles[:limit])
-
-    async def prepare_days(self, first: date, last: date) -> None:
-        await self.ping()
 
     def _refuse_closed(self, copy: MemoryCopy) -> None:
         if self.closed or copy.state == "closed":

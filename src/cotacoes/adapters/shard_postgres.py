@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
@@ -102,9 +102,6 @@ class PostgresShard:
         rows = await self._fetch("candles", coin, stored_minutes(minutes), minutes, start, end, limit, origin, currency)
         through = position_of(rows[0]["last_epoch"], rows[0]["last_seq"])
         return CandleView(through, rows[0]["last_at"], [candle_of(row) for row in rows if row["at"] is not None])
-
-    async def prepare_days(self, first: date, last: date) -> None:
-        await self._fetch("prepare_days", first, last)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         return await self._pool.fetch(QUERIES[query], *arguments)

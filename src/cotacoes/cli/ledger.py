@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cotacoes import config, control
+from cotacoes import config
 from cotacoes.admin import directory
 from cotacoes.cli import moves, readers
 from cotacoes.cli.lines import put, put_json, put_table, say
@@ -36,7 +35,7 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes coins list
     """
-    homes = asyncio.run(directory.read(settings_of(data))).homes
+    homes = asyncio.run(directory.read(readers.settings_of(data))).homes
     if as_json:
         put_json(
             {
@@ -60,7 +59,7 @@ def add_coin(coin: Coin, shard: Shard = None, data: Data = None) -> None:
 
     The simulated market then quotes it too, in a new run; of a replay it is kept where the recording has it.
     """
-    settings, coin = settings_of(data), coin.lower()
+    settings, coin = readers.settings_of(data), coin.lower()
     home = asyncio.run(directory.add_coin(settings, coin, shard))
     say(f"{coin}: lives on {home.shard}")
     try:
@@ -82,7 +81,7 @@ def retain(
     """
     if days != "all" and not (days.isascii() and days.isdigit() and 0 < int(days) < 100_000):
         raise SettingError(f"{days[:20]!r} is no number of days: write 1 or more, or all")
-    asyncio.run(directory.set_retention(settings_of(data), coin.lower(), None if days == "all" else int(days)))
+    asyncio.run(directory.set_retention(readers.settings_of(data), coin.lower(), None if days == "all" else int(days)))
     say(f"{coin.lower()}: {'all quotes are' if days == 'all' else f'the quotes of {days} days are'} kept")
 
 
@@ -94,7 +93,7 @@ def list_shards(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes shards list
     """
-    settings = settings_of(data)
+    settings = readers.settings_of(data)
     known = asyncio.run(directory.read(settings))
     rows = [_shard_row(known, name, dsn) for name, dsn in directory.dsns(settings, known).items()]
     if as_json:
@@ -126,7 +125,7 @@ def add_shard(
     With -, the password is in no process list and in no history of a shell.
     """
     dsn = sys.stdin.readline().strip() if dsn == "-" else dsn
-    put(asyncio.run(directory.add_shard(settings_of(data), name, dsn)))
+    put(asyncio.run(directory.add_shard(readers.settings_of(data), name, dsn)))
 
 
 shards_app.command()(moves.move)
@@ -149,15 +148,10 @@ def rebuild(
       cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
     """
     further = {name: dsn for name, _, dsn in (item.partition("=") for item in shard or [])}
-    lines = asyncio.run(directory.rebuild(settings_of(data), further))
+    lines = asyncio.run(directory.rebuild(readers.settings_of(data), further))
     for line in lines:
         put(line)
     say("the directory says what the fences say" if lines else "the directory said already what the fences say")
-
-
-def settings_of(data: Path | None) -> config.Settings:
-    """The settings of the running system, else those of the environment."""
-    return config.load(readers.find_system(data, control.ask))
 
 
 async def _let_quote(settings: config.Settings, coin: str) -> None:

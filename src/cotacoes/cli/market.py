@@ -225,7 +225,7 @@ def faults(
 
 
 def _ask(data: Path | None, ask: Callable[[Client], Awaitable[int]]) -> int:
-    settings = config.load(readers.find_system(data, control.ask))
+    settings = readers.settings_of(data)
 
     async def asking() -> int:
         token = settings.admin_token.get_secret_value()

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from cotacoes import config, control
 from cotacoes.admin.copies import opened
 from cotacoes.admin.copying import Progress
 from cotacoes.admin.move import Mover
@@ -38,7 +37,7 @@ def move(
 
     Whatever ends it, the same command goes on where it ended. The copy left behind is deleted by `shards purge`.
     """
-    settings = config.load(readers.find_system(data, control.ask))
+    settings = readers.settings_of(data)
     told = Told(time.monotonic())
 
     async def moving() -> Progress:
@@ -70,7 +69,7 @@ def purge(
 
     Only once they are found to hold nothing that the coin's present shard does not.
     """
-    settings = config.load(readers.find_system(data, control.ask))
+    settings = readers.settings_of(data)
 
     async def tell(line: str) -> None:
         put(line)

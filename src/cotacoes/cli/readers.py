@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotacoes import config
+from cotacoes import config, control
 from cotacoes.cli.faults import merged
 from cotacoes.cli.lines import (
     CANDLE_COLUMNS,
@@ -53,6 +53,11 @@ def find_system(given: Path | None, ask: Ask) -> dict[str, str]:
             raise
         found = {}
     return {name: value for name, value in {**os.environ, **found}.items() if name.startswith(config.PREFIX)}
+
+
+def settings_of(given: Path | None) -> config.Settings:
+    """The settings of the system to ask."""
+    return config.load(find_system(given, control.ask))
 
 
 async def quote(client: Client, coin: str, *, as_json: bool) -> int:

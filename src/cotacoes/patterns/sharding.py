@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from cotacoes.candle import Candle
@@ -137,6 +137,3 @@ class Shard(Protocol):
 
         Of one `kind`, which is origin and currency; None: that of the newest quote here.
         """
-
-    async def prepare_days(self, first: date, last: date) -> None:
-        """Make the room for the quotes of these days, so that no batch has to."""

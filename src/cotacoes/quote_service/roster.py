@@ -74,7 +74,7 @@ class Roster:
 
     async def _take_in(self, coin: str) -> bool:
         history = self._make_history(coin, self._directory.homes[coin].shard)
-        self.deliveries[coin] = self._deliver(history)  # first: it is recorded from within the next call on
+        self.deliveries[coin] = self._deliver(history)  # first: once it is taken in, quotes are handed on to it
         try:
             await self._recorder.take_in(history)
         except LogUnavailableError:
