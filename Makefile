@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test check format soak bench tour lock clean
+.PHONY: help up install test check format soak bench tour diagram lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -32,7 +32,7 @@ format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: .venv/installed-dev ## the long tests: fifty kills at random moments, and what takes the doctor long
+soak: .venv/installed-soak ## the long tests: fifty kills at random moments, and what takes the doctor long
 	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
 
 bench: .venv/installed-bench ## the figures, as a table and as JSON
@@ -41,10 +41,14 @@ bench: .venv/installed-bench ## the figures, as a table and as JSON
 tour: .venv/installed-dev ## run docs/tour.md again, and write what came
 	PYTHONPATH=. $(BIN)/python docs/make_tour.py
 
+diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
+	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
+
 lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group soak -c requirements-dev.lock -o requirements-soak.lock
 
 clean: ## remove .venv and caches; your data (.cotacoes) stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -76,4 +80,4 @@ else
 endif
 	@touch $@
 
-.venv/installed-bench: .venv/installed-dev
+.venv/installed-bench .venv/installed-soak: .venv/installed-dev

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    breaker,
     frozen,
     http_ratio,
     idle,
@@ -46,6 +47,7 @@ FIGURES = {
     "log": Figure(log.measure, full=Effort(runs=5, seconds=4), quick=Effort(runs=1, seconds=0.2)),
     "move": Figure(ledger_move.measure, full=Effort(runs=6, seconds=10), quick=Effort(runs=1, seconds=1)),
     "rows": Figure(ledger_rows.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=0.5)),
+    "breaker": Figure(breaker.measure, full=Effort(runs=9, seconds=60), quick=Effort(runs=1, seconds=1)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1

@@ -123,7 +123,11 @@ class Settings(BaseSettings):
     fetch_attempts: int = Field(2, ge=1, le=5, description="most calls in one poll, the first included")
     fetch_bytes_max: int = Field(1_048_576, ge=1024, le=10_000_000, description="most bytes of one answer")
     breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit")
+    breaker_failure_rate: float = Field(0.5, gt=0, le=1, description="share of failures in 100 calls that opens it too")
     breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="how long the circuit stays open")
+    breaker_open_max_s: float = Field(
+        10.0, ge=0.05, le=3600, description="what that doubles up to while probes fail, where it is more"
+    )
     breaker_probes: int = Field(2, ge=1, le=100, description="probes that a half-open circuit lets through")
     fresh_s: float = Field(5.0, gt=0, le=3600, description="age up to which a quote is fresh")
     age_max_s: float = Field(300.0, gt=0, le=86_400, description="age beyond which there is no current quote")

@@ -185,7 +185,13 @@ class InternalError(ProblemError):
 
 
 class HttpError(CotacoesError):
-    """A call over HTTP brought no answer that can be read."""
+    """A call over HTTP brought no answer that can be read. `outcome` is its row in the table of classification."""
+
+    outcome = "unreachable"
+
+    def __init__(self, message: str = "", *, outcome: str | None = None) -> None:
+        super().__init__(message)
+        self.outcome = outcome or type(self).outcome
 
 
 class HttpUnavailableError(HttpError):
@@ -195,9 +201,13 @@ class HttpUnavailableError(HttpError):
 class HttpMalformedError(HttpError):
     """The answer is larger than the caller takes, or encoded although `identity` was asked for."""
 
+    outcome = "malformed"
+
 
 class SourceError(CotacoesError):
-    """One fetch from a source brought nothing usable."""
+    """One fetch from a source brought nothing usable. `outcome` is its row in the table of classification."""
+
+    outcome = "malformed"
 
 
 class SourceUnavailableError(SourceError):
@@ -206,17 +216,24 @@ class SourceUnavailableError(SourceError):
     `retry_after_s` is the wait the source asked for, None where it asked for none.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, outcome: str = "unavailable") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.outcome = outcome
 
 
 class SourceMalformedError(SourceError):
     """The source answered with something that is not a quote: too large, encoded, not JSON, or of another shape."""
 
+    def __init__(self, message: str, *, outcome: str = "malformed") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
 
 class SourceGoneError(SourceError):
     """The source's tape does not know our cursor any more; `cursor` is the one to go on with."""
+
+    outcome = "gone"
 
     def __init__(self, message: str, *, cursor: str) -> None:
         super().__init__(message)

@@ -97,7 +97,6 @@ class QuoteMetrics:
     """What quote_service counts."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.fetches = metrics.counter("fetches", "Calls to the source", "outcome")
         self.screened = metrics.counter("screened", "Prices not recorded", "coin", "reason")
         self.source_gaps = metrics.counter("source_gaps", "Holes in the source's tape")
         self.recorded = metrics.counter("recorded", "Quotes committed to the log", "coin")
@@ -118,10 +117,32 @@ class QuoteMetrics:
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")
-        self.breaker_state = metrics.gauge("breaker_open", "0 closed, 0.5 half-open, 1 open")
         self.log_bytes = metrics.gauge("log_bytes", "Size of the local log")
         self.log_failures = metrics.counter("log_failures", "Commits that the log refused")
         self.record_seconds = metrics.histogram("record_seconds", "From the source's answer to the commit in the log")
+
+
+class ResilienceMetrics:
+    """What every service counts of the endpoints that it calls."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.calls = metrics.counter("calls", "Calls made, retries included, or not permitted", "endpoint", "outcome")
+        self.slow_calls = metrics.counter("slow_calls", "Calls longer than the breaker's threshold", "endpoint")
+        self.retries = metrics.counter("retries", "Calls that were tries after the first", "endpoint")
+        self.retries_stopped = metrics.counter(
+            "retries_stopped", "Calls that failed for good, by why there was no further try", "endpoint", "reason"
+        )
+        self.retry_budget = metrics.gauge("retry_budget", "Retries that may be made now", "endpoint")
+        self.transitions = metrics.counter(
+            "breaker_transitions", "Changes of a breaker's state", "endpoint", "to_state", "reason"
+        )
+        self.fallbacks = metrics.counter(
+            "fallbacks", "Answers of before given, or missed, in place of one that did not come", "endpoint", "reason"
+        )
+        self.fallback_age = metrics.histogram("fallback_age_seconds", "Their age", "endpoint")
+        self.breaker_state = metrics.gauge(
+            "breaker_state", "1 for the state in which the breaker is", "endpoint", "state"
+        )
 
 
 class AggregatorMetrics:

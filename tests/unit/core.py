@@ -20,12 +20,10 @@ from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.source_http import Fetched
 from cotacoes.adapters.source_tape import TapePage
-from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
-from cotacoes.patterns.retry import RetryPolicy
+from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote import Observation, Position, Quote
 from cotacoes.quote_service.answers import AgeLimits, Answers
 from cotacoes.quote_service.delivery import Delivery, Pace
-from cotacoes.quote_service.guarded import GuardedCalls
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
@@ -38,6 +36,15 @@ from cotacoes.telemetry import Metrics, QuoteMetrics
 COIN = "bitcoin"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTA = 2**30
+
+
+def source_policy(dice: random.Random, clock: Callable[[], float]) -> ResiliencePolicy:
+    """As quote_service calls its source."""
+    config = CircuitBreakerConfig(
+        consecutive_failures_threshold=5, wait_duration_in_open=3.0, permitted_calls_in_half_open=2
+    )
+    breaker = CircuitBreaker("source", config, clock=clock, random=dice)
+    return ResiliencePolicy("source", ResilienceConfig(), clock=clock, random=dice, breaker=breaker)
 
 
 class Core:
@@ -82,8 +89,7 @@ class Core:
             on_superseded=self._stand_down,
         )
         self.calls = 0
-        breaker = CircuitBreaker("source", CircuitBreakerConfig(), clock=lambda: self.seconds, random=dice)
-        calls = GuardedCalls(breaker, RetryPolicy(), metrics, dice)
+        calls = source_policy(dice, clock=lambda: self.seconds)
         jump = JumpLimit(Decimal(10), timedelta(seconds=300))
         self.poll = Poll(
             self,
@@ -92,7 +98,6 @@ class Core:
             self.recorder,
             metrics,
             interval_s=1.0,
-            deadline_s=0.8,
             now=lambda: self.wall,
             clock=time.monotonic,
             on_recorded=self.hand_on,
@@ -107,7 +112,6 @@ class Core:
             self.publisher,
             metrics,
             interval_s=0.0,
-            deadline_s=0.8,
             keeps_times=keeps_times,
             now=lambda: self.wall,
             on_recorded=self.hand_on,

@@ -1,157 +1,375 @@
-"""The circuit breaker's promises, by its table; time is a number that the test sets."""
+"""What the scenarios of the conformance suite do not show: events, errors, jitter, refusals, many tasks at once."""
 
+import asyncio
+import math
 import random
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit import virtual_time
 
-from cotacoes.patterns.circuit_breaker import (
+from cotacoes.patterns import (
+    TRANSITIONS,
+    CallNotPermitted,
+    CallSettled,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitOpenError,
+    Permit,
+    Reason,
     State,
-    StateChanged,
+    StateTransition,
     Verdict,
 )
 
 
 class Bench:
-    """A breaker with a clock at hand."""
+    """A breaker with a clock at hand; it opens at the third failure in a row."""
 
-    def __init__(self, **config: float) -> None:
+    def __init__(self, *, listener: Callable[[Any], None] | None = None, **config: Any) -> None:
         self.now = 100.0
-        self.events: list[StateChanged] = []
-        self.config = CircuitBreakerConfig(**{"wait_duration_jitter": 0.0, **config})  # type: ignore[arg-type]
+        self.events: list[Any] = []
+        given = {"wait_duration_jitter": 0.0, "wait_duration_in_open": 5.0, "consecutive_failures_threshold": 3}
+        self.config = CircuitBreakerConfig(**{**given, "permitted_calls_in_half_open": 1, **config})
         self.breaker = CircuitBreaker(
             "source",
             self.config,
             clock=lambda: self.now,
             random=random.Random(1),
-            on_event=self.events.append,
+            on_event=listener or self.events.append,
         )
 
-    def call(self, verdict: Verdict) -> None:
-        self.breaker.acquire().settle(verdict)
+    def call(self, verdict: Verdict, error: BaseException | None = None) -> bool:
+        return self.breaker.acquire().settle(verdict, error)
 
     def open(self) -> None:
-        for _ in range(self.config.consecutive_failures_threshold):
-            self.call(Verdict.FAILURE)
-
-    def open_and_wait(self) -> None:
-        self.open()
-        self.now += self.config.wait_duration_in_open
+        for _ in range(3):
+            self.call(Verdict.FAILURE, OSError("no route"))
+        assert self.breaker.state is State.OPEN
 
 
-def test_failures_in_a_row_open_it_and_a_success_between_them_does_not() -> None:
-    bench = Bench(consecutive_failures_threshold=3)
-    for verdict in [Verdict.FAILURE, Verdict.FAILURE, Verdict.SUCCESS, Verdict.FAILURE, Verdict.FAILURE]:
-        bench.call(verdict)
-    assert bench.breaker.state is State.CLOSED
-    bench.call(Verdict.FAILURE)
-    assert bench.breaker.state is State.OPEN
-
-
-def test_an_open_circuit_lets_nothing_through_and_says_for_how_long() -> None:
-    bench = Bench(wait_duration_in_open=3.0)
+def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
+    bench = Bench()
     bench.open()
-    bench.now += 1.0
+    bench.now += 2.0
     with pytest.raises(CircuitOpenError) as refused:
         bench.breaker.acquire()
-    assert refused.value.retry_after == pytest.approx(2.0)
-    assert bench.breaker.try_acquire() is None
+    error = refused.value
+    assert (error.name, error.state, error.retry_after) == ("source", State.OPEN, pytest.approx(3.0))
+    assert error.last_error == "OSError: no route"
+    assert str(error) == "circuit source is open, next probe in 3.0 s; last error: OSError: no route"
 
 
-@given(st.integers(1, 5), st.integers(1, 60))
-def test_half_open_lets_through_exactly_its_number_of_probes(permitted: int, callers: int) -> None:
-    bench = Bench(permitted_calls_in_half_open=permitted)
-    bench.open_and_wait()
-    permits = [permit for permit in (bench.breaker.try_acquire() for _ in range(callers)) if permit is not None]
-    assert len(permits) == min(permitted, callers)
+def test_a_refusal_of_a_forced_circuit_says_that_a_person_has_to_end_it() -> None:
+    bench = Bench()
+    bench.breaker.force_open()
+    with pytest.raises(CircuitOpenError, match="circuit source is forced open, until it is reset") as refused:
+        bench.breaker.acquire()
+    assert refused.value.retry_after == math.inf
 
 
-def test_it_closes_when_all_probes_succeed_and_opens_when_one_fails() -> None:
-    bench = Bench(permitted_calls_in_half_open=2)
-    bench.open_and_wait()
-    bench.call(Verdict.SUCCESS)
-    assert bench.breaker.state is State.HALF_OPEN
-    bench.call(Verdict.SUCCESS)
-    assert bench.breaker.state is State.CLOSED
-    bench.open_and_wait()
-    bench.call(Verdict.FAILURE)
-    assert bench.breaker.state is State.OPEN
+def test_a_refusal_of_a_full_half_open_gives_a_wait_that_is_worth_it() -> None:
+    bench = Bench(max_wait_duration_in_half_open=60.0)
+    bench.open()
+    bench.now += 5.0
+    bench.breaker.acquire()
+    assert bench.breaker.retry_after() == pytest.approx(5.0)
+    bench.now += 58.0
+    assert bench.breaker.retry_after() == pytest.approx(2.0)
 
 
-def test_a_late_result_of_an_older_era_changes_nothing() -> None:
-    bench = Bench(permitted_calls_in_half_open=1)
-    late = bench.breaker.acquire()
-    bench.open_and_wait()
-    probe = bench.breaker.acquire()
-    assert late.settle(Verdict.FAILURE) is False
-    assert bench.breaker.state is State.HALF_OPEN
-    assert probe.settle(Verdict.SUCCESS) is True
-    assert bench.breaker.state is State.CLOSED
+def test_an_error_is_kept_as_a_short_text_and_not_with_its_frames() -> None:
+    bench = Bench()
+    bench.call(Verdict.FAILURE, OSError("x" * 1000))
+    last = bench.breaker.metrics().last_error
+    assert last is not None
+    assert len(last) == 200
+    bench.call(Verdict.IGNORED, ValueError("ours"))
+    assert bench.breaker.metrics().last_error == last
 
 
 def test_settling_twice_counts_once() -> None:
-    bench = Bench(consecutive_failures_threshold=2)
+    bench = Bench()
     permit = bench.breaker.acquire()
     assert permit.settle(Verdict.FAILURE) is True
     assert permit.settle(Verdict.FAILURE) is False
-    assert bench.breaker.state is State.CLOSED
+    assert bench.breaker.metrics().failures == 1
 
 
-def test_a_cancelled_probe_gives_its_slot_back_and_is_no_evidence() -> None:
-    bench = Bench(permitted_calls_in_half_open=1)
-    bench.open_and_wait()
-    for _ in range(50):
-        bench.call(Verdict.IGNORED)
-    assert bench.breaker.state is State.HALF_OPEN
-    bench.call(Verdict.SUCCESS)
-    assert bench.breaker.state is State.CLOSED
-
-
-def test_a_probe_that_never_returns_can_not_wedge_it() -> None:
-    bench = Bench(permitted_calls_in_half_open=1, max_wait_duration_in_half_open=5.0)
-    bench.open_and_wait()
-    hung = bench.breaker.acquire()
+def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table() -> None:
+    bench = Bench(max_wait_duration_in_half_open=10.0)
+    bench.open()
     bench.now += 5.0
+    bench.breaker.acquire()
+    bench.now += 12.0
     assert bench.breaker.try_acquire() is None
-    assert bench.breaker.state is State.OPEN
-    bench.now += bench.config.wait_duration_in_open
+    bench.now += 3.0
     bench.call(Verdict.SUCCESS)
-    assert bench.breaker.state is State.CLOSED
-    assert hung.settle(Verdict.FAILURE) is False
-
-
-def test_the_source_can_ask_for_a_rest() -> None:
-    bench = Bench()
-    bench.breaker.open_for(30.0)
-    assert bench.breaker.retry_after() == pytest.approx(30.0)
-
-
-def test_each_change_of_state_is_told_once_with_the_count_of_failures() -> None:
-    bench = Bench(consecutive_failures_threshold=2, permitted_calls_in_half_open=1)
-    bench.open_and_wait()
-    bench.call(Verdict.SUCCESS)
-    assert [(event.before, event.after) for event in bench.events] == [
-        (State.CLOSED, State.OPEN),
-        (State.OPEN, State.HALF_OPEN),
-        (State.HALF_OPEN, State.CLOSED),
+    bench.breaker.disable()
+    bench.breaker.reset()
+    told = [event for event in bench.events if isinstance(event, StateTransition)]
+    assert [(event.from_state.value, event.to_state.value, event.reason.value, event.at) for event in told] == [
+        ("closed", "open", "consecutive_failures", 100.0),
+        ("open", "half_open", "wait_over", 105.0),
+        ("half_open", "open", "half_open_timed_out", 115.0),  # and not 117, when somebody came
+        ("open", "half_open", "wait_over", 120.0),
+        ("half_open", "closed", "probes_succeeded", 120.0),
+        ("closed", "disabled", "disabled", 120.0),
+        ("disabled", "closed", "reset", 120.0),
     ]
-    assert bench.events[0].failures == 2
+    assert all(TRANSITIONS[event.from_state, event.reason] is event.to_state for event in told)
+    assert {event.name for event in told} == {"source"}
+
+
+def test_every_call_is_told_with_its_duration_and_whether_it_counted() -> None:
+    bench = Bench(slow_call_duration_threshold=1.0)
+    slow = bench.breaker.acquire()
+    late = bench.breaker.acquire()
+    bench.now += 1.5
+    slow.settle(Verdict.FAILURE, OSError("no route"))
+    bench.call(Verdict.IGNORED)
+    bench.breaker.reset()
+    late.settle(Verdict.SUCCESS)
+    bench.breaker.force_open()
+    assert bench.breaker.try_acquire() is None
+    assert [event for event in bench.events if not isinstance(event, StateTransition)] == [
+        CallSettled("source", Verdict.FAILURE, True, True, 1.5, 101.5, "OSError: no route"),
+        CallSettled("source", Verdict.IGNORED, False, False, 0.0, 101.5, None),
+        CallSettled("source", Verdict.SUCCESS, True, False, 1.5, 101.5, None),
+        CallNotPermitted("source", State.FORCED_OPEN, 101.5),
+    ]
+    seen = bench.breaker.metrics()
+    assert (seen.ignored, seen.late, seen.not_permitted) == (1, 1, 1)
+
+
+def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
+    seen: list[tuple[State, float | None, bool]] = []
+
+    def listen(event: Any) -> None:
+        if isinstance(event, StateTransition):
+            breaker = bench.breaker
+            seen.append((breaker.state, breaker.retry_after(), breaker.try_acquire() is None))
+
+    bench = Bench(listener=listen)
+    bench.open()
+    assert seen == [(State.OPEN, 5.0, True)]
+
+
+def test_a_listener_that_fails_costs_no_probe() -> None:
+    def fail(event: Any) -> None:
+        if isinstance(event, StateTransition) and event.to_state is State.HALF_OPEN:
+            raise RuntimeError("a listener's bug")
+
+    bench = Bench(listener=fail)
+    bench.open()
+    bench.now += 5.0
+    with pytest.raises(RuntimeError):
+        bench.breaker.try_acquire()
+    assert bench.call(Verdict.SUCCESS)
+    assert bench.breaker.state is State.CLOSED
+
+
+@given(st.integers(0, 2**32), st.floats(0.0, 0.9))
+def test_a_wait_is_spread_by_its_jitter_and_no_further(seed: int, jitter: float) -> None:
+    config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_jitter=jitter)
+    breaker = CircuitBreaker("x", config, clock=lambda: 0.0, random=random.Random(seed))
+    breaker.acquire().settle(Verdict.FAILURE)
+    wait = breaker.retry_after()
+    assert wait is not None
+    assert 60.0 * (1 - jitter) - 1e-9 <= wait <= 60.0 * (1 + jitter) + 1e-9
+
+
+def test_jitter_makes_waits_differ_and_never_passes_the_most() -> None:
+    config = CircuitBreakerConfig(
+        consecutive_failures_threshold=1, wait_duration_jitter=0.5, max_wait_duration_in_open=60.0
+    )
+    dice = random.Random(1)
+    waits = set()
+    for _ in range(50):
+        breaker = CircuitBreaker("x", config, clock=lambda: 0.0, random=dice)
+        breaker.acquire().settle(Verdict.FAILURE)
+        waits.add(breaker.retry_after())
+    assert len(waits) > 20
+    assert max(wait for wait in waits if wait is not None) == 60.0
 
 
 @pytest.mark.parametrize(
-    "impossible",
+    ("impossible", "named"),
     [
-        {"consecutive_failures_threshold": 0},
-        {"wait_duration_in_open": 0},
-        {"wait_duration_jitter": 1},
-        {"permitted_calls_in_half_open": 0},
-        {"max_wait_duration_in_half_open": -1},
+        ({"failure_rate_threshold": 0.0}, "failure_rate_threshold"),
+        ({"failure_rate_threshold": 50}, "failure_rate_threshold must be a share"),
+        ({"failure_rate_threshold": math.nan}, "failure_rate_threshold"),
+        ({"failure_rate_threshold": None}, "nothing would ever open"),
+        ({"minimum_number_of_calls": 0}, "minimum_number_of_calls"),
+        ({"minimum_number_of_calls": 2.5}, "minimum_number_of_calls"),
+        ({"sliding_window_type": "calls"}, "sliding_window_type"),
+        ({"sliding_window_size": 0}, "sliding_window_size"),
+        ({"sliding_window_size": True}, "sliding_window_size"),
+        ({"sliding_window_size": 100_001}, "sliding_window_size must be a whole number from 1 to 100000"),
+        ({"sliding_window_size": 3601, "sliding_window_type": "time"}, "from 1 to 3600"),
+        ({"consecutive_failures_threshold": 0}, "consecutive_failures_threshold"),
+        ({"slow_call_duration_threshold": 0}, "slow_call_duration_threshold"),
+        ({"slow_call_duration_threshold": math.inf}, "slow_call_duration_threshold"),
+        ({"slow_call_rate_threshold": 1.5}, "slow_call_rate_threshold"),
+        ({"wait_duration_in_open": 0}, "wait_duration_in_open"),
+        ({"wait_duration_multiplier": 0.5}, "wait_duration_multiplier"),
+        ({"wait_duration_multiplier": 2.0}, "max_wait_duration_in_open is needed"),
+        ({"max_wait_duration_in_open": 59.0}, "max_wait_duration_in_open must be at least wait_duration_in_open"),
+        ({"max_wait_duration_in_open": math.inf}, "max_wait_duration_in_open"),
+        ({"wait_duration_jitter": 1.0}, "wait_duration_jitter"),
+        ({"wait_duration_jitter": -0.1}, "wait_duration_jitter"),
+        ({"permitted_calls_in_half_open": 0}, "permitted_calls_in_half_open"),
+        ({"max_concurrent_calls_in_half_open": 11}, "max_concurrent_calls_in_half_open must be .* from 1 to 10"),
+        ({"max_concurrent_calls_in_half_open": 0}, "max_concurrent_calls_in_half_open"),
+        ({"max_wait_duration_in_half_open": 0}, "max_wait_duration_in_half_open"),
+        ({"initial_state": "closed"}, "initial_state"),
     ],
 )
-def test_an_impossible_configuration_is_refused_by_name(impossible: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(impossible))):
-        CircuitBreakerConfig(**impossible)  # type: ignore[arg-type]
+def test_an_impossible_configuration_is_refused_by_name(impossible: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        CircuitBreakerConfig(**impossible)
+
+
+@pytest.mark.parametrize(
+    "possible",
+    [
+        {},
+        {"failure_rate_threshold": 1.0},
+        {"failure_rate_threshold": None, "consecutive_failures_threshold": 1},
+        {"failure_rate_threshold": None, "slow_call_duration_threshold": 0.1},
+        {"sliding_window_size": 100_000},
+        {"sliding_window_size": 3600, "sliding_window_type": "time"},
+        {"max_wait_duration_in_open": 60.0},
+        {"wait_duration_multiplier": 1.0},
+        {"wait_duration_jitter": 0.0},
+        {"max_concurrent_calls_in_half_open": 10},
+        {"max_wait_duration_in_half_open": None},
+    ],
+)
+def test_what_lies_on_the_bound_is_possible(possible: dict[str, Any]) -> None:
+    CircuitBreakerConfig(**possible)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
+def test_a_rest_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="open_for"):
+        Bench().breaker.open_for(seconds)
+
+
+def test_a_breaker_is_small() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        dice = random.Random(1)
+        kept = []
+        for number in range(50):
+            breaker = CircuitBreaker(str(number), CircuitBreakerConfig(), clock=lambda: 0.0, random=dice)
+            for _ in range(200):
+                breaker.acquire().settle(Verdict.SUCCESS)
+            kept.append(breaker)
+        assert (tracemalloc.get_traced_memory()[0] - before) / len(kept) < 8192
+    finally:
+        tracemalloc.stop()
+
+
+# many tasks
+
+
+async def stampede(bench: Bench, callee: Callable[[], Any], tasks: int = 50) -> tuple[int, int]:
+    """Half-open, all at once: how many reached the callee, how many were refused."""
+    bench.open()
+    bench.now += 5.0
+    reached = refused = 0
+
+    async def call() -> None:
+        nonlocal reached, refused
+        try:
+            permit = bench.breaker.acquire()
+        except CircuitOpenError:
+            refused += 1
+            return
+        reached += 1
+        verdict = Verdict.IGNORED
+        try:
+            await callee()
+            verdict = Verdict.SUCCESS
+        finally:
+            permit.settle(verdict)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(call())
+    return reached, refused
+
+
+@pytest.mark.parametrize(("permitted", "at_once"), [(1, None), (3, None), (10, 4), (50, 1)])
+def test_fifty_tasks_at_half_open_are_as_many_probes_as_permitted(permitted: int, at_once: int | None) -> None:
+    async def callee() -> None:
+        await asyncio.sleep(1.0)
+
+    bench = Bench(
+        failure_rate_threshold=1.0,
+        permitted_calls_in_half_open=permitted,
+        max_concurrent_calls_in_half_open=at_once,
+        max_wait_duration_in_half_open=None,
+    )
+    allowed = min(permitted, at_once or permitted)
+    assert virtual_time.run(stampede(bench, callee)) == (allowed, 50 - allowed)
+
+
+def test_cancelled_probes_leave_their_places_to_others() -> None:
+    async def work() -> None:
+        bench = Bench(permitted_calls_in_half_open=2, max_wait_duration_in_half_open=None)
+        bench.open()
+        bench.now += 5.0
+
+        async def probe() -> None:
+            permit = bench.breaker.acquire()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                permit.settle(Verdict.IGNORED)
+                raise
+
+        for _ in range(20):
+            tasks = [asyncio.ensure_future(probe()) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert bench.breaker.try_acquire() is None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert bench.breaker.state is State.HALF_OPEN
+        assert bench.call(Verdict.SUCCESS)
+        assert bench.call(Verdict.SUCCESS)
+        assert bench.breaker.state is State.CLOSED
+
+    virtual_time.run(work())
+
+
+def test_a_forgotten_permit_keeps_nothing_alive() -> None:
+    """Calls that never settle are held till they are overdue, and not after that."""
+    bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=100)
+    bench.breaker.metrics_only()
+    for _ in range(1000):
+        bench.breaker.acquire()
+    bench.now += 2.0
+    bench.breaker.acquire()
+    assert bench.breaker.metrics().overdue == 1000
+    assert len(bench.breaker._seen._under_way) == 1
+
+
+def test_a_permit_is_of_its_generation() -> None:
+    bench = Bench()
+    permit = bench.breaker.acquire()
+    assert isinstance(permit, Permit)
+    assert permit.generation == bench.breaker.generation == 0
+    bench.breaker.reset()
+    assert bench.breaker.generation == 1
+
+
+def test_each_reason_stands_in_the_table() -> None:
+    assert {reason for _, reason in TRANSITIONS} == set(Reason)

@@ -7,6 +7,7 @@ What it decides, so that no caller has to:
   one is refused unread, so nothing is ever inflated;
 * a redirect is a status like any other: no answer sends this process to an address that nobody configured;
 * no cookie is kept, no proxy or password is taken from the environment;
+* the service that is called hears how much time is left (`X-Deadline-Ms`);
 * a call that ends early, for whatever reason, closes its connection and gives its place in the pool back.
 
 It refuses to know what an answer means: every status is returned, and each caller translates `HttpError` once.
@@ -23,6 +24,9 @@ from typing import Self
 import httpx2
 
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError
+from cotacoes.patterns.classification import Outcome
+from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
+from cotacoes.patterns.deadline import current_deadline
 
 CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
 KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request
@@ -87,13 +91,19 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline_s: float | None
     ) -> Response:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
+        outer = current_deadline()
+        left_s = deadline_s if outer is None else min(deadline_s, outer.remaining())
+        told = {**_HEADERS, DEADLINE_HEADER: str(int(left_s * 1000)), **headers}
         try:
-            async with asyncio.timeout(deadline_s):
-                return await self._exchange(httpx2.Request(method, url, headers={**_HEADERS, **headers}, content=body))
+            async with asyncio.timeout(deadline_s):  # the outer one is enforced by whoever set it
+                return await self._exchange(httpx2.Request(method, url, headers=told, content=body))
         except TimeoutError as error:
-            raise HttpUnavailableError(f"no complete answer within {deadline_s:g} s") from error
+            raise HttpUnavailableError(
+                f"no complete answer within {deadline_s:g} s", outcome=Outcome.TIMED_OUT
+            ) from error
         except (httpx2.HTTPError, OSError) as error:
-            raise HttpUnavailableError(_in_words(error)) from error
+            outcome = Outcome.UNREACHABLE if isinstance(error, httpx2.ConnectError) else Outcome.CUT
+            raise HttpUnavailableError(_in_words(error), outcome=outcome) from error
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise HttpUnavailableError(f"no address: {error}") from error
 
@@ -107,7 +117,9 @@ class HttpClient:
             async for chunk in answer.stream:
                 body += chunk
                 if len(body) > self._bytes_max:
-                    raise HttpMalformedError(f"the answer has more than {self._bytes_max} bytes")
+                    raise HttpMalformedError(
+                        f"the answer has more than {self._bytes_max} bytes", outcome=Outcome.OVERSIZED
+                    )
         finally:
             await answer.aclose()  # a body not read to its end closes the connection
         return Response(answer.status_code, dict(answer.headers.items()), bytes(body))
@@ -115,10 +127,14 @@ class HttpClient:
     def _refuse_unreadable(self, headers: httpx2.Headers) -> None:
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity"}:
-            raise HttpMalformedError(f"the answer is encoded ({encoding[:40]!r}) although identity was asked for")
+            raise HttpMalformedError(
+                f"the answer is encoded ({encoding[:40]!r}) although identity was asked for", outcome=Outcome.ENCODED
+            )
         announced = headers.get("content-length", "")
         if announced.isascii() and announced.isdigit() and len(announced) < 20 and int(announced) > self._bytes_max:
-            raise HttpMalformedError(f"the answer announces {announced} bytes, more than {self._bytes_max}")
+            raise HttpMalformedError(
+                f"the answer announces {announced} bytes, more than {self._bytes_max}", outcome=Outcome.OVERSIZED
+            )
 
 
 def _in_words(error: Exception) -> str:

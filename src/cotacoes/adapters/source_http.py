@@ -23,6 +23,7 @@ import msgspec
 
 from cotacoes.adapters.http_client import Response
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
+from cotacoes.patterns.classification import Outcome, outcome_of_status
 from cotacoes.quote import (
     COIN_PATTERN,
     CURRENCY_PATTERN,
@@ -76,7 +77,7 @@ class HttpSource:
         """Ask once. Raises SourceUnavailableError (with the wait asked for) and SourceMalformedError."""
         response = await answer_of(self._client, self._url, self._now)
         if response.status != 200:
-            raise SourceMalformedError(f"the source answered {response.status}")
+            raise unexpected(response.status)
         return read_quotes(response.body)
 
 
@@ -85,13 +86,24 @@ async def answer_of(client: Get, url: str, now: Callable[[], datetime]) -> Respo
     try:
         response = await client.get(url)
     except HttpUnavailableError as error:
-        raise SourceUnavailableError(str(error)) from error
+        raise SourceUnavailableError(str(error), outcome=error.outcome) from error
     except HttpMalformedError as error:
-        raise SourceMalformedError(str(error)) from error
+        raise SourceMalformedError(str(error), outcome=error.outcome) from error
     if response.status == 429 or response.status >= 500:
         retry_after_s = read_retry_after(response.headers.get("retry-after"), now())
-        raise SourceUnavailableError(f"the source answered {response.status}", retry_after_s=retry_after_s)
+        outcome = outcome_of_status(response.status)
+        raise SourceUnavailableError(
+            f"the source answered {response.status}", retry_after_s=retry_after_s, outcome=outcome
+        )
     return response
+
+
+def unexpected(status: int) -> SourceMalformedError:
+    """The error of a status that is neither the answer nor "not now"."""
+    outcome = outcome_of_status(status)
+    return SourceMalformedError(
+        f"the source answered {status}", outcome=Outcome.MALFORMED if outcome is Outcome.OK else outcome
+    )
 
 
 def read_retry_after(value: str | None, now: datetime) -> float | None:

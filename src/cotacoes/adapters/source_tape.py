@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cotacoes.adapters.source_http import Get, answer_of
+from cotacoes.adapters.source_http import Get, answer_of, unexpected
 from cotacoes.errors import SourceGoneError, SourceMalformedError
 from cotacoes.quote import (
     COIN_PATTERN,
@@ -83,7 +83,7 @@ class HttpTape:
         if response.status == 410:
             raise SourceGoneError("the source does not know the cursor any more", cursor=_read_gone(response.body))
         if response.status != 200:
-            raise SourceMalformedError(f"the source answered {response.status}")
+            raise unexpected(response.status)
         return read_page(response.body)
 
 

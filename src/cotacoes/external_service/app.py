@@ -187,7 +187,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
     async def show_faults() -> FaultSetting:
         return faults.current()
 
-    def require_admin(request: Request) -> None:
+    async def require_admin(request: Request) -> None:
         service.require_admin(request, settings)
 
     @router.put(
@@ -205,7 +205,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
 
 
 def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
-    def require_admin(request: Request) -> None:
+    async def require_admin(request: Request) -> None:
         service.require_admin(request, settings)
 
     @router.put(

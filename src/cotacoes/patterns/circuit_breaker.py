@@ -1,108 +1,85 @@
 """Circuit breaker: stop calling what fails, probe it now and then, and believe only evidence of the present era.
 
-    CLOSED ── enough failures in a row ──▶ OPEN ── wait over, next caller ──▶ HALF_OPEN
-       ▲                                    ▲                                    │
-       │                                    └────────── one probe fails ─────────┤
-       └───────────────────── all permitted probes succeed ──────────────────────┘
+    CLOSED ── too many failed or slow ──▶ OPEN ── wait over, next caller ──▶ HALF_OPEN
+       ▲                                   ▲                                    │
+       │                                   └─ probes failed, slow or no verdict ┤
+       └───────────────────────────────── probes succeeded ─────────────────────┘
 
-A pure state machine: no asyncio, no thread, clock and random passed in. A caller takes a `Permit` before the call and
-settles it after. Invariants:
+The whole table is in `breaker_events.py`. A pure state machine for one event loop: no asyncio, no thread, no timer;
+clock and random are passed in. A caller takes a `Permit` before the call and settles it after:
+
+    permit = breaker.acquire()                  # CircuitOpenError where none may be made
+    verdict = Verdict.IGNORED                   # cancelled, or the caller's own fault
+    try:
+        answer = await call()
+        verdict = Verdict.SUCCESS
+    except OSError:
+        verdict = Verdict.FAILURE
+        raise
+    finally:
+        permit.settle(verdict)
+
+Invariants:
 
 * a permit carries the generation in which it was given, every change of state begins a new one, and a result of an
   older generation changes nothing: a call begun while closed that fails late can not reopen a recovering circuit;
-* half-open, no more than `permitted_calls_in_half_open` probes are out at once or counted; an ignored (cancelled)
-  probe gives its slot back and is no evidence;
-* a probe that never comes back can not wedge the circuit: after `max_wait_duration_in_half_open` it is a failure.
+* half-open, no more than `permitted_calls_in_half_open` probes are out or counted; an ignored one gives its slot back
+  and is no evidence; the circuit decides at the first moment at which no further probe could change the outcome;
+* half-open ends after `max_wait_duration_in_half_open`, whoever is out. As there is no timer, it is noticed by the next
+  one who comes, and is dated back: a circuit that nobody calls waits for nobody when somebody does;
+* the state is full and consistent before a listener hears of it.
 """
 
 from __future__ import annotations
 
-import enum
+import math
 import random as random_module
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from cotacoes.patterns.breaker_config import CircuitBreakerConfig, State
+from cotacoes.patterns.breaker_events import (
+    TRANSITIONS,
+    CallNotPermitted,
+    CallSettled,
+    CircuitOpenError,
+    Event,
+    Reason,
+    Snapshot,
+    StateTransition,
+    Verdict,
+)
+from cotacoes.patterns.breaker_evidence import Evidence, reason_to_end_half_open, reason_to_open
 
-class State(enum.Enum):
-    """Where the circuit stands."""
+ERROR_TEXT_MAX = 200
 
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class Verdict(enum.Enum):
-    """What a call showed about the callee. IGNORED: nothing, it was cancelled or failed for the caller's own reason."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    IGNORED = "ignored"
-
-
-class CircuitOpenError(Exception):
-    """The circuit is open: the call was not made. `retry_after` is in seconds."""
-
-    def __init__(self, name: str, state: State, retry_after: float) -> None:
-        super().__init__(f"circuit {name} is {state.value}, next probe in {retry_after:.1f} s")
-        self.name = name
-        self.state = state
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True)
-class CircuitBreakerConfig:
-    """When to open, for how long, and what it takes to close. Durations in seconds; ValueError where impossible."""
-
-    consecutive_failures_threshold: int = 5
-    wait_duration_in_open: float = 3.0
-    wait_duration_jitter: float = 0.1
-    permitted_calls_in_half_open: int = 2
-    max_wait_duration_in_half_open: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.consecutive_failures_threshold < 1:
-            raise ValueError("consecutive_failures_threshold must be at least 1")
-        if self.wait_duration_in_open <= 0:
-            raise ValueError("wait_duration_in_open must be above 0 seconds")
-        if not 0 <= self.wait_duration_jitter < 1:
-            raise ValueError("wait_duration_jitter must be a share from 0 up to, not including, 1")
-        if self.permitted_calls_in_half_open < 1:
-            raise ValueError("permitted_calls_in_half_open must be at least 1")
-        if self.max_wait_duration_in_half_open <= 0:
-            raise ValueError("max_wait_duration_in_half_open must be above 0 seconds")
-
-
-@dataclass(frozen=True)
-class StateChanged:
-    """A fact for whoever listens: the circuit went from one state to another."""
-
-    name: str
-    before: State
-    after: State
-    failures: int
-    retry_after: float | None
+# names of their own, since to look up an Enum's member costs as much as all else that a closed circuit does
+_CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+_FORCED_OPEN, _DISABLED = State.FORCED_OPEN, State.DISABLED
+_FAILURE, _IGNORED = Verdict.FAILURE, Verdict.IGNORED
 
 
 class Permit:
-    """Leave to make one call. Settle it once; cancelled callers settle with `Verdict.IGNORED`."""
+    """Leave to make one call. Settle it once, whatever becomes of the call; a cancelled one with `Verdict.IGNORED`."""
 
-    __slots__ = ("_breaker", "_generation", "_settled")
+    __slots__ = ("_breaker", "_settled", "generation", "overdue", "started")
 
-    def __init__(self, breaker: CircuitBreaker, generation: int) -> None:
+    def __init__(self, breaker: CircuitBreaker, generation: int, started: float) -> None:
         self._breaker = breaker
-        self._generation = generation
         self._settled = False
+        self.generation = generation
+        self.started = started
+        self.overdue = False
 
-    def settle(self, verdict: Verdict) -> bool:
-        """Report what the call showed; False where it came too late to count, or a second time."""
+    def settle(self, verdict: Verdict, error: BaseException | None = None) -> bool:
+        """Report what the call showed; False where it changed nothing: ignored, too late, or a second time."""
         if self._settled:
             return False
         self._settled = True
-        return self._breaker._settle(self._generation, verdict)
+        return self._breaker._settle(self, verdict, error)
 
 
 class CircuitBreaker:
-    """See the head of this file. `clock` gives monotonic seconds; `on_event` is called after each change of state."""
+    """See the head of this file. `clock` gives monotonic seconds; `on_event` hears each `Event`, one after another."""
 
     def __init__(
         self,
@@ -111,23 +88,27 @@ class CircuitBreaker:
         *,
         clock: Callable[[], float],
         random: random_module.Random,
-        on_event: Callable[[StateChanged], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.name = name
         self.config = config
         self._clock = clock
         self._random = random
         self._on_event = on_event
-        self._state = State.CLOSED
-        self._generation = 0
-        self._failures = 0
-        self._open_until = 0.0
-        self._half_open_until = 0.0
+        self._generation = -1
+        self._wait = config.wait_duration_in_open  # grows with each half-open that fails
+        self._slow_call = config.slow_call_duration_threshold
+        self._probes_at_once = config.max_concurrent_calls_in_half_open or config.permitted_calls_in_half_open
         self._probes_out = 0
-        self._probes_succeeded = 0
+        self._not_permitted = self._ignored = self._late = 0
+        self._last_error: str | None = None
+        self._open_until = clock() + self._jittered_wait()  # of a circuit that begins open
+        self._seen = Evidence(config, config.initial_state)
+        self._enter(config.initial_state, clock())
 
     @property
     def state(self) -> State:
+        """As the last caller left it: an open circuit whose wait is over is open until the next one comes."""
         return self._state
 
     @property
@@ -135,78 +116,184 @@ class CircuitBreaker:
         return self._generation
 
     def retry_after(self) -> float | None:
-        """Seconds until a call may be let through; None where one may now."""
-        if self._state is State.OPEN:
-            return max(0.0, self._open_until - self._clock()) or None
-        if self._state is State.HALF_OPEN and not self._has_free_probe():
-            return max(0.0, self._half_open_until - self._clock())
-        return None
+        """Seconds until a call may be let through; None where one may now, infinite where only a person says when."""
+        if self._state is _FORCED_OPEN:
+            return math.inf
+        now = self._clock()
+        if self._state is _OPEN:
+            return self._open_until - now if now < self._open_until else None
+        if self._state is not _HALF_OPEN or self._has_free_probe():
+            return None
+        # a probe may end at any time, so this is a guess
+        return min(max(self._half_open_until - now, 0.0), self.config.wait_duration_in_open)
+
+    def metrics(self) -> Snapshot:
+        """What it has seen, and where that has brought it."""
+        seen, window = self._seen, self._seen.window
+        window.forget_old(self._clock())
+        if self._state is not _OPEN and self._state is not _FORCED_OPEN:
+            seen.find_overdue(self._clock())
+        return Snapshot(
+            state=self._state,
+            generation=self._generation,
+            calls=window.calls,
+            failures=window.failures,
+            slow_calls=window.slow_calls,
+            overdue=seen.overdue,
+            failure_rate=seen.failure_rate,
+            slow_call_rate=seen.slow_call_rate,
+            consecutive_failures=seen.consecutive_failures,
+            not_permitted=self._not_permitted,
+            ignored=self._ignored,
+            late=self._late,
+            last_error=self._last_error,
+            retry_after=self.retry_after(),
+        )
 
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None where none may be made now."""
         now = self._clock()
-        if self._state is State.OPEN and now >= self._open_until:
-            self._change(State.HALF_OPEN)
-            self._half_open_until = now + self.config.max_wait_duration_in_half_open
-        elif self._state is State.HALF_OPEN and now >= self._half_open_until:
-            self._open(now)  # the probes never came back
-        if self._state is State.CLOSED:
-            return Permit(self, self._generation)
-        if self._state is State.HALF_OPEN and self._has_free_probe():
-            self._probes_out += 1
-            return Permit(self, self._generation)
-        return None
+        if (self._state is _OPEN and now < self._open_until) or (  # first: to refuse must cost next to nothing
+            (self._state is not _CLOSED or self._slow_call is not None) and not self._admits(now)
+        ):
+            self._not_permitted += 1
+            if self._on_event is not None:
+                self._on_event(CallNotPermitted(self.name, self._state, now))
+            return None
+        permit = Permit(self, self._generation, now)
+        if self._slow_call is not None and self._state is not _DISABLED:
+            self._seen.begin(permit)
+        return permit
 
     def acquire(self) -> Permit:
         """A permit for one call; CircuitOpenError where none may be made now."""
         permit = self.try_acquire()
         if permit is None:
-            raise CircuitOpenError(self.name, self._state, self.retry_after() or 0.0)
+            raise CircuitOpenError(self.name, self._state, self.retry_after() or 0.0, self._last_error)
         return permit
 
     def open_for(self, seconds: float) -> None:
-        """Open now, for at least this long: the callee itself asked for it (Retry-After). 0 asks for nothing."""
-        if seconds > 0:
-            self._open(self._clock(), seconds)
+        """Open now, for at least this long: the callee itself asked for it (Retry-After). 0 asks for nothing.
+
+        A circuit that a person has set keeps its state.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"open_for takes seconds from 0, finite, not {seconds!r}")
+        now = self._clock()
+        if seconds == 0 or self._state not in (_CLOSED, _OPEN, _HALF_OPEN):
+            return
+        until = now + seconds
+        if self._state is _OPEN:
+            self._open_until = max(self._open_until, until)
+        else:
+            self._change(Reason.RETRY_AFTER, now, open_until=until)
+
+    def reset(self) -> None:
+        """Close it, and forget all that it has seen; what is under way is of an older generation."""
+        self._change(Reason.RESET, self._clock())
+
+    def force_open(self) -> None:
+        """Let nothing through until `reset()`."""
+        self._change(Reason.FORCED, self._clock())
+
+    def disable(self) -> None:
+        """Let everything through and count nothing, until `reset()`."""
+        self._change(Reason.DISABLED, self._clock())
+
+    def metrics_only(self) -> None:
+        """Let everything through, and count it, until `reset()`."""
+        self._change(Reason.METRICS_ONLY, self._clock())
+
+    def _admits(self, now: float) -> bool:
+        """Whether a call may be made; what the time alone changes is changed first."""
+        self._expire_half_open(now)
+        if self._state is _OPEN and now >= self._open_until:
+            self._change(Reason.WAIT_OVER, now)
+        elif self._slow_call is not None:
+            self._seen.find_overdue(now)
+            if self._seen.overdue:
+                self._judge(now)
+        if self._state is _HALF_OPEN:
+            if not self._has_free_probe():
+                return False
+            self._probes_out += 1
+            return True
+        return self._state is not _OPEN and self._state is not _FORCED_OPEN
 
     def _has_free_probe(self) -> bool:
-        return self._probes_out + self._probes_succeeded < self.config.permitted_calls_in_half_open
+        taken = self._probes_out + self._seen.window.calls
+        return self._probes_out < self._probes_at_once and taken < self.config.permitted_calls_in_half_open
 
-    def _settle(self, generation: int, verdict: Verdict) -> bool:
-        if generation != self._generation:
-            return False
-        if self._state is State.HALF_OPEN:
-            self._settle_probe(verdict)
-        elif verdict is Verdict.SUCCESS:
-            self._failures = 0
-        elif verdict is Verdict.FAILURE:
-            self._failures += 1
-            if self._failures >= self.config.consecutive_failures_threshold:
-                self._open(self._clock())
-        return True
+    def _expire_half_open(self, now: float) -> None:
+        if self._state is _HALF_OPEN and now >= self._half_open_until:
+            if self._probes_out:
+                self._grow_wait()  # one that does not come back has failed; that nobody came is no evidence
+            self._change(Reason.HALF_OPEN_TIMED_OUT, self._half_open_until)
 
-    def _settle_probe(self, verdict: Verdict) -> None:
-        self._probes_out -= 1
-        if verdict is Verdict.FAILURE:
-            self._failures += 1
-            self._open(self._clock())
-        elif verdict is Verdict.SUCCESS:
-            self._probes_succeeded += 1
-            if self._probes_succeeded >= self.config.permitted_calls_in_half_open:
-                self._failures = 0
-                self._change(State.CLOSED)
+    def _settle(self, permit: Permit, verdict: Verdict, error: BaseException | None) -> bool:
+        now = self._clock()
+        if self._state is not _CLOSED:
+            self._expire_half_open(now)
+        is_late = permit.generation != self._generation
+        is_counted = not is_late and verdict is not _IGNORED and self._state is not _DISABLED
+        is_slow = self._slow_call is not None and now - permit.started > self._slow_call
+        if not is_late:
+            self._probes_out -= self._state is _HALF_OPEN
+            if self._slow_call is not None:
+                self._seen.end(permit)
+                self._seen.find_overdue(now)
+        if is_counted:
+            self._seen.record(now, is_failure=verdict is _FAILURE, is_slow=is_slow)
+        elif is_late:
+            self._late += 1
+        else:
+            self._ignored += 1
+        said = None if error is None else f"{type(error).__name__}: {error}"[:ERROR_TEXT_MAX]
+        if verdict is _FAILURE and said is not None:
+            self._last_error = said
+        if self._on_event is not None:
+            self._on_event(CallSettled(self.name, verdict, is_slow, is_counted, now - permit.started, now, said))
+        if is_counted:
+            self._judge(now)
+        return is_counted
 
-    def _open(self, now: float, seconds: float | None = None) -> None:
-        if seconds is None:
-            spread = self.config.wait_duration_jitter * self.config.wait_duration_in_open
-            seconds = self.config.wait_duration_in_open + self._random.uniform(-spread, spread)
-        until = now + seconds
-        self._open_until = max(self._open_until, until) if self._state is State.OPEN else until
-        self._change(State.OPEN)
+    def _judge(self, now: float) -> None:
+        reason = None
+        if self._state is _CLOSED:
+            reason = reason_to_open(self._seen, self.config)
+        elif self._state is _HALF_OPEN:
+            reason = reason_to_end_half_open(self._seen, self.config)
+            if reason in (Reason.PROBES_FAILED, Reason.PROBES_SLOW):
+                self._grow_wait()
+        if reason is not None:
+            self._change(reason, now)
 
-    def _change(self, after: State) -> None:
-        before, self._state = self._state, after
+    def _change(self, reason: Reason, at: float, *, open_until: float | None = None) -> None:
+        before = self._state
+        after = TRANSITIONS[before, reason]
+        if after is _OPEN:
+            self._open_until = at + self._jittered_wait() if open_until is None else open_until
+        elif after is _CLOSED:
+            self._wait = self.config.wait_duration_in_open
+        self._enter(after, at)
+        if self._on_event is not None:
+            self._on_event(StateTransition(self.name, before, after, reason, at))
+
+    def _enter(self, state: State, at: float) -> None:
+        self._state = state
         self._generation += 1
-        self._probes_out = self._probes_succeeded = 0
-        if self._on_event is not None and before is not after:
-            self._on_event(StateChanged(self.name, before, after, self._failures, self.retry_after()))
+        self._probes_out = 0
+        if state is _HALF_OPEN:
+            limit = self.config.max_wait_duration_in_half_open
+            self._half_open_until = math.inf if limit is None else at + limit
+        if state is not _OPEN and state is not _FORCED_OPEN:  # in which what was seen stays, to be looked at
+            self._seen = Evidence(self.config, state)
+
+    def _grow_wait(self) -> None:
+        most = self.config.max_wait_duration_in_open or self._wait
+        self._wait = min(self._wait * self.config.wait_duration_multiplier, most)
+
+    def _jittered_wait(self) -> float:
+        jitter = self.config.wait_duration_jitter
+        wait = self._wait * self._random.uniform(1.0 - jitter, 1.0 + jitter) if jitter else self._wait
+        return min(wait, self.config.max_wait_duration_in_open or math.inf)

@@ -21,6 +21,7 @@ from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.config import SHARDS, Settings
+from cotacoes.endpoints import Endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.answers import AgeLimits, Answers
@@ -52,6 +53,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     counted = QuoteMetrics(metrics)
     histories: dict[str, CoinHistory] = {}
     random = SystemRandom()
+    endpoints = Endpoints(metrics, random=random, clock=time.monotonic, now=_now)
     directory = open_directory(settings, NAME, deadline_s=settings.shard_deadline_s)
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     recorder = Recorder(
@@ -108,7 +110,7 @@ def build(settings: Settings, stop: Stop) -> Service:
             counted.recorded.labels(coin=coin).inc(count)
             roster.deliveries[coin].wake()
 
-    intake = build_intake(settings, recorder, publisher, counted, random, now=_now, on_recorded=hand_on)
+    intake = build_intake(settings, recorder, publisher, counted, endpoints, now=_now, on_recorded=hand_on)
     answers = Answers(
         recorder,
         directory,

@@ -7,24 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from random import Random
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.source_http import HttpSource
 from cotacoes.adapters.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.config import Settings
-from cotacoes.patterns.circuit_breaker import CircuitBreaker, CircuitBreakerConfig, State, StateChanged
-from cotacoes.patterns.retry import RetryPolicy
+from cotacoes.endpoints import Endpoints
+from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy, RetryConfig
 from cotacoes.quote import Quote
-from cotacoes.quote_service.guarded import GuardedCalls
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import JumpLimit, Screen
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
-from cotacoes.telemetry import QuoteMetrics, get_logger
+from cotacoes.telemetry import QuoteMetrics
 
 SOURCE = "external_service"
+MINIMUM_CALLS = 50  # of fewer calls, one in five of which fails, half may do so by chance
+ROUND_MARGIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ def build_intake(
     recorder: Recorder,
     publisher: Publisher,
     metrics: QuoteMetrics,
-    random: Random,
+    endpoints: Endpoints,
     *,
     now: Callable[[], datetime],
     on_recorded: Callable[[list[Quote]], None],
 ) -> Intake:
     """Wire it; nothing is opened yet."""
-    breaker = _breaker(settings, metrics, random)
-    calls = GuardedCalls(breaker, RetryPolicy(attempts=settings.fetch_attempts), metrics, random)
+    calls = source_policy(settings, endpoints)
+    breaker = calls.breaker
+    assert breaker is not None
     jump = JumpLimit(Decimal(str(settings.jump_factor_max)), timedelta(seconds=settings.jump_window_s))
     is_tape = settings.source_mode == "tape"
     screen = Screen(recorder.histories, jump, is_tape=is_tape)
@@ -61,7 +62,6 @@ def build_intake(
             recorder,
             metrics,
             interval_s=settings.poll_interval_s,
-            deadline_s=settings.fetch_deadline_s,
             now=now,
             clock=time.monotonic,
             on_recorded=on_recorded,
@@ -76,7 +76,6 @@ def build_intake(
         publisher,
         metrics,
         interval_s=settings.poll_interval_s,
-        deadline_s=settings.fetch_deadline_s,
         keeps_times=settings.replay_times == "original",
         now=now,
         on_recorded=on_recorded,
@@ -84,19 +83,25 @@ def build_intake(
     return Intake(client, breaker, taker)
 
 
-def _breaker(settings: Settings, metrics: QuoteMetrics, random: Random) -> CircuitBreaker:
-    level = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
-    event = {State.CLOSED: "breaker.closed", State.HALF_OPEN: "breaker.half_opened", State.OPEN: "breaker.opened"}
-
-    def tell(change: StateChanged) -> None:
-        metrics.breaker_state.set(level[change.after])
-        facts = {"failures": change.failures, "retry_after_s": round(change.retry_after or 0.0, 1)}
-        get_logger().info(event[change.after], **(facts if change.after is State.OPEN else {}))
-
-    config = CircuitBreakerConfig(
+def source_policy(settings: Settings, endpoints: Endpoints) -> ResiliencePolicy:
+    """How the source is called: on a tape a call may wait for something new, and takes so much longer."""
+    is_tape = settings.source_mode == "tape"
+    fetch_s = settings.fetch_deadline_s + (WAIT_S if is_tape else 0.0)
+    breaker = CircuitBreakerConfig(
+        failure_rate_threshold=settings.breaker_failure_rate,
+        minimum_number_of_calls=MINIMUM_CALLS,
         consecutive_failures_threshold=settings.breaker_failures,
+        slow_call_duration_threshold=fetch_s,
         wait_duration_in_open=settings.breaker_open_s,
+        wait_duration_multiplier=2.0,
+        max_wait_duration_in_open=max(settings.breaker_open_s, settings.breaker_open_max_s),
         permitted_calls_in_half_open=settings.breaker_probes,
-        max_wait_duration_in_half_open=max(10.0, 3 * settings.fetch_deadline_s),
+        max_wait_duration_in_half_open=max(10.0, 3 * fetch_s),
     )
-    return CircuitBreaker("external_service", config, clock=time.monotonic, random=random, on_event=tell)
+    policy = ResilienceConfig(
+        # above a try's time, so that a hanging try ends by that, which is evidence, and not by the round's
+        deadline=max(settings.poll_interval_s, fetch_s + ROUND_MARGIN_S) if not is_tape else fetch_s + ROUND_MARGIN_S,
+        attempt_timeout=fetch_s,
+        retry=RetryConfig(max_attempts=settings.fetch_attempts),
+    )
+    return endpoints.add(f"{SOURCE}.{'quotes' if is_tape else 'quote'}", breaker, policy)

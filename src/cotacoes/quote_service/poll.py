@@ -1,4 +1,4 @@
-"""The poll: retry(breaker(fetch)) → screen → record → hand on, once per interval, and never two at a time."""
+"""The poll: policy(fetch) → screen → record → hand on, once per interval, and never two at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Protocol
 
 from cotacoes.adapters.source_http import Fetched
 from cotacoes.errors import LogUnavailableError, SourceError
-from cotacoes.patterns.circuit_breaker import CircuitOpenError
+from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote import Observation, Quote
-from cotacoes.quote_service.guarded import GuardedCalls
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
 from cotacoes.telemetry import QuoteMetrics
-
-ROUND_MARGIN_S = 0.05  # so that a hanging fetch ends by its own deadline, which is evidence, not by the round's
 
 
 class Source(Protocol):
@@ -33,13 +30,12 @@ class Poll:
     def __init__(
         self,
         source: Source,
-        calls: GuardedCalls,
+        calls: ResiliencePolicy,
         screen: Screen,
         recorder: Recorder,
         metrics: QuoteMetrics,
         *,
         interval_s: float,
-        deadline_s: float,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         on_recorded: Callable[[list[Quote]], None],
@@ -51,7 +47,6 @@ class Poll:
         self._recorder = recorder
         self._metrics = metrics
         self._interval_s = interval_s
-        self._deadline_s = max(interval_s, deadline_s + ROUND_MARGIN_S)
         self._now = now
         self._clock = clock
         self._on_recorded = on_recorded
@@ -69,7 +64,7 @@ class Poll:
     async def poll_once(self) -> None:
         """One round; every failure is counted, and ends with the old prices ageing."""
         try:
-            fetched = await self._calls.call(self._source.fetch, self._deadline_s)
+            fetched = (await self._calls.call(self._source.fetch, idempotent=True)).value
         except (SourceError, CircuitOpenError, TimeoutError):
             self.live = frozenset()
             return

@@ -17,9 +17,8 @@ from typing import NamedTuple, Protocol, Self
 
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
-from cotacoes.patterns.circuit_breaker import CircuitOpenError
+from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote import Observation, Position, Quote
-from cotacoes.quote_service.guarded import GuardedCalls
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
@@ -29,7 +28,6 @@ from cotacoes.telemetry import QuoteMetrics, get_logger
 PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
 PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls
 WAIT_S = 1.0  # the source may wait so long for something new
-CALL_MARGIN_S = 0.05
 
 
 class Tape(Protocol):
@@ -61,14 +59,13 @@ class TapeTaker:
     def __init__(
         self,
         tape: Tape,
-        calls: GuardedCalls,
+        calls: ResiliencePolicy,
         screen: Screen,
         recorder: Recorder,
         publisher: Publisher,
         metrics: QuoteMetrics,
         *,
         interval_s: float,
-        deadline_s: float,
         keeps_times: bool,
         now: Callable[[], datetime],
         on_recorded: Callable[[list[Quote]], None],
@@ -81,7 +78,6 @@ class TapeTaker:
         self._publisher = publisher
         self._metrics = metrics
         self._interval_s = interval_s
-        self._deadline_s = deadline_s + WAIT_S + CALL_MARGIN_S
         self._keeps_times = keeps_times
         self._now = now
         self._on_recorded = on_recorded
@@ -108,12 +104,12 @@ class TapeTaker:
         cursor = _lowest_cursor(able)
         limit = min(PAGE_QUOTES, *(history.room for history in able))
         try:
-            page = await self._calls.call(
-                lambda: self._tape.after(None if cursor is None else str(cursor), limit, WAIT_S), self._deadline_s
-            )
+            after = None if cursor is None else str(cursor)
+            answer = await self._calls.call(lambda: self._tape.after(after, limit, WAIT_S), idempotent=True)
         except SourceGoneError as gone:
             await self._go_on_from(cursor, _parsed(gone.cursor))
             return 0.0
+        page = answer.value
         following = _parsed(page.next)
         is_first = cursor is None or cursor.number == 0 or cursor.run != page.run
         if self._keeps_times and page.entries and is_first:

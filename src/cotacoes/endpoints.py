@@ -1,0 +1,201 @@
+"""Endpoints: what a service calls. Each has one policy and one breaker, and all of them are counted, logged and shown.
+
+The patterns report facts; here they become metrics, log lines (changes of state only), and the short memory that
+`GET /v1/breakers` shows: the last errors and the last transitions of each breaker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from cotacoes.patterns import (
+    AttemptEnded,
+    CallSettled,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    Classification,
+    FellBack,
+    Outcome,
+    ResilienceConfig,
+    ResiliencePolicy,
+    RetriesStopped,
+    State,
+    StateTransition,
+    Verdict,
+    classify,
+)
+from cotacoes.patterns.breaker_events import Event
+from cotacoes.patterns.resilience import PolicyEvent
+from cotacoes.quote import format_time
+from cotacoes.telemetry import Metrics, ResilienceMetrics, get_logger
+
+ERRORS_KEPT = 5
+TRANSITIONS_KEPT = 20
+SETTABLE: Mapping[State, Callable[[CircuitBreaker], None]] = {
+    State.CLOSED: CircuitBreaker.reset,
+    State.FORCED_OPEN: CircuitBreaker.force_open,
+    State.DISABLED: CircuitBreaker.disable,
+    State.METRICS_ONLY: CircuitBreaker.metrics_only,
+}
+_LOGGED = {
+    State.CLOSED: "breaker.closed",
+    State.OPEN: "breaker.opened",
+    State.HALF_OPEN: "breaker.half_opened",
+    State.FORCED_OPEN: "breaker.forced_open",
+    State.DISABLED: "breaker.disabled",
+    State.METRICS_ONLY: "breaker.set_aside",
+}
+
+
+@dataclass
+class _Endpoint:
+    policy: ResiliencePolicy
+    breaker: CircuitBreaker
+    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=ERRORS_KEPT))
+    transitions: deque[StateTransition] = field(default_factory=lambda: deque(maxlen=TRANSITIONS_KEPT))
+    is_refused: bool = False
+
+
+class Endpoints:
+    """Of one service. `clock` gives monotonic seconds, `now` the wall time in which the past is told."""
+
+    def __init__(
+        self, metrics: Metrics, *, random: Random, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
+        self._metrics = ResilienceMetrics(metrics)
+        self._random = random
+        self._clock = clock
+        self._now = now
+        self._endpoints: dict[str, _Endpoint] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """As `PART.ROUTE`: who is called, and for what."""
+        return list(self._endpoints)
+
+    def add(
+        self,
+        name: str,
+        breaker: CircuitBreakerConfig,
+        policy: ResilienceConfig,
+        *,
+        classify: Callable[[BaseException], Classification] = classify,
+        **companions: Any,
+    ) -> ResiliencePolicy:
+        """The policy of one endpoint; `companions` are those of ResiliencePolicy."""
+        its_breaker = CircuitBreaker(name, breaker, clock=self._clock, random=self._random, on_event=self._on_breaker)
+        its_policy = ResiliencePolicy(
+            name,
+            policy,
+            clock=self._clock,
+            random=self._random,
+            breaker=its_breaker,
+            classify=classify,
+            on_event=self._on_policy,
+            **companions,
+        )
+        self._endpoints[name] = _Endpoint(its_policy, its_breaker)
+        self._show_state(name, its_breaker.state)
+        self._metrics.retry_budget.labels(endpoint=name).set_function(lambda: its_policy.budget.saved)
+        return its_policy
+
+    def set_state(self, name: str, state: State) -> None:
+        """Force, disable or reset a breaker; KeyError for a name or a state that is none to set."""
+        SETTABLE[state](self._endpoints[name].breaker)
+
+    def described(self) -> list[dict[str, Any]]:
+        """What `GET /v1/breakers` shows of each."""
+        return [self._describe(name, endpoint) for name, endpoint in self._endpoints.items()]
+
+    def _describe(self, name: str, endpoint: _Endpoint) -> dict[str, Any]:
+        config, seen = endpoint.breaker.config, endpoint.breaker.metrics()
+        return {
+            "name": name,
+            "state": seen.state.value,
+            "generation": seen.generation,
+            "retry_after_s": _finite(seen.retry_after),
+            "window": {
+                "type": config.sliding_window_type,
+                "size": config.sliding_window_size,
+                "calls": seen.calls,
+                "failures": seen.failures,
+                "slow_calls": seen.slow_calls,
+                "overdue": seen.overdue,
+                "failure_rate": seen.failure_rate,
+                "slow_call_rate": seen.slow_call_rate,
+            },
+            "consecutive_failures": seen.consecutive_failures,
+            "not_permitted": seen.not_permitted,
+            "retry_budget": round(endpoint.policy.budget.saved, 3),
+            "last_errors": [{"at": self._told(at), "error": error} for at, error in reversed(endpoint.errors)],
+            "transitions": [
+                {
+                    "at": self._told(change.at),
+                    "from": change.from_state.value,
+                    "to": change.to_state.value,
+                    "reason": change.reason.value,
+                }
+                for change in reversed(endpoint.transitions)
+            ],
+        }
+
+    def _told(self, at: float) -> str:
+        return format_time(self._now() - timedelta(seconds=self._clock() - at))
+
+    def _on_breaker(self, event: Event) -> None:
+        endpoint = self._endpoints[event.name]
+        if isinstance(event, CallSettled):
+            if event.slow:
+                self._metrics.slow_calls.labels(endpoint=event.name).inc()
+            if event.verdict is Verdict.FAILURE and event.error is not None:
+                endpoint.errors.append((event.at, event.error))
+        elif isinstance(event, StateTransition):
+            endpoint.transitions.append(event)
+            self._show_state(event.name, event.to_state)
+            self._metrics.transitions.labels(
+                endpoint=event.name, to_state=event.to_state.value, reason=event.reason.value
+            ).inc()
+            self._log(event, endpoint.breaker)
+
+    def _show_state(self, name: str, state: State) -> None:
+        for one in State:
+            self._metrics.breaker_state.labels(endpoint=name, state=one.value).set(one is state)
+
+    def _log(self, event: StateTransition, breaker: CircuitBreaker) -> None:
+        facts: dict[str, Any] = {"endpoint": event.name, "reason": event.reason.value}
+        if event.to_state is State.OPEN:
+            seen = breaker.metrics()
+            facts |= {"failures": seen.failures, "retry_after_s": round(seen.retry_after or 0.0, 1)}
+        get_logger().info(_LOGGED[event.to_state], **facts)
+
+    def _on_policy(self, event: PolicyEvent) -> None:
+        if isinstance(event, AttemptEnded):
+            self._metrics.calls.labels(endpoint=event.name, outcome=event.outcome).inc()
+            if event.attempt > 1:
+                self._metrics.retries.labels(endpoint=event.name).inc()
+            self._note_refusal(event)
+        elif isinstance(event, RetriesStopped):
+            self._metrics.retries_stopped.labels(endpoint=event.name, reason=event.reason.value).inc()
+        elif isinstance(event, FellBack):
+            self._metrics.fallbacks.labels(endpoint=event.name, reason=event.reason).inc()
+            if event.age is not None:
+                self._metrics.fallback_age.labels(endpoint=event.name).observe(event.age)
+
+    def _note_refusal(self, event: AttemptEnded) -> None:
+        """No breaker opens for a question that is wrong, so that it is has to be said otherwise."""
+        endpoint = self._endpoints[event.name]
+        is_refused = event.outcome == Outcome.REFUSED
+        if is_refused and not endpoint.is_refused:
+            get_logger().warning("call.refused", endpoint=event.name)
+        if is_refused or event.outcome == Outcome.OK:
+            endpoint.is_refused = is_refused
+
+
+def _finite(seconds: float | None) -> float | None:
+    return None if seconds is None or seconds == math.inf else round(seconds, 3)

@@ -1,0 +1,122 @@
+"""Classification: what the end of a call shows about who was called, and whether to ask again.
+
+Over HTTP the end is one of the outcomes of this table; an error names it in `outcome`, and a wait that the callee asked
+for in `retry_after_s`. The table is all there is to decide; a caller with other needs passes another function.
+
+    outcome           when                                             verdict   again?
+    ok                an answer that can be used                       success
+    refused           a 4xx: the question was wrong, not the callee    ignored   no
+    gone              an answer of a healthy callee: not from there    success   no
+    throttled         429                                              failure   yes, after Retry-After
+    unavailable       503, 408                                         failure   yes, after Retry-After
+    server_error      any other 5xx                                    failure   yes
+    redirected        3xx: nobody configured that address              failure   no
+    unreachable       no connection                                    failure   yes
+    timed_out         no complete answer within the try's time         failure   yes
+    cut               the answer broke off                             failure   yes
+    malformed         a complete answer that is not what was asked     failure   no
+    oversized         more bytes than are taken, counted decoded       failure   no
+    encoded           encoded although `identity` was asked for        failure   no
+    caller_deadline   the caller's own time was up                     ignored   no
+    cancelled         the caller went away                             ignored   no
+
+What counts as *slow* is no outcome: it is the duration, whatever the outcome (`slow_call_duration_threshold`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cotacoes.patterns.breaker_events import Verdict
+from cotacoes.patterns.deadline import CallDeadlineError
+
+
+class Outcome(enum.StrEnum):
+    """How a call over HTTP ended."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    GONE = "gone"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+    SERVER_ERROR = "server_error"
+    REDIRECTED = "redirected"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed_out"
+    CUT = "cut"
+    MALFORMED = "malformed"
+    OVERSIZED = "oversized"
+    ENCODED = "encoded"
+    CALLER_DEADLINE = "caller_deadline"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a call showed. `retry_after` is the wait in seconds that the callee asked for; `outcome` is for counting."""
+
+    verdict: Verdict
+    retryable: bool = False
+    retry_after: float | None = None
+    outcome: str = Outcome.OK
+
+
+Classify = Callable[[BaseException], Classification]
+
+OUTCOMES: Mapping[Outcome, tuple[Verdict, bool]] = {
+    Outcome.OK: (Verdict.SUCCESS, False),
+    Outcome.REFUSED: (Verdict.IGNORED, False),
+    Outcome.GONE: (Verdict.SUCCESS, False),
+    Outcome.THROTTLED: (Verdict.FAILURE, True),
+    Outcome.UNAVAILABLE: (Verdict.FAILURE, True),
+    Outcome.SERVER_ERROR: (Verdict.FAILURE, True),
+    Outcome.REDIRECTED: (Verdict.FAILURE, False),
+    Outcome.UNREACHABLE: (Verdict.FAILURE, True),
+    Outcome.TIMED_OUT: (Verdict.FAILURE, True),
+    Outcome.CUT: (Verdict.FAILURE, True),
+    Outcome.MALFORMED: (Verdict.FAILURE, False),
+    Outcome.OVERSIZED: (Verdict.FAILURE, False),
+    Outcome.ENCODED: (Verdict.FAILURE, False),
+    Outcome.CALLER_DEADLINE: (Verdict.IGNORED, False),
+    Outcome.CANCELLED: (Verdict.IGNORED, False),
+}
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """Of a complete answer, by its status alone."""
+    if status == 429:
+        return Outcome.THROTTLED
+    if status in (503, 408):
+        return Outcome.UNAVAILABLE
+    if status >= 500:
+        return Outcome.SERVER_ERROR
+    if status >= 400:
+        return Outcome.REFUSED
+    if status >= 300:
+        return Outcome.REDIRECTED
+    return Outcome.OK if status >= 200 else Outcome.MALFORMED
+
+
+def classify(error: BaseException) -> Classification:
+    """By the error's `outcome`, where it has one; else by what Python says of it.
+
+    Cancellation and the caller's deadline show nothing. Any other Exception is a failure, as whoever is called has not
+    answered; only of those that came from the network is it known that to ask again may help.
+    """
+    outcome = getattr(error, "outcome", None)
+    if outcome is None:
+        if isinstance(error, CallDeadlineError):
+            outcome = Outcome.CALLER_DEADLINE
+        elif isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+            outcome = Outcome.CANCELLED
+        elif isinstance(error, TimeoutError):
+            outcome = Outcome.TIMED_OUT
+        elif isinstance(error, OSError):
+            outcome = Outcome.UNREACHABLE
+        else:
+            return Classification(Verdict.FAILURE, outcome=type(error).__name__)
+    verdict, retryable = OUTCOMES[Outcome(outcome)]
+    return Classification(verdict, retryable, getattr(error, "retry_after_s", None), outcome)

@@ -1,0 +1,226 @@
+"""Resilience: the companions of the circuit breaker, put together in one order that is the same everywhere.
+
+    fallback → deadline → single-flight → bulkhead → retry (breaker) → attempt timeout → classification → call
+
+* fallback outside of all: whatever went wrong inside, a good answer of before is better than none, with its age;
+* the deadline bounds everything inside, waits included; only a flight has its own, as it is not one caller's;
+* the bulkhead is waited for before a permit is taken: a probe that queues would hold a slot and prove nothing;
+* the breaker is asked anew for each try, and hears of each;
+* a try's own time is below what is left of the deadline. Where it is the deadline that cut it short, nothing is proved
+  against the callee: `CallDeadlineError`, which classification ignores;
+* an answer that says no (`Verdict.SUCCESS` or `IGNORED` of an error) is an answer: no fallback takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from cotacoes.patterns.breaker_config import State
+from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
+from cotacoes.patterns.bulkhead import Bulkhead, BulkheadFullError
+from cotacoes.patterns.circuit_breaker import CircuitBreaker
+from cotacoes.patterns.classification import Classify, classify
+from cotacoes.patterns.deadline import CallDeadlineError, Deadline, current_deadline
+from cotacoes.patterns.fallback import LastGood
+from cotacoes.patterns.retry import RetriedCall, Retrier, RetryBudget, RetryConfig, RetryEvent
+from cotacoes.patterns.single_flight import FlightLostError, SingleFlight
+
+T = TypeVar("T")
+
+ATTEMPT_SHARE_MAX = 0.95  # of what is left: the rest is for ending the try and for the way out
+
+
+_NOT_MADE = (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError)
+
+
+class Source(enum.StrEnum):
+    """Where an answer came from."""
+
+    LIVE = "live"
+    SHARED = "shared"  # of another caller's question, under way at the same time
+    CACHE = "cache"
+
+
+class AttemptTimeoutError(TimeoutError):
+    """The callee brought no answer within the time of one try."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult(Generic[T]):
+    """An answer. `age` in seconds since it was asked for; `reason` says why it is not a live one, None where it is.
+
+    `origin` is the name of the policy that brought it, `attempts` how many calls were made for it now.
+    """
+
+    value: T
+    source: Source
+    origin: str
+    age: float
+    attempts: int
+    breaker_state: State | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A good answer of before took the place of one that did not come. `age` in seconds; None: there was none."""
+
+    name: str
+    reason: str
+    age: float | None
+
+
+PolicyEvent = RetryEvent | FellBack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResilienceConfig:
+    """Durations in seconds: `deadline` of a whole call, `attempt_timeout` of each try in it."""
+
+    deadline: float = 2.0
+    attempt_timeout: float = 1.0
+    retry: RetryConfig = dataclasses.field(default_factory=RetryConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.attempt_timeout <= self.deadline:
+            raise ValueError(f"attempt_timeout must be above 0 and up to deadline, not {self.attempt_timeout!r} s")
+
+
+class _NoAnswerError(Exception):
+    """Carries an error past the layers, with what only the innermost knew."""
+
+    def __init__(self, error: Exception, attempts: int, reason: str) -> None:
+        super().__init__(reason)
+        self.error = error
+        self.attempts = attempts
+        self.reason = reason
+
+
+class ResiliencePolicy:
+    """All calls to one endpoint. See the head of this file; a companion that is None is left out."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ResilienceConfig,
+        *,
+        clock: Callable[[], float],
+        random: Random,
+        breaker: CircuitBreaker | None = None,
+        budget: RetryBudget | None = None,
+        bulkhead: Bulkhead | None = None,
+        single_flight: SingleFlight[Any] | None = None,
+        fallback: LastGood[Any] | None = None,
+        classify: Classify = classify,
+        on_event: Callable[[PolicyEvent], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.breaker = breaker
+        self.budget = budget or RetryBudget()
+        self._clock = clock
+        self._bulkhead = bulkhead
+        self._single_flight = single_flight
+        self._fallback = fallback
+        self._classify = classify
+        self._on_event = on_event
+        self._retrier = Retrier(name, config.retry, self.budget, classify, random, breaker, on_event)
+
+    async def call(
+        self, fn: Callable[[], Awaitable[T]], *, idempotent: bool, key: Hashable | None = None
+    ) -> CallResult[T]:
+        """What `fn` answers. `key` names the question, for those who ask the same; without one none is the same.
+
+        Raises the error of the last try (a note says why there was no further one), CircuitOpenError, BulkheadFullError
+        or CallDeadlineError.
+        """
+        deadline = Deadline.after(self.config.deadline, self._clock)
+        return await self._or_last_good(
+            key, lambda: self._by(deadline, lambda: self._in_one_flight(key, lambda: self._in_place(fn, idempotent)))
+        )
+
+    async def _or_last_good(self, key: Hashable | None, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
+        asked_at = self._clock()
+        try:
+            result = await call()
+        except _NoAnswerError as failed:
+            kept = self._kept(key, failed.error, failed.reason)
+            if kept is None:
+                raise failed.error from failed.error.__cause__
+            return dataclasses.replace(kept, attempts=failed.attempts)
+        except (CallDeadlineError, FlightLostError) as error:
+            reason = "deadline" if isinstance(error, CallDeadlineError) else "flight_lost"
+            kept = self._kept(key, error, reason)
+            if kept is None:
+                raise
+            return kept
+        if self._fallback is not None and key is not None and result.source is Source.LIVE:
+            self._fallback.put(key, result.value, origin=self.name, asked_at=asked_at)
+        return result
+
+    def _kept(self, key: Hashable | None, error: Exception, reason: str) -> CallResult[Any] | None:
+        if self._fallback is None or key is None:
+            return None
+        if not isinstance(error, _NOT_MADE) and self._classify(error).verdict is not Verdict.FAILURE:
+            return None
+        kept = self._fallback.get(key)
+        if self._on_event is not None:
+            self._on_event(FellBack(self.name, reason, None if kept is None else kept.age))
+        if kept is None:
+            return None
+        return CallResult(kept.value, Source.CACHE, kept.origin, kept.age, 0, self._state(), reason)
+
+    async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
+        async with deadline.enforced():
+            return await call()
+
+    async def _in_one_flight(self, key: Hashable | None, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
+        if self._single_flight is None or key is None:
+            return await call()
+        result, is_shared = await self._single_flight.do(key, call)
+        return dataclasses.replace(result, source=Source.SHARED) if is_shared else result
+
+    async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool) -> CallResult[T]:
+        if self._bulkhead is None:
+            return await self._retried(fn, idempotent)
+        try:
+            async with self._bulkhead:
+                return await self._retried(fn, idempotent)
+        except BulkheadFullError as error:
+            raise _NoAnswerError(error, 0, "bulkhead") from error
+
+    async def _retried(self, fn: Callable[[], Awaitable[T]], idempotent: bool) -> CallResult[T]:
+        deadline = current_deadline()  # this call's, or that of the flight
+        assert deadline is not None
+        call: RetriedCall[T] = self._retrier.new_call(idempotent=idempotent, deadline=deadline)
+        asked_at = self._clock()
+        try:
+            value = await call.run(lambda: self._timed(fn, deadline))
+        except CallDeadlineError:
+            raise
+        except Exception as error:
+            raise _NoAnswerError(error, call.attempts, call.reason or "refused") from error
+        return CallResult(value, Source.LIVE, self.name, self._clock() - asked_at, call.attempts, self._state())
+
+    async def _timed(self, fn: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+        left = deadline.remaining() * ATTEMPT_SHARE_MAX
+        is_whole = self.config.attempt_timeout <= left
+        limit = asyncio.timeout(self.config.attempt_timeout if is_whole else left)
+        try:
+            async with limit:
+                return await fn()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            if not is_whole:
+                raise CallDeadlineError("the deadline left no time for an answer") from error
+            raise AttemptTimeoutError(f"no answer within {self.config.attempt_timeout:g} s") from error
+
+    def _state(self) -> State | None:
+        return None if self.breaker is None else self.breaker.state

@@ -1,0 +1,75 @@
+"""Single-flight: of those who ask the same thing at the same time one asks, and all get the answer.
+
+The flight is a task of its own: a caller that is cancelled or runs out of time leaves it, and the others still get
+their answer; when the last one has left it is cancelled. It has its own deadline and not that of the caller who
+happened to come first. Once it has ended nothing of it is kept: this is no cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from cotacoes.patterns.deadline import Deadline
+
+T = TypeVar("T")
+
+
+class FlightLostError(Exception):
+    """The shared call was cancelled from within; whoever waited for it was not."""
+
+
+class _Flight:
+    __slots__ = ("task", "waiting")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class SingleFlight(Generic[T]):
+    """`deadline` is of each flight, in seconds. Not more flights than callers, so the callers' bound is theirs."""
+
+    def __init__(self, *, deadline: float, clock: Callable[[], float]) -> None:
+        self._deadline = deadline
+        self._clock = clock
+        self._flights: dict[Hashable, _Flight] = {}
+        self._ending: set[asyncio.Task[Any]] = set()  # left by all, and held until they have ended
+
+    async def do(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """The answer, and whether it is that of another caller's question. Raises what `ask` raises."""
+        flight = self._flights.get(key)
+        is_shared = flight is not None
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._fly(ask), name=f"flight {key!r}"))
+            flight.task.add_done_callback(lambda _, begun=flight: self._land(key, begun))  # type: ignore[misc]
+        flight.waiting += 1
+        try:
+            answer: T = await asyncio.shield(flight.task)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if flight.task.cancelled() and task is not None and not task.cancelling():
+                raise FlightLostError("the shared call was cancelled") from error
+            raise
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._abandon(key, flight)
+        return answer, is_shared
+
+    async def _fly(self, ask: Callable[[], Awaitable[T]]) -> T:
+        async with Deadline(self._clock() + self._deadline, self._clock).enforced():
+            return await ask()
+
+    def _abandon(self, key: Hashable, flight: _Flight) -> None:
+        del self._flights[key]  # at once, so that nobody boards a flight that is going down
+        self._ending.add(flight.task)
+        flight.task.cancel()
+
+    def _land(self, key: Hashable, flight: _Flight) -> None:
+        self._ending.discard(flight.task)
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.task.cancelled():
+            flight.task.exception()  # looked at, be there somebody left to hear it or not
