@@ -2,6 +2,9 @@
 
 Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
 routes, for the few answers that are asked thousands of times a second, are answered here.
+
+A request ends by the service's own deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the
+calls that are made for it: nobody works for a caller who has gone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from cotacoes import telemetry
 from cotacoes.adapters import http_server
 from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import (
+    BadRequestError,
     DeadlineExceededError,
     InternalError,
     OverloadedError,
@@ -24,10 +28,12 @@ from cotacoes.errors import (
     TooLargeError,
     UnauthorizedError,
 )
+from cotacoes.patterns.deadline import HEADER, Deadline
 
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
 BODY_BYTES_MAX = 65_536
 PROBLEM_JSON = "application/problem+json"
+_DEADLINE_HEADER = HEADER.encode()
 
 Lean = Callable[[str], bytes]
 
@@ -122,11 +128,13 @@ class Edge:
 
         problem: ProblemError | None = None
         try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, _limited(receive, scope), observe)
+            deadline = _deadline(scope, self._deadline_s)
+            with deadline.scope():
+                async with asyncio.timeout(deadline.remaining()):
+                    await self._app(scope, _limited(receive, scope), observe)
         except TimeoutError:
-            problem = DeadlineExceededError(f"not ready within {self._deadline_s:g} s")
-        except TooLargeError as error:
+            problem = DeadlineExceededError(f"not ready within {time.monotonic() - started:.3g} s")
+        except (TooLargeError, BadRequestError, DeadlineExceededError) as error:
             problem = error
         except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
             problem = InternalError("a bug of ours; the log tells more")
@@ -140,6 +148,21 @@ class Edge:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.requests.labels(route=route, status=str(status)).inc()
             self._metrics.seconds.labels(route=route).observe(time.monotonic() - started)
+
+
+def _deadline(scope: Scope, most_s: float) -> Deadline:
+    """The request's; BadRequestError where the caller's is none, DeadlineExceededError where it is over."""
+    own = Deadline(time.monotonic() + most_s, time.monotonic)
+    told = next((value for name, value in scope["headers"] if name == _DEADLINE_HEADER), None)
+    if told is None:
+        return own
+    try:
+        its = Deadline.of_header(told.decode("latin-1"), time.monotonic)
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error
+    if its.remaining() == 0:
+        raise DeadlineExceededError("the caller's deadline is over")
+    return min(own, its, key=lambda deadline: deadline.at)
 
 
 def _limited(receive: Receive, scope: Scope) -> Receive:

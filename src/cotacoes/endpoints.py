@@ -7,11 +7,12 @@ The patterns report facts; here they become metrics, log lines (changes of state
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from random import Random
+from datetime import UTC, datetime, timedelta
+from random import Random, SystemRandom
 from typing import Any
 
 from cotacoes.patterns import (
@@ -154,7 +155,7 @@ class Endpoints:
             if event.slow:
                 self._metrics.slow_calls.labels(endpoint=event.name).inc()
             if event.verdict is Verdict.FAILURE and event.error is not None:
-                endpoint.errors.append((event.at, event.error))
+                endpoint.errors.append((event.at, _without_addresses(event.error)))
         elif isinstance(event, StateTransition):
             endpoint.transitions.append(event)
             self._show_state(event.name, event.to_state)
@@ -195,6 +196,17 @@ class Endpoints:
             get_logger().warning("call.refused", endpoint=event.name)
         if is_refused or event.outcome == Outcome.OK:
             endpoint.is_refused = is_refused
+
+
+def new_endpoints(metrics: Metrics) -> Endpoints:
+    """Of a service that runs: with the clocks and the chance of this machine."""
+    return Endpoints(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
+
+
+def _without_addresses(error: str) -> str:
+    """The kind of an error and what it says, without what an operating system or a library added behind a colon."""
+    kind, _, said = error.partition(": ")
+    return f"{kind}: {said.partition(':')[0]}" if said else kind
 
 
 def _finite(seconds: float | None) -> float | None:

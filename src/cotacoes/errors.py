@@ -16,6 +16,8 @@
     │   ├── LogUnavailableError       503, the local log cannot be written
     │   ├── ShardUnavailableError     503
     │   ├── BusUnavailableError       503
+    │   ├── ServiceUnavailableError   503, a service that is asked is away
+    │   │   └── ServiceTimedOutError      or too slow
     │   ├── OverloadedError           503
     │   └── DeadlineExceededError     504
     ├── InternalError             ours: a bug; 500
@@ -164,6 +166,10 @@ class ServiceUnavailableError(UnavailableError):
     """The service that knows the answer is away, or did not answer in time."""
 
     slug, title, status = "service-unavailable", "Service unavailable", 503
+
+
+class ServiceTimedOutError(ServiceUnavailableError):
+    """The service that knows the answer is there, or may be, and did not answer in time."""
 
 
 class OverloadedError(UnavailableError):

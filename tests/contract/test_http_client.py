@@ -10,6 +10,7 @@ import pytest
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX, HttpClient, Response
 from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
+from cotacoes.patterns import Deadline
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BYTES_MAX = 4096
@@ -237,4 +238,22 @@ def test_a_request_asks_for_no_encoding_sends_what_it_is_given_and_keeps_no_cook
     assert b"content-type: application/json\r\n" in put
     for request in (get, put):
         assert b"accept-encoding: identity\r\n" in request
+        assert b"x-deadline-ms: 5000\r\n" in request
         assert b"cookie" not in request
+
+
+def test_the_one_who_is_asked_hears_how_much_time_is_left_and_no_more_than_the_caller_has() -> None:
+    requests: list[bytes] = []
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(head(Content_Length="0"))
+
+    async def run() -> None:
+        deadline = Deadline.after(1.0, time.monotonic)
+        async with peer(record) as url, HttpClient(5.0, BYTES_MAX) as client, deadline.enforced():
+            await client.get(url)
+
+    asyncio.run(run())
+    told = int(requests[0].lower().partition(b"x-deadline-ms: ")[2].partition(b"\r\n")[0])
+    assert 500 < told <= 1000

@@ -39,7 +39,7 @@ from cotacoes.quote import Quote
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
-MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults"]
+MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults", "breakers"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
 LEDGER = ["coins", "shards", "directory", "audit"]
 COMMANDS = [*SYSTEM, "doctor", *MARKET, *LEDGER, "migrate", *SERVICES]

@@ -1,7 +1,9 @@
 """The front door says where things are, and passes on what quote_service says."""
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.errors import HttpUnavailableError, NoQuoteError
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError
 from cotacoes.gateway_service import app
 from cotacoes.quote import Quote
 
@@ -21,12 +25,18 @@ QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON,
 
 def get(path: str, twin: Twin | None = None, host: str = "gateway", **settings: Any) -> httpx2.Response:
     async def scenario() -> httpx2.Response:
-        async with (twin or Twin(QUOTES)).client(deadline_s=0.05) as client:
-            served = app.wire(config.load({}, **settings), client).app
-            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as asking:
-                return await asking.get(path, headers={"host": host})
+        async with asking(twin or Twin(QUOTES), **settings) as gateway:
+            return await gateway.get(path, headers={"host": host})
 
     return asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def asking(twin: Twin, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    async with twin.client(deadline_s=0.05) as client:
+        served = app.wire(config.load({}, **settings), client).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
+            yield gateway
 
 
 def test_the_front_page_names_every_address_and_runs_nothing() -> None:
@@ -87,3 +97,81 @@ def test_an_unknown_coin_is_refused_as_quote_service_refuses_it_and_a_malformed_
 
 def test_it_is_ready_when_quote_service_is_alive() -> None:
     assert get("/readyz").json()["checks"] == {"quote_service": {"ok": True, "required": True, "reason": None}}
+
+
+CURRENT = "/v1/quotes/bitcoin/current"
+AWAY = [HttpUnavailableError(), None, b"nonsense", InternalError("bug")]
+
+
+@pytest.mark.parametrize("fault", AWAY, ids=["away", "hangs", "babbles", "crashes"])
+async def test_while_quote_service_is_away_the_last_quote_is_told_with_what_its_age_is_by_now(fault: Any) -> None:
+    twin = Twin(QUOTES)
+    async with asking(twin) as gateway:
+        live = (await gateway.get(CURRENT)).json()
+        assert (live["source"], live["status"]) == ("live", "fresh")
+        twin.faults["*"] = fault
+        first = (await gateway.get(CURRENT)).json()
+        await asyncio.sleep(0.05)
+        answer = await gateway.get(CURRENT)
+        kept = answer.json()
+    assert answer.status_code == 200
+    assert (kept["source"], kept["price"], kept["seq"]) == ("cache", live["price"], live["seq"])
+    assert live["age_ms"] <= first["age_ms"] < kept["age_ms"]
+    assert kept["age_ms"] >= live["age_ms"] + 50
+    assert kept["breaker"] == "closed"
+
+
+async def test_an_old_quote_is_stale_and_one_that_is_too_old_is_none() -> None:
+    twin = Twin(QUOTES)
+    async with asking(twin, fresh_s=0.2, age_max_s=0.4) as gateway:
+        await gateway.get(CURRENT)
+        twin.faults["*"] = HttpUnavailableError()
+        await asyncio.sleep(0.05)
+        assert (await gateway.get(CURRENT)).json()["status"] == "stale"  # 200 ms when it came
+        await asyncio.sleep(0.2)
+        refused = await gateway.get(CURRENT)
+    assert (refused.status_code, refused.json()["type"]) == (503, "/docs#service-unavailable")
+
+
+async def test_a_refusal_of_a_healthy_service_is_not_covered_up_and_opens_nothing() -> None:
+    twin = Twin(QUOTES)
+    async with asking(twin) as gateway:
+        await gateway.get(CURRENT)
+        twin.faults["*"] = NoQuoteError("the newest quote of bitcoin is 400 s old", reason="too_old")
+        for _ in range(20):
+            assert (await gateway.get(CURRENT)).json()["reason"] == "too_old"
+        shown = (await gateway.get("/v1/breakers")).json()["breakers"][0]
+    assert (shown["name"], shown["state"], shown["window"]["failures"]) == ("quote_service.current", "closed", 0)
+
+
+async def test_a_service_that_stays_away_is_asked_no_more_and_that_is_said_at_once() -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = HttpUnavailableError()
+    async with asking(twin) as gateway:
+        for _ in range(5):
+            assert (await gateway.get(CURRENT)).status_code == 503
+        del twin.faults["*"]
+        refused = await gateway.get(CURRENT)
+        assert refused.json()["detail"] == "quote_service is away (circuit open)"
+        assert refused.headers["retry-after"] in {"1", "2"}
+        await asyncio.sleep(1.2)
+        assert (await gateway.get(CURRENT)).status_code == 200
+
+
+async def test_a_hundred_who_ask_for_the_same_at_once_are_one_question() -> None:
+    twin = Twin(QUOTES)
+    asked = 0
+    answer = twin.__call__
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await answer(scope, receive, send)
+
+    http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(counted))
+    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+        served = app.wire(config.load({}), client).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
+            answers = await asyncio.gather(*(gateway.get(CURRENT) for _ in range(100)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert asked == 1

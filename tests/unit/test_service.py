@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Request
 from cotacoes import config, docs_page
 from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
+from cotacoes.patterns import current_deadline
 from cotacoes.service import Check, background, build_app, require_admin, require_coin
 from cotacoes.telemetry import Metrics
 
@@ -37,6 +39,12 @@ def new_app(checks: dict[str, Check] | None = None) -> Any:
     @router.get("/hang")
     async def hang() -> None:
         await asyncio.Event().wait()
+
+    @router.get("/left")
+    async def left() -> float:
+        deadline = current_deadline()
+        assert deadline is not None
+        return deadline.remaining()
 
     @router.put("/put")
     async def put(request: Request) -> int:
@@ -172,6 +180,31 @@ def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.Monkey
         return sorted(answer.status_code for answer in answers)
 
     assert asyncio.run(crowd()) == [503, 503, 504, 504, 504]
+
+
+def test_a_request_ends_by_its_callers_deadline_where_that_is_earlier() -> None:
+    started = time.monotonic()
+    answer = get("/hang", headers={"X-Deadline-Ms": "20"})
+    assert (answer.status_code, answer.json()["type"]) == (504, "/docs#deadline-exceeded")
+    assert time.monotonic() - started < 0.15
+
+
+@pytest.mark.parametrize(("told", "most_s"), [("100", 0.1), ("60000", 0.2), (None, 0.2)])
+def test_what_is_left_of_a_request_is_the_current_deadline_within(told: str | None, most_s: float) -> None:
+    left_s = get("/left", headers={} if told is None else {"X-Deadline-Ms": told}).json()
+    assert most_s - 0.05 < left_s <= most_s
+
+
+@pytest.mark.parametrize("told", ["soon", "-5", "1.5", "1" * 10, "", "\u0661"])
+def test_a_deadline_that_is_none_is_refused_by_name(told: str) -> None:
+    answer = get("/left", headers={"X-Deadline-Ms": told.encode()})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/docs#bad-request")
+    assert "X-Deadline-Ms" in answer.json()["detail"]
+
+
+def test_for_a_caller_whose_time_is_up_nothing_is_done() -> None:
+    app = new_app()
+    assert get("/bug", app, headers={"X-Deadline-Ms": "0"}).status_code == 504
 
 
 def test_background_work_ends_with_its_scope_and_a_failure_in_it_ends_the_scope() -> None:

@@ -21,8 +21,10 @@ from fastapi import APIRouter, Response
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
-from cotacoes.client import Addresses, Client
+from cotacoes.breaker_routes import breaker_routes
+from cotacoes.client import Addresses, Client, GuardedClient
 from cotacoes.config import SHARDS, Settings
+from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
 from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
@@ -67,7 +69,15 @@ def wire(
 ) -> Service:
     """The service over a client and a directory that are open while `resources` is."""
     metrics = Metrics()
-    reporter = Reporter(settings, client, directory, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
+    endpoints = new_endpoints(metrics)
+    guarded = GuardedClient(
+        client,
+        endpoints,
+        questions=("current", "mean", POSITIONS),
+        deadline_s=ask_deadline_s(settings),
+        clock=time.monotonic,
+    )
+    reporter = Reporter(settings, guarded, directory, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
     router = APIRouter(tags=["report"])
 
     @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
@@ -77,6 +87,7 @@ def wire(
             _encode(await reporter.report()), media_type="application/json", headers={"cache-control": "no-store"}
         )
 
+    router.include_router(breaker_routes(NAME, settings, endpoints))
     # It can answer whoever is away: that is what the report is for.
     checks = {
         QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),
@@ -118,7 +129,7 @@ class Reporter:
     def __init__(
         self,
         settings: Settings,
-        client: Client,
+        client: GuardedClient,
         directory: ShardDirectory,
         metrics: AggregatorMetrics,
         *,
@@ -151,12 +162,15 @@ class Reporter:
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
         for coin in plan.placement:
-            asked[current(coin)] = functools.partial(self._client.current, coin)
+            asked[current(coin)] = functools.partial(self._current, coin)
             asked[average(coin)] = functools.partial(self._client.mean, coin)
         asked[POSITIONS] = self._client.positions
         for name, coins in plan.shards.items():
             asked[name] = functools.partial(self._newest, name, coins)
         return asked
+
+    async def _current(self, coin: str) -> dict[str, Any]:
+        return (await self._client.current(coin)).value
 
     async def _newest(self, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
         """The newest quotes of these coins from the shard, and of those that have moved from where they went."""

@@ -25,6 +25,7 @@ from cotacoes.errors import (
     InternalError,
     OverloadedError,
     ProblemError,
+    ServiceTimedOutError,
     ServiceUnavailableError,
     ShardUnavailableError,
 )
@@ -112,7 +113,9 @@ def _source(branches: Sequence[Branch[Any]]) -> dict[str, Any]:
 
 
 def _status(branch: Branch[Any]) -> Status:
-    return Status.OK if _answered(branch) else branch.status
+    if _answered(branch):
+        return Status.OK
+    return Status.TIMED_OUT if isinstance(branch.error, ServiceTimedOutError) else branch.status
 
 
 def _answered(branch: Branch[Any]) -> bool:

@@ -152,6 +152,15 @@ class Client:
         """Let the simulated market quote the coin; BadRequestError of a replay, UnauthorizedError without the token."""
         return await self._call("external_service", "PUT", f"/coins/{quote(coin, safe='')}", b"", self._admin())
 
+    async def breakers(self, service: str) -> dict[str, Any]:
+        """The circuit breakers of quote_service, aggregator_service or gateway_service."""
+        return await self._get(service, "/v1/breakers")
+
+    async def set_breaker(self, service: str, name: str, state: str) -> dict[str, Any]:
+        """Force, disable or reset one; how it is then. NotFoundError, UnauthorizedError without the admin token."""
+        body = msgspec.json.encode({"state": state})
+        return await self._call(service, "PUT", f"/v1/breakers/{quote(name, safe='')}", body, self._admin())
+
     async def check_alive(self, service: str) -> None:
         """Return where the service's process answers."""
         await self._get(service, "/livez")

@@ -12,7 +12,7 @@ for in `retry_after_s`. The table is all there is to decide; a caller with other
     server_error      any other 5xx                                    failure   yes
     redirected        3xx: nobody configured that address              failure   no
     unreachable       no connection                                    failure   yes
-    timed_out         no complete answer within the try's time         failure   yes
+    timed_out         no complete answer within the try's time; 504    failure   yes
     cut               the answer broke off                             failure   yes
     malformed         a complete answer that is not what was asked     failure   no
     oversized         more bytes than are taken, counted decoded       failure   no
@@ -91,6 +91,8 @@ def outcome_of_status(status: int) -> Outcome:
         return Outcome.THROTTLED
     if status in (503, 408):
         return Outcome.UNAVAILABLE
+    if status == 504:
+        return Outcome.TIMED_OUT
     if status >= 500:
         return Outcome.SERVER_ERROR
     if status >= 400:

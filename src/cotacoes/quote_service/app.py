@@ -20,8 +20,9 @@ from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
+from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
-from cotacoes.endpoints import Endpoints
+from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.answers import AgeLimits, Answers
@@ -53,7 +54,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     counted = QuoteMetrics(metrics)
     histories: dict[str, CoinHistory] = {}
     random = SystemRandom()
-    endpoints = Endpoints(metrics, random=random, clock=time.monotonic, now=_now)
+    endpoints = new_endpoints(metrics)
     directory = open_directory(settings, NAME, deadline_s=settings.shard_deadline_s)
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     recorder = Recorder(
@@ -145,11 +146,13 @@ def build(settings: Settings, stop: Stop) -> Service:
         "redis": Check(_ping_check(bus.ping)),
         **{name: Check(_shard_check(directory, name)) for name in SHARDS},
     }
+    router = routes(answers, histories)
+    router.include_router(breaker_routes(NAME, settings, endpoints))
     app = build_app(
         NAME,
         settings,
         metrics,
-        routes(answers, histories),
+        router,
         checks=checks,
         lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, histories))},
     )

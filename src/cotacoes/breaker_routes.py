@@ -1,0 +1,55 @@
+"""The routes for operators that show a service's circuit breakers, and set them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotacoes import service
+from cotacoes.config import Settings
+from cotacoes.endpoints import Endpoints
+from cotacoes.errors import NotFoundError
+from cotacoes.patterns import State
+from cotacoes.telemetry import get_logger
+
+
+class BreakerSetting(BaseModel):
+    """What `PUT /v1/breakers/{name}` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: Literal["closed", "forced_open", "disabled", "metrics_only"] = Field(
+        description="closed: reset, nothing that was seen is kept; forced_open: nothing is let through; "
+        "disabled: everything is, uncounted; metrics_only: everything is, counted"
+    )
+
+
+def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRouter:
+    """Of the service `name`: what it calls, and whether it does."""
+    router = APIRouter(tags=["operation"])
+
+    async def require_admin(request: Request) -> None:
+        service.require_admin(request, settings)
+
+    @router.get("/v1/breakers", summary="The circuit breaker of each endpoint that this service calls")
+    async def show() -> dict[str, Any]:
+        """Last errors and transitions come newest first; `retry_after_s` is null where nothing is waited for."""
+        return {"service": name, "breakers": endpoints.described()}
+
+    @router.put(
+        "/v1/breakers/{endpoint}",
+        summary="Force, disable or reset one of them (administrators)",
+        dependencies=[Depends(require_admin)],
+    )
+    async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
+        if endpoint not in endpoints.names:
+            near = difflib.get_close_matches(endpoint[:64], endpoints.names, n=3, cutoff=0.5)
+            raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
+        endpoints.set_state(endpoint, State(setting.state))
+        get_logger().warning("breaker.set", endpoint=endpoint, state=setting.state)
+        return next(told for told in endpoints.described() if told["name"] == endpoint)
+
+    return router

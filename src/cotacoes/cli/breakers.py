@@ -1,0 +1,155 @@
+"""The command that shows the circuit breakers of all services, and sets one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import typer
+
+from cotacoes.cli import readers
+from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
+from cotacoes.cli.options import AsJson, Data
+from cotacoes.client import Addresses, Client
+from cotacoes.errors import ServiceUnavailableError
+from cotacoes.quote import parse_time
+
+SERVICES = ("quote_service", "aggregator_service", "gateway_service")
+STATES = ("closed", "forced_open", "disabled", "metrics_only")
+COLUMNS = ("breaker", "state", "failed", "of", "in a row", "slow", "refused", "era", "next try", "last change", "error")
+
+app = typer.Typer()
+
+
+class Window(msgspec.Struct, frozen=True):
+    """What is shown of what a breaker has seen."""
+
+    calls: int
+    failures: int
+    slow_calls: int
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One transition."""
+
+    at: str
+    to: str
+    reason: str
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One error."""
+
+    at: str
+    error: str
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """What is shown of a breaker."""
+
+    name: str
+    state: str
+    generation: int
+    retry_after_s: float | None
+    window: Window
+    consecutive_failures: int
+    not_permitted: int
+    last_errors: list[Failure]
+    transitions: list[Change]
+
+
+class Breakers(msgspec.Struct, frozen=True):
+    """Those of one service."""
+
+    breakers: list[Breaker]
+
+
+@app.command()
+def breakers(
+    name: Annotated[str | None, typer.Argument(metavar="SERVICE/NAME", help="as the list names it; none: all")] = None,
+    state: Annotated[str | None, typer.Argument(metavar="STATE", help=f"one of {', '.join(STATES)}")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show the circuit breakers of all services, or set one.
+
+    \b
+    Examples:
+      cotacoes breakers
+      cotacoes breakers --json
+      cotacoes breakers gateway_service/quote_service.current
+      cotacoes breakers quote_service/external_service.quote forced_open
+      cotacoes breakers quote_service/external_service.quote closed
+
+    closed resets it, forced_open lets nothing through, disabled everything, metrics_only everything and counts it.
+    """
+    service, _, breaker = (name or "").partition("/")
+    if name is not None and (service not in SERVICES or not breaker):
+        raise typer.BadParameter(f"give SERVICE/NAME, with a service of {', '.join(SERVICES)}")
+    chosen = None if state is None else state.replace("-", "_").lower()
+    if chosen is not None and chosen not in STATES:
+        raise typer.BadParameter(f"give a state of {', '.join(STATES)}")
+    settings = readers.settings_of(data)
+
+    async def asking() -> int:
+        token = settings.admin_token.get_secret_value()
+        async with Client(Addresses.of(settings), admin_token=token) as client:
+            if chosen is not None:
+                await client.set_breaker(service, breaker, chosen)
+            return await show(client, service, breaker, as_json=as_json)
+
+    return asyncio.run(asking())
+
+
+async def show(client: Client, service: str, breaker: str, *, as_json: bool) -> int:
+    """The chosen breaker, or all of all services that answer; the exit code."""
+    rows: list[tuple[object, ...]] = []
+    away = 0
+    for one in SERVICES if not service else (service,):
+        try:
+            answer = await client.breakers(one)
+        except ServiceUnavailableError as error:
+            say(f"{one}: {error.detail}")
+            away += 1
+            continue
+        shown = understood(answer, Breakers, one)
+        for told, raw in zip(shown.breakers, answer["breakers"], strict=True):
+            if breaker and told.name != breaker:
+                continue
+            if as_json:
+                put_json({"service": one, **raw})
+            rows.append(row(one, told, datetime.now(UTC)))
+    if breaker and not rows and not away:
+        say(f"{service} has no breaker {breaker}: `cotacoes breakers` lists them")
+        return 1
+    if rows and not as_json:
+        put_table(COLUMNS, rows)
+    return 4 if away and not rows else 0
+
+
+def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
+    """One row, under COLUMNS."""
+    change = breaker.transitions[0] if breaker.transitions else None
+    error = breaker.last_errors[0] if breaker.last_errors else None
+    return (
+        f"{service}/{breaker.name}",
+        breaker.state,
+        breaker.window.failures,
+        breaker.window.calls,
+        breaker.consecutive_failures,
+        breaker.window.slow_calls,
+        breaker.not_permitted,
+        breaker.generation,
+        NONE if breaker.retry_after_s is None else f"{breaker.retry_after_s:.1f} s",
+        NONE if change is None else f"{change.reason}, {_ago(change.at, now)}",
+        NONE if error is None else f"{error.error}, {_ago(error.at, now)}",
+    )
+
+
+def _ago(at: str, now: datetime) -> str:
+    try:
+        return f"{max(0.0, (now - parse_time(at)).total_seconds()):.0f} s ago"
+    except ValueError:
+        return UNKNOWN

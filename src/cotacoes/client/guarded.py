@@ -1,0 +1,137 @@
+"""The guarded reader: the questions that services ask quote_service, each behind a policy and a breaker of its own.
+
+What counts against quote_service is that it does not answer, or not by itself: away, out of time, overloaded, crashed.
+That a coin is unknown, has no quote yet, or that a shard is away are answers of a healthy service, whatever their
+status. One that can not be asked at all is as good as away, and comes out as ServiceUnavailableError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from cotacoes.client.reader import Client, Progress
+from cotacoes.endpoints import Endpoints
+from cotacoes.errors import (
+    DeadlineExceededError,
+    InternalError,
+    OverloadedError,
+    ProblemError,
+    ServiceTimedOutError,
+    ServiceUnavailableError,
+)
+from cotacoes.patterns import (
+    Bulkhead,
+    BulkheadFullError,
+    CallDeadlineError,
+    CallResult,
+    CircuitBreakerConfig,
+    CircuitOpenError,
+    Classification,
+    FlightLostError,
+    LastGood,
+    ResilienceConfig,
+    ResiliencePolicy,
+    RetryConfig,
+    SingleFlight,
+    Verdict,
+    classify,
+)
+
+T = TypeVar("T")
+
+SERVICE = "quote_service"
+ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
+WAIT_S_MAX = 60.0  # of a circuit that only a person closes
+BREAKER = CircuitBreakerConfig(
+    failure_rate_threshold=0.5,
+    minimum_number_of_calls=50,
+    consecutive_failures_threshold=5,
+    wait_duration_in_open=1.0,  # a restart takes some two seconds
+    wait_duration_multiplier=2.0,
+    max_wait_duration_in_open=5.0,
+    permitted_calls_in_half_open=1,
+    max_wait_duration_in_half_open=10.0,
+)
+_NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError)
+_NOT_MADE: dict[type[Exception], str] = {
+    CircuitOpenError: "circuit open",
+    BulkheadFullError: "too many calls under way",
+    CallDeadlineError: "no time left",
+    FlightLostError: "call given up",
+}
+
+
+def classify_answer(error: BaseException) -> Classification:
+    """By the problem that it answered with; whatever is none, as any other call over HTTP."""
+    if not isinstance(error, ProblemError):
+        return classify(error)
+    if not isinstance(error, _NO_ANSWER):
+        return Classification(Verdict.SUCCESS, outcome=error.slug)
+    asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+    is_away = isinstance(error, ServiceUnavailableError)
+    return Classification(Verdict.FAILURE, is_away, asked_s, error.slug)
+
+
+class GuardedClient:
+    """The questions, as `Client` has them; an async context manager around it.
+
+    `questions` are those that are asked, `deadline_s` is of each in seconds, `attempts` how often one is asked at most.
+    Given `age_max_s`, the last good current quote is told where there is no other, so long, with its age; and those who
+    ask for the same one at the same time are one question.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        endpoints: Endpoints,
+        *,
+        questions: Sequence[str],
+        deadline_s: float,
+        clock: Callable[[], float],
+        attempts: int = 1,
+        calls_max: int = 256,
+        age_max_s: float | None = None,
+    ) -> None:
+        self._client = client
+        config = ResilienceConfig(
+            deadline=deadline_s,
+            attempt_timeout=deadline_s * ATTEMPT_SHARE / attempts,
+            retry=RetryConfig(max_attempts=attempts),
+        )
+
+        def policy(route: str, **companions: Any) -> ResiliencePolicy:
+            name = f"{SERVICE}.{route}"
+            bulkhead = Bulkhead(name, max_concurrent_calls=calls_max, max_wait_duration=deadline_s / 2)
+            return endpoints.add(name, BREAKER, config, classify=classify_answer, bulkhead=bulkhead, **companions)
+
+        kept: dict[str, Any] = {}
+        if age_max_s is not None:
+            kept = {
+                "single_flight": SingleFlight[Any](deadline=deadline_s, clock=clock),
+                "fallback": LastGood[Any](max_age=age_max_s, clock=clock),
+            }
+        self._policies = {route: policy(route, **(kept if route == "current" else {})) for route in questions}
+
+    async def current(self, coin: str) -> CallResult[dict[str, Any]]:
+        """The current quote."""
+        return await self._ask("current", lambda: self._client.current(coin), key=coin)
+
+    async def mean(self, coin: str) -> dict[str, Any]:
+        """The mean of the coin's last ten quotes."""
+        return (await self._ask("mean", lambda: self._client.mean(coin))).value
+
+    async def positions(self) -> dict[str, Progress]:
+        """Each coin's progress."""
+        return (await self._ask("positions", self._client.positions)).value
+
+    async def _ask(self, question: str, ask: Callable[[], Awaitable[T]], key: str | None = None) -> CallResult[T]:
+        try:
+            return await self._policies[question].call(ask, idempotent=True, key=key)
+        except (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError) as error:
+            wait_s = error.retry_after if isinstance(error, CircuitOpenError) else 1.0
+            raise ServiceUnavailableError(
+                f"{SERVICE} is away ({_NOT_MADE[type(error)]})", retry_after_s=min(wait_s, WAIT_S_MAX)
+            ) from error
+        except TimeoutError as error:
+            raise ServiceTimedOutError(f"{SERVICE} is away ({error})") from error

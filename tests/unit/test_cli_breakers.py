@@ -1,0 +1,132 @@
+"""`cotacoes breakers`: one row each, of every service that answers."""
+
+import asyncio
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from cotacoes import config
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.breaker_routes import breaker_routes
+from cotacoes.cli import breakers, main
+from cotacoes.client import Addresses, Client
+from cotacoes.endpoints import Endpoints
+from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
+from cotacoes.service import build_app
+from cotacoes.telemetry import Metrics
+
+NAME = "external_service.quote"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def endpoints(*names: str) -> Endpoints:
+    found = Endpoints(Metrics(), random=random.Random(1), clock=lambda: 0.0, now=lambda: NOON)
+    for name in names:
+        found.add(name, CircuitBreakerConfig(), ResilienceConfig())
+    return found
+
+
+class Network:
+    """The three services by the host of their address; one that is not in `services` is away."""
+
+    def __init__(self, services: dict[str, Endpoints]) -> None:
+        settings = config.load({}, admin_token="sesame")
+        self.apps = {
+            name: build_app(name, settings, Metrics(), breaker_routes(name, settings, found))
+            for name, found in services.items()
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        host = dict(scope["headers"])[b"host"].decode()
+        if host not in self.apps:
+            raise httpx2.ConnectError("refused")
+        await self.apps[host](scope, receive, send)
+
+    def run(self, command: Any) -> Any:
+        async def whole() -> Any:
+            addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
+            http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
+            async with Client(addresses, admin_token="sesame", http=http) as client:
+                return await command(client)
+
+        return asyncio.run(whole())
+
+
+def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = endpoints(NAME)
+    told.set_state(NAME, State.FORCED_OPEN)
+    capsys.readouterr()  # what was logged of that
+    network = Network({"quote_service": told, "gateway_service": endpoints("quote_service.current")})
+    assert network.run(lambda client: breakers.show(client, "", "", as_json=False)) == 0
+    printed = capsys.readouterr()
+    rows = printed.out.splitlines()
+    assert rows[0].split()[:2] == ["breaker", "state"]
+    assert rows[1].split()[:2] == [f"quote_service/{NAME}", "forced_open"]
+    assert "forced, " in rows[1]
+    assert rows[2].split()[:2] == ["gateway_service/quote_service.current", "closed"]
+    assert printed.err.startswith("aggregator_service: aggregator_service is away")
+
+
+def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    network = Network({"quote_service": endpoints(NAME, "external_service.quotes")})
+    assert network.run(lambda client: breakers.show(client, "quote_service", "", as_json=True)) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["service"], line["name"]) for line in lines] == [
+        ("quote_service", NAME),
+        ("quote_service", "external_service.quotes"),
+    ]
+    assert lines[0]["window"]["size"] == 100
+
+
+def test_one_can_be_set_and_one_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    told = endpoints(NAME)
+    network = Network({"quote_service": told})
+    shown = network.run(lambda client: client.set_breaker("quote_service", NAME, "disabled"))
+    assert (shown["state"], told.described()[0]["state"]) == ("disabled", "disabled")
+    assert network.run(lambda client: breakers.show(client, "quote_service", "other", as_json=False)) == 1
+    assert "no breaker other" in capsys.readouterr().err
+    assert network.run(lambda client: breakers.show(client, "gateway_service", "x", as_json=False)) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["breakers", "external_service.quote"], ["breakers", "nowhere/x"], ["breakers", f"quote_service/{NAME}", "ajar"]],
+)
+def test_what_can_not_be_meant_is_refused_before_anyone_is_asked(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "give " in capsys.readouterr().err
+
+
+def test_a_row_tells_ages_and_not_times() -> None:
+    breaker = breakers.Breaker(
+        NAME,
+        "open",
+        7,
+        1.25,
+        breakers.Window(calls=10, failures=6, slow_calls=2),
+        6,
+        42,
+        [breakers.Failure("2026-11-24T11:59:50.000000Z", "SourceUnavailableError: 503")],
+        [breakers.Change("2026-11-24T11:59:55.000000Z", "open", "failure_rate")],
+    )
+    assert breakers.row("quote_service", breaker, NOON + timedelta(seconds=0.4)) == (
+        f"quote_service/{NAME}",
+        "open",
+        6,
+        10,
+        6,
+        2,
+        42,
+        7,
+        "1.2 s",
+        "failure_rate, 5 s ago",
+        "SourceUnavailableError: 503, 10 s ago",
+    )

@@ -1,0 +1,230 @@
+"""What a service calls is counted, logged when it changes, remembered for a while, and can be set by a person."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from structlog.testing import capture_logs
+from tests.unit import virtual_time
+
+from cotacoes import config
+from cotacoes.breaker_routes import breaker_routes
+from cotacoes.endpoints import Endpoints
+from cotacoes.errors import SourceMalformedError, SourceUnavailableError
+from cotacoes.patterns import (
+    CircuitBreakerConfig,
+    CircuitOpenError,
+    LastGood,
+    ResilienceConfig,
+    ResiliencePolicy,
+    RetryBudget,
+    RetryConfig,
+    State,
+)
+from cotacoes.service import build_app
+from cotacoes.telemetry import Metrics
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NAME = "external_service.quote"
+
+
+class Rig:
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.metrics = Metrics()
+        self.endpoints = Endpoints(
+            self.metrics,
+            random=random.Random(1),
+            clock=loop.time,
+            now=lambda: NOON + timedelta(seconds=loop.time()),
+        )
+        self.policy = self.add(NAME)
+
+    def add(self, name: str, **companions: Any) -> ResiliencePolicy:
+        breaker = CircuitBreakerConfig(
+            failure_rate_threshold=None,
+            consecutive_failures_threshold=3,
+            slow_call_duration_threshold=0.5,
+            wait_duration_in_open=3.0,
+            wait_duration_jitter=0.0,
+            permitted_calls_in_half_open=1,
+        )
+        return self.endpoints.add(name, breaker, ResilienceConfig(retry=RetryConfig(max_attempts=2)), **companions)
+
+    async def call(self, error: Exception | None = None, policy: ResiliencePolicy | None = None, **given: Any) -> Any:
+        async def callee() -> int:
+            if error is not None:
+                raise error
+            return 1
+
+        return await (policy or self.policy).call(callee, idempotent=True, **given)
+
+    async def open(self) -> None:
+        for _ in range(3):
+            with pytest.raises(SourceUnavailableError):
+                await self.call(SourceUnavailableError("no connection: 10.1.2.3 refused", outcome="unreachable"))
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"cotacoes_{name}", {"endpoint": NAME, **labels})
+
+
+def run(work: Callable[[Rig], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await work(Rig())
+
+    virtual_time.run(whole())
+
+
+def test_calls_are_counted_by_outcome_and_states_and_changes_with_their_reasons() -> None:
+    async def work(rig: Rig) -> None:
+        await rig.call()
+        await rig.open()
+        with pytest.raises(CircuitOpenError):
+            await rig.call()
+        assert rig.counted("calls_total", outcome="ok") == 1
+        assert rig.counted("calls_total", outcome="unreachable") == 3
+        assert rig.counted("calls_total", outcome="not_permitted") == 1
+        assert rig.counted("retries_stopped_total", reason="budget") == 2
+        assert rig.counted("retries_stopped_total", reason="circuit") == 2
+        assert rig.counted("breaker_state", state="open") == 1
+        assert rig.counted("breaker_state", state="closed") == 0
+        assert rig.counted("breaker_transitions_total", to_state="open", reason="consecutive_failures") == 1
+        assert rig.counted("retry_budget") == pytest.approx(0.1)
+
+    run(work)
+
+
+def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
+    async def work(rig: Rig) -> None:
+        clock = asyncio.get_running_loop().time
+        policy = rig.add(NAME, budget=RetryBudget(saved=5.0), fallback=LastGood[int](max_age=60.0, clock=clock))
+        await rig.call(policy=policy, key=1)
+        await asyncio.sleep(2.0)
+        result = await rig.call(SourceUnavailableError("503"), policy=policy, key=1)
+        assert (result.source, result.reason, result.attempts) == ("cache", "attempts", 2)
+        assert rig.counted("retries_total") == 1
+        assert rig.counted("fallbacks_total", reason="attempts") == 1
+        assert result.age >= 2.0
+        assert rig.counted("fallback_age_seconds_sum") == pytest.approx(result.age)
+
+        async def slow() -> int:
+            await asyncio.sleep(0.6)
+            return 1
+
+        await policy.call(slow, idempotent=True)
+        assert rig.counted("slow_calls_total") == 1
+
+    run(work)
+
+
+def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_time() -> None:
+    async def work(rig: Rig) -> None:
+        await asyncio.sleep(10.0)
+        await rig.open()
+        await asyncio.sleep(1.0)
+        shown = rig.endpoints.described()[0]
+        assert (shown["name"], shown["state"], shown["generation"], shown["retry_after_s"]) == (NAME, "open", 1, 2.0)
+        assert (shown["window"]["calls"], shown["window"]["failures"], shown["consecutive_failures"]) == (3, 3, 3)
+        assert shown["last_errors"][0] == {
+            "at": "2026-11-24T12:00:10.000000Z",
+            "error": "SourceUnavailableError: no connection",
+        }
+        assert shown["transitions"] == [
+            {"at": "2026-11-24T12:00:10.000000Z", "from": "closed", "to": "open", "reason": "consecutive_failures"}
+        ]
+        rig.endpoints.set_state(NAME, State.FORCED_OPEN)
+        assert rig.endpoints.described()[0]["retry_after_s"] is None
+        for _ in range(50):
+            rig.endpoints.set_state(NAME, State.CLOSED)
+        assert len(rig.endpoints.described()[0]["transitions"]) == 20
+
+    run(work)
+
+
+def test_changes_of_state_are_logged_and_calls_are_not() -> None:
+    async def work(rig: Rig) -> None:
+        with capture_logs() as logged:
+            await rig.call()
+            await rig.open()
+            await asyncio.sleep(3.0)
+            await rig.call()
+        assert [(line["event"], line["reason"]) for line in logged] == [
+            ("breaker.opened", "consecutive_failures"),
+            ("breaker.half_opened", "wait_over"),
+            ("breaker.closed", "probes_succeeded"),
+        ]
+        assert (logged[0]["failures"], logged[0]["retry_after_s"]) == (3, 3.0)
+
+    run(work)
+
+
+def test_a_question_that_is_refused_is_said_once_until_one_is_answered() -> None:
+    async def work(rig: Rig) -> None:
+        refused = SourceMalformedError("the source answered 404", outcome="refused")
+        with capture_logs() as logged:
+            for _ in range(3):
+                with pytest.raises(SourceMalformedError):
+                    await rig.call(refused)
+            await rig.call()
+            with pytest.raises(SourceMalformedError):
+                await rig.call(refused)
+        assert [line["event"] for line in logged] == ["call.refused", "call.refused"]
+
+    run(work)
+
+
+# the routes
+
+
+def ask(method: str, path: str, *, token: str = "sesame", **given: Any) -> tuple[httpx2.Response, Rig]:
+    async def scenario() -> tuple[httpx2.Response, Rig]:
+        rig = Rig()
+        settings = config.load({}, admin_token="sesame")
+        served = build_app("some_service", settings, Metrics(), breaker_routes("some_service", settings, rig.endpoints))
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://some") as client:
+            return await client.request(method, path, headers=headers, **given), rig
+
+    return asyncio.run(scenario())
+
+
+def test_the_breakers_are_shown_to_everyone() -> None:
+    answer, _ = ask("GET", "/v1/breakers", token="")
+    assert answer.status_code == 200
+    assert answer.json()["service"] == "some_service"
+    assert [told["name"] for told in answer.json()["breakers"]] == [NAME]
+
+
+@pytest.mark.parametrize("state", ["forced_open", "disabled", "metrics_only", "closed"])
+def test_a_person_with_the_token_sets_one_and_it_is_logged(state: str) -> None:
+    with capture_logs() as logged:
+        answer, rig = ask("PUT", f"/v1/breakers/{NAME}", json={"state": state})
+    assert (answer.status_code, answer.json()["state"]) == (200, state)
+    assert rig.policy.breaker is not None
+    assert rig.policy.breaker.state.value == state
+    assert {"event": "breaker.set", "endpoint": NAME, "state": state, "log_level": "warning"} in logged
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "token", "status", "said"),
+    [
+        (NAME, {"state": "closed"}, "", 401, "admin token"),
+        (NAME, {"state": "closed"}, "guess", 401, "admin token"),
+        ("external_service.quot", {"state": "closed"}, "sesame", 404, "external_service.quote"),
+        (NAME, {"state": "open"}, "sesame", 422, "forced_open"),
+        (NAME, {"state": "closed", "for": 3}, "sesame", 422, "for"),
+        (NAME, {}, "sesame", 422, "state"),
+    ],
+)
+def test_whoever_may_not_or_asks_for_what_is_not_there_is_told(
+    path: str, body: dict[str, Any], token: str, status: int, said: str
+) -> None:
+    answer, rig = ask("PUT", f"/v1/breakers/{path}", token=token, json=body)
+    assert answer.status_code == status
+    assert said in answer.text
+    assert rig.policy.breaker is not None
+    assert rig.policy.breaker.state is State.CLOSED
