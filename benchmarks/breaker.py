@@ -70,6 +70,7 @@ def _operations(runs: int) -> list[Row]:
         "closed ours, slow calls watched": lambda: with_slow.acquire().settle(success),
         f"closed {peer.name}": peer.good,
         "open ours": opened.try_acquire,
+        "open ours, raising": breaker_peers.raising(opened.acquire, CircuitOpenError),
         f"open {peer.name}": peer.refused,
         **{f"closed {other.name}": other.good for other in others},
         **{f"open {other.name}": other.refused for other in others},

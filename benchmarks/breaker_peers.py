@@ -66,10 +66,15 @@ def others() -> list[Peer]:
     first, first_open = pybreaker.CircuitBreaker(), pybreaker.CircuitBreaker()
     first_open.open()
     second, second_open = circuitbreaker.CircuitBreaker(name="closed"), circuitbreaker.CircuitBreaker(name="open")
+    through, not_through = second(_nothing), second_open(_nothing)  # decorated: its `call` alone refuses nothing
     _until_open(lambda: second_open.call(_fail), lambda: second_open.opened)
     return [
-        Peer("pybreaker", lambda: first.call(_nothing), _swallowing(lambda: first_open.call(_nothing))),
-        Peer("circuitbreaker", lambda: second.call(_nothing), _swallowing(lambda: second_open.call(_nothing))),
+        Peer(
+            "pybreaker",
+            lambda: first.call(_nothing),
+            raising(lambda: first_open.call(_nothing), pybreaker.CircuitBreakerError),
+        ),
+        Peer("circuitbreaker", through, raising(not_through, circuitbreaker.CircuitBreakerError)),
     ]
 
 
@@ -90,9 +95,11 @@ async def awaited() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
             pass
 
     async def refused_by_purgatory() -> None:
-        with contextlib.suppress(purgatory.domain.model.OpenedState):
+        try:
             async with second_open:
                 pass
+        except purgatory.domain.model.OpenedState as error:
+            error.__traceback__ = None  # it raises one object again and again, whose traceback would grow for ever
 
     async def refused_by_aiobreaker() -> None:
         with contextlib.suppress(aiobreaker.CircuitBreakerError):
@@ -130,9 +137,14 @@ def _until_open(call: Operation, is_open: Callable[[], bool]) -> None:
     raise MeasureError("a breaker did not open after 1,000 failures")
 
 
-def _swallowing(call: Operation) -> Operation:
+def raising(call: Operation, error: type[Exception]) -> Operation:
+    """A refused call of a breaker that says so by an error; MeasureError where it is let through."""
+
     def refused() -> None:
-        with contextlib.suppress(Exception):
+        try:
             call()
+        except error:
+            return
+        raise MeasureError("an open breaker let a call through")
 
     return refused

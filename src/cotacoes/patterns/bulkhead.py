@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from cotacoes.patterns.deadline import current_deadline
+
 
 class BulkheadFullError(Exception):
     """The call was not made: too many are under way, and too many wait, or this one has waited long enough."""
@@ -20,7 +22,8 @@ class BulkheadFullError(Exception):
 class Bulkhead:
     """An async context manager, for any number of tasks: within, one holds a place.
 
-    ValueError where a bound is none. The wait is in seconds; those who wait get in by turns.
+    ValueError where a bound is none. The wait is in seconds, and ends with the current deadline; those who wait get in
+    by turns.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Bulkhead:
             await self._places.acquire()  # at once
 
     async def _wait(self) -> None:
-        limit = asyncio.timeout(self._max_wait)
+        deadline = current_deadline()
+        left = self._max_wait if deadline is None else min(self._max_wait, deadline.remaining())
+        limit = asyncio.timeout(left)
         self.waiting += 1
         try:
             async with limit:
                 await self._places.acquire()
         except TimeoutError as error:
-            raise BulkheadFullError(self.name, self._max_calls, self._max_wait) from error
+            raise BulkheadFullError(self.name, self._max_calls, left) from error
         finally:
             self.waiting -= 1

@@ -3,7 +3,8 @@
     fallback → deadline → single-flight → bulkhead → retry (breaker) → attempt timeout → classification → call
 
 * fallback outside of all: whatever went wrong inside, a good answer of before is better than none, with its age;
-* the deadline bounds everything inside, waits included; only a flight has its own, as it is not one caller's;
+* the deadline bounds everything inside, by bounding each wait: for a flight, a place, a further try, an answer. It
+  needs no timer of its own, so a call costs none. Only a flight has its own, as it is not one caller's;
 * the bulkhead is waited for before a permit is taken: a probe that queues would hold a slot and prove nothing;
 * the breaker is asked anew for each try, and hears of each;
 * a try's own time is below what is left of the deadline. Where it is the deadline that cut it short, nothing is proved
@@ -19,7 +20,7 @@ import enum
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cotacoes.patterns.breaker_config import State
 from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
@@ -47,12 +48,14 @@ class Source(enum.StrEnum):
     CACHE = "cache"
 
 
+_LIVE = Source.LIVE
+
+
 class AttemptTimeoutError(TimeoutError):
     """The callee brought no answer within the time of one try."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult(Generic[T]):
+class CallResult(NamedTuple, Generic[T]):
     """An answer. `age` in seconds since it was asked for; `reason` says why it is not a live one, None where it is.
 
     `origin` is the name of the policy that brought it, `attempts` how many calls were made for it now.
@@ -60,11 +63,11 @@ class CallResult(Generic[T]):
 
     value: T
     source: Source
-    origin: str
     age: float
     attempts: int
     breaker_state: State | None
     reason: str | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +156,14 @@ class ResiliencePolicy:
             kept = self._kept(key, failed.error, failed.reason)
             if kept is None:
                 raise failed.error from failed.error.__cause__
-            return dataclasses.replace(kept, attempts=failed.attempts)
+            return kept._replace(attempts=failed.attempts)
         except (CallDeadlineError, FlightLostError) as error:
             reason = "deadline" if isinstance(error, CallDeadlineError) else "flight_lost"
             kept = self._kept(key, error, reason)
             if kept is None:
                 raise
             return kept
-        if self._fallback is not None and key is not None and result.source is Source.LIVE:
+        if self._fallback is not None and key is not None and result.source is _LIVE:
             self._fallback.put(key, result.value, origin=self.name, asked_at=asked_at)
         return result
 
@@ -174,17 +177,21 @@ class ResiliencePolicy:
             self._on_event(FellBack(self.name, reason, None if kept is None else kept.age))
         if kept is None:
             return None
-        return CallResult(kept.value, Source.CACHE, kept.origin, kept.age, 0, self._state(), reason)
+        return CallResult(kept.value, Source.CACHE, kept.age, 0, self._state(), reason, kept.origin)
 
     async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
-        async with deadline.enforced():
+        with deadline.scope():
             return await call()
 
     async def _in_one_flight(self, key: Hashable | None, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
         if self._single_flight is None or key is None:
             return await call()
-        result, is_shared = await self._single_flight.do(key, call)
-        return dataclasses.replace(result, source=Source.SHARED) if is_shared else result
+        deadline = current_deadline()
+        assert deadline is not None
+        async with deadline.enforced():
+            result: CallResult[T]
+            result, is_shared = await self._single_flight.do(key, call)
+        return result._replace(source=Source.SHARED) if is_shared else result
 
     async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool) -> CallResult[T]:
         if self._bulkhead is None:
@@ -206,7 +213,8 @@ class ResiliencePolicy:
             raise
         except Exception as error:
             raise _NoAnswerError(error, call.attempts, call.reason or "refused") from error
-        return CallResult(value, Source.LIVE, self.name, self._clock() - asked_at, call.attempts, self._state())
+        age = self._clock() - asked_at
+        return CallResult(value, _LIVE, age, call.attempts, self._state(), origin=self.name)
 
     async def _timed(self, fn: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         left = deadline.remaining() * ATTEMPT_SHARE_MAX

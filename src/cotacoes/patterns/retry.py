@@ -30,6 +30,8 @@ from cotacoes.patterns.deadline import Deadline
 
 T = TypeVar("T")
 
+_GOOD = Classification(Verdict.SUCCESS)
+
 
 class StopReason(enum.StrEnum):
     """Why there was no further try."""
@@ -138,7 +140,7 @@ class RetriedCall(Generic[T]):
         self._may_repeat = idempotent or shared.config.retry_non_idempotent
         self._deadline = deadline
         self._permit: Permit | None = None
-        self._seen = Classification(Verdict.SUCCESS)
+        self._seen = _GOOD
         self._error: BaseException | None = None
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -177,7 +179,7 @@ class RetriedCall(Generic[T]):
     async def _settle(self, state: tenacity.RetryCallState) -> bool:
         assert state.outcome is not None
         error = self._error = state.outcome.exception()
-        seen = self._seen = Classification(Verdict.SUCCESS) if error is None else self._shared.classify(error)
+        seen = self._seen = _GOOD if error is None else self._shared.classify(error)
         if self._permit is not None:
             self._permit.settle(seen.verdict, error)
             self._permit = None

@@ -1,0 +1,95 @@
+"""So many at once, so many waiting, so long; and no place is ever lost."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+from tests.unit import virtual_time
+
+from cotacoes.patterns import Bulkhead, BulkheadFullError, Deadline
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await work()
+
+    virtual_time.run(whole())
+
+
+async def hold(bulkhead: Bulkhead, seconds: float) -> float:
+    async with bulkhead:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(seconds)
+        return began
+
+
+def test_no_more_than_its_number_at_once_and_those_who_wait_by_turns() -> None:
+    async def work() -> None:
+        bulkhead = Bulkhead("x", max_concurrent_calls=2, max_wait_duration=10.0)
+        began = await asyncio.gather(*(hold(bulkhead, 1.0) for _ in range(6)))
+        assert began == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+        assert (bulkhead.calls, bulkhead.waiting) == (0, 0)
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("wait", "waiting", "after_s"), [(0.0, 10, 0.0), (0.5, 10, 0.5), (5.0, 0, 0.0)], ids=["at once", "wait", "queue"]
+)
+def test_beyond_its_bounds_it_refuses_by_name(wait: float, waiting: int, after_s: float) -> None:
+    async def work() -> None:
+        bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=wait, max_waiting_calls=waiting)
+        holding = asyncio.create_task(hold(bulkhead, 9.0))
+        await asyncio.sleep(0)
+        with pytest.raises(BulkheadFullError, match="bulkhead x is full: 1 calls are under way"):
+            await hold(bulkhead, 1.0)
+        assert asyncio.get_running_loop().time() == pytest.approx(after_s)
+        await holding
+
+    run(work)
+
+
+def test_nobody_waits_past_the_deadline() -> None:
+    async def work() -> None:
+        clock = asyncio.get_running_loop().time
+        bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=60.0)
+        holding = asyncio.create_task(hold(bulkhead, 9.0))
+        await asyncio.sleep(0)
+        with pytest.raises(BulkheadFullError), Deadline.after(2.0, clock).scope():
+            await hold(bulkhead, 1.0)
+        assert clock() == pytest.approx(2.0)
+        await holding
+
+    run(work)
+
+
+def test_a_storm_of_cancelled_callers_leaves_every_place_free(seeded: random.Random) -> None:
+    async def work() -> None:
+        bulkhead = Bulkhead("x", max_concurrent_calls=3, max_wait_duration=2.0, max_waiting_calls=5)
+        tasks = []
+        for _ in range(300):
+            task = asyncio.create_task(hold(bulkhead, seeded.uniform(0.0, 1.0)))
+            asyncio.get_running_loop().call_later(seeded.choice([0.0, 0.3, 9.0]) * seeded.random(), task.cancel)
+            tasks.append(task)
+            await asyncio.sleep(seeded.choice([0.0, 0.01]))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (bulkhead.calls, bulkhead.waiting) == (0, 0)
+        began = await asyncio.gather(*(hold(bulkhead, 1.0) for _ in range(3)))
+        assert len(set(began)) == 1, "all places are there"
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("impossible", "named"),
+    [
+        ({"max_concurrent_calls": 0}, "max_concurrent_calls"),
+        ({"max_concurrent_calls": 1, "max_wait_duration": -1.0}, "max_wait_duration"),
+        ({"max_concurrent_calls": 1, "max_wait_duration": float("nan")}, "max_wait_duration"),
+        ({"max_concurrent_calls": 1, "max_waiting_calls": -1}, "max_waiting_calls"),
+    ],
+)
+def test_an_impossible_bound_is_refused_by_name(impossible: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Bulkhead("x", **impossible)  # type: ignore[arg-type]

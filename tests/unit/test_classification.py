@@ -1,0 +1,93 @@
+"""The table of outcomes is what its page says, and every error has a row."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from cotacoes.errors import (
+    HttpMalformedError,
+    HttpUnavailableError,
+    SourceGoneError,
+    SourceMalformedError,
+    SourceUnavailableError,
+)
+from cotacoes.patterns import (
+    OUTCOMES,
+    AttemptTimeoutError,
+    CallDeadlineError,
+    Outcome,
+    Verdict,
+    classification,
+    classify,
+    outcome_of_status,
+)
+
+ROW = re.compile(r"^    ([a-z_]+) {2,}.*? {2,}(success|failure|ignored)(?: +(no|yes).*)?$", re.MULTILINE)
+
+
+def test_the_table_that_is_read_is_the_table_that_decides() -> None:
+    assert classification.__doc__ is not None
+    told = {
+        Outcome(name): (Verdict(verdict), again == "yes")
+        for name, verdict, again in ROW.findall(classification.__doc__)
+    }
+    assert told == dict(OUTCOMES)
+    assert set(OUTCOMES) == set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (100, "malformed"),
+        (200, "ok"),
+        (204, "ok"),
+        (301, "redirected"),
+        (307, "redirected"),
+        (400, "refused"),
+        (401, "refused"),
+        (404, "refused"),
+        (408, "unavailable"),
+        (429, "throttled"),
+        (499, "refused"),
+        (500, "server_error"),
+        (502, "server_error"),
+        (503, "unavailable"),
+        (504, "timed_out"),
+        (599, "server_error"),
+    ],
+)
+def test_a_status_has_one_outcome(status: int, outcome: str) -> None:
+    assert outcome_of_status(status) == outcome
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "verdict", "again"),
+    [
+        (HttpUnavailableError("no connection"), "unreachable", Verdict.FAILURE, True),
+        (HttpMalformedError("huge", outcome="oversized"), "oversized", Verdict.FAILURE, False),
+        (SourceUnavailableError("503"), "unavailable", Verdict.FAILURE, True),
+        (SourceMalformedError("not JSON"), "malformed", Verdict.FAILURE, False),
+        (SourceMalformedError("404", outcome="refused"), "refused", Verdict.IGNORED, False),
+        (SourceGoneError("gone", cursor="a-1"), "gone", Verdict.SUCCESS, False),
+        (AttemptTimeoutError(), "timed_out", Verdict.FAILURE, True),
+        (TimeoutError(), "timed_out", Verdict.FAILURE, True),
+        (CallDeadlineError(), "caller_deadline", Verdict.IGNORED, False),
+        (ConnectionResetError(), "unreachable", Verdict.FAILURE, True),
+        (asyncio.CancelledError(), "cancelled", Verdict.IGNORED, False),
+        (KeyboardInterrupt(), "cancelled", Verdict.IGNORED, False),
+        (ZeroDivisionError(), "ZeroDivisionError", Verdict.FAILURE, False),
+    ],
+)
+def test_an_error_is_classified_by_its_outcome_or_by_its_kind(
+    error: BaseException, outcome: str, verdict: Verdict, again: bool
+) -> None:
+    seen = classify(error)
+    assert (seen.outcome, seen.verdict, seen.retryable) == (outcome, verdict, again)
+
+
+def test_a_wait_that_was_asked_for_goes_along() -> None:
+    error: Any = SourceUnavailableError("503", retry_after_s=7.0)
+    assert classify(error).retry_after == 7.0
+    assert classify(OSError()).retry_after is None

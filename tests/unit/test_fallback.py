@@ -1,0 +1,51 @@
+"""The last good answer is as old as its question, and at some age it is none."""
+
+import pytest
+
+from cotacoes.patterns import LastGood
+from cotacoes.patterns.fallback import Kept
+
+
+class Bench:
+    def __init__(self, **given: float) -> None:
+        self.now = 100.0
+        self.kept = LastGood[str](**{"max_age": 10.0, **given}, clock=lambda: self.now)  # type: ignore[arg-type]
+
+
+def test_its_age_counts_from_the_question_and_it_says_where_it_is_from() -> None:
+    bench = Bench()
+    bench.kept.put("bitcoin", "67012.34", origin="gateway", asked_at=98.5)
+    bench.now = 101.0
+    assert bench.kept.get("bitcoin") == Kept("67012.34", "gateway", 2.5)
+    assert bench.kept.get("ethereum") is None
+
+
+def test_the_newest_is_kept() -> None:
+    bench = Bench()
+    bench.kept.put("a", "1", origin="x", asked_at=99.0)
+    bench.kept.put("a", "2", origin="x", asked_at=100.0)
+    assert bench.kept.get("a") == Kept("2", "x", 0.0)
+
+
+def test_beyond_its_age_it_is_none_and_forgotten() -> None:
+    bench = Bench()
+    bench.kept.put("a", "1", origin="x", asked_at=100.0)
+    bench.now = 110.0
+    assert bench.kept.get("a") is not None
+    bench.now = 110.1
+    assert bench.kept.get("a") is None
+    bench.now = 105.0
+    assert bench.kept.get("a") is None
+
+
+def test_it_holds_so_many_and_drops_what_was_put_longest_ago() -> None:
+    bench = Bench(max_keys=2)
+    for key in ("a", "b", "a", "c"):
+        bench.kept.put(key, key, origin="x", asked_at=100.0)
+    assert [bench.kept.get(key) is not None for key in ("a", "b", "c")] == [True, False, True]
+
+
+@pytest.mark.parametrize("impossible", [{"max_age": 0.0}, {"max_age": float("nan")}, {"max_keys": 0}])
+def test_an_impossible_bound_is_refused(impossible: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="max_age"):
+        Bench(**impossible)
