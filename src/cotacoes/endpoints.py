@@ -36,6 +36,19 @@ from cotacoes.patterns.resilience import PolicyEvent
 from cotacoes.quote import format_time
 from cotacoes.telemetry import Metrics, ResilienceMetrics, get_logger
 
+# between the parts of the system
+BREAKER_INSIDE = CircuitBreakerConfig(
+    failure_rate_threshold=0.5,
+    minimum_number_of_calls=50,
+    consecutive_failures_threshold=5,
+    wait_duration_in_open=1.0,  # a restart takes some two seconds
+    wait_duration_multiplier=2.0,
+    max_wait_duration_in_open=5.0,
+    permitted_calls_in_half_open=1,
+    max_wait_duration_in_half_open=10.0,
+)
+ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
+WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes
 ERRORS_KEPT = 5
 TRANSITIONS_KEPT = 20
 SETTABLE: Mapping[State, Callable[[CircuitBreaker], None]] = {

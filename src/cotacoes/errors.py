@@ -17,7 +17,7 @@
     │   ├── ShardUnavailableError     503
     │   ├── BusUnavailableError       503
     │   ├── ServiceUnavailableError   503, a service that is asked is away
-    │   │   └── ServiceTimedOutError      or too slow
+    │   │   └── TimedOutError             or too slow
     │   ├── OverloadedError           503
     │   └── DeadlineExceededError     504
     ├── InternalError             ours: a bug; 500
@@ -168,8 +168,8 @@ class ServiceUnavailableError(UnavailableError):
     slug, title, status = "service-unavailable", "Service unavailable", 503
 
 
-class ServiceTimedOutError(ServiceUnavailableError):
-    """The service that knows the answer is there, or may be, and did not answer in time."""
+class TimedOutError(ServiceUnavailableError):
+    """Who knows the answer is there, or may be, and did not give it in time."""
 
 
 class OverloadedError(UnavailableError):

@@ -224,6 +224,50 @@ SCENARIOS = [
         ONE_PROBE,
         "fail 4, wait 5, ok 1, calls 0, fail 3, state closed, fail 1, state open",
     ),
+    Scenario(
+        "probes that have ended count among the permitted",
+        {**PROBES, "failure_rate_threshold": 0.75},
+        "fail 4, wait 5, fail 2, take a, take b, refused",
+    ),
+    Scenario(
+        "slow probes that have ended and such as have not are counted together",
+        {
+            **PROBES,
+            "failure_rate_threshold": 1.0,
+            "slow_call_duration_threshold": 2.0,
+            "slow_call_rate_threshold": 0.5,
+        },
+        "fail 4, wait 5, call 3 ok, take a, wait 3, refused, state open",
+        None,
+    ),
+    Scenario(
+        "a probe that could still be slow is waited for",
+        {
+            **PROBES,
+            "failure_rate_threshold": 1.0,
+            "slow_call_duration_threshold": 2.0,
+            "slow_call_rate_threshold": 0.75,
+        },
+        "fail 4, state open, wait 5, ok 1, state half_open, ok 1, state closed",
+        DECIDES_LATE,
+    ),
+    Scenario(
+        "probes do not age out of a time window",
+        {**TIMED, "wait_duration_in_open": 5.0, "permitted_calls_in_half_open": 4},
+        "fail 4, wait 5, ok 2, wait 30, ok 1, state closed",
+        DECIDES_LATE,
+    ),
+    Scenario(
+        "probes have a window of their own size",
+        {
+            "minimum_number_of_calls": 2,
+            "sliding_window_size": 2,
+            "wait_duration_in_open": 5.0,
+            "permitted_calls_in_half_open": 4,
+            "failure_rate_threshold": 0.75,
+        },
+        "fail 2, wait 5, fail 2, ok 1, state half_open, fail 1, state open",
+    ),
     # half-open, its limit
     Scenario(
         "a probe that never comes back does not hold it for ever",

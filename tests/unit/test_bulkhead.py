@@ -1,6 +1,7 @@
 """So many at once, so many waiting, so long; and no place is ever lost."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -19,6 +20,8 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 
 async def hold(bulkhead: Bulkhead, seconds: float) -> float:
     async with bulkhead:
+        assert bulkhead.calls <= bulkhead._max_calls
+        assert bulkhead.waiting <= bulkhead._max_waiting
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(seconds)
         return began
@@ -60,6 +63,58 @@ def test_nobody_waits_past_the_deadline() -> None:
             await hold(bulkhead, 1.0)
         assert clock() == pytest.approx(2.0)
         await holding
+
+    run(work)
+
+
+def test_who_gives_up_waiting_leaves_no_gap_in_the_row() -> None:
+    async def work() -> None:
+        bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=10.0)
+        tasks = [asyncio.create_task(hold(bulkhead, 1.0)) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        tasks[2].cancel()
+        began = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(began[2], asyncio.CancelledError)
+        assert [began[0], began[1], began[3], began[4]] == [0.0, 1.0, 2.0, 3.0]
+
+    run(work)
+
+
+@pytest.mark.parametrize("ended_by", ["cancel", "time"])
+def test_a_place_given_to_one_who_leaves_at_that_moment_goes_to_the_next(ended_by: str) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=1.0)
+
+        def give_back() -> None:
+            with contextlib.suppress(StopIteration):
+                bulkhead.__aexit__().send(None)
+            if ended_by == "cancel":
+                leaving.cancel()
+
+        await bulkhead.__aenter__()
+        leaving = asyncio.create_task(hold(bulkhead, 9.0))
+        await asyncio.sleep(0.5)
+        following = asyncio.create_task(hold(bulkhead, 0.0))
+        loop.call_at(1.0, give_back)  # in the turn in which the wait of the first is over
+        with pytest.raises(asyncio.CancelledError if ended_by == "cancel" else BulkheadFullError):
+            await leaving
+        assert await following == 1.0
+        assert (bulkhead.calls, bulkhead.waiting) == (0, 0)
+
+    run(work)
+
+
+def test_one_cancelled_before_it_has_begun_and_one_that_fails_take_nothing_along() -> None:
+    async def work() -> None:
+        bulkhead = Bulkhead("x", max_concurrent_calls=1)
+        never = asyncio.create_task(hold(bulkhead, 1.0))
+        never.cancel()
+        await asyncio.gather(never, return_exceptions=True)
+        with pytest.raises(ZeroDivisionError):
+            async with bulkhead:
+                raise ZeroDivisionError
+        assert await hold(bulkhead, 0.0) == 0.0
 
     run(work)
 

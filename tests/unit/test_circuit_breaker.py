@@ -21,6 +21,7 @@ from cotacoes.patterns import (
     CircuitOpenError,
     Permit,
     Reason,
+    Snapshot,
     State,
     StateTransition,
     Verdict,
@@ -67,7 +68,7 @@ def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
 def test_a_refusal_of_a_forced_circuit_says_that_a_person_has_to_end_it() -> None:
     bench = Bench()
     bench.breaker.force_open()
-    with pytest.raises(CircuitOpenError, match="circuit source is forced open, until it is reset") as refused:
+    with pytest.raises(CircuitOpenError, match=r"^circuit source is forced open, until it is reset$") as refused:
         bench.breaker.acquire()
     assert refused.value.retry_after == math.inf
 
@@ -80,6 +81,8 @@ def test_a_refusal_of_a_full_half_open_gives_a_wait_that_is_worth_it() -> None:
     assert bench.breaker.retry_after() == pytest.approx(5.0)
     bench.now += 58.0
     assert bench.breaker.retry_after() == pytest.approx(2.0)
+    bench.now += 3.0
+    assert bench.breaker.retry_after() == 0.0
 
 
 def test_an_error_is_kept_as_a_short_text_and_not_with_its_frames() -> None:
@@ -111,6 +114,11 @@ def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table
     bench.call(Verdict.SUCCESS)
     bench.breaker.disable()
     bench.breaker.reset()
+    bench.now += 1.0
+    bench.breaker.force_open()
+    bench.breaker.metrics_only()
+    bench.breaker.reset()
+    bench.breaker.open_for(1.0)
     told = [event for event in bench.events if isinstance(event, StateTransition)]
     assert [(event.from_state.value, event.to_state.value, event.reason.value, event.at) for event in told] == [
         ("closed", "open", "consecutive_failures", 100.0),
@@ -120,6 +128,10 @@ def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table
         ("half_open", "closed", "probes_succeeded", 120.0),
         ("closed", "disabled", "disabled", 120.0),
         ("disabled", "closed", "reset", 120.0),
+        ("closed", "forced_open", "forced", 121.0),
+        ("forced_open", "metrics_only", "metrics_only", 121.0),
+        ("metrics_only", "closed", "reset", 121.0),
+        ("closed", "open", "retry_after", 121.0),
     ]
     assert all(TRANSITIONS[event.from_state, event.reason] is event.to_state for event in told)
     assert {event.name for event in told} == {"source"}
@@ -144,6 +156,65 @@ def test_every_call_is_told_with_its_duration_and_whether_it_counted() -> None:
     ]
     seen = bench.breaker.metrics()
     assert (seen.ignored, seen.late, seen.not_permitted) == (1, 1, 1)
+
+
+def test_a_snapshot_tells_what_was_seen_and_no_rate_of_too_few() -> None:
+    bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=4, consecutive_failures_threshold=9)
+    kept = [bench.breaker.acquire() for _ in range(4)]
+    for _ in range(2):
+        bench.call(Verdict.IGNORED)
+    bench.call(Verdict.FAILURE, OSError("no route"))
+    few = bench.breaker.metrics()
+    assert (few.failure_rate, few.slow_call_rate) == (None, None)
+    bench.call(Verdict.SUCCESS)
+    bench.call(Verdict.SUCCESS)
+    bench.call(Verdict.FAILURE)
+    bench.breaker.metrics_only()
+    for permit in kept[:2]:
+        permit.settle(Verdict.SUCCESS)
+    slow = bench.breaker.acquire()
+    for verdict in (Verdict.FAILURE, Verdict.FAILURE, Verdict.SUCCESS, Verdict.FAILURE):
+        bench.call(verdict)
+    bench.now += 2.0
+    assert bench.breaker.metrics() == Snapshot(
+        state=State.METRICS_ONLY,
+        generation=2,
+        calls=4,
+        failures=3,
+        slow_calls=0,
+        overdue=1,
+        failure_rate=0.75,
+        slow_call_rate=0.2,
+        consecutive_failures=1,
+        not_permitted=0,
+        ignored=2,
+        late=2,
+        last_error="OSError: no route",
+        retry_after=None,
+    )
+    slow.settle(Verdict.SUCCESS)
+    assert bench.breaker.metrics().slow_call_rate == 0.2
+
+
+def test_while_it_is_open_the_evidence_stays_as_it_was_to_be_looked_at() -> None:
+    bench = Bench(slow_call_duration_threshold=1.0)
+    bench.breaker.acquire()
+    bench.open()
+    bench.now += 2.0
+    seen = bench.breaker.metrics()
+    assert (seen.failures, seen.overdue, seen.consecutive_failures) == (3, 0, 3)
+    bench.breaker.force_open()
+    assert bench.breaker.metrics().overdue == 0
+
+
+def test_a_wait_that_ends_between_two_looks_at_the_clock_is_no_wait() -> None:
+    now = iter([0.0, 0.0, 0.0, 0.0, 4.9, 5.1])
+    config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_in_open=5.0, wait_duration_jitter=0.0)
+    breaker = CircuitBreaker("x", config, clock=lambda: next(now), random=random.Random(1))
+    breaker.acquire().settle(Verdict.FAILURE)
+    with pytest.raises(CircuitOpenError) as refused:
+        breaker.acquire()
+    assert refused.value.retry_after == 0.0
 
 
 def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
@@ -203,21 +274,28 @@ def test_jitter_makes_waits_differ_and_never_passes_the_most() -> None:
         ({"failure_rate_threshold": 0.0}, "failure_rate_threshold"),
         ({"failure_rate_threshold": 50}, "failure_rate_threshold must be a share"),
         ({"failure_rate_threshold": math.nan}, "failure_rate_threshold"),
-        ({"failure_rate_threshold": None}, "nothing would ever open"),
-        ({"minimum_number_of_calls": 0}, "minimum_number_of_calls"),
+        (
+            {"failure_rate_threshold": None},
+            "nothing would ever open this circuit: give .* or slow_call_duration_threshold$",
+        ),
+        ({"minimum_number_of_calls": 0}, "minimum_number_of_calls must be a whole number from 1, not 0$"),
         ({"minimum_number_of_calls": 2.5}, "minimum_number_of_calls"),
         ({"sliding_window_type": "calls"}, "sliding_window_type"),
         ({"sliding_window_size": 0}, "sliding_window_size"),
         ({"sliding_window_size": True}, "sliding_window_size"),
         ({"sliding_window_size": 100_001}, "sliding_window_size must be a whole number from 1 to 100000"),
-        ({"sliding_window_size": 3601, "sliding_window_type": "time"}, "from 1 to 3600"),
+        (
+            {"sliding_window_size": 3601, "sliding_window_type": "time"},
+            "sliding_window_size must be a whole number from 1 to 3600",
+        ),
         ({"consecutive_failures_threshold": 0}, "consecutive_failures_threshold"),
         ({"slow_call_duration_threshold": 0}, "slow_call_duration_threshold"),
         ({"slow_call_duration_threshold": math.inf}, "slow_call_duration_threshold"),
         ({"slow_call_rate_threshold": 1.5}, "slow_call_rate_threshold"),
         ({"wait_duration_in_open": 0}, "wait_duration_in_open"),
         ({"wait_duration_multiplier": 0.5}, "wait_duration_multiplier"),
-        ({"wait_duration_multiplier": 2.0}, "max_wait_duration_in_open is needed"),
+        ({"wait_duration_multiplier": math.inf, "max_wait_duration_in_open": 99.0}, "wait_duration_multiplier"),
+        ({"wait_duration_multiplier": 2.0}, "max_wait_duration_in_open is needed where .* lets the wait grow$"),
         ({"max_wait_duration_in_open": 59.0}, "max_wait_duration_in_open must be at least wait_duration_in_open"),
         ({"max_wait_duration_in_open": math.inf}, "max_wait_duration_in_open"),
         ({"wait_duration_jitter": 1.0}, "wait_duration_jitter"),
@@ -230,7 +308,7 @@ def test_jitter_makes_waits_differ_and_never_passes_the_most() -> None:
     ],
 )
 def test_an_impossible_configuration_is_refused_by_name(impossible: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=f"^{named}"):
         CircuitBreakerConfig(**impossible)
 
 

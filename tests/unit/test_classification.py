@@ -17,6 +17,7 @@ from cotacoes.patterns import (
     OUTCOMES,
     AttemptTimeoutError,
     CallDeadlineError,
+    Classification,
     Outcome,
     Verdict,
     classification,
@@ -85,6 +86,25 @@ def test_an_error_is_classified_by_its_outcome_or_by_its_kind(
 ) -> None:
     seen = classify(error)
     assert (seen.outcome, seen.verdict, seen.retryable) == (outcome, verdict, again)
+
+
+class ForeignError(OSError):
+    """Of a library that means something else by this name."""
+
+    def __init__(self, outcome: Any) -> None:
+        super().__init__("no route")
+        self.outcome = outcome
+
+
+@pytest.mark.parametrize("foreign", ["lost", None, 7, [], {}, float("nan"), ""])
+def test_an_attribute_of_that_name_with_another_meaning_is_passed_over(foreign: Any) -> None:
+    assert classify(ForeignError(foreign)) == Classification(Verdict.FAILURE, True, None, Outcome.UNREACHABLE)
+
+
+def test_nothing_that_a_cancellation_says_of_itself_makes_it_anything_else() -> None:
+    error: Any = asyncio.CancelledError()
+    error.outcome = "unreachable"
+    assert classify(error) == Classification(Verdict.IGNORED, False, None, Outcome.CANCELLED)
 
 
 def test_a_wait_that_was_asked_for_goes_along() -> None:

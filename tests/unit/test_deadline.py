@@ -1,7 +1,13 @@
 """A deadline is one moment for all that is done on the way to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextvars
+import gc
+import math
+import random
+import types
+import weakref
+from collections.abc import Awaitable, Callable, Generator
 
 import pytest
 from tests.unit import virtual_time
@@ -37,6 +43,17 @@ def test_a_nested_one_never_outlives_the_outer_one() -> None:
         assert Deadline.after(5.0, clock).remaining() == pytest.approx(5.0)
 
     run(work)
+
+
+def test_a_nested_one_is_not_later_by_a_rounding_either(seeded: random.Random) -> None:
+    for _ in range(500):
+        now = seeded.uniform(0.0, 1.0)
+        outer = Deadline(seeded.uniform(0.0, 10.0), lambda now=now: now)
+        with outer.scope():
+            same = Deadline.after(seeded.uniform(5.0, 15.0), outer._clock)
+            other = Deadline.after(20.0, lambda now=now: now - 1000.0)
+        assert same.at <= outer.at
+        assert other.remaining() == pytest.approx(outer.remaining()), "by a clock that counts from elsewhere"
 
 
 def test_it_holds_in_tasks_that_are_started_within_and_not_beside() -> None:
@@ -90,7 +107,107 @@ def test_cancellation_is_passed_on_and_is_no_timeout() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "1e3", "soon", "1" * 10, "٣", " 5"])
+@pytest.mark.parametrize("is_cancelled_first", [True, False])
+def test_cancellation_at_the_very_moment_is_still_no_timeout(is_cancelled_first: bool) -> None:
+    async def work(clock: Callable[[], float]) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def waiting() -> None:
+            if not is_cancelled_first:
+                loop.call_soon(lambda: loop.call_at(1.0, task.cancel))  # after the deadline's own timer
+            async with Deadline.after(1.0, clock).enforced():
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(waiting())
+        if is_cancelled_first:
+            loop.call_at(1.0, task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert clock() == pytest.approx(1.0)
+
+    run(work)
+
+
+def test_of_two_the_outer_one_speaks_where_it_was_the_outer_one() -> None:
+    async def work(clock: Callable[[], float]) -> None:
+        inner: list[BaseException] = []
+        with pytest.raises(CallDeadlineError):
+            async with Deadline.after(1.0, clock).enforced():
+                try:
+                    async with Deadline(5.0, clock).enforced():
+                        await asyncio.Event().wait()
+                except BaseException as error:
+                    inner.append(error)
+                    raise
+        assert [type(error) for error in inner] == [asyncio.CancelledError]
+
+    run(work)
+
+
+def test_an_error_while_ending_is_that_error() -> None:
+    async def work(clock: Callable[[], float]) -> None:
+        with pytest.raises(TimeoutError, match="while ending") as caught:
+            async with Deadline.after(1.0, clock).enforced():
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    raise TimeoutError("while ending") from None
+        assert not isinstance(caught.value, CallDeadlineError)
+        current = asyncio.current_task()
+        assert current is not None
+        assert not current.cancelling(), "nothing of it is left on the task"
+
+    run(work)
+
+
+def test_one_that_is_closed_from_outside_leaves_quietly() -> None:
+    """As the garbage collector does with a coroutine that nobody awaits any more, in a context of its own."""
+
+    @types.coroutine
+    def suspended() -> Generator[None, None, None]:
+        yield
+
+    async def within() -> None:
+        with Deadline.after(1.0, lambda: 0.0).scope():
+            await suspended()
+
+    coroutine = within()
+    contextvars.copy_context().run(coroutine.send, None)
+    coroutine.close()
+    assert current_deadline() is None
+
+
+def test_a_call_that_is_cut_short_keeps_no_frames_alive() -> None:
+    class Held:
+        pass
+
+    async def work(clock: Callable[[], float]) -> None:
+        held: list[weakref.ref[Held]] = []
+
+        async def waiting() -> None:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            async with Deadline.after(1.0, clock).enforced():
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(waiting())
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), CallDeadlineError)
+        del task
+        await asyncio.sleep(0)
+        assert held[0]() is None
+
+    gc.disable()
+    try:
+        run(work)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-1", "+1", "1.5", "1e3", "1_0", "0x1", "soon", "nan", "inf", "1" * 10, "٣", "²", " 5", "5\n", "5\x00", "1,2"],
+)
 def test_a_header_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="X-Deadline-Ms"):
         Deadline.of_header(text, lambda: 0.0)
@@ -100,3 +217,19 @@ def test_a_header_comes_back_as_what_it_was() -> None:
     assert Deadline.of_header("1500", lambda: 7.0).at == 8.5
     assert Deadline.of_header("0", lambda: 7.0).remaining() == 0.0
     assert Deadline.of_header("9" * 9, lambda: 0.0).remaining() == 999_999.999
+    for text in ["0", "1", "1500", "9" * 9]:
+        assert Deadline.of_header(text, lambda: 0.0).to_header() == text
+
+
+@pytest.mark.parametrize("seconds", [1e6, 1e300, math.inf])
+def test_the_longest_that_is_told_is_one_that_is_understood(seconds: float) -> None:
+    told = Deadline.after(seconds, lambda: 0.0).to_header()
+    assert Deadline.of_header(told, lambda: 0.0).remaining() == 999_999.999
+
+
+@pytest.mark.parametrize("seconds", [-1.0, -math.inf, math.nan])
+def test_what_is_over_or_no_time_at_all_leaves_nothing(seconds: float) -> None:
+    deadline = Deadline.after(seconds, lambda: 0.0)
+    assert (deadline.remaining(), deadline.to_header()) == (0.0, "0")
+    with Deadline.after(1.0, lambda: 0.0).scope():
+        assert Deadline.after(seconds, lambda: 0.0).remaining() <= 1.0

@@ -27,6 +27,13 @@ def test_the_newest_is_kept() -> None:
     assert bench.kept.get("a") == Kept("2", "x", 0.0)
 
 
+def test_a_slow_answer_does_not_replace_that_to_a_later_question() -> None:
+    bench = Bench()
+    bench.kept.put("a", "later", origin="x", asked_at=99.0)
+    bench.kept.put("a", "slow", origin="x", asked_at=97.0)
+    assert bench.kept.get("a") == Kept("later", "x", 1.0)
+
+
 def test_beyond_its_age_it_is_none_and_forgotten() -> None:
     bench = Bench()
     bench.kept.put("a", "1", origin="x", asked_at=100.0)

@@ -1,104 +1,29 @@
 """The companions in their order: each rule that the order makes is a test that fails where two are swapped."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from tests.unit import virtual_time
+from tests.unit.resilience_rig import Rig, run
 
 from cotacoes.patterns import (
     AttemptTimeoutError,
-    Bulkhead,
     BulkheadFullError,
     CallDeadlineError,
     CallResult,
-    CircuitBreaker,
-    CircuitBreakerConfig,
     CircuitOpenError,
     Deadline,
     FellBack,
-    LastGood,
     ResilienceConfig,
-    ResiliencePolicy,
-    RetryBudget,
-    RetryConfig,
-    SingleFlight,
     Source,
     State,
-    current_deadline,
 )
 
 
 class RefusedError(Exception):
     outcome = "refused"
-
-
-class Rig:
-    """A policy with all companions; `script` says what each call does: seconds to take, or an error to raise."""
-
-    def __init__(
-        self, *, breaker: dict[str, Any] | None = None, retry: dict[str, Any] | None = None, **config: Any
-    ) -> None:
-        self.clock = asyncio.get_running_loop().time
-        self.events: list[Any] = []
-        self.script: list[float | Exception] = []
-        self.calls = 0
-        self.lefts: list[float] = []
-        given = {
-            "failure_rate_threshold": None,
-            "consecutive_failures_threshold": 3,
-            "wait_duration_in_open": 5.0,
-            "wait_duration_jitter": 0.0,
-            "permitted_calls_in_half_open": 1,
-            **(breaker or {}),
-        }
-        self.breaker = CircuitBreaker("x", CircuitBreakerConfig(**given), clock=self.clock, random=random.Random(1))
-        self.bulkhead = Bulkhead("x", max_concurrent_calls=2, max_wait_duration=60.0)
-        self.flights = SingleFlight[Any](deadline=4.0, clock=self.clock)
-        self.fallback = LastGood[Any](max_age=100.0, clock=self.clock)
-        self.budget = RetryBudget(saved=10.0)
-        self.policy = ResiliencePolicy(
-            "x",
-            ResilienceConfig(**{"deadline": 4.0, "attempt_timeout": 1.0, **config}, retry=RetryConfig(**(retry or {}))),
-            clock=self.clock,
-            random=random.Random(1),
-            breaker=self.breaker,
-            budget=self.budget,
-            bulkhead=self.bulkhead,
-            single_flight=self.flights,
-            fallback=self.fallback,
-            on_event=self.events.append,
-        )
-
-    async def callee(self) -> int:
-        self.calls += 1
-        number = self.calls
-        deadline = current_deadline()
-        assert deadline is not None
-        self.lefts.append(deadline.remaining())
-        step = self.script.pop(0) if self.script else 0.0
-        if isinstance(step, Exception):
-            raise step
-        await asyncio.sleep(step)
-        return number
-
-    async def call(self, *script: float | Exception, key: Any = None, idempotent: bool = True) -> CallResult[int]:
-        self.script += script
-        return await self.policy.call(self.callee, idempotent=idempotent, key=key)
-
-    def assert_nothing_is_left(self) -> None:
-        assert (self.bulkhead.calls, self.bulkhead.waiting) == (0, 0)
-        assert not self.flights._flights
-        assert self.breaker._probes_out == 0
-
-
-def run(work: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await work()
-
-    virtual_time.run(whole())
 
 
 def test_a_good_call_is_live_and_says_how_it_came() -> None:
@@ -116,22 +41,6 @@ def test_a_try_that_fails_is_followed_by_another() -> None:
         rig = Rig()
         result = await rig.call(OSError())
         assert (result.value, result.attempts, result.source) == (2, 2, Source.LIVE)
-
-    run(work)
-
-
-def test_without_an_answer_the_error_of_the_last_try_comes_out_as_it_is() -> None:
-    async def work() -> None:
-        rig = Rig()
-        cause = ValueError("inner")
-        error = OSError("no route")
-        error.__cause__ = cause
-        with pytest.raises(OSError, match="no route") as caught:
-            await rig.call(OSError("first"), error)
-        assert caught.value is error
-        assert caught.value.__cause__ is cause
-        assert error.__notes__ == ["no further try after 2: attempts"]
-        rig.assert_nothing_is_left()
 
     run(work)
 
@@ -183,9 +92,99 @@ def test_an_answer_that_says_no_is_an_answer() -> None:
     run(work)
 
 
+@pytest.mark.parametrize("key", [None, "a"])
+def test_an_answer_of_a_call_cut_short_by_the_deadline_says_how_many_tries_that_were(key: str | None) -> None:
+    async def work() -> None:
+        rig = Rig(companions={"single_flight": None})
+        await rig.call(key="a")
+        with Deadline.after(1.5, rig.clock).scope():
+            if key is None:
+                with pytest.raises(CallDeadlineError) as caught:
+                    await rig.call(9.0, 9.0)
+                assert caught.value.__notes__ == ["no further try after 2: deadline"]
+            else:
+                result = await rig.call(9.0, 9.0, key="a")
+                assert (result.source, result.reason, result.attempts) == (Source.CACHE, "deadline", 2)
+
+    run(work)
+
+
+def test_each_way_to_no_answer_falls_back_and_says_so() -> None:
+    async def work() -> None:
+        rig = Rig(places=1, deadline=2.0, attempt_timeout=1.0)
+        await rig.call(key="a")
+
+        async def reason() -> str | None:
+            result = await rig.call(key="a")
+            assert (result.source, result.value, result.attempts) == (Source.CACHE, 1, 0)
+            return result.reason
+
+        async with rig.bulkhead:
+            assert await reason() == "deadline"  # the caller's is over, and the flight's with it
+            rig.bulkhead._max_wait = 0.0
+            assert await reason() == "bulkhead"
+        for task in [asyncio.create_task(reason())]:
+            rig.script = [5.0]
+            await asyncio.sleep(0.1)
+            rig.flights._flights["a"].task.cancel()
+            assert await task == "flight_lost"
+        assert [event.reason for event in rig.events if isinstance(event, FellBack)] == [
+            "deadline",
+            "bulkhead",
+            "flight_lost",
+        ]
+
+    run(work)
+
+
+def test_what_was_asked_for_by_one_who_has_gone_is_kept_for_the_others() -> None:
+    async def work() -> None:
+        rig = Rig()
+        first = asyncio.create_task(rig.call(0.5, key="a"))
+        second = asyncio.create_task(rig.call(key="a"))
+        await asyncio.sleep(0.2)
+        first.cancel()
+        assert (await second).source is Source.SHARED
+        rig.breaker.force_open()
+        result = await rig.call(key="a")
+        assert (result.value, result.source) == (1, Source.CACHE)
+        assert result.age == pytest.approx(rig.clock())
+        assert first.cancelled()
+
+    run(work)
+
+
+def test_of_two_answers_the_one_that_was_asked_for_last_is_kept() -> None:
+    async def work() -> None:
+        rig = Rig(companions={"single_flight": None})
+        slow = asyncio.create_task(rig.call(0.9, key="a"))
+        await asyncio.sleep(0.1)
+        assert (await rig.call(key="a")).value == 2
+        assert (await slow).value == 1
+        rig.breaker.force_open()
+        result = await rig.call(key="a")
+        assert (result.value, result.age) == (2, pytest.approx(0.8))
+
+    run(work)
+
+
+def test_what_is_too_old_is_no_answer() -> None:
+    async def work() -> None:
+        rig = Rig()
+        await rig.call(key="a")
+        rig.breaker.force_open()
+        await asyncio.sleep(100.0)
+        assert (await rig.call(key="a")).age == pytest.approx(100.0)
+        await asyncio.sleep(0.1)
+        with pytest.raises(CircuitOpenError):
+            await rig.call(key="a")
+
+    run(work)
+
+
 def test_the_deadline_falls_back_too_and_without_a_key_nothing_does() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=4.0)
+        rig = Rig(attempt_timeout=3.9)
         await rig.call(key="a")
         with Deadline.after(1.0, rig.clock).scope():
             result = await rig.call(9.0, key="a")
@@ -217,7 +216,7 @@ def test_all_tries_and_waits_end_by_one_deadline() -> None:
 
 def test_a_wait_for_a_place_is_part_of_the_deadline() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=4.0)
+        rig = Rig(attempt_timeout=3.9)
         holding = [asyncio.create_task(rig.call(3.0)) for _ in range(2)]
         await asyncio.sleep(0)
         with Deadline.after(1.0, rig.clock).scope(), pytest.raises(BulkheadFullError):
@@ -232,7 +231,7 @@ def test_no_permit_is_taken_before_there_is_a_place() -> None:
     """A probe that queues would hold the only slot of a half-open circuit, and prove nothing."""
 
     async def work() -> None:
-        rig = Rig(attempt_timeout=4.0)
+        rig = Rig(attempt_timeout=3.9)
         holding = [asyncio.create_task(rig.call(3.0)) for _ in range(2)]
         await asyncio.sleep(0)
         rig.breaker.open_for(1.0)
@@ -245,6 +244,51 @@ def test_no_permit_is_taken_before_there_is_a_place() -> None:
         await asyncio.gather(*holding)
         with pytest.raises(CircuitOpenError):
             await waiting
+
+    run(work)
+
+
+def test_a_place_is_held_over_all_tries_of_a_call_and_the_waits_between() -> None:
+    """Were the bulkhead inside the retries, a further try would queue behind those who came later."""
+
+    async def work() -> None:
+        rig = Rig(places=1, retry={"max_attempts": 3, "wait_duration": 0.3, "max_wait_duration": 0.3})
+        began: list[str] = []
+
+        async def callee(name: str) -> None:
+            began.append(name)
+            await asyncio.sleep(0.01)
+            if began.count(name) < 3:
+                raise OSError
+
+        def one(name: str) -> Awaitable[Any]:
+            return rig.policy.call(lambda: callee(name), idempotent=True)
+
+        rig.budget.saved = 10.0
+        rig.breaker.disable()
+        await asyncio.gather(one("a"), one("b"))
+        assert began == ["a", "a", "a", "b", "b", "b"]
+
+    run(work)
+
+
+def test_each_caller_has_its_own_deadline_and_all_of_them_one_flight() -> None:
+    """Were the flight outside of the deadline, all would have that of the first one."""
+
+    async def work() -> None:
+        rig = Rig(attempt_timeout=3.9)
+
+        async def asking(seconds: float) -> float:
+            with Deadline.after(seconds, rig.clock).scope(), pytest.raises(TimeoutError):
+                await rig.call(key="a")
+            return rig.clock()
+
+        rig.script = [100.0]
+        ended = await asyncio.gather(*(asking(seconds) for seconds in (2.0, 0.5, 1.0)))
+        assert ended == [pytest.approx(2.0), pytest.approx(0.5), pytest.approx(1.0)]
+        assert rig.calls == 1
+        await asyncio.sleep(0)
+        rig.assert_nothing_is_left()
 
     run(work)
 
@@ -262,7 +306,7 @@ def test_those_who_ask_the_same_take_one_place() -> None:
 
 def test_one_caller_out_of_time_leaves_a_flight_to_the_others() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=4.0)
+        rig = Rig(attempt_timeout=3.9)
 
         async def hurried() -> None:
             with Deadline.after(0.5, rig.clock).scope():
@@ -289,6 +333,40 @@ def test_the_breaker_hears_of_each_try_and_not_of_each_call() -> None:
 
 
 # retry → attempt timeout → classification
+
+
+def test_each_try_has_its_own_time() -> None:
+    """Were the try's time around the retries, there would be no second try after one that hangs."""
+
+    async def work() -> None:
+        rig = Rig()
+        result = await rig.call(9.0, 0.9)
+        assert (result.value, result.attempts) == (2, 2)
+        assert rig.breaker.metrics().failures == 1
+
+    run(work)
+
+
+def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer() -> None:
+    async def work() -> None:
+        rig = Rig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": State.HALF_OPEN})
+        with pytest.raises(AttemptTimeoutError):
+            await rig.call(100.0)
+        assert rig.clock() == pytest.approx(1.8)
+        assert rig.breaker.state is State.OPEN
+
+    run(work)
+
+
+def test_with_no_time_left_the_callee_hears_nothing() -> None:
+    async def work() -> None:
+        rig = Rig(breaker={"initial_state": State.HALF_OPEN})
+        with Deadline(rig.clock(), rig.clock).scope(), pytest.raises(CallDeadlineError):
+            await rig.call()
+        assert rig.calls == 0
+        rig.assert_nothing_is_left()
+
+    run(work)
 
 
 def test_a_try_that_takes_too_long_is_the_callees_failure() -> None:
@@ -324,48 +402,38 @@ def test_a_timeout_of_the_callees_own_is_its_failure_and_named_as_what_it_is() -
     run(work)
 
 
-@pytest.mark.parametrize("at", [0.0, -1.0, 5.0])
+def test_an_answer_that_came_at_the_last_moment_is_one_and_one_that_came_too_late_is_none() -> None:
+    async def work() -> None:
+        rig = Rig(retry={"max_attempts": 1})
+        assert (await rig.call(1.0 - 1e-9)).age == pytest.approx(1.0)
+        with pytest.raises(AttemptTimeoutError):
+            await rig.call(1.0 + 1e-9)
+
+    run(work)
+
+
+def test_a_wait_for_the_callee_that_is_cancelled_from_within_is_not_taken_for_ours() -> None:
+    async def work() -> None:
+        rig = Rig(breaker={"initial_state": State.HALF_OPEN})
+
+        async def callee() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await rig.policy.call(callee, idempotent=True)
+        rig.assert_nothing_is_left()
+        assert rig.breaker.metrics().calls == 0
+
+    run(work)
+
+
+@pytest.mark.parametrize("deadline", [0.0, -1.0, math.inf, math.nan])
+def test_a_deadline_that_is_none_is_refused(deadline: float) -> None:
+    with pytest.raises(ValueError, match="deadline"):
+        ResilienceConfig(deadline=deadline)
+
+
+@pytest.mark.parametrize("at", [0.0, -1.0, 4.0, 5.0, math.nan])
 def test_a_try_longer_than_the_whole_is_refused(at: float) -> None:
     with pytest.raises(ValueError, match="attempt_timeout"):
         ResilienceConfig(deadline=4.0, attempt_timeout=at)
-
-
-# cancellation, at every await
-
-
-@pytest.mark.parametrize("key", [None, "a"])
-def test_cancellation_at_any_moment_is_passed_on_and_leaves_nothing_behind(key: str | None) -> None:
-    """Cancelled in each turn of the event loop and at each moment between, until the call is quick enough."""
-
-    async def cancelled_after(seconds: float, turns: int) -> bool:
-        rig = Rig(
-            breaker={"initial_state": State.HALF_OPEN, "failure_rate_threshold": 1.0, "permitted_calls_in_half_open": 4}
-        )
-        blocking = [asyncio.create_task(rig.policy.call(lambda: asyncio.sleep(0.3), idempotent=True)) for _ in range(2)]
-        await asyncio.sleep(0)
-        task = asyncio.create_task(rig.call(0.3, OSError(), 0.3, key=key))
-        await asyncio.sleep(seconds)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        was_done = task.done()
-        task.cancel()
-        if was_done:
-            await task
-        else:
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        await asyncio.gather(*blocking)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        rig.assert_nothing_is_left()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return was_done
-
-    async def work() -> None:
-        cancelled = 0
-        for moment in [0.0, 0.1, 0.3, 0.35, 0.45, 0.6, 0.62, 0.65, 0.8, 2.0]:
-            for turns in range(12):
-                cancelled += not await cancelled_after(moment, turns)
-        assert cancelled > 30
-
-    run(work)

@@ -2,80 +2,28 @@
 
 import asyncio
 import contextlib
+import math
 import random
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit import virtual_time
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.retry_rig import ONE_PROBE, AskedToWaitError, Late, Rig, ignore_all, in_virtual_time
 
 from cotacoes.patterns import (
     AttemptEnded,
-    CircuitBreaker,
-    CircuitBreakerConfig,
+    CallDeadlineError,
     CircuitOpenError,
-    Classification,
     Deadline,
     RetriesStopped,
     RetryBudget,
     RetryConfig,
     State,
     StopReason,
-    Verdict,
     classify,
 )
 from cotacoes.patterns.retry import Retrier
-
-
-class AskedToWaitError(Exception):
-    outcome = "unavailable"
-
-    def __init__(self, retry_after_s: float | None = None) -> None:
-        super().__init__("later")
-        self.retry_after_s = retry_after_s
-
-
-class Rig:
-    """A retrier, its breaker, and what it reported; in virtual time."""
-
-    def __init__(
-        self, budget: RetryBudget | None = None, *, breaker: dict[str, Any] | None = None, **config: Any
-    ) -> None:
-        self.clock = asyncio.get_running_loop().time
-        self.events: list[Any] = []
-        self.calls = 0
-        self.sent: list[float] = []
-        self.budget = budget or RetryBudget(saved=10.0)
-        given = {"consecutive_failures_threshold": 100, "failure_rate_threshold": None, **(breaker or {})}
-        self.breaker = CircuitBreaker("x", CircuitBreakerConfig(**given), clock=self.clock, random=random.Random(1))
-        self.retrier = Retrier(
-            "x", RetryConfig(**config), self.budget, classify, random.Random(2), self.breaker, self.events.append
-        )
-
-    async def call(
-        self, errors: list[BaseException], *, idempotent: bool = True, deadline: Deadline | None = None
-    ) -> int:
-        """Each call raises the next error; the one after the last answers with its number."""
-
-        async def callee() -> int:
-            self.calls += 1
-            self.sent.append(self.clock())
-            if errors:
-                raise errors.pop(0)
-            return self.calls
-
-        return await self.retrier.new_call(idempotent=idempotent, deadline=deadline).run(callee)
-
-    @property
-    def stopped(self) -> list[tuple[StopReason, int]]:
-        return [(event.reason, event.attempts) for event in self.events if isinstance(event, RetriesStopped)]
-
-
-def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await work()
-
-    virtual_time.run(whole())
 
 
 def test_a_call_that_fails_once_is_tried_again_and_both_ends_are_settled() -> None:
@@ -91,47 +39,72 @@ def test_a_call_that_fails_once_is_tried_again_and_both_ends_are_settled() -> No
 
 
 @pytest.mark.parametrize(
-    ("config", "error", "reason", "calls"),
+    ("reason", "calls", "given"),
     [
-        ({"max_attempts": 3}, OSError, StopReason.ATTEMPTS, 3),
-        ({"max_attempts": 1}, OSError, StopReason.ATTEMPTS, 1),
-        ({"max_attempts": 3}, ValueError, StopReason.NOT_RETRYABLE, 1),
+        (StopReason.ATTEMPTS, 3, {}),
+        (StopReason.ATTEMPTS, 1, {"max_attempts": 1}),
+        (StopReason.NOT_RETRYABLE, 1, {"error": ValueError}),
+        (StopReason.NOT_IDEMPOTENT, 1, {"idempotent": False}),
+        (StopReason.BUDGET, 2, {"saved": 1.0}),
+        (StopReason.CIRCUIT, 2, {"breaker": {"consecutive_failures_threshold": 2}}),
+        (StopReason.DEADLINE, 1, {"wait_duration": 5.0, "max_wait_duration": 5.0, "random_": "late", "left": 5.0}),
     ],
 )
-def test_why_there_was_no_further_try_is_named(
-    config: dict[str, Any], error: type[Exception], reason: StopReason, calls: int
-) -> None:
+def test_why_there_was_no_further_try_is_named(reason: StopReason, calls: int, given: dict[str, Any]) -> None:
     async def work() -> None:
-        rig = Rig(**config)
-        with pytest.raises(error) as caught:
-            await rig.call([error(str(number)) for number in range(9)])
+        kind = given.pop("error", OSError)
+        idempotent = given.pop("idempotent", True)
+        left = given.pop("left", None)
+        if given.pop("random_", None):
+            given["random_"] = Late()
+        rig = Rig(RetryBudget(saved=given.pop("saved", 10.0)), **{"max_attempts": 3, **given})
+        deadline = None if left is None else Deadline.after(left, rig.clock)
+        with pytest.raises(kind) as caught:
+            await rig.call([kind(str(number)) for number in range(9)], idempotent=idempotent, deadline=deadline)
         assert rig.calls == calls
         assert str(caught.value) == str(calls - 1), "the last error, as it is"
+        assert caught.value.__notes__ == [f"no further try after {calls}: {reason.value}"]
+        assert caught.value.__cause__ is caught.value.__context__ is None
         assert rig.stopped == [(reason, calls)]
-        if reason is StopReason.ATTEMPTS:
-            assert caught.value.__notes__ == [f"no further try after {calls}: attempts"]
+        assert rig.clock() < 5.0, "not waited for nothing"
+
+    given = dict(given)
+    in_virtual_time(work)
+
+
+def test_what_the_last_error_came_from_comes_along() -> None:
+    async def work() -> None:
+        rig = Rig(max_attempts=2)
+
+        async def callee() -> None:
+            try:
+                raise KeyError("within")
+            except KeyError as error:
+                raise OSError("no route") from (error if rig.calls else None)
+
+        for rig.calls in (0, 1):
+            with pytest.raises(OSError, match="no route") as caught:
+                await rig.retrier.new_call(idempotent=True).run(callee)
+            assert isinstance(caught.value.__context__, KeyError)
+            assert (caught.value.__cause__ is None) is (rig.calls == 0)
 
     in_virtual_time(work)
 
 
-def test_what_may_have_been_done_is_not_done_again_unless_asked() -> None:
+def test_an_error_that_is_raised_again_and_again_says_it_once() -> None:
     async def work() -> None:
-        rig = Rig(max_attempts=3)
-        with pytest.raises(OSError):
-            await rig.call([OSError()], idempotent=False)
-        assert rig.stopped == [(StopReason.NOT_IDEMPOTENT, 1)]
-        assert await Rig(max_attempts=3, retry_non_idempotent=True).call([OSError()], idempotent=False) == 2
+        always = OSError("the same one")
+        for _ in range(5):
+            with pytest.raises(OSError, match="the same one"):
+                await Rig().call([always] * 9)
+        assert always.__notes__ == ["no further try after 2: attempts"]
 
     in_virtual_time(work)
 
 
-def test_an_empty_budget_ends_it() -> None:
+def test_what_may_have_been_done_is_done_again_where_that_is_asked_for() -> None:
     async def work() -> None:
-        rig = Rig(RetryBudget())
-        with pytest.raises(OSError) as caught:
-            await rig.call([OSError()])
-        assert rig.stopped == [(StopReason.BUDGET, 1)]
-        assert caught.value.__notes__ == ["no further try after 1: budget"]
+        assert await Rig(retry_non_idempotent=True).call([OSError()], idempotent=False) == 2
 
     in_virtual_time(work)
 
@@ -160,8 +133,9 @@ def test_a_circuit_that_opens_ends_it_at_once() -> None:
             await rig.call([OSError() for _ in range(9)])
         assert (rig.calls, rig.stopped) == (2, [(StopReason.CIRCUIT, 2)])
         assert caught.value.__notes__ == ["no further try after 2: circuit"]
-        with pytest.raises(CircuitOpenError):
+        with pytest.raises(CircuitOpenError) as refused:
             await rig.call([])
+        assert refused.value.__notes__ == ["no further try after 0: circuit"]
         assert rig.events[-2:] == [AttemptEnded("x", "not_permitted", 1), RetriesStopped("x", StopReason.CIRCUIT, 0)]
 
     in_virtual_time(work)
@@ -176,6 +150,10 @@ def test_a_circuit_that_opens_during_the_wait_gives_the_error_that_was_seen() ->
         with pytest.raises(OSError, match="seen") as caught:
             await task
         assert caught.value.__notes__ == ["no further try after 1: circuit"]
+        assert caught.value.__context__ is None
+        assert (rig.calls, rig.stopped) == (1, [(StopReason.CIRCUIT, 1)])
+        assert rig.events[-2] == AttemptEnded("x", "not_permitted", 2)
+        assert rig.budget.saved == 10.0, "paid for a try that was not made"
 
     in_virtual_time(work)
 
@@ -188,6 +166,36 @@ def test_a_wait_that_outlasts_the_deadline_is_not_begun() -> None:
             await rig.call([AskedToWaitError(5.0)], deadline=Deadline.after(3.0, rig.clock))
         assert rig.stopped == [(StopReason.DEADLINE, 1)]
         assert rig.clock() == 0.0
+
+    in_virtual_time(work)
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_with_no_time_left_no_call_is_made(made: int) -> None:
+    async def work() -> None:
+        rig = Rig(breaker=ONE_PROBE, classify=ignore_all, wait_duration=0.5, max_wait_duration=0.5, random_=Late())
+        deadline = Deadline.after(0.6 * made, rig.clock)
+        task = asyncio.create_task(rig.call([OSError("seen")] * made, deadline=deadline))
+        await asyncio.sleep(0.1)
+        deadline.at -= 0.2 * made  # as where the loop was busy elsewhere: when the wait is over it is late
+        with pytest.raises(OSError if made else CallDeadlineError) as caught:
+            await task
+        assert len(rig.sent) == made
+        assert caught.value.__notes__ == [f"no further try after {made}: deadline"]
+        assert rig.stopped == [(StopReason.DEADLINE, made)]
+        rig.assert_no_permit_is_out()
+
+    in_virtual_time(work)
+
+
+def test_a_try_that_the_deadline_cut_short_says_so_too() -> None:
+    async def work() -> None:
+        rig = Rig()
+        with pytest.raises(CallDeadlineError) as caught:
+            await rig.call([CallDeadlineError("over")])
+        assert caught.value.__notes__ == ["no further try after 1: deadline"]
+        assert rig.stopped == [(StopReason.DEADLINE, 1)]
+        assert rig.breaker.metrics().failures == 0
 
     in_virtual_time(work)
 
@@ -224,14 +232,36 @@ def test_a_wait_that_the_callee_asks_for_opens_the_circuit_for_all() -> None:
     in_virtual_time(work)
 
 
-def test_without_a_circuit_the_callee_is_waited_for() -> None:
+@pytest.mark.parametrize("circuit", ["none", "disabled", "metrics only"])
+def test_where_no_circuit_opens_the_callee_is_waited_for(circuit: str) -> None:
     async def work() -> None:
-        rig = Rig()
-        rig.retrier = Retrier("x", RetryConfig(max_retry_after=60.0), rig.budget, classify, random.Random(1))
+        rig = Rig(max_retry_after=60.0)
+        {"none": rig.without_breaker, "disabled": rig.breaker.disable, "metrics only": rig.breaker.metrics_only}[
+            circuit
+        ]()
         assert await rig.call([AskedToWaitError(20.0)]) == 2
         assert rig.sent[1] - rig.sent[0] == pytest.approx(20.0)
         assert await rig.call([AskedToWaitError(1000.0)]) == 4
         assert rig.sent[3] - rig.sent[2] == pytest.approx(60.0)
+
+    in_virtual_time(work)
+
+
+@pytest.mark.parametrize("hostile", [math.nan, -1.0, -math.inf, 0.0, math.inf, 1e300])
+@pytest.mark.parametrize("has_breaker", [True, False])
+def test_a_wait_that_is_no_time_is_none_and_one_without_end_is_capped(hostile: float, has_breaker: bool) -> None:
+    async def work() -> None:
+        rig = Rig(max_retry_after=60.0)
+        if not has_breaker:
+            rig.without_breaker()
+        if hostile > 0 and has_breaker:
+            with pytest.raises(AskedToWaitError):
+                await rig.call([AskedToWaitError(hostile)])
+            assert rig.breaker.retry_after() == pytest.approx(60.0)
+        else:
+            assert await rig.call([AskedToWaitError(hostile)]) == 2
+            assert rig.clock() <= (60.0 if hostile > 0 else 0.05)
+            assert rig.breaker.state is State.CLOSED
 
     in_virtual_time(work)
 
@@ -264,61 +294,46 @@ def test_twenty_calls_at_once_do_not_mix_up_their_tries_or_errors() -> None:
     in_virtual_time(work)
 
 
-@pytest.mark.parametrize("when_s", [0.5, 1.2], ids=["during a try", "during the wait"])
-def test_cancellation_is_passed_on_at_once_and_the_permit_comes_back(when_s: float) -> None:
+@given(st.lists(st.sampled_from(["ok", "fails", "once", "cancelled"]), max_size=80), st.integers(1, 5))
+def test_whatever_happens_retries_never_exceed_the_share_of_the_successes_and_the_reserve(
+    calls: list[str], attempts: int
+) -> None:
     async def work() -> None:
-        rig = Rig(
-            breaker={"initial_state": State.HALF_OPEN, "permitted_calls_in_half_open": 1},
-            wait_duration=5.0,
-            max_wait_duration=5.0,
-        )
-        rig.retrier = Retrier("x", rig.retrier.config, rig.budget, ignore_all, _Late(), rig.breaker)
-
-        async def callee() -> None:
-            await asyncio.sleep(1.0)
-            raise OSError
-
-        task = asyncio.ensure_future(rig.retrier.new_call(idempotent=True).run(callee))
-        await asyncio.sleep(when_s)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert rig.clock() == pytest.approx(when_s)
-        assert rig.breaker.try_acquire() is not None, "the probe's place is free"
+        rig = Rig(RetryBudget(0.1, 10.0, saved=3.0), max_attempts=attempts)
+        rig.breaker.disable()
+        good = 0
+        for what in calls:
+            errors: dict[str, list[BaseException]] = {
+                "ok": [],
+                "fails": [OSError() for _ in range(9)],
+                "once": [OSError()],
+                "cancelled": [OSError(), asyncio.CancelledError()],
+            }
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await rig.call(errors[what])
+                good += 1
+        retries = rig.calls - len(calls)
+        assert retries <= 3.0 + 0.1 * good + 1e-6
+        assert rig.budget.saved == pytest.approx(3.0 + 0.1 * good - retries)
+        assert rig.budget.saved >= -1e-6
 
     in_virtual_time(work)
 
 
-def ignore_all(error: BaseException) -> Classification:
-    return Classification(Verdict.IGNORED, retryable=isinstance(error, Exception))
-
-
-class _Late(random.Random):
-    def uniform(self, low: float, high: float) -> float:
-        return high
-
-
-@pytest.mark.parametrize("broken", ["classify", "on_event"])
-def test_no_permit_stays_out_whatever_is_broken(broken: str) -> None:
-    def fail(_: Any) -> Any:
-        raise RuntimeError("a bug")
-
-    async def work() -> None:
-        rig = Rig(breaker={"initial_state": State.HALF_OPEN, "permitted_calls_in_half_open": 1})
-        rig.retrier = Retrier(
-            "x",
-            RetryConfig(),
-            rig.budget,
-            fail if broken == "classify" else classify,
-            random.Random(1),
-            rig.breaker,
-            fail if broken == "on_event" else None,
-        )
-        with pytest.raises(RuntimeError):
-            await rig.call([ValueError()])
-        assert rig.breaker.metrics().calls + (rig.breaker.try_acquire() is not None) == 1
-
-    in_virtual_time(work)
+@pytest.mark.parametrize(
+    ("impossible", "named"),
+    [
+        ({"share": -0.1}, "share"),
+        ({"share": 1.1}, "share"),
+        ({"share": math.nan}, "share"),
+        ({"saved": 11.0}, "saved"),
+        ({"saved": -1.0}, "saved"),
+        ({"saved_max": math.inf}, "saved_max"),
+    ],
+)
+def test_an_impossible_budget_is_refused_by_name(impossible: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        RetryBudget(**impossible)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +342,10 @@ def test_no_permit_stays_out_whatever_is_broken(broken: str) -> None:
         ({"max_attempts": 0}, "max_attempts"),
         ({"wait_duration": -1.0}, "wait_duration"),
         ({"wait_duration": 0.5, "max_wait_duration": 0.4}, "wait_duration"),
-        ({"max_retry_after": float("nan")}, "max_retry_after"),
+        ({"wait_duration": math.nan}, "wait_duration"),
+        ({"wait_duration": math.inf, "max_wait_duration": math.inf}, "max_wait_duration"),
+        ({"max_retry_after": math.nan}, "max_retry_after"),
+        ({"max_retry_after": math.inf}, "max_retry_after"),
     ],
 )
 def test_an_impossible_configuration_is_refused_by_name(impossible: dict[str, Any], named: str) -> None:

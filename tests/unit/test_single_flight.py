@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -30,7 +32,7 @@ class Callee:
         return number
 
 
-def run(work: Callable[[SingleFlight[int]], Awaitable[None]]) -> None:
+def run(work: Callable[[SingleFlight[int]], Awaitable[None]], *, collect: bool = True) -> None:
     async def whole() -> None:
         flights = SingleFlight[int](deadline=5.0, clock=asyncio.get_running_loop().time)
         await work(flights)
@@ -38,7 +40,8 @@ def run(work: Callable[[SingleFlight[int]], Awaitable[None]]) -> None:
         assert not flights._flights
         assert not flights._ending
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        gc.collect()  # an exception that nobody looked at would be told here
+        if collect:
+            gc.collect()  # an exception that nobody looked at would be told here
 
     virtual_time.run(whole())
 
@@ -153,6 +156,164 @@ def test_a_call_that_is_cancelled_from_within_cancels_nobody() -> None:
             await flights.do("a", callee)
 
     run(work)
+
+
+def test_that_it_was_cancelled_is_told_also_to_one_that_is_ending() -> None:
+    """A task that cleans up after its own cancellation still counts as being cancelled."""
+
+    async def work(flights: SingleFlight[int]) -> None:
+        seen: list[BaseException] = []
+
+        async def cleaning_up() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                try:
+                    await flights.do("a", Callee(error=asyncio.CancelledError()))
+                except BaseException as error:
+                    seen.append(error)
+
+        task = asyncio.create_task(cleaning_up())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert [type(error) for error in seen] == [FlightLostError]
+
+    run(work)
+
+
+def test_nobody_boards_one_whose_time_is_up_though_it_is_slow_to_come_down() -> None:
+    async def work(flights: SingleFlight[int]) -> None:
+        clock = asyncio.get_running_loop().time
+        calls = 0
+
+        async def callee() -> int:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                try:
+                    await asyncio.sleep(100.0)
+                finally:
+                    await asyncio.sleep(2.0)  # closes its connection
+            await asyncio.sleep(2.0)
+            return calls
+
+        first = asyncio.create_task(flights.do("a", callee))
+        await asyncio.sleep(6.0)
+        second = asyncio.create_task(flights.do("a", callee))
+        await asyncio.sleep(0.5)
+        with pytest.raises(CallDeadlineError):
+            await first
+        assert clock() == pytest.approx(7.0)
+        assert await flights.do("a", callee) == (2, True), "that the first has come down is nothing to the second"
+        assert await second == (2, False)
+        assert clock() == pytest.approx(8.0)
+
+    run(work)
+
+
+def test_nobody_boards_one_that_has_ended_and_is_still_on_the_list() -> None:
+    async def work(flights: SingleFlight[int]) -> None:
+        calls = 0
+        ending = asyncio.Event()
+
+        async def callee() -> int:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await ending.wait()
+                raise OSError("the first one's")
+            return calls
+
+        async def asking_at_that_moment() -> tuple[int, bool]:
+            await ending.wait()  # comes after the flight in the same turn of the loop, and before what it calls back
+            return await flights.do("a", callee)
+
+        first = asyncio.create_task(flights.do("a", callee))
+        await asyncio.sleep(0.1)
+        later = asyncio.create_task(asking_at_that_moment())
+        await asyncio.sleep(0.1)
+        ending.set()
+        assert await later == (2, False)
+        with pytest.raises(OSError, match="the first one's"):
+            await first
+
+    run(work)
+
+
+@pytest.mark.parametrize("error", [None, OSError("no route")])
+def test_one_cancelled_at_the_moment_of_the_answer_is_cancelled_without_noise(error: OSError | None) -> None:
+    noise: list[object] = []
+
+    async def work(flights: SingleFlight[int]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: noise.append(context))
+        for turns in range(6):
+            task = asyncio.create_task(flights.do(turns, Callee(error=error)))
+            await asyncio.sleep(1.0 - 1e-9)
+            await asyncio.sleep(1e-9)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_done = task.done()
+            task.cancel()
+            ended = (await asyncio.gather(task, return_exceptions=True))[0]
+            assert was_done or isinstance(ended, asyncio.CancelledError)
+            del task, ended
+            gc.collect()
+
+    run(work)
+    assert noise == []
+
+
+def test_an_error_that_is_shared_does_not_grow_with_those_who_share_it() -> None:
+    async def work(flights: SingleFlight[int]) -> None:
+        lengths = []
+
+        async def asking() -> None:
+            try:
+                await flights.do("a", callee)
+            except OSError as error:
+                lengths.append(len(traceback.extract_tb(error.__traceback__)))
+
+        callee = Callee(error=OSError("no route"))
+        await asyncio.gather(*(asking() for _ in range(20)))
+        assert len(set(lengths)) == 1
+
+    run(work)
+
+
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, CallDeadlineError])
+def test_what_it_ended_with_keeps_no_frames_alive(kind: type[BaseException]) -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    async def work(flights: SingleFlight[int]) -> None:
+        async def callee() -> int:
+            await asyncio.sleep(100.0 if kind is CallDeadlineError else 1.0)
+            raise kind
+
+        async def asking() -> None:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            await flights.do("a", callee)
+
+        ended = await asyncio.gather(*(asking() for _ in range(3)), return_exceptions=True)
+        assert {type(error) for error in ended} == {FlightLostError if kind is asyncio.CancelledError else kind}
+
+    gc.disable()
+    try:
+        run(work, collect=False)
+        assert [ref() for ref in held] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_a_flight_without_time_is_refused() -> None:
+    for deadline in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="deadline"):
+            SingleFlight[int](deadline=deadline, clock=lambda: 0.0)
 
 
 def test_an_error_that_nobody_is_left_to_hear_makes_no_noise() -> None:

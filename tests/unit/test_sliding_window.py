@@ -1,6 +1,6 @@
 """The windows count what a list of all calls would count."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cotacoes.patterns.sliding_window import FAILED, SLOW, CountWindow, TimeWindow
@@ -24,6 +24,7 @@ def test_a_count_window_is_the_last_calls(size: int, codes: list[int]) -> None:
         assert told(window) == counted(codes[:number][-size:])
 
 
+@example(2, 0, [(FAILED, 0), (0, 8)])
 @given(st.integers(1, 8), st.integers(0, 10**6), st.lists(st.tuples(CODES, st.integers(0, 30)), max_size=40))
 def test_a_time_window_is_the_calls_of_the_last_seconds(size: int, start: int, calls: list[tuple[int, int]]) -> None:
     window = TimeWindow(size)

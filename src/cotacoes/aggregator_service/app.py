@@ -21,6 +21,7 @@ from fastapi import APIRouter, Response
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
+from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, Client, GuardedClient
 from cotacoes.config import SHARDS, Settings
@@ -77,7 +78,10 @@ def wire(
         deadline_s=ask_deadline_s(settings),
         clock=time.monotonic,
     )
-    reporter = Reporter(settings, guarded, directory, AggregatorMetrics(metrics, still_running), clock=time.monotonic)
+    shards = GuardedShards(endpoints, deadline_s=ask_deadline_s(settings))
+    reporter = Reporter(
+        settings, guarded, shards, directory, AggregatorMetrics(metrics, still_running), clock=time.monotonic
+    )
     router = APIRouter(tags=["report"])
 
     @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
@@ -130,6 +134,7 @@ class Reporter:
         self,
         settings: Settings,
         client: GuardedClient,
+        shards: GuardedShards,
         directory: ShardDirectory,
         metrics: AggregatorMetrics,
         *,
@@ -138,6 +143,7 @@ class Reporter:
         self._report_deadline_s = report_deadline_s(settings)
         self._deadline_s = ask_deadline_s(settings)
         self._client = client
+        self._shards = shards
         self._directory = directory
         self._metrics = metrics
         self._clock = clock
@@ -176,7 +182,7 @@ class Reporter:
         """The newest quotes of these coins from the shard, and of those that have moved from where they went."""
         if shard not in self._directory.shards:
             raise ShardUnavailableError(f"no address of {shard} is known")
-        views = await self._directory.shards[shard].newest(coins, LAST_LOGS)
+        views = await self._shards.newest(shard, self._directory.shards[shard], coins, LAST_LOGS)
         if absent := [coin for coin in coins if coin not in views]:
             # what this shard has said stands, whoever else is away
             with contextlib.suppress(ShardUnavailableError, TimeoutError):
@@ -196,7 +202,7 @@ class Reporter:
                 gone.setdefault(home, []).append(coin)
         views: dict[str, ShardView] = {}
         for home, its in gone.items():
-            views |= await self._directory.shards[home].newest(its, LAST_LOGS)
+            views |= await self._shards.newest(home, self._directory.shards[home], its, LAST_LOGS)
         return views
 
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:

@@ -25,9 +25,9 @@ from cotacoes.errors import (
     InternalError,
     OverloadedError,
     ProblemError,
-    ServiceTimedOutError,
     ServiceUnavailableError,
     ShardUnavailableError,
+    TimedOutError,
 )
 from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import ShardView
@@ -115,7 +115,7 @@ def _source(branches: Sequence[Branch[Any]]) -> dict[str, Any]:
 def _status(branch: Branch[Any]) -> Status:
     if _answered(branch):
         return Status.OK
-    return Status.TIMED_OUT if isinstance(branch.error, ServiceTimedOutError) else branch.status
+    return Status.TIMED_OUT if isinstance(branch.error, TimedOutError) else branch.status
 
 
 def _answered(branch: Branch[Any]) -> bool:

@@ -11,21 +11,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from cotacoes.client.reader import Client, Progress
-from cotacoes.endpoints import Endpoints
+from cotacoes.endpoints import ATTEMPT_SHARE, BREAKER_INSIDE, WAIT_S_MAX, Endpoints
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
     OverloadedError,
     ProblemError,
-    ServiceTimedOutError,
     ServiceUnavailableError,
+    TimedOutError,
 )
 from cotacoes.patterns import (
     Bulkhead,
     BulkheadFullError,
     CallDeadlineError,
     CallResult,
-    CircuitBreakerConfig,
     CircuitOpenError,
     Classification,
     FlightLostError,
@@ -41,18 +40,6 @@ from cotacoes.patterns import (
 T = TypeVar("T")
 
 SERVICE = "quote_service"
-ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
-WAIT_S_MAX = 60.0  # of a circuit that only a person closes
-BREAKER = CircuitBreakerConfig(
-    failure_rate_threshold=0.5,
-    minimum_number_of_calls=50,
-    consecutive_failures_threshold=5,
-    wait_duration_in_open=1.0,  # a restart takes some two seconds
-    wait_duration_multiplier=2.0,
-    max_wait_duration_in_open=5.0,
-    permitted_calls_in_half_open=1,
-    max_wait_duration_in_half_open=10.0,
-)
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError)
 _NOT_MADE: dict[type[Exception], str] = {
     CircuitOpenError: "circuit open",
@@ -103,7 +90,9 @@ class GuardedClient:
         def policy(route: str, **companions: Any) -> ResiliencePolicy:
             name = f"{SERVICE}.{route}"
             bulkhead = Bulkhead(name, max_concurrent_calls=calls_max, max_wait_duration=deadline_s / 2)
-            return endpoints.add(name, BREAKER, config, classify=classify_answer, bulkhead=bulkhead, **companions)
+            return endpoints.add(
+                name, BREAKER_INSIDE, config, classify=classify_answer, bulkhead=bulkhead, **companions
+            )
 
         kept: dict[str, Any] = {}
         if age_max_s is not None:
@@ -134,4 +123,4 @@ class GuardedClient:
                 f"{SERVICE} is away ({_NOT_MADE[type(error)]})", retry_after_s=min(wait_s, WAIT_S_MAX)
             ) from error
         except TimeoutError as error:
-            raise ServiceTimedOutError(f"{SERVICE} is away ({error})") from error
+            raise TimedOutError(f"{SERVICE} is away ({error})") from error

@@ -64,7 +64,7 @@ class Evidence:
         if call.overdue:
             self.overdue -= 1
         elif self._under_way:
-            self._under_way.pop(call, None)
+            del self._under_way[call]
 
     def find_overdue(self, now: float) -> None:
         """Count the calls that have become overdue since the last look; each of them once."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cotacoes.patterns.deadline import current_deadline
+from cotacoes.patterns.deadline import current_deadline, without_timer
 
 
 class BulkheadFullError(Exception):
@@ -70,6 +70,7 @@ class Bulkhead:
             async with limit:
                 await self._places.acquire()
         except TimeoutError as error:
-            raise BulkheadFullError(self.name, self._max_calls, left) from error
+            raise BulkheadFullError(self.name, self._max_calls, left) from without_timer(error)
         finally:
             self.waiting -= 1
+            del limit  # as `without_timer`

@@ -99,7 +99,6 @@ class CircuitBreaker:
         self._wait = config.wait_duration_in_open  # grows with each half-open that fails
         self._slow_call = config.slow_call_duration_threshold
         self._probes_at_once = config.max_concurrent_calls_in_half_open or config.permitted_calls_in_half_open
-        self._probes_out = 0
         self._not_permitted = self._ignored = self._late = 0
         self._last_error: str | None = None
         self._open_until = clock() + self._jittered_wait()  # of a circuit that begins open
@@ -295,5 +294,5 @@ class CircuitBreaker:
 
     def _jittered_wait(self) -> float:
         jitter = self.config.wait_duration_jitter
-        wait = self._wait * self._random.uniform(1.0 - jitter, 1.0 + jitter) if jitter else self._wait
+        wait = self._wait * self._random.uniform(1.0 - jitter, 1.0 + jitter)
         return min(wait, self.config.max_wait_duration_in_open or math.inf)

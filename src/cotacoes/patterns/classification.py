@@ -25,7 +25,6 @@ What counts as *slow* is no outcome: it is the duration, whatever the outcome (`
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -103,22 +102,27 @@ def outcome_of_status(status: int) -> Outcome:
 
 
 def classify(error: BaseException) -> Classification:
-    """By the error's `outcome`, where it has one; else by what Python says of it.
+    """By the error's `outcome`, where it has one of these; else by what Python says of it.
 
     Cancellation and the caller's deadline show nothing. Any other Exception is a failure, as whoever is called has not
     answered; only of those that came from the network is it known that to ask again may help.
     """
-    outcome = getattr(error, "outcome", None)
+    outcome = _outcome_of(error)
     if outcome is None:
-        if isinstance(error, CallDeadlineError):
-            outcome = Outcome.CALLER_DEADLINE
-        elif isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
-            outcome = Outcome.CANCELLED
-        elif isinstance(error, TimeoutError):
-            outcome = Outcome.TIMED_OUT
-        elif isinstance(error, OSError):
-            outcome = Outcome.UNREACHABLE
-        else:
-            return Classification(Verdict.FAILURE, outcome=type(error).__name__)
-    verdict, retryable = OUTCOMES[Outcome(outcome)]
+        return Classification(Verdict.FAILURE, outcome=type(error).__name__)
+    verdict, retryable = OUTCOMES[outcome]
     return Classification(verdict, retryable, getattr(error, "retry_after_s", None), outcome)
+
+
+def _outcome_of(error: BaseException) -> Outcome | None:
+    if not isinstance(error, Exception):  # first, as nothing that an error says of itself may keep a cancelled call
+        return Outcome.CANCELLED
+    try:
+        return Outcome(error.outcome)  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        pass  # no word of ours: errors of others may have an attribute of this name as well
+    if isinstance(error, CallDeadlineError):
+        return Outcome.CALLER_DEADLINE
+    if isinstance(error, TimeoutError):
+        return Outcome.TIMED_OUT
+    return Outcome.UNREACHABLE if isinstance(error, OSError) else None

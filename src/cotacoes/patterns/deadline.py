@@ -8,14 +8,14 @@ service as `X-Deadline-Ms`, the whole milliseconds that are left, since two mach
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 HEADER = "x-deadline-ms"
 HEADER_DIGITS_MAX = 9  # eleven days
+_HEADER_MAX = 10**HEADER_DIGITS_MAX - 1
 
 _current: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("cotacoes_deadline", default=None)
 
@@ -37,8 +37,9 @@ class Deadline:
     def after(cls, seconds: float, clock: Callable[[], float]) -> Self:
         """So many seconds from now, or with the current deadline, where that one is earlier."""
         deadline, outer = cls(clock() + seconds, clock), _current.get()
-        if outer is not None and outer.remaining() < seconds:
-            deadline.at = clock() + outer.remaining()
+        if outer is not None:
+            same = outer._clock == clock
+            deadline.at = min(outer.at if same else clock() + outer.remaining(), deadline.at)
         return deadline
 
     @classmethod
@@ -54,24 +55,37 @@ class Deadline:
 
     def to_header(self) -> str:
         """The value of `X-Deadline-Ms`: rounded down, so that the one asked is not the later of the two."""
-        return str(int(self.remaining() * 1000))
+        return str(int(min(self.remaining() * 1000, _HEADER_MAX)))
 
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        """Within, it is the current deadline, also where the one outside is earlier: for work that is not its own."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+    def scope(self) -> DeadlineScope:
+        """A context manager: within, it is the current deadline, also where the one outside is earlier.
+
+        So what is begun within and has a time of its own, as a shared call has, is not cut short by a hasty caller.
+        """
+        return DeadlineScope(self)
 
     def enforced(self) -> EnforcedDeadline:
         """An async context manager: as `scope`, and what is within is cancelled when the time is up."""
         return EnforcedDeadline(self)
 
 
+class DeadlineScope:
+    """A class and no generator, since it stands around every call."""
+
+    __slots__ = ("_deadline", "_token")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._deadline)
+
+    def __exit__(self, *_: object) -> None:
+        _leave(self._token)
+
+
 class EnforcedDeadline:
-    """Raises CallDeadlineError where it ended what was within. (A class, since it stands around every call.)"""
+    """Raises CallDeadlineError where it ended what was within."""
 
     __slots__ = ("_deadline", "_limit", "_token")
 
@@ -86,11 +100,31 @@ class EnforcedDeadline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._token)
+        _leave(self._token)
+        limit = self._limit
+        del self._limit
         try:
-            await self._limit.__aexit__(kind, error, trace)
+            await limit.__aexit__(kind, error, trace)
         except TimeoutError as over:
-            raise CallDeadlineError("the deadline is over") from over
+            raise CallDeadlineError("the deadline is over") from without_timer(over)
+        finally:
+            del limit  # as `without_timer`
+
+
+def _leave(token: contextvars.Token[Deadline | None]) -> None:
+    try:
+        _current.reset(token)
+    except ValueError:
+        return  # a coroutine that nobody awaits any more is closed from outside, where it set nothing
+
+
+def without_timer(error: TimeoutError) -> TimeoutError:
+    """The error of an `asyncio.timeout` without its own frame; where the time was spent, its cause tells.
+
+    The timer holds the task, and the task may end with an error that holds the timer: a cycle, which keeps every frame
+    of a call that timed out until the garbage collector comes by.
+    """
+    return error.with_traceback(None)
 
 
 def current_deadline() -> Deadline | None:

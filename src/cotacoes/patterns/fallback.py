@@ -1,6 +1,6 @@
 """Fallback: the last good answer, with its true age and where it came from, instead of none.
 
-An answer is as old as the moment at which it was asked for: it can not be younger than it says. Beyond `max_age` it is
+An answer is as old as the moment at which it was asked for: it can not be older than it says. Beyond `max_age` it is
 no answer any more.
 """
 
@@ -34,8 +34,12 @@ class LastGood(Generic[T]):
         self._kept: dict[Hashable, tuple[T, str, float]] = {}
 
     def put(self, key: Hashable, value: T, *, origin: str, asked_at: float) -> None:
-        """Keep it; `asked_at` is when the question went out, in seconds of the clock."""
-        self._kept.pop(key, None)
+        """Keep it, where none was asked for later; `asked_at` is when this one was, in seconds of the clock."""
+        before = self._kept.get(key)
+        if before is not None:
+            if before[2] > asked_at:
+                return  # a slow answer came after that to a later question
+            del self._kept[key]
         self._kept[key] = (value, origin, asked_at)
         if len(self._kept) > self._max_keys:
             del self._kept[next(iter(self._kept))]

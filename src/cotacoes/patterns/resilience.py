@@ -7,8 +7,10 @@
   needs no timer of its own, so a call costs none. Only a flight has its own, as it is not one caller's;
 * the bulkhead is waited for before a permit is taken: a probe that queues would hold a slot and prove nothing;
 * the breaker is asked anew for each try, and hears of each;
-* a try's own time is below what is left of the deadline. Where it is the deadline that cut it short, nothing is proved
-  against the callee: `CallDeadlineError`, which classification ignores;
+* a try has its own time where the deadline leaves so much: what hangs that long has failed. Where it leaves less, the
+  try ends a little before it, and nothing is proved against the callee: `CallDeadlineError`, which classification
+  ignores;
+* what is kept for the fallback is kept where it comes in, so it is kept also when the caller has gone meanwhile;
 * an answer that says no (`Verdict.SUCCESS` or `IGNORED` of an error) is an answer: no fallback takes its place.
 """
 
@@ -17,25 +19,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, NamedTuple, TypeVar
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from cotacoes.patterns.breaker_config import State
 from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
 from cotacoes.patterns.bulkhead import Bulkhead, BulkheadFullError
 from cotacoes.patterns.circuit_breaker import CircuitBreaker
 from cotacoes.patterns.classification import Classify, classify
-from cotacoes.patterns.deadline import CallDeadlineError, Deadline, current_deadline
+from cotacoes.patterns.deadline import CallDeadlineError, Deadline, current_deadline, without_timer
 from cotacoes.patterns.fallback import LastGood
 from cotacoes.patterns.retry import RetriedCall, Retrier, RetryBudget, RetryConfig, RetryEvent
 from cotacoes.patterns.single_flight import FlightLostError, SingleFlight
 
 T = TypeVar("T")
 
-ATTEMPT_SHARE_MAX = 0.95  # of what is left: the rest is for ending the try and for the way out
-
+ATTEMPT_SHARE_MAX = 0.95  # of what is left, where that is less than a try: the rest is for the way out, or a fallback
 
 _NOT_MADE = (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError)
 
@@ -84,25 +87,35 @@ PolicyEvent = RetryEvent | FellBack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResilienceConfig:
-    """Durations in seconds: `deadline` of a whole call, `attempt_timeout` of each try in it."""
+    """Durations in seconds: `deadline` of a whole call, `attempt_timeout` of each try in it, which is the shorter one.
+
+    Were it not, what hangs would always be ended by the deadline, and the breaker would never hear of it.
+    """
 
     deadline: float = 2.0
     attempt_timeout: float = 1.0
     retry: RetryConfig = dataclasses.field(default_factory=RetryConfig)
 
     def __post_init__(self) -> None:
-        if not 0 < self.attempt_timeout <= self.deadline:
-            raise ValueError(f"attempt_timeout must be above 0 and up to deadline, not {self.attempt_timeout!r} s")
+        if not 0 < self.deadline < math.inf:
+            raise ValueError(f"deadline must be above 0 seconds, finite, not {self.deadline!r}")
+        if not 0 < self.attempt_timeout < self.deadline:
+            raise ValueError(f"attempt_timeout must be above 0 and below deadline, not {self.attempt_timeout!r} s")
 
 
-class _NoAnswerError(Exception):
-    """Carries an error past the layers, with what only the innermost knew."""
+class _NoAnswer(NamedTuple):
+    """An error on its way out, with what only the innermost layer knows.
 
-    def __init__(self, error: Exception, attempts: int, reason: str) -> None:
-        super().__init__(reason)
-        self.error = error
-        self.attempts = attempts
-        self.reason = reason
+    A value, as an exception around an exception would be a cycle, and would overwrite what the inner one came from.
+    """
+
+    error: Exception
+    attempts: int
+    reason: str
+    trace: TracebackType | None  # of its own way: one that is shared is raised once for each caller
+
+
+_Ended: TypeAlias = CallResult[T] | _NoAnswer
 
 
 class ResiliencePolicy:
@@ -145,31 +158,27 @@ class ResiliencePolicy:
         """
         deadline = Deadline.after(self.config.deadline, self._clock)
         return await self._or_last_good(
-            key, lambda: self._by(deadline, lambda: self._in_one_flight(key, lambda: self._in_place(fn, idempotent)))
+            key,
+            lambda: self._by(deadline, lambda: self._in_one_flight(key, lambda: self._in_place(fn, idempotent, key))),
         )
 
-    async def _or_last_good(self, key: Hashable | None, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
-        asked_at = self._clock()
-        try:
-            result = await call()
-        except _NoAnswerError as failed:
-            kept = self._kept(key, failed.error, failed.reason)
-            if kept is None:
-                raise failed.error from failed.error.__cause__
-            return kept._replace(attempts=failed.attempts)
-        except (CallDeadlineError, FlightLostError) as error:
-            reason = "deadline" if isinstance(error, CallDeadlineError) else "flight_lost"
-            kept = self._kept(key, error, reason)
-            if kept is None:
-                raise
+    async def _or_last_good(self, key: Hashable | None, call: Callable[[], Awaitable[_Ended[T]]]) -> CallResult[T]:
+        ended = await call()
+        if isinstance(ended, CallResult):
+            return ended
+        kept = self._kept(key, ended)
+        if kept is not None:
             return kept
-        if self._fallback is not None and key is not None and result.source is _LIVE:
-            self._fallback.put(key, result.value, origin=self.name, asked_at=asked_at)
-        return result
+        error, trace = ended.error, ended.trace
+        try:
+            raise error.with_traceback(trace)
+        finally:
+            del ended, error, trace  # the error holds this frame
 
-    def _kept(self, key: Hashable | None, error: Exception, reason: str) -> CallResult[Any] | None:
+    def _kept(self, key: Hashable | None, failed: _NoAnswer) -> CallResult[Any] | None:
         if self._fallback is None or key is None:
             return None
+        error, attempts, reason, _ = failed
         if not isinstance(error, _NOT_MADE) and self._classify(error).verdict is not Verdict.FAILURE:
             return None
         kept = self._fallback.get(key)
@@ -177,49 +186,53 @@ class ResiliencePolicy:
             self._on_event(FellBack(self.name, reason, None if kept is None else kept.age))
         if kept is None:
             return None
-        return CallResult(kept.value, Source.CACHE, kept.age, 0, self._state(), reason, kept.origin)
+        return CallResult(kept.value, Source.CACHE, kept.age, attempts, self._state(), reason, kept.origin)
 
-    async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
+    async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[_Ended[T]]]) -> _Ended[T]:
         with deadline.scope():
             return await call()
 
-    async def _in_one_flight(self, key: Hashable | None, call: Callable[[], Awaitable[CallResult[T]]]) -> CallResult[T]:
+    async def _in_one_flight(self, key: Hashable | None, call: Callable[[], Awaitable[_Ended[T]]]) -> _Ended[T]:
         if self._single_flight is None or key is None:
             return await call()
         deadline = current_deadline()
         assert deadline is not None
-        async with deadline.enforced():
-            result: CallResult[T]
-            result, is_shared = await self._single_flight.do(key, call)
-        return result._replace(source=Source.SHARED) if is_shared else result
+        try:
+            async with deadline.enforced():
+                ended, is_shared = await self._single_flight.do(key, call)
+        except CallDeadlineError as error:
+            return _no_answer(error, 0, "deadline")
+        except FlightLostError as error:
+            return _no_answer(error, 0, "flight_lost")
+        return ended._replace(source=Source.SHARED) if is_shared and isinstance(ended, CallResult) else ended
 
-    async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool) -> CallResult[T]:
+    async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool, key: Hashable | None) -> _Ended[T]:
         if self._bulkhead is None:
-            return await self._retried(fn, idempotent)
+            return await self._retried(fn, idempotent, key)
         try:
             async with self._bulkhead:
-                return await self._retried(fn, idempotent)
+                return await self._retried(fn, idempotent, key)
         except BulkheadFullError as error:
-            raise _NoAnswerError(error, 0, "bulkhead") from error
+            return _no_answer(error, 0, "bulkhead")
 
-    async def _retried(self, fn: Callable[[], Awaitable[T]], idempotent: bool) -> CallResult[T]:
+    async def _retried(self, fn: Callable[[], Awaitable[T]], idempotent: bool, key: Hashable | None) -> _Ended[T]:
         deadline = current_deadline()  # this call's, or that of the flight
         assert deadline is not None
         call: RetriedCall[T] = self._retrier.new_call(idempotent=idempotent, deadline=deadline)
         asked_at = self._clock()
         try:
             value = await call.run(lambda: self._timed(fn, deadline))
-        except CallDeadlineError:
-            raise
         except Exception as error:
-            raise _NoAnswerError(error, call.attempts, call.reason or "refused") from error
+            return _no_answer(error, call.attempts, call.reason or "refused")
+        if self._fallback is not None and key is not None:
+            self._fallback.put(key, value, origin=self.name, asked_at=asked_at)
         age = self._clock() - asked_at
         return CallResult(value, _LIVE, age, call.attempts, self._state(), origin=self.name)
 
     async def _timed(self, fn: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-        left = deadline.remaining() * ATTEMPT_SHARE_MAX
-        is_whole = self.config.attempt_timeout <= left
-        limit = asyncio.timeout(self.config.attempt_timeout if is_whole else left)
+        left = deadline.remaining()
+        is_whole = self.config.attempt_timeout < left
+        limit = asyncio.timeout(self.config.attempt_timeout if is_whole else left * ATTEMPT_SHARE_MAX)
         try:
             async with limit:
                 return await fn()
@@ -227,8 +240,14 @@ class ResiliencePolicy:
             if not limit.expired():
                 raise
             if not is_whole:
-                raise CallDeadlineError("the deadline left no time for an answer") from error
-            raise AttemptTimeoutError(f"no answer within {self.config.attempt_timeout:g} s") from error
+                raise CallDeadlineError("the deadline left no time for an answer") from without_timer(error)
+            raise AttemptTimeoutError(f"no answer within {self.config.attempt_timeout:g} s") from without_timer(error)
+        finally:
+            del limit  # as `without_timer`
 
     def _state(self) -> State | None:
         return None if self.breaker is None else self.breaker.state
+
+
+def _no_answer(error: Exception, attempts: int, reason: str) -> _NoAnswer:
+    return _NoAnswer(error, attempts, reason, error.__traceback__)

@@ -2,20 +2,22 @@
 
 tenacity drives both, with its own hooks and nothing around them:
 
-    before                 the breaker's permit; refused: CircuitOpenError, or the error of the try before
+    before                 the breaker's permit; none, or no time left: that as an error, or the error of the try before
     retry                  what the outcome shows is settled, of a cancellation too; whether another try is worth it
     wait                   full jitter under a bound that doubles, or the wait that the callee asked for
     stop                   attempts, circuit, deadline, budget, in this order; the reason is kept
     retry_error_callback   the last error as it is, with a note that says why there was no further try
 
 One controller per call: tenacity's own carries the state of a call (shared by 20 tasks it mixed up all of them). One
-layer only: retries of two layers multiply. Predicates are positive: the negative ones swallow cancellation.
+layer only: retries of two layers multiply. What is no Exception, a cancellation above all, is settled as ignored and
+passed on: nobody is asked about it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
@@ -25,12 +27,13 @@ import tenacity
 
 from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
 from cotacoes.patterns.circuit_breaker import CircuitBreaker, Permit
-from cotacoes.patterns.classification import Classification, Classify
-from cotacoes.patterns.deadline import Deadline
+from cotacoes.patterns.classification import Classification, Classify, Outcome
+from cotacoes.patterns.deadline import CallDeadlineError, Deadline
 
 T = TypeVar("T")
 
 _GOOD = Classification(Verdict.SUCCESS)
+_CANCELLED = Classification(Verdict.IGNORED, outcome=Outcome.CANCELLED)
 
 
 class StopReason(enum.StrEnum):
@@ -63,10 +66,12 @@ class RetryConfig:
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {self.max_attempts!r}")
+        if not 0 <= self.max_wait_duration < math.inf:
+            raise ValueError(f"max_wait_duration must be from 0 seconds, finite, not {self.max_wait_duration!r}")
         if not 0 <= self.wait_duration <= self.max_wait_duration:
             raise ValueError(f"wait_duration must be from 0 to max_wait_duration, not {self.wait_duration!r}")
-        if not self.max_retry_after >= 0:
-            raise ValueError(f"max_retry_after must be at least 0 seconds, not {self.max_retry_after!r}")
+        if not 0 <= self.max_retry_after < math.inf:
+            raise ValueError(f"max_retry_after must be from 0 seconds, finite, not {self.max_retry_after!r}")
 
 
 class RetryBudget:
@@ -76,6 +81,10 @@ class RetryBudget:
     """
 
     def __init__(self, share: float = 0.1, saved_max: float = 10.0, *, saved: float = 0.0) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must be from 0 to 1, not {share!r}")
+        if not 0 <= saved <= saved_max < math.inf:
+            raise ValueError(f"saved must be from 0 to saved_max, and that finite, not {saved!r} and {saved_max!r}")
         self._share = share
         self._saved_max = saved_max
         self.saved = saved
@@ -90,6 +99,10 @@ class RetryBudget:
             return False
         self.saved -= 1.0
         return True
+
+    def give_back(self) -> None:
+        """The further call that was paid for is not made."""
+        self.saved = min(self._saved_max, self.saved + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +153,10 @@ class RetriedCall(Generic[T]):
         self._may_repeat = idempotent or shared.config.retry_non_idempotent
         self._deadline = deadline
         self._permit: Permit | None = None
+        self._is_paid = False  # for a try that has not begun
         self._seen = _GOOD
         self._error: BaseException | None = None
+        self._state: tenacity.RetryCallState | None = None
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """What `call` answers; its last error, with a note, or CircuitOpenError where none was made."""
@@ -154,32 +169,55 @@ class RetriedCall(Generic[T]):
             sleep=asyncio.sleep,
         )
 
-        async def attempt() -> T:
-            return await call()  # tenacity awaits only what is visibly a coroutine function
+        async def attempt() -> T:  # tenacity awaits only what is visibly a coroutine function
+            try:
+                return await call()
+            except tenacity.TryAgain as error:
+                raise RuntimeError("tenacity.TryAgain left the call") from error  # here it would pass by `retry`
 
         try:
             return await retrying(attempt)
         finally:
             self._release()  # whatever the way out, no permit stays out
+            vars(retrying).clear()  # it was for this call, and refers to itself
 
     async def _admit(self, state: tenacity.RetryCallState) -> None:
-        breaker = self._shared.breaker
-        if breaker is not None:
-            try:
-                self._permit = breaker.acquire()
-            except CircuitOpenError:
-                self.reason = StopReason.CIRCUIT
-                self._tell(AttemptEnded(self._shared.name, "not_permitted", self.attempts + 1))
-                if self._error is not None:
-                    self._give_up(state)  # the circuit opened during the wait: the error that was seen says more
-                self._tell(RetriesStopped(self._shared.name, self.reason, self.attempts))
-                raise
+        self._state = state
+        refused = self._reason_to_refuse()
+        if refused is not None:
+            self.reason = refused
+            self._give_up(state)
+        self._is_paid = False
         self.attempts = state.attempt_number
+
+    def _reason_to_refuse(self) -> StopReason | None:
+        """Where there is none, the permit is taken."""
+        breaker, deadline = self._shared.breaker, self._deadline
+        if deadline is not None and deadline.remaining() == 0:
+            self._keep_first(CallDeadlineError("the deadline left no time for a call"))
+            return StopReason.DEADLINE
+        try:
+            self._permit = None if breaker is None else breaker.acquire()
+        except CircuitOpenError as error:
+            self._keep_first(error)
+            self._tell(AttemptEnded(self._shared.name, "not_permitted", self.attempts + 1))
+            return StopReason.CIRCUIT
+        return None
+
+    def _keep_first(self, error: Exception) -> None:
+        if self._error is None:  # what was seen before the wait says more
+            self._error = error
 
     async def _settle(self, state: tenacity.RetryCallState) -> bool:
         assert state.outcome is not None
         error = self._error = state.outcome.exception()
-        seen = self._seen = _GOOD if error is None else self._shared.classify(error)
+        if error is None:
+            seen = _GOOD
+        elif isinstance(error, Exception):
+            seen = self._shared.classify(error)
+        else:
+            seen = _CANCELLED
+        self._seen = seen
         if self._permit is not None:
             self._permit.settle(seen.verdict, error)
             self._permit = None
@@ -187,20 +225,25 @@ class RetriedCall(Generic[T]):
         if error is None:
             self._shared.budget.earn()
             return False
-        if seen.retry_after and self._shared.breaker is not None:
-            self._shared.breaker.open_for(min(seen.retry_after, self._shared.config.max_retry_after))
+        asked = self._wait_asked_for()
+        if asked and self._shared.breaker is not None:
+            self._shared.breaker.open_for(asked)
         if seen.retryable and self._may_repeat:
             return True
         if seen.verdict is Verdict.FAILURE:
-            self.reason = StopReason.NOT_IDEMPOTENT if seen.retryable else StopReason.NOT_RETRYABLE
-            self._tell(RetriesStopped(self._shared.name, self.reason, self.attempts))
+            self._note_stop(StopReason.NOT_IDEMPOTENT if seen.retryable else StopReason.NOT_RETRYABLE)
+        elif isinstance(error, CallDeadlineError):
+            self._note_stop(StopReason.DEADLINE)
         return False
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         config = self._shared.config
         bound: float = min(config.max_wait_duration, config.wait_duration * 2.0 ** min(state.attempt_number - 1, 30))
-        asked = min(self._seen.retry_after or 0.0, config.max_retry_after)
-        return max(asked, self._shared.random.uniform(0.0, bound))
+        return max(self._wait_asked_for(), self._shared.random.uniform(0.0, bound))
+
+    def _wait_asked_for(self) -> float:
+        asked = self._seen.retry_after or 0.0
+        return min(asked, self._shared.config.max_retry_after) if asked > 0 else 0.0  # what is no number is none
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         breaker, deadline = self._shared.breaker, self._deadline
@@ -212,19 +255,35 @@ class RetriedCall(Generic[T]):
             self.reason = StopReason.DEADLINE
         elif not self._shared.budget.spend():  # last, so that nothing is spent on a try that will not be made
             self.reason = StopReason.BUDGET
+        else:
+            self._is_paid = True
         return self.reason is not None
 
-    def _give_up(self, state: tenacity.RetryCallState) -> None:
+    def _give_up(self, _: tenacity.RetryCallState) -> None:
         assert self._error is not None
         assert self.reason is not None
-        self._tell(RetriesStopped(self._shared.name, self.reason, self.attempts))
-        self._error.add_note(f"no further try after {self.attempts}: {self.reason.value}")
+        self._note_stop(self.reason)
         raise self._error
 
+    def _note_stop(self, reason: StopReason) -> None:
+        assert self._error is not None
+        self.reason = reason
+        note = f"no further try after {self.attempts}: {reason.value}"
+        if note not in getattr(self._error, "__notes__", ()):  # one and the same error may be raised again and again
+            self._error.add_note(note)
+        self._tell(RetriesStopped(self._shared.name, reason, self.attempts))
+
     def _release(self) -> None:
-        if self._permit is not None:
-            self._permit.settle(Verdict.IGNORED)
-            self._permit = None
+        if self._is_paid:
+            self._shared.budget.give_back()
+            self._is_paid = False
+        self._error = None  # its traceback holds this object: a cycle, and with it all that was on the way
+        if self._state is not None:
+            self._state.outcome = None
+            self._state = None
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.settle(Verdict.IGNORED)
 
     def _tell(self, event: RetryEvent) -> None:
         if self._shared.on_event is not None:

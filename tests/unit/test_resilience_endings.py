@@ -1,0 +1,186 @@
+"""However a call ends: the error as it is, and nothing left behind: no place, no probe, no flight, no frame."""
+
+import asyncio
+import contextlib
+import gc
+import traceback
+import weakref
+from typing import Any
+
+import pytest
+from tests.unit import virtual_time
+from tests.unit.resilience_rig import Rig, run
+
+from cotacoes.patterns import (
+    CallResult,
+    Deadline,
+    State,
+)
+
+
+def test_without_an_answer_the_error_of_the_last_try_comes_out_as_it_is() -> None:
+    async def work() -> None:
+        rig = Rig()
+        cause = ValueError("inner")
+        error = OSError("no route")
+        error.__cause__ = cause
+        with pytest.raises(OSError, match="no route") as caught:
+            await rig.call(OSError("first"), error)
+        assert caught.value is error
+        assert caught.value.__cause__ is cause
+        assert error.__notes__ == ["no further try after 2: attempts"]
+        rig.assert_nothing_is_left()
+
+    run(work)
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+def test_the_error_comes_out_with_what_it_came_from_and_nothing_of_ours_around_it(key: str | None) -> None:
+    async def work() -> None:
+        rig = Rig(retry={"max_attempts": 1})
+
+        async def callee() -> None:
+            try:
+                raise KeyError("within")
+            except KeyError:
+                raise OSError("no route")  # noqa: B904
+
+        with pytest.raises(OSError, match="no route") as caught:
+            await rig.policy.call(callee, idempotent=True, key=key)
+        error = caught.value
+        assert isinstance(error.__context__, KeyError)
+        assert (error.__cause__, error.__suppress_context__) == (None, False)
+        assert "callee" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+    run(work)
+
+
+def test_an_error_that_many_share_is_the_same_for_each() -> None:
+    """One note, a way of its own for each caller, and not a longer one for each who heard of it before."""
+
+    async def work() -> None:
+        rig = Rig()
+        seen: list[tuple[BaseException, list[str], list[str]]] = []
+
+        async def asking() -> None:
+            try:
+                await rig.call(key="a")
+            except OSError as error:
+                way = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+                seen.append((error, list(error.__notes__), way))
+
+        rig.script = [OSError("first"), OSError("last")]
+        await asyncio.gather(*(asking() for _ in range(20)))
+        assert len({id(error) for error, _, _ in seen}) == 1
+        assert {tuple(notes) for _, notes, _ in seen} == {("no further try after 2: attempts",)}
+        assert len({tuple(way) for _, _, way in seen}) == 1
+        assert (seen[0][2][0], seen[0][2][-1]) == ("asking", "callee")
+
+    run(work)
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+@pytest.mark.parametrize("how", ["answers", "fails", "hangs", "hurried", "refused", "full"])
+def test_a_call_that_has_ended_keeps_no_frames_alive(how: str, key: str | None) -> None:
+    class Held:
+        pass
+
+    async def work() -> None:
+        rig = Rig(places=1 if how == "full" else 5)
+        held: list[weakref.ref[Held]] = []
+        if how == "refused":
+            rig.breaker.force_open()
+
+        async def callee(seconds: float = 9.0 if how in {"hangs", "hurried", "full"} else 0.1) -> None:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            await asyncio.sleep(seconds)
+            if how == "fails":
+                raise OSError("no route")
+
+        async def asking() -> None:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            with Deadline.after(0.5 if how == "hurried" else 9.0, rig.clock).scope():
+                await rig.policy.call(callee, idempotent=True, key=key)
+
+        ended = await asyncio.gather(*(asking() for _ in range(3)), return_exceptions=True)
+        assert how == "answers" or all(isinstance(error, Exception) for error in ended)
+        del ended
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [ref() for ref in held] == [None] * len(held)
+
+    gc.disable()
+    try:
+        run(work)
+    finally:
+        gc.enable()
+
+
+# cancellation, at every await
+
+
+async def cancelled_at(turn: int, *, key: str | None, with_timer: bool, is_joined: bool) -> bool:
+    """Cancel a call before the `turn`-th turn of the event loop that is made for it; whether there was such a turn.
+
+    The call waits for a place, fails, waits, hangs until its try's time is over, waits, and is answered.
+    """
+    loop: Any = asyncio.get_running_loop()
+    rig = Rig(
+        places=1,
+        deadline=9.0,
+        retry={"max_attempts": 3, "wait_duration": 0.2, "max_wait_duration": 0.2},
+        breaker={
+            "initial_state": State.HALF_OPEN,
+            "consecutive_failures_threshold": 9,
+            "permitted_calls_in_half_open": 9,
+            "failure_rate_threshold": 1.0,
+        },
+    )
+    rig.budget._share = 0.0
+    blocking = asyncio.create_task(rig.policy.call(lambda: asyncio.sleep(0.3), idempotent=True))
+    await asyncio.sleep(0)
+    victim = asyncio.create_task(rig.call(OSError(), 9.0, 0.1, key=key))
+    other = asyncio.create_task(rig.call(key=key)) if is_joined else None
+    turns = 0
+    turn_of_the_loop = loop._jumping.select
+
+    def select(timeout: float | None) -> list[Any]:
+        nonlocal turns
+        turns += 1
+        if turns != turn:
+            return turn_of_the_loop(timeout)  # type: ignore[no-any-return]
+        is_cancelled.append(victim.cancel())
+        return turn_of_the_loop(timeout if with_timer else 0)  # with what is due at that moment, or before it
+
+    is_cancelled: list[bool] = []
+    loop._jumping.select = select
+    try:
+        ended = (await asyncio.gather(victim, return_exceptions=True))[0]
+    finally:
+        loop._jumping.select = turn_of_the_loop
+    with contextlib.suppress(TimeoutError, OSError):
+        await (blocking if other is None else asyncio.gather(blocking, other))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.assert_nothing_is_left()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert rig.budget.saved == pytest.approx(10.0 - max(0, rig.calls - 1)), "paid for is what was tried"
+    assert other is None or other.result().value == rig.calls
+    if is_cancelled == [True]:
+        assert isinstance(ended, asyncio.CancelledError)
+        return True
+    assert isinstance(ended, CallResult)
+    return False
+
+
+@pytest.mark.parametrize("with_timer", [False, True])
+@pytest.mark.parametrize(("key", "is_joined"), [(None, False), ("a", False), ("a", True)])
+def test_cancellation_at_every_await_is_passed_on_and_leaves_nothing_behind(
+    key: str | None, is_joined: bool, with_timer: bool
+) -> None:
+    turn = 1
+    while virtual_time.run(cancelled_at(turn, key=key, with_timer=with_timer, is_joined=is_joined)):
+        turn += 1
+    assert turn > 8, "a place, two waits, a timeout, three tries"
