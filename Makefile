@@ -5,6 +5,7 @@ SHELL := /bin/sh
 
 PYTHON ?= python3
 BIN := .venv/bin
+UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal  # they share nothing, so they run side by side
 UV := $(shell command -v uv 2>/dev/null)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 
@@ -17,7 +18,8 @@ up: install ## install on first use, start the whole system, show live quotes
 install: .venv/installed ## install into .venv what the system needs
 
 test: .venv/installed-dev ## install what tests need, run all tests but the long ones of soak
-	$(BIN)/python -m pytest tests -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest $(UNIT) $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]  # of what was asked for none is here
+	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/test_architecture.py -m "not soak" $(ARGS)
 
 check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
 	$(BIN)/ruff format --check .
@@ -26,7 +28,7 @@ check: .venv/installed-dev ## format, lint, types, import contracts, unit tests;
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/hadolint deploy/Dockerfile
-	$(BIN)/python -m pytest tests/unit tests/test_architecture.py -q
+	$(BIN)/python -m pytest $(UNIT) -q
 
 format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .

@@ -191,7 +191,7 @@ class Endpoints:
     def _on_policy(self, event: PolicyEvent) -> None:
         if isinstance(event, AttemptEnded):
             self._metrics.calls.labels(endpoint=event.name, outcome=event.outcome).inc()
-            if event.attempt > 1:
+            if event.attempt > 1 and event.outcome != "not_permitted":
                 self._metrics.retries.labels(endpoint=event.name).inc()
             self._note_refusal(event)
         elif isinstance(event, RetriesStopped):

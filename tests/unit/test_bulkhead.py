@@ -142,6 +142,7 @@ def test_a_storm_of_cancelled_callers_leaves_every_place_free(seeded: random.Ran
         ({"max_concurrent_calls": 0}, "max_concurrent_calls"),
         ({"max_concurrent_calls": 1, "max_wait_duration": -1.0}, "max_wait_duration"),
         ({"max_concurrent_calls": 1, "max_wait_duration": float("nan")}, "max_wait_duration"),
+        ({"max_concurrent_calls": 1, "max_wait_duration": float("inf")}, "max_wait_duration"),
         ({"max_concurrent_calls": 1, "max_waiting_calls": -1}, "max_waiting_calls"),
     ],
 )

@@ -82,6 +82,18 @@ def test_when_it_is_over_what_is_within_is_cancelled_and_that_has_a_name_of_its_
     run(work)
 
 
+def test_what_has_no_time_is_not_begun() -> None:
+    async def work(clock: Callable[[], float]) -> None:
+        begun = False
+        with pytest.raises(CallDeadlineError):
+            async with Deadline(clock(), clock).enforced():
+                begun = True
+        assert not begun
+        assert current_deadline() is None
+
+    run(work)
+
+
 def test_a_timeout_from_within_is_not_taken_for_it() -> None:
     async def work(clock: Callable[[], float]) -> None:
         with pytest.raises(TimeoutError) as caught:

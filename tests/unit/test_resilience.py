@@ -343,6 +343,9 @@ def test_each_try_has_its_own_time() -> None:
         result = await rig.call(9.0, 0.9)
         assert (result.value, result.attempts) == (2, 2)
         assert rig.breaker.metrics().failures == 1
+        current = asyncio.current_task()
+        assert current is not None
+        assert not current.cancelling(), "of the timer's cancellation nothing is left on the caller's task"
 
     run(work)
 
@@ -358,11 +361,13 @@ def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer(
     run(work)
 
 
-def test_with_no_time_left_the_callee_hears_nothing() -> None:
+@pytest.mark.parametrize("key", [None, "a"])
+def test_with_no_time_left_the_callee_hears_nothing(key: str | None) -> None:
     async def work() -> None:
         rig = Rig(breaker={"initial_state": State.HALF_OPEN})
         with Deadline(rig.clock(), rig.clock).scope(), pytest.raises(CallDeadlineError):
-            await rig.call()
+            await rig.call(key=key)
+        await asyncio.sleep(0)
         assert rig.calls == 0
         rig.assert_nothing_is_left()
 

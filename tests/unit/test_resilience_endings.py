@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import random
 import traceback
 import weakref
 from typing import Any
@@ -184,3 +185,44 @@ def test_cancellation_at_every_await_is_passed_on_and_leaves_nothing_behind(
     while virtual_time.run(cancelled_at(turn, key=key, with_timer=with_timer, is_joined=is_joined)):
         turn += 1
     assert turn > 8, "a place, two waits, a timeout, three tries"
+
+
+def test_a_storm_of_callers_faults_and_cancellations_leaves_nothing_behind(seeded: random.Random) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        noise: list[Any] = []
+        loop.set_exception_handler(lambda _, context: noise.append(context))
+        rig = Rig(places=3, breaker={"wait_duration_in_open": 0.5, "permitted_calls_in_half_open": 2})
+        under_way = 0
+
+        async def callee() -> int:
+            nonlocal under_way
+            under_way += 1
+            assert under_way <= 3
+            try:
+                await asyncio.sleep(seeded.choice([0.0, 0.01, 0.1, 9.0]))
+                raise seeded.choice([OSError, ValueError, TimeoutError, asyncio.CancelledError, ZeroDivisionError])
+            finally:
+                under_way -= 1
+
+        async def asking() -> None:
+            with Deadline.after(seeded.choice([0.0, 0.01, 0.5, 9.0]), rig.clock).scope():
+                fn = seeded.choice([callee, rig.callee])
+                await rig.policy.call(fn, idempotent=seeded.random() < 0.8, key=seeded.choice([None, "a", "b"]))
+
+        tasks = []
+        for _ in range(300):
+            tasks.append(asyncio.create_task(asking()))
+            loop.call_later(seeded.choice([0.0, 0.01, 0.1, 30.0]), tasks[-1].cancel)
+            await asyncio.sleep(seeded.choice([0.0, 0.0, 0.01, 0.1]))
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        del tasks
+        assert not [end for end in ended if isinstance(end, AssertionError)]
+        await asyncio.sleep(5.0)
+        rig.assert_nothing_is_left()
+        assert rig.breaker.metrics().overdue == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        gc.collect()
+        assert noise == []
+
+    run(work)

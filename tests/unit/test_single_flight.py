@@ -311,7 +311,7 @@ def test_what_it_ended_with_keeps_no_frames_alive(kind: type[BaseException]) -> 
 
 
 def test_a_flight_without_time_is_refused() -> None:
-    for deadline in (0.0, -1.0, float("nan")):
+    for deadline in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="deadline"):
             SingleFlight[int](deadline=deadline, clock=lambda: 0.0)
 

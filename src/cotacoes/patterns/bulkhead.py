@@ -6,6 +6,7 @@ One callee that hangs then holds up no more than its own share of the process.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from cotacoes.patterns.deadline import current_deadline, without_timer
 
@@ -31,8 +32,8 @@ class Bulkhead:
     ) -> None:
         if max_concurrent_calls < 1:
             raise ValueError(f"max_concurrent_calls must be at least 1, not {max_concurrent_calls!r}")
-        if not max_wait_duration >= 0:
-            raise ValueError(f"max_wait_duration must be at least 0 seconds, not {max_wait_duration!r}")
+        if not 0 <= max_wait_duration < math.inf:
+            raise ValueError(f"max_wait_duration must be from 0 seconds, finite, not {max_wait_duration!r}")
         if max_waiting_calls < 0:
             raise ValueError(f"max_waiting_calls must be at least 0, not {max_waiting_calls!r}")
         self.name = name

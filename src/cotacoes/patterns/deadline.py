@@ -65,7 +65,7 @@ class Deadline:
         return DeadlineScope(self)
 
     def enforced(self) -> EnforcedDeadline:
-        """An async context manager: as `scope`, and what is within is cancelled when the time is up."""
+        """An async context manager: as `scope`, and what is within is cancelled when the time is up, or not begun."""
         return EnforcedDeadline(self)
 
 
@@ -93,7 +93,10 @@ class EnforcedDeadline:
         self._deadline = deadline
 
     async def __aenter__(self) -> None:
-        self._limit = asyncio.timeout(self._deadline.remaining())
+        left = self._deadline.remaining()
+        if left == 0:
+            raise CallDeadlineError("the deadline is over")
+        self._limit = asyncio.timeout(left)
         await self._limit.__aenter__()
         self._token = _current.set(self._deadline)
 

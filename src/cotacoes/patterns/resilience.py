@@ -61,7 +61,8 @@ class AttemptTimeoutError(TimeoutError):
 class CallResult(NamedTuple, Generic[T]):
     """An answer. `age` in seconds since it was asked for; `reason` says why it is not a live one, None where it is.
 
-    `origin` is the name of the policy that brought it, `attempts` how many calls were made for it now.
+    `origin` is the name of the policy that brought it, `attempts` how many calls were made for it now; not counted are
+    those of a flight that its caller left.
     """
 
     value: T
@@ -93,7 +94,7 @@ class ResilienceConfig:
     """
 
     deadline: float = 2.0
-    attempt_timeout: float = 1.0
+    attempt_timeout: float = 0.8
     retry: RetryConfig = dataclasses.field(default_factory=RetryConfig)
 
     def __post_init__(self) -> None:

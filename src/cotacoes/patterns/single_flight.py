@@ -8,6 +8,7 @@ happened to come first. Once it has ended nothing of it is kept: this is no cach
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -37,8 +38,8 @@ class SingleFlight(Generic[T]):
     """`deadline` is of each flight, in seconds. Not more flights than callers, so the callers' bound is theirs."""
 
     def __init__(self, *, deadline: float, clock: Callable[[], float]) -> None:
-        if not deadline > 0:
-            raise ValueError(f"deadline must be above 0 seconds, not {deadline!r}")
+        if not 0 < deadline < math.inf:
+            raise ValueError(f"deadline must be above 0 seconds, finite, not {deadline!r}")
         self._deadline = deadline
         self._clock = clock
         self._flights: dict[Hashable, _Flight] = {}
