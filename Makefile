@@ -5,7 +5,11 @@ SHELL := /bin/sh
 
 PYTHON ?= python3
 BIN := .venv/bin
-UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal  # they share nothing, so they run side by side
+# what shares nothing runs side by side; the system tests measure time, and run one after another
+UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
+CONTRACT := tests/contract -n 2 --dist loadfile
+REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract
+NONE_IS_FINE = || [ $$? -eq 5 -a -n "$(ARGS)" ]  # where ARGS asks for others
 UV := $(shell command -v uv 2>/dev/null)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 
@@ -18,8 +22,9 @@ up: install ## install on first use, start the whole system, show live quotes
 install: .venv/installed ## install into .venv what the system needs
 
 test: .venv/installed-dev ## install what tests need, run all tests but the long ones of soak
-	$(BIN)/python -m pytest $(UNIT) $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]  # of what was asked for none is here
-	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/test_architecture.py -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest $(UNIT) $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest $(CONTRACT) -m "not soak" $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest $(REST) -m "not soak" $(ARGS) $(NONE_IS_FINE)
 
 check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
 	$(BIN)/ruff format --check .

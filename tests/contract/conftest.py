@@ -1,5 +1,6 @@
 """Real servers for the contract suites, started as `cotacoes up` starts them and ended with the session."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -7,6 +8,7 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,25 +117,87 @@ def with_database(dsn: str, name: str) -> str:
     return urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
 
 
+class Databases:
+    """Makes databases on the server, and drops what it has made.
+
+    They are copied file by file: page by page through the server's log, as it does unless told, takes some twenty times
+    as long where nothing is synced. Migrated ones are copies too, of a pair that is migrated once for each way to place
+    coins; nobody but the copying ever connects to it again.
+    """
+
+    def __init__(self, admin_dsn: str) -> None:
+        self.admin_dsn = admin_dsn
+        self._names: list[str] = []
+        self._placed: dict[str, tuple[str, str]] = {}
+
+    def make(self, role: str, template: str = "template1") -> str:
+        """The name of a new database, with what is in the template; empty without one."""
+        name = f"{role}_{uuid.uuid4().hex[:8]}"
+        psql(self.admin_dsn, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        self._names.append(name)
+        return name
+
+    def dsn(self, name: str) -> str:
+        return with_database(self.admin_dsn, name)
+
+    def placed(self, coins: str) -> tuple[str, str]:
+        """The names of two databases to copy: shard1 and shard2, migrated, with coins as COTACOES_COINS places them."""
+        if coins not in self._placed:
+            first, second = names = self.make("placed1"), self.make("placed2")
+            settings = config.load({}, shard1_dsn=self.dsn(first), shard2_dsn=self.dsn(second), coins=coins)
+            with ThreadPoolExecutor(1) as thread:  # in this one a test's event loop may be running
+                thread.submit(asyncio.run, migrate.main(settings)).result()
+            self._placed[coins] = names
+        return self._placed[coins]
+
+    def drop(self) -> None:
+        while self._names:
+            psql(self.admin_dsn, f"DROP DATABASE {self._names.pop()} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def templates(admin_dsn: str) -> Iterator[Databases]:
+    """What tests take copies of; never what they write to."""
+    made = Databases(admin_dsn)
+    yield made
+    made.drop()
+
+
 @pytest.fixture
-def databases(admin_dsn: str) -> Iterator[tuple[str, str]]:
-    """The DSNs of two empty databases, as shard1 and shard2, dropped afterwards.
+def made(admin_dsn: str) -> Iterator[Databases]:
+    """Databases for this test alone.
 
     On the embedded server, or on that of COTACOES_TEST_DSN where it is set: a remote PostgreSQL 15 to 18, or the
     coordinator of a Citus cluster. It is the DSN, as a URI, of a user who may create databases, for example
     `postgresql://admin:password@db.example:5432/postgres`. Tests that freeze the server's processes then skip; those
     that put a proxy in between speak to it without TLS.
     """
-    names = [f"shard{number}_{uuid.uuid4().hex[:8]}" for number in (1, 2)]
-    for name in names:
-        psql(admin_dsn, f"CREATE DATABASE {name}")
-    yield with_database(admin_dsn, names[0]), with_database(admin_dsn, names[1])
-    for name in names:
-        psql(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    made = Databases(admin_dsn)
+    yield made
+    made.drop()
 
 
 @pytest.fixture
-async def migrated(databases: tuple[str, str]) -> str:
+def databases(made: Databases) -> tuple[str, str]:
+    """The DSNs of two empty databases, as shard1 and shard2."""
+    return made.dsn(made.make("shard1")), made.dsn(made.make("shard2"))
+
+
+Placed = Callable[[str], tuple[str, str]]
+
+
+@pytest.fixture
+def placed(made: Databases, templates: Databases) -> Placed:
+    """Gives the DSNs of two migrated databases, as shard1 and shard2, with coins as COTACOES_COINS places them."""
+
+    def place(coins: str) -> tuple[str, str]:
+        first, second = templates.placed(coins)
+        return made.dsn(made.make("shard1", first)), made.dsn(made.make("shard2", second))
+
+    return place
+
+
+@pytest.fixture
+def migrated(placed: Placed) -> str:
     """The DSN of a migrated shard1 on which bitcoin lives."""
-    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins="bitcoin:shard1"))
-    return databases[0]
+    return placed("bitcoin:shard1")[0]

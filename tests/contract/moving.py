@@ -3,22 +3,18 @@
 import contextlib
 import random
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from tests.contract.conftest import psql, with_database
+from tests.contract.conftest import Placed, psql
 
-from cotacoes import config
 from cotacoes.adapters.move_memory import MemoryMovingShard
 from cotacoes.adapters.move_postgres import PostgresMovingShard
-from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.admin import migrate
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
@@ -95,11 +91,10 @@ def in_memory() -> World:
 
 
 @contextlib.asynccontextmanager
-async def on_postgres(dsns: dict[str, str]) -> AsyncIterator[World]:
-    await migrate.main(config.load({}, shard1_dsn=dsns["shard1"], shard2_dsn=dsns["shard2"], coins=f"{COIN}:shard1"))
-    async with SchemaConnection("shard3", dsns["shard3"], connect_s=5.0) as third:
-        for migration in known_migrations():
-            await third.apply(migration)
+async def on_postgres(placed: Placed) -> AsyncIterator[World]:
+    first, second = placed(f"{COIN}:shard1")
+    _, third = placed(f"{COIN}:shard1")  # a shard on which nothing lives is like any other
+    dsns = dict(zip(NAMES, (first, second, third), strict=True))
     psql(dsns["shard1"], f"INSERT INTO shard (name, dsn) VALUES ('shard3', '{dsns['shard3']}')")
 
     @contextlib.asynccontextmanager
@@ -112,15 +107,6 @@ async def on_postgres(dsns: dict[str, str]) -> AsyncIterator[World]:
             name: await stack.enter_async_context(PostgresShard(name, dsns[name], deadline_s=5.0)) for name in NAMES
         }
         yield World(shards, connect, dsns)
-
-
-@contextlib.contextmanager
-def three_databases(first: str, second: str, admin: str) -> Iterator[dict[str, str]]:
-    """The DSNs of three empty databases, by the names of shards."""
-    third = f"shard3_{uuid.uuid4().hex[:8]}"
-    psql(admin, f"CREATE DATABASE {third}")
-    yield {"shard1": first, "shard2": second, "shard3": with_database(admin, third)}
-    psql(admin, f"DROP DATABASE {third} WITH (FORCE)")
 
 
 class Writer:

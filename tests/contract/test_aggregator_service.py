@@ -9,13 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.contract.conftest import Server
+from tests.contract.conftest import Placed, Server
 from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.admin import migrate
 from cotacoes.aggregator_service import app
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.quote import Position, Quote
@@ -32,16 +31,11 @@ HELD = {
 
 
 @pytest.fixture
-async def asking(databases: tuple[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+async def asking(placed: Placed) -> AsyncIterator[httpx2.AsyncClient]:
     """An aggregator over two filled shards; bitcoin and other live on the first."""
-    settings = config.load(
-        {},
-        shard1_dsn=databases[0],
-        shard2_dsn=databases[1],
-        report_deadline_s=DEADLINE_S,
-        coins="bitcoin:shard1,ethereum:shard2,other:shard1",
-    )
-    await migrate.main(settings)
+    coins = "bitcoin:shard1,ethereum:shard2,other:shard1"
+    first, second = placed(coins)
+    settings = config.load({}, shard1_dsn=first, shard2_dsn=second, report_deadline_s=DEADLINE_S, coins=coins)
     shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=5.0) for name in config.SHARDS}
     async with shards["shard1"], shards["shard2"], Twin(HELD).client(deadline_s=5.0) as client:
         for coin, name in settings.seed_placement.items():
@@ -99,9 +93,9 @@ async def test_frozen_shards_cost_the_deadline_and_nothing_more_and_leave_nothin
     assert len(asyncio.all_tasks()) <= tasks
 
 
-async def test_reasons_tell_no_password_and_no_address(asking: httpx2.AsyncClient, databases: tuple[str, str]) -> None:
+async def test_reasons_tell_no_password_and_no_address(migrated: str) -> None:
     settings = config.load({}, coins="bitcoin:shard1", report_deadline_s=DEADLINE_S)
-    dsn = databases[0].replace("password", "hunter2").replace("127.0.0.1", "localhost")
+    dsn = migrated.replace("password", "hunter2").replace("127.0.0.1", "localhost")
     async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, Twin(HELD).client() as client:
         directory = directory_over({"shard1": shard}, settings.seed_placement)
         transport = httpx2.ASGITransport(app.wire(settings, client, directory).app)

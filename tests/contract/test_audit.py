@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 from tests.conftest import free_port
-from tests.contract.conftest import psql, with_database
+from tests.contract.conftest import Databases, psql
 from tests.serving import serving
 from tests.unit.quote_service_twin import Twin
 
@@ -85,26 +85,17 @@ async def build(first: str, second: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def templates(admin_dsn: str) -> Iterator[tuple[str, str]]:
+def healthy(templates: Databases) -> tuple[str, str]:
     """A healthy ledger, built once; each test takes a copy of its databases."""
-    first, second = names = [f"template{number}_{uuid.uuid4().hex[:8]}" for number in (1, 2)]
-    for name in names:
-        psql(admin_dsn, f"CREATE DATABASE {name}")
-    asyncio.run(build(*(with_database(admin_dsn, name) for name in names)))
-    yield first, second
-    for name in names:
-        psql(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    first, second = templates.make("healthy1"), templates.make("healthy2")
+    asyncio.run(build(templates.dsn(first), templates.dsn(second)))
+    return first, second
 
 
 @pytest.fixture
-def ledger(admin_dsn: str, templates: tuple[str, str]) -> Iterator[Settings]:
-    names = [f"{name}_copy" for name in templates]
-    for name, template in zip(names, templates, strict=True):
-        psql(admin_dsn, f"CREATE DATABASE {name} TEMPLATE {template}")
-    first, second = (with_database(admin_dsn, name) for name in names)
-    yield config.load({}, shard1_dsn=first, shard2_dsn=second, coins=COINS, port_base=free_port())
-    for name in names:
-        psql(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+def ledger(made: Databases, healthy: tuple[str, str]) -> Settings:
+    first, second = (made.dsn(made.make("ledger", template)) for template in healthy)
+    return config.load({}, shard1_dsn=first, shard2_dsn=second, coins=COINS, port_base=free_port())
 
 
 async def run(settings: Settings, coin: str | None = None) -> tuple[audit.Audit, dict[str, CoinAudit]]:

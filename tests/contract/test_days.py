@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.contract.conftest import psql
+from tests.contract.conftest import Placed, psql
 
-from cotacoes import config
 from cotacoes.adapters.days_postgres import CoinDay, PostgresDays
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.admin import migrate
 from cotacoes.errors import CoinMovedError, ShardUnavailableError
 from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Position, Quote
@@ -102,20 +100,19 @@ class Ledger:
 
 
 @pytest.fixture
-async def ledger(databases: tuple[str, str]) -> AsyncIterator[Ledger]:
-    async with open_ledgers(databases) as (first, _):
+async def ledger(placed: Placed) -> AsyncIterator[Ledger]:
+    async with open_ledgers(placed) as (first, _):
         yield first
 
 
 @contextlib.asynccontextmanager
-async def open_ledgers(databases: tuple[str, str]) -> AsyncIterator[list[Ledger]]:
-    settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins=f"{COIN}:shard1,{OTHER}:shard1")
-    await migrate.main(settings)
-    psql(databases[1], f"INSERT INTO fence (coin_id, coin, placement) VALUES (1, '{COIN}', 1), (2, '{OTHER}', 1)")
+async def open_ledgers(placed: Placed) -> AsyncIterator[list[Ledger]]:
+    dsns = placed(f"{COIN}:shard1,{OTHER}:shard1")
+    psql(dsns[1], f"INSERT INTO fence (coin_id, coin, placement) VALUES (1, '{COIN}', 1), (2, '{OTHER}', 1)")
     async with contextlib.AsyncExitStack() as stack:
         yield [
             Ledger(dsn, await stack.enter_async_context(PostgresShard(name, dsn, deadline_s=5.0)))
-            for name, dsn in zip(("shard1", "shard2"), databases, strict=True)
+            for name, dsn in zip(("shard1", "shard2"), dsns, strict=True)
         ]
 
 
@@ -479,9 +476,9 @@ class MortalDays(PostgresDays):
 
 
 async def test_whoever_is_killed_before_any_statement_leaves_work_and_never_a_wrong_ledger(
-    databases: tuple[str, str],
+    placed: Placed,
 ) -> None:
-    async with open_ledgers(databases) as ledgers:
+    async with open_ledgers(placed) as ledgers:
         for ledger in ledgers:
             for number, coin in itertools.product(range(5), (COIN, OTHER)):
                 await ledger.write(quotes_on(number, 20, coin=coin))

@@ -2,14 +2,12 @@
 
 import asyncio
 import random
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.contract.conftest import psql
+from tests.contract.conftest import Databases, Placed, psql
 
 from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
@@ -24,23 +22,16 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def settings(databases: tuple[str, str]) -> Settings:
+def settings(placed: Placed) -> Settings:
     """Of two migrated shards, with the seed on them."""
-    given = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
-    await migrate.main(given)
-    return given
+    first, second = placed(config.load({}).coins)
+    return config.load({}, shard1_dsn=first, shard2_dsn=second)
 
 
 @pytest.fixture
-def further(databases: tuple[str, str]) -> Iterator[list[str]]:
+def further(made: Databases) -> list[str]:
     """Two more databases."""
-    server, _, _ = databases[0].partition("/shard1_")
-    names = [f"further_{uuid.uuid4().hex[:8]}" for _ in range(2)]
-    for name in names:
-        psql(databases[0], f"CREATE DATABASE {name}")
-    yield [f"{server}/{name}?sslmode=disable" for name in names]
-    for name in names:
-        psql(databases[0], f"DROP DATABASE {name} WITH (FORCE)")
+    return [made.dsn(made.make("further")) for _ in range(2)]
 
 
 async def test_the_seed_is_placed_and_a_new_coin_goes_to_the_emptiest_shard(settings: Settings) -> None:

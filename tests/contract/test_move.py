@@ -15,7 +15,6 @@ from tests.contract.moving import (
     killed_after,
     killed_at,
     on_postgres,
-    three_databases,
 )
 
 from cotacoes.adapters.shard_memory import MemoryShard
@@ -32,10 +31,8 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "memory":
         yield in_memory()
         return
-    first, second = request.getfixturevalue("databases")
-    with three_databases(first, second, request.getfixturevalue("admin_dsn")) as dsns:
-        async with on_postgres(dsns) as world:
-            yield world
+    async with on_postgres(request.getfixturevalue("placed")) as world:
+        yield world
 
 
 async def test_a_coin_moves_with_all_that_is_known_of_it(world: World) -> None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.contract.conftest import psql
+from tests.contract.conftest import Placed, psql
 from tests.contract.moving import (
     COIN,
     World,
@@ -23,12 +23,11 @@ from tests.contract.moving import (
     in_memory,
     nothing,
     on_postgres,
-    three_databases,
 )
 
 from cotacoes import config, embedded
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.admin import copying, migrate
+from cotacoes.admin import copying
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.cli import moves
 from cotacoes.errors import CoinMovedError, CopyDiffersError, CopyRefusedError, SettingError
@@ -36,10 +35,9 @@ from cotacoes.quote import Quote
 
 
 @pytest.fixture
-async def world(databases: tuple[str, str], admin_dsn: str) -> AsyncIterator[World]:
-    with three_databases(*databases, admin_dsn) as dsns:
-        async with on_postgres(dsns) as world:
-            yield world
+async def world(placed: Placed) -> AsyncIterator[World]:
+    async with on_postgres(placed) as world:
+        yield world
 
 
 SEAL = """
@@ -312,16 +310,16 @@ async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_los
 
 
 def test_the_commands_say_what_they_do_and_where_the_coin_lives(
-    databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    placed: Placed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COTACOES_TEST_DSN", raising=False)
-    for number, dsn in enumerate(databases, start=1):
+    dsns = placed(config.load({}).coins)
+    for number, dsn in enumerate(dsns, start=1):
         monkeypatch.setenv(f"COTACOES_SHARD{number}_DSN", dsn)
-    asyncio.run(migrate.main(config.load()))
 
     async def write() -> None:
-        async with PostgresShard("shard1", databases[0], deadline_s=5.0) as first:
+        async with PostgresShard("shard1", dsns[0], deadline_s=5.0) as first:
             writer = Writer(World({"shard1": first}, in_memory().connect))
             writer.record(300)
             await writer.deliver()

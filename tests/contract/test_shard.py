@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from tests.contract.conftest import Server, psql
+from tests.contract.conftest import Placed, Server, psql
 
 from cotacoes import config
 from cotacoes.adapters.days_postgres import PostgresDays
@@ -62,15 +62,19 @@ def spread_quotes(epoch: int, count: int, *, every_s: int) -> list[Quote]:
     ]
 
 
+@pytest.fixture
+def homes(placed: Placed) -> tuple[str, str]:
+    """The DSNs of shard1, on which two coins live, and of shard2."""
+    return placed(f"{COIN}:shard1,other:shard1")
+
+
 @pytest.fixture(params=["memory", "postgres"])
 async def shard(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
     """A shard on which two coins live."""
     if request.param == "memory":
         yield MemoryShard("shard1", [COIN, "other"])
         return
-    first, second = request.getfixturevalue("databases")
-    await migrate.main(config.load({}, shard1_dsn=first, shard2_dsn=second, coins=f"{COIN}:shard1,other:shard1"))
-    async with PostgresShard("shard1", first, deadline_s=5.0) as postgres:
+    async with PostgresShard("shard1", request.getfixturevalue("homes")[0], deadline_s=5.0) as postgres:
         yield postgres
 
 
@@ -80,9 +84,7 @@ def close_fence(shard: Shard, request: pytest.FixtureRequest) -> Callable[[bool]
         if isinstance(shard, MemoryShard):
             shard.closed = closed
         else:
-            psql(
-                request.getfixturevalue("databases")[0], f"UPDATE fence SET state = '{'closed' if closed else 'open'}'"
-            )
+            psql(request.getfixturevalue("homes")[0], f"UPDATE fence SET state = '{'closed' if closed else 'open'}'")
 
     return close
 
@@ -235,9 +237,8 @@ async def test_candles_say_how_far_they_reach_and_never_mix_origins(shard: Shard
 
 
 @pytest.fixture
-async def postgres(databases: tuple[str, str]) -> AsyncIterator[PostgresShard]:
-    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))
-    async with PostgresShard("shard1", databases[0], deadline_s=0.5) as shard:
+async def postgres(homes: tuple[str, str]) -> AsyncIterator[PostgresShard]:
+    async with PostgresShard("shard1", homes[0], deadline_s=0.5) as shard:
         yield shard
 
 
@@ -266,14 +267,12 @@ async def test_an_error_carries_neither_password_nor_the_servers_words(databases
 
 
 async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead(
-    postgres: PostgresShard, databases: tuple[str, str]
+    postgres: PostgresShard, homes: tuple[str, str]
 ) -> None:
     await as_writer(postgres, 5, make_quotes(5, 1, 1))
-    async with PostgresDays("shard1", databases[0]) as days:
+    async with PostgresDays("shard1", homes[0]) as days:
         await days.prepare(date(2026, 11, 24), date(2026, 11, 26))
-    parts = psql(
-        databases[0], "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'quote'::regclass ORDER BY 1"
-    )
+    parts = psql(homes[0], "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'quote'::regclass ORDER BY 1")
     assert parts.split() == ["quote_20261124", "quote_20261125", "quote_20261126"]
 
 
@@ -286,15 +285,15 @@ async def test_poison_is_refused_by_the_table_itself(postgres: PostgresShard, pr
 
 
 async def test_the_view_for_people_shows_positions_prices_and_names(
-    postgres: PostgresShard, databases: tuple[str, str]
+    postgres: PostgresShard, homes: tuple[str, str]
 ) -> None:
     await as_writer(postgres, 5, make_quotes(5, 1, 2))
-    shown = psql(databases[0], "SELECT * FROM quotes ORDER BY at DESC LIMIT 1")
+    shown = psql(homes[0], "SELECT * FROM quotes ORDER BY at DESC LIMIT 1")
     assert shown == "bitcoin|5-2|2026-11-24 12:00:00.000002+00|2026-11-24 12:00:00.000002+00|67012.3400|USD|sim"
 
 
 async def test_a_batch_under_way_and_a_new_writer_never_both_pass(
-    postgres: PostgresShard, databases: tuple[str, str]
+    postgres: PostgresShard, homes: tuple[str, str]
 ) -> None:
     """The fence is read after the lock: what was refused is not stored, what was stored was not refused."""
     for epoch in range(10, 30, 2):
@@ -304,7 +303,7 @@ async def test_a_batch_under_way_and_a_new_writer_never_both_pass(
             postgres.become_writer(COIN, epoch + 1, "b"),
             return_exceptions=True,
         )
-        stored = int(psql(databases[0], f"SELECT count(*) FROM quote WHERE epoch = {epoch}"))
+        stored = int(psql(homes[0], f"SELECT count(*) FROM quote WHERE epoch = {epoch}"))
         assert stored == (0 if isinstance(outcomes[0], WriterSupersededError) else 50)
         assert not isinstance(outcomes[1], BaseException)
 
@@ -366,13 +365,12 @@ async def test_a_dsn_that_can_not_be_read_is_refused_by_name_without_its_passwor
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
-async def test_a_day_made_by_two_at_once_is_made_once(databases: tuple[str, str]) -> None:
+async def test_a_day_made_by_two_at_once_is_made_once(homes: tuple[str, str]) -> None:
     """The second one waits for the first, and must then see what it has made."""
-    await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins=f"{COIN}:shard1"))
     days = [date(2030, 1, 1) + timedelta(days=number) for number in range(20)]
     async with (
-        PostgresDays("shard1", databases[0]) as one,
-        PostgresDays("shard1", databases[0]) as other,
+        PostgresDays("shard1", homes[0]) as one,
+        PostgresDays("shard1", homes[0]) as other,
     ):
         for day in days:
             await asyncio.gather(one.prepare(day, day), other.prepare(day, day))
