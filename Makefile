@@ -9,7 +9,7 @@ BIN := .venv/bin
 UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
 CONTRACT := tests/contract -n 2 --dist loadfile
 REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract
-NONE_IS_FINE = || [ $$? -eq 5 -a -n "$(ARGS)" ]  # where ARGS asks for others
+NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
 UV := $(shell command -v uv 2>/dev/null)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 

@@ -16,6 +16,7 @@ _STYLE = (
 )
 COINS_SHOWN_MAX = 50
 _OPERATION = ("/docs", "/readyz", "/metrics")
+_BREAKERS = "/v1/breakers"
 
 
 def render(settings: Settings, coins: Sequence[str], host: str) -> str:
@@ -41,12 +42,18 @@ def _few(coins: Sequence[str]) -> str:
 
 def _routes(coins: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     coin = next(iter(coins), "bitcoin")
-    yield "gateway_service", (f"/v1/quotes/{coin}/current", *_OPERATION)
+    yield "gateway_service", (f"/v1/quotes/{coin}/current", _BREAKERS, *_OPERATION)
     yield (
         "quote_service",
-        (f"/cotacao_atual/{coin}", f"/media_ultimos_10_logs/{coin}", f"/v1/quotes/{coin}?last=10", *_OPERATION),
+        (
+            f"/cotacao_atual/{coin}",
+            f"/media_ultimos_10_logs/{coin}",
+            f"/v1/quotes/{coin}?last=10",
+            _BREAKERS,
+            *_OPERATION,
+        ),
     )
-    yield "aggregator_service", ("/report/full", *_OPERATION)
+    yield "aggregator_service", ("/report/full", _BREAKERS, *_OPERATION)
     yield "external_service", ("/quote", "/faults", *_OPERATION)
 
 
