@@ -5,10 +5,19 @@ import random
 import socket
 
 import pytest
+import structlog
 from hypothesis import settings
 
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
+os.environ["TEST_SEED"] = str(SEED)  # for the workers where tests run side by side: the printed seed is theirs too
 
+# as services have it: the default draws the values of all variables of each frame, a second for one traceback
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 

@@ -222,6 +222,7 @@ async def test_a_writer_as_fast_as_the_mover_does_not_keep_it_for_ever(
 
 async def test_a_second_mover_of_the_coin_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cotacoes.admin.copies.CLAIM_TRIES_MAX", 1)
+    monkeypatch.setattr("cotacoes.admin.copies.CLAIM_WAIT_S", 0.0)
     writer = await filled(world)
     refused = []
 

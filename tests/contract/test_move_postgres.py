@@ -285,7 +285,9 @@ async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_los
     kills = 0
     steps: list[bytes] = []
     to, home = "shard2", "shard1"
-    for _ in range(10):
+    for _ in range(40):  # how many of them end before they are killed is a matter of the machine
+        if kills == 6:
+            break
         mover = await asyncio.create_subprocess_exec(
             sys.executable, "-c", textwrap.dedent(MOVER), to, *world.dsns.values(), stdout=subprocess.PIPE
         )
@@ -294,10 +296,11 @@ async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_los
         await asyncio.sleep(seeded.uniform(0, 0.004))
         with contextlib.suppress(ProcessLookupError):
             mover.kill()
-        kills += await mover.wait() == -signal.SIGKILL
+        was_killed = await mover.wait() == -signal.SIGKILL
+        kills += was_killed
         writer.record(3)
         await writer.deliver()
-        if seeded.random() < 0.5:
+        if not was_killed or seeded.random() < 0.5:
             await world.move(to)
             home, to = to, home
             assert await writer.deliver()
@@ -306,7 +309,7 @@ async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_los
     await world.move("shard3")
     assert await writer.deliver()
     await check(world, writer.log, "shard3", conflicts=9)
-    assert kills >= 5, steps
+    assert kills == 6, steps
 
 
 def test_the_commands_say_what_they_do_and_where_the_coin_lives(

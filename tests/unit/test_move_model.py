@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from tests.unit.virtual_time import VirtualTimeLoop
 
 from cotacoes.adapters.move_memory import MemoryMovingShard
 from cotacoes.adapters.shard_memory import MemoryCopy, MemoryShard
@@ -134,7 +135,7 @@ class Delivery:
 class MoveModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=VirtualTimeLoop)  # the pauses of a copy cost nothing
         self.shards = {name: MemoryShard(name, [COIN] if name == "shard1" else []) for name in NAMES}
         self.log: list[Quote] = []
         self.seen = 0
