@@ -19,7 +19,9 @@ from typing import Any, Self
 import pytest
 from tests.conftest import SEED
 
+from cotacoes import control
 from cotacoes.config import PORT_OFFSETS, PREFIX
+from cotacoes.errors import ServiceUnavailableError
 from cotacoes.supervision import processes
 
 READY_DEADLINE_S = 40.0
@@ -37,6 +39,8 @@ PARTS = [
     "gateway_service",
     "client_subscriber",
 ]
+
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # with it each of some hundred processes would compile the whole source anew
 
 _random = random.Random(SEED)
 
@@ -80,7 +84,7 @@ class System:
         self.port_base = free_port_block()
         self.options = options
         self.environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith(PREFIX)},
+            **{name: text for name, text in os.environ.items() if not name.startswith((PREFIX, NO_BYTECODE))},
             **(environment or {}),
         }
         self.wrapper: list[str] = []
@@ -159,12 +163,24 @@ class System:
             timeout=CLI_DEADLINE_S,
         )
 
+    def ask(self, command: str, part: str = "") -> dict[str, Any]:
+        """What `up` answers to `stop`, `start`, `freeze`, `status` and `env`, as the commands of these names ask it.
+
+        Without a process of its own for it: `test_up.py` holds the commands themselves. BadRequestError and
+        ServiceUnavailableError are the commands' refusals.
+        """
+        return control.ask(self.data, command, part)
+
     def status(self) -> dict[str, dict[str, Any]]:
         """The parts by name; empty where nothing runs."""
-        done = self.cli("status", "--json")
-        if done.returncode:
+        try:
+            return {part["name"]: part for part in self.ask("status")["parts"]}
+        except ServiceUnavailableError:
             return {}
-        return {part["name"]: part for part in json.loads(done.stdout)["parts"]}
+
+    def dsn(self, shard: str) -> str:
+        dsn: str = self.ask("env")["env"][f"{PREFIX}{shard.upper()}_DSN"]
+        return dsn
 
     def url(self, part: str) -> str:
         return f"http://127.0.0.1:{self.port(part)}"

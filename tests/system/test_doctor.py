@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.conftest import psql
 from tests.system.conftest import System, wait_until
 
 from cotacoes.config import PORT_OFFSETS
@@ -20,6 +21,7 @@ from cotacoes.supervision import processes
 ENDS_WITHIN_S = 10.0  # 5 s as promised, and as much again for a machine that is busy with other tests
 MEND_DEADLINE_S = 60.0
 HEALTHY_DEADLINE_S = 60.0
+HEALTHY: set[Path] = set()  # the data folders of which the doctor said so last, before a test began
 SLOW = pytest.mark.soak  # each takes the doctor several looks; what it judges is in the unit tests as well
 
 
@@ -88,18 +90,16 @@ def wait_healthy(system: System) -> None:
     due = time.monotonic() + HEALTHY_DEADLINE_S
     while troubles := examine(system).troubles():
         assert time.monotonic() < due, troubles
+    HEALTHY.add(system.data)
 
 
-def psql(system: System, shard: str, sql: str) -> str:
-    told = json.loads(system.cli("env", "--json").stdout)
-    done = subprocess.run(
-        [f"{told['path']}/psql", "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, told[f"COTACOES_{shard.upper()}_DSN"]],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture
+def healthy_system(running_system: System) -> System:
+    """The system of this module, with nothing wrong in it, as each test leaves it."""
+    if running_system.data not in HEALTHY:
+        wait_healthy(running_system)
+    HEALTHY.discard(running_system.data)
+    return running_system
 
 
 def test_where_nothing_runs_that_is_no_error_and_no_folder_is_made(system: System) -> None:
@@ -128,9 +128,8 @@ def test_an_environment_that_is_refused_is_told_and_the_rest_is_examined(system:
     assert report.of("system")
 
 
-def test_a_healthy_system_is_said_to_be_healthy_for_people_and_programs(running_system: System) -> None:
-    wait_healthy(running_system)
-    done = running_system.cli("doctor")
+def test_a_healthy_system_is_said_to_be_healthy_for_people_and_programs(healthy_system: System) -> None:
+    done = healthy_system.cli("doctor")
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, "nothing is wrong")
     assert all(line.startswith("✓ ok ") for line in lines[:-1])
@@ -162,118 +161,106 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
         ),
     ],
 )
-def test_what_is_away_or_hangs_is_found_in_time_and_started(running_system: System, part: str, command: str) -> None:
-    wait_healthy(running_system)
-    running_system.cli(command, part)
-    report = examine(running_system)
+def test_what_is_away_or_hangs_is_found_in_time_and_started(healthy_system: System, part: str, command: str) -> None:
+    healthy_system.ask(command, part)
+    report = examine(healthy_system)
     assert report.code == 1
     check = {"shard1": "shards", "redis": "redis", "quote_service": "quotes"}[part]
     trouble = report.trouble(check)
     assert trouble["severity"] == "error"
     assert report.trouble("parts")["text"] == f"somebody left {part} {'stopped' if command == 'stop' else 'frozen'}"
-    mend(running_system, trouble)
-    wait_healthy(running_system)
+    mend(healthy_system, trouble)
+    wait_healthy(healthy_system)
 
 
-def test_everything_hangs_and_the_doctor_does_not(running_system: System) -> None:
-    wait_healthy(running_system)
+def test_everything_hangs_and_the_doctor_does_not(healthy_system: System) -> None:
     frozen = ["shard1", "shard2", "redis", "external_service", "aggregator_service", "gateway_service", "quote_service"]
     for part in frozen:
-        running_system.cli("freeze", part)
-    report = examine(running_system)
+        healthy_system.ask("freeze", part)
+    report = examine(healthy_system)
     assert {str(trouble["check"]) for trouble in report.troubles()} >= {"parts", "shards", "redis", "quotes"}
     for part in frozen:
-        running_system.cli("start", part)
-    wait_healthy(running_system)
+        healthy_system.ask("start", part)
+    wait_healthy(healthy_system)
 
 
 @SLOW
-def test_a_service_that_hangs_unknown_to_up_is_found_and_restarted(running_system: System) -> None:
-    wait_healthy(running_system)
-    family = processes.family(running_system.pid("aggregator_service"))
+def test_a_service_that_hangs_unknown_to_up_is_found_and_restarted(healthy_system: System) -> None:
+    family = processes.family(healthy_system.pid("aggregator_service"))
     processes.suspend(family)
     try:
-        trouble = examine(running_system).trouble("parts")
+        trouble = examine(healthy_system).trouble("parts")
         assert "aggregator_service runs and does not answer" in str(trouble["text"])
-        mend(running_system, trouble)
+        mend(healthy_system, trouble)
     finally:
         processes.resume(family)
-    wait_healthy(running_system)
+    wait_healthy(healthy_system)
 
 
 @SLOW
-def test_quotes_that_wait_for_their_shard_are_counted(running_system: System) -> None:
-    wait_healthy(running_system)
-    running_system.cli("stop", "shard2")
-    trouble = found(running_system, "local_log")
+def test_quotes_that_wait_for_their_shard_are_counted(healthy_system: System) -> None:
+    healthy_system.ask("stop", "shard2")
+    trouble = found(healthy_system, "local_log")
     assert "pending on the way to shard2" in str(trouble["text"])
     assert "the oldest for" in str(trouble["text"])
-    mend(running_system, trouble)
-    wait_healthy(running_system)
+    mend(healthy_system, trouble)
+    wait_healthy(healthy_system)
 
 
 @SLOW
-def test_a_source_that_fails_opens_the_circuit_and_is_told(running_system: System) -> None:
-    wait_healthy(running_system)
-    running_system.cli("faults", "error_rate=1")
-    mend(running_system, found(running_system, "circuit", "is open"))
-    wait_healthy(running_system)
+def test_a_source_that_fails_opens_the_circuit_and_is_told(healthy_system: System) -> None:
+    healthy_system.cli("faults", "error_rate=1")
+    mend(healthy_system, found(healthy_system, "circuit", "is open"))
+    wait_healthy(healthy_system)
 
 
 @SLOW
-def test_live_quotes_that_nobody_hears_are_told(running_system: System) -> None:
-    wait_healthy(running_system)
-    running_system.cli("stop", "client_subscriber")
-    trouble = found(running_system, "redis")
+def test_live_quotes_that_nobody_hears_are_told(healthy_system: System) -> None:
+    healthy_system.ask("stop", "client_subscriber")
+    trouble = found(healthy_system, "redis")
     assert trouble["text"] == "nobody listens to bitcoin, ethereum"
-    mend(running_system, trouble)
-    wait_healthy(running_system)
+    mend(healthy_system, trouble)
+    wait_healthy(healthy_system)
 
 
-def test_a_missing_partition_is_found_and_made(running_system: System) -> None:
-    wait_healthy(running_system)
+def test_a_missing_partition_is_found_and_made(healthy_system: System) -> None:
     day = datetime.now(UTC).date() + timedelta(days=1)
-    psql(running_system, "shard2", f"DROP TABLE quote_{day:%Y%m%d}")
-    report = examine(running_system)
+    psql(healthy_system.dsn("shard2"), f"DROP TABLE quote_{day:%Y%m%d}")
+    report = examine(healthy_system)
     assert report.code == 0
     trouble = report.trouble("partitions")
     assert f"shard2 has no partition for {day}" in str(trouble["text"])
-    mend(running_system, trouble)
-    wait_healthy(running_system)
-    assert psql(running_system, "shard2", f"SELECT to_regclass('quote_{day:%Y%m%d}') IS NOT NULL") == "t"
+    mend(healthy_system, trouble)
+    wait_healthy(healthy_system)
+    assert psql(healthy_system.dsn("shard2"), f"SELECT to_regclass('quote_{day:%Y%m%d}') IS NOT NULL") == "t"
 
 
-def test_a_secret_that_others_can_read_is_closed(running_system: System) -> None:
-    wait_healthy(running_system)
-    secret = running_system.data / "admin_token.secret"
+def test_a_secret_that_others_can_read_is_closed(healthy_system: System) -> None:
+    secret = healthy_system.data / "admin_token.secret"
     secret.chmod(0o644)
-    report = examine(running_system)
+    report = examine(healthy_system)
     assert report.code == 1
-    mend(running_system, report.trouble("permissions"))
+    mend(healthy_system, report.trouble("permissions"))
     assert secret.stat().st_mode & 0o777 == 0o600
-    wait_healthy(running_system)
+    wait_healthy(healthy_system)
 
 
-def test_a_schema_of_another_release_is_refused_by_name(running_system: System) -> None:
-    wait_healthy(running_system)
-    psql(running_system, "shard1", "INSERT INTO schema_migration (version, name, sha256) VALUES (9000, 'x', 'y')")
+def test_a_schema_of_another_release_is_refused_by_name(healthy_system: System) -> None:
+    psql(healthy_system.dsn("shard1"), "INSERT INTO schema_migration (version, name, sha256) VALUES (9000, 'x', 'y')")
     try:
-        trouble = examine(running_system).trouble("schema")
+        trouble = examine(healthy_system).trouble("schema")
     finally:
-        psql(running_system, "shard1", "DELETE FROM schema_migration WHERE version = 9000")
+        psql(healthy_system.dsn("shard1"), "DELETE FROM schema_migration WHERE version = 9000")
     assert "shard1 has schema 9000, newer than this release" in str(trouble["text"])
     assert trouble["mend"] is None
-    wait_healthy(running_system)
+    wait_healthy(healthy_system)
 
 
 def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp_path: Path) -> None:
-    own = json.loads(running_system.cli("env", "--json").stdout)
     given = {}
     for shard in ("shard1", "shard2"):
-        psql(running_system, shard, f"CREATE DATABASE empty_{shard}")
-        given[f"COTACOES_{shard.upper()}_DSN"] = own[f"COTACOES_{shard.upper()}_DSN"].replace(
-            "/cotacoes?", f"/empty_{shard}?"
-        )
+        psql(running_system.dsn(shard), f"CREATE DATABASE empty_{shard}")
+        given[f"COTACOES_{shard.upper()}_DSN"] = running_system.dsn(shard).replace("/cotacoes?", f"/empty_{shard}?")
     elsewhere = System(tmp_path / "nothing here")
     given["COTACOES_PORT_BASE"] = str(elsewhere.port_base)
     troubles = examine(elsewhere, **given).of("schema")
@@ -281,23 +268,22 @@ def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp
     mend(elsewhere, troubles[0], **given)
     assert examine(elsewhere, **given).troubles() == []
     for shard in ("shard1", "shard2"):
-        psql(running_system, shard, f"DROP DATABASE empty_{shard} WITH (FORCE)")
+        psql(running_system.dsn(shard), f"DROP DATABASE empty_{shard} WITH (FORCE)")
 
 
 @SLOW
-def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(running_system: System) -> None:
-    wait_healthy(running_system)
+def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(healthy_system: System) -> None:
     for restarts in range(1, 4):
-        running_system.kill("external_service")
+        healthy_system.kill("external_service")
         wait_until(
             f"restart {restarts}",
             lambda restarts=restarts: (
-                (part := running_system.status()["external_service"])["restarts"] >= restarts
+                (part := healthy_system.status()["external_service"])["restarts"] >= restarts
                 and part["state"] == "running"
             ),
             30,
         )
-    trouble = examine(running_system).trouble("parts")
+    trouble = examine(healthy_system).trouble("parts")
     assert "external_service runs, but had to be started again" in str(trouble["text"])
     assert "said last: " in str(trouble["text"])
 
@@ -305,20 +291,20 @@ def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(running_sy
 def test_a_stored_quote_of_the_future_is_found_before_and_after_it_stops_the_writer(system: System) -> None:
     system.start()
     wait_healthy(system)
-    system.cli("stop", "quote_service")
+    system.ask("stop", "quote_service")
     for file in (system.data / "quote_service").glob("quotes.*"):
         file.unlink()  # it knows better, and is believed before the shard
     newest = "(epoch, seq) = (SELECT last_epoch, last_seq FROM fence WHERE coin = 'ethereum')"
 
     def move_by(minutes: int) -> None:
-        psql(system, "shard2", f"UPDATE quote SET at = at + interval '{minutes} minutes' WHERE {newest}")
-        psql(system, "shard2", f"UPDATE fence SET last_at = last_at + interval '{minutes} minutes'")
+        psql(system.dsn("shard2"), f"UPDATE quote SET at = at + interval '{minutes} minutes' WHERE {newest}")
+        psql(system.dsn("shard2"), f"UPDATE fence SET last_at = last_at + interval '{minutes} minutes'")
 
     move_by(10)
     trouble = examine(system).trouble("clock")
     assert trouble["severity"] == "error"
     assert trouble["mend"] == "timedatectl set-ntp true"
-    system.cli("start", "quote_service")
+    system.ask("start", "quote_service")
     gave_up = found(system, "parts", "gave up")
     assert "ahead of" in str(gave_up["text"])
     move_by(-10)
@@ -341,7 +327,7 @@ def test_an_up_that_hangs_is_found_in_time_and_goes_on(system: System) -> None:
 def test_what_is_left_in_the_log_of_a_killed_system_is_read_and_stays(system: System) -> None:
     system.start()
     wait_healthy(system)
-    system.cli("stop", "shard1")
+    system.ask("stop", "shard1")
     found(system, "local_log")
     system.kill_up()
     wait_until("all parts are gone", lambda: not system.left())

@@ -24,8 +24,7 @@ MANY = 100
 
 
 def settings_of(system: System) -> config.Settings:
-    told = json.loads(system.cli("env", "--json").stdout)
-    return config.load({name: text for name, text in told.items() if name.startswith(config.PREFIX)})
+    return config.load(system.ask("env")["env"])
 
 
 def report(system: System) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def test_a_hundred_coins_on_four_shards_work_as_two_on_two_do(system: System) ->
     assert f"of {MANY} coins, on 4 shards" in proven(system)
 
     # shard1 has the directory; who starts without it knows all the same where everyone lives
-    assert system.cli("stop", "shard1").returncode == 0
+    system.ask("stop", "shard1")
     for part in ("quote_service", "aggregator_service"):
         system.kill(part)
     elsewhere = {coin for coin, home in homes.items() if home.shard != "shard1"}
@@ -100,7 +99,7 @@ def test_a_hundred_coins_on_four_shards_work_as_two_on_two_do(system: System) ->
         )
 
     wait_until("the others go on", lambda: _quietly(go_on), HEAL_LIMIT_S)
-    assert system.cli("start", "shard1").returncode == 0
+    system.ask("start", "shard1")
     wait_until("the report is complete again", lambda: _quietly(lambda: report(system)["complete"]), HEAL_LIMIT_S)
     psql(settings.dsn("shard1"), "DELETE FROM directory")
     rebuilt = system.cli("directory", "rebuild")
@@ -153,7 +152,7 @@ def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: P
                 mover.wait(60)
                 wait_until(f"bitcoin lives on {target}", lambda target=target: end_move(system, target), HEAL_LIMIT_S)
                 assert system.cli("shards", "purge", "bitcoin", "--now").returncode == 0
-            assert system.cli("stop", "external_service").returncode == 0
+            system.ask("stop", "external_service")
             wait_until(
                 "everything is delivered",
                 lambda: all(coin["pending"] == 0 for coin in report(system)["coins"].values()),

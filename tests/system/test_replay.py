@@ -12,6 +12,8 @@ import pytest
 from tests.system.conftest import System, wait_until
 from tests.system.witness import Witness, stored_rows
 
+from cotacoes.config import SHARDS
+
 RECORDING = Path(__file__).parents[3] / "shared" / "data" / "binance_spot_2024-08-08"
 FILES = {"bitcoin": RECORDING / "btcusdt_20240808.gz", "ethereum": RECORDING / "ethusdt_20240808.gz"}
 ORIGIN = "replay:btcusdt_20240808+ethusdt_20240808"
@@ -27,7 +29,7 @@ def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Pat
         system.start()
         first = system.events[0]["text"]
         assert first.startswith("replay of btcusdt_20240808.gz, ethusdt_20240808.gz")
-        dsns = [json.loads(system.cli("env", "--json").stdout)[f"COTACOES_SHARD{n}_DSN"] for n in (1, 2)]
+        dsns = [system.dsn(shard) for shard in SHARDS]
         redis = f"redis://127.0.0.1:{system.port('redis')}"
         with Witness(redis, system.url("quote_service"), list(FILES)) as witness:
             wait_until(
@@ -36,7 +38,7 @@ def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Pat
                 40,
             )
             current = {coin: system.get("quote_service", f"/cotacao_atual/{coin}").body for coin in FILES}
-            assert system.cli("stop", "external_service").returncode == 0
+            system.ask("stop", "external_service")
             report = wait_until("all is delivered", lambda: _delivered(system))
         rows = stored_rows(dsns)
         for coin, file in FILES.items():

@@ -15,6 +15,7 @@ from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
 from tests.system.witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
 
+from cotacoes.config import SHARDS
 from cotacoes.data_folder import read_running
 from cotacoes.supervision import processes
 
@@ -24,6 +25,7 @@ DEPENDENCIES = ("shard1", "shard2", "redis")
 # Fast enough that something is under way at every moment.
 FAST = {"COTACOES_POLL_INTERVAL_S": "0.02", "COTACOES_TICK_MS": "10"}
 QUIET_S_MAX = 2.0
+LIVE_QUOTES = 10
 HEAL_LIMIT_S = 60.0
 KILLS_OF_A_SOAK = 50
 
@@ -59,14 +61,17 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
     """Let the blows fall, let the system heal, and hold the shards against what was seen."""
     with System(folder / "data", environment=FAST) as system:
         system.start()
-        dsns = [json.loads(system.cli("env", "--json").stdout)[f"COTACOES_SHARD{n}_DSN"] for n in (1, 2)]
+        dsns = [system.dsn(shard) for shard in SHARDS]
         lives = []
         redis = f"redis://127.0.0.1:{system.port('redis')}"
         with Witness(redis, system.url("quote_service"), COINS) as witness:
+            seen = published(witness)
             for blow in blows:
                 wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+                wait_live(witness, seen)
+                seen = published(witness)
                 if blow.away is not None:
-                    assert system.cli(blow.how, blow.away).returncode == 0
+                    system.ask(blow.how, blow.away)
                 time.sleep(dice.uniform(0.0, QUIET_S_MAX))
                 if blow.victim == EVERYTHING:
                     kill_everything(system)
@@ -76,27 +81,36 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
                 kill(system, blow.victim)
                 time.sleep(dice.uniform(0.0, QUIET_S_MAX))
                 if blow.away is not None:
-                    assert system.cli("start", blow.away).returncode == 0
+                    system.ask("start", blow.away)
             wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
-            seen_before = {coin: len(witness.published[coin].quotes) for coin in COINS}
-            wait_until(
-                "both coins are live again",
-                lambda: all(len(witness.published[coin].quotes) > seen_before[coin] + 10 for coin in COINS),
-                HEAL_LIMIT_S,
-            )
+            wait_live(witness, published(witness))
             # The source ends, so that delivery can come to an end.
-            assert system.cli("stop", "external_service").returncode == 0
+            system.ask("stop", "external_service")
             wait_until("everything is delivered", lambda: _pending(system) == [0, 0], HEAL_LIMIT_S)
         lives += subscriber_lives(system.events)
         rows = stored_rows(dsns)
         for coin in COINS:
-            published, current = witness.published[coin], witness.current[coin]
-            assert len(published.quotes) > 10 * len(blows)
-            assert audit(rows[coin], [published, current, *(life[coin] for life in lives)]) == []
-            assert falls([position for position, _ in published.quotes], strictly=True) == []
+            heard, current = witness.published[coin], witness.current[coin]
+            assert len(heard.quotes) > LIVE_QUOTES * len(blows)
+            assert audit(rows[coin], [heard, current, *(life[coin] for life in lives)]) == []
+            assert falls([position for position, _ in heard.quotes], strictly=True) == []
             assert falls([position for position, _ in current.quotes], strictly=False) == []
             assert [breach for life in lives for breach in untold(rows[coin], life[coin])] == []
             assert _history(system, coin) == [(str(row.position), row.price) for row in rows[coin]]
+
+
+def published(witness: Witness) -> dict[str, int]:
+    """How many quotes of each coin were published by now."""
+    return {coin: len(seen.quotes) for coin, seen in witness.published.items()}
+
+
+def wait_live(witness: Witness, before: dict[str, int]) -> None:
+    """Return once so many quotes of each coin were published after those of `before`."""
+    wait_until(
+        "both coins are live",
+        lambda: all(count > before[coin] + LIVE_QUOTES for coin, count in published(witness).items()),
+        HEAL_LIMIT_S,
+    )
 
 
 def kill(system: System, part: str) -> None:

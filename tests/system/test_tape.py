@@ -17,6 +17,8 @@ from tests.system.test_replay import FILES, RECORDING, recorded_mids
 from tests.system.test_storm import kill
 from tests.system.witness import audit, stored_rows
 
+from cotacoes.config import SHARDS
+
 SIMULATED = Path(__file__).parents[2] / "docs" / "recordings" / "simulated_market.ndjson.gz"
 TAPE = {"COTACOES_SOURCE_MODE": "tape", "COTACOES_POLL_INTERVAL_S": "0.1"}
 LIMIT_S = 90.0
@@ -34,8 +36,7 @@ def own_prices(file: Path) -> dict[str, list[str]]:
 
 
 def dsns(system: System) -> list[str]:
-    told = json.loads(system.cli("env", "--json").stdout)
-    return [told[f"COTACOES_SHARD{number}_DSN"] for number in (1, 2)]
+    return [system.dsn(shard) for shard in SHARDS]
 
 
 def wait_stored(system: System, expected: Mapping[str, Sequence[str]]) -> None:
@@ -72,8 +73,8 @@ def test_a_real_recording_is_taken_whole_as_fast_as_it_can_be_over_stops_in_orde
     with System(tmp_path / "data", *options, environment=TAPE) as system:
         system.start()
         for _ in range(3):  # a page is always under way
-            assert system.cli("stop", "quote_service").returncode == 0
-            assert system.cli("start", "quote_service").returncode == 0
+            system.ask("stop", "quote_service")
+            system.ask("start", "quote_service")
         kill(system, "quote_service")
         wait_stored(system, expected)
 
@@ -114,7 +115,7 @@ def test_a_recording_of_a_replay_of_a_recording_has_the_same_prices(tmp_path: Pa
     with System(tmp_path / "b", "--source", f"replay:{first}", environment={**TAPE, "COTACOES_SPEED": "1"}) as system:
         system.begin()
         system.wait_for_states({"redis": "running"})
-        assert system.cli("stop", "quote_service").returncode == 0  # before it has the databases that it needs
+        system.ask("stop", "quote_service")  # before it has the databases that it needs
         recorder = subprocess.Popen(
             [*system.program, "record", "--out", str(second), "--data", str(system.data)],
             env=system.environment,
@@ -124,7 +125,7 @@ def test_a_recording_of_a_replay_of_a_recording_has_the_same_prices(tmp_path: Pa
             wait_until("the recording has begun", second.exists)
             system.wait_for_states({"shard1": "running", "shard2": "running"})
             time.sleep(1.0)  # it listens
-            assert system.cli("start", "quote_service").returncode == 0
+            system.ask("start", "quote_service")
             wait_stored(system, expected)
             time.sleep(0.5)
             recorder.send_signal(signal.SIGINT)
