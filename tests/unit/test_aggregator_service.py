@@ -21,6 +21,7 @@ from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.report import Plan, merge
 from cotacoes.client import Progress
 from cotacoes.errors import (
+    DeadlineExceededError,
     HttpUnavailableError,
     InternalError,
     NoQuoteError,
@@ -281,3 +282,21 @@ async def test_a_shard_that_hangs_costs_its_time_five_times_and_is_left_out_afte
             assert (await asking.get("/report/full")).json()["complete"] is True
             shown = (await asking.get("/v1/breakers")).json()["breakers"]
             assert {told["name"]: told["state"] for told in shown}["shard1"] == "closed"
+
+
+@pytest.mark.parametrize(("left_ms", "state"), [("200", "closed"), (None, "open")])
+async def test_one_who_is_in_a_hurry_opens_the_circuit_for_nobody(left_ms: str | None, state: str) -> None:
+    """quote_service gives up by the time that it is told; that is no evidence where our own caller had no more."""
+    twin = new_twin()
+    twin.faults["*"] = DeadlineExceededError("not ready in time")
+    shards = {
+        "shard1": await filled(MemoryShard("shard1", ["bitcoin"]), "bitcoin"),
+        "shard2": await filled(MemoryShard("shard2", ["ethereum"]), "ethereum"),
+    }
+    async with twin.client(deadline_s=60) as client:
+        served = app.wire(config.load({}), client, directory_over(shards, PLACEMENT)).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+            for _ in range(6):
+                await asking.get("/report/full", headers={} if left_ms is None else {"X-Deadline-Ms": left_ms})
+            shown = (await asking.get("/v1/breakers")).json()["breakers"]
+    assert {told["state"] for told in shown if told["name"].startswith("quote_service")} == {state}

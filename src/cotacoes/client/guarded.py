@@ -2,7 +2,8 @@
 
 What counts against quote_service is that it does not answer, or not by itself: away, out of time, overloaded, crashed.
 That a coin is unknown, has no quote yet, or that a shard is away are answers of a healthy service, whatever their
-status. One that can not be asked at all is as good as away, and comes out as ServiceUnavailableError.
+status. One that can not be asked at all is as good as away, and comes out as ServiceUnavailableError. Nor does it count
+that it gave up by the time that it was told, where our own caller had left less than a try takes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cotacoes.patterns import (
     SingleFlight,
     Verdict,
     classify,
+    current_deadline,
 )
 
 T = TypeVar("T")
@@ -81,9 +83,10 @@ class GuardedClient:
         age_max_s: float | None = None,
     ) -> None:
         self._client = client
+        self._attempt_s = deadline_s * ATTEMPT_SHARE / attempts
         config = ResilienceConfig(
             deadline=deadline_s,
-            attempt_timeout=deadline_s * ATTEMPT_SHARE / attempts,
+            attempt_timeout=self._attempt_s,
             retry=RetryConfig(max_attempts=attempts),
         )
 
@@ -116,7 +119,7 @@ class GuardedClient:
 
     async def _ask(self, question: str, ask: Callable[[], Awaitable[T]], key: str | None = None) -> CallResult[T]:
         try:
-            return await self._policies[question].call(ask, idempotent=True, key=key)
+            return await self._policies[question].call(lambda: self._try(ask), idempotent=True, key=key)
         except (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError) as error:
             wait_s = error.retry_after if isinstance(error, CircuitOpenError) else 1.0
             raise ServiceUnavailableError(
@@ -124,3 +127,17 @@ class GuardedClient:
             ) from error
         except TimeoutError as error:
             raise TimedOutError(f"{SERVICE} is away ({error})") from error
+
+    async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """One try; CallDeadlineError where it was out of time because our own caller is in a hurry.
+
+        Else whoever sends `X-Deadline-Ms: 1` a few times would open the circuit for everyone.
+        """
+        deadline = current_deadline()
+        is_hurried = deadline is not None and deadline.remaining() <= self._attempt_s
+        try:
+            return await ask()
+        except DeadlineExceededError as error:
+            if is_hurried:
+                raise CallDeadlineError("the caller's deadline left no time for an answer") from error
+            raise
