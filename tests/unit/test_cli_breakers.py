@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -15,6 +16,7 @@ from cotacoes.breaker_routes import breaker_routes
 from cotacoes.cli import breakers, main
 from cotacoes.client import Addresses, Client
 from cotacoes.endpoints import Endpoints
+from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
 from cotacoes.service import build_app
 from cotacoes.telemetry import Metrics
@@ -35,7 +37,7 @@ class Network:
 
     def __init__(self, services: dict[str, Endpoints]) -> None:
         settings = config.load({}, admin_token="sesame")
-        self.apps = {
+        self.apps: dict[str, Any] = {
             name: build_app(name, settings, Metrics(), breaker_routes(name, settings, found))
             for name, found in services.items()
         }
@@ -48,12 +50,15 @@ class Network:
 
     def run(self, command: Any) -> Any:
         async def whole() -> Any:
-            addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
-            http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
-            async with Client(addresses, admin_token="sesame", http=http) as client:
+            async with self.client("sesame") as client:
                 return await command(client)
 
         return asyncio.run(whole())
+
+    def client(self, admin_token: str) -> Client:
+        addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
+        http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
+        return Client(addresses, admin_token=admin_token, http=http)
 
 
 def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
@@ -71,6 +76,45 @@ def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
     assert "forced, " in rows[1]
     assert rows[2].split()[:2] == ["gateway_service/quote_service.current", "closed"]
     assert printed.err.startswith("aggregator_service: aggregator_service is away")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(kind("as told") for kind in (OverloadedError, DeadlineExceededError, InternalError, NotFoundError)),
+        b'{"breakers":[{"name":"of another version"}]}',
+    ],
+    ids=["overloaded", "out of time", "crashed", "without the route", "of another version"],
+)
+def test_one_that_does_not_answer_as_it_should_is_a_line_and_the_others_are_told(
+    fault: ProblemError | bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Network({service: endpoints(NAME) for service in breakers.SERVICES})
+    twin = Twin({})
+    twin.faults["*"] = fault
+    network.apps["aggregator_service"] = twin
+    assert network.run(lambda client: breakers.show(client, "", "", as_json=False)) == 0
+    printed = capsys.readouterr()
+    named = [row.split()[0].partition("/")[0] for row in printed.out.splitlines()[1:]]
+    assert named == ["quote_service", "gateway_service"]
+    assert printed.err.startswith("aggregator_service: ")
+    assert network.run(lambda client: breakers.show(client, "aggregator_service", "", as_json=False)) == 4
+
+
+@pytest.mark.parametrize("state", ["forced-open", "Forced_Open"])
+def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_along(
+    state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = endpoints(NAME)
+    network = Network({"quote_service": told})
+
+    def client_of(_: Addresses, *, admin_token: str) -> Client:
+        return network.client(admin_token)
+
+    monkeypatch.setattr(breakers, "Client", client_of)
+    monkeypatch.setattr(breakers.readers, "settings_of", lambda _: config.load({}, admin_token="sesame"))
+    assert main(["breakers", f"quote_service/{NAME}", state]) == 0
+    assert told.described()[0]["state"] == "forced_open"
 
 
 def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,9 +155,10 @@ def test_a_row_tells_ages_and_not_times() -> None:
         "open",
         7,
         1.25,
-        breakers.Window(calls=10, failures=6, slow_calls=2),
+        breakers.Window(calls=10, failures=6, slow_calls=2, failure_rate=0.6),
         6,
         42,
+        0.25,
         [breakers.Failure("2026-11-24T11:59:50.000000Z", "SourceUnavailableError: 503")],
         [breakers.Change("2026-11-24T11:59:55.000000Z", "open", "failure_rate")],
     )
@@ -122,11 +167,13 @@ def test_a_row_tells_ages_and_not_times() -> None:
         "open",
         6,
         10,
+        "60%",
         6,
         2,
         42,
         7,
         "1.2 s",
+        "0.2",
         "failure_rate, 5 s ago",
         "SourceUnavailableError: 503, 10 s ago",
     )

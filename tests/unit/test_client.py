@@ -1,20 +1,29 @@
 """An answer comes as it was given; whatever else comes is the error that says who is to blame."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import Response
+from tests.unit import virtual_time
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.client import Addresses, Client, Progress
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.client import Addresses, Client, GuardedClient, Progress
+from cotacoes.endpoints import Endpoints
 from cotacoes.errors import (
+    DeadlineExceededError,
     HttpUnavailableError,
+    InternalError,
     NoQuoteError,
+    OverloadedError,
     PositionGoneError,
     ProblemError,
     ServiceUnavailableError,
@@ -22,7 +31,9 @@ from cotacoes.errors import (
     UnknownCoinError,
     problem_types,
 )
+from cotacoes.patterns import Deadline, State
 from cotacoes.quote import Quote
+from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}
@@ -156,3 +167,141 @@ def test_addresses_are_those_of_the_settings() -> None:
     assert Addresses.of(settings) == Addresses(
         "http://127.0.0.1:9000", "https://quotes.example", "http://127.0.0.1:9003", "http://127.0.0.1:9001"
     )
+
+
+# the guarded client
+
+NO_ANSWER = [DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError]
+
+
+class Guarded:
+    """A guarded client in virtual time over a twin that counts what it is asked."""
+
+    def __init__(self, twin: Twin, client: Client, **given: Any) -> None:
+        clock = asyncio.get_running_loop().time
+        self.twin = twin
+        self.endpoints = Endpoints(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
+        asked = {"questions": ("current", "mean", "positions"), "deadline_s": 2.0, "clock": clock, **given}
+        self.client = GuardedClient(client, self.endpoints, **asked)
+
+    def shown(self, question: str) -> dict[str, Any]:
+        name = f"quote_service.{question}"
+        return next(told for told in self.endpoints.described() if told["name"] == name)
+
+    async def refused(self, count: int = 1) -> ServiceUnavailableError:
+        """What comes of the last of so many questions, each of which brings a problem."""
+        for _ in range(count):
+            with pytest.raises(ProblemError) as caught:
+                await self.client.mean("bitcoin")
+        assert isinstance(caught.value, ServiceUnavailableError)
+        return caught.value
+
+
+@contextlib.asynccontextmanager
+async def guarding(fault: Exception | None = None, **given: Any) -> AsyncIterator[Guarded]:
+    twin = Twin({coin: QUOTES["bitcoin"] for coin in ("bitcoin", "ethereum")})
+    if fault is not None:
+        twin.faults["*"] = fault
+    async with twin.client(deadline_s=60.0) as client:
+        yield Guarded(twin, client, **given)
+
+
+@pytest.mark.parametrize("kind", list(problem_types()), ids=lambda kind: kind.slug)
+def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_healthy_one(
+    kind: type[ProblemError],
+) -> None:
+    async def work() -> None:
+        async with guarding(kind("as told")) as guarded:
+            for _ in range(5):
+                with contextlib.suppress(ProblemError):
+                    await guarded.client.mean("bitcoin")
+            assert guarded.shown("mean")["state"] == ("open" if kind in NO_ANSWER else "closed")
+            assert guarded.shown("current")["state"] == "closed"  # each question has its own
+
+    virtual_time.run(work())
+
+
+def test_one_that_is_overloaded_is_left_alone_for_as_long_as_it_asked() -> None:
+    async def work() -> None:
+        async with guarding(OverloadedError("full", retry_after_s=7)) as guarded:
+            with pytest.raises(OverloadedError):
+                await guarded.client.mean("bitcoin")
+            refused = await guarded.refused()
+            assert refused.detail == "quote_service is away (circuit open)"
+            assert refused.retry_after_s == 7.0
+            guarded.twin.faults.clear()
+            await asyncio.sleep(7.0)
+            assert (await guarded.client.mean("bitcoin"))["count"] == 10
+
+    virtual_time.run(work())
+
+
+@pytest.mark.parametrize("left_s", [0.3, 1.6])
+def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> None:
+    """The service gives up by the time that it was told: that is no evidence against it."""
+
+    async def work() -> None:
+        async with guarding(DeadlineExceededError("the caller's deadline is over"), attempts=1) as guarded:
+            clock = asyncio.get_running_loop().time
+            for _ in range(10):
+                with Deadline(clock() + left_s, clock).scope():
+                    refused = await guarded.refused()
+            assert refused.detail == "quote_service is away (no time left)"
+            shown = guarded.shown("mean")
+            assert (shown["state"], shown["window"]["failures"], shown["last_errors"]) == ("closed", 0, [])
+
+    virtual_time.run(work())
+
+
+def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> None:
+    async def work() -> None:
+        async with guarding() as guarded:
+            guarded.endpoints.set_state("quote_service.mean", State.FORCED_OPEN)
+            assert (await guarded.refused()).retry_after_s == 60.0
+
+    virtual_time.run(work())
+
+
+def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody() -> None:
+    async def work() -> None:
+        async with guarding(calls_max=2) as guarded:
+            guarded.twin.faults["*"] = None
+            hanging = [asyncio.create_task(guarded.client.mean("bitcoin")) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            began = asyncio.get_running_loop().time()
+            refused = await guarded.refused()
+            assert refused.detail == "quote_service is away (too many calls under way)"
+            assert asyncio.get_running_loop().time() - began == pytest.approx(1.0)
+            assert guarded.shown("mean")["window"]["failures"] == 0
+            await asyncio.gather(*hanging, return_exceptions=True)
+
+    virtual_time.run(work())
+
+
+@pytest.mark.parametrize(("attempts", "is_answered"), [(1, False), (2, True)])
+def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes(
+    attempts: int, is_answered: bool
+) -> None:
+    async def work() -> None:
+        async with guarding(attempts=attempts) as guarded:
+            for _ in range(10):
+                await guarded.client.mean("bitcoin")
+            asked, answer = 0, guarded.twin.__call__
+
+            async def fails_first(scope: Any, receive: Any, send: Any) -> None:
+                nonlocal asked
+                asked += 1
+                if asked == 1:
+                    raise httpx2.ConnectError("refused")
+                await answer(scope, receive, send)
+
+            http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(fails_first))
+            async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+                guarded.client._client = client
+                if is_answered:
+                    assert (await guarded.client.mean("bitcoin"))["count"] == 10
+                else:
+                    await guarded.refused()
+            assert asked == attempts
+
+    virtual_time.run(work())
