@@ -21,7 +21,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXPLAINED = Path(__file__).with_name("breaker_mutants.toml")
 CORE = ["circuit_breaker", "breaker_evidence", "breaker_config", "sliding_window"]
-TESTS = ["test_breaker_conformance", "test_circuit_breaker", "test_sliding_window", "test_breaker_model"]
+TESTS = [
+    "test_breaker_config",
+    "test_breaker_conformance",
+    "test_circuit_breaker",
+    "test_sliding_window",
+    "test_breaker_races",
+    "test_breaker_model",
+]
 RUN_DEADLINE_S = 1200
 KILLED = {1, 3}
 TIMED_OUT = {24, -24, 36, 152, 255}  # a mutant that goes on for ever is found as well

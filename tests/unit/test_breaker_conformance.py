@@ -1,16 +1,20 @@
 """The conformance suite: every scenario on our breaker, and on interlock-cb where it has the features."""
 
+import math
 import random
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import pytest
-from tests.unit.breaker_scenarios import SCENARIOS, Scenario
+from tests.unit.breaker_scenarios import Differs, Lacks, Same, Scenario
+from tests.unit.breaker_scenarios_set import SCENARIOS
+from tests.unit.interlock_peer import Interlock, LackingError
 
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, Permit, State, Verdict
+from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
 
+START = 1000.0
 VERDICTS = {"ok": Verdict.SUCCESS, "fail": Verdict.FAILURE, "ignored": Verdict.IGNORED}
-NEVER = float("inf")
+TO_SAY = {"open_for", "reset", "force_open", "disable", "metrics_only"}
 
 
 class Subject(Protocol):
@@ -24,13 +28,36 @@ class Subject(Protocol):
     def look(self, what: str) -> Any: ...
 
 
+class Dice(random.Random):
+    """Gives what it is told to, one after another, and the middle after that."""
+
+    def __init__(self, given: Sequence[float]) -> None:
+        super().__init__(1)
+        self.given = list(given)
+
+    def random(self) -> float:
+        return self.given.pop(0) if self.given else 0.5
+
+
 class Ours:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.now = 1000.0
+    RENAMED: ClassVar = {
+        "slow": "slow_calls",
+        "in_a_row": "consecutive_failures",
+        "ignored_calls": "ignored",
+        "late_calls": "late",
+    }
+
+    def __init__(self, config: dict[str, Any], dice: Sequence[float] = ()) -> None:
+        self.now = START
+        self.told: list[StateTransition] = []
         given = {"wait_duration_jitter": 0.0, **config}
         given["initial_state"] = State(given.get("initial_state", "closed"))
         self.breaker = CircuitBreaker(
-            "subject", CircuitBreakerConfig(**given), clock=lambda: self.now, random=random.Random(1)
+            "subject",
+            CircuitBreakerConfig(**given),
+            clock=lambda: self.now,
+            random=Dice(dice),
+            on_event=lambda event: self.told.append(event) if isinstance(event, StateTransition) else None,
         )
 
     def take(self) -> Permit | None:
@@ -43,137 +70,119 @@ class Ours:
         getattr(self.breaker, word)(*arguments)
 
     def look(self, what: str) -> Any:
-        seen = self.breaker.metrics()
-        shown = {"slow": seen.slow_calls, "state": seen.state.value}
-        return shown[what] if what in shown else getattr(seen, what)
+        if what == "changes":
+            return len(self.told)
+        if what == "reason":
+            return self.told[-1].reason.value
+        if what == "at":
+            return self.told[-1].at - START
+        if what in {"state", "generation"}:  # without metrics(), which looks at the clock
+            return self.breaker.state.value if what == "state" else self.breaker.generation
+        return getattr(self.breaker.metrics(), self.RENAMED.get(what, what))
 
 
-class Theirs:
-    """interlock-cb's state machine, fed as its own call layer feeds it."""
+class OtherwiseError(AssertionError):
+    """A step went otherwise."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        from interlock._state_machine import StateMachine
-        from interlock.config import Config
-        from interlock.outcome import Outcome
-        from interlock.window import WindowType
+    def __init__(self, step: str, scenario: Scenario) -> None:
+        super().__init__(f"at {step!r} of {scenario.steps!r}")
+        self.step = step
 
-        self.now = 1000.0
-        self.outcomes = Outcome
-        ours = CircuitBreakerConfig(**config)
-        self.slow_after = ours.slow_call_duration_threshold or 1e9
-        self.machine = StateMachine(
-            config=Config(
-                failure_rate_threshold=ours.failure_rate_threshold or 1.0,
-                minimum_number_of_calls=ours.minimum_number_of_calls,
-                slow_call_duration_threshold=self.slow_after,
-                slow_call_rate_threshold=ours.slow_call_rate_threshold,
-                permitted_calls_in_half_open=ours.permitted_calls_in_half_open,
-                max_concurrent_probes=ours.max_concurrent_calls_in_half_open or ours.permitted_calls_in_half_open,
-                wait_duration_in_open=ours.wait_duration_in_open,
-                wait_duration_backoff_multiplier=ours.wait_duration_multiplier,
-                wait_duration_in_open_max=ours.max_wait_duration_in_open,
-                window_type=WindowType.COUNT_BASED if ours.sliding_window_type == "count" else WindowType.TIME_BASED,
-                window_size=ours.sliding_window_size,
-            ),
-            clock=self,
-        )
-        self.first_generation = self.machine.generation
 
-    def monotonic(self) -> float:
-        return self.now
+class Player:
+    """Does steps to a subject; AssertionError where one goes otherwise."""
 
-    def take(self) -> tuple[int, float] | None:
-        is_permitted = self.machine.acquire()
-        return (self.machine.generation, self.now) if is_permitted else None
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.permits: dict[str, Any] = {}
 
-    def settle(self, permit: tuple[int, float], verdict: str) -> bool:
-        generation, started = permit
-        counts = generation == self.machine.generation
-        if verdict == "ignored":
-            self.machine.release_probe(generation=generation)
-            return False
-        is_slow = self.now - started >= self.slow_after
-        names = {("ok", False): "SUCCESS", ("fail", False): "FAILURE", ("ok", True): "SLOW_SUCCESS"}
-        outcome = self.outcomes[names.get((verdict, is_slow), "SLOW_FAILURE")]
-        self.machine.record(outcome, generation=generation)
-        return counts
+    def do(self, word: str, *rest: str) -> None:
+        if word in VERDICTS:
+            for _ in range(int(rest[0]) if rest else 1):
+                self.call(word, counts=word != "ignored")
+        elif word == "uncounted":
+            for _ in range(int(rest[1])):
+                self.call(rest[0], counts=False)
+        elif word == "call":
+            self.call(rest[1], counts=rest[1] != "ignored", takes=float(rest[0]))
+        elif word == "take":
+            self.permits[rest[0]] = self.subject.take()
+            assert self.permits[rest[0]] is not None
+        elif word == "refused":
+            assert self.subject.take() is None
+        elif word in {"settle", "late"}:
+            counts = word == "settle" and rest[1] != "ignored"
+            assert self.subject.settle(self.permits[rest[0]], rest[1]) is counts
+        elif word == "wait":
+            self.subject.now += float(rest[0])
+        elif word in TO_SAY:
+            self.subject.say(word, *map(float, rest))
+        else:
+            self.check(word, *rest)
 
-    def say(self, word: str, *arguments: float) -> None:
-        getattr(self.machine, word)(*arguments)
+    def call(self, verdict: str, *, counts: bool, takes: float = 0.0) -> None:
+        permit = self.subject.take()
+        assert permit is not None
+        self.subject.now += takes
+        assert self.subject.settle(permit, verdict) is counts
 
-    def look(self, what: str) -> Any:
-        window = self.machine.snapshot()
-        shown: dict[str, Callable[[], Any]] = {
-            "state": lambda: self.machine.state.value,
-            "retry_after": self.machine.retry_after,
-            "generation": lambda: self.machine.generation - self.first_generation,
-            "calls": lambda: window.total_calls,
-            "failures": lambda: window.failed_calls,
-            "slow": lambda: window.slow_calls,
-        }
-        return shown[what]()
+    def check(self, what: str, said: str) -> None:
+        expected: Any = {"none": None, "never": math.inf}.get(said, said)
+        if isinstance(expected, str) and what not in {"state", "reason"}:
+            expected = pytest.approx(float(expected))
+        assert self.subject.look(what) == expected
 
 
 def play(scenario: Scenario, subject: Subject) -> None:
-    """Do the steps; AssertionError, with the step, where something is otherwise."""
-    permits: dict[str, Any] = {}
+    """Do the steps; OtherwiseError where something is otherwise."""
+    player = Player(subject)
     for step in scenario.steps.split(","):
-        word, *rest = step.split()
-        done = f"at {step.strip()!r} of {scenario.steps!r}"
-        if word in VERDICTS:
-            for _ in range(int(rest[0]) if rest else 1):
-                permit = subject.take()
-                assert permit is not None, done
-                assert subject.settle(permit, word) is (word != "ignored"), done
-        elif word == "late_all":
-            for _ in range(int(rest[1])):
-                permit = subject.take()
-                assert permit is not None, done
-                assert subject.settle(permit, rest[0]) is False, done
-        elif word == "call":
-            permit = subject.take()
-            assert permit is not None, done
-            subject.now += float(rest[0])
-            assert subject.settle(permit, rest[1]) is (rest[1] != "ignored"), done
-        elif word == "take":
-            permits[rest[0]] = subject.take()
-            assert permits[rest[0]] is not None, done
-        elif word == "refused":
-            assert subject.take() is None, done
-        elif word == "settle":
-            assert subject.settle(permits[rest[0]], rest[1]) is (rest[1] != "ignored"), done
-        elif word == "late":
-            assert subject.settle(permits[rest[0]], rest[1]) is False, done
-        elif word == "wait":
-            subject.now += float(rest[0])
-        elif word in {"open_for", "reset", "force_open", "disable", "metrics_only"}:
-            subject.say(word, *map(float, rest))
-        else:
-            expected: Any = {"none": None, "never": NEVER}.get(rest[0], rest[0])
-            if word != "state" and isinstance(expected, str):
-                expected = pytest.approx(float(expected))
-            assert subject.look(word) == expected, done
+        try:
+            player.do(*step.split())
+        except AssertionError as error:
+            raise OtherwiseError(step.strip(), scenario) from error
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.promise)
+def those(kind: type) -> Any:
+    found = [scenario for scenario in SCENARIOS if isinstance(scenario.peer, kind)]
+    return pytest.mark.parametrize("scenario", found, ids=lambda scenario: scenario.promise)
+
+
+@pytest.fixture
+def interlock() -> None:
+    pytest.importorskip("interlock", reason="interlock-cb is not installed")
+
+
+@those(object)
 def test_our_breaker(scenario: Scenario) -> None:
-    play(scenario, Ours(scenario.config))
+    play(scenario, Ours(scenario.config, scenario.dice))
 
 
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s.peer == ""], ids=lambda scenario: scenario.promise)
+@those(Same)
+@pytest.mark.usefixtures("interlock")
 def test_interlock_cb_does_the_same(scenario: Scenario) -> None:
-    pytest.importorskip("interlock", reason="interlock-cb is not installed")
-    play(scenario, Theirs(scenario.config))
+    play(scenario, Interlock(scenario.config, START))
 
 
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s.peer], ids=lambda scenario: scenario.promise)
+@those(Differs)
+@pytest.mark.usefixtures("interlock")
 def test_interlock_cb_differs_as_explained(scenario: Scenario) -> None:
-    pytest.importorskip("interlock", reason="interlock-cb is not installed")
-    with pytest.raises(AssertionError):
-        play(scenario, Theirs(scenario.config))
+    assert isinstance(scenario.peer, Differs)
+    with pytest.raises(OtherwiseError) as differs:
+        play(scenario, Interlock(scenario.config, START))
+    assert differs.value.step == scenario.peer.at
+
+
+@those(Lacks)
+@pytest.mark.usefixtures("interlock")
+def test_interlock_cb_has_no_such_thing(scenario: Scenario) -> None:
+    assert isinstance(scenario.peer, Lacks)
+    with pytest.raises(LackingError) as lacks:
+        play(scenario, Interlock(scenario.config, START))
+    assert lacks.value.feature == scenario.peer.feature
 
 
 def test_there_are_at_least_sixty_and_none_twice() -> None:
     promises = [scenario.promise for scenario in SCENARIOS]
     assert len(set(promises)) == len(promises) >= 60
-    assert sum(scenario.peer is not None for scenario in SCENARIOS) >= 40
+    assert sum(not isinstance(scenario.peer, Lacks) for scenario in SCENARIOS) >= 60

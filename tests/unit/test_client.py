@@ -199,7 +199,7 @@ class Guarded:
 
 @contextlib.asynccontextmanager
 async def guarding(fault: Exception | None = None, **given: Any) -> AsyncIterator[Guarded]:
-    twin = Twin({coin: QUOTES["bitcoin"] for coin in ("bitcoin", "ethereum")})
+    twin = Twin(dict.fromkeys(("bitcoin", "ethereum"), QUOTES["bitcoin"]))
     if fault is not None:
         twin.faults["*"] = fault
     async with twin.client(deadline_s=60.0) as client:

@@ -13,12 +13,15 @@ from cotacoes.cli import readers
 from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.client import Addresses, Client
-from cotacoes.errors import ServiceUnavailableError
+from cotacoes.errors import ProblemError
 from cotacoes.quote import parse_time
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
 STATES = ("closed", "forced_open", "disabled", "metrics_only")
-COLUMNS = ("breaker", "state", "failed", "of", "in a row", "slow", "refused", "era", "next try", "last change", "error")
+COLUMNS = (
+    *("breaker", "state", "failed", "of", "rate", "in a row", "slow", "refused", "era", "next try", "budget"),
+    *("last change", "error"),
+)
 
 app = typer.Typer()
 
@@ -29,6 +32,7 @@ class Window(msgspec.Struct, frozen=True):
     calls: int
     failures: int
     slow_calls: int
+    failure_rate: float | None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -56,6 +60,7 @@ class Breaker(msgspec.Struct, frozen=True):
     window: Window
     consecutive_failures: int
     not_permitted: int
+    retry_budget: float
     last_errors: list[Failure]
     transitions: list[Change]
 
@@ -104,17 +109,20 @@ def breakers(
 
 
 async def show(client: Client, service: str, breaker: str, *, as_json: bool) -> int:
-    """The chosen breaker, or all of all services that answer; the exit code."""
+    """The chosen breaker, or all of all services that answer; the exit code.
+
+    One that is away, overloaded or of another version is a line that says so: the others are told all the same.
+    """
     rows: list[tuple[object, ...]] = []
     away = 0
     for one in SERVICES if not service else (service,):
         try:
             answer = await client.breakers(one)
-        except ServiceUnavailableError as error:
+            shown = understood(answer, Breakers, one)
+        except ProblemError as error:
             say(f"{one}: {error.detail}")
             away += 1
             continue
-        shown = understood(answer, Breakers, one)
         for told, raw in zip(shown.breakers, answer["breakers"], strict=True):
             if breaker and told.name != breaker:
                 continue
@@ -138,11 +146,13 @@ def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
         breaker.state,
         breaker.window.failures,
         breaker.window.calls,
+        NONE if breaker.window.failure_rate is None else f"{breaker.window.failure_rate:.0%}",
         breaker.consecutive_failures,
         breaker.window.slow_calls,
         breaker.not_permitted,
         breaker.generation,
         NONE if breaker.retry_after_s is None else f"{breaker.retry_after_s:.1f} s",
+        f"{breaker.retry_budget:.1f}",
         NONE if change is None else f"{change.reason}, {_ago(change.at, now)}",
         NONE if error is None else f"{error.error}, {_ago(error.at, now)}",
     )

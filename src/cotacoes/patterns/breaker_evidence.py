@@ -111,4 +111,6 @@ def reason_to_end_half_open(seen: Evidence, config: CircuitBreakerConfig) -> Rea
             return None
     if left and (rate is None or (window.failures + left) / permitted >= rate):
         return None
+    if left and limit is not None and seen.consecutive_failures + left >= limit:
+        return None
     return Reason.PROBES_SUCCEEDED

@@ -55,6 +55,7 @@ ERROR_TEXT_MAX = 200
 # names of their own, since to look up an Enum's member costs as much as all else that a closed circuit does
 _CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
 _FORCED_OPEN, _DISABLED = State.FORCED_OPEN, State.DISABLED
+_REFUSING = (_OPEN, _FORCED_OPEN)  # in which what was seen stays, to be looked at
 _FAILURE, _IGNORED = Verdict.FAILURE, Verdict.IGNORED
 
 
@@ -128,10 +129,10 @@ class CircuitBreaker:
 
     def metrics(self) -> Snapshot:
         """What it has seen, and where that has brought it."""
-        seen, window = self._seen, self._seen.window
-        window.forget_old(self._clock())
-        if self._state is not _OPEN and self._state is not _FORCED_OPEN:
-            seen.find_overdue(self._clock())
+        now, seen, window = self._clock(), self._seen, self._seen.window
+        window.forget_old(now)
+        if self._state not in _REFUSING:
+            seen.find_overdue(now)
         return Snapshot(
             state=self._state,
             generation=self._generation,
@@ -172,20 +173,17 @@ class CircuitBreaker:
         return permit
 
     def open_for(self, seconds: float) -> None:
-        """Open now, for at least this long: the callee itself asked for it (Retry-After). 0 asks for nothing.
-
-        A circuit that a person has set keeps its state.
-        """
+        """Open now, for at least this long, as the callee asks (Retry-After; 0: nothing). A person's word stands."""
         if not 0 <= seconds < math.inf:
             raise ValueError(f"open_for takes seconds from 0, finite, not {seconds!r}")
         now = self._clock()
+        self._expire_half_open(now)
         if seconds == 0 or self._state not in (_CLOSED, _OPEN, _HALF_OPEN):
             return
-        until = now + seconds
         if self._state is _OPEN:
-            self._open_until = max(self._open_until, until)
+            self._open_until = max(self._open_until, now + seconds)
         else:
-            self._change(Reason.RETRY_AFTER, now, open_until=until)
+            self._change(Reason.RETRY_AFTER, now, open_until=now + seconds)
 
     def reset(self) -> None:
         """Close it, and forget all that it has seen; what is under way is of an older generation."""
@@ -208,16 +206,17 @@ class CircuitBreaker:
         self._expire_half_open(now)
         if self._state is _OPEN and now >= self._open_until:
             self._change(Reason.WAIT_OVER, now)
-        elif self._slow_call is not None:
+        elif self._slow_call is not None and self._state not in _REFUSING:
             self._seen.find_overdue(now)
             if self._seen.overdue:
+                self._seen.window.forget_old(now)
                 self._judge(now)
         if self._state is _HALF_OPEN:
             if not self._has_free_probe():
                 return False
             self._probes_out += 1
             return True
-        return self._state is not _OPEN and self._state is not _FORCED_OPEN
+        return self._state not in _REFUSING
 
     def _has_free_probe(self) -> bool:
         taken = self._probes_out + self._seen.window.calls
@@ -250,10 +249,12 @@ class CircuitBreaker:
         said = None if error is None else f"{type(error).__name__}: {error}"[:ERROR_TEXT_MAX]
         if verdict is _FAILURE and said is not None:
             self._last_error = said
-        if self._on_event is not None:
-            self._on_event(CallSettled(self.name, verdict, is_slow, is_counted, now - permit.started, now, said))
-        if is_counted:
-            self._judge(now)
+        try:
+            if self._on_event is not None:
+                self._on_event(CallSettled(self.name, verdict, is_slow, is_counted, now - permit.started, now, said))
+        finally:  # a listener that fails does not cost the judgement
+            if is_counted:
+                self._judge(now)
         return is_counted
 
     def _judge(self, now: float) -> None:
@@ -285,7 +286,7 @@ class CircuitBreaker:
         if state is _HALF_OPEN:
             limit = self.config.max_wait_duration_in_half_open
             self._half_open_until = math.inf if limit is None else at + limit
-        if state is not _OPEN and state is not _FORCED_OPEN:  # in which what was seen stays, to be looked at
+        if state not in _REFUSING:
             self._seen = Evidence(self.config, state)
 
     def _grow_wait(self) -> None:

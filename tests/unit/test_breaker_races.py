@@ -1,0 +1,266 @@
+"""The breaker among real coroutines: crowds at half-open, cancellation at every await, answers in any order."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.unit import virtual_time
+
+from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, Permit, State, Verdict
+
+CROWD = 50
+WAIT_S = 5.0
+
+
+class Callee:
+    """What is called: it notes how many reach it, and how many are with it at once."""
+
+    def __init__(self, answer: Callable[[], Awaitable[None]]) -> None:
+        self.answer = answer
+        self.reached = self.inside = self.most_inside = 0
+
+    async def __call__(self) -> None:
+        self.reached += 1
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            await self.answer()
+        finally:
+            self.inside -= 1
+
+
+async def after_a_second() -> None:
+    await asyncio.sleep(1.0)
+
+
+async def fail_after_a_second() -> None:
+    await asyncio.sleep(1.0)
+    raise OSError("no route")
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+def make_breaker(**config: Any) -> CircuitBreaker:
+    """On the loop's clock; it opens at the first failure, and only all probes together close it."""
+    given = {
+        "failure_rate_threshold": None,
+        "consecutive_failures_threshold": 1,
+        "wait_duration_in_open": WAIT_S,
+        "wait_duration_jitter": 0.0,
+        "max_wait_duration_in_half_open": None,
+    }
+    clock = asyncio.get_running_loop().time
+    return CircuitBreaker("callee", CircuitBreakerConfig(**{**given, **config}), clock=clock, random=random.Random(1))
+
+
+async def call(breaker: CircuitBreaker, callee: Callee) -> bool:
+    """As the head of the breaker's module has it; False where it was refused."""
+    try:
+        permit = breaker.acquire()
+    except CircuitOpenError:
+        return False
+    verdict = Verdict.IGNORED
+    try:
+        await callee()
+        verdict = Verdict.SUCCESS
+    except OSError:
+        verdict = Verdict.FAILURE
+    finally:
+        permit.settle(verdict)
+    return True
+
+
+async def open_and_wait(breaker: CircuitBreaker) -> None:
+    breaker.acquire().settle(Verdict.FAILURE)
+    assert breaker.state is State.OPEN
+    await asyncio.sleep(WAIT_S)
+
+
+@pytest.mark.parametrize(("permitted", "at_once"), [(1, None), (3, None), (3, 1), (10, 4), (50, 1)])
+def test_of_a_crowd_at_half_open_as_many_reach_the_callee_as_are_permitted(permitted: int, at_once: int | None) -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=permitted, max_concurrent_calls_in_half_open=at_once)
+        callee = Callee(after_a_second)
+        await open_and_wait(breaker)
+        allowed = await asyncio.gather(*(call(breaker, callee) for _ in range(CROWD)))
+        assert sum(allowed) == callee.reached == callee.most_inside == (at_once or permitted)
+
+    virtual_time.run(work())
+
+
+def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=3, max_concurrent_calls_in_half_open=1)
+        callee = Callee(after_a_second)
+        reached_half_open = []
+
+        async def insist() -> None:
+            while not await call(breaker, callee):
+                await asyncio.sleep(0.1)
+
+        await open_and_wait(breaker)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CROWD):
+                group.create_task(insist())
+            while breaker.state is not State.CLOSED:
+                assert callee.inside <= 1
+                reached_half_open.append(callee.reached)
+                await asyncio.sleep(0.05)
+        assert max(reached_half_open) == 3
+        assert callee.reached == CROWD
+
+    virtual_time.run(work())
+
+
+def test_when_the_wait_ends_a_dead_callee_gets_one_call_a_round_and_not_a_crowd() -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=1)
+        callee = Callee(fail_after_a_second)
+
+        async def insist() -> None:
+            while True:
+                await call(breaker, callee)
+                await asyncio.sleep(breaker.retry_after() or 0.01)  # all wake in the moment in which the wait ends
+
+        await open_and_wait(breaker)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(600.0), asyncio.TaskGroup() as group:
+                for _ in range(CROWD):
+                    group.create_task(insist())
+        assert callee.most_inside == 1
+        assert callee.reached == pytest.approx(600 / (WAIT_S + 1), abs=1)
+
+    virtual_time.run(work())
+
+
+def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_when_it_answers() -> None:
+    async def work() -> None:
+        breaker = make_breaker(
+            permitted_calls_in_half_open=1,
+            max_wait_duration_in_half_open=10.0,
+            wait_duration_multiplier=2.0,
+            max_wait_duration_in_open=20.0,
+        )
+        callee = Callee(never)
+        await open_and_wait(breaker)
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            hanging = []
+            until = loop.time() + 300.0
+            while loop.time() < until:
+                hanging.append(group.create_task(call(breaker, callee)))
+                await asyncio.sleep(0.5)
+            assert callee.reached == 11  # after 10 s of hanging and 10, then 20 s of rest, in 300 s
+            callee.answer = after_a_second
+            began = loop.time()
+            while breaker.state is not State.CLOSED:
+                await call(breaker, callee)
+                await asyncio.sleep(0.5)
+            assert loop.time() - began <= 10.0 + 20.0 + 2.0
+            for task in hanging:
+                task.cancel()
+            await asyncio.sleep(0)
+        assert breaker.state is State.CLOSED
+        assert breaker.metrics().failures == 0
+
+    virtual_time.run(work())
+
+
+@pytest.mark.parametrize("awaits", range(5))
+def test_a_probe_that_is_cancelled_at_any_await_gives_its_place_back(awaits: int) -> None:
+    """0 is before it has begun, 4 after its last await: it has its result, though nobody took it."""
+    passed = 0
+
+    async def three_awaits() -> None:
+        nonlocal passed
+        try:
+            for _ in range(2):
+                passed += 1
+                await asyncio.sleep(0)
+        finally:
+            passed += 1
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        nonlocal passed
+        breaker = make_breaker(permitted_calls_in_half_open=2)
+        callee = Callee(three_awaits)
+        for turn in range(1, 11):
+            await open_and_wait(breaker)
+            passed = 0
+            probe = asyncio.ensure_future(call(breaker, callee))
+            for _ in range(awaits):
+                await asyncio.sleep(0)
+            assert passed == min(awaits, 3)
+            is_under_way = probe.cancel()
+            ended = (await asyncio.gather(probe, return_exceptions=True))[0]
+            assert isinstance(ended, asyncio.CancelledError) is is_under_way is (awaits < 4)
+            assert breaker.metrics().ignored == (0 if awaits in {0, 4} else turn)
+            both = [breaker.try_acquire(), breaker.try_acquire()]
+            assert (both[0] is not None, both[1] is not None) == (True, awaits < 4)
+            breaker.reset()
+
+    virtual_time.run(work())
+
+
+def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=1)
+        callee = Callee(never)
+        await open_and_wait(breaker)
+        probe = asyncio.ensure_future(call(breaker, callee))
+        await asyncio.sleep(1.0)
+        assert not await call(breaker, callee)
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        callee.answer = after_a_second
+        assert await call(breaker, callee)
+        assert breaker.state is State.CLOSED
+
+    virtual_time.run(work())
+
+
+def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seeded: random.Random) -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=2)
+        answers: list[asyncio.Future[Verdict]] = [asyncio.Future() for _ in range(CROWD)]
+
+        async def hold(permit: Permit, answer: asyncio.Future[Verdict]) -> bool:
+            return permit.settle(await answer)
+
+        old = [asyncio.ensure_future(hold(breaker.acquire(), answer)) for answer in answers]
+        await open_and_wait(breaker)
+        probes = [breaker.acquire(), breaker.acquire()]
+        seeded.shuffle(answers)
+        for answer in answers:
+            answer.set_result(seeded.choice(list(Verdict)))
+        assert await asyncio.gather(*old) == [False] * CROWD
+        assert (breaker.state, breaker.metrics().calls, breaker.metrics().late) == (State.HALF_OPEN, 0, CROWD)
+        assert breaker.try_acquire() is None
+        assert [probe.settle(Verdict.SUCCESS) for probe in probes] == [True, True]
+        assert breaker.state is State.CLOSED
+
+    virtual_time.run(work())
+
+
+def test_a_probe_that_is_cancelled_after_its_sibling_decided_changes_nothing() -> None:
+    async def work() -> None:
+        breaker = make_breaker(permitted_calls_in_half_open=2)
+        hangs, fails = Callee(never), Callee(fail_after_a_second)
+        await open_and_wait(breaker)
+        probe = asyncio.ensure_future(call(breaker, hangs))
+        await asyncio.sleep(0)
+        assert await call(breaker, fails)
+        assert breaker.state is State.OPEN
+        await asyncio.sleep(WAIT_S)
+        present = [breaker.acquire(), breaker.acquire()]
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        assert breaker.try_acquire() is None  # its place is not one of these
+        assert [permit.settle(Verdict.SUCCESS) for permit in present] == [True, True]
+
+    virtual_time.run(work())
