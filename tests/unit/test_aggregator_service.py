@@ -16,10 +16,11 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
+from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.report import Plan, merge
-from cotacoes.client import Progress
+from cotacoes.client import Addresses, Client, Progress
 from cotacoes.errors import (
     DeadlineExceededError,
     HttpUnavailableError,
@@ -303,3 +304,38 @@ async def test_one_who_is_in_a_hurry_opens_the_circuit_for_nobody(left_ms: str |
                 await asking.get("/report/full", headers={} if left_ms is None else {"X-Deadline-Ms": left_ms})
             shown = (await asking.get("/v1/breakers")).json()["breakers"]
     assert {told["state"] for told in shown if told["name"].startswith("quote_service")} == {state}
+
+
+async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_its_circuits_are_open() -> None:
+    twin = new_twin()
+    asked: list[str] = []
+    broken = False
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        if broken:
+            raise httpx2.ConnectError("refused")
+        await twin(scope, receive, send)
+
+    shards = {
+        "shard1": await filled(MemoryShard("shard1", ["bitcoin"]), "bitcoin"),
+        "shard2": await filled(MemoryShard("shard2", ["ethereum"]), "ethereum"),
+    }
+    http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(counted))
+    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+        served = app.wire(config.load({}), client, directory_over(shards, PLACEMENT)).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+            for _ in range(10):
+                assert (await asking.get("/report/full")).json()["complete"]
+            assert len(asked) == 10 * 5
+            broken = True
+            asked.clear()
+            await asking.get("/report/full")
+            assert len(asked) == 5  # a second try is the gateway's alone
+            for _ in range(4):
+                told = (await asking.get("/report/full")).json()
+            asked.clear()
+            told = (await asking.get("/report/full")).json()
+    assert asked == []
+    assert told["missing"] == [{"part": "quote_service", "reason": "quote_service is away (circuit open)"}]
+    assert len(told["coins"]["bitcoin"]["last_logs"]) == 10

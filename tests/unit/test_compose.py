@@ -131,6 +131,11 @@ def test_every_setting_can_be_given_from_outside_and_goes_to_all(services: Servi
         }
 
 
+def test_the_admin_token_reaches_every_service_with_a_route_that_asks_for_it(services: Services) -> None:
+    for name in ("external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"):
+        assert services[name]["environment"]["COTACOES_ADMIN_TOKEN"] == "${COTACOES_ADMIN_TOKEN:-}", name
+
+
 def test_every_address_names_a_container_and_its_port(services: Services) -> None:
     told = {
         (variable.removeprefix(PREFIX), urlsplit(text).hostname, urlsplit(text).port)

@@ -12,9 +12,11 @@ from structlog.testing import capture_logs
 from tests.unit import virtual_time
 
 from cotacoes import config
+from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import SourceMalformedError, SourceUnavailableError
+from cotacoes.gateway_service import app as gateway_service
 from cotacoes.patterns import (
     CircuitBreakerConfig,
     CircuitOpenError,
@@ -25,6 +27,7 @@ from cotacoes.patterns import (
     RetryConfig,
     State,
 )
+from cotacoes.quote_service import app as quote_service
 from cotacoes.service import build_app
 from cotacoes.telemetry import Metrics
 
@@ -197,6 +200,21 @@ def test_the_breakers_are_shown_to_everyone() -> None:
     assert answer.status_code == 200
     assert answer.json()["service"] == "some_service"
     assert [told["name"] for told in answer.json()["breakers"]] == [NAME]
+
+
+@pytest.mark.parametrize("service", [quote_service, aggregator_service, gateway_service], ids=lambda one: one.NAME)
+def test_every_service_that_asks_another_has_the_routes(service: Any) -> None:
+    dsns = {f"{name}_dsn": f"postgresql://cotacoes@127.0.0.1:1/{name}" for name in config.SHARDS}
+    settings = config.load({}, **dsns)
+    built = service.build(settings, *([lambda _: None] if service is quote_service else []))
+    answer = asyncio.run(_get(built.app, "/openapi.json"))
+    assert set(answer.json()["paths"]["/v1/breakers/{endpoint}"]) == {"put"}
+    assert asyncio.run(_get(built.app, "/v1/breakers")).json()["service"] == service.NAME
+
+
+async def _get(served: Any, path: str) -> httpx2.Response:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://some") as client:
+        return await client.get(path)
 
 
 @pytest.mark.parametrize("state", ["forced_open", "disabled", "metrics_only", "closed"])

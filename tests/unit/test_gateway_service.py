@@ -175,3 +175,34 @@ async def test_a_hundred_who_ask_for_the_same_at_once_are_one_question() -> None
             answers = await asyncio.gather(*(gateway.get(CURRENT) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert asked == 1
+
+
+async def test_each_coin_has_a_last_quote_of_its_own() -> None:
+    ether = Quote("ethereum", "USD", Decimal("3521.8800"), 5, 1, NOON, NOON, "sim")
+    twin = Twin({**QUOTES, "ethereum": [ether]})
+    async with asking(twin) as gateway:
+        paths = [f"/v1/quotes/{coin}/current" for coin in ("bitcoin", "ethereum")]
+        live = await asyncio.gather(*(gateway.get(path) for path in paths))
+        twin.faults["*"] = HttpUnavailableError()
+        kept = await asyncio.gather(*(gateway.get(path) for path in paths))
+    for answers in (live, kept):
+        assert [answer.json()["coin"] for answer in answers] == ["bitcoin", "ethereum"]
+
+
+async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
+    twin = Twin(QUOTES)
+    asked = 0
+
+    async def fails_once(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 11:
+            raise httpx2.ConnectError("refused")
+        await twin(scope, receive, send)
+
+    http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(fails_once))
+    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+        served = app.wire(config.load({}), client).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
+            told = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try
+    assert (told, asked) == (["live"] * 11, 12)

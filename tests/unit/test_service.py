@@ -21,7 +21,7 @@ from cotacoes.telemetry import Metrics
 SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")
 
 
-def new_app(checks: dict[str, Check] | None = None) -> Any:
+def new_app(checks: dict[str, Check] | None = None, settings: config.Settings = SETTINGS) -> Any:
     router = APIRouter()
 
     @router.get("/coins/{coin}")
@@ -54,7 +54,7 @@ def new_app(checks: dict[str, Check] | None = None) -> Any:
     def lean(coin: str) -> bytes:
         return json.dumps({"coin": require_coin(coin, ["bitcoin"])}).encode()
 
-    return build_app("test_service", SETTINGS, Metrics(), router, checks=checks, lean={"/lean": lean})
+    return build_app("test_service", settings, Metrics(), router, checks=checks, lean={"/lean": lean})
 
 
 async def ask(method: str, path: str, app: Any = None, **options: Any) -> httpx2.Response:
@@ -183,16 +183,18 @@ def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.Monkey
 
 
 def test_a_request_ends_by_its_callers_deadline_where_that_is_earlier() -> None:
+    patient = new_app(settings=config.load({}, request_deadline_s=60.0))
     started = time.monotonic()
-    answer = get("/hang", headers={"X-Deadline-Ms": "20"})
+    answer = get("/hang", patient, headers={"X-Deadline-Ms": "20"})
     assert (answer.status_code, answer.json()["type"]) == (504, "/docs#deadline-exceeded")
-    assert time.monotonic() - started < 0.15
+    assert time.monotonic() - started < 30.0
 
 
-@pytest.mark.parametrize(("told", "most_s"), [("100", 0.1), ("60000", 0.2), (None, 0.2)])
+@pytest.mark.parametrize(("told", "most_s"), [("7000", 7.0), ("60000", 20.0), (None, 20.0)])
 def test_what_is_left_of_a_request_is_the_current_deadline_within(told: str | None, most_s: float) -> None:
-    left_s = get("/left", headers={} if told is None else {"X-Deadline-Ms": told}).json()
-    assert most_s - 0.05 < left_s <= most_s
+    app = new_app(settings=config.load({}, request_deadline_s=20.0))
+    left_s = get("/left", app, headers={} if told is None else {"X-Deadline-Ms": told}).json()
+    assert most_s - 5.0 < left_s <= most_s
 
 
 @pytest.mark.parametrize("told", ["soon", "-5", "1.5", "1" * 10, "", "\u0661"])
