@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotacoes import service
@@ -31,9 +30,6 @@ def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRo
     """Of the service `name`: what it calls, and whether it does."""
     router = APIRouter(tags=["operation"])
 
-    async def require_admin(request: Request) -> None:
-        service.require_admin(request, settings)
-
     @router.get("/v1/breakers", summary="The circuit breaker of each endpoint that this service calls")
     async def show() -> dict[str, Any]:
         """Last errors and transitions come newest first; `retry_after_s` is null where nothing is waited for."""
@@ -42,14 +38,14 @@ def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRo
     @router.put(
         "/v1/breakers/{endpoint}",
         summary="Force, disable or reset one of them (administrators)",
-        dependencies=[Depends(require_admin)],
+        dependencies=[service.admins_only(settings)],
     )
     async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
         if endpoint not in endpoints.names:
-            near = difflib.get_close_matches(endpoint[:64], endpoints.names, n=3, cutoff=0.5)
+            near = service.nearest(endpoint, endpoints.names)
             raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
         endpoints.set_state(endpoint, State(setting.state))
         get_logger().warning("breaker.set", endpoint=endpoint, state=setting.state)
-        return next(told for told in endpoints.described() if told["name"] == endpoint)
+        return endpoints.describe(endpoint)
 
     return router

@@ -26,6 +26,7 @@ from cotacoes.patterns import (
     ResilienceConfig,
     ResiliencePolicy,
     RetriesStopped,
+    RetryConfig,
     State,
     StateTransition,
     Verdict,
@@ -48,7 +49,6 @@ BREAKER_INSIDE = CircuitBreakerConfig(
     max_wait_duration_in_half_open=10.0,
 )
 ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
-WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes
 ERRORS_KEPT = 5
 TRANSITIONS_KEPT = 20
 SETTABLE: Mapping[State, Callable[[CircuitBreaker], None]] = {
@@ -124,10 +124,12 @@ class Endpoints:
         SETTABLE[state](self._endpoints[name].breaker)
 
     def described(self) -> list[dict[str, Any]]:
-        """What `GET /v1/breakers` shows of each."""
-        return [self._describe(name, endpoint) for name, endpoint in self._endpoints.items()]
+        """What `GET /v1/breakers` shows."""
+        return [self.describe(name) for name in self._endpoints]
 
-    def _describe(self, name: str, endpoint: _Endpoint) -> dict[str, Any]:
+    def describe(self, name: str) -> dict[str, Any]:
+        """What is shown of one; KeyError where there is none of this name."""
+        endpoint = self._endpoints[name]
         config, seen = endpoint.breaker.config, endpoint.breaker.metrics()
         return {
             "name": name,
@@ -214,6 +216,18 @@ class Endpoints:
 def new_endpoints(metrics: Metrics) -> Endpoints:
     """Of a service that runs: with the clocks and the chance of this machine."""
     return Endpoints(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
+
+
+def inside(deadline_s: float, attempts: int = 1) -> ResilienceConfig:
+    """How one part asks another: `deadline_s` for the whole question, and most of that for its tries."""
+    return ResilienceConfig(
+        deadline=deadline_s,
+        attempt_timeout=deadline_s * ATTEMPT_SHARE / attempts,
+        retry=RetryConfig(max_attempts=attempts),
+    )
+
+
+WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes
 
 
 def _without_addresses(error: str) -> str:

@@ -17,12 +17,12 @@ import http
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
@@ -198,8 +198,12 @@ def require_coin(coin: str, coins: Iterable[str]) -> str:
     if coin in known:
         return coin
     shown = coin if COIN_PATTERN.match(coin) else "that name"
-    near = difflib.get_close_matches(coin[:64].lower(), known, n=3, cutoff=0.5)
-    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=near)
+    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, known))
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The names that may have been meant, at most three."""
+    return difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
 
 
 def require_admin(request: Request, settings: config.Settings) -> None:
@@ -209,6 +213,15 @@ def require_admin(request: Request, settings: config.Settings) -> None:
     # compared in full whatever the first difference, so that the time it takes tells nothing
     if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
         raise UnauthorizedError("send Authorization: Bearer with the admin token (COTACOES_ADMIN_TOKEN)")
+
+
+def admins_only(settings: config.Settings) -> Any:
+    """What stands among the `dependencies` of an administrative route."""
+
+    async def check(request: Request) -> None:  # a coroutine: else each request would be checked in a thread
+        require_admin(request, settings)
+
+    return Depends(check)
 
 
 async def _on_problem(_: Request, error: Exception) -> Response:

@@ -148,24 +148,17 @@ def those(kind: type) -> Any:
     return pytest.mark.parametrize("scenario", found, ids=lambda scenario: scenario.promise)
 
 
-@pytest.fixture
-def interlock() -> None:
-    pytest.importorskip("interlock", reason="interlock-cb is not installed")
-
-
 @those(object)
 def test_our_breaker(scenario: Scenario) -> None:
     play(scenario, Ours(scenario.config, scenario.dice))
 
 
 @those(Same)
-@pytest.mark.usefixtures("interlock")
 def test_interlock_cb_does_the_same(scenario: Scenario) -> None:
     play(scenario, Interlock(scenario.config, START))
 
 
 @those(Differs)
-@pytest.mark.usefixtures("interlock")
 def test_interlock_cb_differs_as_explained(scenario: Scenario) -> None:
     assert isinstance(scenario.peer, Differs)
     with pytest.raises(OtherwiseError) as differs:
@@ -174,7 +167,6 @@ def test_interlock_cb_differs_as_explained(scenario: Scenario) -> None:
 
 
 @those(Lacks)
-@pytest.mark.usefixtures("interlock")
 def test_interlock_cb_has_no_such_thing(scenario: Scenario) -> None:
     assert isinstance(scenario.peer, Lacks)
     with pytest.raises(LackingError) as lacks:

@@ -20,7 +20,7 @@ import pytest
 from tests.unit import virtual_time
 
 from cotacoes import config
-from cotacoes.adapters.http_client import HttpClient
+from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.adapters.source_http import HttpSource
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import SourceError
@@ -34,6 +34,19 @@ ENDPOINT = "external_service.quote"
 HEALED_WITHIN_S = 15.0  # the last wait, the probes, a poll
 
 
+class Counted:
+    """A client, and when each of its calls set out."""
+
+    def __init__(self, client: HttpClient, clock: Callable[[], float]) -> None:
+        self.reached: list[float] = []
+        self._client = client
+        self._clock = clock
+
+    async def get(self, url: str) -> Response:
+        self.reached.append(self._clock())
+        return await self._client.get(url)
+
+
 @dataclass
 class Story:
     """What happened: when the source was reached, and how each poll ended."""
@@ -44,7 +57,7 @@ class Story:
     policy: ResiliencePolicy
     source: HttpSource
     faults: Callable[..., Any]
-    reached: list[float] = field(default_factory=list)
+    reached: list[float]
     polls: list[tuple[float, str]] = field(default_factory=list)
 
     @property
@@ -104,15 +117,9 @@ async def told(**given: Any) -> AsyncIterator[Story]:
                 assert answer.status == 200, answer.body
 
         async with service.resources(), HttpClient(settings.fetch_deadline_s, 65_536, transport=transport) as client:
-            story = Story(settings, metrics, endpoints, policy, HttpSource(client, "http://source"), set_faults)
-            get = client.get
-
-            async def counted(url: str, *arguments: Any, **named: Any) -> Any:
-                story.reached.append(loop.time())
-                return await get(url, *arguments, **named)
-
-            client.get = counted  # type: ignore[method-assign]
-            yield story
+            counted = Counted(client, loop.time)
+            source = HttpSource(counted, "http://source")
+            yield Story(settings, metrics, endpoints, policy, source, set_faults, counted.reached)
 
 
 def run(work: Callable[[Story], Any], **given: Any) -> None:

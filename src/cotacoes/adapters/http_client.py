@@ -26,7 +26,7 @@ import httpx2
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError
 from cotacoes.patterns.classification import Outcome
 from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
-from cotacoes.patterns.deadline import current_deadline
+from cotacoes.patterns.deadline import current_deadline, header_of
 
 CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
 KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request
@@ -93,7 +93,7 @@ class HttpClient:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
         outer = current_deadline()
         left_s = deadline_s if outer is None else min(deadline_s, outer.remaining())
-        told = {**_HEADERS, DEADLINE_HEADER: str(int(left_s * 1000)), **headers}
+        told = {**_HEADERS, DEADLINE_HEADER: header_of(left_s), **headers}
         try:
             async with asyncio.timeout(deadline_s):  # the outer one is enforced by whoever set it
                 return await self._exchange(httpx2.Request(method, url, headers=told, content=body))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotacoes.endpoints import ATTEMPT_SHARE, BREAKER_INSIDE, WAIT_S_MAX, Endpoints
+from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import ShardUnavailableError, TimedOutError
-from cotacoes.patterns import CallDeadlineError, CircuitOpenError, ResilienceConfig, ResiliencePolicy, RetryConfig
+from cotacoes.patterns import CallDeadlineError, CircuitOpenError, ResiliencePolicy
 from cotacoes.patterns.sharding import Shard, ShardView
 
 
@@ -19,9 +19,7 @@ class GuardedShards:
 
     def __init__(self, endpoints: Endpoints, *, deadline_s: float) -> None:
         self._endpoints = endpoints
-        self._config = ResilienceConfig(
-            deadline=deadline_s, attempt_timeout=deadline_s * ATTEMPT_SHARE, retry=RetryConfig(max_attempts=1)
-        )
+        self._config = inside(deadline_s)
         self._policies: dict[str, ResiliencePolicy] = {}
 
     async def newest(self, name: str, shard: Shard, coins: Sequence[str], count: int) -> dict[str, ShardView]:

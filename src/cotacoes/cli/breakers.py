@@ -13,11 +13,12 @@ from cotacoes.cli import readers
 from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.client import Addresses, Client
+from cotacoes.endpoints import SETTABLE
 from cotacoes.errors import ProblemError
 from cotacoes.quote import parse_time
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
-STATES = ("closed", "forced_open", "disabled", "metrics_only")
+STATES = tuple(state.value for state in SETTABLE)
 COLUMNS = (
     *("breaker", "state", "failed", "of", "rate", "in a row", "slow", "refused", "era", "next try", "budget"),
     *("last change", "error"),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from cotacoes.client.reader import Client, Progress
-from cotacoes.endpoints import ATTEMPT_SHARE, BREAKER_INSIDE, WAIT_S_MAX, Endpoints
+from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -30,9 +30,7 @@ from cotacoes.patterns import (
     Classification,
     FlightLostError,
     LastGood,
-    ResilienceConfig,
     ResiliencePolicy,
-    RetryConfig,
     SingleFlight,
     Verdict,
     classify,
@@ -63,7 +61,7 @@ def classify_answer(error: BaseException) -> Classification:
 
 
 class GuardedClient:
-    """The questions, as `Client` has them; an async context manager around it.
+    """The questions, as `Client` has them, asked through one that is open.
 
     `questions` are those that are asked, `deadline_s` is of each in seconds, `attempts` how often one is asked at most.
     Given `age_max_s`, the last good current quote is told where there is no other, so long, with its age; and those who
@@ -83,12 +81,8 @@ class GuardedClient:
         age_max_s: float | None = None,
     ) -> None:
         self._client = client
-        self._attempt_s = deadline_s * ATTEMPT_SHARE / attempts
-        config = ResilienceConfig(
-            deadline=deadline_s,
-            attempt_timeout=self._attempt_s,
-            retry=RetryConfig(max_attempts=attempts),
-        )
+        config = inside(deadline_s, attempts)
+        self._attempt_s = config.attempt_timeout
 
         def policy(route: str, **companions: Any) -> ResiliencePolicy:
             name = f"{SERVICE}.{route}"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from cotacoes import service, telemetry
@@ -187,13 +187,10 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
     async def show_faults() -> FaultSetting:
         return faults.current()
 
-    async def require_admin(request: Request) -> None:
-        service.require_admin(request, settings)
-
     @router.put(
         "/faults",
         summary="Put other faults in force, in place of all there are (administrators)",
-        dependencies=[Depends(require_admin)],
+        dependencies=[service.admins_only(settings)],
     )
     async def set_faults(setting: FaultSetting) -> FaultSetting:
         unknown = [coin for coin in setting.coins if coin not in market.quotes()]
@@ -205,13 +202,10 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
 
 
 def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
-    async def require_admin(request: Request) -> None:
-        service.require_admin(request, settings)
-
     @router.put(
         "/coins/{coin}",
         summary="Let the simulated market quote this coin as well, in a new run (administrators)",
-        dependencies=[Depends(require_admin)],
+        dependencies=[service.admins_only(settings)],
     )
     async def add_coin(coin: str) -> dict[str, list[str]]:
         if not isinstance(market, Simulation):

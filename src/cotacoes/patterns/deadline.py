@@ -55,7 +55,7 @@ class Deadline:
 
     def to_header(self) -> str:
         """The value of `X-Deadline-Ms`: rounded down, so that the one asked is not the later of the two."""
-        return str(int(min(self.remaining() * 1000, _HEADER_MAX)))
+        return header_of(self.remaining())
 
     def scope(self) -> DeadlineScope:
         """A context manager: within, it is the current deadline, also where the one outside is earlier.
@@ -67,6 +67,11 @@ class Deadline:
     def enforced(self) -> EnforcedDeadline:
         """An async context manager: as `scope`, and what is within is cancelled when the time is up, or not begun."""
         return EnforcedDeadline(self)
+
+
+def header_of(seconds: float) -> str:
+    """The value of `X-Deadline-Ms` that tells so many seconds, or as many as it can."""
+    return str(int(min(seconds * 1000, _HEADER_MAX)))
 
 
 class DeadlineScope:

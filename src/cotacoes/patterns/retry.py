@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import tenacity
 
+from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
 from cotacoes.patterns.circuit_breaker import CircuitBreaker, Permit
 from cotacoes.patterns.classification import Classification, Classify, Outcome
@@ -153,6 +154,7 @@ class RetriedCall(Generic[T]):
         self._may_repeat = idempotent or shared.config.retry_non_idempotent
         self._deadline = deadline
         self._permit: Permit | None = None
+        self._backoff: Backoff | None = None
         self._is_paid = False  # for a try that has not begun
         self._seen = _GOOD
         self._error: BaseException | None = None
@@ -236,10 +238,11 @@ class RetriedCall(Generic[T]):
             self._note_stop(StopReason.DEADLINE)
         return False
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        config = self._shared.config
-        bound: float = min(config.max_wait_duration, config.wait_duration * 2.0 ** min(state.attempt_number - 1, 30))
-        return max(self._wait_asked_for(), self._shared.random.uniform(0.0, bound))
+    def _wait(self, _: tenacity.RetryCallState) -> float:
+        if self._backoff is None:  # most calls need none
+            config = self._shared.config
+            self._backoff = Backoff(self._shared.random, first_s=config.wait_duration, most_s=config.max_wait_duration)
+        return max(self._wait_asked_for(), self._backoff.next_s())
 
     def _wait_asked_for(self) -> float:
         asked = self._seen.retry_after or 0.0
