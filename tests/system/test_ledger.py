@@ -17,7 +17,7 @@ from tests.system.witness import Witness, audit, falls, stored_rows
 
 from cotacoes import config
 from cotacoes.admin import directory
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import Home
 
 MANY = 100
@@ -112,7 +112,7 @@ def test_a_hundred_coins_on_four_shards_work_as_two_on_two_do(system: System) ->
 
 async def add_coins(settings: config.Settings, coins: list[str]) -> dict[str, Home]:
     token = settings.admin_token.get_secret_value()
-    async with Client(Addresses.of(settings), admin_token=token) as client:
+    async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
         for coin in coins:
             await directory.add_coin(settings, coin)
             await client.add_coin(coin)

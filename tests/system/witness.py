@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from tests.contract.conftest import psql
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import BusUnavailableError, UnavailableError
 from cotacoes.live import channel, decode_message
 from cotacoes.quote import Position, Quote, format_price
@@ -172,7 +172,7 @@ class Witness:
                 await asyncio.sleep(AGAIN_S)
 
     async def _ask(self) -> None:
-        async with Client(Addresses(quote_service=self._quote_url), deadline_s=1.0) as client:
+        async with ServiceClient(Addresses(quote_service=self._quote_url), deadline_s=1.0) as client:
             while True:
                 for coin, seen in self.current.items():
                     with contextlib.suppress(UnavailableError):

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.candle import INTERVALS, CandleJson, candles_of
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError
 from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
@@ -119,10 +119,10 @@ class Twin:
             app = build_app("quote_service", config.load({}), Metrics(), _raising(path, fault))
             await app(scope, receive, send)
 
-    def client(self, deadline_s: float = 1.0) -> Client:
+    def client(self, deadline_s: float = 1.0) -> ServiceClient:
         """A client whose network is this twin."""
         http = HttpClient(deadline_s, BYTES_MAX, transport=httpx2.ASGITransport(self, raise_app_exceptions=True))
-        return Client(Addresses(quote_service=HOST, external_service=HOST, aggregator_service=HOST), http=http)
+        return ServiceClient(Addresses(quote_service=HOST, external_service=HOST, aggregator_service=HOST), http=http)
 
 
 def _raising(path: str, error: Exception) -> APIRouter:

@@ -20,7 +20,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.report import Plan, merge
-from cotacoes.client import Addresses, Client, Progress
+from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
     HttpUnavailableError,
@@ -322,7 +322,7 @@ async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_it
         "shard2": await filled(MemoryShard("shard2", ["ethereum"]), "ethereum"),
     }
     http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(counted))
-    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         served = app.wire(config.load({}), client, directory_over(shards, PLACEMENT)).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
             for _ in range(10):

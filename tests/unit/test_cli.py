@@ -22,7 +22,7 @@ from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import app, lines, main, readers, times
 from cotacoes.cli.faults import merged
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
     CotacoesError,
@@ -52,7 +52,7 @@ def new_twin(count: int = 30) -> Twin:
     return Twin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
 
 
-def ask(twin: Twin, command: Callable[[Client], Awaitable[int]]) -> int:
+def ask(twin: Twin, command: Callable[[ServiceClient], Awaitable[int]]) -> int:
     async def scenario() -> int:
         async with twin.client() as client:
             return await command(client)
@@ -126,7 +126,7 @@ def test_a_time_range_is_shown_to_its_end(
     assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == list(seqs)
 
 
-async def show_candles(client: Client, interval: str = "1m", **given: Any) -> int:
+async def show_candles(client: ServiceClient, interval: str = "1m", **given: Any) -> int:
     options = {"last": None, "start": None, "end": None, "empty": False, "as_json": False} | given
     return await readers.candles(client, "BitCoin", interval, **options)
 
@@ -251,7 +251,7 @@ def faults(*commands: Sequence[str], token: str = TOKEN) -> None:
     async def scenario() -> None:
         served = external_service.build(config.load({}, admin_token=TOKEN), asyncio.Event())
         http = HttpClient(1.0, 65_536, transport=httpx2.ASGITransport(served.app))
-        async with Client(Addresses(external_service=HOST), admin_token=token, http=http) as client:
+        async with ServiceClient(Addresses(external_service=HOST), admin_token=token, http=http) as client:
             for words in commands:
                 await readers.faults(client, words, as_json=False)
 

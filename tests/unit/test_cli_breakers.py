@@ -14,7 +14,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.cli import breakers, main
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
@@ -55,10 +55,10 @@ class Network:
 
         return asyncio.run(whole())
 
-    def client(self, admin_token: str) -> Client:
+    def client(self, admin_token: str) -> ServiceClient:
         addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
         http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
-        return Client(addresses, admin_token=admin_token, http=http)
+        return ServiceClient(addresses, admin_token=admin_token, http=http)
 
 
 def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
@@ -108,10 +108,10 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
     told = endpoints(NAME)
     network = Network({"quote_service": told})
 
-    def client_of(_: Addresses, *, admin_token: str) -> Client:
+    def client_of(_: Addresses, *, admin_token: str) -> ServiceClient:
         return network.client(admin_token)
 
-    monkeypatch.setattr(breakers, "Client", client_of)
+    monkeypatch.setattr(breakers, "ServiceClient", client_of)
     monkeypatch.setattr(breakers.readers, "settings_of", lambda _: config.load({}, admin_token="sesame"))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
     assert told.described()[0]["state"] == "forced_open"

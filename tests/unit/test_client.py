@@ -16,7 +16,7 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, Client, GuardedClient, Progress
+from cotacoes.client import Addresses, GuardedClient, Progress, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -39,7 +39,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}
 
 
-def ask(twin: Twin, call: Callable[[Client], Awaitable[Any]]) -> Any:
+def ask(twin: Twin, call: Callable[[ServiceClient], Awaitable[Any]]) -> Any:
     async def scenario() -> Any:
         async with twin.client() as client:
             return await call(client)
@@ -177,7 +177,7 @@ NO_ANSWER = [DeadlineExceededError, InternalError, OverloadedError, ServiceUnava
 class Guarded:
     """A guarded client in virtual time over a twin that counts what it is asked."""
 
-    def __init__(self, twin: Twin, client: Client, **given: Any) -> None:
+    def __init__(self, twin: Twin, client: ServiceClient, **given: Any) -> None:
         clock = asyncio.get_running_loop().time
         self.twin = twin
         self.endpoints = Endpoints(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
@@ -296,7 +296,7 @@ def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes
                 await answer(scope, receive, send)
 
             http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(fails_first))
-            async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+            async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
                 guarded.client._client = client
                 if is_answered:
                     assert (await guarded.client.mean("bitcoin"))["count"] == 10

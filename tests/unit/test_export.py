@@ -22,7 +22,7 @@ from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, Format, Progress, Wanted
 from cotacoes.cli.lines import OutputError
-from cotacoes.client import Client
+from cotacoes.client import ServiceClient
 from cotacoes.errors import (
     HistoryUnavailableError,
     HttpUnavailableError,
@@ -150,16 +150,16 @@ def test_it_goes_on_where_it_was_and_asks_no_page_twice(tmp_path: Path, capsys: 
     twin = Twin({"bitcoin": held})
     clock = Clock()
     asked: list[Any] = []
-    ask = Client.quotes
+    ask = ServiceClient.quotes
 
-    async def away_after_two_pages(self: Client, coin: str, **given: Any) -> dict[str, Any]:
+    async def away_after_two_pages(self: ServiceClient, coin: str, **given: Any) -> dict[str, Any]:
         asked.append(given["after"])
         if len(asked) > 2:
             raise ServiceUnavailableError("away")
         return await ask(self, coin, **given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Client, "quotes", away_after_two_pages)
+        patch.setattr(ServiceClient, "quotes", away_after_two_pages)
         with pytest.raises(ServiceUnavailableError, match="away"):
             run(twin, wanted(), tmp_path / "out", clock)
     assert parsed((tmp_path / "out.part").read_text(), "csv") == rows(held[:14])
@@ -288,15 +288,15 @@ def test_what_is_refused_for_good_is_not_asked_again(tmp_path: Path) -> None:
     ids=["hole", "price", "coin", "shape"],
 )
 def test_an_answer_that_is_none_is_not_exported(change: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
-    ask = Client.quotes
+    ask = ServiceClient.quotes
 
-    async def changed(self: Client, coin: str, **given: Any) -> dict[str, Any]:
+    async def changed(self: ServiceClient, coin: str, **given: Any) -> dict[str, Any]:
         answer = await ask(self, coin, **given)
         change(answer)
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Client, "quotes", changed)
+        patch.setattr(ServiceClient, "quotes", changed)
         with pytest.raises(ServiceUnavailableError):
             run(Twin({"bitcoin": quotes(9)}), wanted(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError
 from cotacoes.gateway_service import app
 from cotacoes.quote import Quote
@@ -169,7 +169,7 @@ async def test_a_hundred_who_ask_for_the_same_at_once_are_one_question() -> None
         await answer(scope, receive, send)
 
     http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(counted))
-    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         served = app.wire(config.load({}), client).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             answers = await asyncio.gather(*(gateway.get(CURRENT) for _ in range(100)))
@@ -201,7 +201,7 @@ async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
         await twin(scope, receive, send)
 
     http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(fails_once))
-    async with Client(Addresses(quote_service="http://quote_service"), http=http) as client:
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         served = app.wire(config.load({}), client).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             told = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try

@@ -23,7 +23,7 @@ from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import LAST_LOGS, POSITIONS, QUOTE_SERVICE, Plan, average, current, merge
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.breaker_routes import breaker_routes
-from cotacoes.client import Addresses, Client, GuardedClient
+from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
@@ -49,7 +49,7 @@ def build(settings: Settings) -> Service:
     """Wire the service; nothing is opened yet."""
     deadline_s = ask_deadline_s(settings)
     directory = open_directory(settings, NAME, deadline_s=deadline_s)
-    client = Client(Addresses(quote_service=settings.url(QUOTE_SERVICE)), deadline_s=deadline_s)
+    client = ServiceClient(Addresses(quote_service=settings.url(QUOTE_SERVICE)), deadline_s=deadline_s)
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
@@ -64,7 +64,7 @@ def build(settings: Settings) -> Service:
 
 def wire(
     settings: Settings,
-    client: Client,
+    client: ServiceClient,
     directory: ShardDirectory,
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> Service:

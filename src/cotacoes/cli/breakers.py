@@ -12,7 +12,7 @@ import typer
 from cotacoes.cli import readers
 from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.cli.options import AsJson, Data
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import SETTABLE
 from cotacoes.errors import ProblemError
 from cotacoes.quote import parse_time
@@ -101,7 +101,7 @@ def breakers(
 
     async def asking() -> int:
         token = settings.admin_token.get_secret_value()
-        async with Client(Addresses.of(settings), admin_token=token) as client:
+        async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
             if chosen is not None:
                 await client.set_breaker(service, breaker, chosen)
             return await show(client, service, breaker, as_json=as_json)
@@ -109,7 +109,7 @@ def breakers(
     return asyncio.run(asking())
 
 
-async def show(client: Client, service: str, breaker: str, *, as_json: bool) -> int:
+async def show(client: ServiceClient, service: str, breaker: str, *, as_json: bool) -> int:
     """The chosen breaker, or all of all services that answer; the exit code.
 
     One that is away, overloaded or of another version is a line that says so: the others are told all the same.

@@ -24,7 +24,7 @@ import msgspec
 
 from cotacoes.cli.export_file import Part
 from cotacoes.cli.lines import Page, printable, put_text, say, understood
-from cotacoes.client import Client
+from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.quote import Position, QuoteJson, first_gap
@@ -134,7 +134,7 @@ class Export:
 
     def __init__(
         self,
-        client: Client,
+        client: ServiceClient,
         wanted: Wanted,
         progress: Progress,
         *,
@@ -231,7 +231,7 @@ def _check(told: list[QuoteJson], coin: str, after: str | None) -> None:
         raise ServiceUnavailableError(f"quote_service answered with a hole after {after or 'the beginning'}")
 
 
-async def export(client: Client, wanted: Wanted, output: Path | None) -> int:
+async def export(client: ServiceClient, wanted: Wanted, output: Path | None) -> int:
     """Export to a file, or to standard output; the exit code."""
     progress = Progress(into_file=output is not None)
     run = Export(client, wanted, progress)

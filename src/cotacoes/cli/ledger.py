@@ -13,7 +13,7 @@ from cotacoes.admin import directory
 from cotacoes.cli import moves, readers
 from cotacoes.cli.lines import put, put_json, put_table, say
 from cotacoes.cli.options import AsJson, Coin, Data
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
 from cotacoes.patterns.sharding import Directory
 
@@ -156,5 +156,5 @@ def rebuild(
 
 async def _let_quote(settings: config.Settings, coin: str) -> None:
     token = settings.admin_token.get_secret_value()
-    async with Client(Addresses.of(settings), admin_token=token) as client:
+    async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
         await client.add_coin(coin)

@@ -17,7 +17,7 @@ from cotacoes.cli.lines import say
 from cotacoes.cli.options import AsJson, Coin, Coins, Data
 from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
 from cotacoes.service import Stop, require_coin, run_process
 
@@ -224,12 +224,12 @@ def faults(
     return _ask(data, lambda client: readers.faults(client, words or [], as_json=as_json))
 
 
-def _ask(data: Path | None, ask: Callable[[Client], Awaitable[int]]) -> int:
+def _ask(data: Path | None, ask: Callable[[ServiceClient], Awaitable[int]]) -> int:
     settings = readers.settings_of(data)
 
     async def asking() -> int:
         token = settings.admin_token.get_secret_value()
-        async with Client(Addresses.of(settings), admin_token=token) as client:
+        async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
             return await ask(client)
 
     return asyncio.run(asking())

@@ -29,7 +29,7 @@ from cotacoes.cli.lines import (
     understood,
 )
 from cotacoes.cli.options import data_folder
-from cotacoes.client import Client
+from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
 
 OK, STALE = 0, 3
@@ -60,7 +60,7 @@ def settings_of(given: Path | None) -> config.Settings:
     return config.load(find_system(given, control.ask))
 
 
-async def quote(client: Client, coin: str, *, as_json: bool) -> int:
+async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
     """The current quote; exit code 3 where it is stale."""
     answer = await client.current(coin.lower())
     shown = understood(answer, Current, "quote_service")
@@ -71,7 +71,7 @@ async def quote(client: Client, coin: str, *, as_json: bool) -> int:
     return OK if shown.status == "fresh" else STALE
 
 
-async def report(client: Client, *, as_json: bool) -> int:
+async def report(client: ServiceClient, *, as_json: bool) -> int:
     """The full report."""
     answer = await client.report()
     if as_json:
@@ -85,7 +85,7 @@ async def report(client: Client, *, as_json: bool) -> int:
 
 
 async def history(
-    client: Client,
+    client: ServiceClient,
     coin: str,
     *,
     last: int | None,
@@ -107,7 +107,7 @@ async def history(
 
 
 async def candles(
-    client: Client,
+    client: ServiceClient,
     coin: str,
     interval: str,
     *,
@@ -151,7 +151,7 @@ def _put_page(page: Mapping[str, Any], *, as_json: bool) -> Page:
     return shown
 
 
-async def faults(client: Client, words: Sequence[str], *, as_json: bool) -> int:
+async def faults(client: ServiceClient, words: Sequence[str], *, as_json: bool) -> int:
     """Show the faults in force, after putting `words` into them; `clear` alone ends them all."""
     if list(words) == ["clear"]:
         setting = await client.set_faults({})

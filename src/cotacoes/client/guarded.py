@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cotacoes.client.reader import Client, Progress
+from cotacoes.client.reader import Progress, ServiceClient
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -61,7 +61,7 @@ def classify_answer(error: BaseException) -> Classification:
 
 
 class GuardedClient:
-    """The questions, as `Client` has them, asked through one that is open.
+    """The questions, as `ServiceClient` has them, asked through one that is open.
 
     `questions` are those that are asked, `deadline_s` is of each in seconds, `attempts` how often one is asked at most.
     Given `age_max_s`, the last good current quote is told where there is no other, so long, with its age; and those who
@@ -70,7 +70,7 @@ class GuardedClient:
 
     def __init__(
         self,
-        client: Client,
+        client: ServiceClient,
         endpoints: Endpoints,
         *,
         questions: Sequence[str],

@@ -59,7 +59,7 @@ class _Positions(msgspec.Struct, frozen=True):
     coins: dict[str, Progress]
 
 
-class Client:
+class ServiceClient:
     """An async context manager. `deadline_s` is of each call; `http`, for who brings one, is the network."""
 
     def __init__(

@@ -19,7 +19,7 @@ from random import Random, SystemRandom
 from typing import TextIO
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client_subscriber.feeds import Back, Event, Feeds, Missed, Seen, Silent
 from cotacoes.client_subscriber.lines import Lines, as_json_line, gap_fields
 from cotacoes.client_subscriber.output import Output, descriptor_writer
@@ -95,7 +95,7 @@ def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[Event], bytes]:
 async def known_coins(settings: Settings) -> list[str]:
     """The coins that quote_service has; none where it can not say."""
     try:
-        async with Client(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
+        async with ServiceClient(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
             return list(await client.positions())
     except UnavailableError:
         return []

@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 import msgspec
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.client import Addresses, Client
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client_subscriber.feeds import Event, Feeds, Missed, Seen
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, ProblemError, SettingError, UnavailableError
@@ -50,7 +50,7 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
         recorder = _Recorder(Feeds(coins, time.monotonic()), file)
         async with (
             RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
-            Client(addresses) as client,
+            ServiceClient(addresses) as client,
         ):
             async with background(recorder.run(bus, client)):
                 with contextlib.suppress(TimeoutError):  # the time that was asked for is over
@@ -113,7 +113,7 @@ class _Recorder:
         self._feeds = feeds
         self._file = file
 
-    async def run(self, bus: Bus, client: Client) -> None:
+    async def run(self, bus: Bus, client: ServiceClient) -> None:
         backoff = Backoff(SystemRandom())
         while True:
             try:
@@ -131,7 +131,7 @@ class _Recorder:
                 get_logger().warning("bus.away", reason=error.detail)
             await asyncio.sleep(backoff.next_s())
 
-    async def _write(self, event: Event, client: Client) -> None:
+    async def _write(self, event: Event, client: ServiceClient) -> None:
         match event:
             case Seen(quote):
                 self._write_quote(quote)
@@ -140,17 +140,19 @@ class _Recorder:
             case _:
                 pass  # silence is no content
 
-    async def finish(self, client: Client) -> None:
+    async def finish(self, client: ServiceClient) -> None:
         """Write what the history has beyond what was heard: nobody may have heard the last ones."""
         for coin, known in self._feeds.known.items():
             if known is not None:
                 await self._write_after(coin, known, None, client)
 
-    async def _fill(self, gap: Gap, client: Client) -> None:
+    async def _fill(self, gap: Gap, client: ServiceClient) -> None:
         if gap.reason is not Reason.REWRITTEN:
             await self._write_after(gap.coin, gap.after, gap.through, client)
 
-    async def _write_after(self, coin: str, after: Position | None, through: Position | None, client: Client) -> None:
+    async def _write_after(
+        self, coin: str, after: Position | None, through: Position | None, client: ServiceClient
+    ) -> None:
         """Write the history from one position to another, or to its end; a gap where it can not be had."""
         tries = 0
         while through is None or after is None or after < through:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.schema_postgres import inspect
-from cotacoes.client import Client
+from cotacoes.client import ServiceClient
 from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses, Progress
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
@@ -64,13 +64,13 @@ async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, 
     """Those of the services that do not answer, and why."""
     silent: dict[str, str] = {}
 
-    async def ask(client: Client, service: str) -> None:
+    async def ask(client: ServiceClient, service: str) -> None:
         try:
             await client.check_alive(service)
         except ProblemError as error:
             silent[service] = error.detail
 
-    async with Client(addresses, deadline_s=ASK_DEADLINE_S) as client:
+    async with ServiceClient(addresses, deadline_s=ASK_DEADLINE_S) as client:
         await asyncio.gather(*(ask(client, service) for service in services))
     return silent
 
@@ -78,7 +78,7 @@ async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, 
 async def ask_prices(addresses: Addresses) -> Prices:
     """What quote_service says, watched for `WATCH_S`."""
     async with (
-        Client(addresses, deadline_s=ASK_DEADLINE_S) as client,
+        ServiceClient(addresses, deadline_s=ASK_DEADLINE_S) as client,
         HttpClient(ASK_DEADLINE_S, ANSWER_BYTES_MAX) as http,
     ):
         try:
@@ -106,7 +106,7 @@ async def ask_prices(addresses: Addresses) -> Prices:
     )
 
 
-async def _currents(client: Client, coins: Sequence[str]) -> dict[str, dict[str, Any] | str]:
+async def _currents(client: ServiceClient, coins: Sequence[str]) -> dict[str, dict[str, Any] | str]:
     async def ask(coin: str) -> dict[str, Any] | str:
         try:
             return await client.current(coin)
@@ -116,7 +116,7 @@ async def _currents(client: Client, coins: Sequence[str]) -> dict[str, dict[str,
     return dict(zip(coins, await asyncio.gather(*map(ask, coins)), strict=True))
 
 
-async def _oldest_pending(client: Client, progress: Mapping[str, Progress]) -> dict[str, datetime]:
+async def _oldest_pending(client: ServiceClient, progress: Mapping[str, Progress]) -> dict[str, datetime]:
     """When the first quote that each coin's shard lacks was recorded; without those that nobody can tell just now."""
     oldest: dict[str, datetime] = {}
 

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from cotacoes.breaker_routes import breaker_routes
-from cotacoes.client import Addresses, Client, GuardedClient
+from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import ProblemError, ServiceUnavailableError
@@ -41,7 +41,7 @@ async def main(settings: Settings, stop: Stop) -> None:
 
 def build(settings: Settings) -> Service:
     """Wire the service; nothing is opened yet."""
-    client = Client(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
+    client = ServiceClient(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
@@ -83,7 +83,7 @@ async def _coins(client: GuardedClient, settings: Settings) -> list[str]:
 
 def wire(
     settings: Settings,
-    client: Client,
+    client: ServiceClient,
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> Service:
     """The service over a client that is open while `resources` is."""
