@@ -16,7 +16,7 @@ from datetime import date
 
 from cotacoes.adapters.audit_postgres import FenceRow, ShardSnapshot
 from cotacoes.admin import audit_rules, directory
-from cotacoes.client import Addresses, Client, Progress
+from cotacoes.client import Addresses, ServiceClient, Progress
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
 from cotacoes.patterns.ledger_chain import NONE, Breach, Chain, content_breaches, total_breaches
@@ -223,7 +223,7 @@ async def open_look(settings: Settings, say: Tell) -> AsyncIterator[Look]:
 
 async def _progress(settings: Settings) -> dict[str, Progress] | None:
     try:
-        async with Client(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
+        async with ServiceClient(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
             return await client.positions()
     except ProblemError:
         return None
