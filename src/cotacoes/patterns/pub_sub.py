@@ -67,6 +67,7 @@ class Reason(enum.StrEnum):
     LOST = "lost"
     ERA = "era"
     REWRITTEN = "rewritten"
+    GONE = "gone"  # said by who asked the history for it: see `recovery.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +100,23 @@ class FeedPosition:
     def __init__(self, coin: str, since: Position | None = None) -> None:
         self.coin = coin
         self._known = since
-        self._has_begun = since is not None
+        self.has_begun = since is not None  # something is known, if only that there is nothing yet
 
     @property
     def known(self) -> Position | None:
         """The last position accounted for; None where nothing was heard, or nothing but that there is none."""
         return self._known
 
+    def advance(self, position: Position) -> None:
+        """Everything up to this position was had in another way."""
+        if self._known is None or position > self._known:
+            self._known = position
+        self.has_begun = True
+
     def take(self, line: Quote | Heartbeat) -> Heard:
         """Account for the next line of the coin's channel."""
-        position, known, has_begun = line.position, self._known, self._has_begun
-        self._has_begun = True
+        position, known, has_begun = line.position, self._known, self.has_begun
+        self.has_begun = True
         if position is None or (known is not None and position <= known):
             return Heard()
         self._known = position

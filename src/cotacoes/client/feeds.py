@@ -1,37 +1,23 @@
-"""What the subscriber knows of each coin's feed, and what a message means for whoever watches.
+"""What a listener on Redis knows of each coin's feed, and what a message means for whoever follows it.
 
-    message ──▶ decode, screen ──▶ FeedPosition ──▶ Missed, Seen
-    time    ─────────────────────▶ FeedSilence  ──▶ Silent … Back
+    message ──▶ decode, screen ──▶ Recovery    ──▶ Seen, Missed, Recovered, Lost
+    history ─────────────────────▶ Recovery    ──▶ the same
+    time    ─────────────────────▶ FeedSilence ──▶ Silent … Back
 
-Pure: times are monotonic seconds, passed in.
+Pure: times are monotonic seconds, passed in. `follower.py` drives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 from cotacoes.live import Heartbeat, channel, decode_message
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedPosition, FeedSilence, Gap
+from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedSilence
+from cotacoes.patterns.recovery import Lost, Missed, Recovered, Recovery, Seen
 from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote
 
 SILENT_AFTER_S = 5.0  # five heartbeats missed
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A new quote; `before` is the price seen before it, None on the first."""
-
-    quote: Quote
-    before: Decimal | None
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Something was not received."""
-
-    gap: Gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,52 +34,67 @@ class Back:
     coin: str
 
 
-Event = Seen | Missed | Silent | Back
+Event = Seen | Missed | Recovered | Lost | Silent | Back
 
 
 class Feeds:
-    """See the head of this file."""
+    """See the head of this file.
 
-    def __init__(self, coins: Iterable[str], now: float) -> None:
-        self._positions: dict[str, FeedPosition] = {}
+    `since` is by coin the last position that is known already; the other coins begin with their `start_quotes` newest
+    quotes.
+    """
+
+    def __init__(
+        self,
+        coins: Iterable[str],
+        now: float,
+        *,
+        since: Mapping[str, Position] | None = None,
+        start_quotes: int = 1,
+    ) -> None:
+        self._since = since or {}
+        self._start_quotes = start_quotes
+        self._recoveries: dict[str, Recovery] = {}
         self._silences: dict[str, FeedSilence] = {}
-        self._prices: dict[str, Decimal] = {}
         self._coins: dict[str, str] = {}
         self.add(coins, now)
 
     def add(self, coins: Iterable[str], now: float) -> list[str]:
         """Know these coins as well, from now on; those that are new."""
-        new = [coin for coin in dict.fromkeys(coins) if coin not in self._positions]
-        self._positions |= {coin: FeedPosition(coin) for coin in new}
+        new = [coin for coin in dict.fromkeys(coins) if coin not in self._recoveries]
+        self._recoveries |= {
+            coin: Recovery(coin, self._since.get(coin), start_quotes=self._start_quotes) for coin in new
+        }
         self._silences |= {coin: FeedSilence(SILENT_AFTER_S, now) for coin in new}
         self._coins |= {channel(coin): coin for coin in new}
         return new
 
-    @property
-    def channels(self) -> list[str]:
-        return list(self._coins)
+    def __getitem__(self, coin: str) -> Recovery:
+        return self._recoveries[coin]
 
     @property
-    def known(self) -> dict[str, Position | None]:
-        """By coin the last position accounted for; None where nothing was heard of it."""
-        return {coin: position.known for coin, position in self._positions.items()}
+    def coins(self) -> list[str]:
+        return list(self._recoveries)
 
-    def take(self, from_channel: str, message: bytes, now: float) -> list[Event]:
-        """What a message means; ValueError where it is none of ours, which changes nothing."""
+    @property
+    def told(self) -> dict[str, Position | None]:
+        """By coin the position up to which everything was handed on; None where that is nothing."""
+        return {coin: recovery.told for coin, recovery in self._recoveries.items()}
+
+    @property
+    def silent(self) -> list[str]:
+        """The coins whose feeds say nothing just now."""
+        return [coin for coin, silence in self._silences.items() if silence.is_silent]
+
+    def take(self, from_channel: str, message: bytes, now: float) -> tuple[str, list[Event]]:
+        """Whose message it is and what it means; ValueError where it is none of ours, which changes nothing."""
         coin = self._coins[from_channel]
         lines = _screened(coin, message)
         events: list[Event] = [Back(coin)] if self._silences[coin].hear(now) else []
+        hear = self._recoveries[coin].hear
         for line in lines:
-            events += self._take_line(coin, line)
-        return events
-
-    def _take_line(self, coin: str, line: Quote | Heartbeat) -> Iterator[Event]:
-        heard = self._positions[coin].take(line)
-        if heard.gap is not None:
-            yield Missed(heard.gap)
-        if heard.is_new and isinstance(line, Quote):
-            yield Seen(line, self._prices.get(coin))
-            self._prices[coin] = line.price
+            events += hear(line)
+        return coin, events
 
     def fall_silent(self, now: float) -> list[Event]:
         """Those feeds whose time is over."""

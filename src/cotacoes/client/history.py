@@ -1,0 +1,62 @@
+"""The history as who recovers asks it: pages of quotes, over `GET /v1/quotes/{coin}`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from cotacoes.client.reader import ServiceClient
+from cotacoes.errors import ServiceUnavailableError
+from cotacoes.patterns.recovery import Wanted
+from cotacoes.quote import Quote, QuoteJson
+
+PAGE_QUOTES = 1_000  # some 250 KB
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Quotes, ascending, without a hole; `more` tells whether there are further ones."""
+
+    quotes: Sequence[Quote]
+    more: bool
+
+
+class History(Protocol):
+    """Where missing quotes come from."""
+
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
+        """The answer. UnavailableError where it is not to be had now, PositionGoneError where what follows is no
+        longer held, PositionBeyondEndError where the position was never given."""
+
+
+class _Told(msgspec.Struct, frozen=True):
+    quotes: list[QuoteJson]
+    more: bool
+
+
+class ServiceHistory:
+    """The history of quote_service, or of a gateway that passes it on."""
+
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
+
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
+        after = None if wanted.after is None else str(wanted.after)
+        if wanted.last is None:
+            answer = await self._client.quotes(coin, after=after, limit=limit)
+        else:
+            answer = await self._client.quotes(coin, last=wanted.last)
+        try:
+            told = msgspec.convert(answer, _Told)
+            return Page([quote.quote() for quote in told.quotes], told.more)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise ServiceUnavailableError("the history did not answer as it should") from error
+
+
+async def floor_of(history: History, coin: str) -> Quote | None:
+    """The oldest quote that is held, None where there is none."""
+    page = await history.read(coin, Wanted(None), 1)
+    return page.quotes[0] if page.quotes else None

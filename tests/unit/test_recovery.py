@@ -1,0 +1,313 @@
+"""Whatever the wire does and whenever the history answers, each quote is handed on once, in order, or told as lost."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotacoes.live import Heartbeat
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.recovery import (
+    HELD_QUOTES_MAX,
+    Event,
+    HistoryHoleError,
+    Lost,
+    Missed,
+    Recovered,
+    Recovery,
+    Seen,
+    Wanted,
+)
+from cotacoes.quote import Position, Quote
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COIN = "bitcoin"
+Line = Quote | Heartbeat
+
+
+def quote(epoch: int, seq: int, prev: Position | None = None) -> Quote:
+    return Quote(COIN, "USD", Decimal("67012.34"), epoch, seq, NOON, NOON, "sim", prev)
+
+
+def quotes(*seqs: int) -> list[Quote]:
+    return [quote(5, seq) for seq in seqs]
+
+
+def beat(seq: int) -> Heartbeat:
+    return Heartbeat(COIN, Position(5, seq), None, NOON)
+
+
+def at(seq: int) -> Position:
+    return Position(5, seq)
+
+
+def seen(events: Sequence[Event]) -> list[int]:
+    return [event.quote.seq for event in events if isinstance(event, Seen)]
+
+
+def since(seq: int) -> Recovery:
+    """One that has all up to a position, and knows that there is no more."""
+    recovery = Recovery(COIN, at(seq))
+    recovery.recover(Wanted(at(seq)), [], more=False)
+    assert recovery.wanted is None
+    return recovery
+
+
+def test_quotes_that_follow_are_handed_on_at_once() -> None:
+    recovery = since(1)
+    assert recovery.hear(quote(5, 2)) == [Seen(quote(5, 2))]
+    assert recovery.hear(beat(2)) == []
+    assert recovery.wanted is None
+
+
+def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it() -> None:
+    recovery = since(1)
+    gap = Gap(COIN, at(1), at(3), Reason.LOST)
+    assert recovery.hear(quote(5, 4)) == [Missed(gap)]
+    assert recovery.hear(quote(5, 5)) == []
+    assert recovery.wanted == Wanted(at(1))
+    assert seen(recovery.recover(Wanted(at(1)), quotes(2), more=True)) == [2]
+    rest = recovery.recover(Wanted(at(2)), quotes(3), more=True)
+    assert rest == [Seen(quote(5, 3)), Recovered(COIN, at(1), at(3), 2), Seen(quote(5, 4)), Seen(quote(5, 5))]
+    assert recovery.wanted is None
+
+
+def test_what_the_history_gives_beyond_the_hole_is_not_handed_on_twice() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 3))
+    events = recovery.recover(Wanted(at(1)), quotes(2, 3, 4), more=False)
+    assert seen(events) == [2, 3, 4]
+    assert recovery.hear(quote(5, 4)) == []
+    assert seen(recovery.hear(quote(5, 5))) == [5]
+
+
+def test_the_loss_of_the_last_quote_shows_by_the_heartbeat() -> None:
+    recovery = since(1)
+    assert recovery.hear(beat(2)) == [Missed(Gap(COIN, at(1), at(2), Reason.LOST))]
+    events = recovery.recover(Wanted(at(1)), quotes(2), more=False)
+    assert events == [Seen(quote(5, 2)), Recovered(COIN, at(1), at(2), 1)]
+
+
+def test_a_second_hole_only_makes_the_first_one_wider() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 3))
+    recovery.hear(quote(5, 5))
+    assert seen(recovery.recover(Wanted(at(1)), quotes(2, 3), more=True)) == [2, 3]
+    assert recovery.wanted == Wanted(at(3))
+    assert seen(recovery.recover(Wanted(at(3)), quotes(4), more=False)) == [4, 5]
+    assert recovery.wanted is None
+
+
+def test_below_the_floor_the_rest_is_lost_and_said_so() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 9))
+    assert recovery.gone(quote(5, 5)) == [Lost(Gap(COIN, at(1), at(4), Reason.GONE))]
+    assert seen(recovery.recover(Wanted(at(4)), quotes(5, 6, 7, 8), more=False)) == [5, 6, 7, 8, 9]
+
+
+def test_where_nothing_is_held_any_more_all_up_to_the_live_quote_is_lost() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 9))
+    assert recovery.gone(None) == [
+        Lost(Gap(COIN, at(1), at(8), Reason.GONE)),
+        Recovered(COIN, at(1), at(8), 0),
+        Seen(quote(5, 9)),
+    ]
+
+
+def test_a_floor_that_was_passed_meanwhile_changes_nothing() -> None:
+    recovery = since(6)
+    recovery.hear(quote(5, 9))
+    assert recovery.gone(quote(5, 5)) == []
+    assert recovery.told == at(6)
+
+
+def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_begins_anew() -> None:
+    recovery = Recovery(COIN, at(90))
+    assert recovery.hear(quote(5, 7)) == []
+    assert recovery.unknown() == [Lost(Gap(COIN, at(90), at(90), Reason.REWRITTEN))]
+    assert recovery.wanted == Wanted(None, 1)
+    assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
+    assert seen(recovery.hear(quote(5, 8))) == [8]
+
+
+def test_a_history_without_what_is_told_is_told_and_gone_on_with() -> None:
+    recovery = since(7)
+    after = quote(6, 1, Position(5, 4))
+    assert recovery.hear(after) == [Lost(Gap(COIN, at(7), at(7), Reason.REWRITTEN)), Seen(after)]
+    assert recovery.wanted is None
+
+
+def test_it_begins_with_the_newest_quote_of_the_history() -> None:
+    recovery = Recovery(COIN)
+    assert recovery.wanted == Wanted(None, 1)
+    assert recovery.hear(beat(7)) == []
+    assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
+    assert recovery.wanted is None
+    assert seen(recovery.hear(quote(5, 8))) == [8]
+
+
+def test_live_quotes_wait_for_that_one_and_follow_it_without_a_hole() -> None:
+    recovery = Recovery(COIN)
+    assert recovery.hear(quote(5, 9)) == []
+    assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
+    assert recovery.wanted == Wanted(at(7))
+    assert seen(recovery.recover(Wanted(at(7)), quotes(8, 9), more=False)) == [8, 9]
+
+
+@pytest.mark.parametrize("line", [quote(5, 9), beat(9)])
+def test_without_the_history_it_begins_with_what_is_heard(line: Line) -> None:
+    recovery = Recovery(COIN)
+    recovery.hear(line)
+    assert seen(recovery.skip_start()) == ([9] if isinstance(line, Quote) else [])
+    assert recovery.wanted is None
+    assert recovery.recover(Wanted(None, 1), quotes(8), more=False) == [], "too late"
+    assert seen(recovery.hear(quote(5, 10))) == [10]
+
+
+def test_where_nothing_was_ever_recorded_the_first_quote_of_all_is_owed() -> None:
+    recovery = Recovery(COIN)
+    recovery.recover(Wanted(None, 1), [], more=False)
+    recovery.hear(quote(5, 2))
+    assert recovery.wanted == Wanted(None)
+    assert seen(recovery.recover(Wanted(None), quotes(1), more=True)) == [1, 2]
+
+
+def test_after_a_position_all_pages_are_asked_for_without_waiting_for_the_wire() -> None:
+    recovery = Recovery(COIN, at(1))
+    assert recovery.wanted == Wanted(at(1))
+    assert seen(recovery.recover(Wanted(at(1)), quotes(2, 3), more=True)) == [2, 3]
+    assert recovery.wanted == Wanted(at(3))
+    assert seen(recovery.recover(Wanted(at(3)), quotes(4), more=False)) == [4]
+    assert recovery.wanted is None
+
+
+def test_an_answer_with_a_hole_changes_nothing() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 9))
+    with pytest.raises(HistoryHoleError, match="5-4 after 5-2"):
+        recovery.recover(Wanted(at(1)), quotes(2, 4), more=False)
+    assert recovery.wanted == Wanted(at(1))
+
+
+def test_however_long_the_history_is_away_what_is_held_back_stays_bounded_and_nothing_is_lost() -> None:
+    recovery = since(1)
+    for seq in range(3, HELD_QUOTES_MAX + 10):
+        assert seen(recovery.hear(quote(5, seq))) == []
+        assert len(recovery._held) <= HELD_QUOTES_MAX
+    last = HELD_QUOTES_MAX + 9
+    assert seen(recovery.recover(Wanted(at(1)), quotes(*range(2, last + 1)), more=False)) == list(range(2, last + 1))
+
+
+# the model: a writer over some eras, a wire that does anything, a history that answers at any time, or not
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Quote]:
+    held: list[Quote] = []
+    for epoch in draw(st.lists(st.integers(1, 50), min_size=1, max_size=4, unique=True).map(sorted)):
+        prev = held[-1].position if held else None
+        held += [quote(epoch, seq, prev if seq == 1 else None) for seq in range(1, draw(st.integers(0, 8)) + 1)]
+    return held
+
+
+class Model:
+    """The history as it grows beside a Recovery; `floor` is the index of the oldest quote that it still holds."""
+
+    def __init__(self, recovery: Recovery, written: list[Quote]) -> None:
+        self.recovery = recovery
+        self.written = written
+        self.published = 0
+        self.floor = 0
+        self.events: list[Event] = []
+
+    @property
+    def held(self) -> list[Quote]:
+        return self.written[self.floor : self.published]
+
+    def publish(self) -> Quote | None:
+        if self.published == len(self.written):
+            return None
+        self.published += 1
+        return self.written[self.published - 1]
+
+    def last_beat(self) -> Heartbeat:
+        """As the writer sends it: its `prev` is that of the era."""
+        if not self.published:
+            return Heartbeat(COIN, None, None, NOON)
+        last = self.written[self.published - 1]
+        first = next(held for held in self.written if held.epoch == last.epoch)
+        return Heartbeat(COIN, last.position, first.prev, NOON)
+
+    def hear(self, line: Line) -> None:
+        self.events += self.recovery.hear(line)
+
+    def answer(self, limit: int) -> None:
+        wanted = self.recovery.wanted
+        if wanted is None:
+            return
+        if wanted.last is not None:
+            self.events += self.recovery.recover(wanted, self.held[-wanted.last :], more=False)
+            return
+        if wanted.after is not None and self.floor and wanted.after < self.written[self.floor - 1].position:
+            self.events += self.recovery.gone(self.held[0] if self.held else None)
+            return
+        following = [held for held in self.held if wanted.after is None or held.position > wanted.after]
+        self.events += self.recovery.recover(wanted, following[:limit], more=len(following) > limit)
+
+
+STEPS = ["hear", "hear", "hear", "drop", "double", "late", "beat", "answer", "answer", "drop_day", "skip"]
+
+
+@given(histories(), st.data())
+def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
+    written: list[Quote], data: st.DataObject
+) -> None:
+    start = data.draw(st.one_of(st.none(), st.sampled_from(written) if written else st.none()))
+    model = Model(Recovery(COIN, None if start is None else start.position), written)
+    if start is not None:
+        model.published = written.index(start) + 1
+    late: list[Quote] = []
+    for step in data.draw(st.lists(st.sampled_from(STEPS), max_size=60)):
+        if step == "answer":
+            model.answer(data.draw(st.integers(1, 5)))
+        elif step == "drop_day":
+            model.floor = data.draw(st.integers(model.floor, model.published))
+        elif step == "beat":
+            model.hear(model.last_beat())
+        elif step == "skip":
+            model.events += model.recovery.skip_start() if model.recovery.is_holding else []
+        elif step == "late":
+            for line in late:
+                model.hear(line)
+        elif (line := model.publish()) is not None:
+            if step != "drop":
+                model.hear(line)
+                late.append(line)
+            if step == "double":
+                model.hear(line)
+    model.hear(model.last_beat())
+    for _ in range(100):
+        model.answer(5)
+    assert model.recovery.wanted is None, "the end is reached"
+    _assert_tiles(model, written[: model.published], start)
+
+
+def _assert_tiles(model: Model, published: list[Quote], start: Quote | None) -> None:
+    got = [event.quote for event in model.events if isinstance(event, Seen)]
+    lost = [event.gap for event in model.events if isinstance(event, Lost)]
+    assert got == sorted(set(got), key=lambda one: one.position), "each once, in order"
+    if start is not None:
+        after: Position | None = start.position
+    elif got or lost:
+        after = min(
+            ([got[0].before] if got else []) + ([lost[0].after] if lost else []), key=lambda p: p or Position(0, 0)
+        )
+    else:
+        return  # it began behind the last
+    owed = [held.position for held in published if after is None or held.position > after]
+    told = [p for gap in lost for p in owed if (gap.after is None or gap.after < p) and p <= gap.through]
+    assert sorted(told + [held.position for held in got]) == owed
