@@ -29,6 +29,7 @@ OWNED = {
     "httptools": "adapters/http_server.py",
     "redis": "adapters/bus_redis.py",
     "tenacity": "patterns/retry.py",
+    "websockets": "adapters/websocket.py",
 }
 
 

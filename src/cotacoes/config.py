@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,6 +31,7 @@ PORT_OFFSETS = {
     "shard2": 12,
 }
 SHARDS = ("shard1", "shard2")
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
 
 
 def _coins(text: str) -> str:
@@ -59,6 +61,13 @@ def _pairs(text: str) -> str:
         coin, _, currency = rest.partition(":")
         if not (pair and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
             raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
+    return text
+
+
+def _origins(text: str) -> str:
+    for origin in filter(None, text.split(",")):
+        if not _ORIGIN.match(origin):
+            raise ValueError("write origins as browsers do: https://HOST[:PORT],…, in lower case, without a path")
     return text
 
 
@@ -145,6 +154,21 @@ class Settings(BaseSettings):
     report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="of one report")
     request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="of any HTTP request")
 
+    # gateway_service
+    allowed_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="whose pages may read the streams beside our own: https://HOST[:PORT],…"
+    )
+    streams_max: int = Field(2_000, ge=1, le=100_000, description="streams at once; each takes a file descriptor")
+    stream_accepts_per_s: float = Field(200, ge=1, le=10_000, description="streams let in a second: many come at once")
+    stream_coins_max: int = Field(100, ge=1, le=1_000, description="coins of one stream; an SSE `id` names them all")
+    stream_subscribe_s: float = Field(10, ge=0.1, le=600, description="by when a WebSocket has to subscribe")
+    stream_messages_per_s: float = Field(10, ge=0.1, le=1_000, description="messages that one client may send")
+    stream_message_bytes_max: int = Field(16_384, ge=256, le=1_048_576, description="of one; 100 coins have 7,000")
+    stream_write_buffer_bytes: int = Field(65_536, ge=4_096, le=2**24, description="held here for one slow client")
+    stream_stall_s: float = Field(15, ge=0.5, le=600, description="who does not read for so long is closed")
+    stream_age_max_s: float = Field(86_400, ge=1, le=31_536_000, description="the longest life of a stream")
+    stream_ring_bytes: int = Field(2**25, ge=65_536, le=2**40, description="newest quotes, kept for who is behind")
+
     # how it talks
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="of the structured log")
 
@@ -200,6 +224,11 @@ class Settings(BaseSettings):
         if not dsn:
             raise SettingError(f"{PREFIX}{shard.upper()}_DSN is not set: set it to postgresql://USER:PASSWORD@HOST/DB")
         return dsn
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of `allowed_origins`."""
+        return frozenset(filter(None, self.allowed_origins.split(",")))
 
     @property
     def further_pairs(self) -> dict[str, tuple[str, str]]:

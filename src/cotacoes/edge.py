@@ -1,7 +1,8 @@
 """The edge of every service: the bounds around each request, and the body of each error.
 
 Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
-routes, for the few answers that are asked thousands of times a second, are answered here.
+routes, for the few answers that are asked thousands of times a second, are answered here. Streams, which have no end,
+are handed on before any of that; whoever opens them bounds them.
 
 A request ends by the service's own deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the
 calls that are made for it: nobody works for a caller who has gone.
@@ -38,17 +39,20 @@ _DEADLINE_HEADER = HEADER.encode()
 Lean = Callable[[str], bytes]
 
 
+def problem_of(error: ProblemError) -> dict[str, object]:
+    """The fields of RFC 9457; `type` leads to the explanation in /docs."""
+    return {
+        "type": f"/docs#{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        **error.extra,
+    }
+
+
 def problem_body(error: ProblemError) -> bytes:
-    """The body of RFC 9457; `type` leads to the explanation in /docs."""
-    return json.dumps(
-        {
-            "type": f"/docs#{error.slug}",
-            "title": error.title,
-            "status": error.status,
-            "detail": error.detail,
-            **error.extra,
-        }
-    ).encode()
+    """The same as a body."""
+    return json.dumps(problem_of(error)).encode()
 
 
 def problem_headers(error: ProblemError) -> dict[str, str]:
@@ -67,12 +71,18 @@ class Edge:
     """The limits of every request, around the app."""
 
     def __init__(
-        self, app: ASGIApp, metrics: telemetry.HttpMetrics, deadline_s: float, lean: Mapping[str, Lean]
+        self,
+        app: ASGIApp,
+        metrics: telemetry.HttpMetrics,
+        deadline_s: float,
+        lean: Mapping[str, Lean],
+        streams: Mapping[str, ASGIApp],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._lean = lean
+        self._streams = streams
         self._lean_counters = {
             prefix: metrics.requests.labels(route=f"{prefix}/{{coin}}", status="200") for prefix in lean
         }
@@ -86,6 +96,9 @@ class Edge:
             answer = self._lean.get(prefix)
             if answer is not None:
                 await self._answer_lean(prefix, answer, last, send)
+                return
+            if scope["path"] in self._streams:
+                await self._open_stream(scope, receive, send)
                 return
         if self._under_way >= REQUESTS_MAX:
             self._metrics.refused.labels(reason="overloaded").inc()
@@ -112,6 +125,15 @@ class Edge:
         self._lean_counters[prefix].inc()
         await send({"type": "http.response.start", "status": 200, "headers": _json_headers(len(body))})
         await send({"type": "http.response.body", "body": body})
+
+    async def _open_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status = 200
+        try:
+            await self._streams[scope["path"]](scope, receive, send)
+        except ProblemError as error:
+            status = error.status
+            await _send_problem(send, error)
+        self._metrics.requests.labels(route=scope["path"], status=str(status)).inc()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()

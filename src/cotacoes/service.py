@@ -83,6 +83,7 @@ class Service:
     name: str
     app: ASGIApp
     resources: Resources = contextlib.nullcontext
+    websocket: Callable[..., asyncio.Protocol] | None = None
 
 
 def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], **given: Any) -> int:
@@ -119,7 +120,7 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
     with listener:
         async with service.resources():
             telemetry.get_logger().info("service.started", address=f"http://{settings.host}:{port}")
-            await http_server.serve(service.app, listener, stop.event)
+            await http_server.serve(service.app, listener, stop.event, websocket=service.websocket)
     telemetry.get_logger().info("service.stopped", code=stop.code)
 
 
@@ -131,10 +132,12 @@ def build_app(
     *,
     checks: Mapping[str, Check] | None = None,
     lean: Mapping[str, Lean] | None = None,
+    streams: Mapping[str, ASGIApp] | None = None,
 ) -> ASGIApp:
     """The service's own routes, those of every service, and its limits around them.
 
-    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON.
+    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `streams` a whole
+    path to what opens a stream on it.
     """
     app = FastAPI(title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(router)
@@ -144,7 +147,7 @@ def build_app(
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_bug)
-    return Edge(app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {})
+    return Edge(app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, streams or {})
 
 
 def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[str, Check]) -> APIRouter:

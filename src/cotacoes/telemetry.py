@@ -145,6 +145,20 @@ class ResilienceMetrics:
         )
 
 
+class StreamMetrics:
+    """What gateway_service counts of its streams. `wire` is websocket or sse."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.open = metrics.gauge("streams", "Streams that are open", "wire")
+        self.refused = metrics.counter("streams_refused", "Streams that were not let in", "reason")
+        self.ended = metrics.counter("streams_ended", "Streams that we ended", "wire", "reason")
+        self.delivered = metrics.counter("stream_events", "Quotes and gaps sent, to all clients together", "wire")
+        self.upstream = metrics.counter(
+            "upstream_gaps", "What Redis lost on the way here; kind is missed, recovered or lost", "coin", "kind"
+        )
+        self.ring_bytes = metrics.gauge("ring_bytes", "About what the rings take")
+
+
 class AggregatorMetrics:
     """What aggregator_service counts. `still_running` tells how many branches ignore their cancellation just now."""
 

@@ -2,6 +2,9 @@
 
 uvicorn waits for ever for the rest of a request's head, and its header block has no bound; here a head must be complete
 within `HEAD_DEADLINE_S` and `HEAD_BYTES_MAX`. Stopping is bounded too: open requests get `GRACE_S`.
+
+An answer that goes on for hours (`open_stream`) leaves the request's task: it has none, and is written to from outside.
+It ends with its connection, so its bytes are the same for every client, and need no frame of their own.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from typing import Any
+import sys
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from typing import Any, Protocol
 
 import httptools
 import uvicorn
@@ -26,10 +30,14 @@ HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
 HEAD_BYTES_MAX = 32_768  # twice what common proxies take
 KEEP_ALIVE_S = 15
 GRACE_S = 3
-CONNECTIONS_MAX = 2_000
+CONNECTIONS_MAX = 4_000  # streams, which have a limit of their own, and as many again
 BACKLOG = 512
+CLOSE_S = 5.0  # what a client is given to take the end of a stream
+UNSENT_BYTES = 32_768  # that the kernel takes of a stream beyond what is on its way: else it hides a slow client
 
-_CUT = "cotacoes.cut"  # the name of our extension in an ASGI scope
+_CUT = "cotacoes.cut"  # the names of our extensions in an ASGI scope
+_OPEN = "cotacoes.open_stream"
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 
 
 async def cut(scope: Scope) -> None:
@@ -38,11 +46,74 @@ async def cut(scope: Scope) -> None:
     await asyncio.sleep(0)  # lets the server learn of it before the app returns, else it logs an answer left unfinished
 
 
+class StreamHandler(Protocol):
+    """What is done with an open stream."""
+
+    def serve(self) -> None:
+        """It takes bytes again."""
+
+    def shut_down(self) -> None:
+        """The server stops."""
+
+    def lost(self) -> None:
+        """The connection has ended."""
+
+
+class HttpStream:
+    """An answer without an end. `is_full` says that more than `write_buffer_bytes` wait to be taken."""
+
+    handler: StreamHandler
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_full = False
+        self.write = transport.write
+        self._transport = transport
+        self._cut: asyncio.TimerHandle | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        return self._cut is not None
+
+    def close(self) -> None:
+        """End it behind what was written; whoever does not take that in time is cut."""
+        if self._cut is None:
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
+            self._transport.close()
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        if self._cut is not None:
+            self._cut.cancel()
+        self.handler.lost()
+
+
+def open_stream(
+    scope: Scope,
+    headers: Mapping[str, str],
+    *,
+    write_buffer_bytes: int,
+    handler: Callable[[HttpStream], StreamHandler],
+) -> None:
+    """Answer the request with 200 and a stream; the app returns, without having sent anything itself."""
+    told = {**headers, "connection": "close"}
+    head = "".join(f"{name}: {text}\r\n" for name, text in told.items())
+    scope["extensions"][_OPEN]["now"](f"HTTP/1.1 200 OK\r\n{head}\r\n".encode("latin-1"), write_buffer_bytes, handler)
+
+
+def prepare_stream(transport: asyncio.Transport, write_buffer_bytes: int) -> None:
+    """Bound what waits for a client, here and in the kernel."""
+    transport.set_write_buffer_limits(high=write_buffer_bytes)
+    if _TCP_NOTSENT_LOWAT is not None:
+        with contextlib.suppress(OSError):  # a bound less
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
 class DeadlineProtocol(HttpToolsProtocol):
     """HTTP/1.1 on one connection; a head that is late or too large ends it."""
 
     head_timer: asyncio.TimerHandle | None = None
     head_bytes = 0
+    stream: HttpStream | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -51,8 +122,39 @@ class DeadlineProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_ended()
         super().connection_lost(exc)
+        if self.stream is not None:
+            self.stream.lost()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.stream is not None:
+            self.stream.is_full = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.stream is not None:
+            self.stream.is_full = False
+            if not self.stream.is_closing:
+                self.stream.handler.serve()
+
+    def shutdown(self) -> None:
+        if self.stream is None:
+            super().shutdown()
+        elif not self.stream.is_closing:
+            self.stream.handler.shut_down()
+
+    def _open_stream(
+        self, head: bytes, write_buffer_bytes: int, handler: Callable[[HttpStream], StreamHandler]
+    ) -> None:
+        self.cycle.response_started = self.cycle.response_complete = True
+        prepare_stream(self.transport, write_buffer_bytes)
+        self.transport.write(head)
+        self.stream = HttpStream(self.transport)
+        self.stream.handler = handler(self.stream)  # which may write to it
 
     def data_received(self, data: bytes) -> None:
+        if self.stream is not None:
+            return  # it has nothing more to ask
         if self.head_timer is not None:
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES_MAX and not self._head_is_complete_in(data):
@@ -73,7 +175,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self.head_timer is None:
             self._await_head()
         super().on_message_begin()
-        self.scope["extensions"] = {_CUT: {"now": self.transport.abort}}
+        self.scope["extensions"] = {_CUT: {"now": self.transport.abort}, _OPEN: {"now": self._open_stream}}
 
     def on_headers_complete(self) -> None:
         self._head_ended()
@@ -131,12 +233,21 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Answer on `listener` until `stop` is set, then let open requests end, `GRACE_S` at most."""
+async def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    *,
+    websocket: Callable[..., asyncio.Protocol] | None = None,
+) -> None:
+    """Answer on `listener` until `stop` is set, then let open requests end, `GRACE_S` at most.
+
+    `websocket` makes the protocol of a connection that asks to become a WebSocket; without it none can.
+    """
     config = uvicorn.Config(
         app,
         http=DeadlineProtocol,
-        ws="none",
+        ws="none" if websocket is None else websocket,  # type: ignore[arg-type]  # whatever makes a protocol
         lifespan="off",
         log_config=None,
         log_level="error",  # a warning for each malformed request would let anyone fill the log

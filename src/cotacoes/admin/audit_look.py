@@ -16,7 +16,7 @@ from datetime import date
 
 from cotacoes.adapters.audit_postgres import FenceRow, ShardSnapshot
 from cotacoes.admin import audit_rules, directory
-from cotacoes.client import Addresses, ServiceClient, Progress
+from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
 from cotacoes.patterns.ledger_chain import NONE, Breach, Chain, content_breaches, total_breaches

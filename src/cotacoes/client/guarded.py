@@ -111,6 +111,14 @@ class GuardedClient:
         """Each coin's progress."""
         return (await self._ask("positions", self._client.positions)).value
 
+    async def quotes(self, coin: str, **asked: Any) -> dict[str, Any]:
+        """A page of the history; `asked` as `ServiceClient.quotes` takes it."""
+        return (await self._ask("quotes", lambda: self._client.quotes(coin, **asked))).value
+
+    async def candles(self, coin: str, interval: str, **asked: Any) -> dict[str, Any]:
+        """A page of candles; `asked` as `ServiceClient.candles` takes it."""
+        return (await self._ask("candles", lambda: self._client.candles(coin, interval, **asked))).value
+
     async def _ask(self, question: str, ask: Callable[[], Awaitable[T]], key: str | None = None) -> CallResult[T]:
         try:
             return await self._policies[question].call(lambda: self._try(ask), idempotent=True, key=key)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.patterns.recovery import Wanted
@@ -40,7 +41,7 @@ class _Told(msgspec.Struct, frozen=True):
 class ServiceHistory:
     """The history of quote_service, or of a gateway that passes it on."""
 
-    def __init__(self, client: ServiceClient) -> None:
+    def __init__(self, client: ServiceClient | GuardedClient) -> None:
         self._client = client
 
     async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:

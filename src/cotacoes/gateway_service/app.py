@@ -1,54 +1,57 @@
 """gateway_service: the front door.
 
 GET /                              what runs where
-GET /v1/quotes/{coin}/current      the current quote, asked of quote_service, its refusals passed on as they are
+GET /v1/quotes/{coin}/current      the current quote; while quote_service is away its last one, with its true age
+GET /v1/quotes/{coin}              the history, as quote_service has it
+GET /v1/candles/{coin}             candles, likewise
+GET /v1/ws                         the live stream, as a WebSocket
+GET /v1/stream                     the live stream, as server-sent events
 
-While quote_service is away the last answer about a coin is given instead, with what its age is by now.
+    Redis ──▶ Follower ──▶ Hub ──▶ connections        quote_service ──▶ what Redis lost, what a client missed
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import resource
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from random import SystemRandom
 
-import msgspec
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse
-
+from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
+from cotacoes.client.feeds import Feeds
+from cotacoes.client.follower import Follower
+from cotacoes.client.history import ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.endpoints import new_endpoints
-from cotacoes.errors import ProblemError, ServiceUnavailableError
-from cotacoes.gateway_service import front_page
-from cotacoes.patterns import CallResult, Source
-from cotacoes.quote import COIN_PATTERN
-from cotacoes.service import Check, Service, Stop, build_app, require_coin, serve_http
-from cotacoes.telemetry import Metrics
+from cotacoes.gateway_service import event_stream
+from cotacoes.gateway_service.admission import Admission
+from cotacoes.gateway_service.event_stream import EventStreams
+from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.routes import known_coins, routes
+from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.patterns.pub_sub import Bus
+from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
+from cotacoes.telemetry import Metrics, StreamMetrics
 
 NAME = "gateway_service"
 ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then is away
 ASK_SHARE_MAX = 0.8  # of the request's deadline, so that being away is said before the time is up
-_encode = msgspec.json.Encoder().encode
+START_QUOTES_MAX = 1_000  # of each coin, to begin the ring with
+QUOTE_BYTES = 800  # what one takes in a ring, about
+DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
 
 
 async def main(settings: Settings, stop: Stop) -> None:
     """Serve until stopped."""
-    await serve_http(build(settings), settings, stop)
-
-
-def build(settings: Settings) -> Service:
-    """Wire the service; nothing is opened yet."""
     client = ServiceClient(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
-
-    @contextlib.asynccontextmanager
-    async def resources() -> AsyncIterator[None]:
-        async with client:
-            yield
-
-    return wire(settings, client, resources)
+    bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
+    async with client, bus:
+        await serve_http(wire(settings, client, bus, places=_places(settings.streams_max)), settings, stop)
 
 
 def ask_deadline_s(settings: Settings) -> float:
@@ -56,67 +59,77 @@ def ask_deadline_s(settings: Settings) -> float:
     return min(ASK_S_MAX, settings.request_deadline_s * ASK_SHARE_MAX)
 
 
-def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """The quote as it is now: one of before is as much older as the answer is."""
-    if answer.source is not Source.CACHE:
-        return answer.value
-    age_ms = int(answer.value["age_ms"]) + round(answer.age * 1000)
-    if age_ms > settings.age_max_s * 1000:
-        raise ServiceUnavailableError(
-            f"quote_service is away, and the last quote is {age_ms // 1000} s old", age_ms=age_ms
-        )
-    return answer.value | {
-        "age_ms": age_ms,
-        "status": "fresh" if age_ms <= settings.fresh_s * 1000 else "stale",
-        "source": "cache",
-        "breaker": None if answer.breaker_state is None else answer.breaker_state.value,
-    }
-
-
-async def _coins(client: GuardedClient, settings: Settings) -> list[str]:
-    """All coins, or those of the settings where quote_service can not say."""
-    try:
-        return list(await client.positions())
-    except ProblemError:
-        return list(settings.seed_placement)
-
-
-def wire(
-    settings: Settings,
-    client: ServiceClient,
-    resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
-) -> Service:
-    """The service over a client that is open while `resources` is."""
+def wire(settings: Settings, client: ServiceClient, bus: Bus, *, places: int | None = None) -> Service:
+    """The service over a client and a bus that are open. `places` are the streams that there is room for."""
     metrics = Metrics()
     endpoints = new_endpoints(metrics)
     guarded = GuardedClient(
         client,
         endpoints,
-        questions=("current", "positions"),
+        questions=("current", "positions", "quotes", "candles"),
         deadline_s=ask_deadline_s(settings),
         clock=time.monotonic,
         attempts=2,
         age_max_s=settings.age_max_s,
     )
-    router = APIRouter(tags=["quotes"])
+    loop = asyncio.get_running_loop()
+    random = SystemRandom()
+    stream_metrics = StreamMetrics(metrics)
+    history = ServiceHistory(guarded)
+    hub = Hub(
+        settings.seed_placement,
+        history,
+        stream_metrics,
+        ring_bytes=settings.stream_ring_bytes,
+        loop=loop,
+        now=lambda: datetime.now(UTC),
+        random=random,
+    )
+    admission = Admission(settings, stream_metrics, loop.time, places or settings.streams_max)
 
-    @router.get("/", summary="What runs here, where, and what to ask it", response_class=HTMLResponse)
-    async def front(request: Request) -> HTMLResponse:
-        page = front_page.render(settings, await _coins(guarded, settings), request.url.hostname or settings.host)
-        return HTMLResponse(page, headers={"content-security-policy": front_page.CONTENT_SECURITY_POLICY})
+    async def coins() -> list[str]:
+        found = await known_coins(guarded, settings)
+        hub.add(found)
+        return found
 
-    @router.get("/v1/quotes/{coin}/current", summary="The current quote, with its honest age", response_model=None)
-    async def current(coin: str) -> Response:
-        """As `/cotacao_atual/{coin}` of quote_service, or, while that is away, its last answer, `source` cache."""
-        if not COIN_PATTERN.match(coin):
-            require_coin(coin, settings.seed_placement)
-        quote = _aged(await guarded.current(coin), settings)
-        return Response(_encode(quote), media_type="application/json", headers={"cache-control": "no-store"})
+    @contextlib.asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        found = await coins()
+        feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
+        follower = Follower(feeds, bus, history, hub.take, clock=loop.time, random=random)
+        async with background(follower.run(newcomers=coins), hub.run()):
+            yield
 
     async def quote_service_answers() -> str | None:
         await client.check_alive("quote_service")  # an error's detail becomes the reason
         return None
 
+    async def redis_answers() -> str | None:
+        await bus.ping()
+        return None
+
+    router = routes(settings, guarded)
     router.include_router(breaker_routes(NAME, settings, endpoints))
-    checks = {"quote_service": Check(quote_service_answers, required=True)}
-    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+    checks = {
+        "quote_service": Check(quote_service_answers, required=True),
+        "redis": Check(redis_answers),  # current quotes are answered without it
+    }
+    streams = {event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time)}
+    app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)
+    websockets = WebSockets(hub, admission, settings, clock=loop.time)
+    return Service(NAME, app, resources, websockets.protocol)
+
+
+def _start_quotes(settings: Settings, coins: int) -> int:
+    """So many that the rings hold them."""
+    return max(1, min(START_QUOTES_MAX, settings.stream_ring_bytes // (QUOTE_BYTES * max(1, coins))))
+
+
+def _places(wanted: int) -> int:
+    """How many streams there are descriptors for, after asking the system for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + DESCRIPTORS_ELSE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - DESCRIPTORS_ELSE))

@@ -1,0 +1,20 @@
+"""The root of the tree, and what is the operator's to mend."""
+
+from __future__ import annotations
+
+
+class CotacoesError(Exception):
+    """Any error of this project."""
+
+
+class SettingError(CotacoesError):
+    """A setting, a port or a data folder is not usable; the message names the thing, the problem and the fix."""
+
+
+def setting_error_in(several: ExceptionGroup[Exception]) -> SettingError | None:
+    """The first SettingError of a group; None where there is none."""
+    for error in several.exceptions:
+        found = setting_error_in(error) if isinstance(error, ExceptionGroup) else error
+        if isinstance(found, SettingError):
+            return found
+    return None

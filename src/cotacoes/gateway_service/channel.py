@@ -1,0 +1,276 @@
+"""A channel: all connections that are told the same, and where each of them stands.
+
+    ring ──▶ flush ──▶ bytes, made once ──▶ every live member
+                                            a member that does not take them falls behind
+    ring, or the history ──▶ serve ──▶ the members behind, each from its own cursor, until they are live again
+
+There is no queue for a client. A live member has no state at all: it stands where the channel stands. One whose
+connection is full is left out, and keeps a cursor; when the connection takes bytes again, it is served from there, a
+chunk at a time, and is live again once its cursor is the channel's. Who subscribes, or resumes after a position, begins
+behind, so there is one way into the live stream, and it has no seam: a cursor is compared and a member made live
+without anything in between.
+
+So memory does not depend on how slow anybody is, and one that is slow costs the others nothing.
+
+Two kinds of channel: each quote, in order, without a hole (`every`); or the newest of each coin, with the range that it
+stands for (`conflate`, `interval`), where who is behind simply is told a newer one.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from cotacoes.gateway_service.modes import Mode
+from cotacoes.gateway_service.ring import Entry, Ring
+from cotacoes.gateway_service.wires import Positions, Wire
+from cotacoes.quote import Position
+
+CHUNK_BYTES = 65_536  # written at once to one connection
+CHUNKS_AT_ONCE = 4
+
+AskHistory = Callable[["Channel", "Member", str], None]
+CallSoon = Callable[..., object]
+
+
+class Outlet(Protocol):
+    """One connection. What is written is whole events; while it `is_full` nothing should be."""
+
+    is_full: bool
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold for sending."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far a stream has come: by coin the last position told, and the index of what is next in the ring.
+
+    The index is None where it is not known: the ring has to be asked for it, or the history.
+    """
+
+    positions: Positions
+    indexes: dict[str, int | None]
+
+    def copy(self) -> Cursor:
+        return Cursor(dict(self.positions), dict(self.indexes))
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A connection in one channel. `cursor` is None while it is live.
+
+    `held` are the coins of which it must not be told anything yet; `resolve` is called with each of which the history
+    has said whether everything after the cursor will come.
+    """
+
+    outlet: Outlet
+    cursor: Cursor | None = None
+    held: set[str] = field(default_factory=set)
+    resolve: Callable[[str, bool], None] | None = None
+
+
+class Channel(abc.ABC):
+    """See the head of this file. `rings` are those of `coins`; `ask_history` is called with who needs it, and where."""
+
+    def __init__(
+        self,
+        coins: Iterable[str],
+        mode: Mode,
+        wire: Wire,
+        rings: Mapping[str, Ring],
+        *,
+        ask_history: AskHistory,
+        call_soon: CallSoon,
+    ) -> None:
+        self.coins = tuple(sorted(coins))
+        self.mode = mode
+        self.wire = wire
+        self.live: set[Member] = set()
+        self.behind: set[Member] = set()
+        self.delivered = 0  # events, to all members together
+        self._rings = {coin: rings[coin] for coin in self.coins}
+        self._ask_history = ask_history
+        self._call_soon = call_soon
+        told: Positions = {coin: ring.told for coin, ring in self._rings.items()}
+        self._cursor = Cursor(told, {coin: ring.end for coin, ring in self._rings.items()})
+
+    def join(self, member: Member) -> None:
+        """Take in a member, behind, from its own cursor on."""
+        assert member.cursor is not None
+        self.behind.add(member)
+        self.serve(member)
+
+    def serve_all(self) -> None:
+        """Serve those behind: one that the history brought further than the last flush waits for the next."""
+        for member in list(self.behind):
+            if not member.outlet.is_full:
+                self.serve(member)
+
+    def leave(self, member: Member) -> Cursor:
+        """Let it go; where it stands."""
+        self.live.discard(member)
+        self.behind.discard(member)
+        return member.cursor or self._cursor.copy()
+
+    def position_of(self, member: Member, coin: str) -> Position | None:
+        """How far it was told a coin."""
+        return (member.cursor or self._cursor).positions[coin]
+
+    @abc.abstractmethod
+    def flush(self, coins: Iterable[str]) -> None:
+        """Tell the live members what is new of these coins."""
+
+    def serve(self, member: Member) -> None:
+        """Tell a member that is behind what it lacks, as far as its connection takes it."""
+        for _ in range(CHUNKS_AT_ONCE):
+            if member not in self.behind or member.outlet.is_full:
+                return
+            assert member.cursor is not None
+            entries = self._next(member, member.cursor)
+            if entries:
+                member.outlet.write(self.wire.encode(entries, member.cursor.positions))
+                self.delivered += len(entries)
+                continue
+            if member.held or not self._has_caught_up(member.cursor):
+                return  # the history is asked
+            member.cursor = None
+            self.behind.discard(member)
+            self.live.add(member)
+        self._call_soon(self.serve, member)  # the others are not to wait for one that has much to catch up with
+
+    def tell(self, member: Member, entries: Sequence[Entry]) -> None:
+        """Hand a member what the history gave; the rest it finds in the ring."""
+        assert member.cursor is not None
+        member.outlet.write(self.wire.encode(entries, member.cursor.positions))
+        self.delivered += len(entries)
+        for entry in entries:
+            member.cursor.indexes[entry.coin] = None
+
+    def heartbeat(self, sent_at: datetime, silent: Sequence[str]) -> None:
+        """Tell all members that the stream lives."""
+        if self.live:
+            self._broadcast(self.wire.heartbeat(sent_at, self._cursor.positions, silent), 0)
+        for member in self.behind:
+            if member.cursor is not None and not member.outlet.is_full:
+                told = {coin: p for coin, p in member.cursor.positions.items() if coin not in member.held}
+                member.outlet.write(self.wire.heartbeat(sent_at, told, silent))
+
+    @abc.abstractmethod
+    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+        """What comes next for a member; brings the indexes forward."""
+
+    @abc.abstractmethod
+    def _has_caught_up(self, cursor: Cursor) -> bool:
+        """Whether it stands where the channel does."""
+
+    def _broadcast(self, data: bytes, events: int) -> None:
+        full: list[Member] = []
+        for member in self.live:
+            outlet = member.outlet
+            outlet.write(data)
+            if outlet.is_full:
+                full.append(member)
+        self.delivered += events * len(self.live)
+        for member in full:
+            self._fall_behind(member)
+
+    def _fall_behind(self, member: Member) -> None:
+        member.cursor = self._cursor.copy()
+        self.live.discard(member)
+        self.behind.add(member)
+
+
+class EveryChannel(Channel):
+    """Each quote, in order, without a hole."""
+
+    def flush(self, coins: Iterable[str]) -> None:
+        while coins := self._flush_chunk(coins):
+            pass
+
+    def _flush_chunk(self, coins: Iterable[str]) -> list[str]:
+        """One chunk of bytes at most; the coins that have more."""
+        entries: list[Entry] = []
+        rest: list[str] = []
+        for coin in coins:
+            ring, index = self._rings[coin], self._cursor.indexes[coin]
+            assert index is not None
+            if index < ring.first:  # more came at once than the ring holds
+                for member in list(self.live):
+                    self._fall_behind(member)
+                index, self._cursor.positions[coin] = ring.end, ring.told
+            found = ring.read(index, CHUNK_BYTES)
+            self._cursor.indexes[coin] = index + len(found)
+            entries += found
+            if index + len(found) < ring.end:
+                rest.append(coin)
+        if entries:
+            self._broadcast_entries(entries)
+        return rest
+
+    def _broadcast_entries(self, entries: Sequence[Entry]) -> None:
+        if self.live:
+            self._broadcast(self.wire.encode(entries, self._cursor.positions), len(entries))
+            return
+        for entry in entries:
+            self._cursor.positions[entry.coin] = entry.position
+
+    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+        for coin, target in self._cursor.indexes.items():
+            index = cursor.indexes[coin]
+            if index == target or coin in member.held:
+                continue
+            ring = self._rings[coin]
+            if index is None or index < ring.first:
+                index = ring.index_after(cursor.positions[coin])
+                cursor.indexes[coin] = index
+                if index is None:
+                    self._ask_history(self, member, coin)
+                    continue
+            entries = list(ring.read(index, CHUNK_BYTES, target))
+            if entries:
+                cursor.indexes[coin] = index + len(entries)
+                return entries
+        return []
+
+    def _has_caught_up(self, cursor: Cursor) -> bool:
+        return cursor.indexes == self._cursor.indexes
+
+
+class NewestChannel(Channel):
+    """The newest of each coin, and the range that it stands for."""
+
+    def __init__(
+        self,
+        coins: Iterable[str],
+        mode: Mode,
+        wire: Wire,
+        rings: Mapping[str, Ring],
+        *,
+        ask_history: AskHistory,
+        call_soon: CallSoon,
+    ) -> None:
+        super().__init__(coins, mode, wire, rings, ask_history=ask_history, call_soon=call_soon)
+        self._newest: dict[str, Entry | None] = {coin: ring.newest for coin, ring in self._rings.items()}
+        self._cursor.positions = {coin: None if e is None else e.position for coin, e in self._newest.items()}
+
+    def flush(self, coins: Iterable[str]) -> None:
+        changed = [coin for coin in coins if self._rings[coin].newest is not self._newest[coin]]
+        entries = [self._rings[coin].newest for coin in changed]
+        new = [entry.standing_for(self._cursor.positions[entry.coin]) for entry in entries if entry is not None]
+        self._newest.update(zip(changed, entries, strict=True))
+        if new:
+            self._broadcast(self.wire.encode(new, self._cursor.positions), len(new))
+
+    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+        return [
+            entry.standing_for(cursor.positions[coin])
+            for coin, entry in self._newest.items()
+            if entry is not None and cursor.positions[coin] != entry.position
+        ]
+
+    def _has_caught_up(self, cursor: Cursor) -> bool:
+        return cursor.positions == self._cursor.positions

@@ -1,0 +1,196 @@
+"""One open stream, whatever its wire: what it is subscribed to, and when it is ended.
+
+subscribe, unsubscribe ──▶ one Member for each mode, in the channel of its coins
+time ─────────────────────▶ ended: slow, too old, without a subscription
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from cotacoes.config import Settings
+from cotacoes.gateway_service.admission import Admission
+from cotacoes.gateway_service.channel import Channel, Cursor, Member, Outlet
+from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.modes import Mode
+from cotacoes.gateway_service.wires import Positions, Wire
+from cotacoes.quote import Position
+
+
+class Ending(enum.Enum):
+    """Why we end a stream: the close code on a WebSocket, the reason in `bye`."""
+
+    SHUTDOWN = (1001, "shutdown")
+    AGE = (4000, "age")
+    UNSUBSCRIBED = (4001, "unsubscribed")
+    RATE = (4002, "rate")
+    SLOW = (4003, "slow")
+
+    @property
+    def code(self) -> int:
+        return self.value[0]
+
+    @property
+    def reason(self) -> str:
+        return self.value[1]
+
+
+RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # apart, so that not all come back at once
+
+Told = Callable[[Mapping[str, bool], Positions], None]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A subscription whose beginning the history is asked about; `told` is called once it has said all."""
+
+    recovered: dict[str, bool]
+    positions: Positions
+    unresolved: set[str]
+    told: Told
+
+
+class Connection(abc.ABC):
+    """See the head of this file. Times are monotonic seconds, passed in."""
+
+    def __init__(
+        self, hub: Hub, admission: Admission, wire: Wire, outlet: Outlet, settings: Settings, now: float
+    ) -> None:
+        admission.enter(wire.name)
+        hub.connections.add(self)
+        self._hub = hub
+        self._admission = admission
+        self._wire = wire
+        self.outlet = outlet
+        self._settings = settings
+        self._opened_at = now
+        self._age_max_s = settings.stream_age_max_s * hub.random.uniform(0.9, 1.0)  # else all would go at once
+        self._full_since: float | None = None
+        self._has_subscribed = False
+        self._has_ended = False
+        self._members: dict[Mode, tuple[Channel, Member]] = {}
+        self._pending: list[_Pending] = []
+
+    @property
+    def coins(self) -> set[str]:
+        """Those that it is subscribed to."""
+        return {coin for channel, _ in self._members.values() for coin in channel.coins}
+
+    def subscribe(self, coins: Collection[str], mode: Mode, since: Mapping[str, Position], told: Told) -> None:
+        """Begin these coins, anew where it has them.
+
+        `told` is called before anything of them is, with whether all after its `since` will come, and from which
+        position on it is told, coin by coin.
+        """
+        self._has_subscribed = True
+        self.unsubscribe(coins)
+        cursor, recovered, unresolved = self._hub.begin(coins, mode, since)
+        if unresolved:
+            self._pending.append(_Pending(recovered, dict(cursor.positions), unresolved, told))
+        else:
+            told(recovered, cursor.positions)
+        self._place(mode, cursor, set(coins) if unresolved else set())
+
+    def unsubscribe(self, coins: Collection[str]) -> list[str]:
+        """End these coins; those that it had."""
+        had = sorted(self.coins.intersection(coins))
+        for mode, (channel, _) in list(self._members.items()):
+            if not set(channel.coins).isdisjoint(coins):
+                self._place(mode, Cursor({}, {}), set(), without=coins)
+        for pending in list(self._pending):
+            for coin in pending.unresolved.intersection(coins):
+                self._resolve(coin, False)
+        return had
+
+    def serve(self) -> None:
+        """Its connection takes bytes again."""
+        self._full_since = None
+        for channel, member in list(self._members.values()):
+            channel.serve(member)
+
+    def leave(self) -> None:
+        """Be told nothing any more."""
+        self._has_ended = True
+        self._hub.connections.discard(self)
+        for channel, member in self._members.values():
+            self._hub.leave(channel, member)
+        self._members.clear()
+
+    def check(self, now: float) -> None:
+        """End it where its time is over."""
+        if self._has_ended:
+            return
+        if self.outlet.is_full:
+            self._full_since = now if self._full_since is None else self._full_since
+            if now - self._full_since >= self._settings.stream_stall_s:
+                self.end(Ending.SLOW)
+        elif now - self._opened_at >= self._age_max_s:
+            self.end(Ending.AGE)
+        elif not self._has_subscribed and now - self._opened_at >= self._settings.stream_subscribe_s:
+            self.end(Ending.UNSUBSCRIBED)
+
+    def end(self, ending: Ending) -> None:
+        """Say why, and close."""
+        self._admission.note_ended(self._wire.name, ending.reason)
+        self.leave()
+        self._close(ending, self._hub.random.randint(RETRY_MS_LEAST, RETRY_MS_MOST))
+
+    def shut_down(self) -> None:
+        """The server stops."""
+        self.end(Ending.SHUTDOWN)
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        self.leave()
+        self._admission.leave(self._wire.name)
+
+    @abc.abstractmethod
+    def _close(self, ending: Ending, retry_ms: int) -> None:
+        """Say why, and when to come back, behind what was written, and close."""
+
+    def _place(self, mode: Mode, more: Cursor, held: set[str], without: Collection[str] = ()) -> None:
+        """Move to the channel of the coins that it has in this mode by now."""
+        cursor = Cursor({}, {})
+        if mode in self._members:
+            channel, member = self._members.pop(mode)
+            cursor = self._hub.leave(channel, member)
+            held = held | member.held
+        kept = [coin for coin in cursor.positions if coin not in without]
+        positions = {coin: cursor.positions[coin] for coin in kept} | more.positions
+        if not positions:
+            return
+        coins = sorted(positions)
+        indexes = {coin: cursor.indexes[coin] for coin in kept} | more.indexes
+        member = Member(
+            self.outlet,
+            Cursor({coin: positions[coin] for coin in coins}, {coin: indexes[coin] for coin in coins}),
+            held.intersection(coins),
+            self._resolve,
+        )
+        channel = self._hub.channel(coins, mode, self._wire)
+        self._members[mode] = (channel, member)
+        channel.join(member)
+        for coin in member.held:
+            if member.cursor is not None and member.cursor.indexes[coin] is None:
+                self._hub.ask_history(channel, member, coin)
+
+    def _resolve(self, coin: str, is_whole: bool) -> None:
+        """The history has said whether everything of the coin will come."""
+        for pending in list(self._pending):
+            if coin in pending.unresolved:
+                pending.unresolved.discard(coin)
+                pending.recovered[coin] = is_whole
+                if not pending.unresolved:
+                    self._pending.remove(pending)
+                    self._begin(pending)
+
+    def _begin(self, pending: _Pending) -> None:
+        begun = {coin: is_whole for coin, is_whole in pending.recovered.items() if coin in self.coins}
+        pending.told(begun, pending.positions)
+        for channel, member in list(self._members.values()):
+            if member.held.intersection(begun):
+                member.held.difference_update(begun)
+                channel.serve(member)

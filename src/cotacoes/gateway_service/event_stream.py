@@ -1,0 +1,98 @@
+"""`/v1/stream`: the live stream as server-sent events, for a browser's own EventSource and whatever reads lines.
+
+`?coins=bitcoin,ethereum&mode=every`; it resumes after `Last-Event-ID`, which a browser sends by itself, or after
+`since=` of the same form. All that can be wrong with a request is said before the stream begins: once it has begun a
+browser comes back by itself, and is told by gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from cotacoes.adapters.http_server import HttpStream, Receive, Scope, Send, open_stream
+from cotacoes.config import Settings
+from cotacoes.errors import BadRequestError, MethodNotAllowedError
+from cotacoes.gateway_service.admission import Admission
+from cotacoes.gateway_service.connection import Connection, Ending
+from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.modes import Mode, parse_mode
+from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, Positions, parse_cursor, retry
+from cotacoes.quote import Position
+from cotacoes.service import require_coin
+
+PATH = "/v1/stream"
+_KNOWN = {"coins", "mode", "since"}
+
+
+class EventStreamConnection(Connection):
+    """One client. Its methods are those that `adapters.http_server.StreamHandler` asks for."""
+
+    def __init__(self, hub: Hub, admission: Admission, stream: HttpStream, settings: Settings, now: float) -> None:
+        super().__init__(hub, admission, EVENT_STREAM, stream, settings, now)
+        self._stream = stream
+
+    def begin(self, coins: list[str], mode: Mode, since: dict[str, Position]) -> None:
+        """Tell it everything from now on."""
+
+        def told(_: object, __: Positions) -> None:
+            pass  # there is nothing to tell before the first event
+
+        self.subscribe(coins, mode, since, told)
+
+    def _close(self, ending: Ending, retry_ms: int) -> None:
+        self._stream.write(retry(retry_ms))
+        self._stream.close()
+
+
+class EventStreams:
+    """The ASGI app of the route."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        admission: Admission,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._hub = hub
+        self._admission = admission
+        self._settings = settings
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
+        if scope["method"] != "GET":
+            raise MethodNotAllowedError("this route takes GET")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        origin = headers.get(b"origin")
+        if refusal := self._admission.refusal(origin, headers.get(b"host")):
+            raise refusal
+        coins, mode, since = self._read(scope["query_string"], headers.get(b"last-event-id", ""))
+        told = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
+        if origin is not None and self._admission.is_listed(origin):
+            told |= {"access-control-allow-origin": origin, "vary": "origin"}
+
+        def opened(stream: HttpStream) -> EventStreamConnection:
+            stream.write(b": cotacoes\n" + retry(RETRY_MS))
+            connection = EventStreamConnection(self._hub, self._admission, stream, self._settings, self._clock())
+            connection.begin(coins, mode, since)
+            return connection
+
+        open_stream(scope, told, write_buffer_bytes=self._settings.stream_write_buffer_bytes, handler=opened)
+
+    def _read(self, query: bytes, last_event_id: str) -> tuple[list[str], Mode, dict[str, Position]]:
+        asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        given = dict(asked)
+        if len(given) != len(asked) or not given.keys() <= _KNOWN:
+            raise BadRequestError("give coins, and mode or since, each once")
+        coins = sorted({require_coin(coin, self._hub.coins) for coin in given.get("coins", "").split(",") if coin})
+        most = self._settings.stream_coins_max
+        if not 0 < len(coins) <= most:
+            raise BadRequestError(f"coins: name 1 to {most} of them (COTACOES_STREAM_COINS_MAX)")
+        cursor = last_event_id or given.get("since", "")
+        try:
+            since = parse_cursor(cursor) if cursor else {}
+            return coins, parse_mode(given.get("mode", "every")), {c: p for c, p in since.items() if c in coins}
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error

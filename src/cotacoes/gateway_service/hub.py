@@ -1,0 +1,225 @@
+"""The hub: one listener for all clients, a ring for each coin, and when what is new is handed out.
+
+    Redis, history ──▶ Follower ──▶ take ──▶ rings ──▶ flush ──▶ channels ──▶ connections
+
+What is new goes out at once if nothing did just now, else with all that comes in the next moments: writing costs the
+same for one quote as for ten. How long these are depends on how long handing out takes, so that it never takes more
+than a share of the time: milliseconds for a hundred clients, more for a thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from random import Random
+from typing import TYPE_CHECKING
+
+from cotacoes.client.feeds import Back, Event, Silent
+from cotacoes.client.history import History
+from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Member, NewestChannel
+from cotacoes.gateway_service.modes import Mode
+from cotacoes.gateway_service.replay import Replays
+from cotacoes.gateway_service.ring import Entry, Ring
+from cotacoes.gateway_service.wires import Wire
+from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
+from cotacoes.quote import Position
+from cotacoes.telemetry import StreamMetrics, get_logger
+
+if TYPE_CHECKING:
+    from cotacoes.gateway_service.connection import Connection
+
+FLUSH_S = 0.005
+FLUSH_MOST_S = 0.04
+FLUSH_SHARE = 0.25  # of the time, that handing out may take
+HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
+CHECK_S = 1.0
+
+_Key = tuple[tuple[str, ...], Mode, str]
+
+
+class Hub:
+    """See the head of this file. `ring_bytes` are those of all rings together; `now` gives the time of day in UTC."""
+
+    def __init__(
+        self,
+        coins: Iterable[str],
+        history: History,
+        metrics: StreamMetrics,
+        *,
+        ring_bytes: int,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], datetime],
+        random: Random,
+    ) -> None:
+        self.random = random
+        self.connections: set[Connection] = set()
+        self._metrics = metrics
+        self._ring_bytes = ring_bytes
+        self._loop = loop
+        self._now = now
+        self._rings: dict[str, Ring] = {}
+        self._channels: dict[_Key, Channel] = {}
+        self._by_coin: dict[str, set[Channel]] = {}
+        self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
+        self._silent: set[str] = set()
+        self._dirty: set[str] = set()
+        self._is_due = False
+        self._next_flush_at = 0.0
+        self._waiting: dict[Channel, set[str]] = {}  # channels with an interval, and what is new in theirs
+        self.add(coins)
+
+    @property
+    def coins(self) -> list[str]:
+        """The coins there are."""
+        return list(self._rings)
+
+    def add(self, coins: Iterable[str]) -> None:
+        """Have rings for these as well."""
+        for coin in coins:
+            if coin not in self._rings:
+                self._rings[coin] = Ring(coin, 0)
+                self._by_coin[coin] = set()
+        for ring in self._rings.values():
+            ring.bytes_max = self._ring_bytes // len(self._rings)
+
+    async def run(self) -> None:
+        """Replay, send heartbeats and check the connections, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._replays.run())
+            group.create_task(self._beat())
+            group.create_task(self._check())
+
+    async def take(self, events: Sequence[Event]) -> None:
+        """What the Follower hands on."""
+        for event in events:
+            match event:
+                case Seen(quote):
+                    self._append(Entry.of_quote(quote))
+                case Lost(gap):
+                    self._append(Entry.of_gap(gap))
+                    self._metrics.upstream.labels(coin=gap.coin, kind="lost").inc()
+                    get_logger().warning("gap.stayed", coin=gap.coin, after=str(gap.after), through=str(gap.through))
+                case Missed(gap):
+                    self._metrics.upstream.labels(coin=gap.coin, kind="missed").inc()
+                    get_logger().warning("gap.found", coin=gap.coin, after=str(gap.after), through=str(gap.through))
+                case Recovered(coin, _, _, quotes):
+                    self._metrics.upstream.labels(coin=coin, kind="recovered").inc()
+                    get_logger().info("gap.filled", coin=coin, quotes=quotes)
+                case Silent(coin):
+                    self._silent.add(coin)
+                    get_logger().warning("feed.silent", coin=coin)
+                case Back(coin):
+                    self._silent.discard(coin)
+                    get_logger().info("feed.back", coin=coin)
+
+    def begin(
+        self, coins: Collection[str], mode: Mode, since: Mapping[str, Position]
+    ) -> tuple[Cursor, dict[str, bool], set[str]]:
+        """Where a stream of these coins begins; whether all after `since` will come; of which the history must say."""
+        cursor, recovered, unresolved = Cursor({}, {}), {}, set()
+        for coin in coins:
+            ring = self._rings[coin]
+            first = ring.index_of_newest()
+            index: int | None = first
+            begun = ring.read(first, 1)
+            position = begun[0].before if begun else ring.told
+            recovered[coin] = coin in since
+            if coin in since:
+                position = since[coin]
+                index = ring.index_after(position)
+                if index is None and mode.is_every:
+                    unresolved.add(coin)
+            cursor.positions[coin], cursor.indexes[coin] = position, index
+        return cursor, recovered, unresolved
+
+    def channel(self, coins: Sequence[str], mode: Mode, wire: Wire) -> Channel:
+        """The channel of those who want the same, brought up to date."""
+        key = (tuple(coins), mode, wire.name)
+        channel = self._channels.get(key)
+        if channel is None:
+            kind = EveryChannel if mode.is_every else NewestChannel
+            channel = self._channels[key] = kind(
+                coins, mode, wire, self._rings, ask_history=self.ask_history, call_soon=self._loop.call_soon
+            )
+            for coin in coins:
+                self._by_coin[coin].add(channel)
+        elif mode.is_every:
+            channel.flush(channel.coins)
+        return channel
+
+    def leave(self, channel: Channel, member: Member) -> Cursor:
+        """A member leaves its channel, which ends with the last one; where the member stands."""
+        cursor = channel.leave(member)
+        if not channel.live and not channel.behind:
+            self._channels.pop((channel.coins, channel.mode, channel.wire.name), None)
+            self._waiting.pop(channel, None)
+            self._count(channel)
+            for coin in channel.coins:
+                self._by_coin[coin].discard(channel)
+        return cursor
+
+    def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
+        """A member needs what the ring does not reach back to."""
+        self._replays.ask(channel, member, coin)
+
+    def _append(self, entry: Entry) -> None:
+        self._rings[entry.coin].append(entry)
+        self._dirty.add(entry.coin)
+        if not self._is_due:
+            self._is_due = True
+            wait_s = self._next_flush_at - self._loop.time()
+            if wait_s > 0:
+                self._loop.call_later(wait_s, self._flush)
+            else:
+                self._loop.call_soon(self._flush)  # all of the message that is being read
+
+    def _flush(self) -> None:
+        started = self._loop.time()
+        dirty, self._dirty, self._is_due = self._dirty, set(), False
+        changed: dict[Channel, list[str]] = {}
+        for coin in dirty:
+            for channel in self._by_coin[coin]:
+                changed.setdefault(channel, []).append(coin)
+        for channel, coins in changed.items():
+            if channel.mode.interval_s is None:
+                channel.flush(coins)
+                channel.serve_all()
+            else:
+                self._flush_in_time(channel, channel.mode.interval_s, coins)
+        spent_s = self._loop.time() - started
+        self._next_flush_at = started + min(FLUSH_MOST_S, max(FLUSH_S, spent_s / FLUSH_SHARE))
+
+    def _flush_in_time(self, channel: Channel, interval_s: float, coins: Iterable[str]) -> None:
+        """Hand out now if the interval is over, else at its end."""
+        if channel in self._waiting:
+            self._waiting[channel].update(coins)
+            return
+        channel.flush(coins)
+        channel.serve_all()
+        self._waiting[channel] = set()
+        self._loop.call_later(interval_s, self._interval_over, channel)
+
+    def _interval_over(self, channel: Channel) -> None:
+        coins = self._waiting.pop(channel, None)
+        if coins and channel.mode.interval_s is not None:
+            self._flush_in_time(channel, channel.mode.interval_s, coins)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            for channel in list(self._channels.values()):
+                channel.heartbeat(self._now(), sorted(self._silent))
+                self._count(channel)
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            now = self._loop.time()
+            for connection in list(self.connections):
+                connection.check(now)
+            self._metrics.ring_bytes.set(sum(ring.bytes for ring in self._rings.values()))
+
+    def _count(self, channel: Channel) -> None:
+        self._metrics.delivered.labels(wire=channel.wire.name).inc(channel.delivered)
+        channel.delivered = 0

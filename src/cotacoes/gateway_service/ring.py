@@ -1,0 +1,150 @@
+"""The ring of one coin: the newest part of its stream, once, for everyone who is behind.
+
+An entry is a quote, or a gap that will not be filled; each begins where the one before it ended, so a position leads to
+one place. A reader keeps an index, which counts entries since the gateway began, and stays right while old ones fall
+out. Whoever is further behind than the ring reaches asks the history.
+
+Bounded in bytes: at the bound the oldest entries fall out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cotacoes.adapters.websocket import text_frame
+from cotacoes.live import encode_quote
+from cotacoes.patterns.pub_sub import Gap
+from cotacoes.quote import Position, Quote
+
+ENTRY_BYTES = 300  # what one takes beside its text
+
+
+class Kind(enum.Enum):
+    """What an entry is; the name of its event."""
+
+    QUOTE = "quote"
+    GAP = "gap"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One event of a coin's stream, as JSON: it ends at `position`, and follows `before`."""
+
+    kind: Kind
+    coin: str
+    before: Position | None
+    position: Position
+    text: bytes
+    _frame: bytes | None = None
+
+    @classmethod
+    def of_quote(cls, quote: Quote) -> Entry:
+        return cls(Kind.QUOTE, quote.coin, quote.before, quote.position, encode_quote(quote))
+
+    @classmethod
+    def of_gap(cls, gap: Gap) -> Entry:
+        return cls(Kind.GAP, gap.coin, gap.after, gap.through, encode_gap(gap))
+
+    @property
+    def frame(self) -> bytes:
+        """As a WebSocket frame: made once, for everyone."""
+        if self._frame is None:
+            self._frame = text_frame(self.text)
+        return self._frame
+
+    def standing_for(self, after: Position | None) -> Entry:
+        """The quote as the newest of all after a position, with one more field that says so."""
+        told = b"null" if after is None else b'"%s"' % str(after).encode()
+        return Entry(self.kind, self.coin, after, self.position, b'%s,"after":%s}' % (self.text[:-1], told))
+
+
+def encode_gap(gap: Gap) -> bytes:
+    """`after` (exclusive) is null where all from the first quote ever is missing, `through` is inclusive."""
+    return msgspec.json.encode(
+        {
+            "type": "gap",
+            "coin": gap.coin,
+            "after": None if gap.after is None else str(gap.after),
+            "through": str(gap.through),
+            "reason": gap.reason.value,
+        }
+    )
+
+
+class Ring:
+    """See the head of this file. `bytes_max` may be changed at any time; it holds from the next entry on."""
+
+    def __init__(self, coin: str, bytes_max: int) -> None:
+        self.coin = coin
+        self.bytes_max = bytes_max
+        self.first = 0  # the index of the oldest entry that is here
+        self.newest: Entry | None = None  # the newest quote
+        self.told: Position | None = None  # how far the stream has come
+        self._entries: list[Entry] = []
+        self.bytes = 0  # about what it takes
+
+    @property
+    def end(self) -> int:
+        """The index of the entry that comes next."""
+        return self.first + len(self._entries)
+
+    def append(self, entry: Entry) -> None:
+        """The next of the stream."""
+        if self.told is not None and entry.position <= self.told:
+            self._drop(len(self._entries))  # another history: no position of before leads anywhere in it
+            self.bytes = 0
+        self._entries.append(entry)
+        self.bytes += _size(entry)
+        self.told = entry.position
+        if entry.kind is Kind.QUOTE:
+            self.newest = entry
+        if self.bytes > self.bytes_max:
+            self._make_room()
+
+    def index_after(self, position: Position | None) -> int | None:
+        """Where a stream that has come up to this position goes on; None where that is not here."""
+        if position is not None and position == self.told:
+            return self.end
+        place = 0 if position is None else bisect.bisect_right(self._entries, position, key=_position)
+        if place == len(self._entries) or self._entries[place].before != position:
+            return None
+        return self.first + place
+
+    def index_of_newest(self) -> int:
+        """Where a stream begins that is to begin with the newest quote."""
+        return self.end - 1 if self._entries and self._entries[-1].kind is Kind.QUOTE else self.end
+
+    def read(self, index: int, bytes_max: int, end: int | None = None) -> Sequence[Entry]:
+        """Entries from an index on, at least one where there is one, about so many bytes at most."""
+        place = index - self.first
+        stop = len(self._entries) if end is None else end - self.first
+        total, last = 0, place
+        while last < stop and total < bytes_max:
+            total += len(self._entries[last].text)
+            last += 1
+        return self._entries[place:last]
+
+    def _make_room(self) -> None:
+        """Let the oldest fall out, an eighth at once, since taking from the front of a list costs its length."""
+        count, enough = 0, self.bytes_max - self.bytes_max // 8
+        while self.bytes > enough and count < len(self._entries) - 1:
+            self.bytes -= _size(self._entries[count])
+            count += 1
+        self._drop(count)
+
+    def _drop(self, count: int) -> None:
+        del self._entries[:count]
+        self.first += count
+
+
+def _position(entry: Entry) -> Position:
+    return entry.position
+
+
+def _size(entry: Entry) -> int:
+    return 2 * len(entry.text) + ENTRY_BYTES  # its frame is kept beside it

@@ -1,0 +1,172 @@
+"""`/v1/ws`: what a client may say, and what it is answered; docs/asyncapi.yaml has it in full.
+
+    {"op":"subscribe","coins":[…],"mode":"every","since":{"bitcoin":"E-S"}}     ▶ subscribed, then quote, gap, heartbeat
+    {"op":"unsubscribe","coins":[…]}                                            ▶ unsubscribed
+    {"op":"ping"}                                                               ▶ pong
+
+What can not be done is answered with `error`, and the connection stays. Before we close, `bye` says why and when to
+come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from cotacoes.adapters.websocket import PING, Handler, Handshake, Refusal, ServerConnection, text_frame
+from cotacoes.config import Settings
+from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers, problem_of
+from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
+from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission, TokenBucket
+from cotacoes.gateway_service.connection import Connection, Ending
+from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.modes import parse_mode
+from cotacoes.gateway_service.wires import WEBSOCKET, Positions
+from cotacoes.quote import Position
+from cotacoes.service import require_coin
+
+PATH = "/v1/ws"
+PING_S = 10.0  # below the idle time after which common proxies cut
+ID_CHARACTERS_MAX = 64
+_encode = msgspec.json.Encoder().encode
+
+
+class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client sends."""
+
+    op: str
+    id: str | None = None
+    coins: list[str] = []
+    mode: str = "every"
+    since: dict[str, str] = {}
+
+
+_decode = msgspec.json.Decoder(_Op).decode
+
+
+class WebSocketConnection(Connection):
+    """One client. Its methods are those that `adapters.websocket.Handler` asks for."""
+
+    def __init__(
+        self, hub: Hub, admission: Admission, connection: ServerConnection, settings: Settings, now: float
+    ) -> None:
+        super().__init__(hub, admission, WEBSOCKET, connection, settings, now)
+        self._connection = connection
+        burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
+        self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
+        self._pinged_at: float | None = None
+
+    def message(self, text: bytes, now: float) -> None:
+        """A text message; each other frame that costs us something comes as an empty one."""
+        if self._messages.take(now):
+            self.end(Ending.RATE)
+        elif text:
+            self._answer(text)
+
+    def serve(self) -> None:
+        self._pinged_at = None  # while it was full nothing was read, an answer neither
+        super().serve()
+
+    def check(self, now: float) -> None:
+        super().check(now)
+        if self._has_ended or self.outlet.is_full:
+            return
+        is_answered = self._pinged_at is None or self._connection.heard_at >= self._pinged_at
+        if not is_answered and now - (self._pinged_at or now) >= self._settings.stream_stall_s:
+            self.end(Ending.SLOW)
+        elif is_answered and (self._pinged_at is None or now - self._pinged_at >= PING_S):
+            self._pinged_at = now
+            self._connection.write(PING)
+
+    def _close(self, ending: Ending, retry_ms: int) -> None:
+        bye = _encode({"type": "bye", "reason": ending.reason, "retry_ms": retry_ms})
+        self._connection.write(text_frame(bye))
+        self._connection.close(ending.code, ending.reason)
+
+    def _answer(self, text: bytes) -> None:
+        op = _Op(op="")
+        try:
+            op = _read(text)
+            if op.op == "subscribe":
+                self._subscribe(op)
+            elif op.op == "unsubscribe":
+                self._tell("unsubscribed", op.id, coins=self.unsubscribe(op.coins))
+            elif op.op == "ping":
+                self._tell("pong", op.id)
+            else:
+                raise BadRequestError("op: give subscribe, unsubscribe or ping")
+        except ProblemError as error:
+            self._tell("error", op.id, op=op.op or None, problem=problem_of(error))
+
+    def _subscribe(self, op: _Op) -> None:
+        coins = sorted({require_coin(coin, self._hub.coins) for coin in op.coins})
+        if not coins:
+            raise BadRequestError("coins: name at least one")
+        most = self._settings.stream_coins_max
+        if len(self.coins | set(coins)) > most:
+            raise BadRequestError(f"coins: a connection may have {most} of them (COTACOES_STREAM_COINS_MAX)")
+        try:
+            mode = parse_mode(op.mode)
+            since = {coin: Position.parse(text) for coin, text in op.since.items()}
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
+        if strange := since.keys() - set(coins):
+            raise BadRequestError(f"since: {min(strange)} is not among the coins")
+
+        def told(recovered: Mapping[str, bool], positions: Positions) -> None:
+            begun = {
+                coin: {"recovered": is_whole, "position": None if positions[coin] is None else str(positions[coin])}
+                for coin, is_whole in recovered.items()
+            }
+            self._tell("subscribed", op.id, mode=str(mode), coins=begun)
+
+        self.subscribe(coins, mode, since, told)
+
+    def _tell(self, kind: str, given_id: str | None, **fields: Any) -> None:
+        self._connection.write(text_frame(_encode({"type": kind, "id": given_id, **fields})))
+
+
+def _read(text: bytes) -> _Op:
+    try:
+        op = _decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequestError(f"not a message of this stream: {error}") from error
+    if op.id is not None and len(op.id) > ID_CHARACTERS_MAX:
+        raise BadRequestError(f"id: give at most {ID_CHARACTERS_MAX} characters")
+    return op
+
+
+class WebSockets:
+    """Decides on the handshakes of the route, and opens its connections."""
+
+    def __init__(self, hub: Hub, admission: Admission, settings: Settings, *, clock: Callable[[], float]) -> None:
+        self._hub = hub
+        self._admission = admission
+        self._settings = settings
+        self._clock = clock
+
+    def admit(self, handshake: Handshake) -> Refusal | Callable[[ServerConnection], Handler]:
+        """As `adapters.websocket.Admit`."""
+        if handshake.path.partition("?")[0] != PATH:
+            return _refusal(NotFoundError(f"there is a WebSocket at {PATH} only"))
+        headers = handshake.headers
+        if refusal := self._admission.refusal(headers.get("origin"), headers.get("host")):
+            return _refusal(refusal)
+        return lambda connection: WebSocketConnection(
+            self._hub, self._admission, connection, self._settings, self._clock()
+        )
+
+    def protocol(self, **given: Any) -> ServerConnection:
+        """A connection, as the HTTP server asks for one."""
+        return ServerConnection(
+            **given,
+            admit=self.admit,
+            message_bytes_max=self._settings.stream_message_bytes_max,
+            write_buffer_bytes=self._settings.stream_write_buffer_bytes,
+        )
+
+
+def _refusal(error: ProblemError) -> Refusal:
+    return Refusal(error.status, {"content-type": PROBLEM_JSON, **problem_headers(error)}, problem_body(error))
