@@ -28,6 +28,7 @@ OWNED = {
     "uvicorn": "adapters/http_server.py",
     "httptools": "adapters/http_server.py",
     "redis": "adapters/bus_redis.py",
+    "hiredis": "adapters/bus_redis.py",
     "tenacity": "patterns/retry.py",
     "websockets": "adapters/websocket.py",
 }

@@ -12,12 +12,12 @@ from typing import Literal
 
 import msgspec
 
-from cotacoes.quote import Position, Quote, QuoteJson, format_price, format_time, parse_time
+from cotacoes.quote import Position, Quote, format_price, format_time, parse_price, parse_time
 
 MESSAGE_VERSION = 1
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _Line(msgspec.Struct, frozen=True, gc=False):
     """One line of a message on `cotacoes:<coin>`."""
 
     v: int
@@ -34,7 +34,7 @@ class _Line(msgspec.Struct, frozen=True):
     sent_at: str | None = None
 
 
-class _QuoteLine(msgspec.Struct, frozen=True):
+class _QuoteLine(msgspec.Struct, frozen=True, gc=False):
     """A quote's line, as it is written."""
 
     v: int
@@ -71,6 +71,7 @@ def channel(coin: str) -> str:
 
 def encode_quote(quote: Quote) -> bytes:
     """One `quote` line of the live message, without a line feed."""
+    observed_at = format_time(quote.observed_at)
     return _encoder.encode(
         _QuoteLine(
             MESSAGE_VERSION,
@@ -80,8 +81,8 @@ def encode_quote(quote: Quote) -> bytes:
             format_price(quote.price),
             quote.epoch,
             quote.seq,
-            format_time(quote.observed_at),
-            format_time(quote.at),
+            observed_at,
+            observed_at if quote.at == quote.observed_at else format_time(quote.at),
             quote.origin,
             None if quote.prev is None else str(quote.prev),
         )
@@ -119,7 +120,25 @@ def _decode_line(line: bytes) -> Quote | Heartbeat:
         position = None if parsed.epoch is None or parsed.seq is None else Position(parsed.epoch, parsed.seq)
         prev = None if parsed.prev is None else Position.parse(parsed.prev)
         return Heartbeat(parsed.coin, position, prev, parse_time(parsed.sent_at or ""))
-    fields = {name: getattr(parsed, name) for name in QuoteJson.__struct_fields__}
-    if any(value is None for name, value in fields.items() if name != "prev"):
+    if (
+        parsed.currency is None
+        or parsed.price is None
+        or parsed.epoch is None
+        or parsed.seq is None
+        or parsed.observed_at is None
+        or parsed.at is None
+        or parsed.origin is None
+    ):
         raise ValueError("live message of type quote lacks a field")
-    return QuoteJson(**fields).quote()
+    observed_at = parse_time(parsed.observed_at)
+    return Quote(
+        parsed.coin,
+        parsed.currency,
+        parse_price(parsed.price),
+        parsed.epoch,
+        parsed.seq,
+        observed_at,
+        observed_at if parsed.at == parsed.observed_at else parse_time(parsed.at),  # the same, as a rule
+        parsed.origin,
+        None if parsed.prev is None else Position.parse(parsed.prev),
+    )

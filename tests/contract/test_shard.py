@@ -5,10 +5,10 @@ import random
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 from tests.contract.conftest import Placed, Server, psql
 
@@ -57,7 +57,7 @@ def spread_quotes(epoch: int, count: int, *, every_s: int) -> list[Quote]:
     times = [NOON + timedelta(seconds=every_s * number) for number in range(count)]
     prices = [Decimal(6_700_000 + number * 7919 % 1000).scaleb(-2) for number in range(count)]
     return [
-        replace(quote, at=at, observed_at=at, price=price)
+        msgspec.structs.replace(quote, at=at, observed_at=at, price=price)
         for quote, at, price in zip(quotes, times, prices, strict=True)
     ]
 
@@ -224,7 +224,7 @@ async def test_candles_of_any_interval_are_those_of_the_rows_however_they_came(s
 
 async def test_candles_say_how_far_they_reach_and_never_mix_origins(shard: Shard) -> None:
     first = make_quotes(5, 1, 3, price="10")
-    later = [replace(quote, origin="replay:x") for quote in make_quotes(5, 4, 2, price="70000")]
+    later = [msgspec.structs.replace(quote, origin="replay:x") for quote in make_quotes(5, 4, 2, price="70000")]
     assert (await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9)).candles == []
     await as_writer(shard, 5, first)
     await shard.append(COIN, 1, 5, later)

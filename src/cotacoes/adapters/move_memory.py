@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import cast
@@ -197,7 +196,9 @@ def _order(quote: Quote) -> tuple[Position, datetime, datetime, Decimal, str]:
 
 
 def _page(quotes: Sequence[Quote]) -> Page:
-    return Page(len(quotes), quotes[-1].position if quotes else None, tuple(replace(one) for one in quotes))
+    return Page(
+        len(quotes), quotes[-1].position if quotes else None, tuple(msgspec.structs.replace(one) for one in quotes)
+    )
 
 
 def _content(quotes: Sequence[Quote]) -> Content:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cotacoes.live import Heartbeat, channel, decode_message
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedSilence
@@ -118,17 +119,25 @@ def _screened(coin: str, message: bytes) -> list[Quote | Heartbeat]:
     for line in lines:
         if line.coin != coin:
             raise ValueError("a message of another coin")
-        if isinstance(line, Quote) and not (
-            CURRENCY_PATTERN.match(line.currency) and ORIGIN_PATTERN.match(line.origin)
-        ):
+        if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
             raise ValueError("a currency or an origin that is none")
-        if not _is_in_order(line.prev, line.position):
+        if not _is_in_order(line):
             raise ValueError("a position that is none")
     return lines
 
 
-def _is_in_order(prev: Position | None, position: Position | None) -> bool:
-    """Whether both are positions, where there are any, and of two eras, the earlier first."""
-    if any(not (0 <= p.epoch <= EPOCH_MAX and 0 < p.seq <= SEQ_MAX) for p in (prev, position) if p is not None):
+@lru_cache(256)
+def _has_clean_texts(currency: str, origin: str) -> bool:
+    return bool(CURRENCY_PATTERN.match(currency) and ORIGIN_PATTERN.match(origin))
+
+
+def _is_in_order(line: Quote | Heartbeat) -> bool:
+    """Whether its positions are some, where there are any, and of two eras, the earlier first."""
+    position, prev = line.position, line.prev
+    if position is not None and not _is_position(position):
         return False
-    return prev is None or (position is not None and prev.epoch < position.epoch)
+    return prev is None or (position is not None and _is_position(prev) and prev.epoch < position.epoch)
+
+
+def _is_position(position: Position) -> bool:
+    return 0 <= position.epoch <= EPOCH_MAX and 0 < position.seq <= SEQ_MAX

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import random as random_module
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated
@@ -203,9 +203,9 @@ def _spoil(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation
         case Kind.MANY_DIGITS:
             return coin, _with_many_digits(quote.price), quote
         case Kind.OLD_TIME:
-            return coin, price, replace(quote, observed_at=quote.observed_at - OLD_BY)
+            return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at - OLD_BY)
         case Kind.FUTURE_TIME:
-            return coin, price, replace(quote, observed_at=quote.observed_at + FUTURE_BY)
+            return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at + FUTURE_BY)
         case _:  # none, or frozen_price, for which the quotes themselves were exchanged before
             return coin, price, quote
 
