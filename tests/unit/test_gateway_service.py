@@ -13,6 +13,7 @@ import pytest
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
+from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError
@@ -34,7 +35,7 @@ def get(path: str, twin: Twin | None = None, host: str = "gateway", **settings: 
 @contextlib.asynccontextmanager
 async def asking(twin: Twin, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     async with twin.client(deadline_s=0.05) as client:
-        served = app.wire(config.load({}, **settings), client).app
+        served = app.wire(config.load({}, **settings), client, MemoryBus()).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             yield gateway
 
@@ -170,7 +171,7 @@ async def test_a_hundred_who_ask_for_the_same_at_once_are_one_question() -> None
 
     http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(counted))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
-        served = app.wire(config.load({}), client).app
+        served = app.wire(config.load({}), client, MemoryBus()).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             answers = await asyncio.gather(*(gateway.get(CURRENT) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
@@ -202,7 +203,7 @@ async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
 
     http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(fails_once))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
-        served = app.wire(config.load({}), client).app
+        served = app.wire(config.load({}), client, MemoryBus()).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             told = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try
     assert (told, asked) == (["live"] * 11, 12)

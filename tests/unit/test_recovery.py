@@ -262,7 +262,7 @@ class Model:
 STEPS = ["hear", "hear", "hear", "drop", "double", "late", "beat", "answer", "answer", "drop_day", "skip"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(histories(), st.data())
 def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
     written: list[Quote], data: st.DataObject

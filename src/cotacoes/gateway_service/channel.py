@@ -188,8 +188,19 @@ class EveryChannel(Channel):
     """Each quote, in order, without a hole."""
 
     def flush(self, coins: Iterable[str]) -> None:
-        while coins := self._flush_chunk(coins):
-            pass
+        coins = list(coins)
+        self._pass_over(coins)
+        while coins:
+            coins = self._flush_chunk(coins)
+
+    def _pass_over(self, coins: Iterable[str]) -> None:
+        """Where more came at once than a ring holds, everyone is behind, before anything is moved."""
+        for coin in coins:
+            ring, index = self._rings[coin], self._cursor.indexes[coin]
+            if index is not None and index < ring.first:
+                for member in list(self.live):
+                    self._fall_behind(member)
+                self._cursor.indexes[coin], self._cursor.positions[coin] = ring.end, ring.told
 
     def _flush_chunk(self, coins: Iterable[str]) -> list[str]:
         """One chunk of bytes at most; the coins that have more."""
@@ -198,10 +209,6 @@ class EveryChannel(Channel):
         for coin in coins:
             ring, index = self._rings[coin], self._cursor.indexes[coin]
             assert index is not None
-            if index < ring.first:  # more came at once than the ring holds
-                for member in list(self.live):
-                    self._fall_behind(member)
-                index, self._cursor.positions[coin] = ring.end, ring.told
             found = ring.read(index, CHUNK_BYTES)
             self._cursor.indexes[coin] = index + len(found)
             entries += found

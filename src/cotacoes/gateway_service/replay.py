@@ -74,20 +74,17 @@ class Replays:
             asked = await self._waiting.get()
             wait_s = await self._answer(*asked)
             if wait_s is None:
+                channel, member, _ = asked
                 self._asked.discard(asked)
-                self._go_on(*asked)
+                channel.serve(member)  # which asks for the next page, where that is not in the ring
             else:
                 self._call_later(wait_s * self._random.uniform(0.5, 1.5), self._ask_again, asked)
 
     def _ask_again(self, asked: tuple[Channel, Member, str]) -> None:
+        channel, member, _ = asked
         self._asked.discard(asked)
-        self._go_on(*asked)
-
-    def _go_on(self, channel: Channel, member: Member, coin: str) -> None:
-        if coin in member.held and member in channel.behind:
-            self.ask(channel, member, coin)
-        else:
-            channel.serve(member)
+        if member in channel.behind:
+            self.ask(*asked)
 
     async def _answer(self, channel: Channel, member: Member, coin: str) -> float | None:
         """Tell one member one page; in how many seconds to try again, None where it was told."""

@@ -1,0 +1,462 @@
+"""The live stream: one way in without a seam, nothing lost and nothing twice, whoever is slow and whatever happens."""
+
+import asyncio
+import random
+
+import pytest
+from tests.unit.stream_rig import StreamRig, assert_tiles
+from tests.unit.stream_scenarios import anything, race, run, settle, since
+
+from cotacoes.client.feeds import Silent
+from cotacoes.gateway_service.ring import Entry
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.recovery import Lost, Seen
+from cotacoes.quote import Position
+
+
+def test_a_stream_begins_with_the_newest_quote_and_says_where() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3)
+        client = rig.client()
+        client.subscribe("bitcoin", id="one")
+        await rig.publish()
+        await settle()
+        begun, *rest = client.read()
+        assert begun == {
+            "type": "subscribed",
+            "id": "one",
+            "mode": "every",
+            "coins": {"bitcoin": {"recovered": False, "position": "5-2"}},
+        }
+        assert [frame["seq"] for frame in rest] == [3, 4]
+
+    run(scenario)
+
+
+def test_before_the_first_quote_ever_a_stream_begins_with_nothing_and_misses_nothing() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin")
+        await rig.publish(count=2)
+        await settle()
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"]["position"] is None
+        assert client.quotes() == [(5, 1), (5, 2)]
+
+    run(scenario)
+
+
+def test_after_a_position_in_the_ring_all_that_follows_comes_without_the_history() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=5)
+        await rig.publish(new_era=True)
+        client = rig.client()
+        client.subscribe("bitcoin", **since("5-2"))
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"] == {"recovered": True, "position": "5-2"}
+        assert client.quotes() == [(5, 3), (5, 4), (5, 5), (6, 1)]
+        assert rig.history.asked == 0
+
+    run(scenario)
+
+
+def test_further_back_than_the_ring_the_history_is_told_first_and_joins_it_exactly() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3_000)
+        client = rig.client(room=10_000_000)
+        client.subscribe("bitcoin", **since("5-10"))
+        await rig.publish(count=3)
+        await asyncio.sleep(1.0)
+        client.read()
+        assert rig.history.asked > 3
+        assert client.frames[0]["coins"]["bitcoin"] == {"recovered": True, "position": "5-10"}
+        assert client.quotes() == [(5, seq) for seq in range(11, 3_004)]
+
+    run(scenario, stream_ring_bytes=200_000)
+
+
+def test_below_the_floor_of_the_history_a_gap_says_what_is_gone() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=2_000)
+        rig.history.floors["bitcoin"] = 1_000
+        client = rig.client(room=10_000_000)
+        client.subscribe("bitcoin", **since("5-10"))
+        await asyncio.sleep(1.0)
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"] == {"recovered": False, "position": "5-10"}
+        assert client.frames[1] == {
+            "type": "gap",
+            "coin": "bitcoin",
+            "after": "5-10",
+            "through": "5-1000",
+            "reason": "gone",
+        }
+        assert_tiles(client.frames, rig.history, "bitcoin", through=Position(5, 2_000))
+
+    run(scenario, stream_ring_bytes=65_536)
+
+
+def test_a_position_that_was_never_given_is_told_and_the_newest_quote_begins_anew() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3)
+        client = rig.client()
+        client.subscribe("bitcoin", **since("9-9"))
+        await settle()
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"]["recovered"] is False
+        assert (client.frames[1]["type"], client.frames[1]["reason"]) == ("gap", "rewritten")
+        assert client.quotes() == [(5, 3)]
+        await rig.publish()
+        await settle()
+        client.read()
+        assert client.quotes() == [(5, 3), (5, 4)]
+
+    run(scenario)
+
+
+def test_a_position_that_redis_has_not_told_yet_waits_for_it() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3)
+        late = rig.history.record("bitcoin", 2)
+        client = rig.client()
+        client.subscribe("bitcoin", **since("5-5"))
+        await settle()
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"] == {"recovered": True, "position": "5-5"}
+        assert client.quotes() == []
+        await rig.hub.take([Seen(each) for each in late])
+        await rig.publish()
+        await asyncio.sleep(1.0)
+        client.read()
+        assert client.quotes() == [(5, 6)]
+
+    run(scenario)
+
+
+def test_while_the_history_is_away_nothing_is_skipped_and_heartbeats_go_on() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=1_000)
+        rig.history.away = True
+        client = rig.client(room=10_000_000)
+        client.subscribe("bitcoin", **since("5-1"))
+        for _ in range(20):
+            await asyncio.sleep(1.0)
+            client.read()
+        assert client.quotes() == []
+        rig.history.away = False
+        await asyncio.sleep(10)
+        client.read()
+        assert client.quotes() == [(5, seq) for seq in range(2, 1_001)]
+        assert sum(frame["type"] == "heartbeat" for frame in client.frames) >= 5
+
+    run(scenario, stream_ring_bytes=65_536)
+
+
+def test_a_gap_that_will_not_be_filled_is_told_to_everyone_in_its_place() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=2)
+        client = rig.client()
+        client.subscribe("bitcoin")
+        rig.history.record("bitcoin", 3)
+        await rig.hub.take([Lost(Gap("bitcoin", Position(5, 2), Position(5, 5), Reason.GONE))])
+        await rig.publish()
+        await settle()
+        client.read()
+        assert_tiles(client.frames, rig.history, "bitcoin", through=Position(5, 6))
+
+    run(scenario)
+
+
+def test_conflate_tells_the_newest_and_the_range_that_it_stands_for() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=2)
+        client = rig.client()
+        client.subscribe("bitcoin", mode="conflate")
+        await rig.publish(count=50)
+        await settle()
+        await rig.publish(count=1)
+        await settle()
+        _, *quotes = client.read()
+        assert [(frame["seq"], frame["after"]) for frame in quotes] == [(2, "5-1"), (52, "5-2"), (53, "5-52")]
+
+    run(scenario)
+
+
+def test_an_interval_tells_the_newest_once_each_so_often() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin", mode="interval:1000")
+        for _ in range(100):
+            await rig.publish()
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(2)
+        client.read()
+        quotes = [frame for frame in client.frames if frame["type"] == "quote"]
+        assert 5 <= len(quotes) <= 7
+        assert_tiles(client.frames, rig.history, "bitcoin", through=Position(5, 100))
+
+    run(scenario)
+
+
+def test_an_interval_is_not_shortened_by_others_who_join() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        first = rig.client()
+        first.subscribe("bitcoin", mode="interval:1000")
+        await rig.publish()
+        await settle()
+        for _ in range(5):
+            await rig.publish()
+            rig.client().subscribe("bitcoin", mode="interval:1000")
+            await settle()
+        first.read()
+        assert first.quotes() == [(5, 1)]
+
+    run(scenario)
+
+
+def test_one_who_does_not_read_costs_a_bounded_buffer_and_is_told_all_once_he_does() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        slow, quick = rig.client(), rig.client()
+        for client in (slow, quick):
+            client.subscribe("bitcoin")
+        for _ in range(100):
+            await rig.publish(count=100)
+            await asyncio.sleep(0.05)
+            quick.read()
+            assert len(slow.transport.unread) < 3 * 65_536
+        assert len(quick.quotes()) == 10_000
+        for _ in range(400):
+            slow.read(20_000)
+            await asyncio.sleep(0.01)
+        assert slow.quotes() == quick.quotes()
+
+    run(scenario)
+
+
+def test_one_who_does_not_read_is_closed_in_time_with_its_own_code() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        slow, quick = rig.client(), rig.client(room=10_000_000)
+        for client in (slow, quick):
+            client.subscribe("bitcoin")
+        for second in range(18):
+            await rig.publish(count=1_000)
+            await asyncio.sleep(1.0)
+            quick.read()
+            assert len(rig.hub.connections) == (2 if second < 14 else 1 if second > 16 else len(rig.hub.connections))
+        slow.read()
+        assert slow.close == (4003, "slow")
+        assert slow.frames[-1]["type"] == "bye"
+        assert quick.close is None
+        assert len(quick.quotes()) == 18_000
+
+    run(scenario)
+
+
+def test_one_who_answers_no_ping_is_closed_even_where_nothing_is_to_be_told() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        dead, alive = rig.client(room=10_000_000), rig.client()
+        for client in (dead, alive):
+            client.subscribe("bitcoin")
+        dead.answers_pings = False
+        for _ in range(40):
+            await asyncio.sleep(1.0)
+            alive.read()
+            dead.read()
+        assert alive.close is None
+        assert alive.pings >= 3
+        assert dead.close == (4003, "slow")
+
+    run(scenario)
+
+
+def test_nothing_subscribed_in_time_ends_a_connection() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        await asyncio.sleep(9.0)
+        client.read()
+        assert client.close is None
+        await asyncio.sleep(3.0)
+        client.read()
+        assert client.close == (4001, "unsubscribed")
+
+    run(scenario)
+
+
+def test_a_connection_does_not_live_for_ever_and_is_told_when_to_come_back() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin")
+        for _ in range(60):
+            await asyncio.sleep(1.0)
+            client.read()
+        assert client.close == (4000, "age")
+        bye = client.frames[-1]
+        assert bye["reason"] == "age"
+        assert 500 <= bye["retry_ms"] <= 5_000
+
+    run(scenario, stream_age_max_s=60)
+
+
+def test_too_many_messages_end_a_connection_and_a_burst_does_not() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        for _ in range(20):
+            client.send({"op": "ping"})
+        client.read()
+        assert [frame["type"] for frame in client.frames] == ["pong"] * 20
+        for _ in range(20):
+            client.send({"op": "ping"})
+        client.read()
+        assert client.close == (4002, "rate")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [
+        ("{", "not a message"),
+        ("[" * 5_000, "not a message"),
+        ({"op": "jump"}, "subscribe, unsubscribe or ping"),
+        ({"op": "subscribe", "coins": []}, "at least one"),
+        ({"op": "subscribe", "coins": ["bitcoi"]}, "not quoted"),
+        ({"op": "subscribe", "coins": ["bitcoin"], "mode": "interval:1"}, "interval"),
+        ({"op": "subscribe", "coins": ["bitcoin"], "since": {"bitcoin": "5"}}, "EPOCH-SEQ"),
+        ({"op": "subscribe", "coins": ["bitcoin"], "since": {"ethereum": "5-1"}}, "ethereum"),
+        ({"op": "subscribe", "coins": ["bitcoin"], "limit": 3}, "limit"),
+        ({"op": "ping", "id": "x" * 65}, "64"),
+        ({"op": "subscribe", "coins": ["bitcoin", "ethereum", "solana"]}, "STREAM_COINS_MAX"),
+    ],
+)
+def test_what_can_not_be_done_is_said_and_the_connection_stays(op: object, said: str) -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.send(op)
+        client.send({"op": "ping", "id": "still here"})
+        error, pong = client.read()
+        assert error["type"] == "error"
+        assert said in error["problem"]["detail"]
+        assert pong == {"type": "pong", "id": "still here"}
+
+    run(scenario, "bitcoin", "ethereum", "solana", stream_coins_max=2)
+
+
+def test_coins_come_and_go_without_a_seam_in_those_that_stay() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin")
+        for step in range(30):
+            await rig.publish("bitcoin", count=3)
+            await rig.publish("ethereum", count=2)
+            if step % 5 == 0:
+                client.subscribe("ethereum", mode="conflate" if step % 2 else "every")
+            if step % 5 == 3:
+                client.send({"op": "unsubscribe", "coins": ["ethereum"]})
+            await asyncio.sleep(0.5)
+            client.read()
+        assert_tiles(client.frames, rig.history, "bitcoin", through=Position(5, 90))
+        assert {"type": "unsubscribed", "id": None, "coins": ["ethereum"]} in client.frames
+
+    run(scenario, "bitcoin", "ethereum")
+
+
+def test_heartbeats_say_how_far_the_stream_is_and_which_feeds_are_silent() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin", "ethereum")
+        await rig.publish()
+        await rig.hub.take([Silent("ethereum")])
+        await asyncio.sleep(5.5)
+        client.read()
+        beat = client.frames[-1]
+        assert (beat["coins"], beat["silent"]) == ({"bitcoin": "5-1", "ethereum": None}, ["ethereum"])
+
+    run(scenario, "bitcoin", "ethereum")
+
+
+def test_more_connections_than_places_are_refused_with_when_to_try_again() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        first = rig.client()
+        second = rig.client()
+        assert second.response is not None
+        assert second.response.status_code == 503
+        assert second.response.headers["retry-after"] == "2"
+        first.cut()
+        assert rig.client().response.status_code == 101  # type: ignore[union-attr]
+
+    run(scenario, streams_max=1)
+
+
+def test_many_who_come_at_once_are_let_in_at_a_rate() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        let_in = [rig.client().response.status_code for _ in range(15)]  # type: ignore[union-attr]
+        assert let_in == [101] * 10 + [503] * 5
+        await asyncio.sleep(1.0)
+        assert rig.client().response.status_code == 101  # type: ignore[union-attr]
+
+    run(scenario, stream_accepts_per_s=10)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://gateway", 101),
+        ("https://page.example", 101),
+        ("https://evil.example", 403),
+        ("null", 403),
+    ],
+)
+def test_pages_of_other_origins_may_not_listen_unless_they_are_listed(origin: str, status: int) -> None:
+    async def scenario(rig: StreamRig) -> None:
+        response = rig.client(headers={"Origin": origin}).response
+        assert response is not None
+        assert response.status_code == status
+
+    run(scenario, allowed_origins="https://page.example")
+
+
+def test_another_path_is_not_there() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        response = rig.client(path="/elsewhere").response
+        assert response is not None
+        assert response.status_code == 404
+
+    run(scenario)
+
+
+def test_a_channel_ends_with_its_last_member() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        clients = [rig.client() for _ in range(3)]
+        for client in clients:
+            client.subscribe("bitcoin")
+        assert len(rig.hub._channels) == 1
+        for client in clients:
+            client.cut()
+        assert not rig.hub._channels
+        assert not rig.hub.connections
+        assert not rig.connections
+        await rig.publish()
+        await settle()
+
+    run(scenario)
+
+
+def test_subscribing_in_the_middle_of_publishing_has_no_seam(seeded: random.Random) -> None:
+    race(seeded, subscriptions=1_000)
+
+
+@pytest.mark.parametrize("ring_bytes", [65_536, 2**25])
+def test_whatever_clients_and_history_do_each_stream_tiles_the_history(ring_bytes: int, seeded: random.Random) -> None:
+    anything(seeded, steps=150, ring_bytes=ring_bytes)
+
+
+def test_an_entry_stands_for_a_range_without_another_field_changing() -> None:
+    entry = Entry(
+        Entry.of_gap(Gap("bitcoin", None, Position(5, 1), Reason.GONE)).kind,
+        "bitcoin",
+        None,
+        Position(5, 1),
+        b'{"a":1}',
+    )
+    assert entry.standing_for(None).text == b'{"a":1,"after":null}'
+    assert entry.standing_for(Position(4, 2)).text == b'{"a":1,"after":"4-2"}'
