@@ -97,7 +97,10 @@ def test_an_unknown_coin_is_refused_as_quote_service_refuses_it_and_a_malformed_
 
 
 def test_it_is_ready_when_quote_service_is_alive() -> None:
-    assert get("/readyz").json()["checks"] == {"quote_service": {"ok": True, "required": True, "reason": None}}
+    assert get("/readyz").json()["checks"] == {
+        "quote_service": {"ok": True, "required": True, "reason": None},
+        "redis": {"ok": True, "required": False, "reason": None},
+    }
 
 
 CURRENT = "/v1/quotes/bitcoin/current"
