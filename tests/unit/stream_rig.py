@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from tests.frames import check_frame
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
@@ -199,6 +200,7 @@ class MemoryClient:
             if isinstance(event, Response):
                 self.response = event
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                check_frame(bytes(event.data))
                 came.append(json.loads(bytes(event.data)))
             elif isinstance(event, Frame) and event.opcode is Opcode.PING:
                 self.pings += 1
