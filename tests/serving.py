@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from cotacoes.adapters import http_server
 from cotacoes.adapters.http_server import ASGIApp
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, stop: asyncio.Event | None = None) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, stop: asyncio.Event | None = None, websocket: Callable[..., asyncio.Protocol] | None = None
+) -> AsyncIterator[int]:
     """Serve `app`; yields the port, stops at the end."""
     stop = stop or asyncio.Event()
     with http_server.listen("127.0.0.1", 0) as listener:
         async with asyncio.TaskGroup() as group:
-            group.create_task(http_server.serve(app, listener, stop))
+            group.create_task(http_server.serve(app, listener, stop, websocket=websocket))
             port = int(listener.getsockname()[1])
             try:
                 _, writer = await connect(port)  # it listens

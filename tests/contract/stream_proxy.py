@@ -1,0 +1,159 @@
+"""A TCP proxy that does to any stream what networks do, whatever is spoken over it: Redis, HTTP, WebSocket.
+
+    blackhole()         the connections that there are stay open, and nothing passes any more, for good, as where a
+                        router has lost them; new ones too, until `mend`, unless `new=False`
+    reset()             the connections that there are end with RST, on both sides
+    cut_after(n)        the n-th byte from the server from now on, over all connections, is the last of its connection:
+                        anywhere in a message; counted in `cuts`
+    throttle(rate)      no more than so many bytes a second, each way of each connection
+    delay(seconds)      every piece comes at least that much later
+    mend()              take every fault back; what is dead stays dead
+
+What does not pass is not read either, so the sender's own buffers fill. The proxy's are small (`BUFFER_BYTES`). It
+lives in the event loop of its test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Self
+
+BUFFER_BYTES = 16_384  # for each of: the pieces read, the system's buffers on either side (which it doubles)
+CONNECT_DEADLINE_S = 5.0
+PIECES_PER_S = 50  # of a throttled stream
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what is not sent yet is thrown away, and the other side gets a RST
+
+
+class _Link:
+    """One connection, both ways. `is_dead`: nothing passes any more."""
+
+    def __init__(self, *writers: asyncio.StreamWriter) -> None:
+        self.is_dead = False
+        self._task = asyncio.current_task()
+        self._writers = writers
+
+    def reset(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        for writer in self._writers:
+            if not writer.is_closing():
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                writer.transport.abort()
+
+
+class StreamProxy:
+    """See the head of this file. An async context manager, in front of a port of this machine; without a fault it only
+    passes bytes on."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._takes_new = True
+        self._rate: float | None = None
+        self._delay_s = 0.0
+        self._left: int | None = None
+        self.cuts = 0
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)  # those it accepts inherit it
+        self._listening = await asyncio.start_server(self._serve, sock=listener, limit=BUFFER_BYTES)
+        self.port = listener.getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def connections(self) -> int:
+        """How many there are, dead ones included."""
+        return len(self._links)
+
+    def blackhole(self, *, new: bool = True) -> None:
+        self._takes_new = not new
+        for link in self._links:
+            link.is_dead = True
+
+    def reset(self) -> None:
+        for link in list(self._links):
+            link.reset()
+
+    def cut_after(self, server_bytes: int) -> None:
+        assert server_bytes > 0
+        self._left = server_bytes
+
+    def throttle(self, bytes_per_s: float) -> None:
+        self._rate = bytes_per_s
+
+    def delay(self, seconds: float) -> None:
+        self._delay_s = seconds
+
+    def mend(self) -> None:
+        self._takes_new, self._rate, self._delay_s, self._left = True, None, 0.0, None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            # whoever ends a connection may do so at any moment, and the end of the proxy is no error of a connection
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._connect(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._takes_new:
+            await asyncio.Event().wait()  # it was accepted by the system, and that is all
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            server_reader, server_writer = await asyncio.open_connection(
+                "127.0.0.1", self._server_port, limit=BUFFER_BYTES
+            )
+        server_writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        for one in (writer, server_writer):
+            one.transport.set_write_buffer_limits(0)  # so that drained means handed to the system
+        link = _Link(writer, server_writer)
+        self._links.add(link)
+        pumps = [
+            asyncio.create_task(self._pump(link, reader, server_writer, from_server=False)),
+            asyncio.create_task(self._pump(link, server_reader, writer, from_server=True)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._links.discard(link)
+            server_writer.close()  # first: the end of the proxy may come during what follows
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _pump(
+        self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_server: bool
+    ) -> None:
+        """Pass on what comes until it ends, or is to end here."""
+        is_over = False
+        while not is_over:
+            data = await reader.read(self._piece_bytes())
+            await asyncio.sleep(self._delay_s + (0.0 if self._rate is None else len(data) / self._rate))
+            if link.is_dead:
+                await asyncio.Event().wait()  # not even its end passes
+            is_over = not data
+            if from_server and self._left is not None and data:
+                is_over = len(data) >= self._left
+                data = data[: self._left]
+                self._left = None if is_over else self._left - len(data)
+                self.cuts += is_over
+            writer.write(data)
+            await writer.drain()
+
+    def _piece_bytes(self) -> int:
+        return BUFFER_BYTES if self._rate is None else max(1, int(self._rate / PIECES_PER_S))
