@@ -91,14 +91,14 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if scope["path"] in self._streams:
+            await self._open_stream(scope, receive, send)
+            return
         if scope["method"] == "GET":
             prefix, _, last = scope["path"].rpartition("/")
             answer = self._lean.get(prefix)
             if answer is not None:
                 await self._answer_lean(prefix, answer, last, send)
-                return
-            if scope["path"] in self._streams:
-                await self._open_stream(scope, receive, send)
                 return
         if self._under_way >= REQUESTS_MAX:
             self._metrics.refused.labels(reason="overloaded").inc()

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from cotacoes.adapters.http_server import CLOSE_S, prepare_stream
@@ -60,7 +61,7 @@ class Handler(Protocol):
         """The server stops."""
 
     def lost(self) -> None:
-        """The connection has ended."""
+        """The connection has ended, or is about to: nothing more may be written."""
 
 
 Open = Callable[["ServerConnection"], Handler]
@@ -106,7 +107,7 @@ class ServerConnection(asyncio.Protocol):
         for event in self._protocol.events_received():
             if isinstance(event, Request):
                 self._decide(event)
-            elif self._handler is not None and self._cut is None and isinstance(event, Frame):
+            elif self._handler is not None and isinstance(event, Frame):
                 self._take(event)
         self._send()
 
@@ -121,28 +122,25 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_full = False
         self._transport.resume_reading()
-        if self._handler is not None and self._cut is None:
+        if self._handler is not None:
             self._handler.serve()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._open_connections.discard(self)
         if self._cut is not None:
             self._cut.cancel()
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            handler.lost()
+        self._let_go()
 
     def shutdown(self) -> None:
         """The HTTP server stops."""
-        if self._handler is not None and self._cut is None:
+        if self._handler is not None:
             self._handler.shut_down()
-        elif self._handler is None:
+        else:
             self._transport.close()
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind what was written; whoever does not answer it in time is cut."""
-        if self._cut is None:
-            self._cut = self._loop.call_later(CLOSE_S, self._transport.abort)
+        if self._cut is None and self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._send()
             if self.is_full:
@@ -183,6 +181,13 @@ class ServerConnection(asyncio.Protocol):
                 self._transport.close()  # the protocol's end of the stream
         if self._protocol.close_expected() and self._cut is None:
             self._cut = self._loop.call_later(CLOSE_S, self._transport.abort)
+        if self._protocol.state in {State.CLOSING, State.CLOSED}:
+            self._let_go()  # nothing may follow a close frame
+
+    def _let_go(self) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.lost()
 
 
 def _replace(response: Response, refusal: Refusal) -> None:
