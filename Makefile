@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test check format soak bench tour diagram lock clean
+.PHONY: help up install test test-browser check format soak bench tour diagram lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 up: install ## install on first use, start the whole system, show live quotes
 	@$(BIN)/cotacoes up $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it is meant to end
@@ -25,6 +25,12 @@ test: .venv/installed-dev ## install what tests need, run all tests but the long
 	$(BIN)/python -m pytest $(UNIT) $(ARGS) $(NONE_IS_FINE)
 	$(BIN)/python -m pytest $(CONTRACT) -m "not soak" $(ARGS) $(NONE_IS_FINE)
 	$(BIN)/python -m pytest $(REST) -m "not soak" $(ARGS) $(NONE_IS_FINE)
+
+test-browser: .venv/installed-dev ## run the streams in a browser and in Node; installs Chromium with apt-get where it can
+	@command -v chromium chromium-browser google-chrome >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q chromium; } || { echo "install Chromium, so that chromium is on the PATH"; exit 1; }
+	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
+	cd tests/browser && npm ci --no-audit --no-fund
+	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
 	$(BIN)/ruff format --check .

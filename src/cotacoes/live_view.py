@@ -3,7 +3,7 @@
 People get text, coloured on a terminal; programs get one JSON object a line (`--json`):
 
     {"type":"source","text"}   {"type":"parts","parts":[…]}   {"type":"part","time","part","state","detail"}
-    {"type":"event","part","event",…}   and client_subscriber's own lines: quote, gap, silent, back
+    {"type":"event","part","event",…}   and client_subscriber's own lines (`client_subscriber/lines.py`)
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from cotacoes.client_subscriber.feeds import Missed, Seen
 from cotacoes.client_subscriber.lines import Lines
 from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.recovery import Event, Lost, Missed, Recovered, Seen
 from cotacoes.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.supervision.part import Change, State
 
@@ -68,7 +67,6 @@ class LiveView:
         self._put = put
         self._now = now
         self._lines = Lines(coin_width, coloured=style is Style.COLOURED)
-        self._prices: dict[str, Decimal] = {}
         self._has_table = False
         self._held: list[str] = []
         self.rows: Callable[[], Sequence[Mapping[str, object]]] = list
@@ -139,21 +137,14 @@ class LiveView:
             return True
         try:
             news = json.loads(line)
-            kind = news["type"]
+            event = _event_of(news)
             if self._style is Style.JSON:
                 self._put(line.decode())
-            elif kind == "quote":
-                quote = msgspec.convert(news, QuoteJson).quote()
-                before = self._prices.get(quote.coin)
-                self._prices[quote.coin] = quote.price
-                self._put_below(self._lines.line(Seen(quote, before), self._now().astimezone()).rstrip("\n"))
-            elif kind == "gap":
-                after, through = Position.parse(news["after"]), Position.parse(news["through"])
-                gap = Gap(news["coin"], after, through, Reason(news["reason"]))
-                self._put_below(self._lines.line(Missed(gap), self._now().astimezone()).rstrip("\n"))
+            elif event is not None:
+                self._put_below(self._lines.line(event, self._now().astimezone()).rstrip("\n"))
         except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
             return False
-        return True  # silent and back come as events too
+        return True
 
     def _time_of(self, event: Mapping[str, Any]) -> datetime:
         try:
@@ -180,6 +171,28 @@ def dropped_line(style: Style, count: int) -> str:
     """Says that lines were not shown, because nobody read fast enough."""
     text = f"{count} lines were not shown"
     return _encode({"type": "note", "text": text}) if style is Style.JSON else f"… {text}"
+
+
+def _event_of(news: dict[str, Any]) -> Event | None:
+    """What a line of client_subscriber tells; None for what comes as an event of its log too: silent, back."""
+    match news["type"]:
+        case "quote":
+            return Seen(msgspec.convert(news, QuoteJson).quote())
+        case "gap":
+            return Missed(_gap_of(news))
+        case "gone":
+            return Lost(_gap_of(news))
+        case "recovered":
+            return Recovered(news["coin"], _position(news["after"]), _position(news["through"]), int(news["quotes"]))
+    return None
+
+
+def _gap_of(news: dict[str, Any]) -> Gap:
+    return Gap(news["coin"], _position(news["after"]), Position.parse(news["through"]), Reason(news["reason"]))
+
+
+def _position(text: str | None) -> Position | None:
+    return None if text is None else Position.parse(text)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

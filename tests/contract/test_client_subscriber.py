@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.conftest import free_port
 from tests.contract.conftest import Server
 
 from cotacoes.adapters.bus_redis import RedisBus
@@ -29,12 +30,16 @@ sys.exit(service.run_process("client_subscriber", getattr(app, sys.argv[1])))
 """
 
 
+def environment(server: Server) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("COTACOES_")}
+    redis, nobody = f"redis://127.0.0.1:{server.port}", f"http://127.0.0.1:{free_port()}"
+    return {**ours, "COTACOES_REDIS_URL": redis, "COTACOES_QUOTE_URL": nobody}
+
+
 def start(server: Server, main: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COTACOES_")}
-    environment["COTACOES_REDIS_URL"] = f"redis://127.0.0.1:{server.port}"
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PROGRAM, main],
-        env=environment,
+        env=environment(server),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,6 +96,16 @@ async def test_each_event_is_a_line_of_json_written_when_it_happens_and_sigterm_
         assert process.returncode == 0
         assert all(json.loads(line) for line in rest.splitlines())
         assert "service.started" in {json.loads(line)["event"] for line in log.splitlines()}
+
+
+@pytest.mark.parametrize("since", ["nonsense", "ethereum=5-1"])
+async def test_a_since_that_is_none_ends_it_by_name_before_anything_is_shown(valkey: Server, since: str) -> None:
+    command = [sys.executable, "-m", "cotacoes", "client-subscriber", "bitcoin", "--since", since]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment(valkey), capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--since {since}" in done.stderr
 
 
 async def test_a_reader_that_leaves_ends_it_quietly(valkey: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.system.conftest import System, wait_until
-from tests.system.witness import Row, subscriber_lives, untold
+from tests.system.witness import Row, falls, subscriber_lives, untold
 
 from cotacoes.quote import Position
 
@@ -107,13 +107,14 @@ def _complete(told: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
-def test_without_redis_quotes_are_answered_and_recorded_and_the_subscriber_accounts_for_each(
+def test_without_redis_quotes_are_answered_and_recorded_and_the_live_view_has_no_hole_afterwards(
     running_system: System, how: str
 ) -> None:
     """A frozen Redis may still pass on what it got, late; then there is nothing to tell as missed."""
     system = running_system
     new_quotes(system, "bitcoin", 1)
     before = current(system)
+    since = len(system.events)
     system.ask(how, "redis")
     later = wait_until(
         "three further quotes", lambda: q if (q := current(system))["seq"] >= before["seq"] + 3 else None, 30
@@ -124,11 +125,16 @@ def test_without_redis_quotes_are_answered_and_recorded_and_the_subscriber_accou
     page = system.get("quote_service", f"/v1/quotes/bitcoin?after={before['epoch']}-{before['seq']}").body
     seqs = [quote["seq"] for quote in page["quotes"]]
     assert seqs == list(range(before["seq"] + 1, seqs[-1] + 1))
+    if how == "stop":
+        told = said(system, "gap.found", since)
+        assert told["through"] != told["after"]
+        said(system, "gap.recovered", since)
+        new_quotes(system, "bitcoin", 1)
     rows = [Row(Position(quote["epoch"], quote["seq"]), quote["price"], None) for quote in page["quotes"]]
     heard = subscriber_lives(list(system.events))[-1]["bitcoin"]
+    assert heard.gone == []
     assert untold(rows, heard) == []
-    if how == "stop":
-        assert [through for _, through in heard.gaps if through > Position(before["epoch"], before["seq"])]
+    assert falls([position for position, _ in heard.quotes], strictly=True) == []
 
 
 @pytest.mark.parametrize("part", ["shard1", "redis", "external_service", "aggregator_service"])

@@ -95,7 +95,9 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
             assert audit(rows[coin], [heard, current, *(life[coin] for life in lives)]) == []
             assert falls([position for position, _ in heard.quotes], strictly=True) == []
             assert falls([position for position, _ in current.quotes], strictly=False) == []
-            assert [breach for life in lives for breach in untold(rows[coin], life[coin])] == []
+            shown = [life[coin] for life in lives]
+            assert [breach for one in shown for breach in untold(rows[coin], one)] == []
+            assert [fall for one in shown for fall in falls([at for at, _ in one.quotes], strictly=True)] == []
             assert _history(system, coin) == [(str(row.position), row.price) for row in rows[coin]]
 
 

@@ -45,10 +45,10 @@ class Row(NamedTuple):
 
 @dataclass
 class Seen:
-    """What one observer saw of one coin, in the order of seeing it: positions with their prices."""
+    """What one observer saw of one coin, in the order of seeing it: positions with their prices, and what is gone."""
 
     quotes: list[tuple[Position, str]] = field(default_factory=list)
-    gaps: list[tuple[Position | None, Position]] = field(default_factory=list)
+    gone: list[tuple[Position | None, Position]] = field(default_factory=list)
 
 
 def audit(rows: Sequence[Row], seen: Iterable[Seen]) -> list[str]:
@@ -87,16 +87,16 @@ def falls(positions: Sequence[Position], *, strictly: bool) -> list[str]:
 
 
 def untold(rows: Sequence[Row], seen: Seen) -> list[str]:
-    """The positions that a subscriber neither received nor told as missing, from the first to the last that it saw."""
-    received = {position for position, _ in seen.quotes}
-    if not received:
+    """The positions that a subscriber neither showed nor told as gone, from the first to the last that it showed."""
+    shown = {position for position, _ in seen.quotes}
+    if not shown:
         return []
     return [
-        f"{row.position} was neither received nor told as missing"
+        f"{row.position} was neither shown nor told as gone"
         for row in rows
-        if min(received) < row.position < max(received)
-        and row.position not in received
-        and not any((after is None or after < row.position) and row.position <= through for after, through in seen.gaps)
+        if min(shown) < row.position < max(shown)
+        and row.position not in shown
+        and not any((after is None or after < row.position) and row.position <= through for after, through in seen.gone)
     ]
 
 
@@ -108,9 +108,9 @@ def subscriber_lives(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Seen
             lives.append(defaultdict(Seen))
         elif event["type"] == "quote":
             lives[-1][event["coin"]].quotes.append((Position(event["epoch"], event["seq"]), event["price"]))
-        elif event["type"] == "gap":
+        elif event["type"] == "gone":
             after = None if event["after"] is None else Position.parse(event["after"])
-            lives[-1][event["coin"]].gaps.append((after, Position.parse(event["through"])))
+            lives[-1][event["coin"]].gone.append((after, Position.parse(event["through"])))
     return lives
 
 

@@ -1,4 +1,4 @@
-"""The history in memory, under the contract of `client.history.History`, with faults: `away`, `hangs`, `floor`."""
+"""The history in memory, under the contract of `client.history.History`, with faults: see `HistoryTwin`."""
 
 import asyncio
 from collections import Counter
@@ -11,16 +11,18 @@ from cotacoes.quote import Position, Quote
 
 
 class HistoryTwin:
-    """`written` are all quotes there ever were, of every coin; those of a coin before its `floor` are dropped.
+    """`written` are all quotes there ever were, of every coin; the first `floor` ones of a coin are dropped.
 
-    `asked` is what was asked, with the time of the loop.
+    It may be `away`, or hang, or take `delay_s` to say what it knew when it was asked. `asked` is what was asked, with
+    the time of the loop.
     """
 
     def __init__(self) -> None:
         self.written: list[Quote] = []
         self.away = False
         self.hangs = False
-        self.floor: dict[str, int] = {}  # how many of a coin's quotes are dropped
+        self.delay_s = 0.0
+        self.floor: dict[str, int] = {}
         self.asked: list[tuple[float, str, Wanted]] = []
         self.at_once = 0
         self.at_once_most = 0
@@ -30,12 +32,14 @@ class HistoryTwin:
         self.at_once += 1
         self.at_once_most = max(self.at_once, self.at_once_most)
         try:
-            await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
+            if self.hangs:
+                await asyncio.Event().wait()
+            if self.away:
+                raise ServiceUnavailableError("the history is away")
+            return self.page(coin, wanted, limit)
         finally:
+            await asyncio.sleep(self.delay_s)  # on the way back: what it says is not the newest any more
             self.at_once -= 1
-        if self.away:
-            raise ServiceUnavailableError("the history is away")
-        return self.page(coin, wanted, limit)
 
     def page(self, coin: str, wanted: Wanted, limit: int) -> Page:
         """The answer of a history that is there."""

@@ -142,13 +142,40 @@ def test_quotes_and_gaps_are_shown_as_the_subscriber_shows_them() -> None:
     shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE | {"seq": 8, "price": "67012.350"}))
     gap = {"type": "gap", "coin": "bitcoin", "after": "5-8", "through": "5-10", "reason": "lost"}
     shown.view.show_line("client_subscriber", "stdout", encoded(gap))
+    shown.view.show_line("client_subscriber", "stdout", encoded(gap | {"after": None}))
+    shown.view.show_line("client_subscriber", "stdout", encoded(gap | {"type": "gone", "reason": "gone"}))
+    recovered = {"type": "recovered", "coin": "bitcoin", "after": "5-8", "through": "5-10", "quotes": 2}
+    shown.view.show_line("client_subscriber", "stdout", encoded(recovered))
     assert "67012.340 USD" in shown.lines[0]
     assert "▲" in shown.lines[1]
-    assert "missed" in shown.lines[2]
+    assert [line.partition("bitcoin   ")[2] for line in shown.lines[2:]] == [
+        "missed 5-9 to …-10",
+        "missed all from the first one to 5-10",
+        "gone: 5-9 to …-10, no longer in the history",
+        "got back 2, through 5-10",
+    ]
+
+
+def test_a_silence_is_told_by_the_event_of_the_log_alone() -> None:
+    shown = Shown()
+    shown.settle()
+    assert shown.view.show_line("client_subscriber", "stdout", encoded({"type": "silent", "coin": "bitcoin"}))
+    assert shown.lines == []
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"type":"quote"}', b'{"type":"gap","after":"x"}']
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b"[" * 100_000,
+        b'{"type":"quote"}',
+        b'{"type":"gap","after":"x"}',
+        b'{"type":"gone","coin":"bitcoin","after":null,"through":"x","reason":"gone"}',
+        b'{"type":"recovered","coin":"bitcoin","after":null,"through":null,"quotes":"x"}',
+    ],
 )
 def test_a_line_of_the_subscriber_that_is_none_is_for_the_log_alone(line: bytes) -> None:
     shown = Shown()

@@ -45,20 +45,21 @@ def test_positions_that_fall_or_stand_still_are_found_out() -> None:
     assert falls([P(2, 1), P(1, 9)], strictly=False) == ["1-9 was seen after 2-1"]
 
 
-def test_what_a_subscriber_neither_received_nor_told_is_found_out() -> None:
+def test_what_a_subscriber_neither_showed_nor_told_as_gone_is_found_out() -> None:
     ends = [(P(10, 1), "5.0"), (P(20, 2), "5.3")]
     assert untold(SOUND, Seen(ends, [(P(10, 1), P(20, 1))])) == []
-    assert untold(SOUND, Seen(ends, [(P(10, 1), P(10, 2))])) == ["20-1 was neither received nor told as missing"]
+    assert untold(SOUND, Seen(ends, [(P(10, 1), P(10, 2))])) == ["20-1 was neither shown nor told as gone"]
     assert len(untold(SOUND, Seen(ends))) == 2
 
 
 def test_each_process_of_the_subscriber_is_held_to_its_own_words() -> None:
     quote = {"type": "quote", "coin": "bitcoin", "epoch": 10, "seq": 1, "price": "5.0"}
     gap = {"type": "gap", "coin": "bitcoin", "after": None, "through": "10-1", "reason": "lost"}
+    gone = gap | {"type": "gone", "through": "10-2", "reason": "gone"}
     start = {"type": "part", "part": "client_subscriber", "state": "starting"}
-    lives = subscriber_lives([start, quote, start, gap])
+    lives = subscriber_lives([start, quote, start, gap, gone])
     assert [dict(life) for life in lives] == [
         {},
         {"bitcoin": Seen([(P(10, 1), "5.0")])},
-        {"bitcoin": Seen([], [(None, P(10, 1))])},
+        {"bitcoin": Seen([], [(None, P(10, 2))])},
     ]

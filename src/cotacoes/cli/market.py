@@ -14,7 +14,7 @@ from cotacoes.candle import INTERVALS
 from cotacoes.cli import export as exporting
 from cotacoes.cli import readers
 from cotacoes.cli.lines import say
-from cotacoes.cli.options import AsJson, Coin, Coins, Data
+from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
 from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
@@ -33,17 +33,21 @@ def _interval(text: str) -> str:
 
 
 @app.command()
-def watch(coins: Coins = None, data: Data = None, as_json: AsJson = False) -> int:
-    """Live quotes, and what was missed.
+def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: AsJson = False) -> int:
+    """The last quote of each coin, then every one as it comes.
 
     \b
     Examples:
       cotacoes watch
       cotacoes watch bitcoin
       cotacoes watch --json | head
+      cotacoes watch bitcoin --since 1732400000000-42
+      cotacoes watch --since bitcoin=1732400000000-42 --since ethereum=1732400000001-40
+
+    What the wire loses is said, fetched from the history and shown in its place, so positions have no hole.
     """
     system = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
-    return subscribe(coins, as_json=as_json, environment=system, interrupted=INTERRUPTED)
+    return subscribe(coins, since, as_json=as_json, environment=system, interrupted=INTERRUPTED)
 
 
 @app.command()

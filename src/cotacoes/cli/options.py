@@ -16,6 +16,10 @@ Data = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs")]
 Coin = Annotated[str, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")]
 Coins = Annotated[list[str] | None, typer.Argument(metavar="COIN", help="which coins; none named: all")]
+Since = Annotated[
+    list[str] | None,
+    typer.Option(metavar="POSITION", help="all after this position first; COIN=POSITION, again for each of several"),
+]
 Part = Annotated[str, typer.Argument(metavar="PART", help="as `cotacoes status` names it, for example shard1")]
 
 

@@ -11,7 +11,7 @@ import typer
 
 from cotacoes import config, service
 from cotacoes.cli.lines import put
-from cotacoes.cli.options import AsJson, Coins
+from cotacoes.cli.options import AsJson, Coins, Since
 
 app = typer.Typer()
 
@@ -75,7 +75,7 @@ def gateway_service() -> int:
 
 
 @app.command()
-def client_subscriber(coins: Coins = None, as_json: AsJson = False) -> int:
+def client_subscriber(coins: Coins = None, since: Since = None, as_json: AsJson = False) -> int:
     """Live quotes on the console.
 
     \b
@@ -83,11 +83,12 @@ def client_subscriber(coins: Coins = None, as_json: AsJson = False) -> int:
       cotacoes client-subscriber
       cotacoes client-subscriber --json bitcoin
     """
-    return subscribe(coins, as_json=as_json)
+    return subscribe(coins, since, as_json=as_json)
 
 
 def subscribe(
     coins: Sequence[str] | None,
+    since: Sequence[str] | None,
     *,
     as_json: bool,
     environment: Mapping[str, str] | None = None,
@@ -101,7 +102,8 @@ def subscribe(
 
     async def main(settings: config.Settings, stop: service.Stop) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop, interrupted)
-        await subscriber.run(settings, stop, coins=[coin.lower() for coin in coins or ()], as_json=as_json)
+        chosen = [coin.lower() for coin in coins or ()]
+        await subscriber.run(settings, stop, coins=chosen, since=since or (), as_json=as_json)
 
     given = {name.removeprefix(config.PREFIX).lower(): text for name, text in (environment or {}).items() if text}
     return service.run_process("client_subscriber", main, **given)

@@ -1,6 +1,28 @@
-"""The Python client of the HTTP routes; imports no service."""
+"""The Python clients: `Client` of a gateway, for everyone; those that services use. It imports no service."""
 
+from cotacoes.client.answers import CurrentQuote, QuoteCandle
+from cotacoes.client.client import Client
+from cotacoes.client.continuity import NewestQuote
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import Addresses, Progress, ServiceClient
+from cotacoes.client.streaming import Stream
+from cotacoes.errors import StaleQuote
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.quote import Position, Quote
 
-__all__ = ["Addresses", "GuardedClient", "Progress", "ServiceClient"]
+__all__ = [
+    "Addresses",
+    "Client",
+    "CurrentQuote",
+    "Gap",
+    "GuardedClient",
+    "NewestQuote",
+    "Position",
+    "Progress",
+    "Quote",
+    "QuoteCandle",
+    "Reason",
+    "ServiceClient",
+    "StaleQuote",
+    "Stream",
+]

@@ -4,7 +4,8 @@
     history ─────────────────────▶ Recovery    ──▶ the same
     time    ─────────────────────▶ FeedSilence ──▶ Silent … Back
 
-Pure: times are monotonic seconds, passed in. `follower.py` drives it.
+Pure: times are monotonic seconds, passed in. For silence they are to stand still while nobody listens, since no feed
+can be blamed for that. `follower.py` drives it.
 """
 
 from __future__ import annotations
@@ -101,15 +102,19 @@ class Feeds:
         """Those feeds whose time is over."""
         return [Silent(coin) for coin, silence in self._silences.items() if silence.fall_silent(now)]
 
-    def rearm(self, now: float) -> None:
-        """Nobody listened until now, so no feed can be blamed for silence before."""
-        for silence in self._silences.values():
-            if not silence.is_silent:
-                silence.hear(now)
+
+def check(line: Quote | Heartbeat, coin: str) -> None:
+    """ValueError where it is none of the coin's; its texts end up on terminals, so they are screened as a source's."""
+    if line.coin != coin:
+        raise ValueError("a message of another coin")
+    if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
+        raise ValueError("a currency or an origin that is none")
+    if not _is_in_order(line):
+        raise ValueError("a position that is none")
 
 
 def _screened(coin: str, message: bytes) -> list[Quote | Heartbeat]:
-    """The lines of a message; its texts end up on a terminal, so they are screened like a source's."""
+    """The lines of a message."""
     if len(message) > MESSAGE_BYTES_MAX:
         raise ValueError(f"a message of {len(message)} bytes, more than {MESSAGE_BYTES_MAX}")
     try:
@@ -117,12 +122,7 @@ def _screened(coin: str, message: bytes) -> list[Quote | Heartbeat]:
     except RecursionError as error:
         raise ValueError("not a live message: nested too deep") from error
     for line in lines:
-        if line.coin != coin:
-            raise ValueError("a message of another coin")
-        if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
-            raise ValueError("a currency or an origin that is none")
-        if not _is_in_order(line):
-            raise ValueError("a position that is none")
+        check(line, coin)
     return lines
 
 

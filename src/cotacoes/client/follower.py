@@ -5,14 +5,17 @@
     time ──▶ watch ───────┘
 
 A link that dies is made again, with growing, jittered pauses; the first heartbeat on the new one shows what was missed.
-A history that is away is asked again, likewise. One lock orders what the three tasks find out with the handing on of
-it, so `take` may wait (for a slow reader, say) and the order of a coin's events stands.
+A history that is away is asked again, likewise. At the start the link comes first, then the history, then what was
+heard meanwhile; neither waits for the other longer than `START_S`.
+
+One lock orders what the tasks find out with the handing on of it, so `take` may wait (for a slow reader, say) and the
+order of a coin's events stands. The clock by which feeds fall silent stands still meanwhile: nobody listens then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 
 from cotacoes.client.feeds import Event, Feeds
@@ -26,12 +29,13 @@ from cotacoes.errors import (
 from cotacoes.live import channel
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
-from cotacoes.patterns.recovery import HistoryHoleError
+from cotacoes.patterns.recovery import HistoryHoleError, Wanted
 from cotacoes.telemetry import get_logger
 
 RECONNECT_MOST_S = 2.0
 FILL_MOST_S = 2.0
 FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
+START_S = 1.0
 WATCH_INTERVAL_S = 0.5
 JOIN_INTERVAL_S = 5.0
 
@@ -49,6 +53,7 @@ class Follower:
         self._history = history
         self._take = take
         self._clock = clock
+        self._taken_s = 0.0  # in `take`, since the start
         self._random = random
         self._backoff = Backoff(random, most_s=RECONNECT_MOST_S)
         self._order = asyncio.Lock()
@@ -56,7 +61,7 @@ class Follower:
         self._fills = asyncio.Semaphore(FILLS_MAX)
         self._is_away = False
         self._is_refusing = False
-        self._is_without_history = False
+        self._unanswered: set[str] = set()  # coins that the history did not answer for, when last asked
 
     async def run(self, *, newcomers: Callable[[], Awaitable[Sequence[str]]] | None = None) -> None:
         """Follow until cancelled. `newcomers` tells, asked again and again, which coins there are by now."""
@@ -67,34 +72,49 @@ class Follower:
             if newcomers is not None:
                 group.create_task(self._join(newcomers))
 
+    async def catch_up(self, coin: str) -> None:
+        """Hand on what the history has beyond what was told, once it answers; for when `run` is over."""
+        recovery = self._feeds[coin]
+        backoff = self._fill_backoff()
+        while True:
+            told = recovery.told
+            is_answered = await self._ask(coin, recovery.wanted or Wanted(told), backoff)
+            if is_answered and recovery.told == told and recovery.wanted is None:
+                return
+
     def _follow(self, coins: Sequence[str]) -> None:
-        self._group.create_task(self._listen([channel(coin) for coin in coins]))
-        for coin in coins:
-            self._fill_if_wanted(coin)
+        self._patient_until_s = self._clock() + START_S
+        if coins:
+            self._group.create_task(self._listen(coins))
 
     async def _join(self, newcomers: Callable[[], Awaitable[Sequence[str]]]) -> None:
         while True:
             await asyncio.sleep(JOIN_INTERVAL_S)
-            if joined := self._feeds.add(await newcomers(), self._clock()):
+            known = await newcomers()
+            async with self._order:
+                joined = self._feeds.add(known, self._listened_s())
+            if joined:
                 get_logger().info("coins.joined", coins=",".join(joined))
                 self._follow(joined)
 
-    async def _listen(self, channels: Sequence[str]) -> None:
-        while channels:
+    async def _listen(self, coins: Sequence[str]) -> None:
+        channels = [channel(coin) for coin in coins]
+        while True:
             try:
                 async with self._bus.subscribe(channels) as messages:
                     self._note_back()
+                    self._fill_if_wanted(coins)  # not before: what is published between the two would be missed
                     async for from_channel, message in messages:
                         await self._hear(from_channel, message)
             except BusUnavailableError as error:
                 self._note_away(error.detail)
+            self._fill_if_wanted(coins)
             await asyncio.sleep(self._backoff.next_s())
 
     async def _hear(self, from_channel: str, message: bytes) -> None:
         async with self._order:
-            now = self._clock()
             try:
-                coin, events = self._feeds.take(from_channel, message, now)
+                coin, events = self._feeds.take(from_channel, message, self._listened_s())
             except ValueError as error:
                 if not self._is_refusing:  # once for each run of them
                     get_logger().warning("message.refused", channel=from_channel, reason=str(error))
@@ -102,67 +122,88 @@ class Follower:
                 return
             self._is_refusing = False
             self._backoff.reset()
-            if events:
-                await self._take(events)
-            if self._clock() - now > WATCH_INTERVAL_S:  # whoever takes them was slow, so nobody listened
-                self._feeds.rearm(self._clock())
-        self._fill_if_wanted(coin)
+            await self._tell(events)
+        self._fill_if_wanted([coin])
 
     async def _watch(self) -> None:
-        """Say which feeds fall silent. Not while the taker does not take: then nobody listens."""
+        """Say which feeds fall silent, and begin with what there is where bus or history do not answer."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             async with self._order:
-                if events := self._feeds.fall_silent(self._clock()):
-                    await self._take(events)
+                await self._tell(self._feeds.fall_silent(self._listened_s()))
+            if self._clock() > self._patient_until_s:
+                await self._begin_anyway()
 
-    def _fill_if_wanted(self, coin: str) -> None:
-        if coin not in self._filling and self._feeds[coin].wanted is not None:
-            self._filling.add(coin)
-            self._group.create_task(self._fill(coin))
+    async def _begin_anyway(self) -> None:
+        self._fill_if_wanted(self._feeds.coins)
+        async with self._order:
+            for coin in self._feeds.coins:
+                if self._feeds[coin].is_holding:
+                    await self._tell(self._feeds[coin].skip_start())  # nothing where it has begun
+
+    def _fill_if_wanted(self, coins: Iterable[str]) -> None:
+        for coin in coins:
+            if coin not in self._filling and self._feeds[coin].wanted is not None:
+                self._filling.add(coin)
+                self._group.create_task(self._fill(coin))
 
     async def _fill(self, coin: str) -> None:
         """Ask the history until nothing of the coin is missing."""
-        backoff = Backoff(self._random, most_s=FILL_MOST_S)
+        backoff = self._fill_backoff()
         try:
-            while self._feeds[coin].wanted is not None:
-                async with self._fills:
-                    failure = await self._fill_once(coin)
-                if failure is None:
-                    backoff.reset()
-                    continue
-                asked_s = getattr(failure, "retry_after_s", None) or 0.0
-                await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked_s)))
+            while (wanted := self._feeds[coin].wanted) is not None:
+                await self._ask(coin, wanted, backoff)
         finally:
             self._filling.discard(coin)
 
-    async def _fill_once(self, coin: str) -> Exception | None:
-        """One question and its answer; the reason where there is none."""
-        recovery = self._feeds[coin]
-        wanted = recovery.wanted
-        assert wanted is not None
-        try:
-            try:
-                page = await self._history.read(coin, wanted)
-            except PositionGoneError:
-                floor = await floor_of(self._history, coin)
-                await self._hand_on(lambda: recovery.gone(floor))
-            except PositionBeyondEndError:
-                await self._hand_on(recovery.unknown)
-            else:
-                await self._hand_on(lambda: recovery.recover(wanted, page.quotes, more=page.more))
-        except (ProblemError, HistoryHoleError) as error:
-            self._note_history(error)
-            if wanted.last is not None and recovery.is_holding:
-                await self._hand_on(recovery.skip_start)  # a live price does not wait for an older one
-            return error
-        self._note_history(None)
-        return HistoryHoleError("the history does not reach that far yet") if recovery.wanted == wanted else None
+    async def _ask(self, coin: str, wanted: Wanted, backoff: Backoff) -> bool:
+        """Put one question to the history and hand on its answer; False, after a pause, where there was none."""
+        async with self._fills:
+            failure = await self._ask_once(coin, wanted)
+        if failure is None:
+            backoff.reset()
+            return True
+        asked_s = getattr(failure, "retry_after_s", None) or 0.0
+        await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked_s)))
+        return False
 
-    async def _hand_on(self, change: Callable[[], Sequence[Event]]) -> None:
-        async with self._order:
-            if events := change():
-                await self._take(events)
+    async def _ask_once(self, coin: str, wanted: Wanted) -> Exception | None:
+        """The reason where there is no answer."""
+        try:
+            change = await self._answer(coin, wanted)
+            async with self._order:
+                await self._tell(change())
+        except (ProblemError, HistoryHoleError) as error:
+            self._note_unanswered(coin, str(error))
+            return error
+        self._note_answered(coin)
+        is_stuck = self._feeds[coin].wanted == wanted
+        return HistoryHoleError("the history does not reach that far yet") if is_stuck else None
+
+    async def _answer(self, coin: str, wanted: Wanted) -> Callable[[], Sequence[Event]]:
+        """What the history's answer will change."""
+        recovery = self._feeds[coin]
+        try:
+            page = await self._history.read(coin, wanted)
+        except PositionGoneError:
+            floor = await floor_of(self._history, coin)
+            return lambda: recovery.gone(floor)
+        except PositionBeyondEndError:
+            return lambda: recovery.unknown() if recovery.told == wanted.after else []
+        return lambda: recovery.recover(wanted, page.quotes, more=page.more)
+
+    async def _tell(self, events: Sequence[Event]) -> None:
+        if events:
+            began_s = self._clock()
+            await self._take(events)
+            self._taken_s += self._clock() - began_s
+
+    def _listened_s(self) -> float:
+        """The clock without the time in which `take` was waited for."""
+        return self._clock() - self._taken_s
+
+    def _fill_backoff(self) -> Backoff:
+        return Backoff(self._random, most_s=FILL_MOST_S)
 
     def _note_away(self, reason: str) -> None:
         if not self._is_away:
@@ -174,9 +215,12 @@ class Follower:
             get_logger().info("bus.back")
         self._is_away = False
 
-    def _note_history(self, failure: Exception | None) -> None:
-        if failure is not None and not self._is_without_history:
-            get_logger().warning("history.away", reason=str(failure))
-        elif failure is None and self._is_without_history:
+    def _note_unanswered(self, coin: str, reason: str) -> None:
+        if not self._unanswered:
+            get_logger().warning("history.away", coin=coin, reason=reason)
+        self._unanswered.add(coin)
+
+    def _note_answered(self, coin: str) -> None:
+        if self._unanswered == {coin}:
             get_logger().info("history.back")
-        self._is_without_history = failure is not None
+        self._unanswered.discard(coin)

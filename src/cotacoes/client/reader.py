@@ -73,6 +73,7 @@ class ServiceClient:
         self._addresses = addresses
         self._admin_token = admin_token
         self._http = http or HttpClient(deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
+        self._history = "quote_service" if addresses.quote_service else "gateway_service"  # which passes it on
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -103,7 +104,7 @@ class ServiceClient:
     ) -> dict[str, Any]:
         """A page of the history, ascending: those after a position, of a time range (RFC 3339), or the last ones."""
         asked = _query(after=after, last=last, limit=limit, **{"from": start, "to": end})
-        return await self._get("quote_service", f"/v1/quotes/{quote(coin, safe='')}?{asked}")
+        return await self._get(self._history, f"/v1/quotes/{quote(coin, safe='')}?{asked}")
 
     async def candles(
         self,
@@ -126,7 +127,7 @@ class ServiceClient:
             currency=currency,
             **{"from": start, "to": end},
         )
-        return await self._get("quote_service", f"/v1/candles/{quote(coin, safe='')}?{asked}")
+        return await self._get(self._history, f"/v1/candles/{quote(coin, safe='')}?{asked}")
 
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""
@@ -200,19 +201,18 @@ def _answer(service: str, response: Response) -> dict[str, Any]:
         if response.status == 200:
             return answer
         if response.headers.get("content-type", "").startswith("application/problem+json"):
-            raise _problem(answer, response)
+            raise read_problem(answer, response.status, _retry_after_s(response))
     raise ServiceUnavailableError(
         f"{service} answered {response.status}, not as it should", retry_after_s=_retry_after_s(response) or 1.0
     )
 
 
-def _problem(told: dict[str, Any], response: Response) -> ProblemError:
-    """The error that the service raised."""
+def read_problem(told: Mapping[str, Any], status: int, wait_s: float | None = None) -> ProblemError:
+    """The error that the service raised, from what it told of it; `wait_s` is the wait it asked for."""
     slug = str(told.get("type", "")).rpartition("#")[2]
-    unknown = BadRequestError if response.status < 500 else ServiceUnavailableError
+    unknown = BadRequestError if status < 500 else ServiceUnavailableError
     kind: type[ProblemError] = next((kind for kind in problem_types() if kind.slug == slug), unknown)
     extra = {name: value for name, value in told.items() if name not in _NOT_EXTRA}
-    wait_s = _retry_after_s(response)
     return kind(str(told.get("detail", "")), **({} if wait_s is None else {"retry_after_s": wait_s}), **extra)
 
 

@@ -1,21 +1,34 @@
-"""How an event is shown: one line for people, or one JSON object for programs."""
+"""How an event is shown: one line for people, or one JSON object for programs.
+
+    {"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
+    {"type":"gap","coin","after","through","reason"}        the wire lost these (`lost`, `era`); they are being fetched
+    {"type":"recovered","coin","after","through","quotes"}  all of them are shown by now; so many came from the history
+    {"type":"gone","coin","after","through","reason"}       these will not come: the history no longer holds them
+                                                            (`gone`), or is another one (`rewritten`)
+    {"type":"silent","coin"}   {"type":"back","coin"}       a feed says nothing, not even a heartbeat; it does again
+
+`after` is exclusive, and null where all from the first quote ever is meant; `through` is inclusive. The quotes of a
+coin come in order, each once; from the first on, they and what is told as `gone` are all that there is.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 
-from cotacoes.client_subscriber.feeds import SILENT_AFTER_S, Back, Event, Missed, Seen, Silent
+from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Silent
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.quote import Position, QuoteJson, format_price
+from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
+from cotacoes.quote import Position, Quote, QuoteJson, format_price
 
 _encode = msgspec.json.Encoder().encode
 _COLOURS = {"▲": "32", "▼": "31", "missed": "33", "dim": "2"}
 
 
 def as_json_line(event: Event) -> bytes:
-    """`{"type":"quote",…}`, `gap`, `silent` or `back`, with its line feed."""
+    """The object, with its line feed."""
     return _encode(_fields(event)) + b"\n"
 
 
@@ -25,6 +38,10 @@ def _fields(event: Event) -> dict[str, object]:
             return {"type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))}
         case Missed(gap):
             return {"type": "gap", **gap_fields(gap)}
+        case Recovered():
+            return {"type": "recovered", **recovered_fields(event)}
+        case Lost(gap):
+            return {"type": "gone", **gap_fields(gap)}
         case Silent(coin):
             return {"type": "silent", "coin": coin}
         case Back(coin):
@@ -32,12 +49,22 @@ def _fields(event: Event) -> dict[str, object]:
 
 
 def gap_fields(gap: Gap) -> dict[str, str | None]:
-    """`after` (exclusive) is None where all from the first quote ever is missing, `through` is inclusive."""
+    """As in a line of `gap` or `gone`."""
     return {
         "coin": gap.coin,
-        "after": None if gap.after is None else str(gap.after),
+        "after": _text(gap.after),
         "through": str(gap.through),
         "reason": gap.reason.value,
+    }
+
+
+def recovered_fields(event: Recovered) -> dict[str, str | int | None]:
+    """As in a line of `recovered`."""
+    return {
+        "coin": event.coin,
+        "after": _text(event.after),
+        "through": _text(event.through),
+        "quotes": event.quotes,
     }
 
 
@@ -48,6 +75,7 @@ class Lines:
         self._coin_width = coin_width
         self._price_width = 0
         self._coloured = coloured
+        self._prices: dict[str, Decimal] = {}
 
     def line(self, event: Event, now: datetime) -> str:
         """`12:00:01  bitcoin   67012.34 USD  ▲  1732400000000-42  0.2 s  sim`, in the local time of `now`.
@@ -59,18 +87,27 @@ class Lines:
 
     def _told(self, event: Event, now: datetime) -> tuple[str, str]:
         match event:
-            case Seen(quote, before):
-                arrow = "·" if before is None or before == quote.price else "▲" if quote.price > before else "▼"
-                age_s = max(0.0, (now - quote.observed_at).total_seconds())
-                tail = self._in_colour("dim", f"{quote.position}  {age_s:.1f} s  {quote.origin}")
-                price = self._aligned(format_price(quote.price))
-                return quote.coin, f"{price} {quote.currency}  {self._in_colour(arrow, arrow)}  {tail}"
+            case Seen(quote):
+                return quote.coin, self._quote(quote, now)
             case Missed(gap):
-                return gap.coin, self._in_colour("missed", _missed(gap))
+                return gap.coin, self._in_colour("missed", f"missed {_range(gap)}")
+            case Recovered(coin, _, through, quotes):
+                return coin, f"got back {quotes}, through {through}"
+            case Lost(gap):
+                return gap.coin, self._in_colour("missed", _lost(gap))
             case Silent(coin):
                 return coin, self._in_colour("missed", f"feed silent: nothing for {SILENT_AFTER_S:g} s")
             case Back(coin):
                 return coin, "feed back"
+
+    def _quote(self, quote: Quote, now: datetime) -> str:
+        before = self._prices.get(quote.coin, quote.price)
+        self._prices[quote.coin] = quote.price
+        arrow = "·" if before == quote.price else "▲" if quote.price > before else "▼"
+        age_s = max(0.0, (now - quote.observed_at).total_seconds())
+        tail = self._in_colour("dim", f"{quote.position}  {age_s:.1f} s  {quote.origin}")
+        price = self._aligned(format_price(quote.price))
+        return f"{price} {quote.currency}  {self._in_colour(arrow, arrow)}  {tail}"
 
     def _aligned(self, price: str) -> str:
         """To the right, as wide as the widest so far."""
@@ -82,12 +119,20 @@ class Lines:
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
 
 
-def _missed(gap: Gap) -> str:
+def _text(position: Position | None) -> str | None:
+    return None if position is None else str(position)
+
+
+def _lost(gap: Gap) -> str:
     if gap.reason is Reason.REWRITTEN:
-        return f"the history was rewritten: {gap.after} is not in it"
+        return f"the history was rewritten: {gap.after or gap.through} is not in it"
+    return f"gone: {_range(gap)}, no longer in the history"
+
+
+def _range(gap: Gap) -> str:
     if gap.after is None:
-        return f"missed all from the first one to {gap.through}"
+        return f"all from the first one to {gap.through}"
     if gap.after.epoch != gap.through.epoch:  # nobody here can tell which is the next, or how many they are
-        return f"missed all after {gap.after} to {gap.through}"
+        return f"all after {gap.after} to {gap.through}"
     first = Position(gap.after.epoch, gap.after.seq + 1)
-    return f"missed {first}" + (f" to …-{gap.through.seq}" if gap.through != first else "")
+    return f"{first}" + (f" to …-{gap.through.seq}" if gap.through != first else "")

@@ -54,16 +54,14 @@ class Output:
         """Whether a writer would have to wait now."""
         return not self._room.is_set()
 
-    async def put(self, line: bytes) -> bool:
-        """Hand a line over; True where that had to wait for room."""
-        waited = self.is_stuck
+    async def put(self, line: bytes) -> None:
+        """Hand a line over; waits for room."""
         while self.is_stuck:
             await self._room.wait()
         self._lines.put(line)
         self._waiting += 1
         if self._waiting >= LINES_MAX:
             self._room.clear()
-        return waited
 
     def _write_lines(self) -> None:
         failed = False

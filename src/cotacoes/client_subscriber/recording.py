@@ -6,7 +6,11 @@
                                                                                      null: to an end unknown
 
 One JSON object a line; a name that ends in `.gz` is packed with gzip. What the wire lost is fetched from the history
-and written in its place, so a gap stands only where the history could not be asked either; then it is said as well.
+and written in its place: a coin's quotes stand in order, and a hole that is being filled holds up its own coin alone.
+So a gap stands only where the history no longer has it, or could not be asked by the end; then it is said as well.
+
+A coin's recording begins with the first thing that is heard of it. At the end, what the history has beyond what was
+heard is written too: nobody may have heard the last ones.
 """
 
 from __future__ import annotations
@@ -26,20 +30,20 @@ import msgspec
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.client_subscriber.feeds import Event, Feeds, Missed, Seen
+from cotacoes.client.feeds import Event, Feeds
+from cotacoes.client.follower import Follower
+from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
-from cotacoes.errors import BusUnavailableError, ProblemError, SettingError, UnavailableError
+from cotacoes.errors import SettingError, setting_error_in
 from cotacoes.live import encode_quote
-from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.pub_sub import Bus, Gap, Reason
-from cotacoes.quote import Position, Quote, QuoteJson, format_time
+from cotacoes.patterns.pub_sub import Bus
+from cotacoes.patterns.recovery import Lost, Seen
+from cotacoes.quote import Position, format_time
 from cotacoes.service import Stop, background
 from cotacoes.telemetry import get_logger
 
 FLUSH_S = 1.0
-PAGE_QUOTES = 1_000
-FILL_TRIES = 5  # of a history that is not to be had just now
-FILL_WAIT_S_MAX = 2.0
+FINISH_S = 5.0  # what a history that does not answer is given at the end; as long as a service gives a request
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,16 +51,16 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
     """Write to a new file until `stop`, or for so long; how many quotes. SettingError where it can not be written."""
     addresses = Addresses(quote_service=settings.url("quote_service"))
     with RecordingFile(path, coins) as file:
-        recorder = _Recorder(Feeds(coins, time.monotonic()), file)
         async with (
             RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
             ServiceClient(addresses) as client,
         ):
-            async with background(recorder.run(bus, client)):
+            recorder = Recorder(coins, file, bus, ServiceHistory(client))
+            async with background(recorder.run()):
                 with contextlib.suppress(TimeoutError):  # the time that was asked for is over
                     async with asyncio.timeout(for_s):
                         await stop.event.wait()
-            await recorder.finish(client)
+            await recorder.finish()
     return recorder.quotes
 
 
@@ -107,83 +111,56 @@ class RecordingFile:
         return SettingError(f"{self._path} can not be written ({error.strerror}): make room")
 
 
-class _Recorder:
-    def __init__(self, feeds: Feeds, file: RecordingFile) -> None:
+class Recorder:
+    """Writes what the coins' feeds say; `run` until it is cancelled, then `finish`."""
+
+    def __init__(self, coins: Sequence[str], file: RecordingFile, bus: Bus, history: History) -> None:
         self.quotes = 0
-        self._feeds = feeds
         self._file = file
+        self._feeds = Feeds(coins, time.monotonic())
+        for coin in coins:
+            self._feeds[coin].skip_start()
+        self._follower = Follower(self._feeds, bus, history, self._write, clock=time.monotonic, random=SystemRandom())
 
-    async def run(self, bus: Bus, client: ServiceClient) -> None:
-        backoff = Backoff(SystemRandom())
-        while True:
-            try:
-                async with bus.subscribe(self._feeds.channels) as messages:
-                    async for channel, message in messages:
-                        try:
-                            events = self._feeds.take(channel, message, time.monotonic())
-                        except ValueError as error:
-                            get_logger().warning("message.refused", channel=channel, reason=str(error))
-                            continue
-                        backoff.reset()
-                        for event in events:
-                            await self._write(event, client)
-            except BusUnavailableError as error:
-                get_logger().warning("bus.away", reason=error.detail)
-            await asyncio.sleep(backoff.next_s())
+    async def run(self) -> None:
+        await self._follower.run()
 
-    async def _write(self, event: Event, client: ServiceClient) -> None:
-        match event:
-            case Seen(quote):
-                self._write_quote(quote)
-            case Missed(gap):
-                await self._fill(gap, client)
-            case _:
-                pass  # silence is no content
+    async def finish(self) -> None:
+        """Write what the history has beyond what was heard; where it does not say in time, what is held, and gaps."""
+        left = {coin for coin in self._feeds.coins if self._feeds[coin].known is not None}
 
-    async def finish(self, client: ServiceClient) -> None:
-        """Write what the history has beyond what was heard: nobody may have heard the last ones."""
-        for coin, known in self._feeds.known.items():
-            if known is not None:
-                await self._write_after(coin, known, None, client)
+        async def catch_up(coin: str) -> None:
+            await self._follower.catch_up(coin)
+            left.discard(coin)
 
-    async def _fill(self, gap: Gap, client: ServiceClient) -> None:
-        if gap.reason is not Reason.REWRITTEN:
-            await self._write_after(gap.coin, gap.after, gap.through, client)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_S), asyncio.TaskGroup() as group:
+                    for coin in left:
+                        group.create_task(catch_up(coin))
+        except ExceptionGroup as several:
+            raise setting_error_in(several) or several from None
+        for coin in left:
+            recovery = self._feeds[coin]
+            await self._write([*recovery.skip_start(), *recovery.gone(None)])
+            self._write_gap(coin, recovery.told, None, "the history could not be asked")
 
-    async def _write_after(
-        self, coin: str, after: Position | None, through: Position | None, client: ServiceClient
-    ) -> None:
-        """Write the history from one position to another, or to its end; a gap where it can not be had."""
-        tries = 0
-        while through is None or after is None or after < through:
-            try:
-                page = await client.quotes(coin, after=None if after is None else str(after), limit=PAGE_QUOTES)
-                found = [msgspec.convert(told, QuoteJson).quote() for told in page["quotes"]]
-            except UnavailableError as error:
-                tries += 1
-                if tries < FILL_TRIES:
-                    await asyncio.sleep(min(FILL_WAIT_S_MAX, error.retry_after_s or FILL_WAIT_S_MAX))
-                    continue
-                return self._write_gap(coin, after, through, error)
-            except (ProblemError, ValueError, KeyError, msgspec.MsgspecError) as error:
-                return self._write_gap(coin, after, through, error)
-            found = [quote for quote in found if through is None or quote.position <= through]
-            for quote in found:
-                self._write_quote(quote)
-                after = quote.position
-            if not found:
-                break
-        return None
+    async def _write(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Seen(quote):
+                    self._file.write(encode_quote(quote))
+                    self.quotes += 1
+                case Lost(gap) if gap.after != gap.through:
+                    self._write_gap(gap.coin, gap.after, gap.through, gap.reason.value)
+                case _:
+                    pass  # silence is no content, and what was missed comes
 
-    def _write_gap(self, coin: str, after: Position | None, through: Position | None, error: Exception) -> None:
+    def _write_gap(self, coin: str, after: Position | None, through: Position | None, reason: str) -> None:
         told = {
             "coin": coin,
             "after": None if after is None else str(after),
             "through": None if through is None else str(through),
         }
-        get_logger().warning("gap.stayed", **told, reason=str(error))
+        get_logger().warning("gap.stayed", **told, reason=reason)
         self._file.write(_encode({"v": 1, "type": "gap", **told}))
-
-    def _write_quote(self, quote: Quote) -> None:
-        self._file.write(encode_quote(quote))
-        self.quotes += 1

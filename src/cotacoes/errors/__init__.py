@@ -25,6 +25,12 @@
     ├── HttpError                 one call over HTTP brought no answer; whoever called says what that means
     │   ├── HttpUnavailableError      no connection, past the deadline, or cut
     │   └── HttpMalformedError        an answer too large or encoded
+    ├── StreamError               a WebSocket brings nothing more; who follows it connects again, or does not
+    │   ├── StreamUnavailableError    no connection, cut, or silent
+    │   ├── StreamRefusedError        the handshake was answered with another status
+    │   ├── StreamClosedError         the other side closed it, and said why
+    │   └── StreamMalformedError      what came is not the stream, or shows a hole that was not told
+    ├── StaleQuote                the caller's own limit: the newest quote is older
     ├── SourceError               the outside world's: one fetch brought nothing
     │   ├── SourceUnavailableError    no answer, or one that says try later
     │   ├── SourceMalformedError      an answer that is not a quote
@@ -54,6 +60,12 @@ from cotacoes.errors.failures import (
     SourceGoneError,
     SourceMalformedError,
     SourceUnavailableError,
+    StaleQuote,
+    StreamClosedError,
+    StreamError,
+    StreamMalformedError,
+    StreamRefusedError,
+    StreamUnavailableError,
     WriterSupersededError,
 )
 from cotacoes.errors.problems import (
@@ -122,6 +134,12 @@ __all__ = [
     "SourceGoneError",
     "SourceMalformedError",
     "SourceUnavailableError",
+    "StaleQuote",
+    "StreamClosedError",
+    "StreamError",
+    "StreamMalformedError",
+    "StreamRefusedError",
+    "StreamUnavailableError",
     "TimedOutError",
     "TooLargeError",
     "UnauthorizedError",

@@ -1,4 +1,4 @@
-"""What no caller sees: a call, a source, a copy or a shard that failed; whoever asked says what that means."""
+"""What no caller sees: a call, stream, source, copy or shard that failed; whoever asked says what that means."""
 
 from __future__ import annotations
 
@@ -23,6 +23,46 @@ class HttpMalformedError(HttpError):
     """The answer is larger than the caller takes, or encoded although `identity` was asked for."""
 
     outcome = "malformed"
+
+
+class StreamError(CotacoesError):
+    """A WebSocket brings nothing, or nothing more."""
+
+
+class StreamUnavailableError(StreamError):
+    """No connection by the deadline, or it was cut, or fell silent: connecting again may help."""
+
+
+class StreamRefusedError(StreamError):
+    """The handshake was answered with `status`. `retry_after_s` is the wait it asked for, `body` what it said."""
+
+    def __init__(self, status: int, *, retry_after_s: float | None = None, body: bytes = b"") -> None:
+        super().__init__(f"answered {status}, not with a WebSocket")
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.body = body
+
+
+class StreamClosedError(StreamError):
+    """The other side closed it with this code, for this reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"closed with {code}: {reason!r}")
+        self.code = code
+        self.reason = reason
+
+
+class StreamMalformedError(StreamError):
+    """What came is not the stream that was asked for, or shows a hole that nobody told of."""
+
+
+class StaleQuote(CotacoesError):  # noqa: N818  # a name that the public client promises
+    """There is no quote of `coin` as young as the caller wants it; the newest is `age` seconds old."""
+
+    def __init__(self, coin: str, age: float) -> None:
+        super().__init__(f"{coin}: nothing newer for {age:.3f} s")
+        self.coin = coin
+        self.age = age
 
 
 class SourceError(CotacoesError):

@@ -1,0 +1,193 @@
+"""The frames of `/v1/ws` as a client reads and writes them: each is one of these, or it is refused.
+
+    quote         QuoteTold     with `after` where the mode lets quotes out
+    gap           Gap
+    subscribed    Subscribed
+    heartbeat     Beat
+    bye           Bye
+    error         ProblemError  returned, as what it is
+    pong, unsubscribed          None: nothing to us
+
+A price, a time and a position are read under the rules of `quote.py`; texts end up on a terminal, so they are screened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from cotacoes.client.reader import read_problem
+from cotacoes.errors import ProblemError, StreamMalformedError
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote, QuoteJson
+
+_Text = Annotated[str, msgspec.Meta(max_length=256)]
+_Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+_Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteTold:
+    """A quote. Where `is_newest` it stands for everything after `after` (None: from the first quote ever)."""
+
+    quote: Quote
+    is_newest: bool = False
+    after: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where one coin begins, `position` being exclusive; whether everything after the `since` asked for will come."""
+
+    recovered: bool
+    position: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The answer to a subscription."""
+
+    mode: str
+    coins: Mapping[str, Begun]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """How far the stream has told each coin. `behind` are those with more on its way; None where it does not say."""
+
+    positions: Mapping[str, Position | None]
+    behind: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The server is about to close, and wants nobody back before `retry_s`."""
+
+    reason: str
+    retry_s: float
+
+
+Frame = QuoteTold | Gap | Subscribed | Beat | Bye | ProblemError | None
+
+
+class _Frame(msgspec.Struct, frozen=True, tag_field="type"):
+    """What all frames have in common."""
+
+    def read(self) -> Frame:
+        """What it means; ValueError where it means nothing."""
+        raise NotImplementedError
+
+
+class _Quote(_Frame, frozen=True, tag="quote"):
+    v: Literal[1]
+    coin: _Text
+    currency: _Text
+    price: _Text
+    epoch: _Epoch
+    seq: _Seq
+    observed_at: _Text
+    at: _Text
+    origin: _Text
+    prev: _Text | None
+    after: _Text | msgspec.UnsetType | None = msgspec.UNSET
+
+    def read(self) -> QuoteTold:
+        quote = QuoteJson(**{name: getattr(self, name) for name in QuoteJson.__struct_fields__}).quote()
+        if not (CURRENCY_PATTERN.match(quote.currency) and ORIGIN_PATTERN.match(quote.origin)):
+            raise ValueError("a currency or an origin that is none")
+        if quote.prev is not None and (quote.seq != 1 or quote.prev.epoch >= quote.epoch):
+            raise ValueError("a position before its era that is none")
+        if isinstance(self.after, msgspec.UnsetType):
+            return QuoteTold(quote)
+        return QuoteTold(quote, is_newest=True, after=_position(self.after))
+
+
+class _Gap(_Frame, frozen=True, tag="gap"):
+    coin: _Text
+    after: _Text | None
+    through: _Text
+    reason: Reason
+
+    def read(self) -> Gap:
+        gap = Gap(self.coin, _position(self.after), Position.parse(self.through), self.reason)
+        is_empty = gap.after == gap.through and gap.reason is Reason.REWRITTEN
+        if gap.after is not None and gap.after >= gap.through and not is_empty:
+            raise ValueError("a gap that ends before it begins")
+        return gap
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    recovered: bool
+    position: _Text | None
+
+
+class _Subscribed(_Frame, frozen=True, tag="subscribed"):
+    mode: _Text
+    coins: dict[str, _Begun]
+
+    def read(self) -> Subscribed:
+        begun = {coin: Begun(told.recovered, _position(told.position)) for coin, told in self.coins.items()}
+        return Subscribed(self.mode, begun)
+
+
+class _Heartbeat(_Frame, frozen=True, tag="heartbeat"):
+    coins: dict[str, _Text | None]
+    behind: list[str] | None = None
+
+    def read(self) -> Beat:
+        positions = {coin: _position(text) for coin, text in self.coins.items()}
+        return Beat(positions, None if self.behind is None else frozenset(self.behind))
+
+
+class _Bye(_Frame, frozen=True, tag="bye"):
+    reason: _Text
+    retry_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+
+    def read(self) -> Bye:
+        return Bye(self.reason, self.retry_ms / 1000)
+
+
+class _Error(_Frame, frozen=True, tag="error"):
+    problem: dict[str, Any]
+
+    def read(self) -> ProblemError:
+        status = self.problem.get("status")
+        return read_problem(self.problem, status if isinstance(status, int) else 500)
+
+
+class _Pong(_Frame, frozen=True, tag="pong"):
+    def read(self) -> None:
+        return None
+
+
+class _Unsubscribed(_Frame, frozen=True, tag="unsubscribed"):
+    def read(self) -> None:
+        return None
+
+
+_decoder: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(
+    _Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed
+)
+
+
+def read_frame(message: str | bytes) -> Frame:
+    """What a message means; StreamMalformedError where it means nothing."""
+    if isinstance(message, bytes):
+        raise StreamMalformedError("a message that is not text")
+    try:
+        return _decoder.decode(message).read()
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise StreamMalformedError(f"not a frame of the stream: {error}") from error
+
+
+def subscribe_message(coins: Sequence[str], mode: str, since: Mapping[str, Position]) -> str:
+    """Ask for these coins, each after the position that is known of it, where there is one."""
+    told = {coin: str(position) for coin, position in since.items()}
+    return msgspec.json.encode({"op": "subscribe", "coins": coins, "mode": mode, "since": told}).decode()
+
+
+def _position(text: str | None) -> Position | None:
+    return None if text is None else Position.parse(text)

@@ -1,0 +1,219 @@
+"""The stream that does not end: connects, subscribes, hands on what comes, and connects again where that ends.
+
+    `anext` ──▶ wait ──▶ connect ──▶ subscribe ──▶ receive ──▶ StreamState ──▶ a quote, or a gap
+                 ▲                                    │
+                 └──────── the link is no good ◀──────┘
+
+Everything is done inside `anext`: there is no task, and no queue. One message is taken from the link when the caller
+asks; who asks seldom holds the gateway up, by TCP, and is resumed where it was should that cut it.
+
+A link on which nothing comes for `SILENT_S` is dead: heartbeats come each 5 s. Before the next there is a pause with
+full jitter, on top of what the gateway asked for; it grows until something good comes, not until a connection does.
+What can not heal is raised: a coin that does not exist, a refusal with 4xx, a close code that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from cotacoes.adapters.websocket import Link
+from cotacoes.client.continuity import Event
+from cotacoes.client.frames import Beat, read_frame
+from cotacoes.client.reader import read_problem
+from cotacoes.client.stream import StreamState
+from cotacoes.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InternalError,
+    NotFoundError,
+    ProblemError,
+    RequestError,
+    StreamClosedError,
+    StreamError,
+    StreamRefusedError,
+    StreamUnavailableError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from cotacoes.patterns.backoff import Backoff
+
+SILENT_S = 11.0  # two heartbeats that did not come
+BYE_S = 1.0  # how long after its `bye` the gateway may take to close
+ASKED_S_MAX = 60.0  # of a wait that the gateway asks for
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1009, 4002})  # close codes after which the same would end the same
+_HEALING = frozenset({408, 425, 429})  # and all of 500 and above
+_BY_STATUS = {401: UnauthorizedError, 403: ForbiddenError, 404: NotFoundError}
+
+Connect = Callable[[str], Awaitable[Link]]
+
+
+class Stream:
+    """An async iterator of quotes and gaps, and an async context manager that closes it; see the head of this file.
+
+    Cancelling one wait for the next event loses nothing. After an error it is closed. `failure` is why there is no link
+    just now, None where there is one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        state: StreamState,
+        connect: Connect,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        random: Random,
+        silent_s: float = SILENT_S,
+    ) -> None:
+        self.failure: Exception | None = None
+        self._url = url
+        self._state = state
+        self._connect = connect
+        self._clock = clock
+        self._now = now
+        self._silent_s = silent_s
+        self._backoff = Backoff(random)
+        self._link: Link | None = None
+        self._connect_at = clock()
+        self._heard_at = 0.0
+        self._is_asked = False
+        self._is_closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next quote or gap. StaleQuote; RequestError and StreamClosedError where trying again will not help."""
+        if self._is_asked:
+            raise RuntimeError("another task waits for the next event of this stream")
+        self._is_asked = True
+        try:
+            while not self._is_closed:
+                if self._state.events:
+                    return self._state.events.popleft()
+                await self._go_on()
+            raise StopAsyncIteration
+        except Exception:
+            self._end()
+            raise
+        finally:
+            self._is_asked = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close it, and tell the gateway."""
+        self._is_closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # who left the loop with `break` holds no connection open; or it is gone
+            self._end()
+
+    def _end(self) -> None:
+        self._is_closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort()
+
+    async def _go_on(self) -> None:
+        """One step: a link, or one message of it."""
+        try:
+            if self._link is None:
+                await self._open()
+            else:
+                await self._receive(self._link)
+        except StreamRefusedError as refusal:
+            if refusal.status < 500 and refusal.status not in _HEALING:
+                raise _problem(refusal) from refusal
+            self._lose(refusal, refusal.retry_after_s)
+        except StreamClosedError as closing:
+            if closing.code in _OUR_FAULT:
+                raise
+            self._lose(closing)
+        except (UnavailableError, InternalError) as problem:
+            self._lose(problem, problem.retry_after_s)
+        except StreamError as error:
+            self._lose(error)
+
+    async def _open(self) -> None:
+        """Wait until it is time, connect and subscribe."""
+        try:
+            async with asyncio.timeout(self._stale_in_s()):
+                await asyncio.sleep(max(0.0, self._connect_at - self._clock()))
+                link = await self._connect(self._url)
+                try:
+                    await link.send(self._state.subscribe())
+                except BaseException:
+                    link.abort()
+                    raise
+                self._link = link
+        except TimeoutError:
+            raise self._state.stale(self._clock()) from self.failure
+        self._heard_at = self._clock()
+        self.failure = None
+
+    async def _receive(self, link: Link) -> None:
+        """One message, or the end of the link."""
+        silent_s = self._silent_s if self._state.bye is None else BYE_S
+        due = min(self._heard_at + silent_s, self._state.stale_due)
+        if due <= self._clock():
+            # the caller was away: first what has come meanwhile, which the loop sees in one pass, the link in the next
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(max(0.0, due - self._clock())):
+                message = await link.receive()
+        except TimeoutError:
+            if self._state.stale_due <= due:
+                raise self._state.stale(self._clock()) from None
+            raise StreamUnavailableError(f"nothing came for {silent_s:g} s") from None
+        self._heard_at = self._clock()
+        frame = read_frame(message)
+        self._state.take(frame, self._heard_at, self._now())
+        if self._state.events or isinstance(frame, Beat):
+            self._backoff.reset()
+
+    def _lose(self, why: Exception, asked_s: float | None = None) -> None:
+        """The link is no good: try another one later."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort()
+        if asked_s is None and self._state.bye is not None:
+            asked_s = self._state.bye.retry_s
+        self.failure = why
+        self._connect_at = self._clock() + self._backoff.next_s() + min(asked_s or 0.0, ASKED_S_MAX)
+        self._state.lose()
+
+    def _stale_in_s(self) -> float | None:
+        left_s = self._state.stale_due - self._clock()
+        return None if math.isinf(left_s) else max(0.0, left_s)
+
+
+def _problem(refusal: StreamRefusedError) -> ProblemError:
+    """The refusal of a handshake as the error that it is."""
+    try:
+        told: Any = msgspec.json.decode(refusal.body)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict):
+        return read_problem(told, refusal.status, refusal.retry_after_s)
+    kind: type[RequestError] = _BY_STATUS.get(refusal.status, BadRequestError)
+    return kind(f"the gateway {refusal}")

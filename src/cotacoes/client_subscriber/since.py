@@ -1,0 +1,29 @@
+"""What `--since` means: after which position each coin begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cotacoes.errors import SettingError
+from cotacoes.quote import Position
+
+
+def read_since(texts: Sequence[str], coins: Sequence[str]) -> dict[str, Position]:
+    """Read `COIN=E-S`, or `E-S` where one coin is shown; SettingError names the text that is none of them."""
+    since: dict[str, Position] = {}
+    for text in texts:
+        coin, is_named, position = text.rpartition("=")
+        coin = coin.lower()
+        if not is_named:
+            if len(coins) != 1:
+                raise SettingError(f"--since {text}: {len(coins)} coins are shown, so write --since COIN={text}")
+            coin = coins[0]
+        if coin not in coins:
+            raise SettingError(f"--since {text}: {coin or 'no coin'} is not among those shown: {', '.join(coins)}")
+        if coin in since:
+            raise SettingError(f"--since {text}: {coin} has one already")
+        try:
+            since[coin] = Position.parse(position)
+        except ValueError as error:
+            raise SettingError(f"--since {text}: {error}") from error
+    return since

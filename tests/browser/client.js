@@ -1,0 +1,23 @@
+// An unmodified `ws`, and what a user writes around it: keep the position, come back with it. Frames go to stdout.
+import WebSocket from "ws";
+
+const [gateway, coin] = process.argv.slice(2);
+let since = {};
+
+function connect() {
+  const socket = new WebSocket(`${gateway}/v1/ws`);
+  socket.on("open", () => socket.send(JSON.stringify({ op: "subscribe", coins: [coin], since })));
+  socket.on("message", (message) => {
+    const frame = JSON.parse(message);
+    if (frame.type === "quote") since = { [coin]: `${frame.epoch}-${frame.seq}` };
+    if (frame.type === "gap") since = { [coin]: frame.through };
+    console.log(JSON.stringify(frame));
+  });
+  socket.on("error", () => {});
+  socket.on("close", (code) => {
+    console.log(JSON.stringify({ type: "closed", code }));
+    setTimeout(connect, 500 * Math.random());
+  });
+}
+
+connect();

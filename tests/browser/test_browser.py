@@ -1,0 +1,189 @@
+"""A browser's own EventSource and WebSocket, and npm's `ws`, unmodified: they come back, and go on exactly.
+
+`make test-browser` installs what this needs and runs it; elsewhere it is skipped.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract.conftest import Server, valkey  # noqa: F401  # a fixture
+from tests.contract.gateway_world import World
+from tests.frames import check_frame
+from tests.unit.history_twin import breaches
+
+from cotacoes.quote import Position
+
+HERE = Path(__file__).parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LIMIT_S = 30.0
+pytestmark = pytest.mark.skipif(
+    "COTACOES_TEST_BROWSER" not in os.environ, reason="make test-browser installs and runs them"
+)
+
+
+class Page:
+    """Serves the page, and takes what it tells."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.port = 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator["Page"]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0, limit=10_000_000)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            lengths = [line.partition(":")[2] for line in head.splitlines() if line.startswith("content-length:")]
+            if lengths:
+                self.told += json.loads(await reader.readexactly(int(lengths[0])))
+            body = b"" if lengths else (HERE / "page.html").read_bytes()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+                % (len(body), body)
+            )
+            await writer.drain()
+        writer.close()
+
+    def of(self, wire: str, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.told if event["wire"] == wire and event["kind"] == kind]
+
+    def positions(self) -> list[Position]:
+        """Those of the quotes over EventSource, whose `id` says the same."""
+        events = self.of("sse", "quote")
+        for event in events:
+            check_frame(event["data"])
+            assert event["id"] == f"bitcoin:{event['data']['epoch']}-{event['data']['seq']}"
+        return [Position(event["data"]["epoch"], event["data"]["seq"]) for event in events]
+
+
+@contextlib.asynccontextmanager
+async def browsing(page: Page, gateway_port: int, folder: Path) -> AsyncIterator[None]:
+    """A browser on the page."""
+    assert CHROMIUM is not None, "install Chromium"
+    process = await asyncio.create_subprocess_exec(
+        *(CHROMIUM, *FLAGS, f"--user-data-dir={folder}"),
+        f"{page.origin}/?gateway=http://127.0.0.1:{gateway_port}",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def until(what: Any, limit_s: float = LIMIT_S) -> None:
+    async with asyncio.timeout(limit_s):
+        while not what():
+            await asyncio.sleep(0.05)
+
+
+def assert_exact(world: World, received: list[Position]) -> None:
+    written = [quote for quote in world.history.written if quote.position <= received[-1]]
+    start = next(quote.before for quote in written if quote.position == received[0])
+    assert breaches(written, received, [], start) == []
+
+
+async def test_a_browser_comes_back_by_itself_and_goes_on_exactly(
+    valkey: Server,  # noqa: F811
+    seeded: random.Random,
+    tmp_path: Path,
+) -> None:
+    async with Page().served() as page, World(valkey.port, seeded).running(allowed_origins=page.origin) as world:
+        async with browsing(page, world.proxy.port, tmp_path):
+            await until(lambda: len(page.positions()) > 20 and len(page.of("websocket", "frame")) > 20)
+            world.proxy.reset()
+            await until(lambda: page.of("sse", "lost"))
+            seen = len(page.positions())
+            await until(lambda: len(page.positions()) > seen + 20)
+            await world.gateway.end(signal.SIGTERM)
+            await world.gateway.start()
+            seen = len(page.positions())
+            await until(lambda: len(page.positions()) > seen + 20)
+        assert not page.of("sse", "gap")
+        assert not page.of("sse", "closed")
+        assert_exact(world, page.positions())
+        for event in page.of("websocket", "frame"):
+            check_frame(event["data"])
+
+
+async def test_a_page_of_another_origin_gets_nothing(
+    valkey: Server,  # noqa: F811
+    seeded: random.Random,
+    tmp_path: Path,
+) -> None:
+    async with Page().served() as page, World(valkey.port, seeded).running() as world:
+        async with browsing(page, world.proxy.port, tmp_path):
+            await until(lambda: page.of("sse", "closed") and page.of("websocket", "closed"))
+        assert not page.of("sse", "quote")
+        assert not page.of("websocket", "frame")
+
+
+async def test_an_unmodified_ws_of_npm_is_resumed_exactly(valkey: Server, seeded: random.Random) -> None:  # noqa: F811
+    async with World(valkey.port, seeded).running() as world:
+        process = await asyncio.create_subprocess_exec(
+            *("node", "client.js", f"ws://127.0.0.1:{world.proxy.port}", "bitcoin"), cwd=HERE, stdout=subprocess.PIPE
+        )
+        frames: list[dict[str, Any]] = []
+
+        async def read() -> None:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                frames.append(json.loads(line))  # noqa: PERF401  # to be seen as they come
+
+        def quotes() -> list[Position]:
+            return [Position(frame["epoch"], frame["seq"]) for frame in frames if frame["type"] == "quote"]
+
+        reading = asyncio.create_task(read())
+        try:
+            await until(lambda: len(quotes()) > 20)
+            world.proxy.reset()
+            seen = len(quotes())
+            await until(lambda: len(quotes()) > seen + 20)
+            await world.gateway.end(signal.SIGTERM)
+            await world.gateway.start()
+            seen = len(quotes())
+            await until(lambda: len(quotes()) > seen + 20)
+        finally:
+            process.kill()
+            await process.wait()
+            await reading
+        for frame in frames:
+            if frame["type"] != "closed":
+                check_frame(frame)
+        assert 1001 in [frame["code"] for frame in frames if frame["type"] == "closed"]
+        assert_exact(world, quotes())

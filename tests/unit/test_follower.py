@@ -1,0 +1,416 @@
+"""Whatever the bus and the history do, the follower hands on one sequence per coin, and says when it was broken."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+
+import pytest
+import structlog.testing
+from tests.unit import virtual_time
+from tests.unit.following import COIN, EPOCH, NOON, LoggedBus, World, following
+
+from cotacoes.client.feeds import SILENT_AFTER_S, Back, Feeds, Silent
+from cotacoes.client.follower import (
+    FILL_MOST_S,
+    FILLS_MAX,
+    JOIN_INTERVAL_S,
+    RECONNECT_MOST_S,
+    START_S,
+    WATCH_INTERVAL_S,
+    Follower,
+)
+from cotacoes.live import Heartbeat, channel, encode_heartbeat
+from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.recovery import Lost, Missed, Recovered
+from cotacoes.quote import Position
+
+
+def at(seq: int, epoch: int = EPOCH) -> Position:
+    return Position(epoch, seq)
+
+
+def without_history(world: World) -> None:
+    world.history.away = True
+
+
+def hanging_history(world: World) -> None:
+    world.history.hangs = True
+
+
+def three_recorded(world: World) -> None:
+    world.record(3)
+
+
+# the start
+
+
+def test_the_last_quote_comes_at_once_and_then_each_new_one_once() -> None:
+    async def scenario(world: World) -> None:
+        assert world.seqs() == [3]
+        await world.publish()
+        await world.beat()
+        await world.publish(2)
+
+    assert following(scenario, prepare=three_recorded).told() == [3, 4, 5, 6]
+
+
+def test_what_is_published_while_it_starts_is_not_called_missed() -> None:
+    """The history is asked when the link is there: what comes between its answer and the first thing heard is owed."""
+
+    class SlowBus(LoggedBus):
+        @contextlib.asynccontextmanager
+        async def subscribe(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
+            await asyncio.sleep(0.5)
+            async with super().subscribe(channels) as messages:
+                yield messages
+
+    def prepare(world: World) -> None:
+        world.record(3)
+        world.bus = SlowBus()
+
+    async def scenario(world: World) -> None:
+        for _ in range(10):
+            await world.publish()
+            await asyncio.sleep(0.1)
+
+    told = following(scenario, prepare=prepare).told()
+    assert Missed not in told
+    assert told[-1] == 13
+
+
+@pytest.mark.parametrize(("how", "wait_s"), [("away", 0.0), ("hangs", START_S + WATCH_INTERVAL_S)])
+def test_the_last_quote_does_not_wait_for_a_bus_that_does_not_answer(how: str, wait_s: float) -> None:
+    def prepare(world: World) -> None:
+        world.record(3)
+        setattr(world.bus, how, True)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(wait_s)
+        assert world.told() == [3]
+
+    following(scenario, prepare=prepare)
+
+
+def test_after_a_position_everything_after_it_comes_first() -> None:
+    async def scenario(world: World) -> None:
+        await world.publish()
+
+    world = following(scenario, prepare=lambda world: world.record(2500), since={COIN: at(1)})
+    assert world.told() == list(range(2, 2502))
+
+
+@pytest.mark.parametrize("prepare", [without_history, hanging_history])
+def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: Callable[[World], None]) -> None:
+    async def scenario(world: World) -> None:
+        await world.publish(2)
+        await asyncio.sleep(START_S + 2 * WATCH_INTERVAL_S)
+        assert world.seqs() == [1, 2]
+        await world.publish()
+
+    assert following(scenario, prepare=prepare).told() == [1, 2, 3]
+
+
+def test_but_for_one_that_takes_less_than_a_second_it_does() -> None:
+    def prepare(world: World) -> None:
+        world.record(3)
+        world.history.delay_s = START_S - 0.2
+
+    async def scenario(world: World) -> None:
+        await world.publish()
+        await asyncio.sleep(START_S)
+
+    assert following(scenario, prepare=prepare).told() == [3, 4]
+
+
+def test_nor_do_those_of_coins_whose_turn_to_be_asked_for_never_comes() -> None:
+    coins = [f"coin-{number}" for number in range(3 * FILLS_MAX)]
+
+    async def scenario(world: World) -> None:
+        for coin in coins:
+            await world.publish(1, coin)
+        await asyncio.sleep(START_S + 2 * WATCH_INTERVAL_S)
+        assert [world.seqs(coin) for coin in coins] == [[1]] * len(coins)
+        assert world.history.at_once_most == FILLS_MAX
+
+    following(scenario, prepare=hanging_history, coins=coins)
+
+
+def test_a_coin_that_comes_later_is_listened_to_as_well_and_once() -> None:
+    async def scenario(world: World) -> None:
+        for _ in range(3):
+            await asyncio.sleep(JOIN_INTERVAL_S)
+            await world.publish(1, "solana")
+        assert len(world.bus.subscribed_at) == 2
+        await world.publish()
+
+    world = following(scenario, newcomers=[COIN, "solana"])
+    assert (world.seqs("solana"), world.seqs()) == ([1, 2, 3], [1])
+
+
+# what is missed
+
+
+def test_what_a_dead_link_missed_is_told_by_the_next_heartbeat_fetched_and_told_again() -> None:
+    async def scenario(world: World) -> None:
+        world.bus.cut()
+        world.bus.away = True
+        await asyncio.sleep(3)
+        world.record(3)
+        world.bus.away = False
+        await asyncio.sleep(RECONNECT_MOST_S + 0.1)
+        await world.beat()
+        await asyncio.sleep(0.1)
+        assert [one for one in world.told() if one not in {Silent, Back}] == [3, Missed, 4, 5, 6, Recovered]
+        await world.publish()
+
+    world = following(scenario, prepare=three_recorded)
+    assert world.seqs() == [3, 4, 5, 6, 7]
+    assert Missed(Gap(COIN, at(3), at(6), Reason.LOST)) in world.events
+    assert Recovered(COIN, at(3), at(6), 3) in world.events
+
+
+def test_a_message_that_a_living_link_lost_is_fetched_in_its_place() -> None:
+    async def scenario(world: World) -> None:
+        world.record(2)
+        await world.publish(2)
+
+    world = following(scenario, prepare=three_recorded)
+    assert world.seqs() == [3, 4, 5, 6, 7]
+    assert [one for one in world.told() if not isinstance(one, int)] == [Missed, Recovered]
+
+
+def test_messages_that_are_none_are_said_once_for_each_run_of_them_and_change_nothing() -> None:
+    async def scenario(world: World) -> None:
+        for _ in range(3):
+            await world.bus.publish([(channel(COIN), b"nonsense")] * 2)
+            await world.publish()
+
+    with structlog.testing.capture_logs() as logs:
+        world = following(scenario, prepare=three_recorded)
+    assert world.told() == [3, 4, 5, 6]
+    assert [entry["event"] for entry in logs] == ["message.refused"] * 3
+
+
+def test_at_the_end_all_that_the_history_has_beyond_what_was_heard_can_be_asked_for() -> None:
+    async def run() -> World:
+        world = World()
+        world.record(2500)
+        world.history.away = True
+        feeds = Feeds([COIN], 0.0, since={COIN: at(1)})
+        clock = asyncio.get_running_loop().time
+        follower = Follower(feeds, world.bus, world.history, world.take, clock=clock, random=random.Random(1))
+        async with asyncio.TaskGroup() as group:
+            catching_up = group.create_task(follower.catch_up(COIN))
+            await asyncio.sleep(10)
+            assert not catching_up.done()
+            world.history.away = False
+        return world
+
+    assert virtual_time.run(run()).seqs() == list(range(2, 2501))
+
+
+def test_a_history_that_is_away_is_asked_again_at_a_bounded_pace_and_nothing_is_skipped_meanwhile() -> None:
+    async def scenario(world: World) -> None:
+        world.history.away = True
+        world.record(1)
+        await world.publish()
+        asked = len(world.history.asked)
+        for _ in range(60):
+            await asyncio.sleep(1)
+            await world.publish()
+        assert world.seqs() == [3]
+        times = [when for when, _, _ in world.history.asked[asked:]]
+        assert 30 <= len(times) < 100
+        assert max(later - earlier for earlier, later in pairwise(times)) <= FILL_MOST_S
+        world.history.away = False
+        await asyncio.sleep(FILL_MOST_S)
+
+    with structlog.testing.capture_logs() as logs:
+        world = following(scenario, prepare=three_recorded)
+    assert world.seqs() == list(range(3, 66))
+    assert [entry["event"] for entry in logs] == ["history.away", "history.back"]
+
+
+def test_a_history_that_lags_behind_the_bus_is_asked_again_at_that_pace_too() -> None:
+    async def scenario(world: World) -> None:
+        ahead = encode_heartbeat(Heartbeat(COIN, at(4), None, NOON))
+        await world.bus.publish([(channel(COIN), ahead)])
+        await asyncio.sleep(60)
+        assert 30 <= len(world.history.asked) < 100
+        world.record(1)
+        await asyncio.sleep(FILL_MOST_S)
+
+    assert following(scenario, prepare=three_recorded).told() == [3, Missed, Silent, 4, Recovered]
+
+
+def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -> None:
+    async def scenario(world: World) -> None:
+        world.record(5)
+        world.history.floor[COIN] = 6
+        await world.beat()
+
+    world = following(scenario, prepare=three_recorded)
+    assert Lost(Gap(COIN, at(3), at(6), Reason.GONE)) in world.events
+    assert world.seqs() == [3, 7, 8]
+    assert world.breaches(at(2)) == []
+
+
+def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_begins_anew() -> None:
+    async def scenario(world: World) -> None:
+        await world.publish()
+
+    world = following(scenario, prepare=three_recorded, since={COIN: at(90)})
+    assert world.told() == [Lost, 3, 4]
+
+
+def test_a_new_era_of_the_writer_is_followed_without_a_hole() -> None:
+    async def scenario(world: World) -> None:
+        await world.publish(1, epoch=8)
+        world.record(1, epoch=8)
+        world.record(1, epoch=9)
+        await world.beat()
+
+    world = following(scenario, prepare=three_recorded)
+    assert world.breaches(at(2)) == []
+    assert len(world.seqs()) == 4
+
+
+# the link
+
+
+def test_a_dead_link_is_made_again_within_two_seconds_of_the_bus_being_back() -> None:
+    async def scenario(world: World) -> None:
+        world.bus.cut()
+        world.bus.away = True
+        await asyncio.sleep(600)
+        pauses = [later - earlier for earlier, later in pairwise(world.bus.subscribed_at)]
+        assert max(pauses[:2]) <= 0.3
+        assert 1.5 < max(pauses) <= RECONNECT_MOST_S
+        world.bus.away = False
+        await asyncio.sleep(RECONNECT_MOST_S + 0.01)
+        assert await world.bus.publish([(channel(COIN), b"x")]) == [1]
+
+    following(scenario)
+
+
+def test_a_bus_that_accepts_and_hangs_up_is_not_hammered() -> None:
+    async def scenario(world: World) -> None:
+        world.bus.hangs_up = True
+        world.bus.cut()
+        await asyncio.sleep(60)
+        assert len(world.bus.subscribed_at) < 100
+
+    following(scenario)
+
+
+def test_after_good_data_the_first_pause_is_short_again() -> None:
+    async def scenario(world: World) -> None:
+        world.bus.cut()
+        world.bus.away = True
+        await asyncio.sleep(60)
+        world.bus.away = False
+        await asyncio.sleep(RECONNECT_MOST_S + 0.01)
+        await world.publish()
+        await asyncio.sleep(1)
+        world.bus.cut()
+        await asyncio.sleep(0.11)
+        assert await world.bus.publish([(channel(COIN), b"x")]) == [1]
+
+    following(scenario)
+
+
+# silence
+
+
+def test_a_feed_without_heartbeats_is_silent_once_and_back_with_the_first_thing_heard() -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(60)
+        assert world.told() == [3, Silent]
+        await world.beat()
+
+    assert following(scenario, prepare=three_recorded).told() == [3, Silent, Back]
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "filled"])
+def test_a_feed_is_not_called_silent_because_nobody_took_what_it_said(heard: bool) -> None:
+    """Whether what waits to be taken came from the bus or from the history."""
+
+    async def scenario(world: World) -> None:
+        await world.beat()
+        world.reading.clear()
+        for _ in range(60):
+            if heard:
+                await world.publish()
+            else:
+                world.record(1)
+                await world.beat()
+            await asyncio.sleep(1)
+        world.bus.cut()  # as Redis does to a listener that does not listen
+        world.reading.set()
+        await asyncio.sleep(2)
+        await world.beat()
+
+    world = following(scenario, prepare=three_recorded)
+    assert not {Silent, Back} & set(world.told())
+    assert world.seqs() == list(range(3, 64))
+
+
+def test_a_feed_that_fell_silent_while_nothing_was_taken_is_called_silent_afterwards() -> None:
+    async def scenario(world: World) -> None:
+        world.reading.clear()
+        await world.publish()
+        await asyncio.sleep(60)
+        world.reading.set()
+        await asyncio.sleep(SILENT_AFTER_S + 2 * WATCH_INTERVAL_S)
+
+    assert following(scenario, prepare=three_recorded).told() == [3, 4, Silent]
+
+
+# whatever happens
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_whatever_happens_what_is_handed_on_and_told_gone_is_all_there_is(seeded: random.Random, number: int) -> None:
+    dice = random.Random(seeded.random() + number)
+
+    async def scenario(world: World) -> None:
+        epoch = EPOCH
+        for _ in range(60):
+            match dice.choice(["publish", "publish", "lose", "cut", "away", "history", "era", "drop", "slow", "wait"]):
+                case "publish":
+                    await _publish(world, epoch)
+                case "lose":
+                    world.record(dice.randint(1, 30), epoch=epoch)
+                case "cut":
+                    world.bus.cut()
+                case "away":
+                    world.bus.away = not world.bus.away
+                    world.bus.cut()
+                case "history":
+                    world.history.away = not world.history.away
+                case "era":
+                    epoch += 1
+                case "drop":
+                    world.history.floor[COIN] = dice.randint(0, len(world.history.written) - 1)
+                case "slow":
+                    (world.reading.clear if world.reading.is_set() else world.reading.set)()
+                case "wait":
+                    await asyncio.sleep(dice.uniform(0.0, 10.0))
+            await asyncio.sleep(dice.uniform(0.0, 0.2))
+        world.bus.away = world.history.away = False
+        world.reading.set()
+        for _ in range(20):
+            await asyncio.sleep(1)
+            await world.beat()
+        assert world.seqs()[-1:] == [world.history.written[-1].seq]
+
+    async def _publish(world: World, epoch: int) -> None:
+        if world.bus.away:
+            world.record(1, epoch=epoch)
+        else:
+            await world.publish(dice.randint(1, 5), epoch=epoch)
+
+    world = following(scenario, prepare=three_recorded)
+    assert world.breaches(at(2)) == []
