@@ -13,6 +13,9 @@ from pathlib import Path
 
 from benchmarks import (
     breaker,
+    fanout,
+    fanout_intake,
+    fanout_stalled,
     frozen,
     http_ratio,
     idle,
@@ -48,6 +51,11 @@ FIGURES = {
     "move": Figure(ledger_move.measure, full=Effort(runs=6, seconds=10), quick=Effort(runs=1, seconds=1)),
     "rows": Figure(ledger_rows.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=0.5)),
     "breaker": Figure(breaker.measure, full=Effort(runs=9, seconds=60), quick=Effort(runs=1, seconds=1)),
+    "fanout": Figure(fanout.measure, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
+    "fanout-wide": Figure(fanout.measure_wide, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
+    "fanout-sse": Figure(fanout.measure_events, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
+    "stalled": Figure(fanout_stalled.measure, full=Effort(runs=7, seconds=4), quick=Effort(runs=1, seconds=0.5)),
+    "intake": Figure(fanout_intake.measure, full=Effort(runs=7, seconds=2), quick=Effort(runs=1, seconds=0.2)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1

@@ -26,6 +26,8 @@ from cotacoes.adapters.source_http import HttpSource
 
 P50_AIM = Aim(3.0)
 P99_AIM = Aim(10.0)
+PUSHED_P50_AIM = Aim(4.0)
+PUSHED_P99_AIM = Aim(12.0)
 RATE = 50.0  # quotes/s of each coin
 RATE_SHARE_MIN = 0.9  # below that the figure is one of another load
 SETTLE_S = 3.0
@@ -42,6 +44,8 @@ def measure(effort: Effort) -> list[Row]:
     with running(**_SETTINGS) as system:
         time.sleep(min(SETTLE_S, effort.seconds))
         runs = [_run(system, effort.seconds) for _ in range(effort.runs)]
+        gateway = f"ws://127.0.0.1:{system.port('gateway_service')}/v1/ws"
+        pushed = [ages_ms(_times(system, gateway, effort.seconds)) for _ in range(effort.runs)]
         answers = [asyncio.run(_answers_ms(system)) for _ in range(effort.runs)]
     rates = [rate for _, rate, _ in runs]
     if min(rates) < RATE_SHARE_MIN * RATE:
@@ -49,6 +53,8 @@ def measure(effort: Effort) -> list[Row]:
     return [
         Row("live p50", "ms", [percentile(ages, 50) for ages, _, _ in runs], P50_AIM),
         Row("live p99", "ms", [percentile(ages, 99) for ages, _, _ in runs], P99_AIM),
+        Row("live at a WebSocket client p50", "ms", [percentile(ages, 50) for ages in pushed], PUSHED_P50_AIM),
+        Row("live at a WebSocket client p99", "ms", [percentile(ages, 99) for ages in pushed], PUSHED_P99_AIM),
         Row("live source's answer p50", "ms", [percentile(found, 50) for found in answers]),
         Row("live source's answer p99", "ms", [percentile(found, 99) for found in answers]),
         Row("live to the commit, mean", "ms", [committed for _, _, committed in runs]),
@@ -59,7 +65,13 @@ def measure(effort: Effort) -> list[Row]:
 def _run(system: System, seconds: float) -> tuple[list[float], float, float]:
     """Ages in ms, quotes/s of each coin, and the mean time in ms from the source's answer to the commit in the log."""
     before = _record_seconds(system)
-    url = f"redis://127.0.0.1:{system.port('redis')}"
+    times = _times(system, f"redis://127.0.0.1:{system.port('redis')}", seconds)
+    spent_s, count = (now - then for now, then in zip(_record_seconds(system), before, strict=True))
+    return ages_ms(times), min(map(rate_of, times.values())), 1000 * spent_s / count
+
+
+def _times(system: System, url: str, seconds: float) -> dict[str, list[tuple[int, int]]]:
+    """By coin, when each quote that came over `url` was observed and when it arrived."""
     with helper_process("benchmarks.live_listener", url, str(seconds), *system.quotes) as listener:
         try:
             output, _ = listener.communicate(timeout=seconds + LISTENER_MARGIN_S)
@@ -68,8 +80,7 @@ def _run(system: System, seconds: float) -> tuple[list[float], float, float]:
     times: dict[str, list[tuple[int, int]]] = json.loads(output or "{}")
     if len(times) < len(system.quotes):
         raise MeasureError("the listener did not hear every coin")
-    spent_s, count = (now - then for now, then in zip(_record_seconds(system), before, strict=True))
-    return ages_ms(times), min(map(rate_of, times.values())), 1000 * spent_s / count
+    return times
 
 
 def ages_ms(times: Mapping[str, Sequence[tuple[int, int]]]) -> list[float]:

@@ -1,9 +1,10 @@
-"""The subscriber of the `live` figure: listens on Redis for a while, and prints how long each quote was on its way.
+"""The subscriber of the `live` figure: listens for a while, and prints how long each quote was on its way.
 
-    python -m benchmarks.live_listener REDIS_URL SECONDS COIN…      ─▶ {"coin": [[observed_us, arrived_us], …], …}
+    python -m benchmarks.live_listener URL SECONDS COIN…      ─▶ {"coin": [[observed_us, arrived_us], …], …}
 
-A process of its own, with the system's own adapter, as any subscriber in Python would have it. The wall clock is read
-when a message has come, before anything is done with it; all decoding waits for the end.
+URL is that of Redis, or of the gateway's WebSocket. A process of its own, with the system's own adapters, as any
+subscriber in Python would have it. The wall clock is read when a message has come, before anything is done with it; all
+decoding waits for the end.
 """
 
 from __future__ import annotations
@@ -16,14 +17,34 @@ import time
 from collections.abc import Sequence
 
 from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.websocket import connect
 from cotacoes.live import channel, decode_message
 from cotacoes.quote import Quote, to_microseconds
 
 CONNECT_DEADLINE_S = 2.0
+QUOTE = b'{"v":1,"type":"quote"'
 
 
 async def listen(url: str, seconds: float, coins: Sequence[str]) -> list[tuple[int, bytes]]:
     """What came in the time, each message after the microsecond of its arrival."""
+    return await (listen_on_gateway if url.startswith("ws") else listen_on_redis)(url, seconds, coins)
+
+
+async def listen_on_gateway(url: str, seconds: float, coins: Sequence[str]) -> list[tuple[int, bytes]]:
+    heard: list[tuple[int, bytes]] = []
+    link = await connect(url, deadline_s=CONNECT_DEADLINE_S)
+    await link.send(json.dumps({"op": "subscribe", "coins": list(coins)}))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                frame = await link.receive()
+                heard.append((time.time_ns() // 1000, frame.encode() if isinstance(frame, str) else frame))
+    link.abort()
+    quotes = [(at, frame) for at, frame in heard if frame.startswith(QUOTE)]
+    return quotes[len(coins) :]  # less the newest ones, which come first and were there before
+
+
+async def listen_on_redis(url: str, seconds: float, coins: Sequence[str]) -> list[tuple[int, bytes]]:
     heard: list[tuple[int, bytes]] = []
     with contextlib.suppress(TimeoutError):
         async with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import gc
 import json
@@ -13,6 +12,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,8 +198,8 @@ def conflating(*connections: Sequence[tuple[Quote, Position | None]]) -> Gateway
 def test_where_quotes_are_let_out_each_says_what_it_stands_for(mode: str) -> None:
     told = [(quote(5, 6), Position(5, 5)), (quote(5, 9), Position(5, 6))]
     events = follow(conflating(told), take(2), mode=mode)
-    assert [(type(event), dataclasses.asdict(event)) for event in events] == [
-        (NewestQuote, dataclasses.asdict(one) | {"after": after}) for one, after in told
+    assert [(type(event), msgspec.structs.asdict(event)) for event in events] == [
+        (NewestQuote, msgspec.structs.asdict(one) | {"after": after}) for one, after in told
     ]
     assert isinstance(events[0], Quote)
 

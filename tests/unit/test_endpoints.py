@@ -206,10 +206,14 @@ def test_the_breakers_are_shown_to_everyone() -> None:
 def test_every_service_that_asks_another_has_the_routes(service: Any) -> None:
     dsns = {f"{name}_dsn": f"postgresql://cotacoes@127.0.0.1:1/{name}" for name in config.SHARDS}
     settings = config.load({}, **dsns)
-    built = service.build(settings, *([lambda _: None] if service is quote_service else []))
-    answer = asyncio.run(_get(built.app, "/openapi.json"))
-    assert set(answer.json()["paths"]["/v1/breakers/{endpoint}"]) == {"put"}
-    assert asyncio.run(_get(built.app, "/v1/breakers")).json()["service"] == service.NAME
+
+    async def scenario() -> None:
+        built = service.build(settings, *([lambda _: None] if service is quote_service else []))
+        answer = await _get(built.app, "/openapi.json")
+        assert set(answer.json()["paths"]["/v1/breakers/{endpoint}"]) == {"put"}
+        assert (await _get(built.app, "/v1/breakers")).json()["service"] == service.NAME
+
+    asyncio.run(scenario())
 
 
 async def _get(served: Any, path: str) -> httpx2.Response:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from cotacoes.client.feeds import check
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
@@ -52,7 +53,10 @@ class ServiceHistory:
             answer = await self._client.quotes(coin, last=wanted.last)
         try:
             told = msgspec.convert(answer, _Told)
-            return Page([quote.quote() for quote in told.quotes], told.more)
+            quotes = [quote.quote() for quote in told.quotes]
+            for quote in quotes:
+                check(quote, coin)
+            return Page(quotes, told.more)
         except (msgspec.ValidationError, ValueError) as error:
             raise ServiceUnavailableError("the history did not answer as it should") from error
 

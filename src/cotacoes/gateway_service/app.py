@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from random import SystemRandom
 
@@ -48,10 +48,20 @@ DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other service
 
 async def main(settings: Settings, stop: Stop) -> None:
     """Serve until stopped."""
+    await serve_http(build(settings), settings, stop)
+
+
+def build(settings: Settings) -> Service:
+    """Wire the service, inside the loop that will run it; nothing is opened yet."""
     client = ServiceClient(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
-    async with client, bus:
-        await serve_http(wire(settings, client, bus, places=_places(settings.streams_max)), settings, stop)
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        async with client, bus:
+            yield
+
+    return wire(settings, client, bus, opened, places=_places(settings.streams_max))
 
 
 def ask_deadline_s(settings: Settings) -> float:
@@ -59,8 +69,18 @@ def ask_deadline_s(settings: Settings) -> float:
     return min(ASK_S_MAX, settings.request_deadline_s * ASK_SHARE_MAX)
 
 
-def wire(settings: Settings, client: ServiceClient, bus: Bus, *, places: int | None = None) -> Service:
-    """The service over a client and a bus that are open. `places` are the streams that there is room for."""
+def wire(
+    settings: Settings,
+    client: ServiceClient,
+    bus: Bus,
+    opened: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    *,
+    places: int | None = None,
+) -> Service:
+    """The service over a client and a bus that are open while `opened` is.
+
+    `places` are the streams that there is room for.
+    """
     metrics = Metrics()
     endpoints = new_endpoints(metrics)
     guarded = GuardedClient(
@@ -94,11 +114,12 @@ def wire(settings: Settings, client: ServiceClient, bus: Bus, *, places: int | N
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
-        found = await coins()
-        feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
-        follower = Follower(feeds, bus, history, hub.take, clock=loop.time, random=random)
-        async with background(follower.run(newcomers=coins), hub.run()):
-            yield
+        async with opened():
+            found = await coins()
+            feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
+            follower = Follower(feeds, bus, history, hub.take, clock=loop.time, random=random)
+            async with background(follower.run(newcomers=coins), hub.run()):
+                yield
 
     async def quote_service_answers() -> str | None:
         await client.check_alive("quote_service")  # an error's detail becomes the reason

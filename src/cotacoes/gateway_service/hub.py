@@ -99,13 +99,13 @@ class Hub:
                 case Lost(gap):
                     self._append(Entry.of_gap(gap))
                     self._metrics.upstream.labels(coin=gap.coin, kind="lost").inc()
-                    get_logger().warning("gap.stayed", coin=gap.coin, after=str(gap.after), through=str(gap.through))
+                    get_logger().warning("gap.gone", coin=gap.coin, after=str(gap.after), through=str(gap.through))
                 case Missed(gap):
                     self._metrics.upstream.labels(coin=gap.coin, kind="missed").inc()
                     get_logger().warning("gap.found", coin=gap.coin, after=str(gap.after), through=str(gap.through))
                 case Recovered(coin, _, _, quotes):
                     self._metrics.upstream.labels(coin=coin, kind="recovered").inc()
-                    get_logger().info("gap.filled", coin=coin, quotes=quotes)
+                    get_logger().info("gap.recovered", coin=coin, quotes=quotes)
                 case Silent(coin):
                     self._silent.add(coin)
                     get_logger().warning("feed.silent", coin=coin)

@@ -1,0 +1,84 @@
+"""The history over HTTP is asked for exactly what is wanted, and an answer that is none counts as no answer."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes.client.history import Page, ServiceHistory, floor_of
+from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
+from cotacoes.patterns.recovery import Wanted
+from cotacoes.quote import Position, Quote, QuoteJson
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+QUOTES = [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in range(1, 5)]
+PATH = "/v1/quotes/bitcoin"
+
+
+def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> Page:
+    async def ask() -> Page:
+        twin = Twin({"bitcoin": QUOTES})
+        if fault is not ...:
+            twin.faults[PATH] = fault
+        async with twin.client() as client:
+            return await ServiceHistory(client).read("bitcoin", wanted, limit)
+
+    return asyncio.run(ask())
+
+
+def test_what_follows_a_position_comes_page_by_page() -> None:
+    assert read(Wanted(Position(5, 1)), 2) == Page(QUOTES[1:3], more=True)
+    assert read(Wanted(Position(5, 3)), 2) == Page(QUOTES[3:], more=False)
+    assert read(Wanted(None), 2) == Page(QUOTES[:2], more=True)
+
+
+def test_the_newest_come_where_they_are_wanted() -> None:
+    assert read(Wanted(None, last=2)) == Page(QUOTES[2:], more=False)
+
+
+def test_the_oldest_that_is_held_is_known() -> None:
+    async def ask(quotes: list[Quote]) -> Quote | None:
+        async with Twin({"bitcoin": quotes}).client() as client:
+            return await floor_of(ServiceHistory(client), "bitcoin")
+
+    assert asyncio.run(ask(QUOTES[2:])) == QUOTES[2]
+    assert asyncio.run(ask([])) is None
+
+
+@pytest.mark.parametrize("error", [PositionGoneError("no longer held"), PositionBeyondEndError("never given")])
+def test_what_can_not_be_given_is_told_by_its_reason(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        read(Wanted(Position(5, 1)), fault=error)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"coin": "ethereum"},
+        {"currency": "\x1b[31m"},
+        {"origin": "a\nb"},
+        {"price": "NaN"},
+        {"seq": 0},
+        {"epoch": -1},
+        {"at": "noon"},
+        {"prev": "6-1"},
+        {"price": 1.5},
+    ],
+    ids=str,
+)
+def test_a_quote_that_is_none_is_not_handed_on(wrong: dict[str, Any]) -> None:
+    quote = msgspec.structs.asdict(QuoteJson.of(QUOTES[0])) | wrong
+    answer = json.dumps({"quotes": [quote], "more": False}).encode()
+    with pytest.raises(ServiceUnavailableError, match="as it should"):
+        read(Wanted(None), fault=answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b"[]", b'{"quotes":null,"more":false}', b'{"quotes":[]}'])
+def test_an_answer_of_another_shape_is_none(answer: bytes) -> None:
+    with pytest.raises(ServiceUnavailableError):
+        read(Wanted(None), fault=answer)
