@@ -4,12 +4,12 @@ import asyncio
 import urllib.parse
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 from tests.conftest import free_port
 from tests.contract.conftest import Databases, psql
 from tests.serving import serving

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 from tests.contract.test_shard import COIN, spread_quotes
 from tests.contract.test_shard_faults import BATCH, DEADLINE_S, EPOCH, WAITING, wrong_with
 

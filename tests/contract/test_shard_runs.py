@@ -1,11 +1,11 @@
 """A batch goes to PostgreSQL as runs of positions; whatever shape it has, what is stored is what was sent."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 from tests.contract.test_shard import COIN, spread_quotes
 from tests.contract.test_shard_faults import DEADLINE_S, EPOCH, wrong_with
 

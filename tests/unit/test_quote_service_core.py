@@ -5,7 +5,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
 from cotacoes.adapters import quote_log
