@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     breaker,
+    dead_link,
     fanout,
     fanout_intake,
     fanout_stalled,
@@ -56,6 +57,7 @@ FIGURES = {
     "fanout-sse": Figure(fanout.measure_events, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
     "stalled": Figure(fanout_stalled.measure, full=Effort(runs=7, seconds=4), quick=Effort(runs=1, seconds=0.5)),
     "intake": Figure(fanout_intake.measure, full=Effort(runs=7, seconds=2), quick=Effort(runs=1, seconds=0.2)),
+    "dead-link": Figure(dead_link.measure, full=Effort(runs=5), quick=Effort(runs=1)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1

@@ -131,3 +131,22 @@ async def test_a_thousand_clients_that_are_cut_at_once_are_back_within_twenty_se
         await world.until_whole(*listeners, limit_s=ALL_BACK_S)
         assert all(listener.closes for listener in listeners)
         world.assert_whole(*listeners)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+async def test_a_hundred_faults_on_both_sides_of_the_gateway_cost_no_client_a_quote(
+    valkey: Server, seeded: random.Random
+) -> None:
+    async with World(valkey.port, seeded).running() as world:
+        listeners = [world.listen() for _ in range(5)] + [world.listen(direct=True) for _ in range(5)]
+        for _ in range(100):
+            proxy = seeded.choice([world.proxy, world.redis_proxy])
+            await seeded.choice([*FAULTS, blackhole])(proxy, seeded)
+            if seeded.random() < 0.1:
+                world.writer.epoch += 1000
+            if seeded.random() < 0.1:
+                await world.gateway.end(seeded.choice([signal.SIGKILL, signal.SIGTERM]))
+                await world.gateway.start()
+        await world.until_whole(*listeners, limit_s=60)
+        world.assert_whole(*listeners)
