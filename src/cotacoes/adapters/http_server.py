@@ -33,11 +33,13 @@ GRACE_S = 3
 CONNECTIONS_MAX = 4_000  # streams, which have a limit of their own, and as many again
 BACKLOG = 512
 CLOSE_S = 5.0  # what a client is given to take the end of a stream
+UNANSWERED_MS = 15_000  # what was sent on a stream, and no machine has taken: its client is gone
 UNSENT_BYTES = 32_768  # that the kernel takes of a stream beyond what is on its way: else it hides a slow client
 
 _CUT = "cotacoes.cut"  # the names of our extensions in an ASGI scope
 _OPEN = "cotacoes.open_stream"
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
+_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 async def cut(scope: Scope) -> None:
@@ -101,11 +103,12 @@ def open_stream(
 
 
 def prepare_stream(transport: asyncio.Transport, write_buffer_bytes: int) -> None:
-    """Bound what waits for a client, here and in the kernel."""
+    """Bound what waits for a client, here and in the kernel, and how long one may be gone without a word."""
     transport.set_write_buffer_limits(high=write_buffer_bytes)
-    if _TCP_NOTSENT_LOWAT is not None:
-        with contextlib.suppress(OSError):  # a bound less
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    for option, bound in ((_TCP_NOTSENT_LOWAT, UNSENT_BYTES), (_TCP_USER_TIMEOUT, UNANSWERED_MS)):
+        if option is not None:
+            with contextlib.suppress(OSError):  # a bound less
+                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, bound)
 
 
 class DeadlineProtocol(HttpToolsProtocol):

@@ -12,7 +12,6 @@ the error that it is (`cotacoes.errors`). A question over HTTP is asked once: wh
 
 from __future__ import annotations
 
-import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.websocket import Link, connect
 from cotacoes.client.answers import CurrentQuote, QuoteCandle, read_candles, read_current, read_quotes
 from cotacoes.client.history import PAGE_QUOTES
+from cotacoes.client.modes import parse_mode
 from cotacoes.client.reader import DEADLINE_S, Addresses, ServiceClient
 from cotacoes.client.stream import StreamState
 from cotacoes.client.streaming import Connect, Stream
@@ -34,8 +34,6 @@ from cotacoes.quote import Position, Quote, format_time
 CONNECT_S = 5.0
 CANDLES_MAX = 100_000  # of one call: ten weeks of minutes
 PAGE_CANDLES = 1_000
-INTERVAL_MS_MIN, INTERVAL_MS_MAX = 50, 3_600_000
-_INTERVAL = re.compile(r"interval:([1-9][0-9]{0,6})\Z", re.ASCII)
 
 At = Position | str
 Since = At | Mapping[str, At]
@@ -107,7 +105,7 @@ class Client:
             list(dict.fromkeys(coins)),
             self._clock(),
             since=_positions(since, coins),
-            mode=_checked(mode),
+            mode=str(parse_mode(mode)),
             max_age_s=max_age,
         )
         stream = Stream(self._stream_url, state, self._connect, clock=self._clock, now=self._now, random=self._random)
@@ -211,13 +209,6 @@ def _positions(since: Since | None, coins: Sequence[str]) -> dict[str, Position]
 
 def _parsed(at: At) -> Position:
     return Position.parse(str(at))
-
-
-def _checked(mode: str) -> str:
-    match = _INTERVAL.match(mode)
-    if mode in {"every", "conflate"} or (match and INTERVAL_MS_MIN <= int(match[1]) <= INTERVAL_MS_MAX):
-        return mode
-    raise ValueError(f"mode: give every, conflate or interval:MS, MS from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
 
 
 def _time(at: datetime | str | None) -> str | None:

@@ -22,9 +22,9 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from cotacoes.gateway_service.modes import Mode
+from cotacoes.client.modes import Mode
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Positions, Wire
 from cotacoes.quote import Position
@@ -250,18 +250,9 @@ class EveryChannel(Channel):
 class NewestChannel(Channel):
     """The newest of each coin, and the range that it stands for."""
 
-    def __init__(
-        self,
-        coins: Iterable[str],
-        mode: Mode,
-        wire: Wire,
-        rings: Mapping[str, Ring],
-        *,
-        ask_history: AskHistory,
-        call_soon: CallSoon,
-    ) -> None:
-        super().__init__(coins, mode, wire, rings, ask_history=ask_history, call_soon=call_soon)
-        self._newest: dict[str, Entry | None] = {coin: ring.newest for coin, ring in self._rings.items()}
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._newest = {coin: ring.newest for coin, ring in self._rings.items()}
         self._cursor.positions = {coin: None if e is None else e.position for coin, e in self._newest.items()}
 
     def flush(self, coins: Iterable[str]) -> None:

@@ -11,11 +11,11 @@ import enum
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from cotacoes.client.modes import Mode
 from cotacoes.config import Settings
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.channel import Channel, Cursor, Member, Outlet
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.modes import Mode
 from cotacoes.gateway_service.wires import Positions, Wire
 from cotacoes.quote import Position
 

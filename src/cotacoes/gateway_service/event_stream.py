@@ -11,12 +11,12 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from cotacoes.adapters.http_server import HttpStream, Receive, Scope, Send, open_stream
+from cotacoes.client.modes import Mode, parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, MethodNotAllowedError
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.modes import Mode, parse_mode
 from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, Positions, parse_cursor, retry
 from cotacoes.quote import Position
 from cotacoes.service import require_coin

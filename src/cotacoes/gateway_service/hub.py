@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from cotacoes.client.feeds import Back, Event, Silent
 from cotacoes.client.history import History
+from cotacoes.client.modes import Mode
 from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Member, NewestChannel
-from cotacoes.gateway_service.modes import Mode
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire

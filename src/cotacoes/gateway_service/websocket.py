@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from cotacoes.adapters.websocket import PING, Handler, Handshake, Refusal, ServerConnection, text_frame
+from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
 from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers, problem_of
 from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
 from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission, TokenBucket
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.modes import parse_mode
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
 from cotacoes.quote import Position
 from cotacoes.service import require_coin
