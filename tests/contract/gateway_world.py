@@ -162,7 +162,8 @@ class World:
 
     def assert_whole(self, *listeners: Listener) -> None:
         for listener in listeners:
-            assert listener.breaches(self.history, listener.begun) == []
+            breaches = listener.breaches(self.history, listener.begun)
+            assert breaches == [], f"begun at {listener.begun}: {breaches[:3]}"
 
     @contextlib.asynccontextmanager
     async def running(self, **settings: str) -> AsyncIterator[World]:

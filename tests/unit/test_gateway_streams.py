@@ -46,6 +46,29 @@ def test_before_the_first_quote_ever_a_stream_begins_with_nothing_and_misses_not
     run(scenario)
 
 
+@pytest.mark.parametrize("mode", ["every", "conflate"])
+def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_does(mode: str) -> None:
+    async def scenario(rig: StreamRig) -> None:
+        rig.hub.has_begun = lambda coin: bool(rig.history.written[coin])
+        client = rig.client()
+        client.subscribe("bitcoin", "ethereum", mode=mode)
+        await rig.publish("ethereum", 2)
+        await settle()
+        assert client.read() == []
+        rig.history.record("bitcoin", 7)  # before the gateway began
+        await rig.publish("bitcoin")
+        await settle()
+        client.read()
+        assert {coin: told["position"] for coin, told in client.frames[0]["coins"].items()} == {
+            "bitcoin": "5-7",
+            "ethereum": "5-1",
+        }
+        for coin in ("bitcoin", "ethereum"):
+            assert_tiles(client.frames, rig.history, coin, through=rig.history.written[coin][-1].position)
+
+    run(scenario, "bitcoin", "ethereum")
+
+
 def test_after_a_position_in_the_ring_all_that_follows_comes_without_the_history() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=5)

@@ -33,7 +33,7 @@ from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 IDLE_S = 5.0  # five heartbeats missed
 PONG_S = 2.0
 CONNECT_DEADLINE_S = 2.0
-READ_BYTES = 65_536
+READ_BYTES = 65_536  # in place of asyncio's 262,144, for which each read has memory mapped: 40 us in place of 7
 _OURS: dict[str, Any] = {
     "protocol": 2,
     "driver_info": None,
@@ -99,6 +99,7 @@ class RedisBus:
             with _translated(f"Redis did not answer within {CONNECT_DEADLINE_S:g} s"):
                 async with asyncio.timeout(CONNECT_DEADLINE_S):
                     await connection.connect()
+                    connection._writer.transport.max_size = READ_BYTES
                     replies = hiredis.Reader()
                     await connection.send_command("SUBSCRIBE", *channels, check_health=False)
                     for _ in channels:  # one command, so no message comes between its replies

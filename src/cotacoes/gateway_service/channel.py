@@ -267,7 +267,7 @@ class NewestChannel(Channel):
         return [
             entry.standing_for(cursor.positions[coin])
             for coin, entry in self._newest.items()
-            if entry is not None and cursor.positions[coin] != entry.position
+            if entry is not None and cursor.positions[coin] != entry.position and coin not in member.held
         ]
 
     def _has_caught_up(self, cursor: Cursor) -> bool:

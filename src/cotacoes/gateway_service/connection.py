@@ -93,6 +93,8 @@ class Connection(abc.ABC):
         else:
             told(recovered, cursor.positions)
         self._place(mode, cursor, set(coins) if unresolved else set())
+        for coin in unresolved - since.keys():
+            self._hub.when_begun(coin, self._begin_at_newest)
 
     def unsubscribe(self, coins: Collection[str]) -> list[str]:
         """End these coins; those that it had."""
@@ -173,9 +175,20 @@ class Connection(abc.ABC):
         channel = self._hub.channel(coins, mode, self._wire)
         self._members[mode] = (channel, member)
         channel.join(member)
-        for coin in member.held:
+        for coin in member.held:  # of which the history is to say whether all will come
             if member.cursor is not None and member.cursor.indexes[coin] is None:
                 self._hub.ask_history(channel, member, coin)
+
+    def _begin_at_newest(self, coin: str) -> None:
+        """By now it is known what that is."""
+        for pending in self._pending:
+            for mode, (_, member) in self._members.items():
+                if coin in pending.unresolved and coin in member.held and member.cursor is not None:
+                    cursor, _, _ = self._hub.begin([coin], mode, {})
+                    pending.positions |= cursor.positions
+                    member.cursor.positions |= cursor.positions
+                    member.cursor.indexes |= cursor.indexes
+        self._resolve(coin, False)
 
     def _resolve(self, coin: str, is_whole: bool) -> None:
         """The history has said whether everything of the coin will come."""

@@ -53,6 +53,7 @@ class Hub:
         random: Random,
     ) -> None:
         self.random = random
+        self.has_begun: Callable[[str], bool] = lambda _: True  # whether it is known where a coin's stream is
         self.connections: set[Connection] = set()
         self._metrics = metrics
         self._ring_bytes = ring_bytes
@@ -63,6 +64,7 @@ class Hub:
         self._by_coin: dict[str, set[Channel]] = {}
         self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
         self._silent: set[str] = set()
+        self._awaiting: list[tuple[str, Callable[[str], None]]] = []
         self._dirty: set[str] = set()
         self._is_due = False
         self._next_flush_at = 0.0
@@ -112,6 +114,8 @@ class Hub:
                 case Back(coin):
                     self._silent.discard(coin)
                     get_logger().info("feed.back", coin=coin)
+        if self._awaiting:
+            self._note_begun()
 
     def begin(
         self, coins: Collection[str], mode: Mode, since: Mapping[str, Position]
@@ -125,6 +129,8 @@ class Hub:
             begun = ring.read(first, 1)
             position = begun[0].before if begun else ring.told
             recovered[coin] = coin in since
+            if coin not in since and not self.has_begun(coin):
+                unresolved.add(coin)  # nobody knows yet what is the newest
             if coin in since:
                 position = since[coin]
                 index = ring.index_after(position)
@@ -158,6 +164,10 @@ class Hub:
             for coin in channel.coins:
                 self._by_coin[coin].discard(channel)
         return cursor
+
+    def when_begun(self, coin: str, call: Callable[[str], None]) -> None:
+        """Call once it is known where the coin's stream is."""
+        self._awaiting.append((coin, call))
 
     def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
         """A member needs what the ring does not reach back to."""
@@ -212,9 +222,16 @@ class Hub:
                 channel.heartbeat(self._now(), sorted(self._silent))
                 self._count(channel)
 
+    def _note_begun(self) -> None:
+        begun = [(coin, call) for coin, call in self._awaiting if self.has_begun(coin)]
+        self._awaiting = [(coin, call) for coin, call in self._awaiting if not self.has_begun(coin)]
+        for coin, call in begun:
+            call(coin)
+
     async def _check(self) -> None:
         while True:
             await asyncio.sleep(CHECK_S)
+            self._note_begun()
             now = self._loop.time()
             for connection in list(self.connections):
                 connection.check(now)

@@ -108,6 +108,11 @@ class Recovery:
         return self._told
 
     @property
+    def has_begun(self) -> bool:
+        """Whether `told` means something: None is then before the first quote ever."""
+        return self._has_begun and not self._is_starting
+
+    @property
     def known(self) -> Position | None:
         """The furthest position that is known to exist."""
         return self._feed.known
