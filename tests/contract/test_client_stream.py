@@ -158,6 +158,28 @@ def test_however_a_link_ends_the_stream_goes_on_where_it_was(spoil: Handler) -> 
     asyncio.run(scenario())
 
 
+def test_what_came_while_the_caller_held_the_loop_up_is_read_before_the_link_is_called_dead() -> None:
+    connections: list[ServerConnection] = []
+
+    async def stay(connection: ServerConnection) -> None:
+        connections.append(connection)
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with serving(Gateway(stay)) as url, stream_of(url, silent_s=0.2) as stream:
+            assert await anext(stream) == QUOTES[1]
+            while not connections:
+                await asyncio.sleep(0)
+            frame = Frame(Opcode.TEXT, twins.quote_frame(QUOTES[2]).encode()).serialize(mask=False)
+            connections[0].transport.write(frame)  # into the socket, without the loop
+            time.sleep(0.3)  # noqa: ASYNC251  # what is tested
+            assert await anext(stream) == QUOTES[2]
+            assert stream.failure is None
+            assert len(connections) == 1
+
+    asyncio.run(scenario())
+
+
 def test_a_refusal_with_retry_after_is_waited_for() -> None:
     refused_at: list[float] = []
 

@@ -1,20 +1,28 @@
 """docs/asyncapi.yaml is a whole AsyncAPI 3 document, and what is written is what it says."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.frames import check, check_frame, check_line, check_op, document
+from tests.frames import DOCUMENT, check, check_frame, check_line, check_op, document
 
+from cotacoes.client import streaming
+from cotacoes.client.modes import parse_mode
 from cotacoes.gateway_service.connection import RETRY_MS_LEAST, RETRY_MS_MOST, Ending
 from cotacoes.live import Heartbeat, encode_heartbeat, encode_quote
-from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote
+from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, parse_price
 
-QUOTE: dict[str, Any] = document()["components"]["messages"]["quote"]["examples"][0]["payload"]
+EXAMPLES: dict[str, dict[str, Any]] = {
+    name: message["examples"][0]["payload"] for name, message in document()["components"]["messages"].items()
+}
+QUOTE, LINE, SUBSCRIBED = EXAMPLES["quote"], EXAMPLES["heartbeatLine"], EXAMPLES["subscribed"]
 
 
 def references(node: object) -> Iterator[str]:
@@ -42,6 +50,7 @@ def test_it_is_an_asyncapi_document_whose_references_lead_somewhere() -> None:
     assert document()["info"].keys() >= {"title", "version"}
     for reference in references(document()):
         assert resolve(reference)
+    assert "<<" not in DOCUMENT.read_text(encoding="utf-8"), "YAML 1.2, which AsyncAPI asks for, merges nothing"
 
 
 def test_each_operation_uses_messages_of_its_channel_and_each_message_is_used() -> None:
@@ -52,6 +61,8 @@ def test_each_operation_uses_messages_of_its_channel_and_each_message_is_used() 
         for message in operation["messages"]:
             assert message["$ref"].startswith(f"{channel}/messages/")
             used.add(resolve(message["$ref"])["$ref"].rpartition("/")[2])
+        for answer in operation.get("reply", {}).get("messages", []):
+            assert answer["$ref"].startswith(f"{operation['reply']['channel']['$ref']}/messages/")
     assert used == document()["components"]["messages"].keys()
 
 
@@ -64,13 +75,25 @@ def test_each_message_has_an_example_that_is_one(name: str) -> None:
         check(name, example["payload"])
 
 
-positions = st.builds(Position, st.integers(0, EPOCH_MAX), st.integers(1, SEQ_MAX))
-times = st.integers(0, 10**10).map(lambda second: datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=second))
+sequences = st.just(1) | st.integers(1, SEQ_MAX)
+positions = st.builds(Position, st.integers(0, EPOCH_MAX), sequences)
+times = st.integers(0, 10**16).map(from_microseconds)
 prices = st.decimals(Decimal("1e-18"), Decimal("1e12"), allow_nan=False, allow_infinity=False, places=18)
 quotes = st.builds(
-    lambda price, position, at, prev: Quote("bitcoin", "USD", price, *position, at, at, "sim", prev),
+    lambda price, position, observed_at, at, prev: Quote(
+        "bitcoin",
+        "USD",
+        price,
+        position.epoch,
+        position.seq,
+        observed_at,
+        at,
+        "sim",
+        prev if position.seq == 1 else None,
+    ),
     prices,
     positions,
+    times,
     times,
     st.none() | positions,
 )
@@ -86,7 +109,7 @@ def test_every_quote_that_is_written_is_as_described(quote: Quote) -> None:
 def test_every_heartbeat_that_is_written_is_as_described(
     position: Position | None, prev: Position | None, at: datetime
 ) -> None:
-    check_line(encode_heartbeat(Heartbeat("bitcoin", position, prev, at + timedelta(microseconds=1))))
+    check_line(encode_heartbeat(Heartbeat("bitcoin", position, prev, at)))
 
 
 @pytest.mark.parametrize(
@@ -97,14 +120,24 @@ def test_every_heartbeat_that_is_written_is_as_described(
         {"price": "1e3"},
         {"price": "NaN"},
         {"price": "-1"},
+        {"price": "1\n"},
         {"seq": 0},
+        {"seq": 42.0},
+        {"seq": True},
         {"at": "2026-11-24T12:00:00Z"},
-        {"prev": "42"},
+        {"at": "2026-13-24T12:00:00.123456Z"},
+        {"at": "2026-11-24T24:00:00.123456Z"},
+        {"seq": 1, "prev": "42"},
+        {"seq": 1, "prev": "01-42"},
+        {"seq": 42, "prev": "1-42"},
+        {"seq": 42, "prev": "1-42", "after": None},
         {"coin": "BTC"},
         {"status": "fresh"},
         {"after": "42"},
         {"type": "ticker"},
+        {"type": ["quote"]},
         {"v": 2},
+        {"v": 1.0},
     ],
     ids=str,
 )
@@ -114,17 +147,92 @@ def test_what_is_not_as_described_is_found(wrong: dict[str, Any]) -> None:
         check_frame(QUOTE | wrong)
 
 
-@pytest.mark.parametrize("field", sorted(QUOTE))
-def test_a_field_that_is_missing_is_found(field: str) -> None:
-    with pytest.raises((AssertionError, KeyError)):
-        check_frame({name: value for name, value in QUOTE.items() if name != field})
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_a_field_that_is_missing_or_unknown_is_found(name: str) -> None:
+    needed = document()["components"]["schemas"][name]["required"]
+    for field in needed:
+        with pytest.raises(AssertionError, match="required"):
+            check(name, {given: value for given, value in EXAMPLES[name].items() if given != field})
+    with pytest.raises(AssertionError, match="strange"):
+        check(name, EXAMPLES[name] | {"strange": None})
+
+
+@pytest.mark.parametrize(
+    ("look", "wrong"),
+    [
+        (check_line, LINE | {"epoch": None}),
+        (check_line, LINE | {"seq": None}),
+        (check_line, EXAMPLES["conflatedQuote"]),
+        (check_line, EXAMPLES["gap"]),
+        (check_line, {"coin": "bitcoin"}),
+        (check_frame, LINE),
+        (check_frame, EXAMPLES["subscribe"]),
+        (check_frame, SUBSCRIBED | {"coins": {"bitcoin": {"recovered": True, "position": None}}}),
+        (check_frame, EXAMPLES["error"] | {"problem": EXAMPLES["error"]["problem"] | {"trace": "line 1"}}),
+        (check_frame, EXAMPLES["bye"] | {"reason": "lunch"}),
+        (check_frame, EXAMPLES["gap"] | {"reason": "lost"}),
+    ],
+    ids=lambda given: getattr(given, "__name__", None) or str(given),
+)
+def test_what_belongs_elsewhere_or_contradicts_itself_is_found(
+    look: Callable[[bytes], None], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(AssertionError):
+        look(json.dumps(wrong).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "null",
+        "1",
+        b"\xff",
+        '{"type":"pong","id":null,"id":"2"}',
+        '{"type":"bye","reason":"age","retry_ms":NaN}',
+        '{"type":"bye","reason":"age","retry_ms":1e3}',
+        json.dumps(LINE, indent=1).encode(),
+    ],
+)
+def test_what_is_no_message_at_all_is_told_like_anything_else(text: str | bytes) -> None:
+    with pytest.raises(AssertionError):
+        check_frame(text)
+    with pytest.raises(AssertionError):
+        check_line(text if isinstance(text, bytes) else text.encode())
 
 
 def test_an_op_that_is_none_is_found() -> None:
     check_op({"op": "ping"})
-    for wrong in ({"op": "jump"}, {"op": "subscribe", "coins": []}, {"op": "ping", "coin": "bitcoin"}):
+    wrongs: list[object] = [
+        *({"op": "jump"}, {"op": "subscribe", "coins": []}, {"op": "ping", "coin": "bitcoin"}),
+        *({"op": "ping", "id": "x" * 65}, {"op": ["ping"]}, {}, [], "ping"),
+    ]
+    for wrong in wrongs:
         with pytest.raises(AssertionError):
             check_op(wrong)
+
+
+def holds(look: Callable[[], object], refusal: type[Exception]) -> bool:
+    with contextlib.suppress(refusal):
+        look()
+        return True
+    return False
+
+
+@given(st.text("019.-+e \n", max_size=6) | st.integers(0, 10**31).map(str) | prices.map(str))
+def test_a_text_is_a_price_here_where_it_is_one_for_us(text: str) -> None:
+    assert holds(lambda: check("price", text), AssertionError) == holds(lambda: parse_price(text), ValueError)
+
+
+@given(
+    st.sampled_from(["every", "conflate", "every\n", "", "interval:", "interval:x", "interval:0100", "interval:1.5"])
+    | (st.sampled_from([0, 49, 50, 99, 100, 999_999, 3_599_999, 3_600_000, 3_600_001]) | st.integers(-1, 10**8)).map(
+        "interval:{}".format
+    )
+)
+def test_a_mode_is_one_here_where_it_is_one_for_us(mode: str) -> None:
+    assert holds(lambda: check("mode", mode), AssertionError) == holds(lambda: parse_mode(mode), ValueError)
 
 
 def test_every_way_in_which_we_end_a_stream_is_described() -> None:
@@ -133,3 +241,11 @@ def test_every_way_in_which_we_end_a_stream_is_described() -> None:
         check_frame({"type": "bye", "reason": ending.reason, "retry_ms": RETRY_MS_MOST})
         assert f"| {ending.code} |" in described
     assert 0 < RETRY_MS_LEAST < RETRY_MS_MOST
+
+
+def test_our_own_client_comes_back_where_the_document_says_so() -> None:
+    rows = re.findall(
+        r"^\| ([0-9, ]+) \|.*\| (.+) \|$", document()["channels"]["websocket"]["description"], re.MULTILINE
+    )
+    stays = {int(code) for codes, reconnect in rows if reconnect == "not unchanged" for code in codes.split(", ")}
+    assert stays == streaming._OUR_FAULT

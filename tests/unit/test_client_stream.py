@@ -337,6 +337,35 @@ def test_a_subscription_that_is_not_answered_for_half_a_minute_is_asked_again() 
     assert 30.0 <= twin.connections[1][0] <= 36.0
 
 
+def test_a_connection_that_claims_to_go_on_from_elsewhere_is_not_believed() -> None:
+    continuity = Continuity("bitcoin", Position(5, 2))
+    assert continuity.ask() == (5, 2)
+    with pytest.raises(StreamMalformedError):
+        continuity.begin(Begun(recovered=True, position=Position(5, 3)))
+
+
+def test_a_gap_of_before_is_told_once() -> None:
+    continuity = Continuity("bitcoin", Position(5, 2))
+    continuity.ask()
+    continuity.begin(Begun(recovered=False, position=Position(5, 2)))
+    gone = gap((5, 2), (5, 4), Reason.GONE)
+    assert continuity.miss(gone) == [gone]
+    assert continuity.miss(gone) == []
+    assert continuity.hear(QuoteTold(FIVE[4])) == [FIVE[4]]
+    assert continuity.miss(gone) == []
+
+
+def test_quotes_of_a_history_behind_ours_are_not_taken_for_old_ones_where_a_gap_was_to_come() -> None:
+    continuity = Continuity("bitcoin", Position(5, 5))
+    continuity.ask()
+    continuity.begin(Begun(recovered=False, position=Position(4, 1)))
+    with pytest.raises(StreamMalformedError):
+        continuity.hear(QuoteTold(quote(4, 2)))
+    continuity.ask()
+    continuity.begin(Begun(recovered=False, position=Position(4, 1)))
+    assert continuity.hear(QuoteTold(quote(4, 2))) == [gap((5, 5), (5, 5), Reason.REWRITTEN), quote(4, 2)]
+
+
 # --- links that die
 
 

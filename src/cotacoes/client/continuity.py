@@ -105,20 +105,20 @@ class Continuity:
 
     def hear(self, told: QuoteTold) -> list[Event]:
         """A quote came."""
-        self._require_answer()
-        events = self._miss_the_gap() if self._phase is _Phase.GAP_AWAITED else []
-        quote, known = told.quote, self._known
+        known, quote = self._require_answer(), told.quote
         if known is None or quote.position > known:
-            hole = self._hole_before(told)
-        elif known in (self._left, told.after):
-            hole = _rewritten(self.coin, known)  # it is of another history, which is behind ours
+            hole = self._hole_before(told, known)
+        elif self._phase is _Phase.GAP_AWAITED or known in (self._left, told.after):
+            hole = Gap(self.coin, known, known, Reason.REWRITTEN)  # it is of another history, which is behind ours
         else:
-            return events  # an old one
+            return []  # an old one
+        lost: list[Event] = []
         if hole is not None:
             lost = self._doubt(hole)
-            events += [] if hole.reason is Reason.REWRITTEN and known == self._left else lost
+            if hole.reason is Reason.REWRITTEN and known == self._left:
+                lost = []  # it was told
         self._follow(quote.position)
-        return [*events, _newest(told) if told.is_newest else quote]
+        return [*lost, _newest(told) if told.is_newest else quote]
 
     def beat(self, position: Position | None) -> list[Event]:
         """A heartbeat said how far the coin was told."""
@@ -140,22 +140,9 @@ class Continuity:
         self._follow(position)
         return lost
 
-    def _miss_the_gap(self) -> list[Event]:
-        """What was to be told of the way from where we asked to where the gateway begins did not come."""
-        asked, base = self._asked, self._base
-        assert asked is not None
-        if base == asked:
-            self._follow(base, left=self._left)
-            return []
-        is_ahead = base is not None and base > asked
-        gap = Gap(self.coin, asked, base, Reason.LOST) if is_ahead and base else _rewritten(self.coin, asked)
-        lost = self._doubt(gap)
-        self._follow(base, left=None if is_ahead else asked)
-        return lost
-
-    def _hole_before(self, told: QuoteTold) -> Gap | None:
+    def _hole_before(self, told: QuoteTold, known: Position | None) -> Gap | None:
         """What is missing before a quote that is further on."""
-        known, after = self._known, told.after
+        after = told.after
         if not told.is_newest:
             feed = FeedPosition(self.coin, known)
             feed.has_begun = True
@@ -190,10 +177,6 @@ class Continuity:
 
     def _malformed(self, what: str) -> StreamMalformedError:
         return StreamMalformedError(f"{self.coin}: {what}")
-
-
-def _rewritten(coin: str, position: Position) -> Gap:
-    return Gap(coin, position, position, Reason.REWRITTEN)
 
 
 def _newest(told: QuoteTold) -> NewestQuote:
