@@ -154,6 +154,7 @@ def test_the_history_is_narrowed_as_it_is_asked() -> None:
     assert collected(twin, start=TEN[4].at, end=TEN[7].at) == TEN[4:7]
     assert collected(twin, start="2026-11-24T13:00:04+01:00", after="6-1") == TEN[6:]
     assert collected(twin, after=Position(5, 2), end=TEN[7].at) == TEN[2:7]
+    assert collected(twin, after=Position(5, 1), start=TEN[4].at) == TEN[4:]
 
 
 def test_a_history_is_not_read_further_than_the_caller_goes() -> None:

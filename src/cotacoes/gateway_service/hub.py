@@ -131,11 +131,13 @@ class Hub:
             recovered[coin] = coin in since
             if coin not in since and not self.has_begun(coin):
                 unresolved.add(coin)  # nobody knows yet what is the newest
-            if coin in since:
+            if coin in since and (mode.is_every or ring.told is None or since[coin] <= ring.told):
                 position = since[coin]
                 index = ring.index_after(position)
                 if index is None and mode.is_every:
                     unresolved.add(coin)
+            elif coin in since:
+                recovered[coin] = False  # the newest quote can stand for nothing beyond itself
             cursor.positions[coin], cursor.indexes[coin] = position, index
         return cursor, recovered, unresolved
 
