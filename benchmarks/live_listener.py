@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.adapters.websocket import connect
+from cotacoes.adapters.websocket_client import connect
 from cotacoes.live import channel, decode_message
 from cotacoes.quote import Quote, to_microseconds
 

@@ -19,6 +19,7 @@ import pytest
 from tests.contract.conftest import Server, valkey  # noqa: F401  # a fixture
 from tests.contract.gateway_world import World
 from tests.frames import check_frame
+from tests.system.conftest import System
 from tests.unit.history_twin import breaches
 
 from cotacoes.quote import Position
@@ -139,6 +140,36 @@ async def test_a_browser_comes_back_by_itself_and_goes_on_exactly(
         assert_exact(world, page.positions())
         for event in page.of("websocket", "frame"):
             check_frame(event["data"])
+
+
+async def test_a_page_on_the_whole_system_goes_on_exactly_over_a_restart_of_the_gateway(tmp_path: Path) -> None:
+    async with Page().served() as page:
+        environment = {"COTACOES_ALLOWED_ORIGINS": page.origin, "COTACOES_POLL_INTERVAL_S": "0.05"}
+        with System(tmp_path / "data", "--failure-rate", "0", environment=environment) as system:
+            await asyncio.to_thread(system.start)
+            async with browsing(page, system.port("gateway_service"), tmp_path / "browser"):
+                await until(lambda: len(page.positions()) > 10)
+                await asyncio.to_thread(system.ask, "stop", "gateway_service")
+                await until(lambda: page.of("sse", "lost"))
+                seen = page.positions()[-1]
+                await until(lambda: newest(system) > seen)  # what comes back has something to make up for
+                await asyncio.to_thread(system.ask, "start", "gateway_service")
+                count = len(page.positions())
+                await until(lambda: len(page.positions()) > count + 10)
+            received = page.positions()
+            path = f"/v1/quotes/bitcoin?after={received[0]}&limit=1000"
+            held = [
+                Position(quote["epoch"], quote["seq"]) for quote in system.get("quote_service", path).body["quotes"]
+            ]
+        assert not page.of("sse", "gap")
+        assert not page.of("sse", "closed")
+        assert received[1:] == held[: len(received) - 1]
+
+
+def newest(system: System) -> Position:
+    """The last quote that is recorded."""
+    current = system.get("quote_service", "/v1/quotes/bitcoin?last=1").body["quotes"][0]
+    return Position(current["epoch"], current["seq"])
 
 
 async def test_a_page_of_another_origin_gets_nothing(

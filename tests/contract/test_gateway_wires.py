@@ -258,10 +258,20 @@ def text(payload: bytes, **more: Any) -> bytes:
         (text(b"x" * 10_000, fin=False) + Frame(Opcode.CONT, b"x" * 10_000).serialize(mask=True), 1009),
         (Frame(Opcode.BINARY, b"x").serialize(mask=True), 1003),
         (b"\xff\xff\xff\xff\xff\xff", 1002),
+        (text(b"\xff\xfe"), 1007),
         (Frame(Opcode.CONT, b"x").serialize(mask=True), 1002),
         (b"".join(Frame(Opcode.PING, b"x").serialize(mask=True) for _ in range(50)), 4002),
     ],
-    ids=["unmasked", "too large", "too large in pieces", "binary", "garbage", "no beginning", "a flood of pings"],
+    ids=[
+        "unmasked",
+        "too large",
+        "too large in pieces",
+        "binary",
+        "garbage",
+        "not UTF-8",
+        "no beginning",
+        "a flood of pings",
+    ],
 )
 async def test_who_breaks_the_rules_is_closed_with_the_code_for_it(sent: bytes, code: int) -> None:
     async with wired() as gateway:
@@ -277,12 +287,21 @@ async def test_who_breaks_the_rules_is_closed_with_the_code_for_it(sent: bytes, 
         assert len(gateway.rig.hub.connections) == 1
 
 
-async def test_what_is_not_utf_8_is_an_error_and_not_a_crash() -> None:
+async def test_a_bug_of_ours_ends_one_connection_and_says_whose_fault_it_is() -> None:
     async with wired() as gateway:
         reader, writer = await shaken(gateway)
-        writer.write(text(b"\xff\xfe"))
+        other_reader, other = await shaken(gateway)
+
+        def crash(*_: Any) -> None:
+            raise RuntimeError("planted")
+
+        (connection, _) = gateway.rig.hub.connections
+        connection.unsubscribe = crash  # type: ignore[method-assign]
+        for one in (writer, other):
+            one.write(text(b'{"op":"unsubscribe","coins":["bitcoin"]}'))
         async with asyncio.timeout(5):
-            assert b'"error"' in await reader.readuntil(b"}}")
+            told = await asyncio.wait_for(reader.read(200), 5), await asyncio.wait_for(other_reader.read(200), 5)
+        assert sorted((1011).to_bytes(2, "big") in each for each in told) == [False, True]
 
 
 async def test_a_message_in_pieces_is_one_message() -> None:

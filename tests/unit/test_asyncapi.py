@@ -75,6 +75,14 @@ def test_each_message_has_an_example_that_is_one(name: str) -> None:
         check(name, example["payload"])
 
 
+def test_each_message_is_taken_where_it_belongs() -> None:
+    for look, operation in ((check_frame, "sendFrames"), (check_frame, "sendEvents"), (check_op, "receiveOps")):
+        for message in document()["operations"][operation]["messages"]:
+            look(EXAMPLES[message["$ref"].rpartition("/")[2]])
+    for line in (QUOTE, LINE):
+        check_line(json.dumps(line).encode())
+
+
 sequences = st.just(1) | st.integers(1, SEQ_MAX)
 positions = st.builds(Position, st.integers(0, EPOCH_MAX), sequences)
 times = st.integers(0, 10**16).map(from_microseconds)
@@ -192,6 +200,7 @@ def test_what_belongs_elsewhere_or_contradicts_itself_is_found(
         '{"type":"pong","id":null,"id":"2"}',
         '{"type":"bye","reason":"age","retry_ms":NaN}',
         '{"type":"bye","reason":"age","retry_ms":1e3}',
+        json.dumps(EXAMPLES["error"]).replace("404", "404.0"),
         json.dumps(LINE, indent=1).encode(),
     ],
 )

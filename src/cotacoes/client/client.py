@@ -21,7 +21,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.websocket import Link, connect
+from cotacoes.adapters.websocket_client import Link, connect
 from cotacoes.client.answers import CurrentQuote, QuoteCandle, read_candles, read_current, read_quotes
 from cotacoes.client.history import PAGE_QUOTES
 from cotacoes.client.modes import parse_mode

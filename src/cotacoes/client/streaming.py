@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import msgspec
 
-from cotacoes.adapters.websocket import Link
+from cotacoes.adapters.websocket_client import Link
 from cotacoes.client.continuity import Event
 from cotacoes.client.frames import Beat, read_frame
 from cotacoes.client.reader import read_problem

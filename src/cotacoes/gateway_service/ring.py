@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cotacoes.adapters.websocket import text_frame
+from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.live import encode_quote
 from cotacoes.patterns.pub_sub import Gap
 from cotacoes.quote import Position, Quote

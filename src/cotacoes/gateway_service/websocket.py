@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.adapters.websocket import PING, Handler, Handshake, Refusal, ServerConnection, text_frame
+from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Refusal, ServerConnection, text_frame
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
 from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers, problem_of
@@ -47,7 +47,7 @@ _decode = msgspec.json.Decoder(_Op).decode
 
 
 class WebSocketConnection(Connection):
-    """One client. Its methods are those that `adapters.websocket.Handler` asks for."""
+    """One client. Its methods are those that `adapters.websocket_server.Handler` asks for."""
 
     def __init__(
         self, hub: Hub, admission: Admission, connection: ServerConnection, settings: Settings, now: float
@@ -148,7 +148,7 @@ class WebSockets:
         self._clock = clock
 
     def admit(self, handshake: Handshake) -> Refusal | Callable[[ServerConnection], Handler]:
-        """As `adapters.websocket.Admit`."""
+        """As `adapters.websocket_server.Admit`."""
         if handshake.path.partition("?")[0] != PATH:
             return _refusal(NotFoundError(f"there is a WebSocket at {PATH} only"))
         headers = handshake.headers

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from cotacoes.adapters.websocket import text_frame
+from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.gateway_service.ring import Entry
 from cotacoes.quote import COIN_PATTERN, Position, format_time
 

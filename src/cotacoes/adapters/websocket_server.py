@@ -1,6 +1,5 @@
-"""WebSocket, by the library `websockets`: a server's connections, and a client's.
-
-**Server.** The library's protocol, which does no input or output, on connections of the HTTP server.
+"""WebSocket, the server's end: the library `websockets`, whose protocol does no input or output, on connections of the
+HTTP server.
 
 What is sent to many is made a frame once (`text_frame`) and written as it is; what is said to one client, and what it
 says, goes through the protocol, which knows the rules. A message of a client is bounded; one that is not text, not
@@ -8,39 +7,24 @@ UTF-8 or too large ends the connection with the code of the standard.
 
 While the connection is full nothing is read from it, so a client can not ask for more than it takes. Closing has a
 deadline: who does not answer, or does not take what is still to be sent, is cut.
-
-**Client.** The library's own connection. One deadline covers the whole opening. A message is bounded, and nothing is
-inflated. A redirect is an answer like any other, and no proxy is taken from the environment. Some messages are read
-ahead at most: whoever does not take them holds the sender up, by TCP. No ping is sent: silence tells as much.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from websockets.asyncio import client as library
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from cotacoes.adapters.http_server import CLOSE_S, prepare_stream
-from cotacoes.errors import (
-    StreamClosedError,
-    StreamMalformedError,
-    StreamRefusedError,
-    StreamUnavailableError,
-)
+from cotacoes.telemetry import get_logger
 
-MESSAGE_BYTES_MAX = 1_048_576
-MESSAGES_AHEAD = 16  # beyond them reading pauses; what one read of the socket brought (256 KiB at most) comes on top
-CLIENT_CLOSE_S = 1.0  # how long the other side may take to answer our close
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
@@ -177,16 +161,26 @@ class ServerConnection(asyncio.Protocol):
             self._handler = decided(self)
 
     def _take(self, frame: Frame) -> None:
-        assert self._handler is not None
         if frame.opcode in {Opcode.TEXT, Opcode.CONT}:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
                 text, self._fragments = b"".join(self._fragments), []
-                self._handler.message(text or b" ", self.heard_at)
+                self._hand_on(text or b" ")
         elif frame.opcode is Opcode.PING:
-            self._handler.message(b"", self.heard_at)
+            self._hand_on(b"")
         elif frame.opcode is Opcode.BINARY:
             self._protocol.fail(1003, "text only")
+
+    def _hand_on(self, text: bytes) -> None:
+        assert self._handler is not None
+        try:
+            text.decode()
+            self._handler.message(text, self.heard_at)
+        except UnicodeDecodeError:
+            self._protocol.fail(1007, "not UTF-8")
+        except Exception:  # the other connections go on; the client learns whose fault it is
+            get_logger().exception("stream.crashed")
+            self.close(1011, "a bug of ours; the log tells more")
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
@@ -212,88 +206,3 @@ def _replace(response: Response, refusal: Refusal) -> None:
     for name, text in {**refusal.headers, "Content-Length": str(len(refusal.body))}.items():
         response.headers[name] = text
     response.body = refusal.body
-
-
-class Link(Protocol):
-    """An open connection. Its calls raise StreamUnavailableError, StreamClosedError and StreamMalformedError."""
-
-    async def send(self, text: str) -> None:
-        """Hand a text message to the connection, waiting while it is full."""
-
-    async def receive(self) -> str | bytes:
-        """The next message. Cancelling the wait for it loses nothing."""
-
-    async def close(self) -> None:
-        """Say goodbye, and wait for the answer, for `CLIENT_CLOSE_S` at most."""
-
-    def abort(self) -> None:
-        """Cut it, at once."""
-
-
-class _Connect(library.connect):
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
-
-
-class _WebSocket:
-    """A link over the library's connection, which has no task of its own."""
-
-    def __init__(self, connection: library.ClientConnection) -> None:
-        self._connection = connection
-
-    async def send(self, text: str) -> None:
-        with _translated():
-            await self._connection.send(text)
-
-    async def receive(self) -> str | bytes:
-        with _translated():
-            return await self._connection.recv()
-
-    async def close(self) -> None:
-        try:
-            await self._connection.close()
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        self._connection.transport.abort()
-
-
-async def connect(url: str, *, deadline_s: float) -> Link:
-    """Open a WebSocket at `ws://…` or `wss://…`; StreamUnavailableError, StreamRefusedError."""
-    try:
-        opening = _Connect(
-            url,
-            compression=None,
-            proxy=None,
-            user_agent_header="cotacoes",
-            open_timeout=deadline_s,
-            ping_interval=None,
-            close_timeout=CLIENT_CLOSE_S,
-            max_size=MESSAGE_BYTES_MAX,
-            max_queue=MESSAGES_AHEAD,
-        )
-        return _WebSocket(await opening)
-    except InvalidStatus as refusal:
-        answer = refusal.response
-        text = ",".join(answer.headers.get_all("Retry-After"))
-        wait_s = float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-        raise StreamRefusedError(answer.status_code, retry_after_s=wait_s, body=bytes(answer.body)) from refusal
-    except TimeoutError as error:
-        raise StreamUnavailableError(f"no connection within {deadline_s:g} s") from error
-    except (WebSocketException, OSError, UnicodeError) as error:
-        raise StreamUnavailableError(f"no connection: {error}") from error
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Why it ended, as one of ours; we close first where what came breaks the protocol."""
-    try:
-        yield
-    except ConnectionClosed as error:
-        theirs, ours = error.rcvd, error.sent
-        if ours is not None and (theirs is None or error.rcvd_then_sent is False):
-            raise StreamMalformedError(f"what came is no WebSocket's: {ours.reason or ours.code}") from error
-        if theirs is not None:
-            raise StreamClosedError(theirs.code, theirs.reason) from error
-        raise StreamUnavailableError("the connection was cut") from error

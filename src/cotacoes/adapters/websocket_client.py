@@ -1,0 +1,111 @@
+"""WebSocket, the client's end: a connection of the library `websockets`, bounded, with our own errors.
+
+One deadline covers the whole opening. A message is bounded, and nothing is inflated. A redirect is an answer like any
+other, and no proxy is taken from the environment. Some messages are read ahead at most: whoever does not take them
+holds the sender up, by TCP. No ping is sent: silence tells as much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from websockets.asyncio import client as library
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from cotacoes.errors import (
+    StreamClosedError,
+    StreamMalformedError,
+    StreamRefusedError,
+    StreamUnavailableError,
+)
+
+MESSAGE_BYTES_MAX = 1_048_576
+MESSAGES_AHEAD = 16  # beyond them reading pauses; what one read of the socket brought (256 KiB at most) comes on top
+CLOSE_S = 1.0  # how long the other side may take to answer our close
+
+
+class Link(Protocol):
+    """An open connection. Its calls raise StreamUnavailableError, StreamClosedError and StreamMalformedError."""
+
+    async def send(self, text: str) -> None:
+        """Hand a text message to the connection, waiting while it is full."""
+
+    async def receive(self) -> str | bytes:
+        """The next message. Cancelling the wait for it loses nothing."""
+
+    async def close(self) -> None:
+        """Say goodbye, and wait for the answer, for `CLOSE_S` at most."""
+
+    def abort(self) -> None:
+        """Cut it, at once."""
+
+
+class _Connect(library.connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _WebSocket:
+    """A link over the library's connection, which has no task of its own."""
+
+    def __init__(self, connection: library.ClientConnection) -> None:
+        self._connection = connection
+
+    async def send(self, text: str) -> None:
+        with _translated():
+            await self._connection.send(text)
+
+    async def receive(self) -> str | bytes:
+        with _translated():
+            return await self._connection.recv()
+
+    async def close(self) -> None:
+        try:
+            await self._connection.close()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        self._connection.transport.abort()
+
+
+async def connect(url: str, *, deadline_s: float) -> Link:
+    """Open a WebSocket at `ws://…` or `wss://…`; StreamUnavailableError, StreamRefusedError."""
+    try:
+        opening = _Connect(
+            url,
+            compression=None,
+            proxy=None,
+            user_agent_header="cotacoes",
+            open_timeout=deadline_s,
+            ping_interval=None,
+            close_timeout=CLOSE_S,
+            max_size=MESSAGE_BYTES_MAX,
+            max_queue=MESSAGES_AHEAD,
+        )
+        return _WebSocket(await opening)
+    except InvalidStatus as refusal:
+        answer = refusal.response
+        text = ",".join(answer.headers.get_all("Retry-After"))
+        wait_s = float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+        raise StreamRefusedError(answer.status_code, retry_after_s=wait_s, body=bytes(answer.body)) from refusal
+    except TimeoutError as error:
+        raise StreamUnavailableError(f"no connection within {deadline_s:g} s") from error
+    except (WebSocketException, OSError, UnicodeError) as error:
+        raise StreamUnavailableError(f"no connection: {error}") from error
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Why it ended, as one of ours; we close first where what came breaks the protocol."""
+    try:
+        yield
+    except ConnectionClosed as error:
+        theirs, ours = error.rcvd, error.sent
+        if ours is not None and (theirs is None or error.rcvd_then_sent is False):
+            raise StreamMalformedError(f"what came is no WebSocket's: {ours.reason or ours.code}") from error
+        if theirs is not None:
+            raise StreamClosedError(theirs.code, theirs.reason) from error
+        raise StreamUnavailableError("the connection was cut") from error
