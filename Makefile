@@ -27,7 +27,9 @@ test: .venv/installed-dev ## install what tests need, run all tests but the long
 	$(BIN)/python -m pytest $(REST) -m "not soak" $(ARGS) $(NONE_IS_FINE)
 
 test-browser: .venv/installed-dev ## run the streams in a browser and in Node; installs Chromium with apt-get where it can
-	@command -v chromium chromium-browser google-chrome >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q chromium; } || { echo "install Chromium, so that chromium is on the PATH"; exit 1; }
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	echo "Chromium is missing: apt-get install -y chromium"; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q chromium
 	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
 	cd tests/browser && npm ci --no-audit --no-fund
 	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)

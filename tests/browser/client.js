@@ -2,21 +2,23 @@
 import WebSocket from "ws";
 
 const [gateway, coin] = process.argv.slice(2);
-let since = {};
+const since = {};
 
 function connect() {
+  let pause = 500 * Math.random();
   const socket = new WebSocket(`${gateway}/v1/ws`);
   socket.on("open", () => socket.send(JSON.stringify({ op: "subscribe", coins: [coin], since })));
   socket.on("message", (message) => {
     const frame = JSON.parse(message);
-    if (frame.type === "quote") since = { [coin]: `${frame.epoch}-${frame.seq}` };
-    if (frame.type === "gap") since = { [coin]: frame.through };
+    if (frame.type === "quote") since[frame.coin] = `${frame.epoch}-${frame.seq}`;
+    if (frame.type === "gap") since[frame.coin] = frame.through;
+    if (frame.type === "bye") pause = frame.retry_ms;
     console.log(JSON.stringify(frame));
   });
-  socket.on("error", () => {});
+  socket.on("error", () => {}); // a close follows
   socket.on("close", (code) => {
     console.log(JSON.stringify({ type: "closed", code }));
-    setTimeout(connect, 500 * Math.random());
+    setTimeout(connect, pause);
   });
 }
 

@@ -69,6 +69,36 @@ def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_d
     run(scenario, "bitcoin", "ethereum")
 
 
+def test_who_leaves_before_it_is_answered_is_forgotten() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        rig.hub.has_begun = lambda _: False
+        for _ in range(3):
+            client = rig.client()
+            client.subscribe("bitcoin")
+            client.cut()
+        assert not rig.hub._awaiting
+        assert not rig.hub.connections
+
+    run(scenario)
+
+
+def test_a_flush_of_many_coins_is_written_in_bounded_pieces() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client(room=100_000_000)
+        client.subscribe(*rig.coins)
+        written: list[int] = []
+        write = client.connection.write
+        client.connection.write = lambda data: (written.append(len(data)), write(data))[1]  # type: ignore[misc]
+        for coin in rig.coins:
+            await rig.publish(coin, 300)
+        await settle()
+        client.read()
+        assert max(written) < 2 * 65_536
+        assert len(client.quotes()) == 300 * len(rig.coins)
+
+    run(scenario, *(f"coin-{number}" for number in range(10)))
+
+
 def test_after_a_position_in_the_ring_all_that_follows_comes_without_the_history() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=5)

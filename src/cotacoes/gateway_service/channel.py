@@ -203,13 +203,15 @@ class EveryChannel(Channel):
                 self._cursor.indexes[coin], self._cursor.positions[coin] = ring.end, ring.told
 
     def _flush_chunk(self, coins: Iterable[str]) -> list[str]:
-        """One chunk of bytes at most; the coins that have more."""
+        """One chunk of bytes, of all coins together; the coins that have more."""
         entries: list[Entry] = []
         rest: list[str] = []
+        room = CHUNK_BYTES
         for coin in coins:
             ring, index = self._rings[coin], self._cursor.indexes[coin]
             assert index is not None
-            found = ring.read(index, CHUNK_BYTES)
+            found = ring.read(index, room) if room > 0 else []
+            room -= sum(len(entry.text) for entry in found)
             self._cursor.indexes[coin] = index + len(found)
             entries += found
             if index + len(found) < ring.end:

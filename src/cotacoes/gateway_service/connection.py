@@ -93,8 +93,8 @@ class Connection(abc.ABC):
         else:
             told(recovered, cursor.positions)
         self._place(mode, cursor, set(coins) if unresolved else set())
-        for coin in unresolved - since.keys():
-            self._hub.when_begun(coin, self._begin_at_newest)
+        if unknown := unresolved - since.keys():
+            self._hub.await_begin(self, unknown)
 
     def unsubscribe(self, coins: Collection[str]) -> list[str]:
         """End these coins; those that it had."""
@@ -107,6 +107,17 @@ class Connection(abc.ABC):
                 self._resolve(coin, False)
         return had
 
+    def begin_at_newest(self, coin: str) -> None:
+        """By now it is known what that is."""
+        for pending in self._pending:
+            for mode, (_, member) in self._members.items():
+                if coin in pending.unresolved and coin in member.held and member.cursor is not None:
+                    cursor, _, _ = self._hub.begin([coin], mode, {})
+                    pending.positions |= cursor.positions
+                    member.cursor.positions |= cursor.positions
+                    member.cursor.indexes |= cursor.indexes
+        self._resolve(coin, False)
+
     def serve(self) -> None:
         """Its connection takes bytes again."""
         self._full_since = None
@@ -116,7 +127,7 @@ class Connection(abc.ABC):
     def leave(self) -> None:
         """Be told nothing any more."""
         self._has_ended = True
-        self._hub.connections.discard(self)
+        self._hub.forget(self)
         for channel, member in self._members.values():
             self._hub.leave(channel, member)
         self._members.clear()
@@ -178,17 +189,6 @@ class Connection(abc.ABC):
         for coin in member.held:  # of which the history is to say whether all will come
             if member.cursor is not None and member.cursor.indexes[coin] is None:
                 self._hub.ask_history(channel, member, coin)
-
-    def _begin_at_newest(self, coin: str) -> None:
-        """By now it is known what that is."""
-        for pending in self._pending:
-            for mode, (_, member) in self._members.items():
-                if coin in pending.unresolved and coin in member.held and member.cursor is not None:
-                    cursor, _, _ = self._hub.begin([coin], mode, {})
-                    pending.positions |= cursor.positions
-                    member.cursor.positions |= cursor.positions
-                    member.cursor.indexes |= cursor.indexes
-        self._resolve(coin, False)
 
     def _resolve(self, coin: str, is_whole: bool) -> None:
         """The history has said whether everything of the coin will come."""

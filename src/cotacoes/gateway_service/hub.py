@@ -64,7 +64,7 @@ class Hub:
         self._by_coin: dict[str, set[Channel]] = {}
         self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
         self._silent: set[str] = set()
-        self._awaiting: list[tuple[str, Callable[[str], None]]] = []
+        self._awaiting: dict[Connection, set[str]] = {}
         self._dirty: set[str] = set()
         self._is_due = False
         self._next_flush_at = 0.0
@@ -167,9 +167,14 @@ class Hub:
                 self._by_coin[coin].discard(channel)
         return cursor
 
-    def when_begun(self, coin: str, call: Callable[[str], None]) -> None:
-        """Call once it is known where the coin's stream is."""
-        self._awaiting.append((coin, call))
+    def await_begin(self, connection: Connection, coins: Collection[str]) -> None:
+        """Tell the connection once it is known where the streams of these coins are."""
+        self._awaiting.setdefault(connection, set()).update(coins)
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+        self.connections.discard(connection)
+        self._awaiting.pop(connection, None)
 
     def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
         """A member needs what the ring does not reach back to."""
@@ -225,10 +230,13 @@ class Hub:
                 self._count(channel)
 
     def _note_begun(self) -> None:
-        begun = [(coin, call) for coin, call in self._awaiting if self.has_begun(coin)]
-        self._awaiting = [(coin, call) for coin, call in self._awaiting if not self.has_begun(coin)]
-        for coin, call in begun:
-            call(coin)
+        for connection, coins in list(self._awaiting.items()):
+            begun = set(filter(self.has_begun, coins))
+            coins.difference_update(begun)
+            if not coins:
+                del self._awaiting[connection]
+            for coin in begun:
+                connection.begin_at_newest(coin)
 
     async def _check(self) -> None:
         while True:
