@@ -102,6 +102,24 @@ async def test_a_port_where_nobody_speaks_redis_is_unavailable_not_a_crash() -> 
             await bus.ping()
 
 
+async def test_an_error_in_the_middle_of_listening_ends_it() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"one\r\n")
+        writer.write(
+            b"*3\r\n$9\r\nsubscribe\r\n$3\r\none\r\n:1\r\n" + b"*3\r\n$7\r\nmessage\r\n$3\r\none\r\n$2\r\nhi\r\n"
+        )
+        writer.write(b"-ERR no more\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    address = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, RedisBus(address, deadline_s=1.0) as bus, bus.subscribe(["one"]) as messages:
+        assert await take(messages, 1) == [("one", b"hi")]
+        with pytest.raises(BusUnavailableError, match="refused"):
+            await take(messages, 1)
+
+
 async def test_a_command_refused_among_others_leaves_no_reply_behind(valkey: Server) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", valkey.port)
     writer.write(b"ACL SETUSER limited on >secret resetchannels &heard +@all\r\n")

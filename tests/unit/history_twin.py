@@ -1,7 +1,8 @@
 """The history in memory, under the contract of `client.history.History`, with faults: see `HistoryTwin`."""
 
 import asyncio
-from collections import Counter
+import bisect
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 from cotacoes.client.history import PAGE_QUOTES, Page
@@ -26,6 +27,24 @@ class HistoryTwin:
         self.asked: list[tuple[float, str, Wanted]] = []
         self.at_once = 0
         self.at_once_most = 0
+        self._ever: defaultdict[str, list[Quote]] = defaultdict(list)
+        self._by_position: defaultdict[str, dict[Position, Quote]] = defaultdict(dict)
+        self._sorted = 0  # so many of `written` are in these two
+
+    def of(self, coin: str) -> list[Quote]:
+        """All quotes that there ever were of a coin."""
+        return self._sort()._ever[coin]
+
+    def at(self, coin: str, position: Position) -> Quote | None:
+        """The coin's quote of this position, None where it was never given."""
+        return self._sort()._by_position[coin].get(position)
+
+    def _sort(self) -> "HistoryTwin":
+        for quote in self.written[self._sorted :]:
+            self._ever[quote.coin].append(quote)
+            self._by_position[quote.coin][quote.position] = quote
+        self._sorted = len(self.written)
+        return self
 
     async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
         self.asked.append((asyncio.get_running_loop().time(), coin, wanted))
@@ -43,18 +62,17 @@ class HistoryTwin:
 
     def page(self, coin: str, wanted: Wanted, limit: int) -> Page:
         """The answer of a history that is there."""
-        ever = [quote for quote in self.written if quote.coin == coin]
-        held = ever[self.floor.get(coin, 0) :]
+        ever, floor = self.of(coin), self.floor.get(coin, 0)
         if wanted.last is not None:
-            return Page(held[-wanted.last :], more=False)
+            return Page(ever[floor:][-wanted.last :], more=False)
+        first = floor
         if wanted.after is not None:
-            if wanted.after not in {quote.position for quote in ever}:
+            if self.at(coin, wanted.after) is None:
                 raise PositionBeyondEndError(f"{wanted.after} was never given")
-            following = next((quote for quote in ever if quote.before == wanted.after), None)
-            if following is not None and following not in held:
+            first = bisect.bisect_right(ever, wanted.after, key=lambda quote: quote.position)
+            if first < min(floor, len(ever)):
                 raise PositionGoneError(f"what follows {wanted.after} is no longer held")
-        later = [quote for quote in held if wanted.after is None or quote.position > wanted.after]
-        return Page(later[:limit], more=len(later) > limit)
+        return Page(ever[first : first + limit], more=len(ever) > first + limit)
 
 
 def breaches(

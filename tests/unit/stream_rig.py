@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import json
 import random
 from collections.abc import Sequence
@@ -12,18 +11,17 @@ from decimal import Decimal
 from typing import Any
 
 from tests.frames import check_frame
+from tests.unit.history_twin import HistoryTwin
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from cotacoes import config
-from cotacoes.client.history import PAGE_QUOTES, Page
-from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.websocket import WebSockets
-from cotacoes.patterns.recovery import Seen, Wanted
+from cotacoes.patterns.recovery import Seen
 from cotacoes.quote import Position, Quote
 from cotacoes.telemetry import Metrics, StreamMetrics
 
@@ -32,48 +30,6 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def quote(coin: str, seq: int, epoch: int = 5, prev: Position | None = None) -> Quote:
     return Quote(coin, "USD", Decimal("67012.34"), epoch, seq, NOON, NOON, "sim", prev)
-
-
-class HistoryTwin:
-    """What was recorded, by coin; `floors` are indexes of the oldest that is still held, `away` its fault."""
-
-    def __init__(self, coins: Sequence[str]) -> None:
-        self.written: dict[str, list[Quote]] = {coin: [] for coin in coins}
-        self.by_position: dict[str, dict[str, Quote]] = {coin: {} for coin in coins}
-        self.floors = dict.fromkeys(coins, 0)
-        self.away = False
-        self.asked = 0
-
-    def record(self, coin: str, count: int = 1, *, new_era: bool = False) -> list[Quote]:
-        """The next quotes of the coin."""
-        recorded: list[Quote] = []
-        for _ in range(count):
-            last = self.written[coin][-1] if self.written[coin] else None
-            if last is None or (new_era and not recorded):
-                epoch = 5 if last is None else last.epoch + 1
-                made = quote(coin, 1, epoch, None if last is None else last.position)
-            else:
-                made = quote(coin, last.seq + 1, last.epoch)
-            self.written[coin].append(made)
-            self.by_position[coin][str(made.position)] = made
-            recorded.append(made)
-        return recorded
-
-    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
-        await asyncio.sleep(0.002)
-        self.asked += 1
-        if self.away:
-            raise ServiceUnavailableError("quote_service is away")
-        written, floor = self.written[coin], self.floors[coin]
-        if wanted.last is not None:
-            return Page(written[floor:][-wanted.last :], more=False)
-        if wanted.after is not None:
-            if str(wanted.after) not in self.by_position[coin]:
-                raise PositionBeyondEndError(f"{wanted.after} was never given")
-            if floor and wanted.after < written[floor - 1].position:
-                raise PositionGoneError("no longer held", floor=str(written[floor].position))
-        first = floor if wanted.after is None else bisect.bisect_right(written, wanted.after, key=_position)
-        return Page(written[first : first + limit], more=len(written) > first + limit)
 
 
 class MemoryTransport(asyncio.Transport):
@@ -138,7 +94,8 @@ class StreamRig:
     def __init__(self, *coins: str, **settings: Any) -> None:
         self.coins = coins or ("bitcoin",)
         self.settings = config.load({}, **settings)
-        self.history = HistoryTwin(self.coins)
+        self.history = HistoryTwin()
+        self.history.delay_s = 0.002
         self.loop = asyncio.get_running_loop()
         self.metrics = StreamMetrics(Metrics())
         self.hub = Hub(
@@ -154,9 +111,23 @@ class StreamRig:
         self.sockets = WebSockets(self.hub, self.admission, self.settings, clock=self.loop.time)
         self.connections: set[Any] = set()
 
+    def record(self, coin: str, count: int = 1, *, new_era: bool = False) -> list[Quote]:
+        """The next quotes of the coin."""
+        recorded: list[Quote] = []
+        for _ in range(count):
+            last = self.history.of(coin)[-1] if self.history.of(coin) else None
+            if last is None or (new_era and not recorded):
+                epoch = 5 if last is None else last.epoch + 1
+                made = quote(coin, 1, epoch, None if last is None else last.position)
+            else:
+                made = quote(coin, last.seq + 1, last.epoch)
+            self.history.written.append(made)
+            recorded.append(made)
+        return recorded
+
     async def publish(self, coin: str = "bitcoin", count: int = 1, *, new_era: bool = False) -> None:
         """Record quotes, and hand them to the hub as the Follower does."""
-        await self.hub.take([Seen(each) for each in self.history.record(coin, count, new_era=new_era)])
+        await self.hub.take([Seen(each) for each in self.record(coin, count, new_era=new_era)])
 
     def client(self, *, room: int = 0, headers: dict[str, str] | None = None, path: str = "/v1/ws") -> MemoryClient:
         return MemoryClient(self, room, headers or {}, path)
@@ -230,22 +201,19 @@ def assert_tiles(
     """What came since `subscribed`, quotes and gaps, is the history up to a position: each once, in order."""
     begun = next(frame for frame in frames if frame["type"] == "subscribed" and coin in frame["coins"])
     known = begun["coins"][coin]["position"]
-    held = history.by_position[coin]
     after_begun = frames[frames.index(begun) + 1 :]
     for frame in after_begun:
         if frame["type"] == "gap" and frame["coin"] == coin:
             assert frame["after"] == known, "a gap begins where the stream is"
             known = frame["through"]
         elif frame["type"] == "quote" and frame["coin"] == coin:
-            position = f"{frame['epoch']}-{frame['seq']}"
-            before = frame["after"] if "after" in frame else _text(held[position].before)
+            position = Position(frame["epoch"], frame["seq"])
+            held = history.at(coin, position)
+            assert held is not None, f"{position} was never written"
+            before = frame["after"] if "after" in frame else _text(held.before)
             assert before == known, f"{position} follows {before}, and {known} is where the stream is"
-            known = position
+            known = str(position)
     assert known == _text(through), f"the stream is at {known}, the history at {through}"
-
-
-def _position(one: Quote) -> Position:
-    return one.position
 
 
 def _text(position: Position | None) -> str | None:

@@ -43,7 +43,7 @@ def race(chance: random.Random, *, subscriptions: int) -> None:
             await rig.publish(count=chance.randrange(3))
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.choice([0.0, 0.004, 0.02]))
-            written = rig.history.written["bitcoin"]
+            written = rig.history.of("bitcoin")
             place = {}
             if written and chance.random() < 0.5:
                 place = since(str(written[max(0, len(written) - chance.randrange(1, 6))].position))
@@ -52,6 +52,7 @@ def race(chance: random.Random, *, subscriptions: int) -> None:
             await asyncio.sleep(0.05)
             client.frames.clear()
             client.read()
+            written = rig.history.of("bitcoin")
             last = written[-1].position if written else None
             assert_tiles(client.frames, rig.history, "bitcoin", through=last)
             if attempt % 100 == 0:
@@ -76,9 +77,9 @@ def anything(chance: random.Random, *, steps: int, ring_bytes: int) -> None:
             elif step < 0.65:
                 rig.history.away = not rig.history.away
             elif step < 0.7:
-                written = len(rig.history.written[coin])
-                rig.history.floors[coin] = max(
-                    rig.history.floors[coin], min(written - 1, chance.randrange(1 + written))
+                written = len(rig.history.of(coin))
+                rig.history.floor[coin] = max(
+                    rig.history.floor.get(coin, 0), min(written - 1, chance.randrange(1 + written))
                 )
             for client in clients:
                 if chance.random() < 0.4:
@@ -94,7 +95,7 @@ def anything(chance: random.Random, *, steps: int, ring_bytes: int) -> None:
         assert clients
         for client in clients:
             for coin in client.coins:  # type: ignore[attr-defined]
-                written = rig.history.written[coin]
+                written = rig.history.of(coin)
                 assert_tiles(client.frames, rig.history, coin, through=written[-1].position if written else None)
 
     run(scenario, "bitcoin", "ethereum", stream_ring_bytes=ring_bytes, stream_stall_s=600, stream_age_max_s=1e6)
@@ -107,7 +108,7 @@ def _begun(rig: StreamRig, chance: random.Random) -> MemoryClient:
     mode = chance.choice(["every", "every", "conflate", "interval:100"])
     place = {}
     for coin in coins:
-        if rig.history.written[coin] and chance.random() < 0.6:
-            place[coin] = str(chance.choice(rig.history.written[coin]).position)
+        if rig.history.of(coin) and chance.random() < 0.6:
+            place[coin] = str(chance.choice(rig.history.of(coin)).position)
     client.subscribe(*coins, mode=mode, since=place)
     return client

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Self
 
 import hiredis
@@ -103,7 +103,7 @@ class RedisBus:
                     replies = hiredis.Reader()
                     await connection.send_command("SUBSCRIBE", *channels, check_health=False)
                     for _ in channels:  # one command, so no message comes between its replies
-                        await self._next_reply(connection, replies)
+                        await self._next_reply(replies, lambda: self._read(connection))
             async with contextlib.aclosing(self._messages(connection, replies)) as messages:
                 yield messages
         finally:
@@ -111,29 +111,27 @@ class RedisBus:
 
     async def _messages(self, connection: Any, replies: hiredis.Reader) -> AsyncGenerator[tuple[str, bytes], None]:
         """Every message; those that came together without a wait in between."""
-        while True:
-            reply = replies.gets()
-            if reply is False:
-                replies.feed(await self._next_bytes(connection))
-            elif isinstance(reply, list) and reply[0] == b"message":
-                yield reply[1].decode(), reply[2]
+        with _translated("the link to Redis is dead"):
+            while True:
+                kind, *rest = await self._next_reply(replies, lambda: self._next_bytes(connection))
+                if kind == b"message":
+                    yield rest[0].decode(), rest[1]
 
-    async def _next_reply(self, connection: Any, replies: hiredis.Reader) -> Any:
+    async def _next_reply(self, replies: hiredis.Reader, read: Callable[[], Awaitable[bytes]]) -> Any:
         while (reply := replies.gets()) is False:
-            replies.feed(await self._read(connection))
+            replies.feed(await read())
         if isinstance(reply, hiredis.ReplyError):
             raise ResponseError(str(reply))
         return reply
 
     async def _next_bytes(self, connection: Any) -> bytes:
         """What comes next; where nothing comes for `idle_s`, whatever answers a PING within `pong_s`."""
-        with _translated("the link to Redis is dead"):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._idle_s):
-                    return await self._read(connection)
-            async with asyncio.timeout(self._pong_s):
-                await connection.send_command("PING", check_health=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._idle_s):
                 return await self._read(connection)
+        async with asyncio.timeout(self._pong_s):
+            await connection.send_command("PING", check_health=False)
+            return await self._read(connection)
 
     async def _read(self, connection: Any) -> bytes:
         data: bytes = await connection._reader.read(READ_BYTES)

@@ -58,7 +58,7 @@ class StreamHandler(Protocol):
         """The server stops."""
 
     def lost(self) -> None:
-        """The connection has ended."""
+        """The connection has ended, or is about to: nothing more may be written."""
 
 
 class HttpStream:

@@ -22,7 +22,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from cotacoes.adapters.http_server import CLOSE_S, prepare_stream
+from cotacoes.adapters.http_server import CLOSE_S, StreamHandler, prepare_stream
 from cotacoes.telemetry import get_logger
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
@@ -50,20 +50,11 @@ class Refusal:
     body: bytes
 
 
-class Handler(Protocol):
+class Handler(StreamHandler, Protocol):
     """What is done with an open connection."""
 
     def message(self, text: bytes, now: float) -> None:
         """A message came; an empty one stands for a ping of the client's."""
-
-    def serve(self) -> None:
-        """The connection takes bytes again."""
-
-    def shut_down(self) -> None:
-        """The server stops."""
-
-    def lost(self) -> None:
-        """The connection has ended, or is about to: nothing more may be written."""
 
 
 Open = Callable[["ServerConnection"], Handler]

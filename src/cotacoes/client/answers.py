@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cotacoes.candle import CandleJson
+from cotacoes.client.history import Page, read_page
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 
@@ -64,11 +65,6 @@ class _Current(QuoteJson, frozen=True, kw_only=True):
     source: Literal["live", "cache"]
 
 
-class _Quotes(msgspec.Struct, frozen=True):
-    quotes: list[QuoteJson]
-    more: bool
-
-
 class _Candles(msgspec.Struct, frozen=True):
     currency: str
     origin: str
@@ -85,18 +81,17 @@ def read_current(coin: str, answer: Mapping[str, Any], waited_s: float) -> Curre
         raise _malformed(error) from error
 
 
-def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> tuple[list[Quote], bool]:
-    """A page that follows a position, where there is one, without a hole; whether there are more."""
+def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> Page:
+    """A page that follows a position, where there is one, without a hole."""
     try:
-        page = msgspec.convert(answer, _Quotes)
-        quotes = [_of(coin, told.quote()) for told in page.quotes]
-        if first_gap(quotes, after) is not None:
+        page = read_page(coin, answer)
+        if first_gap(page.quotes, after) is not None:
             raise ValueError("the history has a hole")
-        if page.more and not quotes:
+        if page.more and not page.quotes:
             raise ValueError("nothing, and more to come")
     except ValueError as error:
         raise _malformed(error) from error
-    return quotes, page.more
+    return page
 
 
 def read_candles(coin: str, answer: Mapping[str, Any]) -> CandlePage:

@@ -147,8 +147,9 @@ class Client:
                 start=_time(start),
                 end=_time(end),
             )
-            quotes, more = read_quotes(coin, answer, known)
-            for quote in quotes:
+            page = read_quotes(coin, answer, known)
+            more = page.more
+            for quote in page.quotes:
                 yield quote
                 position = known = quote.position
 

@@ -74,14 +74,13 @@ class Feeds:
     def __getitem__(self, coin: str) -> Recovery:
         return self._recoveries[coin]
 
+    def has_begun(self, coin: str) -> bool:
+        """Whether it is known where the coin's feed is."""
+        return coin in self._recoveries and self._recoveries[coin].has_begun
+
     @property
     def coins(self) -> list[str]:
         return list(self._recoveries)
-
-    @property
-    def told(self) -> dict[str, Position | None]:
-        """By coin the position up to which everything was handed on; None where that is nothing."""
-        return {coin: recovery.told for coin, recovery in self._recoveries.items()}
 
     @property
     def silent(self) -> list[str]:

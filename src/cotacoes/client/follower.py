@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 
-from cotacoes.client.feeds import Event, Feeds
+from cotacoes.client.feeds import Back, Event, Feeds, Silent
 from cotacoes.client.history import History, floor_of
 from cotacoes.errors import (
     BusUnavailableError,
@@ -29,7 +29,7 @@ from cotacoes.errors import (
 from cotacoes.live import channel
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
-from cotacoes.patterns.recovery import HistoryHoleError, Wanted
+from cotacoes.patterns.recovery import HistoryHoleError, Lost, Missed, Recovered, Seen, Wanted
 from cotacoes.telemetry import get_logger
 
 RECONNECT_MOST_S = 2.0
@@ -224,3 +224,20 @@ class Follower:
         if self._unanswered == {coin}:
             get_logger().info("history.back")
         self._unanswered.discard(coin)
+
+
+def log_change(event: Event) -> None:
+    """Say a change of state in the log."""
+    match event:
+        case Missed(gap):
+            get_logger().warning("gap.found", **gap.fields())
+        case Recovered():
+            get_logger().info("gap.recovered", **event.fields())
+        case Lost(gap):
+            get_logger().warning("gap.gone", **gap.fields())
+        case Silent(coin):
+            get_logger().warning("feed.silent", coin=coin)
+        case Back(coin):
+            get_logger().info("feed.back", coin=coin)
+        case Seen():
+            pass  # counted by who reads them, never logged

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,6 +39,15 @@ class _Told(msgspec.Struct, frozen=True):
     more: bool
 
 
+def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
+    """A page as it is answered, screened; ValueError where it is none of the coin's."""
+    told = msgspec.convert(answer, _Told)
+    quotes = [quote.quote() for quote in told.quotes]
+    for quote in quotes:
+        check(quote, coin)
+    return Page(quotes, told.more)
+
+
 class ServiceHistory:
     """The history of quote_service, or of a gateway that passes it on."""
 
@@ -52,12 +61,8 @@ class ServiceHistory:
         else:
             answer = await self._client.quotes(coin, last=wanted.last)
         try:
-            told = msgspec.convert(answer, _Told)
-            quotes = [quote.quote() for quote in told.quotes]
-            for quote in quotes:
-                check(quote, coin)
-            return Page(quotes, told.more)
-        except (msgspec.ValidationError, ValueError) as error:
+            return read_page(coin, answer)
+        except ValueError as error:  # msgspec's own are that too
             raise ServiceUnavailableError("the history did not answer as it should") from error
 
 

@@ -19,15 +19,14 @@ from typing import TextIO
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.client.feeds import Back, Event, Feeds, Silent
-from cotacoes.client.follower import Follower
+from cotacoes.client.feeds import Event, Feeds
+from cotacoes.client.follower import Follower, log_change
 from cotacoes.client.history import ServiceHistory
-from cotacoes.client_subscriber.lines import Lines, as_json_line, gap_fields, recovered_fields
+from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import Output, descriptor_writer
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import SettingError, UnavailableError, UnknownCoinError
-from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
 from cotacoes.quote import COIN_PATTERN
 from cotacoes.service import Stop, background, require_coin
 from cotacoes.telemetry import get_logger
@@ -133,7 +132,7 @@ class Subscriber:
         """Show them; waits where the reader is slow."""
         for event in events:
             if self._log_changes:
-                _log(event)
+                log_change(event)
             await self._output.put(self._render(event))
 
     async def watch_reader(self) -> None:
@@ -147,19 +146,3 @@ class Subscriber:
                 get_logger().warning("output.stuck", reason="nobody reads")
             elif was_stuck and not is_stuck:
                 get_logger().info("output.flowing")
-
-
-def _log(event: Event) -> None:
-    match event:
-        case Missed(gap):
-            get_logger().warning("gap.found", **gap_fields(gap))
-        case Recovered():
-            get_logger().info("gap.recovered", **recovered_fields(event))
-        case Lost(gap):
-            get_logger().warning("gap.gone", **gap_fields(gap))
-        case Silent(coin):
-            get_logger().warning("feed.silent", coin=coin)
-        case Back(coin):
-            get_logger().info("feed.back", coin=coin)
-        case Seen():
-            pass  # counted by who reads them, never logged

@@ -37,35 +37,15 @@ def _fields(event: Event) -> dict[str, object]:
         case Seen(quote):
             return {"type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))}
         case Missed(gap):
-            return {"type": "gap", **gap_fields(gap)}
+            return {"type": "gap", **gap.fields()}
         case Recovered():
-            return {"type": "recovered", **recovered_fields(event)}
+            return {"type": "recovered", **event.fields()}
         case Lost(gap):
-            return {"type": "gone", **gap_fields(gap)}
+            return {"type": "gone", **gap.fields()}
         case Silent(coin):
             return {"type": "silent", "coin": coin}
         case Back(coin):
             return {"type": "back", "coin": coin}
-
-
-def gap_fields(gap: Gap) -> dict[str, str | None]:
-    """As in a line of `gap` or `gone`."""
-    return {
-        "coin": gap.coin,
-        "after": _text(gap.after),
-        "through": str(gap.through),
-        "reason": gap.reason.value,
-    }
-
-
-def recovered_fields(event: Recovered) -> dict[str, str | int | None]:
-    """As in a line of `recovered`."""
-    return {
-        "coin": event.coin,
-        "after": _text(event.after),
-        "through": _text(event.through),
-        "quotes": event.quotes,
-    }
 
 
 class Lines:
@@ -117,10 +97,6 @@ class Lines:
     def _in_colour(self, colour: str, text: str) -> str:
         code = _COLOURS.get(colour)
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
-
-
-def _text(position: Position | None) -> str | None:
-    return None if position is None else str(position)
 
 
 def _lost(gap: Gap) -> str:

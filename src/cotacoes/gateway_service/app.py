@@ -117,7 +117,7 @@ def wire(
         async with opened():
             found = await coins()
             feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
-            hub.has_begun = lambda coin: coin in feeds.coins and feeds[coin].has_begun
+            hub.has_begun, hub.silent = feeds.has_begun, lambda: feeds.silent
             follower = Follower(feeds, bus, history, hub.take, clock=loop.time, random=random)
             async with background(follower.run(newcomers=coins), hub.run()):
                 yield

@@ -17,9 +17,8 @@ from cotacoes.errors import BadRequestError, MethodNotAllowedError
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, Positions, parse_cursor, retry
+from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, parse_cursor, retry
 from cotacoes.quote import Position
-from cotacoes.service import require_coin
 
 PATH = "/v1/stream"
 _KNOWN = {"coins", "mode", "since"}
@@ -31,14 +30,6 @@ class EventStreamConnection(Connection):
     def __init__(self, hub: Hub, admission: Admission, stream: HttpStream, settings: Settings, now: float) -> None:
         super().__init__(hub, admission, EVENT_STREAM, stream, settings, now)
         self._stream = stream
-
-    def begin(self, coins: list[str], mode: Mode, since: dict[str, Position]) -> None:
-        """Tell it everything from now on."""
-
-        def told(_: object, __: Positions) -> None:
-            pass  # there is nothing to tell before the first event
-
-        self.subscribe(coins, mode, since, told)
 
     def _close(self, ending: Ending, retry_ms: int) -> None:
         self._stream.write(retry(retry_ms))
@@ -76,7 +67,7 @@ class EventStreams:
         def opened(stream: HttpStream) -> EventStreamConnection:
             stream.write(b": cotacoes\n" + retry(RETRY_MS))
             connection = EventStreamConnection(self._hub, self._admission, stream, self._settings, self._clock())
-            connection.begin(coins, mode, since)
+            connection.subscribe(coins, mode, since, lambda *_: None)  # there is no answer before the first event
             return connection
 
         open_stream(scope, told, write_buffer_bytes=self._settings.stream_write_buffer_bytes, handler=opened)
@@ -86,7 +77,7 @@ class EventStreams:
         given = dict(asked)
         if len(given) != len(asked) or not given.keys() <= _KNOWN:
             raise BadRequestError("give coins, and mode or since, each once")
-        coins = sorted({require_coin(coin, self._hub.coins) for coin in given.get("coins", "").split(",") if coin})
+        coins = self._hub.choose(filter(None, given.get("coins", "").split(",")))
         most = self._settings.stream_coins_max
         if not 0 < len(coins) <= most:
             raise BadRequestError(f"coins: name 1 to {most} of them (COTACOES_STREAM_COINS_MAX)")

@@ -15,7 +15,8 @@ from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING
 
-from cotacoes.client.feeds import Back, Event, Silent
+from cotacoes.client.feeds import Event
+from cotacoes.client.follower import log_change
 from cotacoes.client.history import History
 from cotacoes.client.modes import Mode
 from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Member, NewestChannel
@@ -24,7 +25,8 @@ from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire
 from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
 from cotacoes.quote import Position
-from cotacoes.telemetry import StreamMetrics, get_logger
+from cotacoes.service import require_coin
+from cotacoes.telemetry import StreamMetrics
 
 if TYPE_CHECKING:
     from cotacoes.gateway_service.connection import Connection
@@ -54,6 +56,7 @@ class Hub:
     ) -> None:
         self.random = random
         self.has_begun: Callable[[str], bool] = lambda _: True  # whether it is known where a coin's stream is
+        self.silent: Callable[[], Sequence[str]] = list  # the coins whose feeds say nothing just now
         self.connections: set[Connection] = set()
         self._metrics = metrics
         self._ring_bytes = ring_bytes
@@ -63,7 +66,6 @@ class Hub:
         self._channels: dict[_Key, Channel] = {}
         self._by_coin: dict[str, set[Channel]] = {}
         self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
-        self._silent: set[str] = set()
         self._awaiting: dict[Connection, set[str]] = {}
         self._dirty: set[str] = set()
         self._is_due = False
@@ -71,10 +73,9 @@ class Hub:
         self._waiting: dict[Channel, set[str]] = {}  # channels with an interval, and what is new in theirs
         self.add(coins)
 
-    @property
-    def coins(self) -> list[str]:
-        """The coins there are."""
-        return list(self._rings)
+    def choose(self, names: Iterable[str]) -> list[str]:
+        """The coins of these names, sorted, each once; UnknownCoinError."""
+        return sorted({require_coin(name, self._rings) for name in names})
 
     def add(self, coins: Iterable[str]) -> None:
         """Have rings for these as well."""
@@ -101,19 +102,11 @@ class Hub:
                 case Lost(gap):
                     self._append(Entry.of_gap(gap))
                     self._metrics.upstream.labels(coin=gap.coin, kind="lost").inc()
-                    get_logger().warning("gap.gone", coin=gap.coin, after=str(gap.after), through=str(gap.through))
                 case Missed(gap):
                     self._metrics.upstream.labels(coin=gap.coin, kind="missed").inc()
-                    get_logger().warning("gap.found", coin=gap.coin, after=str(gap.after), through=str(gap.through))
-                case Recovered(coin, _, _, quotes):
+                case Recovered(coin):
                     self._metrics.upstream.labels(coin=coin, kind="recovered").inc()
-                    get_logger().info("gap.recovered", coin=coin, quotes=quotes)
-                case Silent(coin):
-                    self._silent.add(coin)
-                    get_logger().warning("feed.silent", coin=coin)
-                case Back(coin):
-                    self._silent.discard(coin)
-                    get_logger().info("feed.back", coin=coin)
+            log_change(event)
         if self._awaiting:
             self._note_begun()
 
@@ -226,7 +219,7 @@ class Hub:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             for channel in list(self._channels.values()):
-                channel.heartbeat(self._now(), sorted(self._silent))
+                channel.heartbeat(self._now(), self.silent())
                 self._count(channel)
 
     def _note_begun(self) -> None:

@@ -54,7 +54,6 @@ class Replays:
         # as many as there are coins of members behind, at most: connections and their coins are bounded
         self._waiting: asyncio.Queue[tuple[Channel, Member, str]] = asyncio.Queue()
         self._pages: OrderedDict[_Place, list[Entry]] = OrderedDict()
-        self.pages = 0  # asked for, since the start
 
     def ask(self, channel: Channel, member: Member, coin: str) -> None:
         """The member needs the history of this coin, from where its cursor is."""
@@ -117,7 +116,6 @@ class Replays:
         place = (coin, position)
         if place in self._pages:
             return self._pages[place]
-        self.pages += 1
         page = await self._history.read(coin, Wanted(position), PAGE_QUOTES)
         entries = [Entry.of_quote(quote) for quote in page.quotes]
         if position is None and entries and entries[0].before is not None:

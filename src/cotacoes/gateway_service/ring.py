@@ -22,6 +22,7 @@ from cotacoes.patterns.pub_sub import Gap
 from cotacoes.quote import Position, Quote
 
 ENTRY_BYTES = 300  # what one takes beside its text
+_encode = msgspec.json.Encoder().encode
 
 
 class Kind(enum.Enum):
@@ -48,7 +49,7 @@ class Entry:
 
     @classmethod
     def of_gap(cls, gap: Gap) -> Entry:
-        return cls(Kind.GAP, gap.coin, gap.after, gap.through, encode_gap(gap))
+        return cls(Kind.GAP, gap.coin, gap.after, gap.through, _encode({"type": "gap", **gap.fields()}))
 
     @property
     def frame(self) -> bytes:
@@ -61,19 +62,6 @@ class Entry:
         """The quote as the newest of all after a position, with one more field that says so."""
         told = b"null" if after is None else b'"%s"' % str(after).encode()
         return Entry(self.kind, self.coin, after, self.position, b'%s,"after":%s}' % (self.text[:-1], told))
-
-
-def encode_gap(gap: Gap) -> bytes:
-    """`after` (exclusive) is null where all from the first quote ever is missing, `through` is inclusive."""
-    return msgspec.json.encode(
-        {
-            "type": "gap",
-            "coin": gap.coin,
-            "after": None if gap.after is None else str(gap.after),
-            "through": str(gap.through),
-            "reason": gap.reason.value,
-        }
-    )
 
 
 class Ring:

@@ -25,7 +25,6 @@ from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
 from cotacoes.quote import Position
-from cotacoes.service import require_coin
 
 PATH = "/v1/ws"
 PING_S = 10.0  # below the idle time after which common proxies cut
@@ -101,7 +100,7 @@ class WebSocketConnection(Connection):
             self._tell("error", op.id, op=op.op or None, problem=problem_of(error))
 
     def _subscribe(self, op: _Op) -> None:
-        coins = sorted({require_coin(coin, self._hub.coins) for coin in op.coins})
+        coins = self._hub.choose(op.coins)
         if not coins:
             raise BadRequestError("coins: name at least one")
         most = self._settings.stream_coins_max

@@ -82,6 +82,11 @@ class Gap:
     through: Position
     reason: Reason
 
+    def fields(self) -> dict[str, str | None]:
+        """As it is told everywhere: positions as texts, `after` null where it is None."""
+        after = None if self.after is None else str(self.after)
+        return {"coin": self.coin, "after": after, "through": str(self.through), "reason": self.reason.value}
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:

@@ -64,6 +64,11 @@ class Recovered:
     through: Position | None
     quotes: int
 
+    def fields(self) -> dict[str, str | int | None]:
+        """As it is told everywhere: positions as texts."""
+        after, through = (None if position is None else str(position) for position in (self.after, self.through))
+        return {"coin": self.coin, "after": after, "through": through, "quotes": self.quotes}
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:
