@@ -54,8 +54,10 @@ async def command(port: int, *words: str) -> bytes:
     return answer
 
 
-def assert_got_back(world: World) -> None:
-    """The loss was said, and its end; nothing is missing, doubled or out of order."""
+async def assert_got_back(world: World) -> None:
+    """All that is written by now comes; the loss is said, and its end; nothing is missing, doubled or out of order."""
+    await world.until_whole()
+    await world.until_told("recovered")  # behind the last of the quotes that it brings
     kinds = world.kinds()
     assert {"gap", "recovered"} <= set(kinds)
     assert kinds.count("recovered") <= kinds.count("gap")
@@ -76,8 +78,7 @@ async def test_a_link_in_a_black_hole_is_found_dead_and_all_is_back_within_twelv
     world.proxy.mend()  # for those that come from now on
     await world.until_told("recovered", limit_s=BACK_S)
     assert next(at for at, line in world.lines if line["type"] == "recovered") - began_s <= BACK_S
-    await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_a_reset_link_costs_nothing(world: World, seeded: random.Random) -> None:
@@ -89,7 +90,7 @@ async def test_a_reset_link_costs_nothing(world: World, seeded: random.Random) -
         await world.until_told("gap", number)
         world.history.away = False
         await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(world: World, seeded: random.Random) -> None:
@@ -98,7 +99,7 @@ async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(world: World, 
         await world.until_cut(number)
         await world.writer.write(1)
         await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_over_a_slow_link_each_quote_comes_late_and_once(world: World, seeded: random.Random) -> None:
@@ -114,8 +115,7 @@ async def test_a_link_too_slow_for_redis_is_cut_by_it_and_all_is_got_back(world:
     world.proxy.throttle(1_000)
     await world.writer.overflow()
     world.proxy.mend()
-    await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_a_delayed_link_delays_and_nothing_else(world: World, seeded: random.Random) -> None:
@@ -131,16 +131,14 @@ async def test_a_subscriber_that_was_stopped_until_redis_cut_it_gets_all_back(wo
     world.process.send_signal(signal.SIGSTOP)
     await world.writer.overflow()
     world.process.send_signal(signal.SIGCONT)
-    await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_what_was_written_while_redis_was_killed_is_got_back(world: World, servers: Servers) -> None:
     servers.kill()
     await asyncio.sleep(1)
     servers.start()
-    await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_a_flushed_redis_costs_nothing(world: World, servers: Servers) -> None:
@@ -163,7 +161,7 @@ async def test_a_writer_that_starts_anew_while_nobody_hears_it_leaves_no_hole(
     servers.start()
     await world.until_whole()
     assert len({position.epoch for position in world.shown()}) == eras + 1
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_a_new_era_that_is_heard_is_no_gap(world: World) -> None:
@@ -184,8 +182,7 @@ async def test_while_the_history_is_away_nothing_is_skipped(world: World, server
     await asyncio.sleep(1)
     assert world.shown()[-1] == last
     world.history.away = False
-    await world.until_whole()
-    assert_got_back(world)
+    await assert_got_back(world)
 
 
 async def test_what_the_history_dropped_meanwhile_is_told_gone_and_the_rest_is_got_back(
@@ -197,6 +194,7 @@ async def test_what_the_history_dropped_meanwhile_is_told_gone_and_the_rest_is_g
     world.history.floor[COIN] = len(world.history.written) - seeded.randint(1, 15)
     servers.start()
     await world.until_whole()
+    await world.until_told("recovered")
     assert world.kinds() == ["gap", "gone", "recovered"]
     assert world.breaches() == []
 
