@@ -1,6 +1,8 @@
 """Unit tests touch no network: a socket that would connect or listen fails the test."""
 
+import gc
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,3 +15,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "bind", refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules_are_not_garbage() -> Iterator[None]:
+    """Collecting looks at what the tests made, and not at every module each time: a hundred times as quick."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

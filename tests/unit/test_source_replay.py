@@ -1,6 +1,7 @@
 """A replay serves the mids of the recording: digit for digit, in order, at its pace, in little memory."""
 
 import asyncio
+import functools
 import gzip
 import heapq
 import json
@@ -242,6 +243,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     assert peaks[1] < 2 * peaks[0]
 
 
+@functools.cache
 def own_reading(path: Path) -> list[tuple[int, str]]:
     """Receive time and mid as text, by other means than the code under test: `json` and `Fraction`."""
     mids = []
