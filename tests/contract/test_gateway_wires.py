@@ -11,9 +11,11 @@ from fastapi import APIRouter
 from tests.frames import check_frame
 from tests.serving import connect, exchange, read_to_end, serving
 from tests.unit.stream_rig import StreamRig
+from websockets.asyncio.client import connect as connect_web_socket
 from websockets.frames import Frame, Opcode
 
 from cotacoes.adapters import http_server
+from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.service import build_app
 from cotacoes.telemetry import Metrics
@@ -60,7 +62,7 @@ async def wired(**settings: Any) -> AsyncIterator[Wired]:
     rig = StreamRig("bitcoin", "ethereum", **settings)
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)
-    hub = asyncio.create_task(rig.hub.run())
+    running = asyncio.create_task(rig.hub.run())
     try:
         async with serving(app, websocket=rig.sockets.protocol) as port:
             gateway = Wired(rig, port)
@@ -69,8 +71,8 @@ async def wired(**settings: Any) -> AsyncIterator[Wired]:
             finally:
                 await gateway.close()
     finally:
-        hub.cancel()
-        await asyncio.gather(hub, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def next_event(reader: asyncio.StreamReader, *, limit_s: float = 10.0) -> dict[str, str]:
@@ -119,6 +121,24 @@ async def test_a_stream_begins_with_when_to_come_back_and_a_comment_and_is_kept_
         beat = await next_event(reader)
         assert beat["event"] == "heartbeat"
         assert "id" not in beat
+
+
+async def test_a_client_that_answers_stays_for_longer_than_any_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(websocket, "PING_S", 0.5)
+    monkeypatch.setattr(hub, "CHECK_S", 0.1)
+    async with wired(stream_stall_s=1, stream_subscribe_s=1) as gateway:
+        _, _, reader, _ = await gateway.open()
+        async with connect_web_socket(f"ws://127.0.0.1:{gateway.port}/v1/ws", ping_interval=None) as link:
+            await link.send('{"op":"subscribe","coins":["bitcoin"]}')
+            await link.recv()
+            await asyncio.sleep(3)
+            await gateway.rig.publish()
+            async with asyncio.timeout(5):
+                while json.loads(await link.recv())["type"] != "quote":
+                    pass
+            while (await next_event(reader))["event"] != "quote":
+                pass
 
 
 async def test_a_proxy_that_speaks_http_1_0_gets_the_same_bytes() -> None:

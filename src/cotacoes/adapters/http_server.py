@@ -164,7 +164,8 @@ class DeadlineProtocol(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large")
                 return
         super().data_received(data)
-        if self.head_timer is None and self._is_between_requests() and not self.transport.is_closing():
+        is_ours = self.transport.get_protocol() is self and not self.transport.is_closing()  # no WebSocket by now
+        if self.head_timer is None and is_ours and self._is_between_requests():
             self._await_head()  # blank lines, or the rest of a body that nobody waits for: not for ever
 
     def _is_between_requests(self) -> bool:
