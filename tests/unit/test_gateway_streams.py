@@ -7,7 +7,7 @@ import pytest
 from tests.unit.stream_rig import StreamRig, assert_tiles
 from tests.unit.stream_scenarios import anything, race, run, settle, since
 
-from cotacoes.gateway_service.ring import Entry
+from cotacoes.gateway_service.ring import Entry, Kind
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery import Lost, Seen
 from cotacoes.quote import Position
@@ -503,12 +503,6 @@ def test_whatever_clients_and_history_do_each_stream_tiles_the_history(ring_byte
 
 
 def test_an_entry_stands_for_a_range_without_another_field_changing() -> None:
-    entry = Entry(
-        Entry.of_gap(Gap("bitcoin", None, Position(5, 1), Reason.GONE)).kind,
-        "bitcoin",
-        None,
-        Position(5, 1),
-        b'{"a":1}',
-    )
+    entry = Entry(Kind.QUOTE, "bitcoin", 5, 1, b'{"a":1}')
     assert entry.standing_for(None).text == b'{"a":1,"after":null}'
     assert entry.standing_for(Position(4, 2)).text == b'{"a":1,"after":"4-2"}'

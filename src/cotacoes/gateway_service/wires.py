@@ -10,7 +10,7 @@ On both, heartbeats say how far the stream has told each coin. On SSE they have 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Wire(Protocol):
 
     name: str
 
-    def encode(self, entries: Iterable[Entry], positions: Positions) -> bytes:
+    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
         """Events in order; `positions` are those before them, and are brought forward."""
 
     def heartbeat(self, sent_at: datetime, positions: Positions, silent: Sequence[str]) -> bytes:
@@ -43,12 +43,9 @@ class WebSocketWire:
 
     name = "websocket"
 
-    def encode(self, entries: Iterable[Entry], positions: Positions) -> bytes:
-        frames = []
-        for entry in entries:
-            positions[entry.coin] = entry.position
-            frames.append(entry.frame)
-        return b"".join(frames)
+    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
+        positions.update({coin: last.position for coin, last in {entry.coin: entry for entry in entries}.items()})
+        return b"".join([entry.frame for entry in entries])
 
     def heartbeat(self, sent_at: datetime, positions: Positions, silent: Sequence[str]) -> bytes:
         return text_frame(_heartbeat(sent_at, positions, silent))
@@ -59,7 +56,7 @@ class EventStreamWire:
 
     name = "sse"
 
-    def encode(self, entries: Iterable[Entry], positions: Positions) -> bytes:
+    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
         texts = []
         for entry in entries:
             positions[entry.coin] = entry.position
