@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psutil
 import pytest
@@ -11,6 +13,7 @@ from tests.conftest import free_port
 from tests.contract.conftest import Server
 from tests.contract.test_bus import DEADLINE_S, answered, take, url
 
+from cotacoes.adapters import bus_redis
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError, SettingError
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
@@ -118,6 +121,28 @@ async def test_an_error_in_the_middle_of_listening_ends_it() -> None:
         assert await take(messages, 1) == [("one", b"hi")]
         with pytest.raises(BusUnavailableError, match="refused"):
             await take(messages, 1)
+
+
+async def test_messages_that_come_one_after_the_other_are_read_together(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_redis, "READ_EVERY_S", 0.2)
+    reads: list[float] = []
+    async with RedisBus(url(valkey), deadline_s=DEADLINE_S) as bus, bus.subscribe(["heard"]) as messages:
+        read = bus._read
+
+        async def noted(connection: Any) -> bytes:
+            data = await read(connection)
+            reads.append(asyncio.get_running_loop().time())
+            return data
+
+        monkeypatch.setattr(bus, "_read", noted)
+        taking = asyncio.create_task(take(messages, 100))
+        for number in range(100):
+            await bus.publish([("heard", b"%d" % number)])
+            await asyncio.sleep(0.005)
+        assert await taking == [("heard", b"%d" % number) for number in range(100)]
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(reads))
 
 
 async def test_a_command_refused_among_others_leaves_no_reply_behind(valkey: Server) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 0.005
 FLUSH_MOST_S = 0.04
-FLUSH_SHARE = 0.25  # of the time, that handing out may take
+FLUSH_SHARE = 0.33  # of the time, that handing out may take
 HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
 CHECK_S = 1.0
 
