@@ -34,7 +34,7 @@ from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 IDLE_S = 5.0  # five heartbeats missed
 PONG_S = 2.0
 CONNECT_DEADLINE_S = 2.0
-READ_EVERY_S = 0.002  # at most: a message by itself costs four times what it costs among others
+READ_EVERY_S = 0.003  # at most: a message by itself costs four times what it costs among others
 READ_BYTES = 65_536  # in place of asyncio's 262,144, for which each read has memory mapped: 40 us in place of 7
 _OURS: dict[str, Any] = {
     "protocol": 2,

@@ -2,9 +2,10 @@
 
     Redis, history ──▶ Follower ──▶ take ──▶ rings ──▶ flush ──▶ channels ──▶ connections
 
-What is new goes out at once if nothing did just now, else with all that comes in the next moments: writing costs the
-same for one quote as for ten. How long these are depends on how long handing out takes, so that it never takes more
-than a share of the time: milliseconds for a hundred clients, more for a thousand.
+What is new goes out at once if nothing did just now, else with all that comes in the next moments: writing to a socket
+costs the same for one quote as for ten. How long these are depends on how long handing out takes, so that it never
+takes more than a share of the time: milliseconds for a hundred clients, more for a thousand. The share is larger where
+much is handed out at once, since each quote costs little then.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from cotacoes.gateway_service.connection import Connection
 
 FLUSH_S = 0.005
-FLUSH_MOST_S = 0.04
-FLUSH_SHARE = 0.33  # of the time, that handing out may take
+FLUSH_MOST_S = 0.03
+FLUSH_SHARE = 0.2  # of the time, that handing out may take
+FLUSH_SHARE_MOST = 0.5  # and where it was of `FLUSH_MANY` events
+FLUSH_MANY = 8
 HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
 CHECK_S = 1.0
 
@@ -68,6 +71,7 @@ class Hub:
         self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
         self._awaiting: dict[Connection, set[str]] = {}
         self._dirty: set[str] = set()
+        self._fresh = 0  # entries since the last flush
         self._is_due = False
         self._next_flush_at = 0.0
         self._waiting: dict[Channel, set[str]] = {}  # channels with an interval, and what is new in theirs
@@ -176,6 +180,7 @@ class Hub:
     def _append(self, entry: Entry) -> None:
         self._rings[entry.coin].append(entry)
         self._dirty.add(entry.coin)
+        self._fresh += 1
         if not self._is_due:
             self._is_due = True
             wait_s = self._next_flush_at - self._loop.time()
@@ -186,7 +191,8 @@ class Hub:
 
     def _flush(self) -> None:
         started = self._loop.time()
-        dirty, self._dirty, self._is_due = self._dirty, set(), False
+        share = FLUSH_SHARE if self._fresh < FLUSH_MANY else FLUSH_SHARE_MOST
+        dirty, self._dirty, self._fresh, self._is_due = self._dirty, set(), 0, False
         changed: dict[Channel, list[str]] = {}
         for coin in dirty:
             for channel in self._by_coin[coin]:
@@ -198,7 +204,7 @@ class Hub:
             else:
                 self._flush_in_time(channel, channel.mode.interval_s, coins)
         spent_s = self._loop.time() - started
-        self._next_flush_at = started + min(FLUSH_MOST_S, max(FLUSH_S, spent_s / FLUSH_SHARE))
+        self._next_flush_at = started + min(FLUSH_MOST_S, max(FLUSH_S, spent_s / share))
 
     def _flush_in_time(self, channel: Channel, interval_s: float, coins: Iterable[str]) -> None:
         """Hand out now if the interval is over, else at its end."""
