@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 0.005
 FLUSH_MOST_S = 0.03
-FLUSH_SHARE = 0.2  # of the time, that handing out may take
+FLUSH_SHARE = 0.17  # of the time, that handing out may take
 FLUSH_SHARE_MOST = 0.5  # and where it was of `FLUSH_MANY` events
 FLUSH_MANY = 8
 HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
