@@ -29,7 +29,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     ShardUnavailableError,
 )
-from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
+from cotacoes.patterns.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
 from cotacoes.quote import Position, Quote
 
@@ -188,8 +188,8 @@ def outcomes(draw: st.DrawFn) -> GatherResult[Any]:
     for name, value in BROUGHT.items():
         status = draw(st.sampled_from(Status))
         error = draw(st.sampled_from(ERRORS)) if status is Status.FAILED else None
-        ok = status is Status.OK
-        branches[name] = Branch(name, status, 0.1, value if ok else None, error, None if ok else "why")
+        brought = value if status.is_good else None
+        branches[name] = Branch(name, status, 0.0, 0.1, 1, brought, error, None if status is Status.OK else "why")
     return GatherResult(branches, 0.2)
 
 
@@ -278,7 +278,7 @@ async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_aft
                 assert len(told) < 20
                 told.append((await asking.get("/report/full")).json())
             assert told[-1]["missing"] == [{"part": "shard1", "reason": "shard1 is away (circuit open)"}]
-            assert told[-1]["sources"]["shard1"]["status"] == "failed"
+            assert told[-1]["sources"]["shard1"]["status"] == "rejected"
             assert told[-1]["elapsed_ms"] < told[0]["elapsed_ms"]
             assert hanging.asked == len(told) - 1 >= 5
             hanging.hangs = False

@@ -1,8 +1,12 @@
 """By the deadline there is an answer, and it names exactly what is missing from it, whatever the branches do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextvars
+import gc
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,11 +14,36 @@ from hypothesis import strategies as st
 from tests.unit.virtual_time import run
 
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.patterns.scatter_gather import GatherResult, Status, scatter_gather, still_running
+from cotacoes.patterns import (
+    BulkheadFullError,
+    CallResult,
+    CircuitOpenError,
+    ResilienceConfig,
+    ResiliencePolicy,
+    RetryBudget,
+    RetryConfig,
+    Source,
+    State,
+    current_deadline,
+)
+from cotacoes.patterns.gather_result import GatherResult, IncompleteError, Status
+from cotacoes.patterns.scatter_gather import scatter_gather, still_running
 
-Ask = Callable[[], Awaitable[int]]
+Ask = Callable[[], Awaitable[Any]]
 DEADLINE = 2.0
+RESERVE = 0.1
 GRACE = 0.02
+CUT_OFF = DEADLINE - RESERVE - GRACE
+
+ERRORS: Mapping[str, tuple[Callable[[], BaseException], Status]] = {
+    "error": (lambda: ShardUnavailableError("shard1 is not reachable"), Status.FAILED),
+    "bug": (lambda: ZeroDivisionError("secret"), Status.FAILED),
+    "cancelled": (asyncio.CancelledError, Status.FAILED),
+    "timeout": (TimeoutError, Status.TIMED_OUT),
+    "open": (lambda: CircuitOpenError("shard1", State.OPEN, 1.0), Status.REJECTED),
+    "full": (lambda: BulkheadFullError("shard1", 4, 0.0), Status.REJECTED),
+}
+ENDS = {"value": Status.OK, "stale": Status.STALE} | {name: status for name, (_, status) in ERRORS.items()}
 
 
 @dataclass(frozen=True)
@@ -25,7 +54,7 @@ class Plan:
     ends: str = "value"
     clings: float = 0.0
 
-    async def ask(self) -> int:
+    async def ask(self) -> Any:
         try:
             await asyncio.sleep(self.takes)
         except asyncio.CancelledError:
@@ -33,24 +62,45 @@ class Plan:
                 raise
             await asyncio.sleep(self.clings)
             return -1  # swallows the cancellation
-        if self.ends == "error":
-            raise ShardUnavailableError("shard1 is not reachable")
-        if self.ends == "bug":
-            raise ZeroDivisionError("secret")
-        if self.ends == "cancelled":
-            raise asyncio.CancelledError
+        if self.ends in ERRORS:
+            raise ERRORS[self.ends][0]()
+        if self.ends == "stale":
+            return CallResult(7, Source.CACHE, 3.0, 2, None, "circuit")
         return 7
 
-    def status(self) -> Status:
-        if self.takes < DEADLINE - GRACE:
-            return Status.OK if self.ends == "value" else Status.FAILED
-        return Status.TIMED_OUT if self.clings < GRACE else Status.ABANDONED
+
+def expected(plans: Mapping[str, Plan], places: int, enough: int, bad_max: int) -> tuple[dict[str, Status], float]:
+    """By another way: one event after the other. How each ends, and when the answer is settled."""
+    unbegun, working, ended = list(plans), dict[str, float](), dict[str, Status]()
+    now, is_settled = 0.0, False
+    while len(ended) < len(plans):
+        while unbegun and len(working) < places:
+            name = unbegun.pop(0)
+            working[name] = now + plans[name].takes
+        name = min(working, key=lambda one: working[one])
+        if working[name] > CUT_OFF:
+            now = CUT_OFF
+            break
+        now = working.pop(name)
+        ended[name] = ENDS[plans[name].ends]
+        good = sum(status.is_good for status in ended.values())
+        if len(ended) < len(plans) and (good >= enough or len(ended) - good > bad_max):
+            is_settled = True
+            break
+    stopped = Status.SKIPPED if is_settled else Status.TIMED_OUT
+    late = {name: Status.ABANDONED if plans[name].clings >= GRACE else stopped for name in working}
+    return {name: (ended | late).get(name, Status.SKIPPED) for name in plans}, now
 
 
-async def gather(plans: dict[str, Ask], deadline: float = DEADLINE) -> tuple[GatherResult[int], float]:
+async def gather(plans: Mapping[str, Ask], **options: Any) -> tuple[GatherResult[Any], float]:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    result = await scatter_gather(plans, deadline=deadline, clock=loop.time, grace=GRACE)
+    try:
+        result = await scatter_gather(
+            plans, deadline=DEADLINE, clock=loop.time, reserve=RESERVE, grace=GRACE, **options
+        )
+    except IncompleteError as error:
+        result = error.result
     return result, loop.time() - started
 
 
@@ -60,27 +110,45 @@ async def settled() -> None:
         await asyncio.sleep(1)
 
 
-times = st.sampled_from([0.0, 0.001, 0.5, 1.9, 1.97, 1.99, 2.0, 2.5, 60.0])
-plans = st.builds(
-    Plan, times, st.sampled_from(["value", "error", "bug", "cancelled"]), st.sampled_from([0.0, 0.01, 5.0])
+times = st.sampled_from([0.001, 0.5, 0.9, 1.5, 1.85, 1.87, 1.89, 2.0, 2.5, 60.0])
+plans = st.builds(Plan, times, st.sampled_from(list(ENDS)), st.sampled_from([0.0, 0.01, 5.0]))
+
+
+@given(
+    st.lists(plans, min_size=1, max_size=8),
+    st.none() | st.integers(1, 8),
+    st.none() | st.integers(1, 8),
+    st.integers(0, 8),
+    st.booleans(),
 )
+def test_any_set_of_outcomes_and_timings_is_told_by_the_deadline_branch_by_branch(
+    drawn: list[Plan], places: int | None, enough: int | None, demanded: int, fail_fast: bool
+) -> None:
+    apart = {f"b{n}": Plan(plan.takes + n * 1e-6, plan.ends, plan.clings) for n, plan in enumerate(drawn)}
+    total, demanded = len(apart), min(demanded, len(apart))
+    bad_max = total if not fail_fast else total - demanded if demanded else 0
 
-
-@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), plans, max_size=8))
-def test_any_set_of_outcomes_and_timings_is_told_by_the_deadline_branch_by_branch(plans: dict[str, Plan]) -> None:
     async def scenario() -> None:
-        result, elapsed = await gather({name: plan.ask for name, plan in plans.items()})
-        assert elapsed <= DEADLINE + 1e-9
+        result, elapsed = await gather(
+            {name: plan.ask for name, plan in apart.items()},
+            max_concurrency=places,
+            enough=enough,
+            min_successful=demanded,
+            fail_fast=fail_fast,
+        )
+        statuses, settled_at = expected(apart, places or total, enough or total, bad_max)
+        assert {name: branch.status for name, branch in result.branches.items()} == statuses
+        assert list(result.branches) == list(apart)
+        assert elapsed <= min(settled_at + GRACE, DEADLINE - RESERVE) + 1e-9
         assert result.elapsed_s == elapsed
-        assert list(result.branches) == list(plans)
-        assert {name: branch.status for name, branch in result.branches.items()} == {
-            name: plan.status() for name, plan in plans.items()
-        }
-        assert result.values == {name: 7 for name, plan in plans.items() if plan.status() is Status.OK}
-        assert [branch.name for branch in result.missing] == [name for name in plans if name not in result.values]
+        assert result.values == {name: 7 for name, status in statuses.items() if status.is_good}
+        assert [branch.name for branch in result.missing] == [name for name in apart if name not in result.values]
         assert result.complete == (not result.missing)
-        assert all(branch.reason for branch in result.missing)
-        assert still_running() == sum(plan.status() is Status.ABANDONED for plan in plans.values())
+        for branch in result.branches.values():
+            assert (branch.reason is None) == (branch.status is Status.OK)
+            assert branch.started_s >= 0
+            assert branch.started_s + branch.elapsed_s <= elapsed + 1e-9
+        assert still_running() == sum(status is Status.ABANDONED for status in statuses.values())
         await settled()
 
     run(scenario())
@@ -91,12 +159,159 @@ def test_it_does_not_wait_for_the_deadline_when_all_have_ended() -> None:
     assert elapsed == pytest.approx(0.3)
 
 
+def test_the_first_good_answer_is_taken_and_the_others_are_told_off() -> None:
+    plans = {"bad": Plan(0.1, "error"), "first": Plan(0.2), "second": Plan(0.4), "slow": Plan(9)}
+    result, elapsed = run(gather({name: plan.ask for name, plan in plans.items()}, enough=1))
+    assert elapsed == pytest.approx(0.2)
+    assert result.values == {"first": 7}
+    assert [branch.status for branch in result.missing] == [Status.FAILED, Status.SKIPPED, Status.SKIPPED]
+    assert result.branches["slow"].reason == "there was enough without it"
+
+
+async def demanding(plans: Mapping[str, Plan], **options: Any) -> tuple[IncompleteError, float]:
+    loop = asyncio.get_running_loop()
+    with pytest.raises(IncompleteError) as caught:
+        await scatter_gather(
+            {name: plan.ask for name, plan in plans.items()}, deadline=DEADLINE, clock=loop.time, **options
+        )
+    return caught.value, loop.time()
+
+
+PART = {"a": Plan(0.1), "b": Plan(0.2, "error"), "c": Plan(0.3)}
+
+
+def test_a_part_is_an_error_where_it_is_forbidden_and_the_error_has_what_came() -> None:
+    error, elapsed = run(demanding(PART, partial="forbid"))
+    assert error.result.values == {"a": 7, "c": 7}
+    assert elapsed == pytest.approx(0.3)
+    assert str(error) == "2 good answers of 3, 3 are demanded (b: shard1 is not reachable)"
+
+
+def test_with_fail_fast_it_ends_when_the_demand_can_not_be_met_any_more() -> None:
+    error, elapsed = run(demanding(PART, partial="forbid", fail_fast=True))
+    assert elapsed == pytest.approx(0.2)
+    assert error.result.branches["c"].status is Status.SKIPPED
+    assert error.result.branches["c"].reason == "there was no hope of enough"
+
+
+def test_a_quorum_lives_with_as_many_failures_as_it_can() -> None:
+    result, elapsed = run(gather({name: plan.ask for name, plan in PART.items()}, min_successful=2, fail_fast=True))
+    assert result.values == {"a": 7, "c": 7}
+    assert elapsed == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_successful": 4}, {"min_successful": -1}, {"enough": 0}, {"max_concurrency": 0}], ids=repr
+)
+def test_what_could_never_be_is_refused_before_anyone_is_asked(options: dict[str, Any]) -> None:
+    asked: list[int] = []
+
+    async def ask() -> None:
+        asked.append(1)
+
+    with pytest.raises(ValueError, match=r"branches|at least 1"):
+        run(gather({"a": ask, "b": ask, "c": ask}, **options))
+    assert not asked
+
+
+def test_no_more_are_at_work_at_once_than_may_be_and_they_begin_in_order() -> None:
+    working: set[str] = set()
+    begun: list[str] = []
+
+    def branch(name: str) -> Ask:
+        async def ask() -> int:
+            working.add(name)
+            begun.append(name)
+            assert len(working) <= 2
+            await asyncio.sleep(0.1)
+            working.remove(name)
+            return 7
+
+        return ask
+
+    result, elapsed = run(gather({name: branch(name) for name in "abcde"}, max_concurrency=2))
+    assert begun == list("abcde")
+    assert result.complete
+    assert elapsed == pytest.approx(0.3)
+    assert result.branches["e"].started_s == pytest.approx(0.2)
+
+
+def test_what_has_not_begun_by_the_cut_off_is_skipped() -> None:
+    result, _ = run(gather({"a": Plan(9).ask, "b": Plan(0).ask}, max_concurrency=1))
+    assert result.branches["b"].status is Status.SKIPPED
+    assert result.branches["b"].reason == "not begun within 1.9 s"
+
+
+def test_a_branch_does_not_see_what_another_set_for_itself() -> None:
+    mine: contextvars.ContextVar[str] = contextvars.ContextVar("mine", default="nobody's")
+    seen: list[str] = []
+
+    def branch(name: str) -> Ask:
+        async def ask() -> int:
+            seen.append(mine.get())
+            mine.set(name)
+            return 7
+
+        return ask
+
+    run(gather({name: branch(name) for name in "abc"}, max_concurrency=1))
+    assert seen == ["nobody's"] * 3
+
+
+def test_a_branch_knows_the_time_for_asking_as_the_current_deadline() -> None:
+    left: list[float] = []
+
+    async def ask() -> int:
+        deadline = current_deadline()
+        assert deadline is not None
+        left.append(deadline.remaining())
+        return 7
+
+    run(gather({"a": ask}))
+    assert left == [pytest.approx(CUT_OFF)]
+
+
+def test_the_calls_of_a_policy_are_counted_whether_it_brings_a_value_or_not() -> None:
+    def policy() -> ResiliencePolicy:
+        config = ResilienceConfig(retry=RetryConfig(max_attempts=3, wait_duration=0.001, max_wait_duration=0.01))
+        clock = asyncio.get_running_loop().time
+        return ResiliencePolicy("p", config, clock=clock, random=Random(1), budget=RetryBudget(saved=10.0))
+
+    async def fails() -> int:
+        raise ConnectionError
+
+    async def succeeds() -> int:
+        return 7
+
+    result, _ = run(
+        gather(
+            {
+                "bad": lambda: policy().call(fails, idempotent=True),
+                "good": lambda: policy().call(succeeds, idempotent=True),
+                "plain": succeeds,
+            }
+        )
+    )
+    assert {name: branch.attempts for name, branch in result.branches.items()} == {"bad": 3, "good": 1, "plain": 1}
+    assert result.values == {"good": 7, "plain": 7}
+
+
+def test_an_error_made_of_that_of_a_policy_is_told_as_what_it_was() -> None:
+    async def ask() -> int:
+        raise ShardUnavailableError("shard1 is away") from CircuitOpenError("shard1", State.OPEN, 1.0)
+
+    result, _ = run(gather({"shard1": ask}))
+    assert result.branches["shard1"].status is Status.REJECTED
+    assert result.branches["shard1"].attempts == 0
+    assert result.branches["shard1"].reason == "shard1 is away"
+
+
 def test_a_reason_tells_our_own_words_and_of_other_errors_only_the_name() -> None:
     result, _ = run(gather({"shard1": Plan(0, "error").ask, "bug": Plan(0, "bug").ask, "slow": Plan(9).ask}))
     assert {branch.name: branch.reason for branch in result.missing} == {
         "shard1": "shard1 is not reachable",
         "bug": "ZeroDivisionError",
-        "slow": "no answer within 2 s",
+        "slow": "no answer within 1.9 s",
     }
     assert isinstance(result.branches["bug"].error, ZeroDivisionError)
 
@@ -123,24 +338,63 @@ def test_the_plan_is_fixed_before_anything_starts() -> None:
     assert result.complete
 
 
-def test_a_cancelled_caller_cancels_every_branch_and_stays_cancelled() -> None:
+@pytest.mark.parametrize("clings", [0.0, 5.0])
+def test_a_cancelled_caller_cancels_every_branch_and_stays_cancelled(clings: float) -> None:
     ended: list[str] = []
 
     async def note(name: str) -> int:
         try:
-            await asyncio.sleep(60)
+            await Plan(60, clings=clings).ask()
         finally:
             ended.append(name)
         return 7
 
     async def scenario() -> None:
-        call = asyncio.create_task(gather({"a": lambda: note("a"), "b": lambda: note("b")}))
+        loop = asyncio.get_running_loop()
+        call = asyncio.create_task(gather({"a": lambda: note("a"), "b": lambda: note("b"), "c": Plan(0).ask}))
         await asyncio.sleep(0.5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert ended == ["a", "b"]
-        assert not still_running()
+        assert loop.time() <= 0.5 + GRACE + 1e-9
+        assert ended == ([] if clings else ["a", "b"])
+        assert still_running() == (2 if clings else 0)
+        await settled()
+
+    run(scenario())
+
+
+def test_nothing_of_a_call_is_left_to_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        plans = {"good": Plan(0.1), "bad": Plan(0.2, "error"), "slow": Plan(9), "stubborn": Plan(9, clings=3)}
+        for _ in range(3):  # what is made once is there by then
+            await gather({name: plan.ask for name, plan in plans.items()})
+            await settled()
+        gc.collect()
+        before = len(gc.get_objects())
+        for _ in range(20):
+            await gather({name: plan.ask for name, plan in plans.items()})
+            await settled()
+        gc.collect()
+        assert len(gc.get_objects()) - before < 40
+
+    run(scenario())
+
+
+def test_a_call_that_is_over_leaves_no_timer() -> None:
+    async def scenario() -> None:
+        await gather({"a": Plan(0.1).ask})
+        loop: Any = asyncio.get_running_loop()
+        assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
+
+    run(scenario())
+
+
+def test_the_grace_of_a_short_call_is_a_tenth_of_it() -> None:
+    async def scenario() -> None:
+        clock = asyncio.get_running_loop().time
+        result = await scatter_gather({"a": Plan(0.08).ask}, deadline=0.1, clock=clock, grace=0.05)
+        assert result.complete
 
     run(scenario())
 

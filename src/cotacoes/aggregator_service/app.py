@@ -27,7 +27,8 @@ from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
-from cotacoes.patterns.scatter_gather import GatherResult, scatter_gather, still_running
+from cotacoes.patterns.gather_result import GatherResult
+from cotacoes.patterns.scatter_gather import scatter_gather, still_running
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
 from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
 from cotacoes.telemetry import AggregatorMetrics, Metrics, get_logger
@@ -158,7 +159,12 @@ class Reporter:
             raise OverloadedError(f"{self._asking} questions are under way")
         self._asking += len(branches)
         try:
-            result = await scatter_gather(branches, deadline=self._deadline_s, clock=self._clock)
+            result = await scatter_gather(
+                branches,
+                deadline=self._report_deadline_s,
+                clock=self._clock,
+                reserve=self._report_deadline_s - self._deadline_s,
+            )
         finally:
             self._asking -= len(branches)
         told = merge(plan, result, generated_at=datetime.now(UTC), deadline_s=self._report_deadline_s)
@@ -168,15 +174,12 @@ class Reporter:
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
         for coin in plan.placement:
-            asked[current(coin)] = functools.partial(self._current, coin)
+            asked[current(coin)] = functools.partial(self._client.current, coin)
             asked[average(coin)] = functools.partial(self._client.mean, coin)
         asked[POSITIONS] = self._client.positions
         for name, coins in plan.shards.items():
             asked[name] = functools.partial(self._newest, name, coins)
         return asked
-
-    async def _current(self, coin: str) -> dict[str, Any]:
-        return (await self._client.current(coin)).value
 
     async def _newest(self, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
         """The newest quotes of these coins from the shard, and of those that have moved from where they went."""

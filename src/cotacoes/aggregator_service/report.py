@@ -29,7 +29,7 @@ from cotacoes.errors import (
     ShardUnavailableError,
     TimedOutError,
 )
-from cotacoes.patterns.scatter_gather import Branch, GatherResult, Status
+from cotacoes.patterns.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import ShardView
 from cotacoes.quote import QuoteJson, format_time
 
@@ -120,7 +120,7 @@ def _status(branch: Branch[Any]) -> Status:
 
 def _answered(branch: Branch[Any]) -> bool:
     """Whether the source spoke: "no quote yet" is an answer of a healthy service, "no time" and "a bug" are not."""
-    if branch.status is Status.OK:
+    if branch.status.is_good:
         return True
     return isinstance(branch.error, ProblemError) and not isinstance(branch.error, _NO_ANSWER)
 
@@ -132,9 +132,7 @@ def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
     else:
         parts = [("pending" if branch.name == POSITIONS else branch.name, branch) for branch in questions]
     parts += [(shard, result.branches[shard]) for shard in plan.shards]
-    missing = [
-        {"part": part, "reason": branch.reason or ""} for part, branch in parts if branch.status is not Status.OK
-    ]
+    missing = [{"part": part, "reason": branch.reason or ""} for part, branch in parts if not branch.status.is_good]
     return missing + [
         {"part": last_logs(coin), "reason": f"{coin} is between two shards"}
         for shard, coins in plan.shards.items()

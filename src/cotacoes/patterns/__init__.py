@@ -26,6 +26,10 @@ from cotacoes.patterns.deadline import CallDeadlineError as CallDeadlineError
 from cotacoes.patterns.deadline import Deadline as Deadline
 from cotacoes.patterns.deadline import current_deadline as current_deadline
 from cotacoes.patterns.fallback import LastGood as LastGood
+from cotacoes.patterns.gather_result import Branch as Branch
+from cotacoes.patterns.gather_result import GatherResult as GatherResult
+from cotacoes.patterns.gather_result import IncompleteError as IncompleteError
+from cotacoes.patterns.gather_result import Status as Status
 from cotacoes.patterns.resilience import AttemptTimeoutError as AttemptTimeoutError
 from cotacoes.patterns.resilience import CallResult as CallResult
 from cotacoes.patterns.resilience import FellBack as FellBack
@@ -34,8 +38,8 @@ from cotacoes.patterns.resilience import ResiliencePolicy as ResiliencePolicy
 from cotacoes.patterns.resilience import Source as Source
 from cotacoes.patterns.retry import AttemptEnded as AttemptEnded
 from cotacoes.patterns.retry import RetriesStopped as RetriesStopped
-from cotacoes.patterns.retry import RetryBudget as RetryBudget
 from cotacoes.patterns.retry import RetryConfig as RetryConfig
 from cotacoes.patterns.retry import StopReason as StopReason
+from cotacoes.patterns.retry_budget import RetryBudget as RetryBudget
 from cotacoes.patterns.single_flight import FlightLostError as FlightLostError
 from cotacoes.patterns.single_flight import SingleFlight as SingleFlight

@@ -33,7 +33,8 @@ from cotacoes.patterns.circuit_breaker import CircuitBreaker
 from cotacoes.patterns.classification import Classify, classify
 from cotacoes.patterns.deadline import CallDeadlineError, Deadline, current_deadline, without_timer
 from cotacoes.patterns.fallback import LastGood
-from cotacoes.patterns.retry import RetriedCall, Retrier, RetryBudget, RetryConfig, RetryEvent
+from cotacoes.patterns.retry import RetriedCall, Retrier, RetryConfig, RetryEvent
+from cotacoes.patterns.retry_budget import RetryBudget
 from cotacoes.patterns.single_flight import FlightLostError, SingleFlight
 
 T = TypeVar("T")

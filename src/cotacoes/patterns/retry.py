@@ -16,6 +16,7 @@ passed on: nobody is asked about it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import math
 from collections.abc import Awaitable, Callable
@@ -30,11 +31,31 @@ from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
 from cotacoes.patterns.circuit_breaker import CircuitBreaker, Permit
 from cotacoes.patterns.classification import Classification, Classify, Outcome
 from cotacoes.patterns.deadline import CallDeadlineError, Deadline
+from cotacoes.patterns.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
 _GOOD = Classification(Verdict.SUCCESS)
 _CANCELLED = Classification(Verdict.IGNORED, outcome=Outcome.CANCELLED)
+
+
+class Tally:
+    """`attempts` are the calls that were let through since the counting began."""
+
+    __slots__ = ("attempts",)
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+
+_tally: contextvars.ContextVar[Tally | None] = contextvars.ContextVar("cotacoes_tally", default=None)
+
+
+def count_attempts() -> Tally:
+    """Count from here on what this task, and those that it starts, do: also where all that is seen is an error."""
+    tally = Tally()
+    _tally.set(tally)
+    return tally
 
 
 class StopReason(enum.StrEnum):
@@ -73,37 +94,6 @@ class RetryConfig:
             raise ValueError(f"wait_duration must be from 0 to max_wait_duration, not {self.wait_duration!r}")
         if not 0 <= self.max_retry_after < math.inf:
             raise ValueError(f"max_retry_after must be from 0 seconds, finite, not {self.max_retry_after!r}")
-
-
-class RetryBudget:
-    """Every success earns a share of a retry, every retry costs one: retries never exceed that share of the successes.
-
-    Beside it a reserve of `saved_max`, which a quiet time fills. Hedges may spend from the same budget.
-    """
-
-    def __init__(self, share: float = 0.1, saved_max: float = 10.0, *, saved: float = 0.0) -> None:
-        if not 0 <= share <= 1:
-            raise ValueError(f"share must be from 0 to 1, not {share!r}")
-        if not 0 <= saved <= saved_max < math.inf:
-            raise ValueError(f"saved must be from 0 to saved_max, and that finite, not {saved!r} and {saved_max!r}")
-        self._share = share
-        self._saved_max = saved_max
-        self.saved = saved
-
-    def earn(self) -> None:
-        """A call succeeded."""
-        self.saved = min(self._saved_max, self.saved + self._share)
-
-    def spend(self) -> bool:
-        """Take one further call from the budget; False where there is none."""
-        if self.saved < 1.0 - 1e-9:  # ten times 0.1 is a little below 1
-            return False
-        self.saved -= 1.0
-        return True
-
-    def give_back(self) -> None:
-        """The further call that was paid for is not made."""
-        self.saved = min(self._saved_max, self.saved + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +181,8 @@ class RetriedCall(Generic[T]):
             self._give_up(state)
         self._is_paid = False
         self.attempts = state.attempt_number
+        if (tally := _tally.get()) is not None:
+            tally.attempts += 1
 
     def _reason_to_refuse(self) -> StopReason | None:
         """Where there is none, the permit is taken."""

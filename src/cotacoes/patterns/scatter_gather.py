@@ -1,95 +1,56 @@
 """Scatter/gather: one question to everyone, one honest answer by the deadline.
 
-Everyone is asked at once, each in a task of its own. At the deadline the answer is made of what came, and it names what
+Everyone is asked at once, each in a task of its own. At the cut-off the answer is made of what came, and it names what
 did not, and why. The plan is fixed before anything starts, so that nobody can go missing from it:
 
-    branch                                                    status
-    brought a value in time                                   ok
-    raised in time, a cancellation of its own included        failed
-    was still at work, was cancelled, and ended               timed_out
-    was cancelled and went on all the same                    abandoned
+    branch                                                       status
+    brought a value in time                                      ok
+    brought one of before, as its policy fell back               stale
+    raised in time, a cancellation of its own included           failed
+    raised because its own time was up                           timed_out
+    raised because its policy let no call through                rejected
+    was at work at the cut-off, was cancelled, and ended         timed_out
+    the same, or had not begun, when the answer was settled      skipped
+    was cancelled and went on all the same                       abandoned
 
 Invariants:
 
-* the answer is there by the deadline, however stubborn a branch: the last `grace` of it is for those that are cancelled
-  to end in, and nobody is waited for beyond it (a TaskGroup would wait);
+* the answer is there by the deadline, however stubborn a branch. Of the deadline, `reserve` is the caller's, to make
+  something of the answer, and `grace` is for those that are cancelled to end in; beyond it nobody is waited for (a
+  TaskGroup would wait);
 * siblings never cancel each other; a caller that is cancelled cancels all of them;
 * what came after the cut-off does not count, so a branch that turns its cancellation into half an answer is not `ok`;
 * nothing outlives the call unseen: `still_running()` counts the abandoned until they end, and holds them till then;
 * the result is in the order of the plan, whatever came first.
 
-Time is counted by `clock` and waited for by the event loop: both in seconds, both monotonic.
+Time is counted by `clock` and waited for by the event loop: both in seconds, both monotonic. Within a branch the time
+for asking is the current `Deadline`, so a policy or a service that is called there knows it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Generic, Literal, TypeVar
 
 from cotacoes.errors import CotacoesError
+from cotacoes.patterns.breaker_events import CircuitOpenError
+from cotacoes.patterns.bulkhead import BulkheadFullError
+from cotacoes.patterns.classification import Outcome, classify
+from cotacoes.patterns.deadline import Deadline
+from cotacoes.patterns.gather_result import Branch, GatherResult, IncompleteError, Status
+from cotacoes.patterns.resilience import CallResult, Source
+from cotacoes.patterns.retry import count_attempts
 
 T = TypeVar("T")
 
 GRACE_S = 0.02  # ending takes a few turns of the event loop
 GRACE_SHARE_MAX = 0.1
 
+_NOT_LET_THROUGH = (CircuitOpenError, BulkheadFullError)
+_OUT_OF_TIME = frozenset({Outcome.TIMED_OUT, Outcome.CALLER_DEADLINE})
 _abandoned: set[asyncio.Task[Any]] = set()
-
-
-class Status(enum.StrEnum):
-    """How a branch ended."""
-
-    OK = "ok"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    ABANDONED = "abandoned"
-
-
-@dataclass(frozen=True, slots=True)
-class Branch(Generic[T]):
-    """One branch's end. `value` where it is ok, `error` where it failed, `reason` in words where it is not ok.
-
-    `reason` is fit for a caller's eyes: the words of our own errors, of others only the name of their class.
-    """
-
-    name: str
-    status: Status
-    elapsed_s: float
-    value: T | None = None
-    error: Exception | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GatherResult(Generic[T]):
-    """How every branch of the plan ended, in its order."""
-
-    branches: Mapping[str, Branch[T]]
-    elapsed_s: float
-
-    @property
-    def total(self) -> int:
-        """How many were asked."""
-        return len(self.branches)
-
-    @property
-    def values(self) -> dict[str, T]:
-        """What those that are ok brought."""
-        ok = (branch for branch in self.branches.values() if branch.status is Status.OK)
-        return {branch.name: cast(T, branch.value) for branch in ok}
-
-    @property
-    def missing(self) -> list[Branch[T]]:
-        """Those that are not ok."""
-        return [branch for branch in self.branches.values() if branch.status is not Status.OK]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all are ok."""
-        return not self.missing
 
 
 def still_running() -> int:
@@ -98,63 +59,180 @@ def still_running() -> int:
 
 
 async def scatter_gather(
-    branches: Mapping[str, Callable[[], Awaitable[T]]],
+    branches: Mapping[str, Callable[[], Awaitable[T | CallResult[T]]]],
     *,
     deadline: float,
     clock: Callable[[], float],
+    reserve: float = 0.0,
     grace: float = GRACE_S,
+    min_successful: int = 0,
+    partial: Literal["allow", "forbid"] = "allow",
+    fail_fast: bool = False,
+    enough: int | None = None,
+    max_concurrency: int | None = None,
 ) -> GatherResult[T]:
-    """Ask all `branches` at once; `deadline` seconds later, or when all have ended, say how each of them did.
+    """Ask all `branches`; say how each did once all have ended, or `deadline` less `reserve` seconds from now.
 
-    `grace`, at most a tenth of the deadline, is the part of it that cancelled branches have to end in.
+    min_successful     so many good answers are demanded; `partial="forbid"` demands all
+    fail_fast          end as soon as the demand can not be met any more; with none, at the first that is not good
+    enough             end as soon as so many are good; 1 is "the first good answer"
+    max_concurrency    so many at work at once, begun in the order of the plan
+
+    `grace`, at most a tenth of the time, is the part of it that cancelled branches have to end in. A branch may bring
+    a `CallResult`, and is taken for what that says. Raises IncompleteError where the demand is not met, ValueError
+    where it never could be.
     """
-    started = clock()
-    grace = min(grace, deadline * GRACE_SHARE_MAX)
-    tasks = {
-        name: asyncio.create_task(_ask(name, ask, clock), name=f"scatter {name}") for name, ask in branches.items()
-    }
-    in_time: set[asyncio.Task[Branch[T]]] = set()
-    try:
-        if tasks:
-            in_time, _ = await asyncio.wait(tasks.values(), timeout=max(0.0, deadline - grace))
-    finally:
-        late = [task for task in tasks.values() if task not in in_time and not task.done()]
-        _cancel(late)
-        if late:
-            await asyncio.wait(late, timeout=grace)
-    elapsed_s = clock() - started
-    ended = {
-        name: task.result() if task in in_time else _late(name, task, elapsed_s, deadline)
-        for name, task in tasks.items()
-    }
-    return GatherResult(ended, elapsed_s)
+    plan = dict(branches)
+    demanded = len(plan) if partial == "forbid" else min_successful
+    if not 0 <= demanded <= len(plan):
+        raise ValueError(f"min_successful is {demanded}, and there are {len(plan)} branches")
+    for name, given in (("enough", enough), ("max_concurrency", max_concurrency)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1, not {given}")
+    available = max(0.0, deadline - reserve)
+    bad_max = len(plan)
+    if fail_fast:
+        bad_max = len(plan) - demanded if demanded else 0
+    gathering = _Gathering(
+        plan,
+        available,
+        clock,
+        grace=min(grace, available * GRACE_SHARE_MAX),
+        enough=len(plan) if enough is None else enough,
+        bad_max=bad_max,
+        places=max_concurrency or len(plan),
+    )
+    result = await gathering.run()
+    if len(result.values) < demanded:
+        raise IncompleteError(result, demanded)
+    return result
 
 
-async def _ask(name: str, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> Branch[T]:
-    started = clock()
-    try:
-        value = await ask()
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return Branch(name, Status.FAILED, clock() - started, reason=_reason(error))  # something cancelled itself
-    except Exception as error:  # told to the caller as this branch's end, whatever it is
-        return Branch(name, Status.FAILED, clock() - started, error=error, reason=_reason(error))
-    return Branch(name, Status.OK, clock() - started, value=value)
+class _Gathering(Generic[T]):
+    """One call. It is over with the last branch, with enough good ones or too many others, or at the cut-off."""
+
+    def __init__(
+        self,
+        plan: Mapping[str, Callable[[], Awaitable[T | CallResult[T]]]],
+        available: float,
+        clock: Callable[[], float],
+        *,
+        grace: float,
+        enough: int,
+        bad_max: int,
+        places: int,
+    ) -> None:
+        self._plan = plan
+        self._unbegun: Iterator[str] = iter(plan)
+        self._available = available
+        self._clock = clock
+        self._grace = grace
+        self._enough = enough
+        self._bad_max = bad_max
+        self._places = places
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._begun: dict[str, float] = {}
+        self._ended: dict[str, Branch[T]] = {}
+        self._good = 0
+        self._why: str | None = None  # it was settled before everyone had ended
+
+    async def run(self) -> GatherResult[T]:
+        loop = asyncio.get_running_loop()
+        self._started = self._clock()
+        self._over: asyncio.Future[None] = loop.create_future()
+        asking_s = self._available - self._grace
+        with Deadline.after(asking_s, self._clock).scope():
+            self._context = contextvars.copy_context()
+        self._fill_places()
+        self._look()
+        cut_off = loop.call_later(asking_s, self._finish, None)
+        try:
+            await self._over
+        finally:
+            cut_off.cancel()
+            self._finish(None)
+            late = [task for name, task in self._tasks.items() if name not in self._ended]
+            if late:
+                await self._end_late(late)
+        elapsed_s = self._clock() - self._started
+        branches = {name: self._ended.get(name) or self._late(name) for name in self._plan}
+        return GatherResult(branches, elapsed_s)
+
+    def _fill_places(self) -> None:
+        while self._places and (name := next(self._unbegun, None)) is not None:
+            self._places -= 1
+            ask = self._ask(name, self._plan[name])
+            self._tasks[name] = asyncio.create_task(ask, context=self._context.copy())
+
+    async def _ask(self, name: str, ask: Callable[[], Awaitable[T | CallResult[T]]]) -> None:
+        started = self._begun[name] = self._clock()
+        tally = count_attempts()
+        status, value, error, reason = Status.OK, None, None, None
+        try:
+            value = await ask()
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            status, reason = Status.FAILED, _reason(cancelled)  # something cancelled itself
+        except Exception as raised:  # told to the caller as this branch's end, whatever it is
+            status, error, reason = _status_of(raised), raised, _reason(raised)
+        if self._over.done():
+            return  # too late
+        attempts = tally.attempts or int(status is not Status.REJECTED)
+        if isinstance(value, CallResult):
+            status = Status.STALE if value.source is Source.CACHE else Status.OK
+            value, attempts, reason = value.value, value.attempts, value.reason
+        now = self._clock()
+        self._ended[name] = Branch(name, status, started - self._started, now - started, attempts, value, error, reason)
+        self._good += status.is_good
+        self._places += 1
+        self._look()
+        if not self._over.done():
+            self._fill_places()
+
+    def _look(self) -> None:
+        """Whether the answer is settled."""
+        if len(self._ended) == len(self._plan):
+            self._finish(None)
+        elif self._good >= self._enough:
+            self._finish("there was enough without it")
+        elif len(self._ended) - self._good > self._bad_max:
+            self._finish("there was no hope of enough")
+
+    def _finish(self, why: str | None) -> None:
+        if not self._over.done():
+            self._why = why
+            self._over.set_result(None)
+
+    async def _end_late(self, late: list[asyncio.Task[None]]) -> None:
+        for task in late:
+            _abandoned.add(task)
+            task.add_done_callback(_abandoned.discard)
+            task.cancel()
+        await asyncio.wait(late, timeout=self._grace)
+
+    def _late(self, name: str) -> Branch[T]:
+        now, begun = self._clock(), self._begun.get(name)
+        if begun is None:
+            why = self._why or f"not begun within {self._available:g} s"
+            return Branch(name, Status.SKIPPED, now - self._started, 0.0, 0, reason=why)
+        why = self._why or f"no answer within {self._available:g} s"
+        if not self._tasks[name].done():
+            status, why = Status.ABANDONED, f"{why}, and it does not stop"
+        else:
+            status = Status.TIMED_OUT if self._why is None else Status.SKIPPED
+        return Branch(name, status, begun - self._started, now - begun, 1, reason=why)
 
 
-def _late(name: str, task: asyncio.Task[Any], elapsed_s: float, deadline: float) -> Branch[Any]:
-    if task.done():
-        return Branch(name, Status.TIMED_OUT, elapsed_s, reason=f"no answer within {deadline:g} s")
-    return Branch(name, Status.ABANDONED, elapsed_s, reason=f"no answer within {deadline:g} s, and it does not stop")
-
-
-def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        _abandoned.add(task)
-        task.add_done_callback(_abandoned.discard)
-        task.cancel()
+def _status_of(error: Exception) -> Status:
+    """By the error itself, or by that of the policy which it was made of."""
+    for one in (error, error.__cause__):
+        if isinstance(one, _NOT_LET_THROUGH):
+            return Status.REJECTED
+        if one is not None and classify(one).outcome in _OUT_OF_TIME:
+            return Status.TIMED_OUT
+    return Status.FAILED
 
 
 def _reason(error: BaseException) -> str:
