@@ -20,6 +20,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.report import Plan, merge
+from cotacoes.aggregator_service.routes import _named
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -339,3 +340,76 @@ async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_it
     assert asked == []
     assert told["missing"] == [{"part": "quote_service", "reason": "quote_service is away (circuit open)"}]
     assert len(told["coins"]["bitcoin"]["last_logs"]) == 10
+
+
+def asked(query: str, twin: Twin | None = None, shard1: MemoryShard | None = None) -> httpx2.Response:
+    return asyncio.run(ask(twin or new_twin(), shard1, f"/report/full{query}"))
+
+
+def test_of_named_coins_and_parts_nobody_is_asked_for_another() -> None:
+    told = asked("?coins=ethereum&parts=last_logs,current&last=2", shard1=FrozenShard("shard1", ["bitcoin"])).json()
+    assert told["complete"] is True
+    assert list(told["coins"]) == ["ethereum"]
+    assert list(told["coins"]["ethereum"]) == ["current", "last_logs", "through"]
+    assert [log["seq"] for log in told["coins"]["ethereum"]["last_logs"]] == [11, 12]
+    assert list(told["sources"]) == ["quote_service", "shard2"]
+
+
+def test_a_report_of_the_shards_alone_does_not_ask_quote_service() -> None:
+    twin = new_twin()
+    twin.faults["*"] = HttpUnavailableError()
+    told = asked("?parts=last_logs", twin).json()
+    assert told["complete"] is True
+    assert list(told["sources"]) == ["shard1", "shard2"]
+
+
+@pytest.mark.parametrize("path", ["/report/full", "/v1/report"])
+def test_a_partial_report_says_so_in_a_header_and_is_an_error_where_only_a_whole_one_will_do(path: str) -> None:
+    answer = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), path))
+    assert (answer.status_code, answer.headers["x-partial"]) == (200, "shard1")
+    strict = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), f"{path}?strict=1"))
+    assert strict.status_code == 503
+    assert strict.json()["detail"] == "the report is not complete: shard1 (shard1 is not reachable)"
+    whole = asyncio.run(ask(new_twin(), None, f"{path}?strict=1"))
+    assert whole.status_code == 200
+    assert "x-partial" not in whole.headers
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("?coins=bitcoyn", 404, "bitcoyn is not quoted here"),
+        ("?coins=", 422, "coins: name at least one"),
+        ("?parts=current,,average", 422, "parts: name at least one"),
+        ("?parts=prices", 422, "'prices' is none of current, average, last_logs, pending"),
+        ("?last=0", 422, "last"),
+        ("?last=101", 422, "last"),
+        ("?strict=perhaps", 422, "strict"),
+    ],
+)
+def test_a_question_that_is_none_is_refused_with_what_to_write(query: str, status: int, said: str) -> None:
+    answer = asked(query)
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
+def test_more_missing_parts_than_a_header_holds_are_counted() -> None:
+    assert _named([f"p{number}" for number in range(12)]) == "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, and 2 more"
+    assert _named(["a", "b"]) == "a, b"
+
+
+def test_a_trace_tells_how_each_branch_went_in_the_order_of_the_plan() -> None:
+    twin = new_twin()
+    twin.faults["/v1/positions"] = None
+    answer = asyncio.run(ask(twin, MemoryShard("shard1", ["bitcoin"]), "/report/full?trace=1", deadline_s=1.0)).json()
+    trace = {step["branch"]: step for step in answer["trace"]}
+    assert list(trace) == [
+        *(f"{coin}.{part}" for coin in COINS for part in ("current", "average")),
+        *("positions", "shard1", "shard2"),
+    ]
+    assert (trace["bitcoin.current"]["status"], trace["bitcoin.current"]["attempts"]) == ("ok", 1)
+    assert (trace["positions"]["status"], trace["shard1"]["status"]) == ("timed_out", "failed")
+    assert trace["shard1"]["reason"] == "shard1 is not reachable"
+    assert trace["positions"]["elapsed_ms"] > 500
+    assert all(0 <= step["start_ms"] <= answer["elapsed_ms"] for step in trace.values())
+    assert "trace" not in asked("").json()

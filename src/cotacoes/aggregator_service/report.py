@@ -34,6 +34,7 @@ from cotacoes.patterns.sharding import ShardView
 from cotacoes.quote import QuoteJson, format_time
 
 LAST_LOGS = 10
+PARTS = ("current", "average", "last_logs", "pending")
 QUOTE_SERVICE = "quote_service"
 POSITIONS = "positions"
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
@@ -41,14 +42,18 @@ _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnav
 
 @dataclass(frozen=True)
 class Plan:
-    """`placement` says on which shard each coin lives."""
+    """`placement` says on which shard each coin lives; of each, `parts` are asked for, and the `last` of its logs."""
 
     placement: Mapping[str, str]
+    parts: Sequence[str] = PARTS
+    last: int = LAST_LOGS
 
     @property
     def shards(self) -> dict[str, list[str]]:
-        """Each shard with its coins."""
+        """Each shard that is asked, with its coins."""
         coins: dict[str, list[str]] = {}
+        if "last_logs" not in self.parts:
+            return coins
         for coin, shard in sorted(self.placement.items(), key=lambda item: item[1]):
             coins.setdefault(shard, []).append(coin)
         return coins
@@ -56,7 +61,9 @@ class Plan:
     @property
     def questions(self) -> list[str]:
         """What quote_service is asked."""
-        return [*(part for coin in self.placement for part in (current(coin), average(coin))), POSITIONS]
+        of_coin = [name for part, name in (("current", current), ("average", average)) if part in self.parts]
+        asked = [name(coin) for coin in self.placement for name in of_coin]
+        return [*asked, POSITIONS] if "pending" in self.parts else asked
 
 
 def current(coin: str) -> str:
@@ -90,20 +97,41 @@ def merge(plan: Plan, result: GatherResult[Any], *, generated_at: datetime, dead
 
 
 def _coin(plan: Plan, result: GatherResult[Any], coin: str, progress: Progress | None) -> dict[str, Any]:
+    """The parts that were asked for."""
     views: Mapping[str, ShardView] = result.values.get(plan.placement[coin], {})
     view = views.get(coin)
-    return {
-        "current": result.values.get(current(coin)),
-        "average": result.values.get(average(coin)),
-        "last_logs": None if view is None else [QuoteJson.of(quote) for quote in view.quotes],
-        "through": None if view is None or view.through is None else str(view.through),
-        "pending": None if progress is None else progress.pending,
-    }
+    told: dict[str, Any] = {}
+    if "current" in plan.parts:
+        told["current"] = result.values.get(current(coin))
+    if "average" in plan.parts:
+        told["average"] = result.values.get(average(coin))
+    if "last_logs" in plan.parts:
+        told["last_logs"] = None if view is None else [QuoteJson.of(quote) for quote in view.quotes]
+        told["through"] = None if view is None or view.through is None else str(view.through)
+    if "pending" in plan.parts:
+        told["pending"] = None if progress is None else progress.pending
+    return told
+
+
+def trace_of(result: GatherResult[Any]) -> list[dict[str, Any]]:
+    """How each branch went, in the order of the plan; times in ms since the asking began."""
+    return [
+        {
+            "branch": branch.name,
+            "status": branch.status.value,
+            "start_ms": round(branch.started_s * 1000, 1),
+            "elapsed_ms": round(branch.elapsed_s * 1000, 1),
+            "attempts": branch.attempts,
+            "reason": branch.reason,
+        }
+        for branch in result.branches.values()
+    ]
 
 
 def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, list[Branch[Any]]]:
     questions = [result.branches[name] for name in plan.questions]
-    return {QUOTE_SERVICE: questions, **{shard: [result.branches[shard]] for shard in plan.shards}}
+    asked = {QUOTE_SERVICE: questions} if questions else {}
+    return {**asked, **{shard: [result.branches[shard]] for shard in plan.shards}}
 
 
 def _source(branches: Sequence[Branch[Any]]) -> dict[str, Any]:
@@ -127,7 +155,7 @@ def _answered(branch: Branch[Any]) -> bool:
 
 def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
     questions = [result.branches[name] for name in plan.questions]
-    if not any(_answered(branch) for branch in questions):
+    if questions and not any(_answered(branch) for branch in questions):
         parts = [(QUOTE_SERVICE, questions[0])]
     else:
         parts = [("pending" if branch.name == POSITIONS else branch.name, branch) for branch in questions]
