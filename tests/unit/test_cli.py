@@ -238,6 +238,26 @@ def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(caps
     assert "\x1b" not in told
 
 
+TRACE = [
+    {"branch": "a.current", "status": "ok", "start_ms": 0, "elapsed_ms": 2, "attempts": 1, "reason": None},
+    {"branch": "mean", "status": "failed", "start_ms": 10, "elapsed_ms": 10, "attempts": 2, "reason": "away\x1b[2J"},
+    {"branch": "shard1", "status": "abandoned", "start_ms": 0, "elapsed_ms": 40, "attempts": 1, "reason": "no answer"},
+    {"branch": "shard2", "status": "skipped", "start_ms": 40, "elapsed_ms": 0, "attempts": 0, "reason": "not begun"},
+]
+
+
+def test_a_trace_is_drawn_as_a_waterfall(capsys: pytest.CaptureFixture[str]) -> None:
+    twin = new_twin()
+    twin.faults["/report/full"] = json.dumps(REPORT | {"trace": TRACE}).encode()
+    assert ask(twin, lambda client: readers.report(client, ["Bitcoin"], trace=True, as_json=False)) == 0
+    drawn = capsys.readouterr().out.splitlines()[-4:]
+    assert drawn[0] == f"a.current |{'==':<40}|     2.0 ms  ok"
+    assert drawn[1].startswith(f"mean      |{' ' * 10 + '=' * 10:<40}|    10.0 ms  failed, 2 calls: away")
+    assert "\x1b" not in drawn[1]
+    assert drawn[2] == f"shard1    |{'=' * 40}|    40.0 ms  abandoned: no answer"
+    assert drawn[3] == f"shard2    |{' ' * 39}=|     0.0 ms  skipped: not begun"
+
+
 def test_the_report_as_json_is_what_came(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()

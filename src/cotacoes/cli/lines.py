@@ -78,6 +78,17 @@ class MissingPart(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Step(msgspec.Struct, frozen=True):
+    """How one branch of the report went."""
+
+    branch: str
+    status: str
+    start_ms: float
+    elapsed_ms: float
+    attempts: int
+    reason: str | None
+
+
 class Report(msgspec.Struct, frozen=True):
     """What is shown of the report."""
 
@@ -85,6 +96,7 @@ class Report(msgspec.Struct, frozen=True):
     elapsed_ms: int
     coins: dict[str, CoinReport]
     missing: list[MissingPart]
+    trace: list[Step] = []
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -208,6 +220,7 @@ def age_text(age_ms: int) -> str:
     return f"{age_ms / 1000:.1f} s old"
 
 
+BAR = 40  # characters of a waterfall's time
 REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "through", "pending")
 
 
@@ -229,6 +242,19 @@ def report_words(report: Report) -> Iterator[str]:
     yield f"{report.generated_at} in {report.elapsed_ms} ms, {'incomplete' if report.missing else 'complete'}"
     for missing in report.missing:
         yield f"missing {missing.part}: {missing.reason}"
+
+
+def waterfall(report: Report) -> Iterator[str]:
+    """A line for each branch: when it was at work, how it ended, and why where it is not ok."""
+    whole_ms = max((step.start_ms + step.elapsed_ms for step in report.trace), default=0.0) or 1.0
+    width = max((len(step.branch) for step in report.trace), default=0)
+    for step in report.trace:
+        first = min(int(step.start_ms / whole_ms * BAR), BAR - 1)
+        bar = "=" * max(1, round(step.elapsed_ms / whole_ms * BAR))
+        tries = f", {step.attempts} calls" if step.attempts > 1 else ""
+        reason = f": {step.reason}" if step.reason else ""
+        at_work = f"{' ' * first}{bar}"[:BAR].ljust(BAR)
+        yield f"{step.branch:<{width}} |{at_work}| {step.elapsed_ms:7.1f} ms  {step.status}{tries}{reason}"
 
 
 def export_lines(environment: Mapping[str, str], programs: str) -> Iterator[str]:

@@ -97,17 +97,23 @@ def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
 
 
 @app.command()
-def report(data: Data = None, as_json: AsJson = False) -> int:
+def report(
+    coins: Coins = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Draw who was asked when, and how it ended.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> int:
     """Everything about every coin.
 
     \b
     Examples:
       cotacoes report
+      cotacoes report bitcoin --trace
       cotacoes report --json
 
     Of everyone who answers in time; what is missing is named.
     """
-    return _ask(data, lambda client: readers.report(client, as_json=as_json))
+    return _ask(data, lambda client: readers.report(client, coins or (), trace=trace, as_json=as_json))
 
 
 @app.command()

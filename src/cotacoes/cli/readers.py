@@ -27,6 +27,7 @@ from cotacoes.cli.lines import (
     report_words,
     say,
     understood,
+    waterfall,
 )
 from cotacoes.cli.options import data_folder
 from cotacoes.client import ServiceClient
@@ -71,15 +72,15 @@ async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
     return OK if shown.status == "fresh" else STALE
 
 
-async def report(client: ServiceClient, *, as_json: bool) -> int:
-    """The full report."""
-    answer = await client.report()
+async def report(client: ServiceClient, coins: Sequence[str] = (), *, trace: bool = False, as_json: bool) -> int:
+    """The report of these coins, or of all; with `trace` also how each branch of it went."""
+    answer = await client.report([coin.lower() for coin in coins], trace=trace)
     if as_json:
         put_json(answer)
         return OK
     shown = understood(answer, Report, "aggregator_service")
     put_table(REPORT_COLUMNS, report_rows(shown))
-    for line in report_words(shown):
+    for line in (*report_words(shown), *waterfall(shown)):
         put(line)
     return OK
 

@@ -9,7 +9,7 @@ Answers are the decoded JSON as it came: prices in it are strings, and stay stri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -137,9 +137,10 @@ class ServiceClient:
         except msgspec.ValidationError as error:
             raise ServiceUnavailableError("quote_service did not answer as it should") from error
 
-    async def report(self) -> dict[str, Any]:
-        """The full report."""
-        return await self._get("aggregator_service", "/report/full")
+    async def report(self, coins: Sequence[str] = (), *, trace: bool = False) -> dict[str, Any]:
+        """The report of these coins, or of all; with `trace` also how each of its branches went."""
+        asked = _query(coins=",".join(coins) or None, trace="1" if trace else None)
+        return await self._get("aggregator_service", f"/report/full?{asked}" if asked else "/report/full")
 
     async def faults(self) -> dict[str, Any]:
         """The faults that external_service has in force."""
