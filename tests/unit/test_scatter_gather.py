@@ -3,8 +3,12 @@
 import asyncio
 import contextvars
 import gc
+import re
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -402,3 +406,11 @@ def test_the_grace_of_a_short_call_is_a_tenth_of_it() -> None:
 def test_nobody_to_ask_is_a_complete_answer_at_once() -> None:
     result, elapsed = run(gather({}))
     assert (result.total, result.complete, elapsed) == (0, True, 0)
+
+
+def test_the_program_of_the_page_prints_what_the_page_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "patterns" / "scatter-gather.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    said = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)[0]
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == (said, "")
