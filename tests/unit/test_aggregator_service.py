@@ -413,3 +413,59 @@ def test_a_trace_tells_how_each_branch_went_in_the_order_of_the_plan() -> None:
     assert trace["positions"]["elapsed_ms"] > 500
     assert all(0 <= step["start_ms"] <= answer["elapsed_ms"] for step in trace.values())
     assert "trace" not in asked("").json()
+
+
+async def serving_two(deadline_s: float, twin: Any) -> tuple[httpx2.AsyncClient, ServiceClient, dict[str, Any]]:
+    shards = {
+        "shard1": await filled(MemoryShard("shard1", ["bitcoin"]), "bitcoin"),
+        "shard2": await filled(MemoryShard("shard2", ["ethereum"]), "ethereum"),
+    }
+    http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(twin))
+    client = ServiceClient(Addresses(quote_service="http://quote_service"), http=http)
+    served = app.wire(config.load({}, report_deadline_s=deadline_s), client, directory_over(shards, PLACEMENT)).app
+    asking = httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator")
+    return asking, client, shards
+
+
+async def test_those_who_ask_the_same_at_the_same_time_are_told_the_same_and_ask_once() -> None:
+    twin, asked = new_twin(), []
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await asyncio.sleep(0.05)
+        await twin(scope, receive, send)
+
+    asking, client, _ = await serving_two(5.0, counted)
+    async with asking, client:
+        answers = await asyncio.gather(
+            *(asking.get("/report/full") for _ in range(50)), asking.get("/v1/report?last=2")
+        )
+    assert len({answer.content for answer in answers[:-1]}) == 1
+    assert answers[-1].content != answers[0].content
+    assert len(asked) == 2 * 5
+
+
+async def test_one_who_hangs_up_takes_nothing_from_those_who_asked_the_same() -> None:
+    twin = new_twin()
+    twin.faults["/v1/positions"] = None
+    asking, client, _ = await serving_two(1.0, twin)
+    async with asking, client:
+        first = asyncio.create_task(asking.get("/report/full"))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(asking.get("/report/full"))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        assert [one["part"] for one in (await second).json()["missing"]] == ["pending"]
+
+
+async def test_one_in_a_hurry_is_told_what_there_is_by_then() -> None:
+    twin = new_twin()
+    twin.faults["/v1/positions"] = None
+    asking, client, _ = await serving_two(30.0, twin)
+    async with asking, client:
+        answer = await asking.get("/report/full", headers={"X-Deadline-Ms": "2000"})
+        told = answer.json()
+    assert answer.status_code == 200
+    assert told["deadline_ms"] <= 2000
+    assert [one["part"] for one in told["missing"]] == ["pending"]
+    assert told["coins"]["bitcoin"]["current"]["price"] == "12.10"

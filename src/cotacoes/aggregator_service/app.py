@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.report import POSITIONS, QUOTE_SERVICE
-from cotacoes.aggregator_service.reporter import Reporter
+from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import routes
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.breaker_routes import breaker_routes
@@ -25,8 +25,6 @@ from cotacoes.service import Check, Service, Stop, background, build_app, serve_
 from cotacoes.telemetry import AggregatorMetrics, Metrics
 
 NAME = "aggregator_service"
-RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
-RESERVE_SHARE_MAX = 0.1
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -74,7 +72,6 @@ def wire(
         directory,
         AggregatorMetrics(metrics, still_running),
         deadline_s=report_deadline_s(settings),
-        ask_deadline_s=ask_deadline_s(settings),
         clock=time.monotonic,
     )
     router = routes(reporter)
@@ -107,4 +104,4 @@ def report_deadline_s(settings: Settings) -> float:
 def ask_deadline_s(settings: Settings) -> float:
     """What is left for asking: the report's deadline less the reserve."""
     deadline_s = report_deadline_s(settings)
-    return deadline_s - min(RESERVE_S, deadline_s * RESERVE_SHARE_MAX)
+    return deadline_s - reserve_s(deadline_s)

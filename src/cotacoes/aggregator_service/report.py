@@ -14,7 +14,7 @@ null, never an empty list and never an old value. Coins, parts and sources come 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,6 +47,11 @@ class Plan:
     placement: Mapping[str, str]
     parts: Sequence[str] = PARTS
     last: int = LAST_LOGS
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """The same for those who ask the same."""
+        return (*self.placement.items(), *self.parts, self.last)
 
     @property
     def shards(self) -> dict[str, list[str]]:

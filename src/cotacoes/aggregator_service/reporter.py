@@ -12,26 +12,46 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.aggregator_service.report import POSITIONS, Plan, average, current, merge, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
+from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
 from cotacoes.patterns.scatter_gather import scatter_gather
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
 from cotacoes.telemetry import AggregatorMetrics, get_logger
 
+RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
+RESERVE_SHARE_MAX = 0.1
+FLIGHT_SLACK_S = 1.0  # a report ends by itself, in time
 FOLLOW_SHARE_MAX = 0.5  # of the time for asking, to find coins that have moved
 QUESTIONS_MAX = 20_000  # under way at once, each a task of some 5 KB; ten reports of 1,000 coins, thousands of two
+_encode = msgspec.json.Encoder().encode
+
+
+class Told(NamedTuple):
+    """A report: its text, and what is missing from it, each as `{"part", "reason"}`."""
+
+    body: bytes
+    missing: Sequence[Mapping[str, str]]
+
+
+def reserve_s(deadline_s: float) -> float:
+    """What of a report's deadline is not for asking."""
+    return min(RESERVE_S, deadline_s * RESERVE_SHARE_MAX)
 
 
 class Reporter:
     """See the head of this file; notes in the log which source went away and which came back.
 
-    `deadline_s` is of a report, `ask_deadline_s` of the asking; the rest is for the merge and the way out.
+    `deadline_s` is of a report, in seconds. Those who ask the same at the same time are told the same: one asking, one
+    merge and one text for all of them. Who has less time than a report may take is told what there is by then.
     """
 
     def __init__(
@@ -42,11 +62,10 @@ class Reporter:
         metrics: AggregatorMetrics,
         *,
         deadline_s: float,
-        ask_deadline_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._deadline_s = deadline_s
-        self._ask_deadline_s = ask_deadline_s
+        self._flights = SingleFlight[Told](deadline=deadline_s + FLIGHT_SLACK_S, clock=clock)
         self._client = client
         self._shards = shards
         self._directory = directory
@@ -60,8 +79,15 @@ class Reporter:
         """On which shard each coin lives, as far as is known here."""
         return {coin: home.shard for coin, home in self._directory.homes.items()}
 
-    async def report(self, plan: Plan, *, trace: bool = False) -> dict[str, Any]:
-        """The body of the report; OverloadedError where too many questions are under way."""
+    async def report(self, plan: Plan, *, trace: bool = False) -> Told:
+        """OverloadedError where too many questions are under way."""
+        deadline = current_deadline()
+        if deadline is not None and deadline.remaining() < self._deadline_s - reserve_s(self._deadline_s):
+            return await self._report(plan, deadline.remaining(), trace=trace)
+        told, _ = await self._flights.do((*plan.key, trace), lambda: self._report(plan, self._deadline_s, trace=trace))
+        return told
+
+    async def _report(self, plan: Plan, deadline_s: float, *, trace: bool) -> Told:
         branches = self._branches(plan)
         if self._asking and self._asking + len(branches) > QUESTIONS_MAX:
             raise OverloadedError(f"{self._asking} questions are under way")
@@ -69,17 +95,17 @@ class Reporter:
         try:
             result = await scatter_gather(
                 branches,
-                deadline=self._deadline_s,
+                deadline=deadline_s,
                 clock=self._clock,
-                reserve=self._deadline_s - self._ask_deadline_s,
+                reserve=reserve_s(deadline_s),
             )
         finally:
             self._asking -= len(branches)
-        told = merge(plan, result, generated_at=datetime.now(UTC), deadline_s=self._deadline_s)
+        told = merge(plan, result, generated_at=datetime.now(UTC), deadline_s=deadline_s)
         if trace:
             told["trace"] = trace_of(result)
         self._note(told, result)
-        return told
+        return Told(_encode(told), told["missing"])
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
@@ -102,7 +128,7 @@ class Reporter:
         if absent := [coin for coin in coins if coin not in views]:
             # what this shard has said stands, whoever else is away
             with contextlib.suppress(ShardUnavailableError, TimeoutError):
-                async with asyncio.timeout(self._ask_deadline_s * FOLLOW_SHARE_MAX):
+                async with asyncio.timeout(self._deadline_s * FOLLOW_SHARE_MAX):
                     views |= await self._moved(shard, absent, last)
         return views
 

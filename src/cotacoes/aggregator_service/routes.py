@@ -12,9 +12,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 
 from cotacoes.aggregator_service.report import LAST_LOGS, PARTS, Plan
@@ -24,8 +23,6 @@ from cotacoes.service import require_coin
 
 LAST_MAX = 100
 NAMED_MAX = 10  # parts that are named where there is no room for all
-_encode = msgspec.json.Encoder().encode
-
 Coins = Annotated[str | None, Query(description="by commas; all, where left out")]
 Parts = Annotated[str | None, Query(description=f"of {', '.join(PARTS)}, by commas; all, where left out")]
 Last = Annotated[int, Query(ge=1, le=LAST_MAX, description="of each coin's last logs")]
@@ -44,13 +41,13 @@ def routes(reporter: Reporter) -> APIRouter:
     ) -> Response:
         """`missing` names each part that did not come, and why, and so does the header `X-Partial`."""
         told = await reporter.report(plan(reporter.placement, coins, parts, last), trace=trace)
-        missing = told["missing"]
-        if strict and missing:
-            raise ServiceUnavailableError(f"the report is not complete: {_named([_because(one) for one in missing])}")
+        if strict and told.missing:
+            reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
+            raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
         headers = {"cache-control": "no-store"}
-        if missing:
-            headers["x-partial"] = _named([one["part"] for one in missing])
-        return Response(_encode(told), media_type="application/json", headers=headers)
+        if told.missing:
+            headers["x-partial"] = _named([one["part"] for one in told.missing])
+        return Response(told.body, media_type="application/json", headers=headers)
 
     return router
 
@@ -73,10 +70,6 @@ def _split(text: str, name: str) -> list[str]:
     if not all(found):
         raise BadRequestError(f"{name}: name at least one, separated by commas")
     return found
-
-
-def _because(missing: Mapping[str, Any]) -> str:
-    return f"{missing['part']} ({missing['reason']})"
 
 
 def _named(parts: Sequence[str]) -> str:
