@@ -16,6 +16,7 @@ from cotacoes.client.follower import (
     FILL_MOST_S,
     FILLS_MAX,
     JOIN_INTERVAL_S,
+    QUIET_S,
     RECONNECT_MOST_S,
     START_S,
     WATCH_INTERVAL_S,
@@ -414,3 +415,20 @@ def test_whatever_happens_what_is_handed_on_and_told_gone_is_all_there_is(seeded
 
     world = following(scenario, prepare=three_recorded)
     assert world.breaches(at(2)) == []
+
+
+@pytest.mark.parametrize(("away_s", "told"), [(QUIET_S - 3, []), (QUIET_S + 3, ["history.away", "history.back"])])
+def test_a_history_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s: float, told: list[str]) -> None:
+    def prepare(world: World) -> None:
+        three_recorded(world)
+        world.history.away = True
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(away_s)
+        world.history.away = False
+        await asyncio.sleep(FILL_MOST_S)
+
+    with structlog.testing.capture_logs() as logs:
+        world = following(scenario, prepare=prepare)
+    assert world.seqs() == [3]
+    assert [entry["event"] for entry in logs] == told

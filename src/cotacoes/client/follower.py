@@ -36,6 +36,7 @@ RECONNECT_MOST_S = 2.0
 FILL_MOST_S = 2.0
 FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
 START_S = 1.0
+QUIET_S = 10.0  # from the start on: where all parts begin at once, the history needs some seconds more than we do
 WATCH_INTERVAL_S = 0.5
 JOIN_INTERVAL_S = 5.0
 
@@ -53,6 +54,7 @@ class Follower:
         self._history = history
         self._take = take
         self._clock = clock
+        self._quiet_until_s = clock()
         self._taken_s = 0.0  # in `take`, since the start
         self._random = random
         self._backoff = Backoff(random, most_s=RECONNECT_MOST_S)
@@ -62,9 +64,11 @@ class Follower:
         self._is_away = False
         self._is_refusing = False
         self._unanswered: set[str] = set()  # coins that the history did not answer for, when last asked
+        self._is_silence_said = False
 
     async def run(self, *, newcomers: Callable[[], Awaitable[Sequence[str]]] | None = None) -> None:
         """Follow until cancelled. `newcomers` tells, asked again and again, which coins there are by now."""
+        self._quiet_until_s = self._clock() + QUIET_S
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._follow(self._feeds.coins)
@@ -216,14 +220,16 @@ class Follower:
         self._is_away = False
 
     def _note_unanswered(self, coin: str, reason: str) -> None:
-        if not self._unanswered:
-            get_logger().warning("history.away", coin=coin, reason=reason)
         self._unanswered.add(coin)
+        if not self._is_silence_said and self._clock() > self._quiet_until_s:
+            get_logger().warning("history.away", coin=coin, reason=reason)
+            self._is_silence_said = True
 
     def _note_answered(self, coin: str) -> None:
-        if self._unanswered == {coin}:
-            get_logger().info("history.back")
         self._unanswered.discard(coin)
+        if self._is_silence_said and not self._unanswered:
+            get_logger().info("history.back")
+            self._is_silence_said = False
 
 
 def log_change(event: Event) -> None:
