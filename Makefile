@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # what shares nothing runs side by side; the system tests measure time, and run one after another
 UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
-CONTRACT := tests/contract -n 2 --dist loadfile
+CONTRACT := tests/contract -n 3 --dist loadfile
 REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract
 NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
 UV := $(shell command -v uv 2>/dev/null)
