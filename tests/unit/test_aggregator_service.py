@@ -469,3 +469,17 @@ async def test_one_in_a_hurry_is_told_what_there_is_by_then() -> None:
     assert told["deadline_ms"] <= 2000
     assert [one["part"] for one in told["missing"]] == ["pending"]
     assert told["coins"]["bitcoin"]["current"]["price"] == "12.10"
+
+
+def test_a_report_of_many_coins_looks_through_its_branches_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    values = GatherResult.values.fget  # type: ignore[attr-defined]
+
+    def counted(result: GatherResult[Any]) -> Any:
+        found.append(result.total)
+        return values(result)
+
+    monkeypatch.setattr(GatherResult, "values", property(counted))
+    branches = {name: Branch(name, Status.OK, 0.0, 0.1, 1, value) for name, value in BROUGHT.items()}
+    assert merge(PLAN, GatherResult(branches, 0.2), generated_at=NOON, deadline_s=2.0)["complete"]
+    assert len(found) == 1

@@ -88,28 +88,29 @@ def last_logs(coin: str) -> str:
 
 def merge(plan: Plan, result: GatherResult[Any], *, generated_at: datetime, deadline_s: float) -> dict[str, Any]:
     """The body of `/report/full`."""
-    missing = _missing(plan, result)
-    progress: Mapping[str, Progress] = result.values.get(POSITIONS, {})
+    values = result.values
+    missing = _missing(plan, result, values)
+    progress: Mapping[str, Progress] = values.get(POSITIONS, {})
     return {
         "generated_at": format_time(generated_at),
         "deadline_ms": round(deadline_s * 1000),
         "elapsed_ms": round(result.elapsed_s * 1000),
         "complete": not missing,
         "missing": missing,
-        "coins": {coin: _coin(plan, result, coin, progress.get(coin)) for coin in plan.placement},
+        "coins": {coin: _coin(plan, values, coin, progress.get(coin)) for coin in plan.placement},
         "sources": {name: _source(branches) for name, branches in _sources(plan, result).items()},
     }
 
 
-def _coin(plan: Plan, result: GatherResult[Any], coin: str, progress: Progress | None) -> dict[str, Any]:
+def _coin(plan: Plan, values: Mapping[str, Any], coin: str, progress: Progress | None) -> dict[str, Any]:
     """The parts that were asked for."""
-    views: Mapping[str, ShardView] = result.values.get(plan.placement[coin], {})
+    views: Mapping[str, ShardView] = values.get(plan.placement[coin], {})
     view = views.get(coin)
     told: dict[str, Any] = {}
     if "current" in plan.parts:
-        told["current"] = result.values.get(current(coin))
+        told["current"] = values.get(current(coin))
     if "average" in plan.parts:
-        told["average"] = result.values.get(average(coin))
+        told["average"] = values.get(average(coin))
     if "last_logs" in plan.parts:
         told["last_logs"] = None if view is None else [QuoteJson.of(quote) for quote in view.quotes]
         told["through"] = None if view is None or view.through is None else str(view.through)
@@ -158,7 +159,7 @@ def _answered(branch: Branch[Any]) -> bool:
     return isinstance(branch.error, ProblemError) and not isinstance(branch.error, _NO_ANSWER)
 
 
-def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
+def _missing(plan: Plan, result: GatherResult[Any], values: Mapping[str, Any]) -> list[dict[str, str]]:
     questions = [result.branches[name] for name in plan.questions]
     if questions and not any(_answered(branch) for branch in questions):
         parts = [(QUOTE_SERVICE, questions[0])]
@@ -170,5 +171,5 @@ def _missing(plan: Plan, result: GatherResult[Any]) -> list[dict[str, str]]:
         {"part": last_logs(coin), "reason": f"{coin} is between two shards"}
         for shard, coins in plan.shards.items()
         for coin in coins
-        if shard in result.values and coin not in result.values[shard]
+        if shard in values and coin not in values[shard]
     ]
