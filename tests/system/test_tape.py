@@ -63,6 +63,7 @@ def test_no_price_of_the_tape_is_lost_or_doubled_over_kills_of_every_part(tmp_pa
         for victim in ("quote_service", "external_service", "shard1", "redis", "quote_service"):
             time.sleep(dice.uniform(0.2, 2.0))
             kill(system, victim)
+        system.wait_for_states(dict.fromkeys(SHARDS, "running"))  # or there is nobody to ask what is stored
         wait_stored(system, expected)
 
 
