@@ -93,7 +93,7 @@ def candles_of(quotes: Iterable[Quote], minutes: int) -> list[Candle]:
     for quote in quotes:
         key = (interval_start(quote.at, minutes), quote.origin, quote.currency)
         groups.setdefault(key, []).append(quote)
-    return [_candle(at, groups[at, origin, currency]) for at, origin, currency in sorted(groups)]
+    return [candle_over(at, groups[at, origin, currency]) for at, origin, currency in sorted(groups)]
 
 
 def merged(candles: Iterable[Candle], minutes: int) -> list[Candle]:
@@ -105,7 +105,8 @@ def merged(candles: Iterable[Candle], minutes: int) -> list[Candle]:
     return [_merged(at, groups[at, origin, currency]) for at, origin, currency in sorted(groups)]
 
 
-def _candle(at: datetime, quotes: Sequence[Quote]) -> Candle:
+def candle_over(at: datetime, quotes: Sequence[Quote]) -> Candle:
+    """The candle of all these quotes, of which there is one at least, from `at` on."""
     first = min(quotes, key=lambda quote: quote.position)
     last = max(quotes, key=lambda quote: quote.position)
     prices = [quote.price for quote in quotes]

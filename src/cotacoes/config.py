@@ -152,6 +152,7 @@ class Settings(BaseSettings):
 
     # aggregator_service and the readers
     report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="of one report")
+    report_kept_s: float = Field(1.0, ge=0, le=60, description="who asks the same within it is told the same again")
     request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="of any HTTP request")
 
     # gateway_service

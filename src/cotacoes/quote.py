@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
@@ -144,6 +145,23 @@ class QuoteJson(msgspec.Struct, frozen=True):
         )
 
 
+@dataclass(frozen=True)
+class AgeLimits:
+    """In milliseconds: up to `fresh` a quote is fresh, beyond `most` it is no price at all."""
+
+    fresh: int
+    most: int
+
+    @classmethod
+    def of(cls, fresh_s: float, age_max_s: float) -> Self:
+        """Those of the settings, which are in seconds."""
+        return cls(round(fresh_s * 1000), round(age_max_s * 1000))
+
+    def status(self, age_ms: int) -> Literal["fresh", "stale"]:
+        """Of a quote that is so old."""
+        return "fresh" if age_ms <= self.fresh else "stale"
+
+
 def parse_price(text: str) -> Decimal:
     """Read a price under the one rule of this file; PriceError names what is wrong."""
     if len(text) > PRICE_TEXT_MAX:
@@ -171,9 +189,19 @@ def format_price(price: Decimal) -> str:
 
 def computed_price(total: Decimal, count: int) -> Decimal:
     """`total / count`, half-even to 18 places, no exponent, no trailing zeros (design: Computed prices)."""
-    quotient = _EXACT.divide(total, Decimal(count)).quantize(_COMPUTED_UNIT, ROUND_HALF_EVEN, _EXACT)
-    text = format_price(quotient)
-    return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+    return _quotient(total, Decimal(count))
+
+
+def change_percent(first: Decimal, last: Decimal) -> Decimal:
+    """By how many percent `last` is above `first`, or below it; rounded as every computed price."""
+    return _quotient(_EXACT.multiply(_EXACT.subtract(last, first), Decimal(100)), first)
+
+
+def _quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
+    quotient = _EXACT.divide(dividend, divisor).quantize(_COMPUTED_UNIT, ROUND_HALF_EVEN, _EXACT)
+    if not quotient:
+        return Decimal(0)  # which has no sign
+    return Decimal(format_price(quotient).rstrip("0").rstrip("."))  # 18 places, so a point is always there
 
 
 def exact_sum(prices: Iterable[Decimal]) -> Decimal:

@@ -21,8 +21,8 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.source_http import Fetched
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
-from cotacoes.quote import Observation, Position, Quote
-from cotacoes.quote_service.answers import AgeLimits, Answers
+from cotacoes.quote import AgeLimits, Observation, Position, Quote
+from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.poll import Poll

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
-from cotacoes.aggregator_service.report import Plan, merge
+from cotacoes.aggregator_service.report import Plan, ShardAnswer, merge
 from cotacoes.aggregator_service.routes import _named
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.errors import (
@@ -32,12 +32,16 @@ from cotacoes.errors import (
 )
 from cotacoes.patterns.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
-from cotacoes.quote import Position, Quote
+from cotacoes.quote import AgeLimits, Position, Quote
+from cotacoes.window import Window, WindowView
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")
 PLACEMENT = {"bitcoin": "shard1", "ethereum": "shard2"}
-PLAN = Plan(PLACEMENT)
+WINDOW = Window.until("24h", NOON + timedelta(minutes=1))
+PLAN = Plan(PLACEMENT, WINDOW)
+OF_NOW = {"cache-control": "no-cache"}
+LIMITS = AgeLimits(5_000, 300_000)
 
 
 def quotes(coin: str, count: int = 12) -> list[Quote]:
@@ -47,7 +51,7 @@ def quotes(coin: str, count: int = 12) -> list[Quote]:
 class FrozenShard(MemoryShard):
     """A shard that never answers."""
 
-    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+    async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -175,10 +179,11 @@ def test_the_time_for_asking_leaves_some_for_the_merge_and_never_exceeds_a_reque
 
 
 BROUGHT: dict[str, Any] = {
-    **{f"{coin}.{part}": {"coin": coin} for coin in COINS for part in ("current", "average")},
+    **{f"{coin}.current": {"coin": coin, "age_ms": 100, "status": "fresh"} for coin in COINS},
+    **{f"{coin}.average": {"coin": coin} for coin in COINS},
     "positions": {coin: Progress("5-9", "5-7", 2, PLACEMENT[coin]) for coin in COINS},
-    "shard1": {"bitcoin": ShardView(Position(5, 7), quotes("bitcoin", 2))},
-    "shard2": {"ethereum": ShardView(None, [])},
+    "shard1": ShardAnswer({"bitcoin": ShardView(Position(5, 7), NOON, 1, quotes("bitcoin", 2), WindowView())}),
+    "shard2": ShardAnswer({"ethereum": ShardView(None, None, 1, [], WindowView())}),
 }
 ERRORS = [NoQuoteError("none yet"), ServiceUnavailableError("away"), ShardUnavailableError("away"), KeyError("secret")]
 
@@ -196,7 +201,7 @@ def outcomes(draw: st.DrawFn) -> GatherResult[Any]:
 
 @given(outcomes())
 def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result: GatherResult[Any]) -> None:
-    told = merge(PLAN, result, generated_at=NOON, deadline_s=2.0)
+    told = merge(PLAN, result, LIMITS, generated_at=NOON, deadline_s=2.0)
     missing = {entry["part"] for entry in told["missing"]}
     assert len(missing) == len(told["missing"])
     for coin, shard in PLACEMENT.items():
@@ -205,7 +210,7 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
         assert (parts["current"] is None) == (silent or f"{coin}.current" in missing)
         assert (parts["average"] is None) == (silent or f"{coin}.average" in missing)
         assert (parts["pending"] is None) == (silent or "pending" in missing)
-        assert (parts["last_logs"] is None) == (shard in missing)
+        assert (parts["last_logs"] is None) == (parts["window"] is None) == (shard in missing)
         if silent:
             assert not missing - {"quote_service", "shard1", "shard2"}
     assert told["complete"] == result.complete
@@ -232,7 +237,7 @@ def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard()
     told = asyncio.run(run())
     missing = [entry["part"] for entry in told["missing"]]
     assert "shard2" not in missing
-    assert {"shard1", "lost.last_logs"} <= set(missing)
+    assert {"shard1", "lost.last_logs", "lost.window"} <= set(missing)
     assert len(told["coins"]["ethereum"]["last_logs"]) == 10
 
 
@@ -242,6 +247,7 @@ def test_a_coin_that_moves_is_reported_from_where_its_fence_sends_to_with_shard1
         await filled(home, "bitcoin")
         await filled(home, "ethereum")
         gone.copies["bitcoin"].state, gone.copies["bitcoin"].moved_to = "moved", "shard2"
+        home.copies["bitcoin"].placement = 2
         directory = directory_over({"shard1": gone, "shard2": home}, PLACEMENT)
         async with new_twin().client(deadline_s=60) as client:
             served = app.wire(config.load({}), client, directory).app
@@ -259,11 +265,11 @@ async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_aft
         asked = 0
         hangs = True
 
-        async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+        async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
             self.asked += 1
             if self.hangs:
                 await asyncio.Event().wait()
-            return await super().newest(coins, count)
+            return await super().newest(coins, count, window)
 
     hanging = Hanging("shard1", ["bitcoin"])
     shards = {
@@ -273,7 +279,9 @@ async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_aft
     async with new_twin().client(deadline_s=60) as client:
         settings = config.load({}, report_deadline_s=0.5)
         served = app.wire(settings, client, directory_over(shards, PLACEMENT)).app
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(served), base_url="http://aggregator", headers=OF_NOW
+        ) as asking:
             told = [(await asking.get("/report/full")).json()]
             while told[-1]["sources"]["shard1"]["status"] == "timed_out":  # a busy machine may cut one off unjudged
                 assert len(told) < 20
@@ -300,7 +308,9 @@ async def test_one_who_is_in_a_hurry_opens_the_circuit_for_nobody(left_ms: str |
     }
     async with twin.client(deadline_s=60) as client:
         served = app.wire(config.load({}), client, directory_over(shards, PLACEMENT)).app
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(served), base_url="http://aggregator", headers=OF_NOW
+        ) as asking:
             for _ in range(6):
                 await asking.get("/report/full", headers={} if left_ms is None else {"X-Deadline-Ms": left_ms})
             shown = (await asking.get("/v1/breakers")).json()["breakers"]
@@ -325,7 +335,9 @@ async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_it
     http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(counted))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         served = app.wire(config.load({}), client, directory_over(shards, PLACEMENT)).app
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(served), base_url="http://aggregator", headers=OF_NOW
+        ) as asking:
             for _ in range(10):
                 assert (await asking.get("/report/full")).json()["complete"]
             assert len(asked) == 10 * 5
@@ -381,7 +393,7 @@ def test_a_partial_report_says_so_in_a_header_and_is_an_error_where_only_a_whole
         ("?coins=bitcoyn", 404, "bitcoyn is not quoted here"),
         ("?coins=", 422, "coins: name at least one"),
         ("?parts=current,,average", 422, "parts: name at least one"),
-        ("?parts=prices", 422, "'prices' is none of current, average, last_logs, pending"),
+        ("?parts=prices", 422, "'prices' is none of current, average, last_logs, window, pending"),
         ("?last=0", 422, "last"),
         ("?last=101", 422, "last"),
         ("?strict=perhaps", 422, "strict"),
@@ -481,5 +493,5 @@ def test_a_report_of_many_coins_looks_through_its_branches_once(monkeypatch: pyt
 
     monkeypatch.setattr(GatherResult, "values", property(counted))
     branches = {name: Branch(name, Status.OK, 0.0, 0.1, 1, value) for name, value in BROUGHT.items()}
-    assert merge(PLAN, GatherResult(branches, 0.2), generated_at=NOON, deadline_s=2.0)["complete"]
+    assert merge(PLAN, GatherResult(branches, 0.2), LIMITS, generated_at=NOON, deadline_s=2.0)["complete"]
     assert len(found) == 1

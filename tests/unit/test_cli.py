@@ -22,6 +22,7 @@ from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import app, lines, main, readers, times
 from cotacoes.cli.faults import merged
+from cotacoes.cli.report_lines import sparkline
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
@@ -217,9 +218,32 @@ REPORT = {
             "last_logs": None,
             "through": None,
             "pending": 3,
+            "window": None,
         },
-        "ethereum": {"current": None, "average": None, "last_logs": [], "through": None, "pending": None},
+        "ethereum": {
+            "current": None,
+            "average": None,
+            "last_logs": [],
+            "through": None,
+            "pending": None,
+            "window": {
+                "currency": "USD",
+                "origin": "sim",
+                "open": "4",
+                "high": "9.50",
+                "low": "2",
+                "close": "3",
+                "change_percent": "-25",
+                "mean": "4.5",
+                "count": 7,
+                "minutes": 3,
+                "holes": 1,
+                "closed": True,
+                "closes": ["4", None, "9.50", "3"],
+            },
+        },
     },
+    "window": {"name": "24h", "to": "2026-11-24T12:00:00.000000Z"},
     "sources": {},
 }
 
@@ -229,13 +253,33 @@ def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(caps
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     assert ask(twin, lambda client: readers.report(client, as_json=False)) == 0
     told = capsys.readouterr().out
-    heads, bitcoin, ethereum, words, missing = (line.split() for line in told.splitlines())
+    heads, bitcoin, ethereum, over, columns, *windows, words, missing = (line.split() for line in told.splitlines())
     assert heads == ["coin", "price", "status", "age", "mean", "of", "logs", "through", "pending"]
     assert bitcoin == ["bitcoin", f"1.{'1' * 28}", "USD", "fresh", "0.2", "s", "old", "1.5", "7", "?", "?", "3"]
     assert ethereum == ["ethereum", "?", "?", "?", "?", "?", "0", "-", "?"]
+    assert over == ["24h", "until", "2026-11-24T12:00:00.000000Z"]
+    assert columns[:6] == ["coin", "open", "high", "low", "close", "change"]
+    assert windows[0] == ["bitcoin", *["?"] * 10]
+    assert windows[1] == ["ethereum", "4", "9.50", "2", "3", "-25.00", "%", "4.5", "7", "3", "1", "▂·█▁"]
     assert words[-1] == "incomplete"
     assert missing[:2] == ["missing", "shard1:"]
     assert "\x1b" not in told
+
+
+@pytest.mark.parametrize(
+    ("prices", "drawn"),
+    [
+        ([], ""),
+        ([None, None], "··"),
+        (["5", "5.0", None], "▅▅·"),
+        ([str(price) for price in range(1, 9)], "▁▂▃▄▅▆▇█"),
+        (["0." + "0" * 29 + digit for digit in "18"], "▁█"),
+        ([str(price) for price in range(60)], "▁▁▁▁▁▂▂▂▂▃▃▃▃▄▄▄▄▅▅▅▅▆▆▆▆▇▇▇▇█"),
+        ([None] * 41 + ["1", None], "·" * 20 + "▅·"),
+    ],
+)
+def test_a_sparkline_shows_where_a_price_went_and_where_there_was_none(prices: list[str | None], drawn: str) -> None:
+    assert sparkline(prices) == drawn
 
 
 TRACE = [

@@ -34,15 +34,21 @@ LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
 ORDER BY q.epoch, q.seq;
 
 -- name: newest
--- The newest quotes of those coins that are at home here, ascending within each, and their last positions: coins, count.
-SELECT f.coin, f.placement, f.last_epoch, f.last_seq, r.*
+-- Of those coins that are at home here: the newest quotes, ascending within each, and the last position. With a window,
+-- which stands on the coin's first row: coins, count, then window_of's (all null: none).
+SELECT f.coin, f.placement, f.last_epoch, f.last_seq, f.last_at, r.*, w.*
 FROM fence AS f
 LEFT JOIN LATERAL (
-    SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+    SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch,
+        e.prev_seq, row_number() OVER (ORDER BY q.epoch, q.seq) AS place
     FROM quotes_last(f.coin_id, $2) AS q
     JOIN origin AS o USING (origin_id)
     LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
 ) AS r ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM window_of(f.coin_id, $3, $4, $5, $6, $7, $8)
+    WHERE $3::timestamptz IS NOT NULL AND (r.place IS NULL OR r.place = 1)
+) AS w ON true
 WHERE f.coin = ANY ($1::text[]) AND f.state IN ('open', 'closed')
 ORDER BY f.coin, r.epoch, r.seq;
 

@@ -14,6 +14,7 @@ from cotacoes.errors import CoinMovedError, FenceClosedError, ShardUnavailableEr
 from cotacoes.patterns.moving import State
 from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored
 from cotacoes.quote import Position, Quote
+from cotacoes.window import Window, window_of
 
 CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
 
@@ -107,14 +108,20 @@ class MemoryShard:
     async def last(self, coin: str, count: int) -> list[Quote]:
         return (await self.after(coin, None, 10**9))[-count:]
 
-    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+    async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
         await self.ping()
-        here = [coin for coin in coins if coin in self.copies and self.copies[coin].state in ("open", "closed")]
-        fences = {coin: await self.fence(coin) for coin in here}
-        return {
-            coin: ShardView(fence.through, fence.placement, await self.last(coin, count))
-            for coin, fence in fences.items()
-        }
+        views = {}
+        for coin, copy in self.copies.items():
+            if coin in coins and copy.state in ("open", "closed"):
+                quotes = list(copy.quotes.values())
+                views[coin] = ShardView(
+                    copy.last,
+                    None if copy.newest is None else copy.newest.at,
+                    copy.placement,
+                    quotes[max(0, len(quotes) - count) :],
+                    None if window is None else window_of(quotes, window),
+                )
+        return views
 
     async def candles(
         self, coin: str, minutes: int, start: datetime, end: datetime, limit: int, kind: tuple[str, str] | None = None

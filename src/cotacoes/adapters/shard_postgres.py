@@ -17,6 +17,7 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import CoinMovedError
 from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored
 from cotacoes.quote import Position, Quote, to_microseconds
+from cotacoes.window import Window, WindowView
 
 QUERIES = named_queries.read("queries.sql")
 
@@ -86,11 +87,17 @@ class PostgresShard:
             raise CoinMovedError(f"{self.name} has no fence for {coin}")
         return views[coin].quotes
 
-    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+    async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
         views: dict[str, ShardView] = {}
-        for row in await self._fetch("newest", list(coins), count):
-            through = position_of(row["last_epoch"], row["last_seq"])
-            view = views.setdefault(row["coin"], ShardView(through, row["placement"]))
+        for row in await self._fetch("newest", list(coins), count, *columns_of_window(window)):
+            view = views.get(row["coin"])
+            if view is None:
+                view = views[row["coin"]] = ShardView(
+                    position_of(row["last_epoch"], row["last_seq"]),
+                    row["last_at"],
+                    row["placement"],
+                    window=None if window is None else window_view_of(window, row),
+                )
             if row["epoch"] is not None:
                 view.quotes.append(quote_of(row["coin"], row))
         return views
@@ -192,3 +199,19 @@ def candle_of(row: Any) -> Candle:
         first=Position(row["first_epoch"], row["first_seq"]),
         last=Position(row["last_epoch_in"], row["last_seq_in"]),
     )
+
+
+def columns_of_window(window: Window | None) -> tuple[Any, ...]:
+    """A window as `window_of` takes it."""
+    if window is None:
+        return (None,) * 6
+    return (window.start, *window.whole, window.end, stored_minutes(window.step), window.step)
+
+
+def window_view_of(window: Window, row: Any) -> WindowView:
+    """The window in a coin's first row."""
+    if row["count"] is None:
+        return WindowView(holes=row["holes"] or 0)
+    candle = candle_of({**row, "at": window.start, "origin": row["w_origin"], "currency": row["w_currency"]})
+    closes = dict(zip(row["closes_at"], map(Decimal, row["closes"]), strict=True))
+    return WindowView(candle, closes, row["minutes"], row["holes"])

@@ -21,6 +21,7 @@ from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.patterns.scatter_gather import still_running
+from cotacoes.quote import AgeLimits
 from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
 from cotacoes.telemetry import AggregatorMetrics, Metrics
 
@@ -54,6 +55,8 @@ def wire(
     client: ServiceClient,
     directory: ShardDirectory,
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Service:
     """The service over a client and a directory that are open while `resources` is."""
     metrics = Metrics()
@@ -63,7 +66,7 @@ def wire(
         endpoints,
         questions=("current", "mean", POSITIONS),
         deadline_s=ask_deadline_s(settings),
-        clock=time.monotonic,
+        clock=clock,
     )
     shards = GuardedShards(endpoints, deadline_s=ask_deadline_s(settings))
     reporter = Reporter(
@@ -72,7 +75,9 @@ def wire(
         directory,
         AggregatorMetrics(metrics, still_running),
         deadline_s=report_deadline_s(settings),
-        clock=time.monotonic,
+        kept_s=settings.report_kept_s,
+        limits=AgeLimits.of(settings.fresh_s, settings.age_max_s),
+        clock=clock,
     )
     router = routes(reporter)
     router.include_router(breaker_routes(NAME, settings, endpoints))

@@ -1,8 +1,12 @@
 """The reporter: asks everyone at once, and makes one report of what came by the deadline.
 
 Plan ──▶ scatter ──▶ quote_service   current, mean, positions
-              └────▶ each shard      the newest of all its coins, in one question
+              └────▶ each shard      the newest and the window of all its coins, in one question
  report ◀── merge ◀── gather, when all have answered or the deadline is near
+
+A shard answers for the placement under which a coin lives there. A lower one than is known is of a shard that was left
+behind, be it by a move or by a restore: the coin is asked for once more, where its fence says, and is missing rather
+than old.
 """
 
 from __future__ import annotations
@@ -10,14 +14,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import hashlib
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from cotacoes.adapters.shard_directory import ShardDirectory
-from cotacoes.aggregator_service.report import POSITIONS, Plan, average, current, merge, trace_of
+from cotacoes.aggregator_service.kept_reports import KeptReports, Told
+from cotacoes.aggregator_service.report import (
+    POSITIONS,
+    Plan,
+    ShardAnswer,
+    average,
+    current,
+    lasting,
+    merge,
+    retold,
+    trace_of,
+)
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
@@ -25,6 +42,7 @@ from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
 from cotacoes.patterns.scatter_gather import scatter_gather
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
+from cotacoes.quote import AgeLimits
 from cotacoes.telemetry import AggregatorMetrics, get_logger
 
 RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
@@ -35,13 +53,6 @@ QUESTIONS_MAX = 20_000  # under way at once, each a task of some 5 KB; ten repor
 _encode = msgspec.json.Encoder().encode
 
 
-class Told(NamedTuple):
-    """A report: its text, and what is missing from it, each as `{"part", "reason"}`."""
-
-    body: bytes
-    missing: Sequence[Mapping[str, str]]
-
-
 def reserve_s(deadline_s: float) -> float:
     """What of a report's deadline is not for asking."""
     return min(RESERVE_S, deadline_s * RESERVE_SHARE_MAX)
@@ -50,8 +61,9 @@ def reserve_s(deadline_s: float) -> float:
 class Reporter:
     """See the head of this file; notes in the log which source went away and which came back.
 
-    `deadline_s` is of a report, in seconds. Those who ask the same at the same time are told the same: one asking, one
-    merge and one text for all of them. Who has less time than a report may take is told what there is by then.
+    `deadline_s` is of a report and `kept_s` how long it is told again, in seconds. Those who ask the same at the same
+    time are told the same: one asking, one merge and one text for all of them; who asks a moment later is told it with
+    the ages of then. Who has less time than a report may take is told what there is by then.
     """
 
     def __init__(
@@ -62,10 +74,14 @@ class Reporter:
         metrics: AggregatorMetrics,
         *,
         deadline_s: float,
+        kept_s: float,
+        limits: AgeLimits,
         clock: Callable[[], float],
     ) -> None:
         self._deadline_s = deadline_s
+        self._limits = limits
         self._flights = SingleFlight[Told](deadline=deadline_s + FLIGHT_SLACK_S, clock=clock)
+        self._kept = KeptReports(kept_s=kept_s, clock=clock)
         self._client = client
         self._shards = shards
         self._directory = directory
@@ -79,13 +95,29 @@ class Reporter:
         """On which shard each coin lives, as far as is known here."""
         return {coin: home.shard for coin, home in self._directory.homes.items()}
 
-    async def report(self, plan: Plan, *, trace: bool = False) -> Told:
-        """OverloadedError where too many questions are under way."""
+    async def report(self, plan: Plan, *, trace: bool = False, age_max_s: float = math.inf) -> Told:
+        """One that is at most so old; of now, with a trace. OverloadedError where too many questions are under way."""
+        if not trace and (kept := self._again(plan, age_max_s)) is not None:
+            return kept
         deadline = current_deadline()
         if deadline is not None and deadline.remaining() < self._deadline_s - reserve_s(self._deadline_s):
             return await self._report(plan, deadline.remaining(), trace=trace)
-        told, _ = await self._flights.do((*plan.key, trace), lambda: self._report(plan, self._deadline_s, trace=trace))
+        told, _ = await self._flights.do((*plan.key, trace), lambda: self._keep(plan, trace=trace))
         return told
+
+    async def _keep(self, plan: Plan, *, trace: bool) -> Told:
+        told = await self._report(plan, self._deadline_s, trace=trace)
+        if not trace:
+            self._kept.keep(plan.key, told)
+        return told
+
+    def _again(self, plan: Plan, age_max_s: float) -> Told | None:
+        """The report that was told a moment ago, as it is now."""
+        kept = self._kept.find(plan.key, age_max_s)
+        if kept is None:
+            return None
+        report = retold(kept.report, math.ceil(kept.age_s * 1000), self._limits)
+        return None if report is None else _told(report, kept.age_s)
 
     async def _report(self, plan: Plan, deadline_s: float, *, trace: bool) -> Told:
         branches = self._branches(plan)
@@ -101,11 +133,11 @@ class Reporter:
             )
         finally:
             self._asking -= len(branches)
-        told = merge(plan, result, generated_at=datetime.now(UTC), deadline_s=deadline_s)
+        told = merge(plan, result, self._limits, generated_at=datetime.now(UTC), deadline_s=deadline_s)
         if trace:
             told["trace"] = trace_of(result)
         self._note(told, result)
-        return Told(_encode(told), told["missing"])
+        return _told(told)
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
@@ -117,23 +149,24 @@ class Reporter:
         if "pending" in plan.parts:
             asked[POSITIONS] = self._client.positions
         for name, coins in plan.shards.items():
-            asked[name] = functools.partial(self._newest, name, coins, plan.last)
+            asked[name] = functools.partial(self._newest, plan, name, coins)
         return asked
 
-    async def _newest(self, shard: str, coins: Sequence[str], last: int) -> dict[str, ShardView]:
-        """The newest quotes of these coins from the shard, and of those that have moved from where they went."""
+    async def _newest(self, plan: Plan, shard: str, coins: Sequence[str]) -> ShardAnswer:
+        """What the shard has of these coins, and of those that have moved what there is where they went."""
         if shard not in self._directory.shards:
             raise ShardUnavailableError(f"no address of {shard} is known")
-        views = await self._shards.newest(shard, self._directory.shards[shard], coins, last)
-        if absent := [coin for coin in coins if coin not in views]:
+        views, absent = self._screened(shard, coins, await self._ask(plan, shard, coins))
+        if absent:
             # what this shard has said stands, whoever else is away
             with contextlib.suppress(ShardUnavailableError, TimeoutError):
                 async with asyncio.timeout(self._deadline_s * FOLLOW_SHARE_MAX):
-                    views |= await self._moved(shard, absent, last)
-        return views
+                    async for found in self._moved(plan, shard, list(absent)):
+                        views |= found
+        return ShardAnswer(views, {coin: why for coin, why in absent.items() if coin not in views})
 
-    async def _moved(self, shard: str, coins: Sequence[str], last: int) -> dict[str, ShardView]:
-        """The newest quotes of coins that are not where they were, from where they went."""
+    async def _moved(self, plan: Plan, shard: str, coins: Sequence[str]) -> AsyncIterator[dict[str, ShardView]]:
+        """What there is of coins that are not where they were, from where they went."""
         for coin in coins:
             with contextlib.suppress(CoinMovedError):
                 await self._directory.ask(coin, _fence_of(coin))  # a fence knows before shard1
@@ -142,10 +175,29 @@ class Reporter:
             home = self._directory.homes[coin].shard
             if home != shard and home in self._directory.shards:
                 gone.setdefault(home, []).append(coin)
-        views: dict[str, ShardView] = {}
         for home, its in gone.items():
-            views |= await self._shards.newest(home, self._directory.shards[home], its, last)
-        return views
+            views, _ = self._screened(home, its, await self._ask(plan, home, its))
+            yield views
+
+    async def _ask(self, plan: Plan, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
+        count = plan.last if "last_logs" in plan.parts else 0
+        window = plan.window if "window" in plan.parts else None
+        return await self._shards.newest(shard, self._directory.shards[shard], coins, count, window)
+
+    def _screened(
+        self, shard: str, coins: Sequence[str], views: Mapping[str, ShardView]
+    ) -> tuple[dict[str, ShardView], dict[str, str]]:
+        """What may be believed, and why the rest of these coins is absent."""
+        homes = self._directory.homes
+        believed = {coin: view for coin, view in views.items() if view.placement >= homes[coin].placement}
+        absent = {
+            coin: f"{shard} answers for an old placement of {coin}"
+            if coin in views
+            else f"{coin} is between two shards"
+            for coin in coins
+            if coin not in believed
+        }
+        return believed, absent
 
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
         self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()
@@ -164,3 +216,8 @@ class Reporter:
 
 def _fence_of(coin: str) -> Callable[[Shard], Awaitable[Fence]]:
     return lambda shard: shard.fence(coin)
+
+
+def _told(report: Mapping[str, Any], age_s: float = 0.0) -> Told:
+    digest = hashlib.blake2b(_encode(lasting(report)), digest_size=12).hexdigest()
+    return Told(report, _encode(report), f'W/"{digest}"', report["missing"], age_s)

@@ -3,29 +3,38 @@
     ?coins=bitcoin,ethereum    of these alone
     &parts=current,last_logs   these parts alone: nobody is asked for another
     &last=5                    so many of the last logs
+    &window=7d                 the figures of the last week; 1h, or 24h where it is left out
     &strict=1                  503 where something is missing, in place of a part of the answer
     &trace=1                   how each branch went, as well
 
-`/report/full` and `/v1/report` are one and the same.
+`/report/full` and `/v1/report` are one and the same. An answer carries an `ETag`, which is the same as long as there is
+nothing new to tell, and its `Age` where it was told before; `Cache-Control: no-cache` asks for one of now.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from cotacoes.aggregator_service.report import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
 from cotacoes.service import require_coin
+from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
 LAST_MAX = 100
+LOGS_MAX = 20_000  # of one answer, some 4 MB
 NAMED_MAX = 10  # parts that are named where there is no room for all
 Coins = Annotated[str | None, Query(description="by commas; all, where left out")]
 Parts = Annotated[str | None, Query(description=f"of {', '.join(PARTS)}, by commas; all, where left out")]
-Last = Annotated[int, Query(ge=1, le=LAST_MAX, description="of each coin's last logs")]
+Last = Annotated[
+    int | None, Query(ge=1, le=LAST_MAX, description=f"of each coin's last logs; {LAST_LOGS}, where left out")
+]
+Over = Annotated[str, Query(description=f"one of {', '.join(WINDOWS)}, until the last full minute")]
 Strict = Annotated[bool, Query(description="503 where something is missing")]
 Trace = Annotated[bool, Query(description="how each branch went, as well")]
 
@@ -37,32 +46,71 @@ def routes(reporter: Reporter) -> APIRouter:
     @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
     @router.get("/v1/report", summary="The same, under its versioned name", response_model=None)
     async def report(
-        coins: Coins = None, parts: Parts = None, last: Last = LAST_LOGS, strict: Strict = False, trace: Trace = False
+        coins: Coins = None,
+        parts: Parts = None,
+        last: Last = None,
+        window: Over = DEFAULT_WINDOW,
+        strict: Strict = False,
+        trace: Trace = False,
+        cache_control: Annotated[str, Header()] = "",
+        if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
         """`missing` names each part that did not come, and why, and so does the header `X-Partial`."""
-        told = await reporter.report(plan(reporter.placement, coins, parts, last), trace=trace)
+        asked = plan(reporter.placement, coins, parts, last, window, datetime.now(UTC))
+        told = await reporter.report(asked, trace=trace, age_max_s=_age_max_s(cache_control))
         if strict and told.missing:
             reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
             raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
-        headers = {"cache-control": "no-store"}
+        headers = {"cache-control": "no-cache", "age": str(int(told.age_s))}
         if told.missing:
             headers["x-partial"] = _named([one["part"] for one in told.missing])
+        if trace:  # which is of this one asking
+            return Response(told.body, media_type="application/json", headers=headers)
+        headers["etag"] = told.tag
+        if _is_known(told.tag, if_none_match):
+            return Response(status_code=304, headers=headers)
         return Response(told.body, media_type="application/json", headers=headers)
 
     return router
 
 
-def plan(placement: Mapping[str, str], coins: str | None, parts: str | None, last: int) -> Plan:
-    """Who is to be asked; UnknownCoinError, and BadRequestError where a part is none."""
+def plan(
+    placement: Mapping[str, str], coins: str | None, parts: str | None, last: int | None, window: str, now: datetime
+) -> Plan:
+    """Who is to be asked; UnknownCoinError, and BadRequestError where a part or a window is none, or it is too much."""
     asked = {require_coin(name, placement) for name in _split(coins, "coins")} if coins is not None else placement
     wanted = _split(parts, "parts") if parts is not None else PARTS
     if strange := [part for part in wanted if part not in PARTS]:
         raise BadRequestError(f"parts: {strange[0][:40]!r} is none of {', '.join(PARTS)}")
+    if window not in WINDOWS:
+        raise BadRequestError(f"window: {window[:40]!r} is none of {', '.join(WINDOWS)}")
+    count = min(LAST_LOGS, max(1, LOGS_MAX // max(1, len(asked)))) if last is None else last
+    if "last_logs" in wanted and count * len(asked) > LOGS_MAX:
+        raise BadRequestError(
+            f"last: {count} logs of {len(asked)} coins are more than {LOGS_MAX}: ask for fewer, or of fewer coins"
+        )
     return Plan(
         {coin: shard for coin, shard in placement.items() if coin in asked},
+        Window.until(window, now),
         tuple(part for part in PARTS if part in wanted),
-        last,
+        count,
     )
+
+
+def _age_max_s(cache_control: str) -> float:
+    """How old an answer may be for one who sends this header (RFC 9111): of now, or as old as there are."""
+    for directive in cache_control.lower().split(","):
+        name, _, value = directive.strip().partition("=")
+        if name in ("no-cache", "no-store"):
+            return 0.0
+        if name == "max-age" and value.isascii() and value.isdigit():
+            return float(value[:9])
+    return math.inf
+
+
+def _is_known(tag: str, if_none_match: str) -> bool:
+    """Whether the caller has the answer of this tag, by RFC 9110's weak comparison."""
+    return any(one.strip().removeprefix("W/") in ("*", tag.removeprefix("W/")) for one in if_none_match.split(","))
 
 
 def _split(text: str, name: str) -> list[str]:

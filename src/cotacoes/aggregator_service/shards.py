@@ -12,6 +12,7 @@ from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import ShardUnavailableError, TimedOutError
 from cotacoes.patterns import CallDeadlineError, CircuitOpenError, ResiliencePolicy
 from cotacoes.patterns.sharding import Shard, ShardView
+from cotacoes.window import Window
 
 
 class GuardedShards:
@@ -22,13 +23,15 @@ class GuardedShards:
         self._config = inside(deadline_s)
         self._policies: dict[str, ResiliencePolicy] = {}
 
-    async def newest(self, name: str, shard: Shard, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+    async def newest(
+        self, name: str, shard: Shard, coins: Sequence[str], count: int, window: Window | None
+    ) -> dict[str, ShardView]:
         """As `Shard.newest`. Raises ShardUnavailableError, and TimedOutError where it took too long."""
         policy = self._policies.get(name)
         if policy is None:
             policy = self._policies[name] = self._endpoints.add(name, BREAKER_INSIDE, self._config)
         try:
-            return (await policy.call(lambda: shard.newest(coins, count), idempotent=True)).value
+            return (await policy.call(lambda: shard.newest(coins, count, window), idempotent=True)).value
         except CircuitOpenError as error:
             wait_s = min(error.retry_after, WAIT_S_MAX)
             raise ShardUnavailableError(f"{name} is away (circuit open)", retry_after_s=wait_s) from error

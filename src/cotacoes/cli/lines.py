@@ -22,7 +22,7 @@ from cotacoes.quote import QuoteJson
 
 T = TypeVar("T")
 
-UNKNOWN = "?"  # a part of the report that is missing
+UNKNOWN = "?"  # missing
 NONE = "-"  # known, and there is none
 UNFOLDED = 10_000  # columns: no row is folded for a program
 _STYLES = {
@@ -52,51 +52,6 @@ class Current(msgspec.Struct, frozen=True):
     age_ms: int
     status: str
     origin: str
-
-
-class Mean(msgspec.Struct, frozen=True):
-    """What is shown of a mean."""
-
-    average: str
-    count: int
-
-
-class CoinReport(msgspec.Struct, frozen=True):
-    """One coin of the report; what is missing is None."""
-
-    current: Current | None
-    average: Mean | None
-    last_logs: list[QuoteJson] | None
-    through: str | None
-    pending: int | None
-
-
-class MissingPart(msgspec.Struct, frozen=True):
-    """A part that the report goes without."""
-
-    part: str
-    reason: str
-
-
-class Step(msgspec.Struct, frozen=True):
-    """How one branch of the report went."""
-
-    branch: str
-    status: str
-    start_ms: float
-    elapsed_ms: float
-    attempts: int
-    reason: str | None
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What is shown of the report."""
-
-    generated_at: str
-    elapsed_ms: int
-    coins: dict[str, CoinReport]
-    missing: list[MissingPart]
-    trace: list[Step] = []
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -193,12 +148,12 @@ def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
 def quote_line(quote: Current) -> str:
     """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
     position = f"{quote.epoch}-{quote.seq}"
-    return f"{quote.coin} {_money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
+    return f"{quote.coin} {money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
 
 
 def history_line(quote: QuoteJson) -> str:
     """`2026-11-24T12:00:00.123456Z bitcoin 67012.34 USD sim 1732400000000-42`."""
-    return f"{quote.at} {quote.coin} {_money(quote)} {quote.origin} {quote.epoch}-{quote.seq}"
+    return f"{quote.at} {quote.coin} {money(quote)} {quote.origin} {quote.epoch}-{quote.seq}"
 
 
 CANDLE_COLUMNS = ("at", "open", "high", "low", "close", "mean", "count", "state")
@@ -211,50 +166,14 @@ def candle_row(candle: CandleJson) -> tuple[object, ...]:
     return (candle.at, *(NONE if price is None else price for price in prices), candle.count, closed)
 
 
-def _money(quote: Current | QuoteJson) -> str:
+def money(quote: Current | QuoteJson) -> str:
+    """`67012.34 USD`."""
     return f"{quote.price} {quote.currency}"
 
 
 def age_text(age_ms: int) -> str:
     """`0.4 s old`."""
     return f"{age_ms / 1000:.1f} s old"
-
-
-BAR = 40  # characters of a waterfall's time
-REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "through", "pending")
-
-
-def report_rows(report: Report) -> Iterator[tuple[object, ...]]:
-    """One row a coin, under REPORT_COLUMNS."""
-    for coin, told in report.coins.items():
-        quote, mean = told.current, told.average
-        yield (
-            coin,
-            *((UNKNOWN,) * 3 if quote is None else (_money(quote), quote.status, age_text(quote.age_ms))),
-            *((UNKNOWN,) * 2 if mean is None else (mean.average, mean.count)),
-            *((UNKNOWN,) * 2 if told.last_logs is None else (len(told.last_logs), told.through or NONE)),
-            UNKNOWN if told.pending is None else told.pending,
-        )
-
-
-def report_words(report: Report) -> Iterator[str]:
-    """What is missing, and why; or that nothing is."""
-    yield f"{report.generated_at} in {report.elapsed_ms} ms, {'incomplete' if report.missing else 'complete'}"
-    for missing in report.missing:
-        yield f"missing {missing.part}: {missing.reason}"
-
-
-def waterfall(report: Report) -> Iterator[str]:
-    """A line for each branch: when it was at work, how it ended, and why where it is not ok."""
-    whole_ms = max((step.start_ms + step.elapsed_ms for step in report.trace), default=0.0) or 1.0
-    width = max((len(step.branch) for step in report.trace), default=0)
-    for step in report.trace:
-        first = min(int(step.start_ms / whole_ms * BAR), BAR - 1)
-        bar = "=" * max(1, round(step.elapsed_ms / whole_ms * BAR))
-        tries = f", {step.attempts} calls" if step.attempts > 1 else ""
-        reason = f": {step.reason}" if step.reason else ""
-        at_work = f"{' ' * first}{bar}"[:BAR].ljust(BAR)
-        yield f"{step.branch:<{width}} |{at_work}| {step.elapsed_ms:7.1f} ms  {step.status}{tries}{reason}"
 
 
 def export_lines(environment: Mapping[str, str], programs: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
 from cotacoes.service import Stop, require_coin, run_process
+from cotacoes.window import DEFAULT_WINDOW, WINDOWS
 
 INTERRUPTED = 130
 
@@ -29,6 +30,12 @@ app = typer.Typer()
 def _interval(text: str) -> str:
     if text not in INTERVALS:
         raise typer.BadParameter(f"give one of {', '.join(INTERVALS)}")
+    return text
+
+
+def _window(text: str) -> str:
+    if text not in WINDOWS:
+        raise typer.BadParameter(f"give one of {', '.join(WINDOWS)}")
     return text
 
 
@@ -99,6 +106,9 @@ def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
 @app.command()
 def report(
     coins: Coins = None,
+    window: Annotated[
+        str, typer.Option("--window", metavar="LENGTH", parser=_window, help=f"one of {', '.join(WINDOWS)}")
+    ] = DEFAULT_WINDOW,
     trace: Annotated[bool, typer.Option("--trace", help="Draw who was asked when, and how it ended.")] = False,
     data: Data = None,
     as_json: AsJson = False,
@@ -108,12 +118,13 @@ def report(
     \b
     Examples:
       cotacoes report
-      cotacoes report bitcoin --trace
+      cotacoes report bitcoin --window 7d
+      cotacoes report --trace
       cotacoes report --json
 
     Of everyone who answers in time; what is missing is named.
     """
-    return _ask(data, lambda client: readers.report(client, coins or (), trace=trace, as_json=as_json))
+    return _ask(data, lambda client: readers.report(client, coins or (), window=window, trace=trace, as_json=as_json))
 
 
 @app.command()

@@ -11,11 +11,9 @@ from cotacoes import config, control
 from cotacoes.cli.faults import merged
 from cotacoes.cli.lines import (
     CANDLE_COLUMNS,
-    REPORT_COLUMNS,
     CandlePage,
     Current,
     Page,
-    Report,
     candle_row,
     fault_lines,
     history_line,
@@ -23,15 +21,22 @@ from cotacoes.cli.lines import (
     put_json,
     put_table,
     quote_line,
-    report_rows,
-    report_words,
     say,
     understood,
-    waterfall,
 )
 from cotacoes.cli.options import data_folder
+from cotacoes.cli.report_lines import (
+    REPORT_COLUMNS,
+    WINDOW_COLUMNS,
+    Report,
+    report_rows,
+    report_words,
+    waterfall,
+    window_rows,
+)
 from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
+from cotacoes.window import DEFAULT_WINDOW
 
 OK, STALE = 0, 3
 LAST_DEFAULT = 20
@@ -72,14 +77,23 @@ async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
     return OK if shown.status == "fresh" else STALE
 
 
-async def report(client: ServiceClient, coins: Sequence[str] = (), *, trace: bool = False, as_json: bool) -> int:
-    """The report of these coins, or of all; with `trace` also how each branch of it went."""
-    answer = await client.report([coin.lower() for coin in coins], trace=trace)
+async def report(
+    client: ServiceClient,
+    coins: Sequence[str] = (),
+    *,
+    window: str = DEFAULT_WINDOW,
+    trace: bool = False,
+    as_json: bool,
+) -> int:
+    """The report of these coins, or of all, over a window; with `trace` also how each branch of it went."""
+    answer = await client.report([coin.lower() for coin in coins], window=window, trace=trace)
     if as_json:
         put_json(answer)
         return OK
     shown = understood(answer, Report, "aggregator_service")
     put_table(REPORT_COLUMNS, report_rows(shown))
+    put(f"{shown.window.name} until {shown.window.to}")
+    put_table(WINDOW_COLUMNS, window_rows(shown))
     for line in (*report_words(shown), *waterfall(shown)):
         put(line)
     return OK

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -28,6 +28,7 @@ from cotacoes.errors import (
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 DEADLINE_S = 6.0  # a service ends its own requests after 5 s
+T = TypeVar("T")
 _NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
 
 
@@ -59,6 +60,21 @@ class _Positions(msgspec.Struct, frozen=True):
     coins: dict[str, Progress]
 
 
+class _Current(msgspec.Struct, frozen=True):
+    """What every current quote has, whatever else it says."""
+
+    coin: str
+    price: str
+    age_ms: Annotated[int, msgspec.Meta(ge=0)]
+    status: Literal["fresh", "stale"]
+
+
+class _Mean(msgspec.Struct, frozen=True):
+    coin: str
+    average: str
+    count: int
+
+
 class ServiceClient:
     """An async context manager. `deadline_s` is of each call; `http`, for who brings one, is the network."""
 
@@ -84,13 +100,15 @@ class ServiceClient:
 
     async def current(self, coin: str) -> dict[str, Any]:
         """The current quote, from quote_service, or from the gateway where only that one is known."""
+        name = quote(coin, safe="")
         if self._addresses.quote_service:
-            return await self._get("quote_service", f"/cotacao_atual/{quote(coin, safe='')}")
-        return await self._get("gateway_service", f"/v1/quotes/{quote(coin, safe='')}/current")
+            return _of(coin, "quote_service", await self._get("quote_service", f"/cotacao_atual/{name}"), _Current)
+        return _of(coin, "gateway_service", await self._get("gateway_service", f"/v1/quotes/{name}/current"), _Current)
 
     async def mean(self, coin: str) -> dict[str, Any]:
         """The mean of the coin's last ten quotes."""
-        return await self._get("quote_service", f"/media_ultimos_10_logs/{quote(coin, safe='')}")
+        answer = await self._get("quote_service", f"/media_ultimos_10_logs/{quote(coin, safe='')}")
+        return _of(coin, "quote_service", answer, _Mean)
 
     async def quotes(
         self,
@@ -132,14 +150,13 @@ class ServiceClient:
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""
         answer = await self._get("quote_service", "/v1/positions")
-        try:
-            return msgspec.convert(answer, _Positions).coins
-        except msgspec.ValidationError as error:
-            raise ServiceUnavailableError("quote_service did not answer as it should") from error
+        return _understood("quote_service", answer, _Positions).coins
 
-    async def report(self, coins: Sequence[str] = (), *, trace: bool = False) -> dict[str, Any]:
-        """The report of these coins, or of all; with `trace` also how each of its branches went."""
-        asked = _query(coins=",".join(coins) or None, trace="1" if trace else None)
+    async def report(
+        self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False
+    ) -> dict[str, Any]:
+        """The report of these coins, or of all, over 1h, 24h or 7d; with `trace` also how each of its branches went."""
+        asked = _query(coins=",".join(coins) or None, window=window, trace="1" if trace else None)
         return await self._get("aggregator_service", f"/report/full?{asked}" if asked else "/report/full")
 
     async def faults(self) -> dict[str, Any]:
@@ -191,6 +208,20 @@ class ServiceClient:
 
 def _query(**asked: str | int | None) -> str:
     return urlencode({name: value for name, value in asked.items() if value is not None})
+
+
+def _understood(service: str, answer: Mapping[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise ServiceUnavailableError(f"{service} did not answer as it should") from error
+
+
+def _of(coin: str, service: str, answer: dict[str, Any], kind: type[_Current | _Mean]) -> dict[str, Any]:
+    """The answer as it came, where it is one of this kind and of this coin."""
+    if _understood(service, answer, kind).coin != coin:
+        raise ServiceUnavailableError(f"{service} answered of another coin")
+    return answer
 
 
 def _answer(service: str, response: Response) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cotacoes.client import GuardedClient
+from cotacoes.client import GuardedClient, aged
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ServiceUnavailableError
 from cotacoes.gateway_service import front_page
 from cotacoes.patterns import CallResult, Source
-from cotacoes.quote import COIN_PATTERN
+from cotacoes.quote import COIN_PATTERN, AgeLimits
 from cotacoes.service import require_coin
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]
@@ -86,14 +86,13 @@ def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, A
     """The quote as it is now: one of before is as much older as the answer is."""
     if answer.source is not Source.CACHE:
         return answer.value
-    age_ms = int(answer.value["age_ms"]) + round(answer.age * 1000)
-    if age_ms > settings.age_max_s * 1000:
+    told = aged(answer.value, round(answer.age * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
+    if told is None:
+        age_ms = answer.value["age_ms"] + round(answer.age * 1000)
         raise ServiceUnavailableError(
             f"quote_service is away, and the last quote is {age_ms // 1000} s old", age_ms=age_ms
         )
-    return answer.value | {
-        "age_ms": age_ms,
-        "status": "fresh" if age_ms <= settings.fresh_s * 1000 else "stale",
+    return told | {
         "source": "cache",
         "breaker": None if answer.breaker_state is None else answer.breaker_state.value,
     }

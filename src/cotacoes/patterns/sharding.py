@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 
 from cotacoes.candle import Candle
 from cotacoes.quote import Position, Quote
+from cotacoes.window import Window, WindowView
 
 BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains little speed and holds its locks longer
 READ_QUOTES_MAX = 10_000
@@ -76,11 +77,16 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardView:
-    """The end of one coin's history on a shard: its last position and its newest quotes, ascending."""
+    """The end of one coin's history on a shard, under the placement under which it lives there.
+
+    The last position and the `at` recorded for it; the newest quotes, ascending; a window, where one was asked for.
+    """
 
     through: Position | None
+    through_at: datetime | None
     placement: int
     quotes: list[Quote] = field(default_factory=list)
+    window: WindowView | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,11 @@ class Shard(Protocol):
     ) -> list[Quote]:
         """The quotes with `at` in [start, end) after `position` (None: from the first of them), ascending."""
 
-    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
-        """The end of the history of several coins, in one question; a coin that is not at home here is absent."""
+    async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
+        """The end of the history of several coins, in one question; a coin that is not at home here is absent.
+
+        All that is said of a coin is of one moment.
+        """
 
     async def candles(
         self, coin: str, minutes: int, start: datetime, end: datetime, limit: int, kind: tuple[str, str] | None = None

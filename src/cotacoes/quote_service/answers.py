@@ -6,7 +6,6 @@ The history itself is read in `reading.py`; here it becomes JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
 from cotacoes.quote import (
+    AgeLimits,
     Position,
     Quote,
     QuoteJson,
@@ -70,14 +70,6 @@ class MeanJson(msgspec.Struct, frozen=True):
     to: str
 
 
-@dataclass(frozen=True)
-class AgeLimits:
-    """In milliseconds: up to `fresh` a quote is fresh, beyond `most` it is no price at all."""
-
-    fresh: int
-    most: int
-
-
 class Answers:
     """See the head of this file. `is_live` tells whether the last poll brought the coin's price."""
 
@@ -121,7 +113,7 @@ class Answers:
                 observed_at=text.observed_at,
                 at=text.at,
                 age_ms=age_ms,
-                status="fresh" if age_ms <= self._limits.fresh else "stale",
+                status=self._limits.status(age_ms),
                 source="live" if self._is_live(coin) else "cache",
                 origin=text.origin,
                 breaker=self._breaker_state(),

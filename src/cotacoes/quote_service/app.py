@@ -24,8 +24,8 @@ from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
-from cotacoes.quote import Position, Quote
-from cotacoes.quote_service.answers import AgeLimits, Answers
+from cotacoes.quote import AgeLimits, Position, Quote
+from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
@@ -115,7 +115,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     answers = Answers(
         recorder,
         directory,
-        AgeLimits(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
+        AgeLimits.of(settings.fresh_s, settings.age_max_s),
         is_live=lambda coin: coin in intake.taker.live,
         breaker_state=lambda: intake.breaker.state.value,
     )

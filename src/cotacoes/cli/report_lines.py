@@ -1,0 +1,133 @@
+"""The report as `cotacoes report` prints it: how each coin is, how it went, what is missing, who was asked when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+import msgspec
+
+from cotacoes.cli.lines import NONE, UNKNOWN, Current, age_text, money
+from cotacoes.quote import QuoteJson
+from cotacoes.window import WindowJson
+
+BAR = 40  # characters of a waterfall's time
+SPARK = 30  # characters of a sparkline
+_LEVELS = "▁▂▃▄▅▆▇█"
+WINDOW_COLUMNS = ("coin", "open", "high", "low", "close", "change", "mean", "quotes", "minutes", "holes", "closes")
+REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "through", "pending")
+
+
+class Mean(msgspec.Struct, frozen=True):
+    """What is shown of a mean."""
+
+    average: str
+    count: int
+
+
+class CoinReport(msgspec.Struct, frozen=True):
+    """One coin of the report; what is missing is None."""
+
+    current: Current | None
+    average: Mean | None
+    last_logs: list[QuoteJson] | None
+    through: str | None
+    pending: int | None
+    window: WindowJson | None
+
+
+class MissingPart(msgspec.Struct, frozen=True):
+    """A part that the report goes without."""
+
+    part: str
+    reason: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """How one branch of the report went."""
+
+    branch: str
+    status: str
+    start_ms: float
+    elapsed_ms: float
+    attempts: int
+    reason: str | None
+
+
+class Over(msgspec.Struct, frozen=True):
+    """The time that the windows are of."""
+
+    name: str
+    to: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What is shown of the report."""
+
+    generated_at: str
+    elapsed_ms: int
+    coins: dict[str, CoinReport]
+    missing: list[MissingPart]
+    window: Over
+    trace: list[Step] = []
+
+
+def report_rows(report: Report) -> Iterator[tuple[object, ...]]:
+    """One row a coin, under REPORT_COLUMNS."""
+    for coin, told in report.coins.items():
+        quote, mean = told.current, told.average
+        yield (
+            coin,
+            *((UNKNOWN,) * 3 if quote is None else (money(quote), quote.status, age_text(quote.age_ms))),
+            *((UNKNOWN,) * 2 if mean is None else (mean.average, mean.count)),
+            *((UNKNOWN,) * 2 if told.last_logs is None else (len(told.last_logs), told.through or NONE)),
+            UNKNOWN if told.pending is None else told.pending,
+        )
+
+
+def window_rows(report: Report) -> Iterator[tuple[object, ...]]:
+    """One row a coin, under the columns of its window."""
+    for coin, told in report.coins.items():
+        its = told.window
+        if its is None:
+            yield (coin, *((UNKNOWN,) * (len(WINDOW_COLUMNS) - 1)))
+            continue
+        prices = (NONE if price is None else price for price in (its.open, its.high, its.low, its.close))
+        change = NONE if its.change_percent is None else f"{Decimal(its.change_percent):+.2f} %"
+        yield (coin, *prices, change, its.mean or NONE, its.count, its.minutes, its.holes, sparkline(its.closes))
+
+
+def sparkline(prices: Sequence[str | None], width: int = SPARK) -> str:
+    """How the price went, in at most so many characters; `·` where there was none."""
+    some = max(1, -(-len(prices) // width))  # prices that share a character, of which it shows the last
+    shown = [next(filter(None, reversed(prices[at : at + some])), None) for at in range(0, len(prices), some)]
+    known = [Decimal(price) for price in shown if price is not None]
+    if not known:
+        return "·" * len(shown)
+    low, high = min(known), max(known)
+    middle = _LEVELS[len(_LEVELS) // 2]
+
+    def level(price: Decimal) -> str:
+        return middle if low == high else _LEVELS[int((price - low) * (len(_LEVELS) - 1) / (high - low))]
+
+    return "".join("·" if price is None else level(Decimal(price)) for price in shown)
+
+
+def report_words(report: Report) -> Iterator[str]:
+    """What is missing, and why; or that nothing is."""
+    yield f"{report.generated_at} in {report.elapsed_ms} ms, {'incomplete' if report.missing else 'complete'}"
+    for missing in report.missing:
+        yield f"missing {missing.part}: {missing.reason}"
+
+
+def waterfall(report: Report) -> Iterator[str]:
+    """A line for each branch: when it was at work, how it ended, and why where it is not ok."""
+    whole_ms = max((step.start_ms + step.elapsed_ms for step in report.trace), default=0.0) or 1.0
+    width = max((len(step.branch) for step in report.trace), default=0)
+    for step in report.trace:
+        first = min(int(step.start_ms / whole_ms * BAR), BAR - 1)
+        bar = "=" * max(1, round(step.elapsed_ms / whole_ms * BAR))
+        tries = f", {step.attempts} calls" if step.attempts > 1 else ""
+        reason = f": {step.reason}" if step.reason else ""
+        at_work = f"{' ' * first}{bar}"[:BAR].ljust(BAR)
+        yield f"{step.branch:<{width}} |{at_work}| {step.elapsed_ms:7.1f} ms  {step.status}{tries}{reason}"

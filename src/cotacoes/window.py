@@ -1,0 +1,149 @@
+"""The window: what a coin's price did over the last hour, day or week, exact.
+
+    1h    from the minutes                             its closes: one a minute
+    24h   from the hours, from minutes at both ends    one an hour
+    7d    the same                                     one each four hours
+
+A window ends at a full minute, so stored candles cover it to its edges and no quote is read for it. It is of one origin
+and one currency, as a candle is. Two counts say what it is worth: `minutes` in which there was a quote at all, and
+`holes`, places where the history lacks what was recorded there. A hole belongs to the window in which it ends, so the
+holes of windows that follow each other add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+import msgspec
+
+from cotacoes.candle import Candle, candle_over, interval_start, interval_starts, stored_minutes
+from cotacoes.quote import Quote, change_percent, computed_price, format_price, format_time
+
+WINDOWS = {"1h": 60, "24h": 1_440, "7d": 10_080}  # name to minutes
+DEFAULT_WINDOW = "24h"
+_STEPS = {"1h": 1, "24h": 60, "7d": 240}  # minutes of one close, so that there are not more than 61
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`name` is one of WINDOWS; `end` is a full minute, and not in it."""
+
+    name: str
+    end: datetime
+
+    @classmethod
+    def until(cls, name: str, now: datetime) -> Window:
+        """The one that ends with the last full minute."""
+        return cls(name, interval_start(now, 1))
+
+    @property
+    def start(self) -> datetime:
+        """Where it begins."""
+        return self.end - timedelta(minutes=WINDOWS[self.name])
+
+    @property
+    def step(self) -> int:
+        """For how many minutes each of its closes stands."""
+        return _STEPS[self.name]
+
+    @property
+    def steps(self) -> list[datetime]:
+        """Where the steps begin; the first one before the window, where that begins within a step."""
+        return list(interval_starts(interval_start(self.start, self.step), self.end, self.step))
+
+    @property
+    def whole(self) -> tuple[datetime, datetime]:
+        """The part of it that the longest stored candles cover, be it empty; minutes cover the rest on both sides."""
+        minutes = stored_minutes(self.step)
+        start, end = interval_start(self.start, minutes), interval_start(self.end, minutes)
+        return (start if start == self.start else start + timedelta(minutes=minutes)), end
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """What a shard tells of one coin over a window.
+
+    `candle` is of all its quotes, None without one; `closes` the last price of each step that had a quote, by where the
+    step begins; `minutes` is how many of them had one.
+    """
+
+    candle: Candle | None = None
+    closes: Mapping[datetime, Decimal] = field(default_factory=dict)
+    minutes: int = 0
+    holes: int = 0
+
+
+class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
+    """A coin's window as it stands in an answer; what there is none of without a quote is null.
+
+    Nothing is added any more once it is `closed`, which is when the shard has a quote beyond its end.
+    """
+
+    currency: str | None = None
+    origin: str | None = None
+    open: str | None = None
+    high: str | None = None
+    low: str | None = None
+    close: str | None = None
+    change_percent: str | None = None
+    mean: str | None = None
+    count: int = 0
+    minutes: int
+    holes: int
+    closed: bool
+    closes: list[str | None]
+
+    @classmethod
+    def of(cls, window: Window, view: WindowView, *, closed: bool) -> WindowJson:
+        candle, prices = view.candle, [view.closes.get(at) for at in window.steps]
+        closes = [None if price is None else format_price(price) for price in prices]
+        if candle is None:
+            return cls(minutes=view.minutes, holes=view.holes, closed=closed, closes=closes)
+        return cls(
+            currency=candle.currency,
+            origin=candle.origin,
+            open=format_price(candle.open),
+            high=format_price(candle.high),
+            low=format_price(candle.low),
+            close=format_price(candle.close),
+            change_percent=format_price(change_percent(candle.open, candle.close)),
+            mean=format_price(computed_price(candle.sum, candle.count)),
+            count=candle.count,
+            minutes=view.minutes,
+            holes=view.holes,
+            closed=closed,
+            closes=closes,
+        )
+
+
+def window_json(window: Window) -> dict[str, object]:
+    """Which window it is, as it stands once in an answer; `closes` begin at `closes_from`, one each `step_minutes`."""
+    return {
+        "name": window.name,
+        "from": format_time(window.start),
+        "to": format_time(window.end),
+        "closes_from": format_time(window.steps[0]),
+        "step_minutes": window.step,
+    }
+
+
+def window_of(quotes: Sequence[Quote], window: Window) -> WindowView:
+    """The view from all quotes of a coin, ascending: what a window means, and what shards are held against."""
+    if not quotes:
+        return WindowView()
+    holes = sum(
+        later.before != earlier.position and window.start <= later.at < window.end
+        for earlier, later in pairwise(quotes)
+    )
+    kind = (quotes[-1].origin, quotes[-1].currency)
+    ours = [one for one in quotes if window.start <= one.at < window.end and (one.origin, one.currency) == kind]
+    return WindowView(
+        candle_over(window.start, ours) if ours else None,
+        {interval_start(one.at, window.step): one.price for one in ours},  # the last one of each stays
+        len({interval_start(one.at, 1) for one in ours}),
+        holes,
+    )

@@ -1,0 +1,195 @@
+"""A report that is told again is the same one, says how old it is, and makes no price younger than it is."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.directories import directory_over
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes import config
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.aggregator_service import app
+from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, KeptReports, Told
+from cotacoes.aggregator_service.report import Plan, merge
+from cotacoes.aggregator_service.routes import _age_max_s
+from cotacoes.patterns.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.sharding import Home
+from cotacoes.quote import AgeLimits, Quote
+from cotacoes.window import Window
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+QUOTES = [Quote("bitcoin", "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]
+PATH = "/report/full?parts=current,average,last_logs,pending"
+LIMITS = AgeLimits(5_000, 300_000)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """An aggregator over one shard and a quote_service, which count how often they are asked."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock, self.twin = Clock(), Twin({"bitcoin": list(QUOTES)})
+        self.shard = MemoryShard("shard1", ["bitcoin"])
+        self.directory = directory_over({"shard1": self.shard}, {"bitcoin": "shard1"})
+        self.settings = config.load({}, coins="bitcoin:shard1", **settings)
+
+    @contextlib.asynccontextmanager
+    async def asking(self) -> AsyncIterator[httpx2.AsyncClient]:
+        await self.shard.become_writer("bitcoin", 5, "writer")
+        await self.shard.append("bitcoin", 1, 5, QUOTES)
+        async with self.twin.client(deadline_s=60) as client:
+            served = app.wire(self.settings, client, self.directory, clock=self.clock).app
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
+                yield asking
+
+
+async def test_who_asks_the_same_soon_after_is_told_the_same_with_its_age_and_older_prices() -> None:
+    world = World(report_kept_s=2.0, fresh_s=1.0)
+    async with world.asking() as asking:
+        first = await asking.get(PATH)
+        world.clock.now += 1.3
+        again = await asking.get(PATH)
+        other = await asking.get(f"{PATH}&last=3")
+        world.clock.now += 0.8
+        later = await asking.get(PATH)
+    was, told = (answer.json()["coins"]["bitcoin"]["current"] for answer in (first, again))
+    assert (first.headers["age"], again.headers["age"]) == ("0", "1")
+    assert again.json()["generated_at"] == first.json()["generated_at"]
+    assert told == was | {"age_ms": was["age_ms"] + 1_300, "status": "stale"}
+    assert was["status"] == "fresh"
+    assert other.json()["generated_at"] > first.json()["generated_at"]
+    assert (later.headers["age"], later.json()["coins"]["bitcoin"]["current"]["status"]) == ("0", "fresh")
+
+
+@pytest.mark.parametrize(
+    ("header", "is_again"),
+    [
+        ("", True),
+        ("no-cache", False),
+        ("no-store", False),
+        ("max-age=0", False),
+        ("max-age=1", True),
+        ("private", True),
+    ],
+)
+async def test_who_asks_for_one_of_now_is_told_one_of_now(header: str, is_again: bool) -> None:
+    world = World()
+    async with world.asking() as asking:
+        first = await asking.get(PATH)
+        world.clock.now += 0.5
+        again = await asking.get(PATH, headers={"cache-control": header})
+        traced = await asking.get(f"{PATH}&trace=1")
+    assert (again.json()["generated_at"] == first.json()["generated_at"]) == is_again
+    assert traced.json()["generated_at"] > first.json()["generated_at"]
+    assert traced.headers.get("etag") is None
+
+
+@given(st.text(st.sampled_from("max-age=no,cache 019,")))
+def test_any_header_says_how_old_an_answer_may_be(header: str) -> None:
+    assert _age_max_s(header) >= 0
+
+
+async def test_a_tag_is_the_same_until_there_is_something_new_to_tell() -> None:
+    world = World(report_kept_s=0.0, fresh_s=1.0)
+    async with world.asking() as asking:
+        first = await asking.get(PATH)
+        tag = first.headers["etag"]
+        known = await asking.get(PATH, headers={"if-none-match": f'"other", {tag}'})
+        newer = Quote("bitcoin", "USD", Decimal("67013"), 5, 13, NOON, NOON, "sim")
+        await world.shard.append("bitcoin", 1, 5, [newer])
+        changed = await asking.get(PATH, headers={"if-none-match": tag})
+        world.shard.away = True
+        partial = await asking.get(PATH, headers={"if-none-match": changed.headers["etag"]})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert tag.startswith('W/"')
+    assert (changed.status_code, partial.status_code) == (200, 200)
+    assert len({tag, changed.headers["etag"], partial.headers["etag"]}) == 3
+
+
+async def test_a_tag_changes_where_a_price_goes_stale_in_a_report_that_is_told_again() -> None:
+    world = World(report_kept_s=5.0, fresh_s=1.0)
+    async with world.asking() as asking:
+        tags = []
+        for _ in range(3):
+            tags.append((await asking.get(PATH)).headers["etag"])
+            world.clock.now += 0.5
+    assert tags[0] == tags[1] != tags[2]
+
+
+async def test_a_report_of_a_price_that_is_none_by_now_is_not_told_again() -> None:
+    world = World(report_kept_s=60.0, fresh_s=1.0, age_max_s=2.0)
+    async with world.asking() as asking:
+        first = await asking.get(PATH)
+        world.clock.now += 1.9
+        again = await asking.get(PATH)
+    assert again.json()["generated_at"] > first.json()["generated_at"]
+
+
+@given(st.integers(0, 2_000), st.integers(0, 400_000))
+def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waited_ms: int, age_ms: int) -> None:
+    """quote_service answers at once, a frozen shard holds the report: no price may come out younger than it is."""
+    quote = {"coin": "bitcoin", "price": "1", "age_ms": age_ms, "status": LIMITS.status(age_ms)}
+    plan = Plan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
+    branch = Branch[Any]("bitcoin.current", Status.OK, 0.010, 0.001, 1, quote)
+    result = GatherResult({"bitcoin.current": branch}, 0.010 + waited_ms / 1000)
+    told = merge(plan, result, LIMITS, generated_at=NOON, deadline_s=2.0)
+    current = told["coins"]["bitcoin"]["current"]
+    if age_ms + waited_ms > LIMITS.most:
+        assert current is None
+        assert told["missing"] == [{"part": "bitcoin.current", "reason": "the newest quote of bitcoin is too old"}]
+        assert not told["complete"]
+    else:
+        assert age_ms + waited_ms <= current["age_ms"] <= age_ms + waited_ms + 1
+        assert current["status"] == LIMITS.status(current["age_ms"])
+
+
+@pytest.mark.parametrize(("size", "kept"), [(10, KEPT_MAX), (KEPT_BYTES_MAX // 4, 4), (KEPT_BYTES_MAX + 1, 0)])
+def test_what_is_kept_is_bounded_by_number_and_bytes_oldest_first(size: int, kept: int) -> None:
+    clock = Clock()
+    reports = KeptReports(kept_s=1.0, clock=clock)
+    body = bytes(size)
+    for number in range(KEPT_MAX + 5):
+        reports.keep(number, Told({}, body, "", []))
+    held = [number for number in range(KEPT_MAX + 5) if reports.find(number, 9.0) is not None]
+    assert held == list(range(KEPT_MAX + 5 - kept, KEPT_MAX + 5))
+    clock.now += 1.0
+    assert not any(reports.find(number, 9.0) for number in held)
+    reports.keep("new", Told({}, b"", "", []))
+    assert list(reports._kept) == ["new"]
+
+
+async def test_a_shard_that_answers_for_an_old_placement_is_not_believed() -> None:
+    """As one restored from an old copy would: the coin's part is missing rather than old."""
+    world = World(report_kept_s=0.0)
+    async with world.asking() as asking:
+        world.directory.homes["bitcoin"] = Home(1, "shard1", 3)
+        old = (await asking.get("/report/full")).json()
+        world.shard.copies["bitcoin"].placement = 3
+        back = (await asking.get("/report/full")).json()
+        world.shard.copies[
+            "bitcoin"
+        ].placement = 4  # it has moved away and back since we looked: the fence knows better
+        ahead = (await asking.get("/report/full")).json()
+    reason = "shard1 answers for an old placement of bitcoin"
+    assert old["missing"] == [{"part": f"bitcoin.{part}", "reason": reason} for part in ("last_logs", "window")]
+    coin = old["coins"]["bitcoin"]
+    assert (coin["last_logs"], coin["through"], coin["window"]) == (None, None, None)
+    assert coin["current"] is not None
+    assert back["complete"]
+    assert ahead["complete"]
