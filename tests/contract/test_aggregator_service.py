@@ -49,7 +49,7 @@ async def asking(placed: Placed) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def report(asking: httpx2.AsyncClient) -> dict[str, Any]:
-    answer = await asking.get("/report/full")
+    answer = await asking.get("/report/full", headers={"cache-control": "no-cache"})
     assert answer.status_code == 200
     told: dict[str, Any] = answer.json()
     return told
