@@ -19,6 +19,7 @@ from benchmarks import (
     fanout_memory,
     fanout_stalled,
     frozen,
+    full_report,
     gather,
     http_ratio,
     idle,
@@ -62,6 +63,7 @@ FIGURES = {
     "intake": Figure(fanout_intake.measure, full=Effort(runs=7, seconds=2), quick=Effort(runs=1, seconds=0.2)),
     "dead-link": Figure(dead_link.measure, full=Effort(runs=5), quick=Effort(runs=1)),
     "gather": Figure(gather.measure, full=Effort(runs=9, seconds=1), quick=Effort(runs=1, seconds=0.2)),
+    "report": Figure(full_report.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=0.2)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1

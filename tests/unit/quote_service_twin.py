@@ -11,18 +11,23 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.errors import HttpUnavailableError
+from cotacoes.edge import problem_of
+from cotacoes.errors import HttpUnavailableError, ProblemError
 from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
 from cotacoes.service import build_app, require_coin
 from cotacoes.telemetry import Metrics
 
 HOST = "http://quote_service"
+OWN_ROUTES = {"current": "/cotacao_atual", "mean": "/media_ultimos_10_logs", "position": "/v1/positions"}
 BYTES_MAX = 1_000_000
 
 
 class Twin:
-    """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang."""
+    """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang.
+
+    `/v1/overview` with one of its parts behind a colon is a path too; an error of a coin's own route is told in it.
+    """
 
     def __init__(self, quotes: dict[str, list[Quote]]) -> None:
         self.quotes = quotes
@@ -89,20 +94,36 @@ class Twin:
                 "asked": asked,
             }
 
+        async def progress(coin: str) -> dict[str, Any]:
+            return {"position": str(quotes[coin][-1].position), "through": None, "pending": 3, "shard": "shard1"}
+
         @router.get("/v1/positions")
         async def positions() -> Any:
-            return {
-                "coins": {
-                    coin: {"position": str(held[-1].position), "through": None, "pending": 3, "shard": "shard1"}
-                    for coin, held in quotes.items()
-                }
-            }
+            return {"coins": {coin: await progress(coin) for coin in quotes}}
+
+        routes = {"current": current, "mean": mean, "position": progress}
+
+        @router.get("/v1/overview")
+        async def overview(parts: str, coins: str | None = None) -> Any:
+            told: dict[str, dict[str, Any]] = {part: {} for part in parts.split(",")}
+            problems: dict[str, Any] = {}
+            for coin in quotes if coins is None else coins.split(","):
+                for part, its in told.items():
+                    try:
+                        fault = self.faults.get(f"{OWN_ROUTES[part]}/{require_coin(coin, quotes)}")
+                        if isinstance(fault, ProblemError):
+                            raise fault
+                        its[coin] = await routes[part](coin)
+                    except ProblemError as error:
+                        problems[f"{coin}.{part}"] = problem_of(error) | {"retry_after_s": None}
+            return {**told, "problems": problems}
 
         self._app = build_app("quote_service", config.load({}), Metrics(), router)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope["path"]
-        key = path if path in self.faults else "*"
+        path, query = scope["path"], scope.get("query_string", b"").decode()
+        named = [key for key in self.faults if key.startswith(f"{path}:") and key.rpartition(":")[2] in query]
+        key = path if path in self.faults else next(iter(named), "*")
         if key not in self.faults:
             await self._app(scope, receive, send)
             return

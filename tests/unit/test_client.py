@@ -181,7 +181,7 @@ class Guarded:
         clock = asyncio.get_running_loop().time
         self.twin = twin
         self.endpoints = Endpoints(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
-        asked = {"questions": ("current", "mean", "positions"), "deadline_s": 2.0, "clock": clock, **given}
+        asked = {"questions": ("current", "quotes", "positions"), "deadline_s": 2.0, "clock": clock, **given}
         self.client = GuardedClient(client, self.endpoints, **asked)
 
     def shown(self, question: str) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Guarded:
         """What comes of the last of so many questions, each of which brings a problem."""
         for _ in range(count):
             with pytest.raises(ProblemError) as caught:
-                await self.client.mean("bitcoin")
+                await self.client.quotes("bitcoin")
         assert isinstance(caught.value, ServiceUnavailableError)
         return caught.value
 
@@ -214,8 +214,8 @@ def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_
         async with guarding(kind("as told")) as guarded:
             for _ in range(5):
                 with contextlib.suppress(ProblemError):
-                    await guarded.client.mean("bitcoin")
-            assert guarded.shown("mean")["state"] == ("open" if kind in NO_ANSWER else "closed")
+                    await guarded.client.quotes("bitcoin")
+            assert guarded.shown("quotes")["state"] == ("open" if kind in NO_ANSWER else "closed")
             assert guarded.shown("current")["state"] == "closed"  # each question has its own
 
     virtual_time.run(work())
@@ -225,13 +225,13 @@ def test_one_that_is_overloaded_is_left_alone_for_as_long_as_it_asked() -> None:
     async def work() -> None:
         async with guarding(OverloadedError("full", retry_after_s=7)) as guarded:
             with pytest.raises(OverloadedError):
-                await guarded.client.mean("bitcoin")
+                await guarded.client.quotes("bitcoin")
             refused = await guarded.refused()
             assert refused.detail == "quote_service is away (circuit open)"
             assert refused.retry_after_s == 7.0
             guarded.twin.faults.clear()
             await asyncio.sleep(7.0)
-            assert (await guarded.client.mean("bitcoin"))["count"] == 10
+            assert (await guarded.client.quotes("bitcoin"))["coin"] == "bitcoin"
 
     virtual_time.run(work())
 
@@ -247,7 +247,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
                 with Deadline(clock() + left_s, clock).scope():
                     refused = await guarded.refused()
             assert refused.detail == "quote_service is away (no time left)"
-            shown = guarded.shown("mean")
+            shown = guarded.shown("quotes")
             assert (shown["state"], shown["window"]["failures"], shown["last_errors"]) == ("closed", 0, [])
 
     virtual_time.run(work())
@@ -256,7 +256,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
 def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> None:
     async def work() -> None:
         async with guarding() as guarded:
-            guarded.endpoints.set_state("quote_service.mean", State.FORCED_OPEN)
+            guarded.endpoints.set_state("quote_service.quotes", State.FORCED_OPEN)
             assert (await guarded.refused()).retry_after_s == 60.0
 
     virtual_time.run(work())
@@ -266,13 +266,13 @@ def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody()
     async def work() -> None:
         async with guarding(calls_max=2) as guarded:
             guarded.twin.faults["*"] = None
-            hanging = [asyncio.create_task(guarded.client.mean("bitcoin")) for _ in range(2)]
+            hanging = [asyncio.create_task(guarded.client.quotes("bitcoin")) for _ in range(2)]
             await asyncio.sleep(0.1)
             began = asyncio.get_running_loop().time()
             refused = await guarded.refused()
             assert refused.detail == "quote_service is away (too many calls under way)"
             assert asyncio.get_running_loop().time() - began == pytest.approx(1.0)
-            assert guarded.shown("mean")["window"]["failures"] == 0
+            assert guarded.shown("quotes")["window"]["failures"] == 0
             await asyncio.gather(*hanging, return_exceptions=True)
 
     virtual_time.run(work())
@@ -285,7 +285,7 @@ def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes
     async def work() -> None:
         async with guarding(attempts=attempts) as guarded:
             for _ in range(10):
-                await guarded.client.mean("bitcoin")
+                await guarded.client.quotes("bitcoin")
             asked, answer = 0, guarded.twin.__call__
 
             async def fails_first(scope: Any, receive: Any, send: Any) -> None:
@@ -299,7 +299,7 @@ def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes
             async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
                 guarded.client._client = client
                 if is_answered:
-                    assert (await guarded.client.mean("bitcoin"))["count"] == 10
+                    assert (await guarded.client.quotes("bitcoin"))["coin"] == "bitcoin"
                 else:
                     await guarded.refused()
             assert asked == attempts

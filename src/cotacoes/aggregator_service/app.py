@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
-from cotacoes.aggregator_service.report import POSITIONS, QUOTE_SERVICE
+from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import routes
 from cotacoes.aggregator_service.shards import GuardedShards
@@ -64,7 +64,7 @@ def wire(
     guarded = GuardedClient(
         client,
         endpoints,
-        questions=("current", "mean", POSITIONS),
+        questions=("overview", "mean"),
         deadline_s=ask_deadline_s(settings),
         clock=clock,
     )

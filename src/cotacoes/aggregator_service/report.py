@@ -1,16 +1,8 @@
-"""The report: who is asked for what, and one honest answer made of whatever came back.
+"""The report: one honest answer made of whatever came back.
 
-Pure. A plan names every question before one is asked; a merge names every question that went without an answer:
-
-    question                asked of            goes to                       missing part, where it failed
-    bitcoin.current         quote_service       coins.bitcoin.current         bitcoin.current
-    bitcoin.average         quote_service       coins.bitcoin.average         bitcoin.average
-    positions               quote_service       coins.*.pending               pending
-    shard1                  shard1              coins.*.last_logs, through,   shard1, or bitcoin.last_logs and
-                                                window                        bitcoin.window alone
-
-Where quote_service answered nothing at all, it is one missing part and not one for each question. What is missing is
-null, never an empty list and never an old value. Coins, parts and sources come in the order of the settings.
+Pure. Where quote_service answered nothing at all, it is one missing part and not one for each coin; a source that
+answers, and can not tell one thing, costs that thing alone. What is missing is null and named, never an empty list and
+never an old value. Coins, parts and sources come in the order of the settings.
 
 A price is as old as it is when the report is made, and not as when quote_service answered: a frozen shard may have
 been waited for since. A report that is told again later is told with the ages of then (`retold`).
@@ -19,12 +11,13 @@ been waited for since. A report that is told again later is told with the ages o
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from cotacoes.client import Progress, aged
+from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
+from cotacoes.client import Overview, Progress, aged
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -39,61 +32,7 @@ from cotacoes.patterns.sharding import ShardView
 from cotacoes.quote import AgeLimits, QuoteJson, format_time
 from cotacoes.window import Window, WindowJson, WindowView, window_json
 
-LAST_LOGS = 10
-PARTS = ("current", "average", "last_logs", "window", "pending")
-QUOTE_SERVICE = "quote_service"
-POSITIONS = "positions"
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`placement` says on which shard each coin lives; of each, `parts` are asked for.
-
-    `last` is how many of its logs, `window` over which time its figures are.
-    """
-
-    placement: Mapping[str, str]
-    window: Window
-    parts: Sequence[str] = PARTS
-    last: int = LAST_LOGS
-
-    @property
-    def key(self) -> tuple[Hashable, ...]:
-        """The same for those who ask the same."""
-        return (*self.placement.items(), *self.parts, self.last, self.window)
-
-    @property
-    def of_shards(self) -> list[str]:
-        """The parts of a coin that its shard is asked for."""
-        return [part for part in ("last_logs", "window") if part in self.parts]
-
-    @property
-    def shards(self) -> dict[str, list[str]]:
-        """Each shard that is asked, with its coins."""
-        coins: dict[str, list[str]] = {}
-        if not self.of_shards:
-            return coins
-        for coin, shard in sorted(self.placement.items(), key=lambda item: item[1]):
-            coins.setdefault(shard, []).append(coin)
-        return coins
-
-    @property
-    def questions(self) -> list[str]:
-        """What quote_service is asked."""
-        of_coin = [name for part, name in (("current", current), ("average", average)) if part in self.parts]
-        asked = [name(coin) for coin in self.placement for name in of_coin]
-        return [*asked, POSITIONS] if "pending" in self.parts else asked
-
-
-def current(coin: str) -> str:
-    """The part that is the coin's current quote."""
-    return f"{coin}.current"
-
-
-def average(coin: str) -> str:
-    """The part that is the mean of the coin's last ten."""
-    return f"{coin}.average"
 
 
 @dataclass(frozen=True)
@@ -108,15 +47,9 @@ def merge(
     plan: Plan, result: GatherResult[Any], limits: AgeLimits, *, generated_at: datetime, deadline_s: float
 ) -> dict[str, Any]:
     """The body of `/report/full`."""
-    values = result.values
-    missing = _missing(plan, result, values)
-    for coin in plan.placement:
-        if (quote := values.get(current(coin))) is not None:
-            waited_ms = math.ceil((result.elapsed_s - result.branches[current(coin)].started_s) * 1000)
-            values[current(coin)] = aged(quote, waited_ms, limits)
-            if values[current(coin)] is None:
-                missing.append({"part": current(coin), "reason": f"the newest quote of {coin} is too old"})
-    progress: Mapping[str, Progress] = values.get(POSITIONS, {})
+    told, untold = _of_quote_service(plan, result, limits)
+    answers: dict[str, ShardAnswer] = {name: value for name, value in result.values.items() if name in plan.shards}
+    missing = [*untold, *_of_shards(plan, result, answers)]
     return {
         "generated_at": format_time(generated_at),
         "deadline_ms": round(deadline_s * 1000),
@@ -124,29 +57,76 @@ def merge(
         "complete": not missing,
         "missing": missing,
         **({"window": window_json(plan.window)} if "window" in plan.parts else {}),
-        "coins": {coin: _coin(plan, values, coin, progress.get(coin)) for coin in plan.placement},
+        "coins": {
+            coin: _coin(plan, told, coin, answers[shard].views.get(coin) if shard in answers else None)
+            for coin, shard in plan.placement.items()
+        },
         "sources": {name: _source(branches) for name, branches in _sources(plan, result).items()},
     }
 
 
-def _coin(plan: Plan, values: Mapping[str, Any], coin: str, progress: Progress | None) -> dict[str, Any]:
-    """The parts that were asked for."""
-    answer: ShardAnswer = values.get(plan.placement[coin], ShardAnswer())
-    view = answer.views.get(coin)
+def _of_quote_service(
+    plan: Plan, result: GatherResult[Any], limits: AgeLimits
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """What it told, by `COIN.PART`, and what it did not."""
+    branches = [result.branches[name] for name in plan.questions]
+    if branches and not any(map(_answered, branches)):
+        return {}, [_missing(QUOTE_SERVICE, branches[0].reason)]
     told: dict[str, Any] = {}
-    if "current" in plan.parts:
-        told["current"] = values.get(current(coin))
-    if "average" in plan.parts:
-        told["average"] = values.get(average(coin))
+    untold = []
+    for branch, parts in zip(branches, plan.questions.values(), strict=True):
+        waited_ms = math.ceil((result.elapsed_s - branch.started_s) * 1000)
+        for part in parts:
+            if branch.value is None:
+                names = [part] if part == "pending" else [f"{coin}.{part}" for coin in plan.placement]
+                untold += [_missing(name, branch.reason) for name in names]
+                continue
+            for coin in plan.placement:
+                value, reason = _value(branch.value, coin, part)
+                if part == "current" and value is not None:
+                    value, reason = aged(value, waited_ms, limits), f"the newest quote of {coin} is too old"
+                told[f"{coin}.{part}"] = value
+                if value is None:
+                    untold.append(_missing(f"{coin}.{part}", reason))
+    return told, untold
+
+
+def _value(overview: Overview, coin: str, part: str) -> tuple[Any, str]:
+    """A part of a coin, or None and why."""
+    values: Mapping[str, Any] = getattr(overview, ASKED_AS[part])
+    problem = overview.problems.get(f"{coin}.{ASKED_AS[part]}")
+    return values.get(coin), f"{QUOTE_SERVICE} told nothing of {coin}" if problem is None else problem.detail
+
+
+def _of_shards(plan: Plan, result: GatherResult[Any], answers: Mapping[str, ShardAnswer]) -> list[dict[str, str]]:
+    """What the shards did not tell."""
+    silent = [_missing(shard, result.branches[shard].reason) for shard in plan.shards if shard not in answers]
+    return silent + [
+        _missing(f"{coin}.{part}", answers[shard].absent.get(coin))
+        for shard, coins in plan.shards.items()
+        for coin in coins
+        if shard in answers and coin not in answers[shard].views
+        for part in plan.of_shards
+    ]
+
+
+def _missing(part: str, reason: str | None) -> dict[str, str]:
+    return {"part": part, "reason": reason or ""}
+
+
+def _coin(plan: Plan, told: Mapping[str, Any], coin: str, view: ShardView | None) -> dict[str, Any]:
+    """The parts that were asked for."""
+    its: dict[str, Any] = {part: told.get(f"{coin}.{part}") for part in ("current", "average") if part in plan.parts}
     if "last_logs" in plan.parts:
-        told["last_logs"] = None if view is None else [QuoteJson.of(quote) for quote in view.quotes]
+        its["last_logs"] = None if view is None else [QuoteJson.of(quote) for quote in view.quotes]
     if plan.of_shards:
-        told["through"] = None if view is None or view.through is None else str(view.through)
+        its["through"] = None if view is None or view.through is None else str(view.through)
     if "window" in plan.parts:
-        told["window"] = None if view is None or view.window is None else _window(plan.window, view, view.window)
+        its["window"] = None if view is None or view.window is None else _window(plan.window, view, view.window)
     if "pending" in plan.parts:
-        told["pending"] = None if progress is None else progress.pending
-    return told
+        progress: Progress | None = told.get(f"{coin}.pending")
+        its["pending"] = None if progress is None else progress.pending
+    return its
 
 
 def _window(window: Window, view: ShardView, its: WindowView) -> WindowJson:
@@ -211,20 +191,3 @@ def _answered(branch: Branch[Any]) -> bool:
     if branch.status.is_good:
         return True
     return isinstance(branch.error, ProblemError) and not isinstance(branch.error, _NO_ANSWER)
-
-
-def _missing(plan: Plan, result: GatherResult[Any], values: Mapping[str, Any]) -> list[dict[str, str]]:
-    questions = [result.branches[name] for name in plan.questions]
-    if questions and not any(_answered(branch) for branch in questions):
-        parts = [(QUOTE_SERVICE, questions[0])]
-    else:
-        parts = [("pending" if branch.name == POSITIONS else branch.name, branch) for branch in questions]
-    parts += [(shard, result.branches[shard]) for shard in plan.shards]
-    missing = [{"part": part, "reason": branch.reason or ""} for part, branch in parts if not branch.status.is_good]
-    return missing + [
-        {"part": f"{coin}.{part}", "reason": values[shard].absent[coin]}
-        for shard, coins in plan.shards.items()
-        for coin in coins
-        if shard in values and coin not in values[shard].views
-        for part in plan.of_shards
-    ]

@@ -1,6 +1,6 @@
 """The reporter: asks everyone at once, and makes one report of what came by the deadline.
 
-Plan ──▶ scatter ──▶ quote_service   current, mean, positions
+Plan ──▶ scatter ──▶ quote_service   what it has of all coins, and their means
               └────▶ each shard      the newest and the window of all its coins, in one question
  report ◀── merge ◀── gather, when all have answered or the deadline is near
 
@@ -24,17 +24,8 @@ import msgspec
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.aggregator_service.kept_reports import KeptReports, Told
-from cotacoes.aggregator_service.report import (
-    POSITIONS,
-    Plan,
-    ShardAnswer,
-    average,
-    current,
-    lasting,
-    merge,
-    retold,
-    trace_of,
-)
+from cotacoes.aggregator_service.plan import ASKED_AS, Plan
+from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
@@ -49,7 +40,7 @@ RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins t
 RESERVE_SHARE_MAX = 0.1
 FLIGHT_SLACK_S = 1.0  # a report ends by itself, in time
 FOLLOW_SHARE_MAX = 0.5  # of the time for asking, to find coins that have moved
-QUESTIONS_MAX = 20_000  # under way at once, each a task of some 5 KB; ten reports of 1,000 coins, thousands of two
+COINS_MAX = 20_000  # in reports under way, some 5 KB each; twenty reports of 1,000 coins, thousands of two
 _encode = msgspec.json.Encoder().encode
 
 
@@ -96,7 +87,7 @@ class Reporter:
         return {coin: home.shard for coin, home in self._directory.homes.items()}
 
     async def report(self, plan: Plan, *, trace: bool = False, age_max_s: float = math.inf) -> Told:
-        """One that is at most so old; of now, with a trace. OverloadedError where too many questions are under way."""
+        """One that is at most so old; of now, with a trace. OverloadedError where too much is under way."""
         if not trace and (kept := self._again(plan, age_max_s)) is not None:
             return kept
         deadline = current_deadline()
@@ -120,19 +111,19 @@ class Reporter:
         return None if report is None else _told(report, kept.age_s)
 
     async def _report(self, plan: Plan, deadline_s: float, *, trace: bool) -> Told:
-        branches = self._branches(plan)
-        if self._asking and self._asking + len(branches) > QUESTIONS_MAX:
-            raise OverloadedError(f"{self._asking} questions are under way")
-        self._asking += len(branches)
+        coins = len(plan.placement)
+        if self._asking and self._asking + coins > COINS_MAX:
+            raise OverloadedError(f"reports of {self._asking} coins are under way")
+        self._asking += coins
         try:
             result = await scatter_gather(
-                branches,
+                self._branches(plan),
                 deadline=deadline_s,
                 clock=self._clock,
                 reserve=reserve_s(deadline_s),
             )
         finally:
-            self._asking -= len(branches)
+            self._asking -= coins
         told = merge(plan, result, self._limits, generated_at=datetime.now(UTC), deadline_s=deadline_s)
         if trace:
             told["trace"] = trace_of(result)
@@ -141,13 +132,9 @@ class Reporter:
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
-        for coin in plan.placement:
-            if "current" in plan.parts:
-                asked[current(coin)] = functools.partial(self._client.current, coin)
-            if "average" in plan.parts:
-                asked[average(coin)] = functools.partial(self._client.mean, coin)
-        if "pending" in plan.parts:
-            asked[POSITIONS] = self._client.positions
+        for name, parts in plan.questions.items():
+            wanted = [ASKED_AS[part] for part in parts]
+            asked[name] = functools.partial(self._client.overview, list(plan.placement), wanted)
         for name, coins in plan.shards.items():
             asked[name] = functools.partial(self._newest, plan, name, coins)
         return asked

@@ -20,7 +20,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from cotacoes.aggregator_service.report import LAST_LOGS, PARTS, Plan
+from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
 from cotacoes.service import require_coin

@@ -5,7 +5,7 @@ from cotacoes.client.answers import CurrentQuote, QuoteCandle
 from cotacoes.client.client import Client
 from cotacoes.client.continuity import NewestQuote
 from cotacoes.client.guarded import GuardedClient
-from cotacoes.client.reader import Addresses, Progress, ServiceClient
+from cotacoes.client.reader import Addresses, Overview, Progress, ServiceClient
 from cotacoes.client.streaming import Stream
 from cotacoes.errors import StaleQuote
 from cotacoes.patterns.pub_sub import Gap, Reason
@@ -18,6 +18,7 @@ __all__ = [
     "Gap",
     "GuardedClient",
     "NewestQuote",
+    "Overview",
     "Position",
     "Progress",
     "Quote",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cotacoes.client.reader import Progress, ServiceClient
+from cotacoes.client.reader import Overview, Progress, ServiceClient
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -103,9 +103,10 @@ class GuardedClient:
         """The current quote."""
         return await self._ask("current", lambda: self._client.current(coin), key=coin)
 
-    async def mean(self, coin: str) -> dict[str, Any]:
-        """The mean of the coin's last ten quotes."""
-        return (await self._ask("mean", lambda: self._client.mean(coin))).value
+    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
+        """The parts of these coins; the mean alone is a question of its own, since it may need a shard."""
+        question = "mean" if list(parts) == ["mean"] else "overview"
+        return (await self._ask(question, lambda: self._client.overview(coins, parts))).value
 
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""

@@ -27,6 +27,7 @@ from cotacoes.errors import (
 )
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
+NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; beyond it all are asked for
 DEADLINE_S = 6.0  # a service ends its own requests after 5 s
 T = TypeVar("T")
 _NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
@@ -60,6 +61,16 @@ class _Positions(msgspec.Struct, frozen=True):
     coins: dict[str, Progress]
 
 
+@dataclass(frozen=True)
+class Overview:
+    """What quote_service told of many coins, each part by coin; what it could not is an error by `COIN.PART`."""
+
+    current: Mapping[str, dict[str, Any]]
+    mean: Mapping[str, dict[str, Any]]
+    position: Mapping[str, Progress]
+    problems: Mapping[str, ProblemError]
+
+
 class _Current(msgspec.Struct, frozen=True):
     """What every current quote has, whatever else it says."""
 
@@ -73,6 +84,20 @@ class _Mean(msgspec.Struct, frozen=True):
     coin: str
     average: str
     count: int
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    type: str
+    detail: str
+    status: int
+    retry_after_s: float | None = None
+
+
+class _Overview(msgspec.Struct, frozen=True):
+    problems: dict[str, _Problem]
+    current: dict[str, _Current] = {}
+    mean: dict[str, _Mean] = {}
+    position: dict[str, Progress] = {}
 
 
 class ServiceClient:
@@ -151,6 +176,24 @@ class ServiceClient:
         """Each coin's progress."""
         answer = await self._get("quote_service", "/v1/positions")
         return _understood("quote_service", answer, _Positions).coins
+
+    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
+        """The parts (current, mean, position) of these coins, in one answer."""
+        named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
+        answer = await self._get("quote_service", f"/v1/overview?{_query(**named, parts=','.join(parts))}")
+        told = _understood("quote_service", answer, _Overview)
+        for part in (told.current, told.mean):
+            if any(its.coin != coin for coin, its in part.items()):
+                raise ServiceUnavailableError("quote_service answered of another coin")
+        return Overview(
+            answer.get("current", {}),
+            answer.get("mean", {}),
+            told.position,
+            {
+                name: read_problem(answer["problems"][name], problem.status, problem.retry_after_s)
+                for name, problem in told.problems.items()
+            },
+        )
 
     async def report(
         self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False

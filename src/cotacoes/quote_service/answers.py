@@ -23,7 +23,6 @@ from cotacoes.quote import (
     parse_time,
 )
 from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion
-from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.reading import HistoryReader
 from cotacoes.quote_service.recorder import Recorder
 
@@ -165,7 +164,17 @@ class Answers:
 
     def positions(self) -> bytes:
         """Per coin: the last position, how far its shard has come, and what is still to be delivered."""
-        return _encode({"coins": {coin: _progress(history) for coin, history in self._histories.items()}})
+        return _encode({"coins": {coin: self.progress(coin) for coin in self._histories}})
+
+    def progress(self, coin: str) -> dict[str, object]:
+        """The same of one coin."""
+        history = self._histories[coin]
+        return {
+            "position": None if history.position is None else str(history.position),
+            "through": None if history.delivered is None else str(history.delivered),
+            "pending": history.pending,
+            "shard": history.shard,
+        }
 
     def _refuse_beyond(self, coin: str, position: Position | None) -> None:
         newest = self._histories[coin].position
@@ -213,12 +222,3 @@ def read_range(start: str | None, end: str | None) -> tuple[datetime | None, dat
 
 def _kind(quote: Quote) -> tuple[str, str]:
     return quote.origin, quote.currency
-
-
-def _progress(history: CoinHistory) -> dict[str, object]:
-    return {
-        "position": None if history.position is None else str(history.position),
-        "through": None if history.delivered is None else str(history.delivered),
-        "pending": history.pending,
-        "shard": history.shard,
-    }

@@ -14,6 +14,7 @@ from cotacoes.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.overview import PARTS, Overview
 from cotacoes.service import require_coin
 
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
@@ -23,6 +24,7 @@ To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     """All routes of the service but those that every service has."""
     router = APIRouter(tags=["quotes"])
+    overview = Overview(answers, histories)
 
     @router.get("/cotacao_atual/{coin}", summary="The current quote, with its honest age", response_model=None)
     async def current(coin: str) -> Response:
@@ -86,6 +88,18 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     @router.get("/v1/positions", summary="Per coin: last position, delivered through, pending", response_model=None)
     async def positions() -> Response:
         return _json(answers.positions())
+
+    @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", response_model=None)
+    async def overview_of(
+        coins: Annotated[str | None, Query(description="by commas; all, where left out")] = None,
+        parts: Annotated[str, Query(description="some of them, by commas")] = ",".join(PARTS),
+    ) -> Response:
+        """What can not be told of a coin is among the `problems`, as `COIN.PART`."""
+        wanted = parts.split(",")
+        if strange := [part for part in wanted if part not in PARTS]:
+            raise BadRequestError(f"parts: {strange[0][:40]!r} is none of {', '.join(PARTS)}")
+        asked = list(histories) if coins is None else list(dict.fromkeys(coins.split(",")))
+        return _json(await overview.answer(asked, wanted))
 
     return router
 

@@ -1,0 +1,62 @@
+"""The plan of a report: who is asked for what, named before one is asked.
+
+    branch             asked of         brings of each coin            missing part, where it failed
+    current+pending    quote_service    current, pending               bitcoin.current, pending
+    average            quote_service    average                        bitcoin.average
+    shard1             shard1           last_logs, through, window     shard1; of one coin bitcoin.last_logs and so on
+
+One question goes to each source, whatever number of coins there is; the means are a question of their own, since one of
+them may have to wait for a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cotacoes.window import Window
+
+LAST_LOGS = 10
+PARTS = ("current", "average", "last_logs", "window", "pending")
+QUOTE_SERVICE = "quote_service"
+ASKED_AS = {"current": "current", "pending": "position", "average": "mean"}  # of quote_service
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`placement` says on which shard each coin lives; of each, `parts` are asked for.
+
+    `last` is how many of its logs, `window` over which time its figures are.
+    """
+
+    placement: Mapping[str, str]
+    window: Window
+    parts: Sequence[str] = PARTS
+    last: int = LAST_LOGS
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """The same for those who ask the same."""
+        return (*self.placement.items(), *self.parts, self.last, self.window)
+
+    @property
+    def of_shards(self) -> list[str]:
+        """The parts of a coin that its shard is asked for."""
+        return [part for part in ("last_logs", "window") if part in self.parts]
+
+    @property
+    def shards(self) -> dict[str, list[str]]:
+        """Each shard that is asked, with its coins."""
+        coins: dict[str, list[str]] = {}
+        if not self.of_shards:
+            return coins
+        for coin, shard in sorted(self.placement.items(), key=lambda item: item[1]):
+            coins.setdefault(shard, []).append(coin)
+        return coins
+
+    @property
+    def questions(self) -> dict[str, list[str]]:
+        """What quote_service is asked, by the name of the branch: the parts that it brings of each coin."""
+        at_once = [part for part in ("current", "pending") if part in self.parts]
+        asked = {"+".join(at_once): at_once} if at_once else {}
+        return {**asked, **({"average": ["average"]} if "average" in self.parts else {})}

@@ -1,0 +1,92 @@
+"""The overview: what there is of many coins in one answer, for who would else ask two questions for each.
+
+    current, position    from memory, at once
+    mean                 may need the log, or a shard: gathered, so that a coin that has to wait costs no other
+
+What can not be told is among the `problems` by its name, `bitcoin.mean`, as the coin's own route would have answered.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cotacoes.edge import problem_of
+from cotacoes.errors import DeadlineExceededError, InternalError, ProblemError
+from cotacoes.patterns.deadline import current_deadline
+from cotacoes.patterns.gather_result import Branch
+from cotacoes.patterns.scatter_gather import scatter_gather
+from cotacoes.quote_service.answers import Answers
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.service import require_coin
+from cotacoes.telemetry import get_logger
+
+PARTS = ("current", "mean", "position")
+DEADLINE_S = 5.0  # where the question comes with none
+RESERVE_SHARE = 0.1  # of the time, to write the answer
+_encode = msgspec.json.Encoder().encode
+
+
+class Overview:
+    """See the head of this file."""
+
+    def __init__(
+        self, answers: Answers, histories: Mapping[str, CoinHistory], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._answers = answers
+        self._histories = histories
+        self._clock = clock
+
+    async def answer(self, coins: Sequence[str], parts: Sequence[str]) -> bytes:
+        """The parts of these coins; nothing is raised for one of them."""
+        told: dict[str, dict[str, Any]] = {part: {} for part in parts}
+        problems: dict[str, dict[str, object]] = {}
+        known = []
+        for coin in coins:
+            try:
+                known.append(require_coin(coin, self._histories))
+            except ProblemError as error:
+                problems |= {f"{coin}.{part}": _told(error) for part in parts}
+        if "mean" in parts:
+            for branch in await self._means(known):
+                if branch.status.is_good:
+                    told["mean"][branch.name] = msgspec.Raw(branch.value or b"")
+                else:
+                    problems[f"{branch.name}.mean"] = _told(_error_of(branch))
+        for coin in known:  # last, so that no age grows old meanwhile
+            if "current" in parts:
+                try:
+                    told["current"][coin] = msgspec.Raw(self._answers.current(coin))
+                except ProblemError as error:
+                    problems[f"{coin}.current"] = _told(error)
+            if "position" in parts:
+                told["position"][coin] = self._answers.progress(coin)
+        return _encode({**told, "problems": problems})
+
+    async def _means(self, coins: Sequence[str]) -> list[Branch[bytes]]:
+        deadline = current_deadline()
+        left_s = DEADLINE_S if deadline is None else deadline.remaining()
+        result = await scatter_gather(
+            {coin: functools.partial(self._answers.mean, coin) for coin in coins},
+            deadline=left_s,
+            reserve=left_s * RESERVE_SHARE,
+            clock=self._clock,
+        )
+        return list(result.branches.values())
+
+
+def _error_of(branch: Branch[bytes]) -> ProblemError:
+    if isinstance(branch.error, ProblemError):
+        return branch.error
+    if branch.error is not None and not isinstance(branch.error, TimeoutError):
+        get_logger().error("mean.crashed", coin=branch.name, exc_info=branch.error)
+        return InternalError("a bug of ours; the log tells more")
+    return DeadlineExceededError(branch.reason or "not ready in time")
+
+
+def _told(error: ProblemError) -> dict[str, object]:
+    return {**problem_of(error), "retry_after_s": error.retry_after_s}

@@ -1,0 +1,157 @@
+"""The overview tells of each coin what its own routes tell, and no coin costs another its answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.unit.core import COIN, Core
+
+from cotacoes import config
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.client import Addresses, ServiceClient
+from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
+from cotacoes.patterns.deadline import HEADER
+from cotacoes.quote import AgeLimits
+from cotacoes.quote_service.answers import Answers
+from cotacoes.quote_service.routes import routes
+from cotacoes.service import build_app
+from cotacoes.telemetry import Metrics
+
+SLOW = "slow"
+
+
+class OneHangs(Answers):
+    """Every coin is told as COIN is; the mean of one hangs, or crashes."""
+
+    crashes = False
+
+    def current(self, coin: str) -> bytes:
+        return super().current(COIN)
+
+    async def mean(self, coin: str) -> bytes:
+        if coin == SLOW and self.crashes:
+            raise KeyError("secret")
+        if coin == SLOW:
+            await asyncio.Event().wait()
+        return await super().mean(COIN)
+
+    def progress(self, coin: str) -> dict[str, object]:
+        return super().progress(COIN)
+
+
+@pytest.fixture
+async def core(tmp_path: Path) -> AsyncIterator[Core]:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    yield core
+    await core.recorder.close()
+
+
+def serving(core: Core) -> httpx2.ASGITransport:
+    answers = core.answers
+    histories = {COIN: core.history}
+    if isinstance(answers, OneHangs):
+        histories[SLOW] = core.history
+    return httpx2.ASGITransport(build_app("quote_service", config.load({}), Metrics(), routes(answers, histories)))
+
+
+async def get(core: Core, path: str, **headers: str) -> Any:
+    async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
+        answer = await asking.get(path, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+async def test_it_tells_what_the_routes_of_the_coin_tell(core: Core) -> None:
+    await core.record("67012.30", "67012.50")
+    told = await get(core, "/v1/overview")
+    assert told == {
+        "current": {COIN: await get(core, f"/cotacao_atual/{COIN}")},
+        "mean": {COIN: await get(core, f"/media_ultimos_10_logs/{COIN}")},
+        "position": (await get(core, "/v1/positions"))["coins"],
+        "problems": {},
+    }
+    assert await get(core, f"/v1/overview?coins={COIN}&parts=current") == {"current": told["current"], "problems": {}}
+
+
+async def test_what_can_not_be_told_is_a_problem_as_the_route_would_have_answered(core: Core) -> None:
+    http = HttpClient(5.0, 100_000, transport=serving(core))
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
+        told = await client.overview([COIN, "bitcoyn"], ["current", "mean", "position"])
+        with pytest.raises(NoQuoteError) as single:
+            await client.current(COIN)
+    assert (told.current, told.mean) == ({}, {})
+    assert told.position[COIN].pending == 0
+    assert {name: type(error) for name, error in told.problems.items()} == {
+        **dict.fromkeys((f"{COIN}.current", f"{COIN}.mean"), NoQuoteError),
+        **dict.fromkeys(("bitcoyn.current", "bitcoyn.mean", "bitcoyn.position"), UnknownCoinError),
+    }
+    assert told.problems[f"{COIN}.current"].detail == single.value.detail
+    assert told.problems["bitcoyn.mean"].extra["did_you_mean"] == [COIN]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_a_coin_that_hangs_or_crashes_costs_itself_and_by_the_deadline(core: Core, crashes: bool) -> None:
+    await core.record("67012.30")
+    limits = AgeLimits(5_000, 300_000)
+    core.answers = hanging = OneHangs(
+        core.recorder, core.directory, limits, is_live=lambda _: True, breaker_state=lambda: "closed"
+    )
+    hanging.crashes = crashes
+    told = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "400"})
+    assert list(told["mean"]) == [COIN]
+    assert set(told["current"]) == {SLOW, COIN}
+    (problem,) = told["problems"].values()
+    assert problem["status"] == (500 if crashes else 504)
+    assert "secret" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]",
+        b'{"problems": {}, "current": {"bitcoin": {"coin": "ethereum", "price": "1", "age_ms": 1, "status": "fresh"}}}',
+        b'{"problems": {}, "current": {"bitcoin": {"coin": "bitcoin", "price": 1.5, "age_ms": 1, "status": "fresh"}}}',
+        b'{"problems": {}, "current": {"bitcoin": {"coin": "bitcoin", "price": "1", "age_ms": -1, "status": "fresh"}}}',
+        b'{"problems": {}, "mean": {"bitcoin": {"coin": "bitcoin", "average": null, "count": 1}}}',
+        b'{"problems": {"bitcoin.mean": {}}}',
+        b'{"current": {}}',
+    ],
+)
+async def test_an_answer_that_is_none_is_as_good_as_no_answer(answer: bytes) -> None:
+    async def babble(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    http = HttpClient(5.0, 100_000, transport=httpx2.ASGITransport(babble))
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
+        with pytest.raises(ServiceUnavailableError):
+            await client.overview(["bitcoin"], ["current", "mean"])
+
+
+async def test_a_part_that_is_none_is_refused_by_name(core: Core) -> None:
+    async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
+        answer = await asking.get("/v1/overview?parts=price")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "parts: 'price' is none of current, mean, position"
+
+
+async def test_more_coins_than_an_address_holds_are_asked_for_as_all() -> None:
+    asked: list[str] = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["query_string"].decode())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"problems": {}}'})
+
+    http = HttpClient(5.0, 100_000, transport=httpx2.ASGITransport(note))
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
+        await client.overview([f"coin-{number}" for number in range(500)], ["current"])
+        await client.overview([f"coin-{number}" for number in range(501)], ["current"])
+    assert asked[0].startswith("coins=coin-0")
+    assert asked[1] == "parts=current"
