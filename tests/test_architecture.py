@@ -29,6 +29,7 @@ OWNED = {
     "httptools": "adapters/http_server.py",
     "redis": "adapters/bus_redis.py",
     "hiredis": "adapters/bus_redis.py",
+    "opentelemetry": "adapters/tracing_otlp.py",
     "tenacity": "patterns/retry.py",
     "websockets": ("adapters/websocket_client.py", "adapters/websocket_server.py"),  # its two ends
 }

@@ -46,6 +46,7 @@ from cotacoes.errors import (
     setting_error_in,
 )
 from cotacoes.quote import COIN_PATTERN
+from cotacoes.service_tracing import NO_FASTAPI_SPANS, reported, traced
 
 CHECK_DEADLINE_S = 1.0
 
@@ -92,7 +93,8 @@ def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any
     try:
         settings = config.load(**given)
         telemetry.configure_logging(name, settings.log_level)
-        return asyncio.run(_until_stopped(main, settings))
+        with reported(name):
+            return asyncio.run(_until_stopped(main, settings))
     except SettingError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return 2
@@ -141,7 +143,9 @@ def build_app(
     `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `streams` a whole
     path to what opens a stream on it.
     """
-    app = FastAPI(title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
+    )
     app.include_router(router)
     app.include_router(_operator_routes(app, metrics, checks or {}))
     app.add_exception_handler(ProblemError, _on_problem)
@@ -149,7 +153,8 @@ def build_app(
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_bug)
-    return Edge(app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, streams or {})
+    edge = Edge(app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, streams or {})
+    return traced(edge, metrics, lean=lean or {}, streams=streams or {})
 
 
 def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[str, Check]) -> APIRouter:

@@ -85,6 +85,16 @@ class HttpMetrics:
         self.refused = metrics.counter("http_refused", "Requests or connections turned away", "reason")
 
 
+class SpanMetrics:
+    """What becomes of spans, where they are wanted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.spans = metrics.counter("spans", "Spans sent, not taken by the collector (failed), or dropped", "outcome")
+
+    def count(self, outcome: str, count: int) -> None:
+        self.spans.labels(outcome=outcome).inc(count)
+
+
 class ExternalMetrics:
     """What external_service counts."""
 

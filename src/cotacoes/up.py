@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from cotacoes import config, embedded
+from cotacoes import config, embedded, tracing
 from cotacoes.client_subscriber.output import descriptor_writer
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.data_folder import DataFolder
@@ -44,7 +44,7 @@ SUPERSEDED_EXIT_CODE = 4
 
 # What children get of our environment beside the settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_")
+_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class UpOptions:
 def run(options: UpOptions) -> int:
     """Bring the system up, keep it up, bring it down; the exit code. SettingError says why it can not start."""
     settings = options.settings()
+    tracing.collector(os.environ)  # where it is refused, no service would start
     _refuse_useless_source(settings)
     with DataFolder(settings.data) as folder:
         folder.refuse_full()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from cotacoes import config, embedded
+from cotacoes import config, embedded, tracing
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.data_folder import DataFolder
 from cotacoes.running_system import Topology
@@ -129,6 +129,17 @@ def test_every_setting_can_be_given_from_outside_and_goes_to_all(services: Servi
         assert {variable: given.get(variable) for variable in passed_on} == {
             variable: f"${{{variable}:-}}" for variable in passed_on
         }
+
+
+def test_where_spans_go_can_be_given_from_outside_and_goes_to_all(services: Services) -> None:
+    """A service that is not told breaks the trace; without it nothing is sent."""
+    told = set(re.findall(r"^\| `(OTEL_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in told
+    for name in OURS:
+        given = {variable: text for variable, text in services[name]["environment"].items() if variable[:5] == "OTEL_"}
+        assert given.keys() >= told
+        assert given == {variable: f"${{{variable}:-}}" for variable in given}
+        assert tracing.collector(environment(services[name])) is None
 
 
 def test_the_admin_token_reaches_every_service_with_a_route_that_asks_for_it(services: Services) -> None:

@@ -12,7 +12,7 @@ from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.running_system import Topology
 from cotacoes.supervision.part import Part
-from cotacoes.up import UpOptions, describe_source, service_environment, topology
+from cotacoes.up import UpOptions, describe_source, run, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]
 SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"]
@@ -102,8 +102,21 @@ def test_a_service_gets_the_settings_given_and_of_our_environment_only_what_any_
     folder: DataFolder,
 ) -> None:
     settings = topology(load(SEED="7", POLL_INTERVAL_S="0.5"), folder).settings
-    environment = service_environment(settings, {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x", "PGHOST": "far"})
-    assert {name for name in environment if not name.startswith("COTACOES_")} == {"PATH", "LC_ALL"}
+    environment = service_environment(
+        settings,
+        {
+            "PATH": "/bin",
+            "LC_ALL": "C",
+            "AWS_SECRET": "x",
+            "PGHOST": "far",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://far",
+        },
+    )
+    assert {name for name in environment if not name.startswith("COTACOES_")} == {
+        "PATH",
+        "LC_ALL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
     assert environment["COTACOES_DATA"] == str(folder.path)
     assert config.load(environment) == settings
     assert isinstance(settings.admin_token, SecretStr)
@@ -133,3 +146,12 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
 )
 def test_it_says_what_the_prices_are(variables: dict[str, str], text: str) -> None:
     assert describe_source(load(**variables)) == text
+
+
+def test_spans_that_no_service_could_send_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "far:4318")
+    with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+        run(UpOptions(data=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()

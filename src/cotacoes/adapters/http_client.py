@@ -8,6 +8,7 @@ What it decides, so that no caller has to:
 * a redirect is a status like any other: no answer sends this process to an address that nobody configured;
 * no cookie is kept, no proxy or password is taken from the environment;
 * the service that is called hears how much time is left (`X-Deadline-Ms`);
+* it hears as well of whose question this is part, where somebody follows it (`traceparent`);
 * a call that ends early, for whatever reason, closes its connection and gives its place in the pool back.
 
 It refuses to know what an answer means: every status is returned, and each caller translates `HttpError` once.
@@ -16,13 +17,14 @@ It refuses to know what an answer means: every status is returned, and each call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import httpx2
 
+from cotacoes import tracing
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError
 from cotacoes.patterns.classification import Outcome
 from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
@@ -94,9 +96,19 @@ class HttpClient:
         outer = current_deadline()
         left_s = deadline_s if outer is None else min(deadline_s, outer.remaining())
         told = {**_HEADERS, DEADLINE_HEADER: header_of(left_s), **headers}
+        with tracing.call_span(method, url) as span:
+            answer = await self._in_time(
+                deadline_s, lambda: httpx2.Request(method, url, headers={**span.headers, **told}, content=body)
+            )
+            span.note({"http.response.status_code": answer.status})
+            if answer.status >= 400:
+                span.fail(str(answer.status))
+        return answer
+
+    async def _in_time(self, deadline_s: float, make_request: Callable[[], httpx2.Request]) -> Response:
         try:
             async with asyncio.timeout(deadline_s):  # the outer one is enforced by whoever set it
-                return await self._exchange(httpx2.Request(method, url, headers=told, content=body))
+                return await self._exchange(make_request())
         except TimeoutError as error:
             raise HttpUnavailableError(
                 f"no complete answer within {deadline_s:g} s", outcome=Outcome.TIMED_OUT

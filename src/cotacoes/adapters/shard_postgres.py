@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
+from cotacoes import tracing
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Pool
 from cotacoes.adapters.schema_postgres import check_version
@@ -111,7 +112,8 @@ class PostgresShard:
         return CandleView(through, rows[0]["last_at"], [candle_of(row) for row in rows if row["at"] is not None])
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
-        return await self._pool.fetch(QUERIES[query], *arguments)
+        with tracing.query_span(query, self.name):
+            return await self._pool.fetch(QUERIES[query], *arguments)
 
 
 def open_directory(settings: Settings, service: str, *, deadline_s: float) -> ShardDirectory:

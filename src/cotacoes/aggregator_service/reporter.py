@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.aggregator_service.kept_reports import KeptReports, Told
 from cotacoes.aggregator_service.plan import ASKED_AS, Plan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
@@ -31,7 +32,6 @@ from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
 from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
-from cotacoes.patterns.scatter_gather import scatter_gather
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
 from cotacoes.quote import AgeLimits
 from cotacoes.telemetry import AggregatorMetrics, get_logger
@@ -116,7 +116,7 @@ class Reporter:
             raise OverloadedError(f"reports of {self._asking} coins are under way")
         self._asking += coins
         try:
-            result = await scatter_gather(
+            result = await traced_gather(
                 self._branches(plan),
                 deadline=deadline_s,
                 clock=self._clock,
