@@ -1,8 +1,9 @@
 """The edge of every service: the bounds around each request, and the body of each error.
 
 Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
-routes, for the few answers that are asked thousands of times a second, are answered here. Streams, which have no end,
-are handed on before any of that; whoever opens them bounds them.
+routes, for the few answers that are asked thousands of times a second, are answered here. Direct ones, which many ask
+at once, are answered without the framework, within the same bounds. Streams, which have no end, are handed on before
+any of that; whoever opens them bounds them.
 
 A request ends by the service's own deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the
 calls that are made for it: nobody works for a caller who has gone.
@@ -15,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cotacoes import telemetry
 from cotacoes.adapters import http_server
@@ -67,6 +68,12 @@ def problem_headers(error: ProblemError) -> dict[str, str]:
     return headers
 
 
+class _Route(NamedTuple):
+    """A direct route, in an ASGI scope as the framework's are."""
+
+    path: str
+
+
 class Edge:
     """The limits of every request, around the app."""
 
@@ -76,12 +83,14 @@ class Edge:
         metrics: telemetry.HttpMetrics,
         deadline_s: float,
         lean: Mapping[str, Lean],
+        direct: Mapping[str, ASGIApp],
         streams: Mapping[str, ASGIApp],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._lean = lean
+        self._direct = direct
         self._streams = streams
         self._lean_counters = {
             prefix: metrics.requests.labels(route=f"{prefix}/{{coin}}", status="200") for prefix in lean
@@ -148,15 +157,19 @@ class Edge:
                 complete = not message.get("more_body", False)
             await send(message)
 
+        app = self._app
+        if scope["method"] == "GET" and scope["path"] in self._direct:
+            app = self._direct[scope["path"]]
+            scope["route"] = _Route(scope["path"])
         problem: ProblemError | None = None
         try:
             deadline = _deadline(scope, self._deadline_s)
             with deadline.scope():
                 async with asyncio.timeout(deadline.remaining()):
-                    await self._app(scope, _limited(receive, scope), observe)
+                    await app(scope, _limited(receive, scope), observe)
         except TimeoutError:
             problem = DeadlineExceededError(f"not ready within {time.monotonic() - started:.3g} s")
-        except (TooLargeError, BadRequestError, DeadlineExceededError) as error:
+        except ProblemError as error:
             problem = error
         except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
             problem = InternalError("a bug of ours; the log tells more")

@@ -18,7 +18,7 @@ import http
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -136,12 +136,13 @@ def build_app(
     *,
     checks: Mapping[str, Check] | None = None,
     lean: Mapping[str, Lean] | None = None,
+    direct: Mapping[str, ASGIApp] | None = None,
     streams: Mapping[str, ASGIApp] | None = None,
 ) -> ASGIApp:
     """The service's own routes, those of every service, and its limits around them.
 
-    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `streams` a whole
-    path to what opens a stream on it.
+    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `direct` a whole
+    path to what answers it without the framework, `streams` one to what opens a stream on it.
     """
     app = FastAPI(
         title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
@@ -153,7 +154,9 @@ def build_app(
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_bug)
-    edge = Edge(app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, streams or {})
+    edge = Edge(
+        app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, direct or {}, streams or {}
+    )
     return traced(edge, metrics, lean=lean or {}, streams=streams or {})
 
 
@@ -202,13 +205,12 @@ async def _run_check(check: Check) -> str | None:
         return error.detail
 
 
-def require_coin(coin: str, coins: Iterable[str]) -> str:
+def require_coin(coin: str, coins: Collection[str]) -> str:
     """The coin, where it is quoted here; UnknownCoinError with the nearest names otherwise."""
-    known = list(coins)
-    if coin in known:
+    if coin in coins:
         return coin
     shown = coin if COIN_PATTERN.match(coin) else "that name"
-    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, known))
+    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, list(coins)))
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

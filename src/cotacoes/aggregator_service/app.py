@@ -14,7 +14,7 @@ from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
-from cotacoes.aggregator_service.routes import routes
+from cotacoes.aggregator_service.routes import PATHS, documented, report_route
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
@@ -79,14 +79,17 @@ def wire(
         limits=AgeLimits.of(settings.fresh_s, settings.age_max_s),
         clock=clock,
     )
-    router = routes(reporter)
+    report = report_route(reporter)
+    router = documented(report)
     router.include_router(breaker_routes(NAME, settings, endpoints))
     # It can answer whoever is away: that is what the report is for.
     checks = {
         QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),
         **{name: Check(_silently(functools.partial(_ping, directory, name))) for name in SHARDS},
     }
-    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+    return Service(
+        NAME, build_app(NAME, settings, metrics, router, checks=checks, direct=dict.fromkeys(PATHS, report)), resources
+    )
 
 
 async def _ping(directory: ShardDirectory, name: str) -> None:

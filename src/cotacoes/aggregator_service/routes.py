@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Response
+from starlette.datastructures import Headers
 
+from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
 from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
@@ -29,49 +31,78 @@ from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 LAST_MAX = 100
 LOGS_MAX = 20_000  # of one answer, some 4 MB
 NAMED_MAX = 10  # parts that are named where there is no room for all
-Coins = Annotated[str | None, Query(description="by commas; all, where left out")]
-Parts = Annotated[str | None, Query(description=f"of {', '.join(PARTS)}, by commas; all, where left out")]
-Last = Annotated[
-    int | None, Query(ge=1, le=LAST_MAX, description=f"of each coin's last logs; {LAST_LOGS}, where left out")
-]
-Over = Annotated[str, Query(description=f"one of {', '.join(WINDOWS)}, until the last full minute")]
-Strict = Annotated[bool, Query(description="503 where something is missing")]
-Trace = Annotated[bool, Query(description="how each branch went, as well")]
+PATHS = {
+    "/report/full": "Everything about every coin, by the deadline",
+    "/v1/report": "The same, under its versioned name",
+}
+_DEFAULT = "where left out"
+_PARAMETERS = {
+    "coins": f"by commas; all, {_DEFAULT}",
+    "parts": f"of {', '.join(PARTS)}, by commas; all, {_DEFAULT}",
+    "last": f"of each coin's last logs, 1 to {LAST_MAX}; {LAST_LOGS}, {_DEFAULT}",
+    "window": f"one of {', '.join(WINDOWS)}, until the last full minute; {DEFAULT_WINDOW}, {_DEFAULT}",
+    "strict": "1: 503 where something is missing",
+    "trace": "1: how each branch went, as well",
+}
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-def routes(reporter: Reporter) -> APIRouter:
-    """Both names of the report."""
+def report_route(reporter: Reporter) -> ASGIApp:
+    """What answers either path. Outside the framework, which takes longer over its parameters than all of this does."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await _respond(reporter, scope["query_string"].decode("latin-1"), Headers(scope=scope))
+        await response(scope, receive, send)
+
+    return answer
+
+
+def documented(report: ASGIApp) -> APIRouter:
+    """The same route as `/docs` and `/openapi.json` show it."""
     router = APIRouter(tags=["report"])
+    described = [
+        {"name": name, "in": "query", "required": False, "description": said, "schema": {"type": "string"}}
+        for name, said in _PARAMETERS.items()
+    ]
 
-    @router.get("/report/full", summary="Everything about every coin, by the deadline", response_model=None)
-    @router.get("/v1/report", summary="The same, under its versioned name", response_model=None)
-    async def report(
-        coins: Coins = None,
-        parts: Parts = None,
-        last: Last = None,
-        window: Over = DEFAULT_WINDOW,
-        strict: Strict = False,
-        trace: Trace = False,
-        cache_control: Annotated[str, Header()] = "",
-        if_none_match: Annotated[str, Header()] = "",
-    ) -> Response:
+    class Direct(Response):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await report(scope, receive, send)
+
+    async def show() -> Response:
         """`missing` names each part that did not come, and why, and so does the header `X-Partial`."""
-        asked = plan(reporter.placement, coins, parts, last, window, datetime.now(UTC))
-        told = await reporter.report(asked, trace=trace, age_max_s=_age_max_s(cache_control))
-        if strict and told.missing:
-            reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
-            raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
-        headers = {"cache-control": "no-cache", "age": str(int(told.age_s))}
-        if told.missing:
-            headers["x-partial"] = _named([one["part"] for one in told.missing])
-        if trace:  # which is of this one asking
-            return Response(told.body, media_type="application/json", headers=headers)
-        headers["etag"] = told.tag
-        if _is_known(told.tag, if_none_match):
-            return Response(status_code=304, headers=headers)
-        return Response(told.body, media_type="application/json", headers=headers)
+        return Direct()
 
+    for path, summary in PATHS.items():
+        router.add_api_route(path, show, summary=summary, response_model=None, openapi_extra={"parameters": described})
     return router
+
+
+async def _respond(reporter: Reporter, query: str, sent: Headers) -> Response:
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    is_strict, is_traced = (_switch(name, given.get(name, "0")) for name in ("strict", "trace"))
+    last = _count("last", given["last"]) if "last" in given else None
+    asked = plan(
+        reporter.placement,
+        given.get("coins"),
+        given.get("parts"),
+        last,
+        given.get("window", DEFAULT_WINDOW),
+        datetime.now(UTC),
+    )
+    told = await reporter.report(asked, trace=is_traced, age_max_s=_age_max_s(sent.get("cache-control", "")))
+    if is_strict and told.missing:
+        reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
+        raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
+    headers = {"cache-control": "no-cache", "age": str(int(told.age_s))}
+    if told.missing:
+        headers["x-partial"] = _named([one["part"] for one in told.missing])
+    if is_traced:  # it is of this one asking
+        return Response(told.body, media_type="application/json", headers=headers)
+    headers["etag"] = told.tag
+    if _is_known(told.tag, sent.get("if-none-match", "")):
+        return Response(status_code=304, headers=headers)
+    return Response(told.body, media_type="application/json", headers=headers)
 
 
 def plan(
@@ -111,6 +142,18 @@ def _age_max_s(cache_control: str) -> float:
 def _is_known(tag: str, if_none_match: str) -> bool:
     """Whether the caller has the answer of this tag, by RFC 9110's weak comparison."""
     return any(one.strip().removeprefix("W/") in ("*", tag.removeprefix("W/")) for one in if_none_match.split(","))
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise BadRequestError(f"{name}: give 1 or 0")
+    return _SWITCH[text.lower()]
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LAST_MAX):
+        raise BadRequestError(f"{name}: give a number from 1 to {LAST_MAX}")
+    return int(text)
 
 
 def _split(text: str, name: str) -> list[str]:
