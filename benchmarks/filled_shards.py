@@ -14,11 +14,12 @@ from benchmarks.made_quotes import FIRST_EPOCH
 from benchmarks.servers import Server, make_shards, postgres_server
 
 COINS = {"bitcoin": 1, "ethereum": 2}  # with their ids, in the order of their shards
+_CENTS = {1: 6_700_000, 2: 350_000}  # near what the simulated market quotes: a jump would be refused as absurd
 _DAY = """
 SELECT prepare_day('{day:%Y-%m-%d}');
 INSERT INTO quote_{day:%Y%m%d} (epoch, at, observed_at, coin_id, seq, origin_id, price)
 SELECT {epoch}, t.at, t.at - interval '3 milliseconds', {coin}, t.seq, 1,
-    round((6700000 + t.seq % 9973)::numeric / 100, 2)
+    round(({cents} + t.seq % 997)::numeric / 100, 2)
 FROM (
     SELECT seq, '{start}'::timestamptz + seq * interval '{step_us} microseconds' AS at
     FROM generate_series({first}, {last}) AS seq
@@ -61,7 +62,7 @@ def _fill(server: Server, coin: int, database: str, count: int, days: int) -> No
     step = timedelta(days=days) / (count + 1)
     start, step_us = end - step * (count + 1), step // timedelta(microseconds=1)
     first, day = 1, start.replace(hour=0, minute=0, second=0, microsecond=0)
-    same = {"epoch": FIRST_EPOCH, "coin": coin, "start": start.isoformat(), "step_us": step_us}
+    same = {"epoch": FIRST_EPOCH, "coin": coin, "cents": _CENTS[coin], "start": start.isoformat(), "step_us": step_us}
     while first <= count:
         day_end = day + timedelta(days=1)
         last = min(count, (day_end - start - timedelta(microseconds=1)) // timedelta(microseconds=step_us))

@@ -26,7 +26,7 @@ BYTES_MAX = 1_000_000
 class Twin:
     """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang.
 
-    `/v1/overview` with one of its parts behind a colon is a path too; an error of a coin's own route is told in it.
+    An error of a coin's own route is told in the overview too.
     """
 
     def __init__(self, quotes: dict[str, list[Quote]]) -> None:
@@ -121,9 +121,8 @@ class Twin:
         self._app = build_app("quote_service", config.load({}), Metrics(), router)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path, query = scope["path"], scope.get("query_string", b"").decode()
-        named = [key for key in self.faults if key.startswith(f"{path}:") and key.rpartition(":")[2] in query]
-        key = path if path in self.faults else next(iter(named), "*")
+        path = scope["path"]
+        key = path if path in self.faults else "*"
         if key not in self.faults:
             await self._app(scope, receive, send)
             return

@@ -148,8 +148,8 @@ def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waite
     """quote_service answers at once, a frozen shard holds the report: no price may come out younger than it is."""
     quote = {"coin": "bitcoin", "price": "1", "age_ms": age_ms, "status": LIMITS.status(age_ms)}
     plan = Plan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
-    branch = Branch[Any]("current", Status.OK, 0.010, 0.001, 1, Overview({"bitcoin": quote}, {}, {}, {}))
-    result = GatherResult({"current": branch}, 0.010 + waited_ms / 1000)
+    branch = Branch[Any]("quote_service", Status.OK, 0.010, 0.001, 1, Overview({"bitcoin": quote}, {}, {}, {}))
+    result = GatherResult({"quote_service": branch}, 0.010 + waited_ms / 1000)
     told = merge(plan, result, LIMITS, generated_at=NOON, deadline_s=2.0)
     current = told["coins"]["bitcoin"]["current"]
     if age_ms + waited_ms > LIMITS.most:

@@ -96,7 +96,7 @@ def test_a_report_is_one_trace_from_the_request_through_its_branches_to_the_serv
     assert root.kind is SpanKind.SERVER
     assert {span.context.trace_id for span in kept.spans} == {root.context.trace_id}
     branches = {span.name.removeprefix("branch "): span for span in kept.children(root)}
-    asked = ("current+pending", "average")
+    asked = ("quote_service",)
     assert set(branches) == {*asked, "shard1", "shard2"}
     for name in asked:
         (call,) = kept.children(branches[name])
@@ -110,8 +110,8 @@ def test_a_report_is_one_trace_from_the_request_through_its_branches_to_the_serv
 
 def test_each_branch_says_its_name_how_it_ended_after_how_many_attempts_and_why(kept: Kept) -> None:
     traced_report(kept, shard1=MemoryShard("shard1", ["bitcoin"]))  # which is away
-    assert told(kept.named("branch average")) == {
-        "cotacoes.branch.name": "average",
+    assert told(kept.named("branch quote_service")) == {
+        "cotacoes.branch.name": "quote_service",
         "cotacoes.branch.status": "ok",
         "cotacoes.branch.attempts": 1,
     }
@@ -124,7 +124,7 @@ def test_each_branch_says_its_name_how_it_ended_after_how_many_attempts_and_why(
         "error.type": "failed",
     }
     assert failed.status.status_code is StatusCode.ERROR
-    assert kept.named("branch average").status.status_code is StatusCode.UNSET
+    assert kept.named("branch quote_service").status.status_code is StatusCode.UNSET
 
 
 def test_a_branch_that_hangs_is_told_with_the_deadlines_end(kept: Kept) -> None:

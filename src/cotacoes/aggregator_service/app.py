@@ -64,7 +64,7 @@ def wire(
     guarded = GuardedClient(
         client,
         endpoints,
-        questions=("overview", "mean"),
+        questions=("overview",),
         deadline_s=ask_deadline_s(settings),
         clock=clock,
     )

@@ -1,12 +1,10 @@
 """The plan of a report: who is asked for what, named before one is asked.
 
-    branch             asked of         brings of each coin            missing part, where it failed
-    current+pending    quote_service    current, pending               bitcoin.current, pending
-    average            quote_service    average                        bitcoin.average
-    shard1             shard1           last_logs, through, window     shard1; of one coin bitcoin.last_logs and so on
+    branch           brings of each coin            missing part, where it failed
+    quote_service    current, average, pending      quote_service; of one coin bitcoin.current and so on
+    shard1           last_logs, through, window     shard1; of one coin bitcoin.last_logs and so on
 
-One question goes to each source, whatever number of coins there is; the means are a question of their own, since one of
-them may have to wait for a shard.
+One question goes to each source, whatever number of coins there is.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from cotacoes.window import Window
 LAST_LOGS = 10
 PARTS = ("current", "average", "last_logs", "window", "pending")
 QUOTE_SERVICE = "quote_service"
-ASKED_AS = {"current": "current", "pending": "position", "average": "mean"}  # of quote_service
+ASKED_AS = {"current": "current", "average": "mean", "pending": "position"}  # of quote_service
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,6 @@ class Plan:
         return coins
 
     @property
-    def questions(self) -> dict[str, list[str]]:
-        """What quote_service is asked, by the name of the branch: the parts that it brings of each coin."""
-        at_once = [part for part in ("current", "pending") if part in self.parts]
-        asked = {"+".join(at_once): at_once} if at_once else {}
-        return {**asked, **({"average": ["average"]} if "average" in self.parts else {})}
+    def of_quote_service(self) -> list[str]:
+        """The parts of a coin that quote_service is asked for."""
+        return [part for part in ASKED_AS if part in self.parts]

@@ -11,7 +11,7 @@ been waited for since. A report that is told again later is told with the ages o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -61,7 +61,7 @@ def merge(
             coin: _coin(plan, told, coin, answers[shard].views.get(coin) if shard in answers else None)
             for coin, shard in plan.placement.items()
         },
-        "sources": {name: _source(branches) for name, branches in _sources(plan, result).items()},
+        "sources": {name: _source(branch) for name, branch in _sources(plan, result).items()},
     }
 
 
@@ -69,25 +69,22 @@ def _of_quote_service(
     plan: Plan, result: GatherResult[Any], limits: AgeLimits
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """What it told, by `COIN.PART`, and what it did not."""
-    branches = [result.branches[name] for name in plan.questions]
-    if branches and not any(map(_answered, branches)):
-        return {}, [_missing(QUOTE_SERVICE, branches[0].reason)]
+    if not plan.of_quote_service:
+        return {}, []
+    branch: Branch[Overview] = result.branches[QUOTE_SERVICE]
+    if branch.value is None:
+        return {}, [_missing(QUOTE_SERVICE, branch.reason)]
+    waited_ms = math.ceil((result.elapsed_s - branch.started_s) * 1000)
     told: dict[str, Any] = {}
     untold = []
-    for branch, parts in zip(branches, plan.questions.values(), strict=True):
-        waited_ms = math.ceil((result.elapsed_s - branch.started_s) * 1000)
-        for part in parts:
-            if branch.value is None:
-                names = [part] if part == "pending" else [f"{coin}.{part}" for coin in plan.placement]
-                untold += [_missing(name, branch.reason) for name in names]
-                continue
-            for coin in plan.placement:
-                value, reason = _value(branch.value, coin, part)
-                if part == "current" and value is not None:
-                    value, reason = aged(value, waited_ms, limits), f"the newest quote of {coin} is too old"
-                told[f"{coin}.{part}"] = value
-                if value is None:
-                    untold.append(_missing(f"{coin}.{part}", reason))
+    for coin in plan.placement:
+        for part in plan.of_quote_service:
+            value, reason = _value(branch.value, coin, part)
+            if part == "current" and value is not None:
+                value, reason = aged(value, waited_ms, limits), f"the newest quote of {coin} is too old"
+            told[f"{coin}.{part}"] = value
+            if value is None:
+                untold.append(_missing(f"{coin}.{part}", reason))
     return told, untold
 
 
@@ -168,16 +165,14 @@ def trace_of(result: GatherResult[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, list[Branch[Any]]]:
-    questions = [result.branches[name] for name in plan.questions]
-    asked = {QUOTE_SERVICE: questions} if questions else {}
-    return {**asked, **{shard: [result.branches[shard]] for shard in plan.shards}}
+def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, Branch[Any]]:
+    asked = [QUOTE_SERVICE] if plan.of_quote_service else []
+    return {name: result.branches[name] for name in (*asked, *plan.shards)}
 
 
-def _source(branches: Sequence[Branch[Any]]) -> dict[str, Any]:
-    """How one source did: ok where it answered every question, be it with a refusal; else as its worst branch did."""
-    worst = max((_status(branch) for branch in branches), key=list(Status).index)
-    return {"status": worst.value, "elapsed_ms": round(max(branch.elapsed_s for branch in branches) * 1000)}
+def _source(branch: Branch[Any]) -> dict[str, Any]:
+    """How one source did: ok where it answered, be it with a refusal."""
+    return {"status": _status(branch).value, "elapsed_ms": round(branch.elapsed_s * 1000)}
 
 
 def _status(branch: Branch[Any]) -> Status:

@@ -1,6 +1,6 @@
 """The reporter: asks everyone at once, and makes one report of what came by the deadline.
 
-Plan ──▶ scatter ──▶ quote_service   what it has of all coins, and their means
+Plan ──▶ scatter ──▶ quote_service   the current quotes, means and positions of all coins, in one question
               └────▶ each shard      the newest and the window of all its coins, in one question
  report ◀── merge ◀── gather, when all have answered or the deadline is near
 
@@ -25,7 +25,7 @@ import msgspec
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.aggregator_service.kept_reports import KeptReports, Told
-from cotacoes.aggregator_service.plan import ASKED_AS, Plan
+from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
@@ -132,9 +132,9 @@ class Reporter:
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
-        for name, parts in plan.questions.items():
-            wanted = [ASKED_AS[part] for part in parts]
-            asked[name] = functools.partial(self._client.overview, list(plan.placement), wanted)
+        if plan.of_quote_service:
+            wanted = [ASKED_AS[part] for part in plan.of_quote_service]
+            asked[QUOTE_SERVICE] = functools.partial(self._client.overview, list(plan.placement), wanted)
         for name, coins in plan.shards.items():
             asked[name] = functools.partial(self._newest, plan, name, coins)
         return asked

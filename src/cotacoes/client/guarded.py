@@ -104,9 +104,8 @@ class GuardedClient:
         return await self._ask("current", lambda: self._client.current(coin), key=coin)
 
     async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
-        """The parts of these coins; the mean alone is a question of its own, since it may need a shard."""
-        question = "mean" if list(parts) == ["mean"] else "overview"
-        return (await self._ask(question, lambda: self._client.overview(coins, parts))).value
+        """The parts (current, mean, position) of these coins."""
+        return (await self._ask("overview", lambda: self._client.overview(coins, parts))).value
 
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""
