@@ -1,6 +1,7 @@
 """A shard behind a network that fails, byte by byte: what was sent again is there once, and every call ends in time."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -203,6 +204,29 @@ async def test_a_frozen_network_ends_every_call_by_its_deadline_and_costs_the_po
             assert not any(call.done() for call in waiting)
         await session.fetch("SELECT pg_advisory_unlock(1)")
         await asyncio.gather(*waiting)
+
+
+async def test_a_server_that_freezes_at_any_byte_of_a_new_connection_is_waited_for_until_the_deadline(rig: Rig) -> None:
+    async def on_a_new_connection() -> None:
+        async with rig.through_proxy() as shard:
+            await shard.fence(COIN)
+
+    _, size = await rig.bytes_of(on_a_new_connection)
+    for count in range(0, size, 61):
+        rig.proxy.freeze_after(server_bytes=count)
+        async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.2) as shard, asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ShardUnavailableError, match=r"within 0\.2 s|not reachable"):
+                await shard.fence(COIN)
+            rig.proxy.mend()
+            await answered(shard)
+
+
+async def answered(shard: PostgresShard) -> None:
+    """Return once the shard answers, on a machine that may be busy."""
+    while True:
+        with contextlib.suppress(ShardUnavailableError):
+            assert (await shard.fence(COIN)).placement == 1
+            return
 
 
 async def test_a_request_that_was_held_up_and_comes_late_changes_nothing(rig: Rig) -> None:

@@ -53,7 +53,11 @@ class Pool:
                     rows: list[Any] = await connection.fetch(sql)
                     return rows
 
-            await self._check(fetch)
+            try:
+                await self._check(fetch)
+            except asyncio.CancelledError:
+                connection.terminate()  # asyncpg would take its leave of a server that may be frozen, without a bound
+                raise
 
         self._pool = await asyncpg.create_pool(
             self._dsn,
