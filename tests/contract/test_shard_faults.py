@@ -221,6 +221,33 @@ async def test_a_server_that_freezes_at_any_byte_of_a_new_connection_is_waited_f
             await answered(shard)
 
 
+@pytest.mark.parametrize(
+    ("junk", "is_new"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", True),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
+        (b"Z\x00\x00\x00\x04", True),  # over these asyncpg stumbles
+        (b"Z\xff\xff\xff\x00abc", True),
+        (b"Z\xff\xff\xff\x00abc", False),
+        (b"R\x00\x00\x00\x04", True),
+        (b"R\x00\x00\x00\x04", False),
+    ],
+)
+async def test_whatever_answers_in_place_of_postgresql_is_a_shard_that_is_away(
+    rig: Rig, junk: bytes, is_new: bool
+) -> None:
+    async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
+        if not is_new:
+            await answered(shard)
+        rig.proxy.babble(junk)
+        for _ in range(2):
+            with pytest.raises(ShardUnavailableError):
+                await shard.fence(COIN)
+        rig.proxy.mend()
+        async with asyncio.timeout(DEADLINE_S):
+            await answered(shard)
+
+
 async def answered(shard: PostgresShard) -> None:
     """Return once the shard answers, on a machine that may be busy."""
     while True:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
 import asyncpg
+from asyncpg.pgproto import pgproto
 
 from cotacoes.errors import CoinMovedError, FenceClosedError, SettingError, ShardUnavailableError, WriterSupersededError
 
@@ -78,7 +80,7 @@ class Pool:
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
         """The rows; ShardUnavailableError, and ShardRefusedError from the fence."""
-        with translated(self._shard, self._deadline_s):
+        with translated(self._shard, self._deadline_s), _spoken_to(self._shard):
             async with self._connection() as connection:
                 rows: list[Any] = await connection.fetch(sql, *arguments)
                 return rows
@@ -87,7 +89,7 @@ class Pool:
     async def _connection(self) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._deadline_s
-        with _dsn_understood(self._shard, is_setting=self._is_setting):
+        with _dsn_understood(self._shard, self._dsn, is_setting=self._is_setting):
             connection = await self._pool.acquire(timeout=self._deadline_s)
         timer = loop.call_at(due, connection.terminate)
         try:
@@ -118,7 +120,7 @@ class Session:
 
     async def __aenter__(self) -> Self:
         settings = _SERVER_SETTINGS | ({"default_transaction_read_only": "on"} if self._is_read_only else {})
-        with translated(self._shard, self._connect_s), _dsn_understood(self._shard):
+        with translated(self._shard, self._connect_s), _dsn_understood(self._shard, self._dsn):
             self._connection = await asyncpg.connect(
                 self._dsn, timeout=self._connect_s, server_settings=settings, statement_cache_size=STATEMENTS_CACHED_MAX
             )
@@ -189,20 +191,40 @@ def _as_ours(shard: str, error: Any) -> Exception:
 
 
 @contextlib.contextmanager
-def _dsn_understood(shard: str, *, is_setting: bool = True) -> Iterator[None]:
+def _spoken_to(shard: str) -> Iterator[None]:
+    """ShardUnavailableError where the library stumbles over bytes that are not PostgreSQL's."""
+    try:
+        yield
+    except (asyncpg.InternalClientError, pgproto.BufferError, IndexError, UnicodeDecodeError) as error:
+        raise ShardUnavailableError(f"{shard} does not answer as PostgreSQL does") from error
+
+
+@contextlib.contextmanager
+def _dsn_understood(shard: str, dsn: str, *, is_setting: bool = True) -> Iterator[None]:
     """SettingError where the library can not read the DSN; not from its error, which may quote the password.
 
-    ShardUnavailableError where it is data and no setting: one shard's address must not end a service.
+    ShardUnavailableError where it is data and no setting: one shard's address must not end a service. Neither must what
+    a server says, over which the library stumbles in the same words.
     """
     try:
         yield
-    except (ValueError, IndexError):
+    except (ValueError, IndexError) as error:
+        if _is_address(dsn) and not isinstance(error, asyncpg.ClientConfigurationError):
+            raise ShardUnavailableError(f"{shard} does not answer as PostgreSQL does") from error
         if not is_setting:
             raise ShardUnavailableError(f"the DSN of {shard} is not usable here: `cotacoes shards add`") from None
         raise SettingError(
             f"the DSN of {shard} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
             "with / ? # @ : in a password as %2F %3F %23 %40 %3A"
         ) from None
+
+
+def _is_address(dsn: str) -> bool:
+    try:
+        url = urllib.parse.urlsplit(dsn)
+        return url.hostname is not None and (url.port is None or url.port > 0)
+    except ValueError:
+        return False
 
 
 async def _keep_session(_: Any) -> None:
