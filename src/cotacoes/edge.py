@@ -6,16 +6,18 @@ at once, are answered without the framework, within the same bounds. Streams, wh
 any of that; whoever opens them bounds them.
 
 A request ends by the service's own deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the
-calls that are made for it: nobody works for a caller who has gone.
+calls that are made for it: nobody works for a caller who has gone. Nor for one who hangs up before that, where it only
+asked (GET); what was to be changed is changed to the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 from cotacoes import telemetry
@@ -35,6 +37,7 @@ from cotacoes.patterns.deadline import HEADER, Deadline
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
 BODY_BYTES_MAX = 65_536
 PROBLEM_JSON = "application/problem+json"
+HUNG_UP = 499  # as proxies count it; nobody is sent it
 _DEADLINE_HEADER = HEADER.encode()
 
 Lean = Callable[[str], bytes]
@@ -164,9 +167,12 @@ class Edge:
         problem: ProblemError | None = None
         try:
             deadline = _deadline(scope, self._deadline_s)
-            with deadline.scope():
-                async with asyncio.timeout(deadline.remaining()):
-                    await app(scope, _limited(receive, scope), observe)
+            async with _heard(scope):
+                with deadline.scope():
+                    async with asyncio.timeout(deadline.remaining()):
+                        await app(scope, _limited(receive, scope), observe)
+        except _HungUpError:
+            status = HUNG_UP
         except TimeoutError:
             problem = DeadlineExceededError(f"not ready within {time.monotonic() - started:.3g} s")
         except ProblemError as error:
@@ -183,6 +189,32 @@ class Edge:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.requests.labels(route=route, status=str(status)).inc()
             self._metrics.seconds.labels(route=route).observe(time.monotonic() - started)
+
+
+class _HungUpError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@contextlib.asynccontextmanager
+async def _heard(scope: Scope) -> AsyncIterator[None]:
+    """What is within is cancelled where the client of a GET hangs up; _HungUpError then."""
+    task, has_hung_up = asyncio.current_task(), False
+
+    def hang_up() -> None:
+        nonlocal has_hung_up
+        if not has_hung_up and task is not None:
+            has_hung_up = task.cancel()
+
+    if scope["method"] != "GET":
+        yield
+        return
+    try:
+        with http_server.hanging_up(scope, hang_up):
+            yield
+    except asyncio.CancelledError as error:
+        if task is None or not has_hung_up or task.uncancel():
+            raise
+        raise _HungUpError from error
 
 
 def _deadline(scope: Scope, most_s: float) -> Deadline:

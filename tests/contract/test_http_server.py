@@ -322,6 +322,42 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_crash() -> None:
     assert not logs
 
 
+def test_for_a_client_that_hangs_up_its_question_ends_and_its_change_goes_on() -> None:
+    begun, ended, may_end = [], [], asyncio.Event()
+    router = APIRouter()
+
+    @router.api_route("/wait", methods=["GET", "PUT"])
+    async def wait(request: Request) -> None:
+        begun.append(request.method)
+        try:
+            await may_end.wait()
+            ended.append(f"{request.method} whole")
+        except asyncio.CancelledError:
+            ended.append(f"{request.method} given up")
+            raise
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not is_so():
+                await asyncio.sleep(0.01)
+
+    async def work(port: int) -> None:
+        for count, method in enumerate(("PUT", "GET"), start=1):
+            _, writer = await connect(port)
+            writer.write(f"{method} /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".encode())
+            await until(lambda count=count: len(begun) == count)  # type: ignore[misc]
+            writer.transport.abort()
+        await until(lambda: ended == ["GET given up"])
+        may_end.set()
+        await until(lambda: ended == ["GET given up", "PUT whole"])
+        assert b'cotacoes_http_requests_total{route="/wait",status="499"} 1.0' in await ask(port, b"/metrics")
+
+    settings = config.load({}, request_deadline_s=60)
+    with structlog.testing.capture_logs() as logs:
+        run(work, service.build_app("test", settings, telemetry.Metrics(), router))
+    assert not logs
+
+
 def test_a_method_that_a_route_does_not_take_is_a_405_that_says_which_it_takes() -> None:
     async def work(port: int) -> None:
         answer = await ask(port, b"/livez", b"POST")

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import httptools
@@ -38,6 +38,7 @@ UNSENT_BYTES = 32_768  # that the kernel takes of a stream beyond what is on its
 
 _CUT = "cotacoes.cut"  # the names of our extensions in an ASGI scope
 _OPEN = "cotacoes.open_stream"
+_HANGING_UP = "cotacoes.hanging_up"
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
@@ -46,6 +47,17 @@ async def cut(scope: Scope) -> None:
     """End the connection now, in the middle of an answer: the client sees a body that broke off, not one that ended."""
     scope["extensions"][_CUT]["now"]()
     await asyncio.sleep(0)  # lets the server learn of it before the app returns, else it logs an answer left unfinished
+
+
+@contextlib.contextmanager
+def hanging_up(scope: Scope, heard: Callable[[], None]) -> Iterator[None]:
+    """Within, `heard` is called where the client hangs up. uvicorn itself lets the app work on, for nobody."""
+    heard_by: set[Callable[[], None]] = scope.get("extensions", {}).get(_HANGING_UP, {}).get("heard_by", set())
+    heard_by.add(heard)
+    try:
+        yield
+    finally:
+        heard_by.discard(heard)
 
 
 class StreamHandler(Protocol):
@@ -119,6 +131,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     stream: HttpStream | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        self._hanging_up: set[Callable[[], None]] = set()
         super().connection_made(transport)
         self._await_head()
 
@@ -127,6 +140,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.stream is not None:
             self.stream.lost()
+        for heard in self._hanging_up:
+            heard()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -179,7 +194,11 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self.head_timer is None:
             self._await_head()
         super().on_message_begin()
-        self.scope["extensions"] = {_CUT: {"now": self.transport.abort}, _OPEN: {"now": self._open_stream}}
+        self.scope["extensions"] = {
+            _CUT: {"now": self.transport.abort},
+            _OPEN: {"now": self._open_stream},
+            _HANGING_UP: {"heard_by": self._hanging_up},
+        }
 
     def on_headers_complete(self) -> None:
         self._head_ended()
