@@ -135,6 +135,23 @@ def test_an_answer_that_is_none_is_the_services_fault(body: bytes) -> None:
         ask(twin, lambda client: client.current("bitcoin"))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"coin":"ethereum","price":"67012.34","average":"1.5"}',
+        b'{"coin":"bitcoin","price":67012.34,"average":1.5}',
+    ],
+    ids=["nothing", "another coin", "numbers"],
+)
+def test_an_answer_to_another_question_is_the_services_fault(body: bytes) -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = body
+    for question in ("current", "mean"):
+        with pytest.raises(ServiceUnavailableError, match="quote_service did not answer as it should"):
+            ask(twin, lambda client, question=question: getattr(client, question)("bitcoin"))  # type: ignore[misc]
+
+
 def test_a_service_that_is_away_is_named_and_its_address_is_not() -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = HttpUnavailableError()
