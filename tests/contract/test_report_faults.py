@@ -1,0 +1,85 @@
+"""Whatever happens to those that a report asks, it is there by its deadline, names what it lacks, and lacks no more."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from tests.contract.conftest import Databases
+from tests.contract.report_faulting import FAULTS, faults, pairs
+from tests.contract.report_world import PARTS, Shards, World, filled
+
+ONES = [(part, fault) for part in PARTS for fault in FAULTS[part]]
+PAIRS = len(pairs(Random(1)))
+SLOW_S = 0.1  # of each piece of an answer; a connection to a shard takes some seven
+WITHIN_S = 10.0  # a deadline that a machine which is busy keeps as well
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """One event loop for the module, in which the world lives."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def shards(admin_dsn: str, templates: Databases) -> Iterator[Shards]:
+    with filled(admin_dsn, templates) as shards:
+        yield shards
+
+
+@pytest.fixture(scope="module")
+async def shared(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with World(shards, tmp_path_factory.mktemp("report")).running() as world:
+        yield world
+
+
+@pytest.fixture
+async def world(shared: World) -> World:
+    """As it is at its start: what was done to it is undone, and its circuits are closed."""
+    await shared.whole()
+    return shared
+
+
+@pytest.mark.parametrize(("part", "fault"), ONES, ids=[f"{part}-{fault}" for part, fault in ONES])
+async def test_what_happens_to_one_costs_its_own_part_and_is_over_with_the_fault(
+    world: World, part: str, fault: str, seeded: Random
+) -> None:
+    async with faults(world, {part: fault}, seeded) as missing:
+        await world.exactly(missing)
+    await world.whole()
+
+
+@pytest.mark.parametrize("number", range(PAIRS))
+async def test_what_happens_to_two_at_once_costs_both_parts_and_is_over_with_the_faults(
+    world: World, number: int, seeded: Random
+) -> None:
+    """Each part has each of its faults in one of the pairs at least."""
+    chosen = pairs(seeded)[number]
+    async with faults(world, chosen, seeded) as missing:
+        await world.exactly(missing)
+    await world.whole()
+
+
+async def test_with_all_of_them_away_it_is_a_report_of_what_is_missing(world: World, seeded: Random) -> None:
+    chosen = {part: seeded.choice(["killed", "frozen", "slow", "refusing", "babbling"]) for part in PARTS}
+    async with faults(world, chosen, seeded):
+        await world.exactly(set(PARTS))
+    await world.whole()
+
+
+async def test_who_is_slow_and_still_in_time_is_in_it(shards: Shards, tmp_path: Path) -> None:
+    async with World(shards, tmp_path, deadline_s=WITHIN_S).running() as world:
+        for slow in [*([part] for part in PARTS), PARTS]:
+            for part in slow:
+                world.proxies[part].delay(SLOW_S)
+            assert await world.missing() == {}
+            for proxy in world.proxies.values():
+                proxy.mend()
+
+
+def test_the_pairs_cover_every_fault_of_every_part_and_every_two_parts() -> None:
+    for seed in range(20):
+        found = pairs(Random(seed))
+        assert {(part, fault) for chosen in found for part, fault in chosen.items()} == set(ONES)
+        assert len({frozenset(chosen) for chosen in found}) == len(PARTS)
+        assert len(found) == PAIRS

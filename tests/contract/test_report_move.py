@@ -1,0 +1,122 @@
+"""While a coin moves from shard to shard and back, every report has its newest quotes, or says that it has none."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from tests.contract.conftest import Placed
+from tests.contract.moving import COIN, World, Writer, filled, on_postgres
+from tests.contract.report_world import ALL, BACK_S, NO_CACHE, OUT_OF_TIME, source_of
+from tests.serving import serving
+from tests.unit.quote_service_twin import Twin
+
+from cotacoes import config
+from cotacoes.admin.copying import Progress
+from cotacoes.aggregator_service import app
+from cotacoes.quote import QuoteJson
+
+DEADLINE_S = 5.0
+
+
+class Asker:
+    """One who asks again and again for the `last` logs; two of them for as many would share an answer, which may be of
+    before the second one asked. `delivered` is how many quotes of the log the shards have for certain."""
+
+    def __init__(self, asking: httpx2.AsyncClient, writer: Writer, *, last: int) -> None:
+        self.delivered = len(writer.log)
+        self.told = 0
+        self._asking = asking
+        self._writer = writer
+        self._newest = 0
+        self._last = last
+
+    async def ask(self) -> set[str]:
+        """What is missing, and is said to be; AssertionError where the history is wrong or older than it has to be."""
+        least = max(self.delivered, self._newest)
+        answer = await self._asking.get(f"{ALL}&last={self._last}")
+        assert answer.status_code == 200
+        told = answer.json()
+        missing = {one["part"] for one in told["missing"]}
+        logs = f"{COIN}.last_logs"
+        late = missing - {logs}
+        assert {told["sources"][source_of(part)]["status"] for part in late} <= OUT_OF_TIME
+        shown: dict[str, Any] = told["coins"][COIN]
+        if shown["last_logs"] is None:
+            assert missing & {logs, "shard1", "shard2", "shard3"}
+            return missing
+        assert logs not in missing
+        held = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in self._writer.log]
+        self._newest = held.index(shown["last_logs"][-1]) + 1
+        assert shown["last_logs"] == held[self._newest - self._last : self._newest]
+        assert shown["through"] == str(self._writer.log[self._newest - 1].position)
+        assert least <= self._newest <= len(held)
+        self.told += 1
+        return missing
+
+    async def ask_on(self) -> None:
+        while True:
+            await self.ask()
+
+    async def whole(self) -> None:
+        async with asyncio.timeout(BACK_S):
+            while await self.ask():
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def moving(placed: Placed) -> AsyncIterator[tuple[World, Writer]]:
+    async with on_postgres(placed) as world:
+        yield world, await filled(world, days=1)
+
+
+async def test_a_report_during_a_move_is_right_or_says_what_it_lacks_and_is_whole_after_it(
+    moving: tuple[World, Writer], tmp_path: Path
+) -> None:
+    world, writer = moving
+    async with serving(Twin({COIN: writer.log})) as twin_port:
+        settings = config.load(
+            {},
+            data=tmp_path,
+            coins=f"{COIN}:shard1",
+            quote_url=f"http://127.0.0.1:{twin_port}",
+            shard1_dsn=world.dsns["shard1"],
+            shard2_dsn=world.dsns["shard2"],
+            report_deadline_s=DEADLINE_S,
+        )
+        service = app.build(settings)
+        transport = httpx2.ASGITransport(service.app)
+        async with (
+            service.resources(),
+            httpx2.AsyncClient(transport=transport, base_url="http://aggregator", headers=NO_CACHE) as asking,
+        ):
+            at_steps, beside = Asker(asking, writer, last=10), Asker(asking, writer, last=5)
+            asked: list[str] = []
+
+            async def step(name: str, _: Progress) -> None:
+                """Between any two steps the writer goes on, and somebody asks."""
+                writer.record(2)
+                if await writer.deliver():
+                    at_steps.delivered = beside.delivered = len(writer.log)
+                await at_steps.ask()
+                asked.append(name)
+
+            on = asyncio.create_task(beside.ask_on())
+            try:
+                for to in ("shard2", "shard1"):
+                    await world.move(to, step)
+                    writer.record(2)
+                    assert await writer.deliver()
+                    at_steps.delivered = beside.delivered = len(writer.log)
+                    await at_steps.whole()
+                    assert not on.done()
+            finally:
+                on.cancel()
+                (ended,) = await asyncio.gather(on, return_exceptions=True)
+            assert isinstance(ended, asyncio.CancelledError), ended
+    assert {"begun", "closed", "opened", "left", "placed"} <= set(asked)
+    assert at_steps.told > 0
+    assert beside.told > 0
