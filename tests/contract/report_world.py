@@ -54,6 +54,7 @@ HELD = {
     )
 }
 LAST = 10
+AGE_MS = 200  # of every quote, as the twin has it
 ALL = "/report/full?parts=current,average,last_logs,pending"
 NO_CACHE = {"cache-control": "no-cache"}
 
@@ -81,7 +82,7 @@ def told_of(coin: str, last: int = LAST) -> dict[str, Any]:
     """What a complete report says of the coin."""
     quotes = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in HELD[coin]]
     return {
-        "current": quotes[-1] | {"age_ms": 200, "status": "fresh", "source": "live"},
+        "current": quotes[-1] | {"age_ms": AGE_MS, "status": "fresh", "source": "live"},
         "average": {"coin": coin, "average": "1.5", "count": 10},
         "last_logs": quotes[-last:],
         "through": str(HELD[coin][-1].position),
@@ -228,6 +229,10 @@ class World:
         for coin in HOMES:
             missing = {part for part, names in parts_of(coin).items() if names & reasons.keys()}
             expected = {part: None if part in missing else told for part, told in told_of(coin, last).items()}
+            if (current := told["coins"][coin]["current"]) is not None:
+                # as old as it was, and by no more older than it was waited for
+                assert AGE_MS <= current["age_ms"] <= AGE_MS + told["elapsed_ms"] + 1
+                current["age_ms"] = AGE_MS
             assert told["coins"][coin] == expected
         self._tells_no_secret(answer, reasons)
         return {part: told["sources"][source_of(part)]["status"] for part in reasons}

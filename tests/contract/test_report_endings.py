@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,12 +16,13 @@ from cotacoes.adapters.postgres import CONNECTIONS_MAX, Session
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
-from cotacoes.client import Addresses, ServiceClient
+from cotacoes.client import Addresses, Overview, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
 from cotacoes.service import Service
+from cotacoes.window import Window
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound
 BOUND_S = 10.0
@@ -63,9 +63,9 @@ class StubbornShard(PostgresShard):
         super().__init__(name, dsn, deadline_s=5.0)
         self._stubborn = stubborn
 
-    async def newest(self, coins: Sequence[str], count: int) -> dict[str, ShardView]:
+    async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
         await self._stubborn.hold()
-        return await super().newest(coins, count)
+        return await super().newest(coins, count, window)
 
 
 class StubbornClient(ServiceClient):
@@ -73,9 +73,9 @@ class StubbornClient(ServiceClient):
         super().__init__(addresses, deadline_s=5.0)
         self._stubborn = stubborn
 
-    async def mean(self, coin: str) -> dict[str, Any]:
+    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
         await self._stubborn.hold()
-        return await super().mean(coin)
+        return await super().overview(coins, parts)
 
 
 def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> Service:
@@ -107,7 +107,7 @@ async def test_a_branch_that_swallows_its_cancellation_holds_up_nobody_is_counte
     shards: Shards, tmp_path: Path, who: str
 ) -> None:
     client, shard1 = Stubborn(), Stubborn()
-    named = {"client": {"bitcoin.average", "ethereum.average", "other.average"}, "shard1": {"shard1"}}[who]
+    named = {"client": {"quote_service"}, "shard1": {"shard1"}}[who]
     world = World(shards, tmp_path, build=lambda settings: wired(settings, client, shard1))
     async with world.running():
         await world.whole()
