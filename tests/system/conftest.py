@@ -189,9 +189,10 @@ class System:
         return self.port_base + PORT_OFFSETS[part]
 
     def get(self, part: str, path: str) -> Answer:
-        """What a service answers; refusals are answers too. OSError where it does not."""
+        """What a service answers, of now; refusals are answers too. OSError where it does not."""
+        asked = urllib.request.Request(self.url(part) + path, headers={"Cache-Control": "no-cache"})
         try:
-            with urllib.request.urlopen(self.url(part) + path, timeout=GET_DEADLINE_S) as response:
+            with urllib.request.urlopen(asked, timeout=GET_DEADLINE_S) as response:
                 return _answer(response)
         except urllib.error.HTTPError as refusal:
             with refusal:

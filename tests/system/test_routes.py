@@ -189,10 +189,10 @@ def test_the_commands_show_a_range_its_candles_and_export_it_digit_for_digit(
 def test_the_report_has_every_part_of_every_coin(running_system: System) -> None:
     report = running_system.get("aggregator_service", "/report/full").body
     assert set(report) == {
-        *("generated_at", "deadline_ms", "elapsed_ms", "complete", "missing", "coins", "sources"),
+        *("generated_at", "deadline_ms", "elapsed_ms", "complete", "missing", "window", "coins", "sources"),
     }
     for told in report["coins"].values():
-        assert set(told) == {"current", "average", "last_logs", "through", "pending"}
+        assert set(told) == {"current", "average", "last_logs", "through", "window", "pending"}
         assert set(told["last_logs"][0]) == QUOTE
     assert list(report["sources"]) == ["quote_service", "shard1", "shard2"]
     assert all(set(source) == {"status", "elapsed_ms"} for source in report["sources"].values())

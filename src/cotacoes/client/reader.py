@@ -198,9 +198,13 @@ class ServiceClient:
     async def report(
         self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False
     ) -> dict[str, Any]:
-        """The report of these coins, or of all, over 1h, 24h or 7d; with `trace` also how each of its branches went."""
+        """The report of these coins, or of all, over 1h, 24h or 7d; with `trace` also how each of its branches went.
+
+        One of now: what was told to another one a moment ago is not told again.
+        """
         asked = _query(coins=",".join(coins) or None, window=window, trace="1" if trace else None)
-        return await self._get("aggregator_service", f"/report/full?{asked}" if asked else "/report/full")
+        path = f"/report/full?{asked}" if asked else "/report/full"
+        return await self._call("aggregator_service", "GET", path, b"", {"cache-control": "no-cache"})
 
     async def faults(self) -> dict[str, Any]:
         """The faults that external_service has in force."""
