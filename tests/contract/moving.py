@@ -23,6 +23,7 @@ from cotacoes.errors import CoinMovedError, FenceClosedError
 from cotacoes.patterns.moving import MovingShard
 from cotacoes.patterns.sharding import Shard
 from cotacoes.quote import Quote, QuoteJson, first_gap
+from cotacoes.window import WINDOWS, Window, window_of
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")
@@ -194,7 +195,7 @@ def _dearer(quote: Quote) -> Quote:
 
 
 async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int | None = None) -> None:
-    """The log is on that shard, whole, once, in order, and so are its candles; no other shard answers for the coin."""
+    """The log is on that shard, whole, once, in order, with what follows from it; no other shard answers for it."""
     shard = world.shards[at]
     held = await shard.after(COIN, None, 10**6)
     assert [QuoteJson.of(quote) for quote in held] == [QuoteJson.of(quote) for quote in log]
@@ -205,6 +206,9 @@ async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int |
         ours = [quote for quote in log if (quote.origin, quote.currency) == kind]
         for minutes in INTERVALS.values():
             assert (await shard.candles(COIN, minutes, *ALWAYS, 10**6, kind)).candles == candles_of(ours, minutes)
+    for length in WINDOWS:
+        window = Window.until(length, log[-1].at + timedelta(minutes=1))
+        assert (await shard.newest([COIN], 1, window))[COIN].window == window_of(log, window)
     for name, other in world.shards.items():
         if name != at:
             with pytest.raises(CoinMovedError):

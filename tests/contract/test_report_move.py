@@ -37,18 +37,20 @@ class Asker:
     async def ask(self) -> set[str]:
         """What is missing, and is said to be; AssertionError where the history is wrong or older than it has to be."""
         least = max(self.delivered, self._newest)
-        answer = await self._asking.get(f"{ALL}&last={self._last}")
+        answer = await self._asking.get(f"{ALL},window&last={self._last}")
         assert answer.status_code == 200
         told = answer.json()
         missing = {one["part"] for one in told["missing"]}
         logs = f"{COIN}.last_logs"
-        late = missing - {logs}
+        late = missing - {logs, f"{COIN}.window"}
         assert {told["sources"][source_of(part)]["status"] for part in late} <= OUT_OF_TIME
         shown: dict[str, Any] = told["coins"][COIN]
+        assert (shown["window"] is None) == (shown["last_logs"] is None)
         if shown["last_logs"] is None:
             assert missing & {logs, "shard1", "shard2", "shard3"}
             return missing
         assert logs not in missing
+        assert shown["window"]["holes"] == 0
         held = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in self._writer.log]
         self._newest = held.index(shown["last_logs"][-1]) + 1
         assert shown["last_logs"] == held[self._newest - self._last : self._newest]

@@ -21,9 +21,10 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.plan import Plan
 from cotacoes.aggregator_service.report import ShardAnswer, merge
-from cotacoes.aggregator_service.routes import _named
+from cotacoes.aggregator_service.routes import _named, plan
 from cotacoes.client import Addresses, Overview, Progress, ServiceClient
 from cotacoes.errors import (
+    BadRequestError,
     DeadlineExceededError,
     HttpUnavailableError,
     InternalError,
@@ -407,6 +408,28 @@ def test_a_question_that_is_none_is_refused_with_what_to_write(query: str, statu
     answer = asked(query)
     assert answer.status_code == status
     assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("coins", "last", "said"),
+    [
+        (2_000, None, None),
+        (2_001, None, "coins: 2001 are more than 2000: name fewer"),
+        (200, 100, None),
+        (201, 100, "last: 100 logs of 201 coins are more than 20000"),
+    ],
+)
+def test_an_answer_is_bounded_and_who_asks_for_more_is_told_by_what(
+    coins: int, last: int | None, said: str | None
+) -> None:
+    placement = {f"coin-{number}": "shard1" for number in range(coins)}
+    if said is None:
+        assert len(plan(placement, None, None, last, "1h", NOON).placement) == coins
+        return
+    with pytest.raises(BadRequestError, match=said):
+        plan(placement, None, None, last, "1h", NOON)
+    if last is not None:
+        assert plan(placement, None, "window", last, "1h", NOON).parts == ("window",)
 
 
 def test_more_missing_parts_than_a_header_holds_are_counted() -> None:

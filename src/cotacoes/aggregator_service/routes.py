@@ -29,6 +29,7 @@ from cotacoes.service import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
 LAST_MAX = 100
+COINS_MAX = 2_000  # of one answer, which has some 7 MB by then
 LOGS_MAX = 20_000  # of one answer, some 4 MB
 NAMED_MAX = 10  # parts that are named where there is no room for all
 PATHS = {
@@ -115,7 +116,9 @@ def plan(
         raise BadRequestError(f"parts: {strange[0][:40]!r} is none of {', '.join(PARTS)}")
     if window not in WINDOWS:
         raise BadRequestError(f"window: {window[:40]!r} is none of {', '.join(WINDOWS)}")
-    count = min(LAST_LOGS, max(1, LOGS_MAX // max(1, len(asked)))) if last is None else last
+    if len(asked) > COINS_MAX:
+        raise BadRequestError(f"coins: {len(asked)} are more than {COINS_MAX}: name fewer")
+    count = LAST_LOGS if last is None else last
     if "last_logs" in wanted and count * len(asked) > LOGS_MAX:
         raise BadRequestError(
             f"last: {count} logs of {len(asked)} coins are more than {LOGS_MAX}: ask for fewer, or of fewer coins"
