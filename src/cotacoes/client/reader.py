@@ -127,13 +127,8 @@ class ServiceClient:
         """The current quote, from quote_service, or from the gateway where only that one is known."""
         name = quote(coin, safe="")
         if self._addresses.quote_service:
-            return _of(coin, "quote_service", await self._get("quote_service", f"/cotacao_atual/{name}"), _Current)
-        return _of(coin, "gateway_service", await self._get("gateway_service", f"/v1/quotes/{name}/current"), _Current)
-
-    async def mean(self, coin: str) -> dict[str, Any]:
-        """The mean of the coin's last ten quotes."""
-        answer = await self._get("quote_service", f"/media_ultimos_10_logs/{quote(coin, safe='')}")
-        return _of(coin, "quote_service", answer, _Mean)
+            return _of(coin, "quote_service", await self._get("quote_service", f"/cotacao_atual/{name}"))
+        return _of(coin, "gateway_service", await self._get("gateway_service", f"/v1/quotes/{name}/current"))
 
     async def quotes(
         self,
@@ -264,9 +259,9 @@ def _understood(service: str, answer: Mapping[str, Any], kind: type[T]) -> T:
         raise ServiceUnavailableError(f"{service} did not answer as it should") from error
 
 
-def _of(coin: str, service: str, answer: dict[str, Any], kind: type[_Current | _Mean]) -> dict[str, Any]:
-    """The answer as it came, where it is one of this kind and of this coin."""
-    if _understood(service, answer, kind).coin != coin:
+def _of(coin: str, service: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer as it came, where it is a current quote, of this coin."""
+    if _understood(service, answer, _Current).coin != coin:
         raise ServiceUnavailableError(f"{service} answered of another coin")
     return answer
 
