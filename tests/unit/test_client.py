@@ -148,7 +148,7 @@ def test_an_answer_to_another_question_is_the_services_fault(body: bytes) -> Non
     twin = Twin(QUOTES)
     twin.faults["*"] = body
     with pytest.raises(
-        ServiceUnavailableError, match="quote_service (did not answer as it should|answered of another)"
+        ServiceUnavailableError, match=r"quote_service (did not answer as it should|answered of another)"
     ):
         ask(twin, lambda client: client.current("bitcoin"))
 
