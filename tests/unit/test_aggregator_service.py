@@ -410,6 +410,21 @@ def test_a_question_that_is_none_is_refused_with_what_to_write(query: str, statu
     assert said in answer.json()["detail"]
 
 
+async def test_a_coin_whose_new_shard_hangs_costs_its_own_part_and_none_of_the_shard_that_has_answered() -> None:
+    gone, hanging = MemoryShard("shard1", ["bitcoin", "ethereum"]), FrozenShard("shard2", ["bitcoin"])
+    await filled(gone, "bitcoin")
+    await filled(gone, "ethereum")
+    gone.copies["bitcoin"].state, gone.copies["bitcoin"].moved_to = "moved", "shard2"
+    directory = directory_over({"shard1": gone, "shard2": hanging}, dict.fromkeys(COINS, "shard1"))
+    async with new_twin().client(deadline_s=60) as client:
+        served = app.wire(config.load({}), client, directory).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
+            told = (await asking.get("/report/full?parts=last_logs", headers={"X-Deadline-Ms": "600"})).json()
+    assert [one["part"] for one in told["missing"]] == ["bitcoin.last_logs"]
+    assert told["sources"]["shard1"]["status"] == "ok"
+    assert len(told["coins"]["ethereum"]["last_logs"]) == 10
+
+
 @pytest.mark.parametrize(
     ("coins", "last", "said"),
     [

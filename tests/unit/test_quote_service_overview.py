@@ -91,7 +91,6 @@ async def test_what_can_not_be_told_is_a_problem_as_the_route_would_have_answere
         **dict.fromkeys(("bitcoyn.current", "bitcoyn.mean", "bitcoyn.position"), UnknownCoinError),
     }
     assert told.problems[f"{COIN}.current"].detail == single.value.detail
-    assert told.problems["bitcoyn.mean"].extra["did_you_mean"] == [COIN]
 
 
 @pytest.mark.parametrize("crashes", [False, True])
@@ -132,6 +131,20 @@ async def test_an_answer_that_is_none_is_as_good_as_no_answer(answer: bytes) -> 
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         with pytest.raises(ServiceUnavailableError):
             await client.overview(["bitcoin"], ["current", "mean"])
+
+
+async def test_what_is_named_again_and_again_is_told_once_and_not_more_coins_than_are_needed(core: Core) -> None:
+    """Each name and part costs something that no deadline can cut off."""
+    told = await get(core, f"/v1/overview?coins={','.join(['x', COIN] * 200)}&parts={','.join(['position'] * 999)}")
+    assert list(told) == ["position", "problems"]
+    assert (list(told["position"]), list(told["problems"])) == ([COIN], ["x.position"])
+    async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
+        many = ",".join(f"x{number}" for number in range(501))
+        answer = await asking.get(f"/v1/overview?coins={many}")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "coins: 501 are more than 500: name fewer, or none for all",
+    )
 
 
 async def test_a_part_that_is_none_is_refused_by_name(core: Core) -> None:

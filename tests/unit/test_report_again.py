@@ -1,6 +1,7 @@
 """A report that is told again is the same one, says how old it is, and makes no price younger than it is."""
 
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,10 +16,10 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.shard_memory import MemoryShard
-from cotacoes.aggregator_service import app
+from cotacoes.aggregator_service import app, reporter
 from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, KeptReports, Told
 from cotacoes.aggregator_service.plan import Plan
-from cotacoes.aggregator_service.report import merge
+from cotacoes.aggregator_service.report import lasting, merge
 from cotacoes.aggregator_service.routes import _age_max_s
 from cotacoes.client import Overview
 from cotacoes.patterns.gather_result import Branch, GatherResult, Status
@@ -102,6 +103,45 @@ async def test_who_asks_for_one_of_now_is_told_one_of_now(header: str, is_again:
     assert traced.headers.get("etag") is None
 
 
+@pytest.mark.parametrize(
+    ("header", "most_s"),
+    [("max-age=5, no-cache", 0), ("max-age=9,MAX-AGE=3", 3), ("max-age=0000000005", 5), ("max-age=-1", math.inf)],
+)
+def test_the_strictest_word_of_a_header_counts(header: str, most_s: float) -> None:
+    assert _age_max_s(header) == most_s
+
+
+async def test_no_cache_may_keep_a_report_whose_ages_it_would_tell_as_those_of_now() -> None:
+    async with World().asking() as asking:
+        first = await asking.get(PATH)
+        known = await asking.get(PATH, headers={"if-none-match": first.headers["etag"]})
+    assert first.headers["cache-control"] == known.headers["cache-control"] == "no-store"
+
+
+def test_what_is_missing_for_a_reason_that_changes_by_the_second_changes_no_tag() -> None:
+    reports = [
+        {"missing": [{"part": "bitcoin.current", "reason": f"{age} s old"}], "coins": {"bitcoin": {"current": None}}}
+        for age in (301, 302)
+    ]
+    assert lasting(reports[0]) == lasting(reports[1])
+
+
+async def test_what_making_a_report_took_is_in_the_age_of_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(report_kept_s=5.0)
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        world.clock.now += 0.4
+        return merge(*given, **more)
+
+    monkeypatch.setattr(reporter, "merge", slowly)
+    async with world.asking() as asking:
+        first = (await asking.get(PATH)).json()["coins"]["bitcoin"]["current"]["age_ms"]
+        world.clock.now += 0.1
+        again = (await asking.get(PATH)).json()["coins"]["bitcoin"]["current"]["age_ms"]
+    assert 600 <= first < 610
+    assert again == first + 100
+
+
 @given(st.text(st.sampled_from("max-age=no,cache 019,")))
 def test_any_header_says_how_old_an_answer_may_be(header: str) -> None:
     assert _age_max_s(header) >= 0
@@ -167,12 +207,12 @@ def test_what_is_kept_is_bounded_by_number_and_bytes_oldest_first(size: int, kep
     reports = KeptReports(kept_s=1.0, clock=clock)
     body = bytes(size)
     for number in range(KEPT_MAX + 5):
-        reports.keep(number, Told({}, body, "", []))
+        reports.keep(number, Told(body, "", [], clock()))
     held = [number for number in range(KEPT_MAX + 5) if reports.find(number, 9.0) is not None]
     assert held == list(range(KEPT_MAX + 5 - kept, KEPT_MAX + 5))
     clock.now += 1.0
     assert not any(reports.find(number, 9.0) for number in held)
-    reports.keep("new", Told({}, b"", "", []))
+    reports.keep("new", Told(b"", "", [], clock()))
     assert list(reports._kept) == ["new"]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 from fastapi import APIRouter, Request
 
 from cotacoes import config, docs_page
+from cotacoes.adapters import http_server
 from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.patterns import current_deadline
@@ -232,3 +234,15 @@ def test_background_work_ends_with_its_scope_and_a_failure_in_it_ends_the_scope(
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(run())
     assert ended == ["work", "work"]
+
+
+def test_who_hung_up_before_anybody_listened_is_heard_all_the_same() -> None:
+    heard: list[bool] = []
+    for is_gone in (True, False):
+        told: dict[str, Any] = {"heard_by": set(), "is_gone": functools.partial(bool, is_gone)}
+        with http_server.hanging_up(
+            {"extensions": {"cotacoes.hanging_up": told}}, functools.partial(heard.append, is_gone)
+        ):
+            assert len(told["heard_by"]) == 1
+        assert not told["heard_by"]
+    assert heard == [True]

@@ -52,8 +52,11 @@ async def cut(scope: Scope) -> None:
 @contextlib.contextmanager
 def hanging_up(scope: Scope, heard: Callable[[], None]) -> Iterator[None]:
     """Within, `heard` is called where the client hangs up. uvicorn itself lets the app work on, for nobody."""
-    heard_by: set[Callable[[], None]] = scope.get("extensions", {}).get(_HANGING_UP, {}).get("heard_by", set())
+    told = scope.get("extensions", {}).get(_HANGING_UP, {})
+    heard_by: set[Callable[[], None]] = told.get("heard_by", set())
     heard_by.add(heard)
+    if told and told["is_gone"]():  # before anybody listened
+        heard()
     try:
         yield
     finally:
@@ -197,7 +200,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {
             _CUT: {"now": self.transport.abort},
             _OPEN: {"now": self._open_stream},
-            _HANGING_UP: {"heard_by": self._hanging_up},
+            _HANGING_UP: {"heard_by": self._hanging_up, "is_gone": self.transport.is_closing},
         }
 
     def on_headers_complete(self) -> None:

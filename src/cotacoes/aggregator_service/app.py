@@ -80,7 +80,7 @@ def wire(
         clock=clock,
     )
     report = report_route(reporter)
-    router = documented(report)
+    router = documented()
     router.include_router(breaker_routes(NAME, settings, endpoints))
     # It can answer whoever is away: that is what the report is for.
     checks = {

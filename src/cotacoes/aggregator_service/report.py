@@ -142,12 +142,12 @@ def retold(report: Mapping[str, Any], later_ms: int, limits: AgeLimits) -> dict[
 
 
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a report is the same as long as there is nothing new to tell: all but ages, and how it went to get it."""
+    """What of a report is the same as long as there is nothing new to tell: no ages, no reasons, not how it went."""
     coins = {
         coin: parts if parts.get("current") is None else parts | {"current": parts["current"] | {"age_ms": 0}}
         for coin, parts in report["coins"].items()
     }
-    return {"missing": report["missing"], "window": report.get("window"), "coins": coins}
+    return {"missing": [one["part"] for one in report["missing"]], "window": report.get("window"), "coins": coins}
 
 
 def trace_of(result: GatherResult[Any]) -> list[dict[str, Any]]:

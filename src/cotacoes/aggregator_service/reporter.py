@@ -29,7 +29,7 @@ from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
-from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError
+from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
@@ -107,8 +107,8 @@ class Reporter:
         kept = self._kept.find(plan.key, age_max_s)
         if kept is None:
             return None
-        report = retold(kept.report, math.ceil(kept.age_s * 1000), self._limits)
-        return None if report is None else _told(report, kept.age_s)
+        report = retold(msgspec.json.decode(kept.body), math.ceil(kept.age_s * 1000), self._limits)
+        return None if report is None else _told(report, kept.at, kept.age_s)
 
     async def _report(self, plan: Plan, deadline_s: float, *, trace: bool) -> Told:
         coins = len(plan.placement)
@@ -124,11 +124,14 @@ class Reporter:
             )
         finally:
             self._asking -= coins
+        gathered_at = self._clock()
         told = merge(plan, result, self._limits, generated_at=datetime.now(UTC), deadline_s=deadline_s)
+        at = self._clock()  # of 1,000 coins the merge takes some 60 ms, by which prices grow older too
+        told = retold(told, math.ceil((at - gathered_at) * 1000), self._limits) or told
         if trace:
             told["trace"] = trace_of(result)
         self._note(told, result)
-        return _told(told)
+        return _told(told, at)
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
@@ -146,8 +149,10 @@ class Reporter:
         views, absent = self._screened(shard, coins, await self._ask(plan, shard, coins))
         if absent:
             # what this shard has said stands, whoever else is away
-            with contextlib.suppress(ShardUnavailableError, TimeoutError):
-                async with asyncio.timeout(self._deadline_s * FOLLOW_SHARE_MAX):
+            deadline = current_deadline()
+            left_s = self._deadline_s if deadline is None else min(self._deadline_s, deadline.remaining())
+            with contextlib.suppress(ShardUnavailableError, TimedOutError, TimeoutError):
+                async with asyncio.timeout(left_s * FOLLOW_SHARE_MAX):
                     async for found in self._moved(plan, shard, list(absent)):
                         views |= found
         return ShardAnswer(views, {coin: why for coin, why in absent.items() if coin not in views})
@@ -205,6 +210,6 @@ def _fence_of(coin: str) -> Callable[[Shard], Awaitable[Fence]]:
     return lambda shard: shard.fence(coin)
 
 
-def _told(report: Mapping[str, Any], age_s: float = 0.0) -> Told:
+def _told(report: Mapping[str, Any], at: float, age_s: float = 0.0) -> Told:
     digest = hashlib.blake2b(_encode(lasting(report)), digest_size=12).hexdigest()
-    return Told(report, _encode(report), f'W/"{digest}"', report["missing"], age_s)
+    return Told(_encode(report), f'W/"{digest}"', report["missing"], at, age_s)

@@ -8,7 +8,8 @@
     &trace=1                   how each branch went, as well
 
 `/report/full` and `/v1/report` are one and the same. An answer carries an `ETag`, which is the same as long as there is
-nothing new to tell, and its `Age` where it was told before; `Cache-Control: no-cache` asks for one of now.
+nothing new to tell, and its `Age` where it was told before; `Cache-Control: no-cache` asks for one of now. No cache may
+keep it: it would tell the ages of then as those of now. Who gets a 304 counts a price's age from its `observed_at`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def report_route(reporter: Reporter) -> ASGIApp:
     return answer
 
 
-def documented(report: ASGIApp) -> APIRouter:
+def documented() -> APIRouter:
     """The same route as `/docs` and `/openapi.json` show it."""
     router = APIRouter(tags=["report"])
     described = [
@@ -66,13 +67,9 @@ def documented(report: ASGIApp) -> APIRouter:
         for name, said in _PARAMETERS.items()
     ]
 
-    class Direct(Response):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await report(scope, receive, send)
-
-    async def show() -> Response:
+    async def show() -> None:
         """`missing` names each part that did not come, and why, and so does the header `X-Partial`."""
-        return Direct()
+        raise AssertionError("the edge answers it")
 
     for path, summary in PATHS.items():
         router.add_api_route(path, show, summary=summary, response_model=None, openapi_extra={"parameters": described})
@@ -91,11 +88,11 @@ async def _respond(reporter: Reporter, query: str, sent: Headers) -> Response:
         given.get("window", DEFAULT_WINDOW),
         datetime.now(UTC),
     )
-    told = await reporter.report(asked, trace=is_traced, age_max_s=_age_max_s(sent.get("cache-control", "")))
+    told = await reporter.report(asked, trace=is_traced, age_max_s=_age_max_s(",".join(sent.getlist("cache-control"))))
     if is_strict and told.missing:
         reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
         raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
-    headers = {"cache-control": "no-cache", "age": str(int(told.age_s))}
+    headers = {"cache-control": "no-store", "age": str(int(told.age_s))}
     if told.missing:
         headers["x-partial"] = _named([one["part"] for one in told.missing])
     if is_traced:  # it is of this one asking
@@ -133,13 +130,14 @@ def plan(
 
 def _age_max_s(cache_control: str) -> float:
     """How old an answer may be for one who sends this header (RFC 9111): of now, or as old as there are."""
+    most_s = math.inf
     for directive in cache_control.lower().split(","):
         name, _, value = directive.strip().partition("=")
         if name in ("no-cache", "no-store"):
             return 0.0
         if name == "max-age" and value.isascii() and value.isdigit():
-            return float(value[:9])
-    return math.inf
+            most_s = min(most_s, float(value))
+    return most_s
 
 
 def _is_known(tag: str, if_none_match: str) -> bool:

@@ -14,7 +14,7 @@ from cotacoes.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.overview import PARTS, Overview
+from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
 from cotacoes.service import require_coin
 
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
@@ -95,10 +95,12 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         parts: Annotated[str, Query(description="some of them, by commas")] = ",".join(PARTS),
     ) -> Response:
         """What can not be told of a coin is among the `problems`, as `COIN.PART`."""
-        wanted = parts.split(",")
+        wanted = list(dict.fromkeys(parts.split(",")))
         if strange := [part for part in wanted if part not in PARTS]:
             raise BadRequestError(f"parts: {strange[0][:40]!r} is none of {', '.join(PARTS)}")
         asked = list(histories) if coins is None else list(dict.fromkeys(coins.split(",")))
+        if coins is not None and len(asked) > NAMED_COINS_MAX:
+            raise BadRequestError(f"coins: {len(asked)} are more than {NAMED_COINS_MAX}: name fewer, or none for all")
         return _json(await overview.answer(asked, wanted))
 
     return router
