@@ -230,8 +230,8 @@ class World:
             missing = {part for part, names in parts_of(coin).items() if names & reasons.keys()}
             expected = {part: None if part in missing else told for part, told in told_of(coin, last).items()}
             if (current := told["coins"][coin]["current"]) is not None:
-                # as old as it was, and by no more older than it was waited for
-                assert AGE_MS <= current["age_ms"] <= AGE_MS + told["elapsed_ms"] + 1
+                # as old as it was, and by no more older than it was waited for and the merge took
+                assert AGE_MS <= current["age_ms"] <= AGE_MS + told["elapsed_ms"] + 1000 * SLACK_S
                 current["age_ms"] = AGE_MS
             assert told["coins"][coin] == expected
         self._tells_no_secret(answer, reasons)
