@@ -53,12 +53,10 @@ class _Messages:
             self._type_bytes = 1
 
 
-class _Link:
-    """One connection: how far each side's messages are read, and whether its answer is withheld until the commit."""
+class Link:
+    """One connection, both ways, served by the task that makes it."""
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
-        self.messages: dict[Side, _Messages] = {"client": _Messages("client"), "server": _Messages("server")}
-        self.awaits_commit = False
         self._task = asyncio.current_task()
         self._writers = writers
 
@@ -69,6 +67,15 @@ class _Link:
             if not writer.is_closing():
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
+
+
+class _Link(Link):
+    """How far each side's messages are read, and whether its answer is withheld until the commit."""
+
+    def __init__(self, *writers: asyncio.StreamWriter) -> None:
+        super().__init__(*writers)
+        self.messages: dict[Side, _Messages] = {"client": _Messages("client"), "server": _Messages("server")}
+        self.awaits_commit = False
 
 
 class FaultProxy:

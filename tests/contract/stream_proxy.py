@@ -18,30 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from typing import Self
+
+from tests.contract.fault_proxy import Link
 
 BUFFER_BYTES = 16_384  # for each of: the pieces read, the system's buffers on either side (which it doubles)
 CONNECT_DEADLINE_S = 5.0
 PIECES_PER_S = 50  # of a throttled stream
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what is not sent yet is thrown away, and the other side gets a RST
 
 
-class _Link:
-    """One connection, both ways. `is_dead`: nothing passes any more."""
+class _Link(Link):
+    """`is_dead`: nothing passes any more."""
 
-    def __init__(self, *writers: asyncio.StreamWriter) -> None:
-        self.is_dead = False
-        self._task = asyncio.current_task()
-        self._writers = writers
-
-    def reset(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        for writer in self._writers:
-            if not writer.is_closing():
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                writer.transport.abort()
+    is_dead = False
 
 
 class StreamProxy:

@@ -9,6 +9,7 @@ One question goes to each source, whatever number of coins there is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ ASKED_AS = {"current": "current", "average": "mean", "pending": "position"}  # o
 class Plan:
     """`placement` says on which shard each coin lives; of each, `parts` are asked for.
 
-    `last` is how many of its logs, `window` over which time its figures are.
+    `last` is how many of its logs, `window` over which time its figures are. What follows from these is made out once:
+    the merge looks it up for every coin.
     """
 
     placement: Mapping[str, str]
@@ -37,12 +39,12 @@ class Plan:
         """The same for those who ask the same."""
         return (*self.placement.items(), *self.parts, self.last, self.window)
 
-    @property
+    @functools.cached_property
     def of_shards(self) -> list[str]:
         """The parts of a coin that its shard is asked for."""
         return [part for part in ("last_logs", "window") if part in self.parts]
 
-    @property
+    @functools.cached_property
     def shards(self) -> dict[str, list[str]]:
         """Each shard that is asked, with its coins."""
         coins: dict[str, list[str]] = {}
@@ -52,7 +54,7 @@ class Plan:
             coins.setdefault(shard, []).append(coin)
         return coins
 
-    @property
+    @functools.cached_property
     def of_quote_service(self) -> list[str]:
         """The parts of a coin that quote_service is asked for."""
         return [part for part in ASKED_AS if part in self.parts]
