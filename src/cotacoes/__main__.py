@@ -29,9 +29,9 @@ def main() -> int:
             return INTERRUPTED_EXIT_CODE
         return cli.main()
     name, function = alone
-    from cotacoes import service
+    from cotacoes.service.process import run_process
 
-    return service.run_process(name, getattr(importlib.import_module(f"cotacoes.{name}.app"), function))
+    return run_process(name, getattr(importlib.import_module(f"cotacoes.{name}.app"), function))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cotacoes import service
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import NotFoundError
 from cotacoes.patterns import State
+from cotacoes.service.requests import admins_only, nearest
 from cotacoes.telemetry import get_logger
 
 
@@ -38,11 +38,11 @@ def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRo
     @router.put(
         "/v1/breakers/{endpoint}",
         summary="Force, disable or reset one of them (administrators)",
-        dependencies=[service.admins_only(settings)],
+        dependencies=[admins_only(settings)],
     )
     async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
         if endpoint not in endpoints.names:
-            near = service.nearest(endpoint, endpoints.names)
+            near = nearest(endpoint, endpoints.names)
             raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
         endpoints.set_state(endpoint, State(setting.state))
         get_logger().warning("breaker.set", endpoint=endpoint, state=setting.state)

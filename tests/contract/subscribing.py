@@ -29,7 +29,7 @@ from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.recovery import Wanted
 from cotacoes.quote import Position, Quote, QuoteJson
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 
 COIN = "bitcoin"

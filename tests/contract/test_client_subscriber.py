@@ -24,9 +24,9 @@ LIMIT_S = 30.0
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PROGRAM = """
 import sys
-from cotacoes import service
+from cotacoes.service.process import run_process
 from cotacoes.client_subscriber import app
-sys.exit(service.run_process("client_subscriber", getattr(app, sys.argv[1])))
+sys.exit(run_process("client_subscriber", getattr(app, sys.argv[1])))
 """
 
 

@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from cotacoes.adapters import http_server
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 
 HANDSHAKE = (

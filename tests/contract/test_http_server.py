@@ -11,10 +11,12 @@ import structlog
 from fastapi import APIRouter, Request
 from tests.serving import connect, exchange, read_to_end, serving
 
-from cotacoes import config, service, telemetry
+from cotacoes import config, telemetry
 from cotacoes.adapters import http_server
 from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
+from cotacoes.service.app import build_app
+from cotacoes.service.requests import require_coin
 
 FINE = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
@@ -25,7 +27,7 @@ def app() -> ASGIApp:
 
     @router.get("/q/{coin}")
     async def quote(coin: str) -> dict[str, str]:
-        return {"coin": service.require_coin(coin, ["bitcoin"])}
+        return {"coin": require_coin(coin, ["bitcoin"])}
 
     @router.put("/body")
     async def take(request: Request) -> dict[str, int]:
@@ -51,7 +53,7 @@ def app() -> ASGIApp:
         return b'{"coin":"bitcoin"}'
 
     settings = config.load({}, request_deadline_s=0.5)
-    return service.build_app("test", settings, telemetry.Metrics(), router, lean={"/lean": lean})
+    return build_app("test", settings, telemetry.Metrics(), router, lean={"/lean": lean})
 
 
 def run(work: Callable[[int], Awaitable[None]], asgi: ASGIApp | None = None) -> None:
@@ -354,7 +356,7 @@ def test_for_a_client_that_hangs_up_its_question_ends_and_its_change_goes_on() -
 
     settings = config.load({}, request_deadline_s=60)
     with structlog.testing.capture_logs() as logs:
-        run(work, service.build_app("test", settings, telemetry.Metrics(), router))
+        run(work, build_app("test", settings, telemetry.Metrics(), router))
     assert not logs
 
 

@@ -21,7 +21,7 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
-from cotacoes.service import Service
+from cotacoes.service.process import Service
 from cotacoes.window import Window
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound

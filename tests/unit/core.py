@@ -30,7 +30,7 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import JumpLimit, Screen
 from cotacoes.quote_service.tape import TapeTaker
-from cotacoes.service import background
+from cotacoes.service.background import background
 from cotacoes.telemetry import Metrics, QuoteMetrics
 
 COIN = "bitcoin"

@@ -15,7 +15,8 @@ from cotacoes.edge import problem_of
 from cotacoes.errors import HttpUnavailableError, ProblemError
 from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
-from cotacoes.service import build_app, require_coin
+from cotacoes.service.app import build_app
+from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import Metrics
 
 HOST = "http://quote_service"

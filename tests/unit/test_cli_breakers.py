@@ -18,7 +18,7 @@ from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 
 NAME = "external_service.quote"

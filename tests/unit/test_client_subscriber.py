@@ -24,7 +24,7 @@ from cotacoes.errors import SettingError
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
 from cotacoes.quote import Position, Quote
-from cotacoes.service import Stop
+from cotacoes.service.process import Stop
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -28,7 +28,7 @@ from cotacoes.patterns import (
     State,
 )
 from cotacoes.quote_service import app as quote_service
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

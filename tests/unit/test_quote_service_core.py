@@ -29,7 +29,7 @@ from cotacoes.patterns.sharding import Home, Stored
 from cotacoes.quote import Position, Quote, first_gap
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import REOPEN_WAIT_S
-from cotacoes.service import background
+from cotacoes.service.background import background
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from cotacoes.patterns.deadline import HEADER
 from cotacoes.quote import AgeLimits
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 
 SLOW = "slow"

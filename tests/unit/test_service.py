@@ -17,7 +17,9 @@ from cotacoes.adapters import http_server
 from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.patterns import current_deadline
-from cotacoes.service import Check, background, build_app, require_admin, require_coin
+from cotacoes.service.app import Check, build_app
+from cotacoes.service.background import background
+from cotacoes.service.requests import require_admin, require_coin
 from cotacoes.telemetry import Metrics
 
 SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")
@@ -158,7 +160,7 @@ def test_a_check_that_hangs_is_said_to_hang(monkeypatch: pytest.MonkeyPatch) -> 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("cotacoes.service.CHECK_DEADLINE_S", 0.01)
+    monkeypatch.setattr("cotacoes.service.app.CHECK_DEADLINE_S", 0.01)
     reason = get("/readyz", new_app({"redis": Check(hang)})).json()["checks"]["redis"]["reason"]
     assert reason == "no answer within 0.01 s"
 

@@ -32,7 +32,7 @@ from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.patterns.gather_result import IncompleteError
-from cotacoes.service import build_app
+from cotacoes.service.app import build_app
 from cotacoes.service_tracing import TracedRequests, reported
 from cotacoes.telemetry import Metrics
 
@@ -585,12 +585,12 @@ def test_a_service_has_its_own_name_unless_it_is_given_another(
 
 OFF = """
 import importlib, sys
-from cotacoes import service
+from cotacoes.service.process import run_process
 for name in ("external", "quote", "aggregator", "gateway"):
     importlib.import_module(f"cotacoes.{name}_service.app")
 async def main(settings, stop):
     sys.modules["cotacoes.external_service.app"].build(settings, stop.event)
-assert service.run_process("external_service", main) == 0
+assert run_process("external_service", main) == 0
 print(*sys.modules)
 """
 WITHOUT_FASTAPI = (

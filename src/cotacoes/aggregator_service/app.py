@@ -22,7 +22,9 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.quote import AgeLimits
-from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
+from cotacoes.service.app import Check, build_app
+from cotacoes.service.background import background
+from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.telemetry import AggregatorMetrics, Metrics
 
 NAME = "aggregator_service"

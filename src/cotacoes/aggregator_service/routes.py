@@ -26,7 +26,7 @@ from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
 from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
-from cotacoes.service import require_coin
+from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
 LAST_MAX = 100

@@ -19,7 +19,8 @@ from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
-from cotacoes.service import Stop, require_coin, run_process
+from cotacoes.service.process import Stop, run_process
+from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS
 
 INTERRUPTED = 130

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
-from cotacoes import config, service
+from cotacoes import config
 from cotacoes.cli.lines import put
 from cotacoes.cli.options import AsJson, Coins, Since
+from cotacoes.service.process import Stop, run_process
 
 app = typer.Typer()
 
@@ -100,14 +101,14 @@ def subscribe(
     """
     from cotacoes.client_subscriber import app as subscriber
 
-    async def main(settings: config.Settings, stop: service.Stop) -> None:
+    async def main(settings: config.Settings, stop: Stop) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop, interrupted)
         chosen = [coin.lower() for coin in coins or ()]
         await subscriber.run(settings, stop, coins=chosen, since=since or (), as_json=as_json)
 
     given = {name.removeprefix(config.PREFIX).lower(): text for name, text in (environment or {}).items() if text}
-    return service.run_process("client_subscriber", main, **given)
+    return run_process("client_subscriber", main, **given)
 
 
 def _serve(name: str) -> int:
-    return service.run_process(name, importlib.import_module(f"cotacoes.{name}.app").main)
+    return run_process(name, importlib.import_module(f"cotacoes.{name}.app").main)

@@ -28,7 +28,9 @@ from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import SettingError, UnavailableError, UnknownCoinError
 from cotacoes.quote import COIN_PATTERN
-from cotacoes.service import Stop, background, require_coin
+from cotacoes.service.background import background
+from cotacoes.service.process import Stop
+from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import get_logger
 
 WATCH_INTERVAL_S = 0.5

@@ -39,7 +39,8 @@ from cotacoes.live import encode_quote
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery import Lost, Seen
 from cotacoes.quote import Position, format_time
-from cotacoes.service import Stop, background
+from cotacoes.service.background import background
+from cotacoes.service.process import Stop
 from cotacoes.telemetry import get_logger
 
 FLUSH_S = 1.0

@@ -20,7 +20,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
-from cotacoes import service, telemetry
+from cotacoes import telemetry
 from cotacoes.adapters import source_http, source_replay
 from cotacoes.adapters.recording import Recording
 from cotacoes.adapters.recording_formats import PAIRS, Pair
@@ -33,18 +33,22 @@ from cotacoes.external_service.market import Market
 from cotacoes.external_service.run import Run, digest_of, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
+from cotacoes.service.app import Check, build_app
+from cotacoes.service.background import background
+from cotacoes.service.process import Resources, Service, Stop, serve_http
+from cotacoes.service.requests import admins_only
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
 HOLD_SHARE = 0.9  # of the request's deadline: a bad answer ends as it means to, not as our 504
 
 
-async def main(settings: Settings, stop: service.Stop) -> None:
+async def main(settings: Settings, stop: Stop) -> None:
     """Serve until stopped; SettingError where the recording or a coin's name can not be used."""
-    await service.serve_http(build(settings, stop.event), settings, stop)
+    await serve_http(build(settings, stop.event), settings, stop)
 
 
-def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
+def build(settings: Settings, stopping: asyncio.Event) -> Service:
     """The wired service; bad answers that hold a connection let go when `stopping` is set."""
     metrics = telemetry.Metrics()
     counts = telemetry.ExternalMetrics(metrics)
@@ -65,11 +69,11 @@ def build(settings: Settings, stopping: asyncio.Event) -> service.Service:
     async def has_price() -> str | None:
         return None if market.quotes() else "no price yet"
 
-    checks = {"market": service.Check(has_price, required=True)}
-    return service.Service(NAME, service.build_app(NAME, settings, metrics, router, checks=checks), resources)
+    checks = {"market": Check(has_price, required=True)}
+    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
 
 
-def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, Pages, service.Resources]:
+def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, Pages, Resources]:
     folder, now = settings.data / NAME, datetime.now(UTC)
     if settings.source == "sim":
         simulation = Simulation(settings, folder)
@@ -107,7 +111,7 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
 
     @contextlib.asynccontextmanager
     async def replaying() -> AsyncIterator[None]:
-        async with service.background(playing.run()):
+        async with background(playing.run()):
             yield
 
     return playing, pages, replaying
@@ -190,7 +194,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
     @router.put(
         "/faults",
         summary="Put other faults in force, in place of all there are (administrators)",
-        dependencies=[service.admins_only(settings)],
+        dependencies=[admins_only(settings)],
     )
     async def set_faults(setting: FaultSetting) -> FaultSetting:
         unknown = [coin for coin in setting.coins if coin not in market.quotes()]
@@ -205,7 +209,7 @@ def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
     @router.put(
         "/coins/{coin}",
         summary="Let the simulated market quote this coin as well, in a new run (administrators)",
-        dependencies=[service.admins_only(settings)],
+        dependencies=[admins_only(settings)],
     )
     async def add_coin(coin: str) -> dict[str, list[str]]:
         if not isinstance(market, Simulation):

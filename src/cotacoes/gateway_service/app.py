@@ -35,7 +35,9 @@ from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import known_coins, routes
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.patterns.pub_sub import Bus
-from cotacoes.service import Check, Service, Stop, background, build_app, serve_http
+from cotacoes.service.app import Check, build_app
+from cotacoes.service.background import background
+from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.telemetry import Metrics, StreamMetrics
 
 NAME = "gateway_service"

@@ -26,7 +26,7 @@ from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire
 from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
 from cotacoes.quote import Position
-from cotacoes.service import require_coin
+from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import StreamMetrics
 
 if TYPE_CHECKING:

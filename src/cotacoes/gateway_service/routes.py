@@ -17,7 +17,7 @@ from cotacoes.errors import ProblemError, ServiceUnavailableError
 from cotacoes.gateway_service import front_page
 from cotacoes.patterns import CallResult, Source
 from cotacoes.quote import COIN_PATTERN, AgeLimits
-from cotacoes.service import require_coin
+from cotacoes.service.requests import require_coin
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]

@@ -34,7 +34,10 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
 from cotacoes.quote_service.routes import routes
-from cotacoes.service import Check, Service, Stop, background, build_app, require_coin, serve_http
+from cotacoes.service.app import Check, build_app
+from cotacoes.service.background import background
+from cotacoes.service.process import Service, Stop, serve_http
+from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import Metrics, QuoteMetrics
 
 NAME = "quote_service"

@@ -16,7 +16,7 @@ from cotacoes.errors import LogUnavailableError
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.service import not_cancelled_by_itself
+from cotacoes.service.background import not_cancelled_by_itself
 from cotacoes.telemetry import get_logger
 
 AGAIN_S = 1.0

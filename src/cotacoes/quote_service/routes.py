@@ -15,7 +15,7 @@ from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
-from cotacoes.service import require_coin
+from cotacoes.service.requests import require_coin
 
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
 To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]

@@ -1,23 +1,16 @@
-"""The settings of every process: environment variables `COTACOES_…`, each with its default, unit and range.
-
-An unknown `COTACOES_…` variable and an impossible value are refused by name before anything starts.
-"""
+"""The settings of every process, each with its default, unit and range."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cotacoes.config.formats import Coins, Dsn, HttpUrl, Origins, Pairs, RedisUrl, Speed
 from cotacoes.errors import SettingError
-from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 PREFIX = "COTACOES_"
 
@@ -30,59 +23,6 @@ PORT_OFFSETS = {
     "shard1": 11,
     "shard2": 12,
 }
-SHARDS = ("shard1", "shard2")
-_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
-
-
-def _coins(text: str) -> str:
-    for item in text.split(","):
-        coin, _, shard = item.partition(":")
-        if not COIN_PATTERN.match(coin) or shard not in SHARDS:
-            raise ValueError(f"write COIN:SHARD,… with coins of [a-z0-9-]{{1,32}} and shards of {', '.join(SHARDS)}")
-    names = [item.partition(":")[0] for item in text.split(",")]
-    if len(set(names)) != len(names) or len(names) > 1000:
-        raise ValueError("name each coin once, at most 1000 of them")
-    return text
-
-
-def _speed(given: object) -> object:
-    return math.inf if given == "max" else given
-
-
-def _speed_in_range(speed: float) -> float:
-    if not (0.01 <= speed <= 1000 or speed == math.inf):
-        raise ValueError("write a number ≥ 0.01 and ≤ 1000, or max")
-    return speed
-
-
-def _pairs(text: str) -> str:
-    for item in filter(None, text.split(",")):
-        pair, _, rest = item.partition(":")
-        coin, _, currency = rest.partition(":")
-        if not (pair and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
-            raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
-    return text
-
-
-def _origins(text: str) -> str:
-    for origin in filter(None, text.split(",")):
-        if not _ORIGIN.match(origin):
-            raise ValueError("write origins as browsers do: https://HOST[:PORT],…, in lower case, without a path")
-    return text
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if text and not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValueError(f"write {' or '.join(f'{scheme}://…' for scheme in schemes)}")
-        return text.rstrip("/")
-
-    return AfterValidator(check)
-
-
-HttpUrl = Annotated[str, _url("http", "https")]
-RedisUrl = Annotated[str, _url("redis", "rediss")]
-Dsn = Annotated[str, _url("postgresql", "postgres")]
 
 
 class Settings(BaseSettings):
@@ -103,20 +43,18 @@ class Settings(BaseSettings):
     quote_url: HttpUrl = Field("", description="quote_service")
     aggregator_url: HttpUrl = Field("", description="aggregator_service")
     admin_token: SecretStr = Field(SecretStr(""), description="bearer token of administrative routes; empty: closed")
-    coins: Annotated[str, AfterValidator(_coins)] = Field(
-        "bitcoin:shard1,ethereum:shard2", description="the seed of the directory"
-    )
+    coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="the seed of the directory")
 
     # external_service
     source: str = Field("sim", pattern=r"^(sim|replay:.+)$", description="sim, or replay:PATH[,PATH…]")
-    speed: Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)] = Field(
+    speed: Speed = Field(
         1.0,
         description="how much faster than the clock the source runs, 0.01 to 1000; max: a tape as fast as it is taken",
     )
     loop: bool = Field(False, description="begin a replay anew at its end")
     replay_price: Literal["mid", "trade"] = Field("mid", description="of a recording that has both")
     replay_times: Literal["shifted", "original"] = Field("shifted", description="moved to now, or as recorded")
-    replay_pairs: Annotated[str, AfterValidator(_pairs)] = Field(
+    replay_pairs: Pairs = Field(
         "", description="what further pairs are: PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT"
     )
     seed: int = Field(1, ge=0, le=2**63 - 1, description="of the simulated market and its faults")
@@ -156,7 +94,7 @@ class Settings(BaseSettings):
     request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="of any HTTP request")
 
     # gateway_service
-    allowed_origins: Annotated[str, AfterValidator(_origins)] = Field(
+    allowed_origins: Origins = Field(
         "", description="whose pages may read the streams beside our own: https://HOST[:PORT],…"
     )
     streams_max: int = Field(2_000, ge=1, le=100_000, description="streams at once; each takes a file descriptor")
@@ -248,52 +186,3 @@ class Settings(BaseSettings):
     def seed_placement(self) -> dict[str, str]:
         """Coin to shard, in the order of the setting."""
         return {coin: shard for coin, _, shard in (item.partition(":") for item in self.coins.split(","))}
-
-
-def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """Read the settings from the environment; `given` values win. SettingError names what is wrong."""
-    environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or text == "":
-            continue
-        name = variable.removeprefix(PREFIX).lower()
-        if name not in Settings.model_fields or variable != variable.upper():
-            raise SettingError(_unknown(variable))
-        values[name] = text
-    try:
-        return Settings(**(values | given))
-    except ValidationError as error:
-        raise SettingError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
-
-
-def _unknown(variable: str) -> str:
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
-    near = difflib.get_close_matches(variable.upper(), known, n=1)
-    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see the README, Configuration")
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    if not problem["loc"]:
-        return str(problem["ctx"]["error"])
-    name = str(problem["loc"][0])
-    shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
-    return f"{PREFIX}{name.upper()}{shown} is refused: {problem['msg']}{allowed_range(name)}"
-
-
-def without_password(dsn: str) -> str:
-    """The address in a DSN: no user, no password, no options."""
-    scheme, _, rest = dsn.partition("://")  # not by urlsplit, to which a # or a / of the password ends the user
-    address, _, options = rest.partition("?")
-    if "@" in options and "@" not in address:  # the ? may be one of the password
-        return f"{scheme}://…"
-    return f"{scheme}://{address.rpartition('@')[2]}"
-
-
-def allowed_range(name: str) -> str:
-    """The bounds of a setting in words, empty where it has none."""
-    bounds = {type(item).__name__.lower(): item for item in Settings.model_fields[name].metadata}
-    low = next((f"{sign} {getattr(bounds[key], key)}" for key, sign in (("ge", "≥"), ("gt", ">")) if key in bounds), "")
-    high = next((f"≤ {bounds['le'].le}" for _ in "x" if "le" in bounds), "")
-    both = " and ".join(bound for bound in (low, high) if bound)
-    return f" (allowed: {both})" if both else ""

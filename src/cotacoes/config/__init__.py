@@ -1,0 +1,68 @@
+"""The settings of every process: environment variables `COTACOES_…`, each with its default, unit and range.
+
+An unknown `COTACOES_…` variable and an impossible value are refused by name before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from cotacoes.config.formats import SHARDS
+from cotacoes.config.settings import PORT_OFFSETS, PREFIX, Settings
+from cotacoes.errors import SettingError
+
+__all__ = ["PORT_OFFSETS", "PREFIX", "SHARDS", "Settings", "allowed_range", "load", "without_password"]
+
+
+def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Read the settings from the environment; `given` values win. SettingError names what is wrong."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or text == "":
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields or variable != variable.upper():
+            raise SettingError(_unknown(variable))
+        values[name] = text
+    try:
+        return Settings(**(values | given))
+    except ValidationError as error:
+        raise SettingError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _unknown(variable: str) -> str:
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    near = difflib.get_close_matches(variable.upper(), known, n=1)
+    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see the README, Configuration")
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    name = str(problem["loc"][0])
+    shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
+    return f"{PREFIX}{name.upper()}{shown} is refused: {problem['msg']}{allowed_range(name)}"
+
+
+def without_password(dsn: str) -> str:
+    """The address in a DSN: no user, no password, no options."""
+    scheme, _, rest = dsn.partition("://")  # not by urlsplit, to which a # or a / of the password ends the user
+    address, _, options = rest.partition("?")
+    if "@" in options and "@" not in address:  # the ? may be one of the password
+        return f"{scheme}://…"
+    return f"{scheme}://{address.rpartition('@')[2]}"
+
+
+def allowed_range(name: str) -> str:
+    """The bounds of a setting in words, empty where it has none."""
+    bounds = {type(item).__name__.lower(): item for item in Settings.model_fields[name].metadata}
+    low = next((f"{sign} {getattr(bounds[key], key)}" for key, sign in (("ge", "≥"), ("gt", ">")) if key in bounds), "")
+    high = next((f"≤ {bounds['le'].le}" for _ in "x" if "le" in bounds), "")
+    both = " and ".join(bound for bound in (low, high) if bound)
+    return f" (allowed: {both})" if both else ""

@@ -1,0 +1,69 @@
+"""How the text of a setting is written: each format refuses what it cannot read, and shows how to write it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
+
+SHARDS = ("shard1", "shard2")
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
+
+
+def _coins(text: str) -> str:
+    for item in text.split(","):
+        coin, _, shard = item.partition(":")
+        if not COIN_PATTERN.match(coin) or shard not in SHARDS:
+            raise ValueError(f"write COIN:SHARD,… with coins of [a-z0-9-]{{1,32}} and shards of {', '.join(SHARDS)}")
+    names = [item.partition(":")[0] for item in text.split(",")]
+    if len(set(names)) != len(names) or len(names) > 1000:
+        raise ValueError("name each coin once, at most 1000 of them")
+    return text
+
+
+def _speed(given: object) -> object:
+    return math.inf if given == "max" else given
+
+
+def _speed_in_range(speed: float) -> float:
+    if not (0.01 <= speed <= 1000 or speed == math.inf):
+        raise ValueError("write a number ≥ 0.01 and ≤ 1000, or max")
+    return speed
+
+
+def _pairs(text: str) -> str:
+    for item in filter(None, text.split(",")):
+        pair, _, rest = item.partition(":")
+        coin, _, currency = rest.partition(":")
+        if not (pair and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
+            raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
+    return text
+
+
+def _origins(text: str) -> str:
+    for origin in filter(None, text.split(",")):
+        if not _ORIGIN.match(origin):
+            raise ValueError("write origins as browsers do: https://HOST[:PORT],…, in lower case, without a path")
+    return text
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"write {' or '.join(f'{scheme}://…' for scheme in schemes)}")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+HttpUrl = Annotated[str, _url("http", "https")]
+RedisUrl = Annotated[str, _url("redis", "rediss")]
+Dsn = Annotated[str, _url("postgresql", "postgres")]
+Coins = Annotated[str, AfterValidator(_coins)]
+Speed = Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)]
+Pairs = Annotated[str, AfterValidator(_pairs)]
+Origins = Annotated[str, AfterValidator(_origins)]

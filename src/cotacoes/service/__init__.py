@@ -1,0 +1,10 @@
+"""What every service has: its process, its routes for operators, its errors and its background work.
+
+    process      settings → log → signals → the service's own main → exit code; the port
+    app          FastAPI with /livez /readyz /metrics /docs /openapi.json
+    problems     every error as problem+json
+    requests     what routes ask of a request: a known coin, the admin token
+    background   tasks beside the requests
+
+A request passes the edge first (`edge.py`), which bounds it and answers the lean routes.
+"""

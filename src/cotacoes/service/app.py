@@ -1,0 +1,104 @@
+"""The app of a service: its own routes, those of every service, and the limits around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import HTMLResponse
+
+from cotacoes import config, docs_page, telemetry
+from cotacoes.adapters.http_server import ASGIApp
+from cotacoes.edge import Edge, Lean
+from cotacoes.errors import ProblemError
+from cotacoes.service.problems import answer_errors
+from cotacoes.service_tracing import NO_FASTAPI_SPANS, traced
+
+CHECK_DEADLINE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of /readyz: `probe` returns None where all is well, else the reason in words.
+
+    A check that is not `required` is told and changes nothing: the service can answer without it.
+    """
+
+    probe: Callable[[], Awaitable[str | None]]
+    required: bool = False
+
+
+def build_app(
+    name: str,
+    settings: config.Settings,
+    metrics: telemetry.Metrics,
+    router: APIRouter,
+    *,
+    checks: Mapping[str, Check] | None = None,
+    lean: Mapping[str, Lean] | None = None,
+    direct: Mapping[str, ASGIApp] | None = None,
+    streams: Mapping[str, ASGIApp] | None = None,
+) -> ASGIApp:
+    """The service's own routes, those of every service, and its limits around them.
+
+    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `direct` a whole
+    path to what answers it without the framework, `streams` one to what opens a stream on it.
+    """
+    app = FastAPI(
+        title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
+    )
+    app.include_router(router)
+    app.include_router(_operator_routes(app, metrics, checks or {}))
+    answer_errors(app)
+    edge = Edge(
+        app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, direct or {}, streams or {}
+    )
+    return traced(edge, metrics, lean=lean or {}, streams=streams or {})
+
+
+def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[str, Check]) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/livez", summary="The process runs; touches nothing else")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="Whether it can answer, and each thing it leans on; 503 where it can not")
+    async def readyz(response: Response) -> dict[str, Any]:
+        reasons = await asyncio.gather(*(_run_check(check) for check in checks.values()))
+        told = {
+            part: {"ok": reason is None, "required": check.required, "reason": reason}
+            for (part, check), reason in zip(checks.items(), reasons, strict=True)
+        }
+        ready = all(
+            reason is None or not check.required for check, reason in zip(checks.values(), reasons, strict=True)
+        )
+        response.status_code = 200 if ready else 503
+        return {"ready": ready, "checks": told}
+
+    @router.get("/metrics", summary="Metrics in Prometheus' text format")
+    async def render_metrics() -> Response:
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+
+    page: list[str] = []
+
+    @router.get("/docs", summary="This page: routes and problem types, without a script", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        if not page:
+            page.append(docs_page.render(app.openapi()))
+        return HTMLResponse(page[0], headers={"content-security-policy": docs_page.CONTENT_SECURITY_POLICY})
+
+    return router
+
+
+async def _run_check(check: Check) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_DEADLINE_S):
+            return await check.probe()
+    except TimeoutError:
+        return f"no answer within {CHECK_DEADLINE_S:g} s"
+    except ProblemError as error:
+        return error.detail

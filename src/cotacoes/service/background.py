@@ -1,0 +1,39 @@
+"""Work beside the requests: tasks that live as long as a service's resources."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from cotacoes.errors import setting_error_in
+
+
+@contextlib.asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.TaskGroup]:
+    """Run coroutines beside the body; they are cancelled at its end, and one that fails ends the body.
+
+    A SettingError of one of them comes out as itself.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
+            try:
+                yield group
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except ExceptionGroup as several:
+        raise setting_error_in(several) or several from None
+
+
+async def not_cancelled_by_itself(coroutine: Coroutine[Any, Any, None]) -> None:
+    """A task group takes a task that something cancelled from within for one that has ended well, and goes on."""
+    try:
+        await coroutine
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("background work was cancelled by nobody") from error

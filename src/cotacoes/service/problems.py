@@ -1,0 +1,65 @@
+"""Every error that the framework raises or passes on, as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import http
+import uuid
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers
+from cotacoes.errors import (
+    BadRequestError,
+    InternalError,
+    MethodNotAllowedError,
+    NotFoundError,
+    ProblemError,
+    TooLargeError,
+)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Register the handlers below."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return Response(problem_body(error), error.status, problem_headers(error), PROBLEM_JSON)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        response = await _on_problem(request, MethodNotAllowedError(f"this route takes {allowed}"))
+        response.headers["allow"] = allowed
+        return response
+    if isinstance(error.__cause__, TooLargeError):  # FastAPI takes it for a body that can not be parsed
+        return await _on_problem(request, error.__cause__)
+    if error.status_code == http.HTTPStatus.NOT_FOUND:
+        return await _on_problem(request, NotFoundError("no such route; /docs lists them"))
+    return await _on_problem(request, BadRequestError(str(error.detail)))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5])
+    return await _on_problem(request, BadRequestError(said))
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # read by nobody; counted under the number that proxies use for it
+
+
+async def _on_bug(request: Request, _: Exception) -> Response:
+    request_id = uuid.uuid4().hex
+    request.scope["cotacoes.request_id"] = request_id
+    return await _on_problem(request, InternalError("a bug of ours; the log tells more", request_id=request_id))

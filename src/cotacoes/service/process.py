@@ -1,0 +1,84 @@
+"""One service as this process: settings, log, signals, its own main, the exit code; and its port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from cotacoes import config, telemetry
+from cotacoes.adapters import http_server
+from cotacoes.adapters.http_server import ASGIApp
+from cotacoes.errors import SettingError
+from cotacoes.service_tracing import reported
+
+Resources = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Stop:
+    """Asks the process to end, with an exit code; the first one asked for stands."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.code = 0
+
+    def __call__(self, code: int = 0) -> None:
+        if not self.event.is_set():
+            self.code = code
+            self.event.set()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A wired HTTP service, not yet started: its app and the scope in which its resources are open."""
+
+    name: str
+    app: ASGIApp
+    resources: Resources = contextlib.nullcontext
+    websocket: Callable[..., asyncio.Protocol] | None = None
+
+
+def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], **given: Any) -> int:
+    """Run one part as this process until a signal or its own end; returns the exit code."""
+    try:
+        settings = config.load(**given)
+        telemetry.configure_logging(name, settings.log_level)
+        with reported(name):
+            return asyncio.run(_until_stopped(main, settings))
+    except SettingError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+
+
+async def _until_stopped(
+    main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], settings: config.Settings
+) -> int:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    await main(settings, stop)
+    return stop.code
+
+
+async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
+    """Listen on the service's port while its resources are open; SettingError where the port is taken."""
+    port = settings.port(service.name)
+    try:
+        listener = http_server.listen(settings.host, port)
+    except OSError as error:
+        raise SettingError(
+            f"port {port} on {settings.host} is not to be had ({error.strerror}): set COTACOES_PORT_BASE"
+        ) from error
+    with listener:
+        async with service.resources():
+            gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms
+            telemetry.get_logger().info("service.started", address=f"http://{settings.host}:{port}")
+            await http_server.serve(service.app, listener, stop.event, websocket=service.websocket)
+    telemetry.get_logger().info("service.stopped", code=stop.code)
