@@ -39,6 +39,13 @@ class HistoryTwin:
         """The coin's quote of this position, None where it was never given."""
         return self._sort()._by_position[coin].get(position)
 
+    def made_anew(self) -> None:
+        """Another history, without a quote yet, takes its place."""
+        self.written.clear()
+        self._ever.clear()
+        self._by_position.clear()
+        self._sorted = 0
+
     def _sort(self) -> "HistoryTwin":
         for quote in self.written[self._sorted :]:
             self._ever[quote.coin].append(quote)
@@ -67,11 +74,14 @@ class HistoryTwin:
             return Page(ever[floor:][-wanted.last :], more=False)
         first = floor
         if wanted.after is not None:
-            if self.at(coin, wanted.after) is None:
-                raise PositionBeyondEndError(f"{wanted.after} was never given")
             first = bisect.bisect_right(ever, wanted.after, key=lambda quote: quote.position)
-            if first < min(floor, len(ever)):
+            is_given = self.at(coin, wanted.after) is not None
+            if first < min(floor, len(ever)) or (first == floor < len(ever) and not is_given):
                 raise PositionGoneError(f"what follows {wanted.after} is no longer held")
+            if not is_given:
+                before = ever[first].before if first < len(ever) else None
+                later = {"resume": before if before is None else str(before)} if first < len(ever) else {}
+                raise PositionBeyondEndError(f"{wanted.after} was never given", **later)
         return Page(ever[first : first + limit], more=len(ever) > first + limit)
 
 

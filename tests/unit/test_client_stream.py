@@ -543,6 +543,14 @@ def test_what_does_not_heal_is_raised_and_ends_the_stream(failure: Exception, ki
     assert not twin.links
 
 
+def test_an_announced_gap_that_does_not_come_is_asked_for_again() -> None:
+    twin = GatewayTwin({"bitcoin": FIVE}, [Script({1: Fault.DROP})])
+    events = follow(twin, take(1), since="9-9")
+    assert events == [gap((9, 9), (9, 9), Reason.REWRITTEN)]
+    assert len(twin.connections) == 2
+    assert twin.connections[1][0] < 60
+
+
 def problem_told(slug: str, status: int, **more: Any) -> Callable[[GatewayTwin], None]:
     def tell(twin: GatewayTwin) -> None:
         problem = {"type": f"/docs#{slug}", "title": "", "status": status, "detail": "as told", **more}

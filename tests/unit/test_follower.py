@@ -266,6 +266,42 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
     assert world.told() == [Lost, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("since", "comes"), [(at(1, 1), [1, 2, 3, 1, 2]), (at(9), [1, 2])], ids=["before the first", "in between"]
+)
+def test_who_comes_from_another_history_is_told_and_gets_all_later_quotes(since: Position, comes: list[int]) -> None:
+    def prepare(world: World) -> None:
+        world.record(3)
+        world.record(1, epoch=EPOCH + 1)
+
+    async def scenario(world: World) -> None:
+        await world.publish(1, epoch=EPOCH + 1)
+
+    world = following(scenario, prepare=prepare, since={COIN: since})
+    assert world.told()[0] is Lost
+    assert world.seqs() == comes
+
+
+def test_a_history_made_anew_while_nobody_listened_is_told_and_shown_from_its_first_quote() -> None:
+    async def scenario(world: World) -> None:
+        world.bus.cut()
+        world.bus.away = True
+        world.history.made_anew()
+        world.record(3, epoch=EPOCH + 1)
+        world.bus.away = False
+        await asyncio.sleep(RECONNECT_MOST_S + 0.1)
+        await world.beat()
+        await asyncio.sleep(1)
+        asked = len(world.history.asked)
+        await world.publish(1, epoch=EPOCH + 1)
+        await asyncio.sleep(60)
+        assert len(world.history.asked) == asked
+
+    world = following(scenario, prepare=three_recorded)
+    assert [one for one in world.told() if one is not Silent] == [3, Missed, Lost, 1, 2, 3, 4]
+    assert Lost(Gap(COIN, at(3), at(3), Reason.REWRITTEN)) in world.events
+
+
 def test_a_new_era_of_the_writer_is_followed_without_a_hole() -> None:
     async def scenario(world: World) -> None:
         await world.publish(1, epoch=8)

@@ -166,6 +166,78 @@ def test_a_position_that_was_never_given_is_told_and_the_newest_quote_begins_ane
     run(scenario)
 
 
+@pytest.mark.parametrize("ring_bytes", [1_000_000, 65_536], ids=["in the ring", "further back"])
+def test_a_position_before_the_first_quote_ever_is_told_and_everything_comes(ring_bytes: int) -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=600)
+        await rig.publish(new_era=True)
+        client = rig.client(room=10_000_000)
+        client.subscribe("bitcoin", **since("1-1"))
+        await asyncio.sleep(1.0)
+        client.read()
+        assert client.frames[0]["coins"]["bitcoin"] == {"recovered": False, "position": "1-1"}
+        assert client.frames[1] == {
+            "type": "gap",
+            "coin": "bitcoin",
+            "after": "1-1",
+            "through": "1-1",
+            "reason": "rewritten",
+        }
+        assert client.quotes() == [*((5, seq) for seq in range(1, 601)), (6, 1)]
+        await rig.publish()
+        await settle()
+        client.read()
+        assert client.quotes()[-1] == (6, 2)
+        asked = len(rig.history.asked)
+        await asyncio.sleep(60)
+        assert len(rig.history.asked) == asked, "it costs the history nothing from then on"
+
+    run(scenario, stream_ring_bytes=ring_bytes)
+
+
+def test_a_position_of_another_history_is_told_and_all_later_quotes_come() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3)
+        await rig.publish(new_era=True, count=2)
+        client = rig.client()
+        client.subscribe("bitcoin", **since("5-9"))
+        await asyncio.sleep(1.0)
+        client.read()
+        gap = client.frames[1]
+        assert (gap["type"], gap["after"], gap["through"], gap["reason"]) == ("gap", "5-9", "5-9", "rewritten")
+        assert client.quotes() == [(6, 1), (6, 2)]
+
+    run(scenario)
+
+
+def test_a_position_of_another_history_is_told_while_there_is_no_quote_at_all() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin", **since("1-1"))
+        await settle()
+        assert [frame["type"] for frame in client.read()] == ["subscribed", "gap"]
+        await rig.publish(count=2)
+        await settle()
+        client.read()
+        assert client.quotes() == [(5, 1), (5, 2)]
+
+    run(scenario)
+
+
+def test_a_position_that_redis_never_comes_to_costs_the_history_less_and_less() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        await rig.publish(count=3)
+        rig.record("bitcoin", 2)
+        client = rig.client(room=10_000_000)
+        client.subscribe("bitcoin", **since("5-5"))
+        await asyncio.sleep(3_600)
+        client.read()
+        assert len(rig.history.asked) < 20 + 3_600 / 15
+        assert not client.quotes()
+
+    run(scenario)
+
+
 def test_a_position_that_redis_has_not_told_yet_waits_for_it() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3)

@@ -233,13 +233,29 @@ async def test_a_position_that_was_never_given_is_refused_and_so_is_one_below_a_
     seam: Seam,
 ) -> None:
     await seam.record(*range(4))
-    with pytest.raises(PositionBeyondEndError):
+    with pytest.raises(PositionBeyondEndError) as beyond:
         await page(seam, 0, None, after=Position(seam.quotes[0].epoch, 99))
+    assert beyond.value.extra == {"last": str(seam.quotes[-1].position)}, "there is nothing to go on with"
     await seam.deliver(4)
     await seam.trim(1)
     seam.shard.drop(NOON + timedelta(seconds=2))  # told to nobody
     with pytest.raises(PositionGoneError):
         await seam.core.answers.after(COIN, seam.quotes[0].position, 9)
+
+
+@pytest.mark.parametrize("delivered", [0, 3, 5])
+async def test_who_asks_after_a_position_that_was_never_given_learns_where_to_go_on(seam: Seam, delivered: int) -> None:
+    await seam.record(*range(3))
+    await seam.begin_era()
+    await seam.record(3, 4)
+    await seam.deliver(delivered)
+    with pytest.raises(PositionBeyondEndError) as never:
+        await seam.core.answers.after(COIN, Position(seam.quotes[0].epoch, 99), 9)
+    assert never.value.extra["resume"] == str(seam.quotes[2].position)
+    kind = PositionGoneError if delivered else PositionBeyondEndError
+    with pytest.raises(kind) as before:
+        await seam.core.answers.after(COIN, Position(1, 1), 9)
+    assert before.value.extra.get("resume") is None
 
 
 async def test_a_time_is_found_in_the_log_among_many_entries_and_eras(seam: Seam, seeded: random.Random) -> None:

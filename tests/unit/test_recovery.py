@@ -134,6 +134,24 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
     assert seen(recovery.hear(quote(5, 8))) == [8]
 
 
+def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed() -> None:
+    recovery = Recovery(COIN, Position(1, 1))
+    recovery.hear(quote(5, 3))
+    assert recovery.gone(quote(5, 1)) == [Lost(Gap(COIN, Position(1, 1), Position(1, 1), Reason.REWRITTEN))]
+    assert recovery.wanted == Wanted(None)
+    assert seen(recovery.recover(Wanted(None), quotes(1, 2, 3), more=False)) == [1, 2, 3]
+    assert recovery.wanted is None
+    assert seen(recovery.hear(quote(5, 4))) == [4]
+
+
+def test_a_position_that_the_history_never_gave_is_told_and_all_later_quotes_are_owed() -> None:
+    recovery = Recovery(COIN, at(9))
+    assert recovery.restart(at(3)) == [Lost(Gap(COIN, at(9), at(9), Reason.REWRITTEN))]
+    assert recovery.wanted == Wanted(at(3))
+    next_era = [quote(6, 1, at(3)), quote(6, 2)]
+    assert recovery.recover(Wanted(at(3)), next_era, more=False) == [Seen(one) for one in next_era]
+
+
 def test_a_history_without_what_is_told_is_told_and_gone_on_with() -> None:
     recovery = since(7)
     after = quote(6, 1, Position(5, 4))

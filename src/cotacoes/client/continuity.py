@@ -65,6 +65,11 @@ class Continuity:
         """Whether the gateway has said where the coin begins."""
         return self._phase is not _Phase.ASKED
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more is owed before the next quote: neither an answer nor the gap that it announced."""
+        return self._phase is _Phase.FOLLOWING
+
     def ask(self) -> Position | None:
         """A new connection: after which position it is to go on; None where nothing is known."""
         self._phase = _Phase.ASKED

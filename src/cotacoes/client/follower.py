@@ -15,11 +15,12 @@ order of a coin's events stands. The clock by which feeds fall silent stands sti
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 
 from cotacoes.client.feeds import Back, Event, Feeds, Silent
-from cotacoes.client.history import History, floor_of
+from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import (
     BusUnavailableError,
     PositionBeyondEndError,
@@ -191,9 +192,10 @@ class Follower:
             page = await self._history.read(coin, wanted)
         except PositionGoneError:
             floor = await floor_of(self._history, coin)
-            return lambda: recovery.gone(floor)
-        except PositionBeyondEndError:
-            return lambda: recovery.unknown() if recovery.told == wanted.after else []
+            return lambda: recovery.gone(floor) if recovery.told == wanted.after else []
+        except PositionBeyondEndError as error:
+            anew = functools.partial(recovery.restart, resume_of(error)) if has_later(error) else recovery.unknown
+            return lambda: anew() if recovery.told == wanted.after else []
         return lambda: recovery.recover(wanted, page.quotes, more=page.more)
 
     async def _tell(self, events: Sequence[Event]) -> None:

@@ -11,9 +11,9 @@ import msgspec
 from cotacoes.client.feeds import check
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
-from cotacoes.errors import ServiceUnavailableError
+from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
 from cotacoes.patterns.recovery import Wanted
-from cotacoes.quote import Quote, QuoteJson
+from cotacoes.quote import Position, Quote, QuoteJson
 
 PAGE_QUOTES = 1_000  # some 250 KB
 
@@ -30,8 +30,8 @@ class History(Protocol):
     """Where missing quotes come from."""
 
     async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
-        """The answer. UnavailableError where it is not to be had now, PositionGoneError where what follows is no
-        longer held, PositionBeyondEndError where the position was never given."""
+        """The answer. UnavailableError if there is none now, PositionGoneError if what follows is no longer held,
+        PositionBeyondEndError if the position was never given."""
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -67,6 +67,20 @@ class ServiceHistory:
 
 
 async def floor_of(history: History, coin: str) -> Quote | None:
-    """The oldest quote that is held, None where there is none."""
+    """The oldest quote that is held, None if nothing is."""
     page = await history.read(coin, Wanted(None), 1)
     return page.quotes[0] if page.quotes else None
+
+
+def has_later(error: PositionBeyondEndError) -> bool:
+    """Whether the history holds quotes later than the position that it never gave: those after `resume_of`."""
+    return "resume" in error.extra
+
+
+def resume_of(error: PositionBeyondEndError) -> Position | None:
+    """The position after which to go on (None: from the first quote); ServiceUnavailableError if it is malformed."""
+    resume = error.extra["resume"]
+    try:
+        return None if resume is None else Position.parse(str(resume))
+    except ValueError as malformed:
+        raise ServiceUnavailableError("the history did not answer as it should") from malformed

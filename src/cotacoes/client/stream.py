@@ -173,10 +173,10 @@ class StreamState:
                     self._freshness[coin].beat(is_behind=None if beat.behind is None else coin in beat.behind)
             elif continuity.is_answered:
                 raise StreamMalformedError(f"{coin}: a heartbeat does not know that it was asked for")
-        if not all(continuity.is_answered for continuity in self._coins.values()):
+        if not all(continuity.is_settled for continuity in self._coins.values()):
             self._unanswered_beats += 1
             if self._unanswered_beats > UNANSWERED_BEATS_MAX:
-                raise StreamMalformedError("the subscription is not answered")
+                raise StreamMalformedError("the subscription, or the gap that its answer announced, does not come")
 
     def _coin(self, coin: str) -> Continuity:
         if coin not in self._coins:

@@ -69,7 +69,10 @@ class ForbiddenError(RequestError):
 
 
 class PositionBeyondEndError(RequestError):
-    """The position in `after` was never given to this coin. Ask after `last`, its newest, or without `after`."""
+    """The position in `after` was never given to this coin. `last` is the newest position of the coin.
+
+    If later quotes exist, `resume` is the position to ask after instead to get them all, null for all from the first.
+    """
 
     slug, title, status = "position-beyond-end", "Position beyond the end", 409
 

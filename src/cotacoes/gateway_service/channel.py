@@ -64,13 +64,15 @@ class Member:
     """A connection in one channel. `cursor` is None while it is live.
 
     `held` are the coins of which it must not be told anything yet; `resolve` is called with each of which the history
-    has said whether everything after the cursor will come.
+    has said whether everything after the cursor will come. `ahead_s` has the coins of which neither ring nor history
+    goes on after the cursor, each with the next pause before the history is asked again.
     """
 
     outlet: Outlet
     cursor: Cursor | None = None
     held: set[str] = field(default_factory=set)
     resolve: Callable[[str, bool], None] | None = None
+    ahead_s: dict[str, float] = field(default_factory=dict)
 
 
 class Channel(abc.ABC):
@@ -142,13 +144,13 @@ class Channel(abc.ABC):
             self.live.add(member)
         self._call_soon(self.serve, member)  # the others are not to wait for one that has much to catch up with
 
-    def tell(self, member: Member, entries: Sequence[Entry]) -> None:
-        """Hand a member what the history gave; the rest it finds in the ring."""
+    def tell(self, member: Member, entries: Sequence[Entry], index: int | None) -> None:
+        """Hand a member what the history gave of a coin; it goes on at an index of the ring, None if not there yet."""
         assert member.cursor is not None
         member.outlet.write(self.wire.encode(entries, member.cursor.positions))
         self.delivered += len(entries)
         for entry in entries:
-            member.cursor.indexes[entry.coin] = None
+            member.cursor.indexes[entry.coin] = index
 
     def heartbeat(self, sent_at: datetime, silent: Sequence[str]) -> None:
         """Tell all members that the stream lives."""

@@ -6,9 +6,13 @@ are complete do not change any more; the latest are kept for the many who come b
     the history says                            told
     quotes                                      they, up to where the ring goes on
     the position is below its floor             a gap, reason gone, up to what it does hold
-    the position was never given                a gap, reason rewritten; the newest quote is next
-    nothing beyond, the position is good        nothing: the ring will come as far
+    the position was never given                a gap, reason rewritten, of nothing; then all later quotes, or, if there
+                                                are none, the newest
+    nothing beyond, the position is good        nothing: the ring will come as far, and the member is served from it
     nothing: it is away                         nothing, it is asked again
+
+A member whose position the ring has not reached is served by the ring itself as soon as it has. Until then the history
+is asked again with pauses that double, since it may go on where Redis does not.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from cotacoes.client.history import History, floor_of
+from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.gateway_service.channel import Channel, Member
 from cotacoes.gateway_service.ring import Entry, Ring
@@ -30,9 +34,11 @@ PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
 PAGES_KEPT = 64
 READERS = 4  # at once, so that those who come back do not hold up quote_service
 RETRY_S = 1.0
-AHEAD_RETRY_S = 0.1
+AHEAD_RETRY_S = 0.1  # doubled with each answer that brings nothing
+AHEAD_RETRY_MOST_S = 30.0
 
 _Place = tuple[str, Position | None]
+_Asked = tuple[Channel, Member, str]
 
 
 class Replays:
@@ -50,17 +56,17 @@ class Replays:
         self._rings = rings
         self._call_later = call_later
         self._random = random
-        self._asked: set[tuple[Channel, Member, str]] = set()
+        self._asked: set[_Asked] = set()  # and not answered yet
+        self._paused: set[_Asked] = set()  # answered with nothing, and to be asked again later
         # as many as there are coins of members behind, at most: connections and their coins are bounded
-        self._waiting: asyncio.Queue[tuple[Channel, Member, str]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._pages: OrderedDict[_Place, list[Entry]] = OrderedDict()
 
     def ask(self, channel: Channel, member: Member, coin: str) -> None:
         """The member needs the history of this coin, from where its cursor is."""
         asked = (channel, member, coin)
-        if asked not in self._asked:
-            self._asked.add(asked)
-            self._waiting.put_nowait(asked)
+        if asked not in self._paused or self._is_passed(*asked):
+            self._enqueue(asked)
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -72,32 +78,39 @@ class Replays:
         while True:
             asked = await self._waiting.get()
             wait_s = await self._answer(*asked)
+            self._asked.discard(asked)
             if wait_s is None:
                 channel, member, _ = asked
-                self._asked.discard(asked)
-                channel.serve(member)  # which asks for the next page, where that is not in the ring
-            else:
+                channel.serve(member)  # which asks for the next page, if that is not in the ring
+            elif asked not in self._paused:
+                self._paused.add(asked)
                 self._call_later(wait_s * self._random.uniform(0.5, 1.5), self._ask_again, asked)
 
-    def _ask_again(self, asked: tuple[Channel, Member, str]) -> None:
+    def _ask_again(self, asked: _Asked) -> None:
         channel, member, _ = asked
-        self._asked.discard(asked)
+        self._paused.discard(asked)
         if member in channel.behind:
-            self.ask(*asked)
+            self._enqueue(asked)
+
+    def _enqueue(self, asked: _Asked) -> None:
+        if asked not in self._asked:
+            self._asked.add(asked)
+            self._waiting.put_nowait(asked)
+
+    def _is_passed(self, channel: Channel, member: Member, coin: str) -> bool:
+        """Whether the ring has gone on beyond a member that was ahead of it, so that the history must have too."""
+        position, told = channel.position_of(member, coin), self._rings[coin].told
+        return coin in member.ahead_s and told is not None and (position is None or told > position)
 
     async def _answer(self, channel: Channel, member: Member, coin: str) -> float | None:
         """Tell one member one page; in how many seconds to try again, None where it was told."""
         if member not in channel.behind:
             return None
         position, ring = channel.position_of(member, coin), self._rings[coin]
-        is_known, is_whole = True, True
         try:
-            entries = await self._page(coin, position)
-        except PositionGoneError:
-            entries, is_whole = await self._gone(coin, position), False
-        except PositionBeyondEndError:
-            entries, is_known, is_whole = self._rewritten(coin, position), False, False
+            entries, is_whole = await self._entries_after(coin, position)
         except ProblemError:
+            member.ahead_s.pop(coin, None)
             return RETRY_S
         if member not in channel.behind or channel.position_of(member, coin) != position:
             return None  # it went on without us
@@ -106,11 +119,27 @@ class Replays:
             member.resolve(coin, is_whole)
             return None
         if not entries and ring.index_after(position) is None:
-            return AHEAD_RETRY_S
-        channel.tell(member, _before_ring(entries, ring))
-        if not is_known and member.cursor is not None:
-            member.cursor.indexes[coin] = ring.index_of_newest()
+            wait_s = member.ahead_s.get(coin, AHEAD_RETRY_S)
+            member.ahead_s[coin] = min(2 * wait_s, AHEAD_RETRY_MOST_S)
+            return wait_s
+        member.ahead_s.pop(coin, None)
+        channel.tell(member, *_before_ring(entries, ring))
         return None
+
+    async def _entries_after(self, coin: str, position: Position | None) -> tuple[list[Entry], bool]:
+        """What a stream that has come to this position is told next, and whether that is all that follows it."""
+        try:
+            return await self._page(coin, position), True
+        except PositionGoneError:
+            floor = await floor_of(self._history, coin)
+        except PositionBeyondEndError as error:
+            later = await self._page(coin, resume_of(error)) if has_later(error) else []
+            return [_rewritten(coin, position), *later], False
+        if floor is None or floor.before is None:  # nothing was ever dropped: the position is of another history
+            return [_rewritten(coin, position), *await self._page(coin, None)], False
+        if position is not None and floor.before <= position:  # what follows it is held after all
+            return await self._page(coin, position), True
+        return [Entry.of_gap(Gap(coin, position, floor.before, Reason.GONE))], False
 
     async def _page(self, coin: str, position: Position | None) -> list[Entry]:
         place = (coin, position)
@@ -126,26 +155,18 @@ class Replays:
                 self._pages.popitem(last=False)
         return entries
 
-    async def _gone(self, coin: str, position: Position | None) -> list[Entry]:
-        try:
-            floor = await floor_of(self._history, coin)
-        except ProblemError:
-            return []
-        through = self._rings[coin].told if floor is None else floor.before
-        if through is None or (position is not None and through <= position):
-            return []
-        return [Entry.of_gap(Gap(coin, position, through, Reason.GONE))]
 
-    def _rewritten(self, coin: str, position: Position | None) -> list[Entry]:
-        assert position is not None
-        return [Entry.of_gap(Gap(coin, position, position, Reason.REWRITTEN))]
+def _rewritten(coin: str, position: Position | None) -> Entry:
+    """The position is in no history. Nothing is known to be missing after it, so the gap ends where it begins."""
+    assert position is not None
+    return Entry.of_gap(Gap(coin, position, position, Reason.REWRITTEN))
 
 
-def _before_ring(entries: Sequence[Entry], ring: Ring) -> list[Entry]:
-    """Those after which the ring does not go on by itself."""
+def _before_ring(entries: Sequence[Entry], ring: Ring) -> tuple[list[Entry], int | None]:
+    """Those that the ring does not have, and the index at which it goes on after them; None if it does not yet."""
     told: list[Entry] = []
     for entry in entries:
-        if entry.before != entry.position and ring.index_after(entry.before) is not None:
-            break
+        if not entry.is_empty and (index := ring.index_after(entry.before)) is not None:
+            return told, index
         told.append(entry)
-    return told
+    return told, ring.index_of_newest() if told and told[-1].is_empty else None

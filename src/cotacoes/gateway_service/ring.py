@@ -65,6 +65,11 @@ class Entry(msgspec.Struct, gc=False):
         return self._after if is_first else Position(self.epoch, self.seq - 1)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it is a gap of nothing, which says that another history goes on behind it."""
+        return self.kind is Kind.GAP and self._after == self.position
+
+    @property
     def frame(self) -> bytes:
         """As a WebSocket frame: made once, for everyone."""
         if self._frame is None:

@@ -15,7 +15,8 @@ is away.
     the history says                                        handed on
     the quotes after `told`                                 they; Recovered once they meet what was held back
     `told` is below its floor                               Lost, reason gone, up to what it does hold
-    it never gave `told`                                    Lost, reason rewritten; then as if started anew
+    it never gave `told`, and holds later quotes            Lost, reason rewritten, of nothing; then those, in order
+    it never gave `told`, which lies beyond its end         Lost, reason rewritten; then as if started anew
     nothing: it is away                                     nothing, it is asked again; nothing is skipped meanwhile
 
 Two starts: after a position `since`, from where everything is owed; or with the newest quotes that the history has, so
@@ -188,17 +189,27 @@ class Recovery:
         return [*events, *self._release()]
 
     def gone(self, floor: Quote | None) -> list[Event]:
-        """What comes after `told` is no longer held; `floor` is the oldest that is, None where there is none."""
+        """What comes after `told` is no longer held; `floor` is the oldest quote that is, None if nothing is."""
+        if floor is not None and floor.before is None:  # the first quote ever: `told` is of another history
+            return self.restart(None)
         through = self._next_held_before() if floor is None else floor.before
         if through is None or (self._told is not None and through <= self._told):
             return []  # it was answered before, or is held by now
         return [*self._give_up(through, Reason.GONE), *self._release()]
 
     def unknown(self) -> list[Event]:
-        """The history never gave `told`: what is told and what it holds have nothing to do with each other."""
+        """The history never gave `told` and ends before it: begin anew with its newest quotes."""
         events = self._break_off(self._feed.known)
         self._feed = FeedPosition(self.coin)
         self._told, self._has_begun, self._is_starting, self._is_catching_up = None, False, True, False
+        return events
+
+    def restart(self, after: Position | None) -> list[Event]:
+        """The history never gave `told`, and holds later quotes: go on with those after a position (None: all)."""
+        events = self._break_off(self._told)
+        self._feed = FeedPosition(self.coin, after)
+        self._feed.has_begun = True
+        self._told, self._has_begun, self._is_starting, self._is_catching_up = after, True, False, True
         return events
 
     @property

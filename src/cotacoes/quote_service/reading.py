@@ -111,7 +111,7 @@ class HistoryReader:
             if gap is None:
                 return quotes
             if gap == 0 and position is not None:
-                await self._refuse_position(coin, position)
+                await self._refuse_position(coin, position, quotes[0])
         raise hole_error(coin)
 
     async def between(
@@ -154,7 +154,7 @@ class HistoryReader:
         later = await self.log_after(coin, begin, limit)
         if not follows(later, begin):
             if begin is not None and begin == asked.after:
-                await self._refuse_position(coin, begin)
+                await self._refuse_position(coin, begin, later[0])
             return None
         return [*rows, *asked.cut(later)] if asked.is_answered(later, begin, limit) else None
 
@@ -180,15 +180,20 @@ class HistoryReader:
         if not is_held:
             raise _gone_error("quotes of this range are no longer held", floor)
 
-    async def _refuse_position(self, coin: str, position: Position) -> None:
-        """The first quote does not follow `position`: say why, or return where `position` exists after all."""
+    async def _refuse_position(self, coin: str, position: Position, following: Quote) -> None:
+        """`following`, the first after `position`, does not follow it: say why, or return if `position` exists."""
         floor = await self._floor(coin)
         if floor is not None and position < floor.position:
             raise _gone_error(f"quotes right after {position} are no longer held", floor)
         before = Position(position.epoch, position.seq - 1)
         found = await self.from_shard(coin, lambda shard: shard.after(coin, before, 1))
         if not found or found[0].position != position:
-            raise PositionBeyondEndError(f"{position} was never given", last=str(self._histories[coin].position))
+            last, resume = self._histories[coin].position, following.before
+            raise PositionBeyondEndError(
+                f"{position} was never given",
+                last=None if last is None else str(last),
+                resume=None if resume is None else str(resume),
+            )
 
     async def _floor(self, coin: str) -> Quote | None:
         """The oldest quote that the shard holds."""
