@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from cotacoes.printer import open_standard_streams
+
 INTERRUPTED_EXIT_CODE = 130
 
 _ALONE = {
@@ -21,6 +23,7 @@ _ALONE = {
 
 def main() -> int:
     """Run what the command line says; the exit code."""
+    open_standard_streams()
     alone = _ALONE.get(tuple(sys.argv[1:]))
     if alone is None:
         try:

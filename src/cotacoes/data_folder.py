@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -154,25 +155,32 @@ def read_secret(path: Path, name: str) -> str:
 class PartLogs:
     """The log file of each part, bounded: at `bytes_max` it becomes `.log.1`, and a new one begins.
 
-    What can not be written, on a full disk, is dropped and counted.
+    What cannot be written, on a full disk, is dropped; how many lines that were is written once there is room.
     """
 
     def __init__(self, folder: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
         self._folder = folder
         self._bytes_max = bytes_max
         self._sizes: dict[str, int] = {}
-        self.dropped = 0
+        self._dropped: Counter[str] = Counter()
 
     def write(self, part: str, line: bytes) -> None:
         """Append one line."""
-        path = self._folder / f"{part}.log"
         try:
-            size = self._sizes[part] if part in self._sizes else path.stat().st_size if path.exists() else 0
-            if size + len(line) + 1 > self._bytes_max:
-                path.replace(path.with_suffix(".log.1"))
-                size = 0
-            with path.open("ab", buffering=0) as file:
-                file.write(line + b"\n")
-            self._sizes[part] = size + len(line) + 1
+            if missing := self._dropped[part]:
+                self._append(part, json.dumps({"event": "log.dropped", "count": missing}).encode())
+                del self._dropped[part]
+            self._append(part, line)
         except OSError:
-            self.dropped += 1
+            self._dropped[part] += 1
+            self._sizes.pop(part, None)  # the file may have been removed
+
+    def _append(self, part: str, line: bytes) -> None:
+        path = self._folder / f"{part}.log"
+        size = self._sizes[part] if part in self._sizes else path.stat().st_size if path.exists() else 0
+        if size + len(line) + 1 > self._bytes_max:
+            path.replace(path.with_suffix(".log.1"))
+            size = 0
+        with path.open("ab", buffering=0) as file:
+            size += file.write(line + b"\n")
+        self._sizes[part] = size

@@ -1,41 +1,56 @@
-"""Standard output that never holds up whoever writes to it: a terminal may be paused, a pipe unread.
+"""Output that never holds up and never fails whoever writes: a terminal may be paused, a pipe unread, a disk full.
 
-A thread writes; `LINES_MAX` lines wait at most, further ones are dropped, and how many is said once there is room.
+A thread writes. `WAITING_BYTES_MAX` wait for it at most; what comes beyond, and what cannot be written, is dropped,
+and how many lines that were is said as soon as there is room again.
+
+    Printer               lines, handed over by `put`
+    unblocked_stderr      the same for all that this process writes to standard error: log, warnings, tracebacks
+    open_standard_streams for a process that was started without them
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import queue
+import select
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-LINES_MAX = 2_000
+WAITING_BYTES_MAX = 1_000_000
 CLOSE_S = 1.0  # what a reader that does not read is given at the end
 
 
 class Printer:
-    """A context manager. `write` blocks; `on_gone` is called once, from the thread, when nobody is there to read.
+    """A context manager. `write` may block; `on_failed` is called from the thread at the first of several failures.
 
-    `dropped` makes the line that says how many were not shown.
+    `dropped_line` makes the line that says how many are missing.
     """
 
     def __init__(
         self,
         write: Callable[[bytes], None],
-        on_gone: Callable[[OSError], None],
+        on_failed: Callable[[OSError], None],
         *,
         encoding: str,
-        dropped: Callable[[int], str],
+        dropped_line: Callable[[int], str],
     ) -> None:
         self._write = write
-        self._on_gone = on_gone
+        self._on_failed = on_failed
         self._encoding = encoding
-        self._dropped_line = dropped
-        self._lines: queue.Queue[str | None] = queue.Queue(LINES_MAX)
-        self._dropped = 0
-        # a daemon, since a write that nobody reads can not be called off, and must not hold the process
+        self._dropped_line = dropped_line
+        self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = (
+            queue.SimpleQueue()
+        )  # each with what is missing before
+        self._lock = threading.Lock()
+        self._waiting_bytes = 0
+        self._unsaid = 0
+        self.dropped = 0  # lines, since the start
+        # a daemon, since a write that nobody reads cannot be called off, and must not hold the process
         self._thread = threading.Thread(target=self._print, name="printer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -45,29 +60,134 @@ class Printer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._lines.put(None, timeout=CLOSE_S)
-        except queue.Full:
-            return
+        with self._lock:
+            if self._unsaid:
+                self._hand_over(b"")
+            self._lines.put(None)
         self._thread.join(CLOSE_S)
 
     def put(self, line: str) -> None:
         """Hand over one line, without its line feed."""
-        try:
-            if self._dropped:
-                self._lines.put_nowait(self._dropped_line(self._dropped))
-                self._dropped = 0
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
+        data = f"{line}\n".encode(self._encoding, "replace")
+        with self._lock:
+            if self._waiting_bytes and self._waiting_bytes + len(data) > WAITING_BYTES_MAX:
+                self._unsaid += 1
+                self.dropped += 1
+            else:
+                self._hand_over(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        self._lines.put((self._unsaid, data))
+        self._waiting_bytes += len(data)
+        self._unsaid = 0
 
     def _print(self) -> None:
-        is_gone = False
-        while (line := self._lines.get()) is not None:
-            if is_gone:
-                continue
+        is_failing = False
+        while (item := self._lines.get()) is not None:
+            missing, data = item
+            said = f"{self._dropped_line(missing)}\n".encode(self._encoding, "replace") if missing else b""
             try:
-                self._write(f"{line}\n".encode(self._encoding, "replace"))
+                self._write(said + data)
+                is_failing = False
             except OSError as error:
-                is_gone = True
-                self._on_gone(error)
+                self._note_failed(missing, 1 if data else 0)
+                if not is_failing:
+                    is_failing = True
+                    self._on_failed(error)
+            with self._lock:
+                self._waiting_bytes -= len(data)
+
+    def _note_failed(self, missing: int, lines: int) -> None:
+        with self._lock:
+            self._unsaid += missing + lines
+            self.dropped += lines
+
+
+class LineStream(io.TextIOBase):
+    """A text stream in place of `stream`, whose lines go to `put`."""
+
+    def __init__(self, stream: TextIO, put: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._put = put
+        self._rest = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._put(line)
+        return len(text)
+
+    def close(self) -> None:
+        """Hand over the last line, if it did not end; the stream behind stays open."""
+        if not self.closed and self._rest:
+            self.write("\n")
+        super().close()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+@contextlib.contextmanager
+def unblocked_stderr(dropped_line: Callable[[int], str]) -> Iterator[Printer]:
+    """Within, nothing that writes to `sys.stderr` waits for its reader or fails with it."""
+    stream = sys.stderr
+    encoding = stream.encoding or "utf-8"
+    with (
+        Printer(stream_writer(stream), lambda _: None, encoding=encoding, dropped_line=dropped_line) as printer,
+        contextlib.closing(LineStream(stream, printer.put)) as lines,
+        contextlib.redirect_stderr(lines),
+    ):
+        yield printer
+
+
+def stream_writer(stream: TextIO) -> Callable[[bytes], None]:
+    """A blocking write to where the stream goes: to its descriptor, past its buffer, if it has one."""
+    try:
+        return descriptor_writer(stream.fileno())
+    except OSError:  # a stream in memory
+
+        def write(data: bytes) -> None:
+            stream.write(data.decode(stream.encoding or "utf-8", "replace"))
+
+        return write
+
+
+def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
+    """A blocking write to a file descriptor, complete at its return, with no buffer of ours in between."""
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+                select.select([], [descriptor], [])
+
+    return write
+
+
+def open_standard_streams() -> None:
+    """Open what this process was started without (`>&-`): else its number would go to the next file or socket opened.
+
+    Standard input is at its end, standard output fails as any closed descriptor does, and standard error goes nowhere,
+    since nobody could be told that it fails.
+    """
+    for descriptor, name, mode, flags in (
+        (0, "stdin", "r", os.O_RDONLY),
+        (1, "stdout", "w", os.O_RDONLY),
+        (2, "stderr", "w", os.O_WRONLY),
+    ):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest free number: this one
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))

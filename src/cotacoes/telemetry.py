@@ -2,23 +2,52 @@
 
 A log event is a fact in the past, for a change of state or a failure (`breaker.opened coin=bitcoin failures=5`);
 what happens per quote is counted, not logged. Logs go to stderr: one JSON object a line where a program reads them,
-short coloured text on a terminal.
+short coloured text on a terminal. A log that cannot be written, or that nobody reads, never holds up or fails the
+work: lines are dropped and counted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cotacoes import printer
 
 Logger = structlog.stdlib.BoundLogger
 
+_outputs: list[printer.Printer] = []  # of this process's log, so that the lines they dropped can be counted
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+
+
+@contextlib.contextmanager
+def logging_to_stderr(service: str, level: str = "info") -> Iterator[None]:
+    """Within, this process logs to stderr, which never waits for its reader and never fails with it."""
+    terminal = sys.stderr.isatty()
+
+    def dropped_line(count: int) -> str:
+        if terminal:
+            return f"… {count} lines of the log were dropped"
+        time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return json.dumps(
+            {"event": "log.dropped", "count": count, "level": "warning", "time": time, "service": service}
+        )
+
+    with printer.unblocked_stderr(dropped_line) as output:
+        _outputs.append(output)
+        configure_logging(service, level)
+        yield
 
 
 def configure_logging(service: str, level: str = "info") -> None:
@@ -76,10 +105,19 @@ class Metrics:
         return Histogram(f"cotacoes_{name}", text, labels, registry=self.registry, buckets=LATENCY_BUCKETS_S)
 
 
+class DroppedLogLines(Collector):
+    """Counts the lines of this process's log that were not written."""
+
+    def collect(self) -> Iterable[Metric]:
+        total = sum(output.dropped for output in _outputs)
+        yield CounterMetricFamily("cotacoes_log_lines_dropped", "Lines of the log that were not written", value=total)
+
+
 class HttpMetrics:
     """What every HTTP service counts."""
 
     def __init__(self, metrics: Metrics) -> None:
+        metrics.registry.register(DroppedLogLines())
         self.requests = metrics.counter("http_requests", "Requests answered", "route", "status")
         self.seconds = metrics.histogram("http_request_seconds", "From headers to the last byte sent", "route")
         self.refused = metrics.counter("http_refused", "Requests or connections turned away", "reason")

@@ -27,12 +27,11 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from cotacoes import config, embedded, tracing
-from cotacoes.client_subscriber.output import descriptor_writer
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
-from cotacoes.printer import Printer
+from cotacoes.printer import Printer, descriptor_writer, unblocked_stderr
 from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
 from cotacoes.supervision.part import Part
 from cotacoes.supervision.supervisor import Step
@@ -79,21 +78,24 @@ def run(options: UpOptions) -> int:
         leftovers = folder.end_leftovers()
         system = topology(settings, folder)
         refuse_taken_ports(settings, system.parts)
-        return asyncio.run(_run(system, folder, _style(options.output), leftovers))
+        with unblocked_stderr(functools.partial(dropped_line, Style.PLAIN)):
+            return asyncio.run(_run(system, folder, _style(options.output), leftovers))
 
 
 async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
 
-    def on_gone(error: OSError) -> None:
-        if error.errno in {errno.EPIPE, errno.EIO}:  # a closed pipe or terminal; on a full disk it goes on unseen
+    def on_failed(error: OSError) -> None:
+        if error.errno in {errno.EPIPE, errno.EIO}:  # the pipe or the terminal is closed
             with contextlib.suppress(RuntimeError):  # the loop has ended before
                 loop.call_soon_threadsafe(system.stop, INTERRUPTED_EXIT_CODE)
+        else:
+            sys.stderr.write(f"standard output cannot be written ({error.strerror}): going on without it\n")
 
     descriptor = sys.stdout.fileno()
     dropped = functools.partial(dropped_line, style)
     encoding = sys.stdout.encoding or "utf-8"
-    with Printer(descriptor_writer(descriptor), on_gone, encoding=encoding, dropped=dropped) as printer:
+    with Printer(descriptor_writer(descriptor), on_failed, encoding=encoding, dropped_line=dropped) as printer:
         coin_width = max(map(len, topology.settings.seed_placement))
         view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC))
         system = RunningSystem(topology, folder, view)

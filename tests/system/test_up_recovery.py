@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -120,3 +121,29 @@ def test_a_broken_part_is_tried_again_and_says_why(system: System, tmp_path: Pat
     os.rename(hidden, control)
     system.wait_for_states({"shard2": "running"})
     assert list(system.status()) == PARTS
+
+
+def test_parts_work_on_while_up_stands_still(system: System) -> None:
+    """They write more log than a pipe holds, and nobody reads it."""
+    system.start()
+    system.wait_for_event("a quote", lambda event: event["type"] == "quote" and event["coin"] == "bitcoin")
+    token = system.ask("env")["env"]["COTACOES_ADMIN_TOKEN"]
+    system.signal(signal.SIGSTOP)
+    try:
+        before = system.get("gateway_service", "/v1/quotes/bitcoin/current").body["seq"]
+        for _ in range(700):
+            request = urllib.request.Request(
+                f"{system.url('external_service')}/faults",
+                b'{"latency_ms":1}',
+                {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                method="PUT",
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.status == 200
+        wait_until(
+            "a new quote",
+            lambda: system.get("gateway_service", "/v1/quotes/bitcoin/current").body["seq"] != before,
+        )
+    finally:
+        system.signal(signal.SIGCONT)
+    assert {part["state"] for part in system.status().values()} == {"running"}

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import System
+from tests.system.conftest import System, wait_until
 
 from cotacoes.data_folder import VERSION
 
@@ -103,3 +103,26 @@ def test_an_unknown_setting_is_refused_by_name(system: System) -> None:
 def test_the_address_of_a_service_that_it_starts_itself_is_refused(system: System) -> None:
     system.environment["COTACOES_QUOTE_URL"] = "http://127.0.0.1:9"
     assert "COTACOES_QUOTE_URL names another quote_service" in refusal(system)
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_an_output_that_cannot_be_written_is_said_and_the_system_runs_on(system: System, output: str) -> None:
+    system.wrapper = ["sh", "-c", f'exec "$@" {output}', "sh"]
+    system.begin()
+    wait_until("it says so", lambda: system.stderr.startswith(b"standard output cannot be written"), 40)
+    wait_until("every part runs", lambda: {part["state"] for part in system.status().values()} == {"running"}, 40)
+
+
+def test_a_data_folder_without_a_name_is_refused_and_nothing_is_made(system: System, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [*system.program, "up", "--data", ""],
+        cwd=tmp_path,
+        env=system.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == USAGE
+    assert "'--data': it is empty: name a folder, or leave the option out" in ended.stderr
+    assert not list(tmp_path.iterdir())

@@ -2,11 +2,17 @@
 
 import asyncio
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
 
 from cotacoes.supervision.child import LINE_BYTES_MAX, Child
 
 LIMIT_S = 20.0
+BLOCKING = "import os; os.set_blocking(1, True); "
 
 
 async def lines_of(code: str) -> tuple[int, list[tuple[str, bytes]]]:
@@ -24,13 +30,13 @@ async def test_lines_come_whole_and_the_last_one_needs_no_line_feed() -> None:
 
 
 async def test_all_that_it_wrote_is_read_before_its_end_is_told() -> None:
-    code, heard = await lines_of("print('x\\n' * 50_000, end='')")
+    code, heard = await lines_of(f"{BLOCKING} print('x\\n' * 50_000, end='')")
     assert code == 0
     assert heard == [("stdout", b"x")] * 50_000
 
 
 async def test_of_a_line_without_end_the_head_is_kept_and_the_rest_dropped() -> None:
-    _, heard = await lines_of(f"print('a' * {5 * LINE_BYTES_MAX}); print('after')")
+    _, heard = await lines_of(f"{BLOCKING} print('a' * {5 * LINE_BYTES_MAX}); print('after')")
     assert heard == [("stdout", b"a" * LINE_BYTES_MAX), ("stdout", b"after")]
 
 
@@ -47,3 +53,39 @@ async def test_its_end_is_told_although_an_orphan_of_it_holds_the_pipes() -> Non
 async def test_a_death_by_signal_is_a_negative_code() -> None:
     code, _ = await lines_of("import os; os.kill(os.getpid(), 9)")
     assert code == -9
+
+
+async def test_a_child_that_nobody_reads_is_not_held_up(tmp_path: Path) -> None:
+    """As when the launcher stands still: here the loop does."""
+    done = tmp_path / "done"
+    code = f"""
+import os, pathlib
+for descriptor in (1, 2):
+    for _ in range(300):
+        try:
+            os.write(descriptor, b"x" * 1023 + b"\\n")
+        except BlockingIOError:
+            pass
+pathlib.Path({str(done)!r}).touch()
+"""
+    heard: list[bytes] = []
+    child = await Child.start([sys.executable, "-IS", "-c", code], os.environ, lambda _, line: heard.append(line))
+    due = time.monotonic() + LIMIT_S
+    while not done.exists():
+        assert time.monotonic() < due
+        time.sleep(0.01)  # noqa: ASYNC251  # the loop stands still
+    async with asyncio.timeout(LIMIT_S):
+        assert await child.wait() == 0
+    assert set(heard) == {b"x" * 1023}
+    assert len(heard) < 600
+
+
+async def test_a_program_that_cannot_be_started_leaves_no_pipe_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many processes")
+
+    before = set(os.listdir("/dev/fd"))
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(OSError, match="too many processes"):
+        await Child.start(["x"], os.environ, lambda *_: None)
+    assert set(os.listdir("/dev/fd")) == before

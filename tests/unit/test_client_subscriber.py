@@ -18,11 +18,12 @@ from cotacoes.client.feeds import Back, Event, Silent
 from cotacoes.client.follower import RECONNECT_MOST_S
 from cotacoes.client_subscriber import app
 from cotacoes.client_subscriber.lines import Lines, as_json_line
-from cotacoes.client_subscriber.output import LINES_MAX, Output, descriptor_writer
+from cotacoes.client_subscriber.output import LINES_MAX, Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.errors import SettingError
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
+from cotacoes.printer import descriptor_writer
 from cotacoes.quote import Position, Quote
 from cotacoes.service.process import Stop
 

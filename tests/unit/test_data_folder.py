@@ -84,10 +84,22 @@ def test_a_log_is_bounded_and_the_part_before_is_kept(tmp_path: Path) -> None:
     again = PartLogs(tmp_path, bytes_max=30)  # after a restart the size is known
     again.write("part", b"x" * 20)
     assert (tmp_path / "part.log.1").read_bytes() == b"line 6....\n"
-    assert logs.dropped == again.dropped == 0
 
 
-def test_what_a_log_can_not_take_is_dropped_and_counted(tmp_path: Path) -> None:
-    logs = PartLogs(tmp_path / "nowhere")
-    logs.write("part", b"line")
-    assert logs.dropped == 1
+def test_what_a_log_cannot_take_is_dropped_and_how_much_is_said_once_there_is_room(tmp_path: Path) -> None:
+    logs = PartLogs(tmp_path)
+    (tmp_path / "part.log").symlink_to("/dev/full")
+    logs.write("part", b"lost")
+    logs.write("part", b"lost too")
+    (tmp_path / "part.log").unlink()
+    logs.write("part", b"kept")
+    assert (tmp_path / "part.log").read_text().splitlines() == ['{"event": "log.dropped", "count": 2}', "kept"]
+
+
+def test_a_log_that_was_removed_to_make_room_begins_anew(tmp_path: Path) -> None:
+    logs = PartLogs(tmp_path, bytes_max=60)
+    logs.write("part", b"x" * 50)
+    (tmp_path / "part.log").unlink()
+    for word in (b"one line, lost", b"two", b"three"):
+        logs.write("part", word)
+    assert (tmp_path / "part.log").read_text().splitlines()[-2:] == ["two", "three"]

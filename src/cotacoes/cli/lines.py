@@ -5,6 +5,7 @@ Data goes to stdout, talk to stderr. Nothing that came over the wire reaches a t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -88,8 +89,9 @@ def put_json(data: object) -> None:
 
 
 def say(line: str) -> None:
-    """One line to the person."""
-    sys.stderr.write(f"{printable(line)}\n")
+    """One line to the person; nobody can be told that it cannot be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{printable(line)}\n")
 
 
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -10,8 +10,20 @@ import typer
 
 DATA_DEFAULT = ".cotacoes"
 
+
+def _folder(text: str) -> Path:
+    if not text:  # an unset variable of a script; as a path it would be the current folder
+        raise typer.BadParameter("it is empty: name a folder, or leave the option out")
+    return Path(text)
+
+
 Data = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="data folder of `cotacoes up`; else $COTACOES_DATA, else ./.cotacoes")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        parser=_folder,
+        help="data folder of `cotacoes up`; else $COTACOES_DATA, else ./.cotacoes",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs")]
 Coin = Annotated[str, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")]

@@ -23,10 +23,11 @@ from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower, log_change
 from cotacoes.client.history import ServiceHistory
 from cotacoes.client_subscriber.lines import Lines, as_json_line
-from cotacoes.client_subscriber.output import Output, descriptor_writer
+from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import SettingError, UnavailableError, UnknownCoinError
+from cotacoes.printer import descriptor_writer
 from cotacoes.quote import COIN_PATTERN
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop

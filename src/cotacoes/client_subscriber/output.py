@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
-import select
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -82,17 +80,3 @@ class Output:
         self._waiting -= 1
         if self._waiting <= LINES_MAX // 2:
             self._room.set()
-
-
-def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
-    """A blocking write to a file descriptor, complete at its return, with no buffer of ours in between."""
-
-    def write(data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
-                select.select([], [descriptor], [])
-
-    return write

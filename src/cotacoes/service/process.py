@@ -48,11 +48,11 @@ def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any
     """Run one part as this process until a signal or its own end; returns the exit code."""
     try:
         settings = config.load(**given)
-        telemetry.configure_logging(name, settings.log_level)
-        with reported(name):
+        with telemetry.logging_to_stderr(name, settings.log_level), reported(name):
             return asyncio.run(_until_stopped(main, settings))
     except SettingError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{name}: {error}\n")
         return 2
 
 

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO
 
 from cotacoes.supervision import die_with_parent
 
@@ -46,19 +47,20 @@ class Child:
     ) -> Child:
         """Start it in a session of its own; on Linux it gets `death_signal` when we end. OSError where it can not."""
         launcher = [sys.executable, "-IS", die_with_parent.__file__, str(os.getpid()), str(int(death_signal))]
-        process = subprocess.Popen(  # noqa: ASYNC220  # returns at once; the child must descend from the main thread
-            [*launcher, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(environment),
-            start_new_session=True,  # Ctrl-C on the terminal is for us alone
-        )
+        with _pipe() as (stdout, to_stdout), _pipe() as (stderr, to_stderr):
+            process = subprocess.Popen(  # noqa: ASYNC220  # returns at once; the child must descend from the main thread
+                [*launcher, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=to_stdout,
+                stderr=to_stderr,
+                env=dict(environment),
+                start_new_session=True,  # Ctrl-C on the terminal is for us alone
+            )
         child = cls(process, on_line)
         threading.Thread(
             target=child._wait, args=(asyncio.get_running_loop(),), name=f"wait {process.pid}", daemon=True
         ).start()
-        await child._read()
+        await child._read(stdout=stdout, stderr=stderr)
         return child
 
     @property
@@ -86,12 +88,30 @@ class Child:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             loop.call_soon_threadsafe(self._ended.set_result, code)
 
-    async def _read(self) -> None:
+    async def _read(self, **pipes: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
-            assert pipe is not None
+        for name, pipe in pipes.items():
             _, lines = await loop.connect_read_pipe(functools.partial(_Lines, name, self._on_line), pipe)
             self._pipes.append(lines)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], int]]:
+    """A pipe: our end, which is closed here if the body fails, and the child's, which always is.
+
+    The child's end does not block. While we stand still, what the child writes beyond what the pipe holds is dropped:
+    blocked on its log, it would stand still as well.
+    """
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    reader = os.fdopen(ours, "rb", buffering=0)
+    try:
+        yield reader, theirs
+    except BaseException:
+        reader.close()
+        raise
+    finally:
+        os.close(theirs)
 
 
 class _Lines(asyncio.Protocol):
