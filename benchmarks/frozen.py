@@ -42,7 +42,7 @@ def measure(effort: Effort) -> list[Row]:
 
 def _run(system: System, seconds: float, *, is_frozen: bool) -> list[float]:
     """Ages in ms of the quotes that were observed in so many seconds, from the freezing on."""
-    url = f"redis://127.0.0.1:{system.port('redis')}"
+    url = system.redis_url()
     with helper_process("benchmarks.live_listener", url, str(seconds + LISTENER_START_S), COIN) as listener:
         time.sleep(LISTENER_START_S)
         since_us = time.time_ns() // 1000

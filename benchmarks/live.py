@@ -65,7 +65,7 @@ def measure(effort: Effort) -> list[Row]:
 def _run(system: System, seconds: float) -> tuple[list[float], float, float]:
     """Ages in ms, quotes/s of each coin, and the mean time in ms from the source's answer to the commit in the log."""
     before = _record_seconds(system)
-    times = _times(system, f"redis://127.0.0.1:{system.port('redis')}", seconds)
+    times = _times(system, system.redis_url(), seconds)
     spent_s, count = (now - then for now, then in zip(_record_seconds(system), before, strict=True))
     return ages_ms(times), min(map(rate_of, times.values())), 1000 * spent_s / count
 

@@ -89,6 +89,11 @@ class System:
     def url(self, part: str) -> str:
         return f"http://127.0.0.1:{self.port(part)}"
 
+    def redis_url(self) -> str:
+        """Where its Valkey is, with the password."""
+        url: str = control.ask(self.data, "env")["env"]["COTACOES_REDIS_URL"]
+        return url
+
     def stop(self) -> None:
         """Stop it, and kill what is left."""
         members = processes.family(self._up.pid)

@@ -8,6 +8,7 @@ namespace, as nobody inside and as root outside, without a new system user and w
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import platform
@@ -31,6 +32,7 @@ INITDB_DEADLINE_S = 60.0
 ORPHANS_DEADLINE_S = 5.0
 REMOVE_POLL_S = 0.02
 PING_DEADLINE_S = 0.5
+OWNER_HINT = "run `up` as its owner, or set --data to another folder"
 COMPOSE_HINT = "use `docker compose up --build` instead, or set COTACOES_REDIS_URL and the COTACOES_SHARD…_DSN"
 
 # Small and quiet: few connections, little memory, no wake-ups that an idle feed does not need. Durability stays on.
@@ -58,6 +60,7 @@ VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
     "save": "",
     "appendonly": "no",
+    "dbfilename": "unused.rdb",  # not there: a dump that a newer server left would end each start
     "maxmemory": "64mb",
     "hz": "5",
     "client-output-buffer-limit": "pubsub 8mb 2mb 30",
@@ -172,6 +175,34 @@ def environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
+def refuse_unusable_postgres(folder: Path) -> None:
+    """SettingError if PostgreSQL would refuse an existing data folder at each start. Blocking."""
+    try:
+        status = folder.stat()
+        found = (folder / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SettingError(f"{folder} cannot be read ({error.strerror}): {OWNER_HINT}") from error
+    if status.st_uid != os.geteuid():
+        raise SettingError(f"{folder} belongs to the user with the number {status.st_uid}: {OWNER_HINT}")
+    if status.st_mode & 0o027:
+        raise SettingError(f"{folder} is open to other users, which PostgreSQL refuses: run `chmod 700 {folder}`")
+    if found != (own := postgres_major()):
+        raise SettingError(
+            f"{folder} holds data of PostgreSQL {found}, and this release brings PostgreSQL {own}: go on with the "
+            "release that made it, or set --data to another folder"
+        )
+
+
+@functools.cache
+def postgres_major() -> str:
+    """The major version of our PostgreSQL, such as 18."""
+    program = str(postgres_folder() / "postgres")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=INITDB_DEADLINE_S, check=True)
+    return said.stdout.split()[-1].partition(".")[0]
+
+
 def recover_postgres(folder: Path) -> None:
     """Clear away what a killed server left, before the next start. Only while no server of ours runs on the folder.
 
@@ -223,20 +254,42 @@ def postgres_dsn(port: int, password: str, database: str = DATABASE) -> str:
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}?sslmode=disable"
 
 
-def valkey_command(folder: Path, port: int) -> list[str]:
-    """How Valkey is started; it keeps nothing on disk."""
+def require_password_of_valkey(settings_file: Path, password: str) -> None:
+    """Write the file by which Valkey learns its password: on the command line every user of this machine could read it.
+
+    Only its owner can read the file. Blocking; SettingError if it cannot be written.
+    """
+    try:
+        settings_file.unlink(missing_ok=True)
+        descriptor = os.open(settings_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"requirepass {password}\n")
+    except OSError as error:
+        raise SettingError(f"{settings_file} cannot be written ({error.strerror})") from error
+
+
+def valkey_command(folder: Path, port: int, settings_file: Path | None = None) -> list[str]:
+    """How Valkey is started; it keeps nothing on disk. Without a `settings_file` it asks nobody for a password."""
     settings = [part for name, value in VALKEY_SETTINGS.items() for part in (f"--{name}", *_words(value))]
-    return [str(valkey_server()), "--port", str(port), "--dir", str(folder), *settings]
+    file = [] if settings_file is None else [str(settings_file)]
+    return [str(valkey_server()), *file, "--port", str(port), "--dir", str(folder), *settings]
 
 
 def _words(value: str) -> list[str]:
     return value.split(" ") if value else [""]
 
 
-def valkey_is_ready(port: int) -> bool:
+def valkey_url(port: int, password: str) -> str:
+    """The address with the password."""
+    return f"redis://:{password}@127.0.0.1:{port}"
+
+
+def valkey_is_ready(port: int, password: str = "") -> bool:
     """Whether the server answers a PING."""
+    login, welcome = (f"AUTH {password}\r\n".encode(), b"+OK\r\n") if password else (b"", b"")
+    expected = welcome + b"+PONG\r\n"
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PING_DEADLINE_S) as connection:
         connection.settimeout(PING_DEADLINE_S)
-        connection.sendall(b"PING\r\n")
-        return connection.recv(7) == b"+PONG\r\n"
+        connection.sendall(login + b"PING\r\n")
+        return connection.recv(len(expected)) == expected
     return False

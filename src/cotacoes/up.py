@@ -77,6 +77,7 @@ def run(options: UpOptions) -> int:
         folder.refuse_full()
         leftovers = folder.end_leftovers()
         system = topology(settings, folder)
+        _refuse_unusable_shards(system, folder)
         refuse_taken_ports(settings, system.parts)
         with unblocked_stderr(functools.partial(dropped_line, Style.PLAIN)):
             return asyncio.run(_run(system, folder, _style(options.output), leftovers))
@@ -117,6 +118,12 @@ def _refuse_useless_source(settings: Settings) -> None:
         recording_of(settings).check()
 
 
+def _refuse_unusable_shards(topology: Topology, folder: DataFolder) -> None:
+    for part in topology.parts:
+        if part.name in SHARDS and part.command is not None:
+            embedded.refuse_unusable_postgres(folder.path / part.name)
+
+
 def topology(settings: Settings, folder: DataFolder) -> Topology:
     """What runs, for these settings on this folder; servers whose address is given in the settings run elsewhere."""
     _refuse_foreign_services(settings)
@@ -125,12 +132,14 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
     given = {"shard1": settings.shard1_dsn, "shard2": settings.shard2_dsn}
     # what `cotacoes env` exported of this very folder names our own servers
     external = {shard for shard in SHARDS if given[shard] and passwords[shard] not in given[shard]}
-    own_redis = f"redis://127.0.0.1:{settings.port('redis')}"
+    own_redis = embedded.valkey_url(settings.port("redis"), folder.secret("redis"))
+    # also without the password, as an older release exported it
+    is_own_redis = config.without_password(settings.redis_url or own_redis) == config.without_password(own_redis)
     complete = settings.model_copy(
         update={
             "data": folder.path,
             "port_base": settings.port_base,
-            "redis_url": settings.redis_url or own_redis,
+            "redis_url": own_redis if is_own_redis else settings.redis_url,
             **{f"{shard}_dsn": given[shard] if shard in external else own[shard] for shard in SHARDS},
             "admin_token": SecretStr(settings.admin_token.get_secret_value() or folder.secret("admin_token")),
         }
@@ -141,9 +150,10 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
         else _shard(shard, folder.path / shard, settings.port(shard), passwords[shard])
         for shard in SHARDS
     ]
-    is_own_redis = complete.redis_url == own_redis
     redis = (
-        _redis(folder.path / "redis", settings.port("redis")) if is_own_redis else _external("redis", complete.redis)
+        _redis(folder.path / "redis", settings.port("redis"), folder.secret("redis"))
+        if is_own_redis
+        else _external("redis", complete.redis)
     )
     environment = service_environment(complete, os.environ)
     services = [_service(name, complete, environment) for name in SERVICES]
@@ -185,13 +195,15 @@ def _shard(name: str, path: Path, port: int, password: str) -> Part:
     )
 
 
-def _redis(path: Path, port: int) -> Part:
+def _redis(path: Path, port: int, password: str) -> Part:
+    settings_file = path / "valkey.conf"
     return Part(
         "redis",
         f"redis://127.0.0.1:{port}",
-        lambda: embedded.valkey_command(path, port),
-        is_ready=lambda _: embedded.valkey_is_ready(port),
+        lambda: embedded.valkey_command(path, port, settings_file),
+        is_ready=lambda _: embedded.valkey_is_ready(port, password),
         environment=embedded.environment(),
+        prepare=lambda: embedded.require_password_of_valkey(settings_file, password),
     )
 
 

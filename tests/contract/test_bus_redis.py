@@ -5,14 +5,16 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from tests.conftest import free_port
-from tests.contract.conftest import Server
+from tests.contract.conftest import Server, end, start, start_valkey
 from tests.contract.test_bus import DEADLINE_S, answered, take, url
 
+from cotacoes import embedded
 from cotacoes.adapters import bus_redis
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError, SettingError
@@ -184,3 +186,26 @@ async def test_no_error_carries_the_password_of_the_url() -> None:
 async def test_a_url_that_is_none_is_refused_by_the_name_of_its_setting(end: str) -> None:
     with pytest.raises(SettingError, match="COTACOES_REDIS_URL"):
         RedisBus(f"redis://127.0.0.1{end}", deadline_s=1.0)
+
+
+async def test_a_valkey_with_a_password_lets_nobody_publish_without_it(tmp_path: Path) -> None:
+    file, port = tmp_path / "valkey.conf", free_port()
+    embedded.require_password_of_valkey(file, "hunter2")
+    server = start(
+        embedded.valkey_command(tmp_path, port, file), port, lambda _: embedded.valkey_is_ready(port, "hunter2")
+    )
+    try:
+        assert not embedded.valkey_is_ready(port)
+        async with RedisBus(embedded.valkey_url(port, "hunter2"), deadline_s=DEADLINE_S) as bus:
+            await bus.ping()
+        for url in (f"redis://127.0.0.1:{port}", embedded.valkey_url(port, "hunter3")):
+            async with RedisBus(url, deadline_s=DEADLINE_S) as stranger:
+                with pytest.raises(BusUnavailableError):
+                    await stranger.publish([("cotacoes:bitcoin", b'{"price":"1.00"}')])
+    finally:
+        end(server)
+
+
+async def test_a_dump_that_a_newer_server_left_does_not_end_each_start(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS0099")
+    end(start_valkey(tmp_path, free_port()))

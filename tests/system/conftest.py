@@ -182,6 +182,10 @@ class System:
         dsn: str = self.ask("env")["env"][f"{PREFIX}{shard.upper()}_DSN"]
         return dsn
 
+    def redis_url(self) -> str:
+        url: str = self.ask("env")["env"]["COTACOES_REDIS_URL"]
+        return url
+
     def url(self, part: str) -> str:
         return f"http://127.0.0.1:{self.port(part)}"
 

@@ -134,7 +134,7 @@ def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: P
         system.start()
         settings = settings_of(system)
         dsns = [settings.dsn(shard) for shard in config.SHARDS]
-        redis = f"redis://127.0.0.1:{system.port('redis')}"
+        redis = system.redis_url()
         with Witness(redis, system.url("quote_service"), COINS) as witness:
             for target, victim in (
                 ("shard2", None),

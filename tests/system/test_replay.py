@@ -30,7 +30,7 @@ def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Pat
         first = system.events[0]["text"]
         assert first.startswith("replay of btcusdt_20240808.gz, ethusdt_20240808.gz")
         dsns = [system.dsn(shard) for shard in SHARDS]
-        redis = f"redis://127.0.0.1:{system.port('redis')}"
+        redis = system.redis_url()
         with Witness(redis, system.url("quote_service"), list(FILES)) as witness:
             wait_until(
                 f"{QUOTES_MIN} quotes of each",

@@ -63,7 +63,7 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
         system.start()
         dsns = [system.dsn(shard) for shard in SHARDS]
         lives = []
-        redis = f"redis://127.0.0.1:{system.port('redis')}"
+        redis = system.redis_url()
         with Witness(redis, system.url("quote_service"), COINS) as witness:
             seen = published(witness)
             for blow in blows:

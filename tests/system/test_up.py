@@ -12,6 +12,7 @@ import pytest
 from tests.system.conftest import PARTS, System, wait_until
 
 from cotacoes.config import PORT_OFFSETS
+from cotacoes.supervision import processes
 
 
 def test_first_it_says_what_the_prices_are_then_the_parts_then_quotes(running_system: System) -> None:
@@ -35,9 +36,19 @@ def test_status_names_every_part_with_its_process_and_address(running_system: Sy
 
 def test_the_data_folder_and_its_secrets_are_for_their_owner_only(running_system: System) -> None:
     assert stat.S_IMODE(running_system.data.stat().st_mode) == 0o700
-    secrets = [*running_system.data.glob("*.secret"), running_system.data / "up.json"]
-    assert len(secrets) == 5
+    folder = running_system.data
+    secrets = [*folder.glob("*.secret"), folder / "up.json", folder / "redis" / "valkey.conf"]
+    assert len(secrets) == 7
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+
+
+def test_no_secret_is_on_a_command_line_or_in_a_log(running_system: System) -> None:
+    secrets = [path.read_text() for path in running_system.data.glob("*.secret")]
+    assert running_system.up is not None
+    lines = [" ".join(process.cmdline()) for process in processes.family(running_system.up.pid)]
+    assert any("valkey-server" in line for line in lines)
+    texts = [*lines, *(path.read_text() for path in (running_system.data / "logs").iterdir())]
+    assert not [text for text in texts if any(secret in text for secret in secrets)]
 
 
 def test_everything_listens_on_loopback_only(running_system: System) -> None:

@@ -47,6 +47,15 @@ def test_a_second_up_on_the_same_data_is_refused_and_the_first_goes_on(system: S
     assert {part["state"] for part in system.status().values()} == {"running"}
 
 
+def test_data_of_another_postgres_is_refused_with_both_versions_and_not_touched(system: System) -> None:
+    shard = system.data / "shard2"
+    shard.mkdir(parents=True, mode=0o700)
+    (shard / "PG_VERSION").write_text("15\n")
+    said = refusal(system)
+    assert f"{shard} holds data of PostgreSQL 15, and this release brings PostgreSQL 1" in said
+    assert files(shard) == {"PG_VERSION": b"15\n"}
+
+
 def test_data_of_a_newer_version_is_refused_and_not_touched(system: System) -> None:
     system.data.mkdir()
     (system.data / "version").write_text(f"{VERSION + 1}\n")

@@ -1,6 +1,7 @@
 """The embedded servers: where their programs are, how they are started, what is said where they can not be."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,49 @@ def test_a_server_is_ready_when_its_own_file_says_so(tmp_path: Path) -> None:
     ):
         (tmp_path / "postmaster.pid").write_text(text)
         assert embedded.postgres_is_ready(tmp_path, pid) is is_ready
+
+
+def test_valkey_learns_its_password_from_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "valkey.conf"
+    for password in ("first-password", "second-password"):
+        embedded.require_password_of_valkey(file, password)
+        assert file.read_text() == f"requirepass {password}\n"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        command = embedded.valkey_command(tmp_path, 8, file)
+        assert command[1] == str(file)
+        assert password not in " ".join(command)
+    with pytest.raises(SettingError, match="cannot be written"):
+        embedded.require_password_of_valkey(tmp_path / "nowhere" / "valkey.conf", "x")
+
+
+def test_a_folder_that_postgres_can_use_or_that_is_not_there_is_not_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "shard1"
+    embedded.refuse_unusable_postgres(folder)
+    folder.mkdir(mode=0o700)
+    embedded.refuse_unusable_postgres(folder)
+    (folder / "PG_VERSION").write_text(f"{embedded.postgres_major()}\n")
+    embedded.refuse_unusable_postgres(folder)
+
+
+@pytest.mark.parametrize("found", ["17", "19", ""])
+def test_data_of_another_major_version_is_refused_with_both_versions(tmp_path: Path, found: str) -> None:
+    (tmp_path / "PG_VERSION").write_text(f"{found}\n")
+    tmp_path.chmod(0o700)
+    with pytest.raises(SettingError, match=rf"{tmp_path} holds data of PostgreSQL {found}, .* PostgreSQL \d+: go on"):
+        embedded.refuse_unusable_postgres(tmp_path)
+
+
+def test_data_that_others_may_read_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "PG_VERSION").write_text(embedded.postgres_major())
+    tmp_path.chmod(0o755)
+    with pytest.raises(SettingError, match=f"run `chmod 700 {tmp_path}`"):
+        embedded.refuse_unusable_postgres(tmp_path)
+
+
+def test_data_of_another_user_is_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "PG_VERSION").write_text(embedded.postgres_major())
+    tmp_path.chmod(0o700)
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(SettingError, match=f"belongs to the user with the number {owner}: run `up` as its owner"):
+        embedded.refuse_unusable_postgres(tmp_path)

@@ -80,6 +80,22 @@ def test_what_env_exported_of_this_folder_names_its_own_servers(folder: DataFold
     assert again.exports == first.exports
 
 
+def test_the_own_valkey_has_a_password_that_is_neither_shown_nor_on_a_command_line(folder: DataFolder) -> None:
+    system = topology(load(), folder)
+    password = folder.secret("redis")
+    assert system.exports["COTACOES_REDIS_URL"] == f"redis://:{password}@127.0.0.1:8010"
+    assert system.settings.redis == system.exports["COTACOES_REDIS_URL"]
+    redis = parts(system)["redis"]
+    assert redis.command is not None
+    assert password not in f"{redis.address} {redis.command()} {redis.environment}"
+
+
+def test_the_address_of_the_own_valkey_as_an_older_release_exported_it_is_still_its_own(folder: DataFolder) -> None:
+    system = topology(load(REDIS_URL="redis://127.0.0.1:8010"), folder)
+    assert parts(system)["redis"].command is not None
+    assert folder.secret("redis") in system.settings.redis
+
+
 def test_the_address_of_another_service_is_refused_by_name(folder: DataFolder) -> None:
     with pytest.raises(SettingError, match="COTACOES_GATEWAY_URL names another gateway_service"):
         topology(load(GATEWAY_URL="http://127.0.0.1:1"), folder)
