@@ -178,7 +178,7 @@ def open_standard_streams() -> None:
     """Open what this process was started without (`>&-`): else its number would go to the next file or socket opened.
 
     Standard input is at its end, standard output fails as any closed descriptor does, and standard error goes nowhere,
-    since nobody could be told that it fails.
+    since nobody could be told that it fails. What the encoding of standard output cannot write is replaced.
     """
     for descriptor, name, mode, flags in (
         (0, "stdin", "r", os.O_RDONLY),
@@ -191,3 +191,5 @@ def open_standard_streams() -> None:
             os.open(os.devnull, flags)  # takes the lowest free number: this one
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

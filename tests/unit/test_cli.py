@@ -540,4 +540,4 @@ def test_a_full_disk_under_stdout_is_one_sentence_and_1() -> None:
         command = [sys.executable, "-c", ENDLESS]
         done = subprocess.run(command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, timeout=20)
     assert done.returncode == 1
-    assert re.fullmatch(rb"cotacoes: standard output can not be written \(.+\)\n", done.stderr)
+    assert re.fullmatch(rb"cotacoes: standard output cannot be written \(.+\)\n", done.stderr)

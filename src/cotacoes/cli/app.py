@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 failure, 2 usage or settings, 3 stale, 4 unavailable, 130 Ct
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from cotacoes.cli import audit, breakers, doctor, ledger, market, parts, system
 from cotacoes.cli.lines import OutputError, flush, put, say
 from cotacoes.errors import CotacoesError, ProblemError, RequestError, SettingError, UnavailableError
 
+_NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
 OK, FAILURE, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 4, 130
 
 app = typer.Typer(
@@ -71,6 +73,10 @@ def _code(run: Callable[[], object]) -> int:
     except CotacoesError as error:
         say(f"cotacoes: {_in_words(error)}")
         return _exit_code(error)
+    except OSError as error:  # the help is written by its library
+        if error.errno not in _NOT_WRITABLE or error.filename is not None:
+            raise
+        raise OutputError.of(error) from error
     return code if isinstance(code, int) else OK
 
 

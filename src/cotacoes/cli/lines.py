@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -40,6 +40,10 @@ _STYLES = {
 
 class OutputError(CotacoesError):
     """Standard output takes nothing more, for another reason than that nobody reads it."""
+
+    @classmethod
+    def of(cls, error: OSError) -> Self:
+        return cls(f"standard output cannot be written ({error.strerror})")
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -131,7 +135,7 @@ def _write(text: str, *, flush: bool = False) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output can not be written ({error.strerror})") from error
+        raise OutputError.of(error) from error
 
 
 def printable(text: str) -> str:
