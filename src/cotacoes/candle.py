@@ -13,10 +13,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
-from cotacoes.quote import Position, Quote, computed_price, exact_sum, format_price, format_time
+from cotacoes.quote import (
+    ComputedText,
+    Position,
+    PriceText,
+    Quote,
+    TimeText,
+    computed_price,
+    exact_sum,
+    format_price,
+    format_time,
+)
 
 INTERVALS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}  # name to minutes
 STORED_MINUTES = (1, 60)
@@ -43,13 +54,13 @@ class Candle:
 class CandleJson(msgspec.Struct, frozen=True):
     """A candle as it stands in an answer; all prices are null in an empty one."""
 
-    at: str
-    open: str | None
-    high: str | None
-    low: str | None
-    close: str | None
-    mean: str | None
-    count: int
+    at: TimeText
+    open: PriceText | None
+    high: PriceText | None
+    low: PriceText | None
+    close: PriceText | None
+    mean: ComputedText | None
+    count: Annotated[int, msgspec.Meta(ge=0)]
     closed: bool
 
     @classmethod

@@ -6,6 +6,9 @@ One rule for each, used at every edge (source, log, shard, Redis, HTTP); the liv
   at most `PRICE_TEXT_MAX` characters; its digits are kept exactly as given, trailing zeros included;
 * a time is an aware UTC `datetime`, in text `2026-11-24T12:00:00.123456Z`;
 * a position is `epoch-seq`, per coin; positions only rise.
+
+The types `CoinText`, `PriceText` and so on are these rules for fields of messages: msgspec refuses what breaks them
+when it decodes, so that no text of another shape is passed on.
 """
 
 from __future__ import annotations
@@ -15,21 +18,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import msgspec
 
-COIN_PATTERN = re.compile(r"[a-z0-9-]{1,32}\Z", re.ASCII)
-CURRENCY_PATTERN = re.compile(r"[A-Z0-9]{2,12}\Z", re.ASCII)
-ORIGIN_PATTERN = re.compile(r"[\x21-\x7e]{1,100}\Z", re.ASCII)
+_COIN = r"[a-z0-9-]{1,32}"
+_CURRENCY = r"[A-Z0-9]{2,12}"
+_ORIGIN = r"[\x21-\x7e]{1,100}"
+COIN_PATTERN = re.compile(rf"{_COIN}\Z")
+CURRENCY_PATTERN = re.compile(rf"{_CURRENCY}\Z")
+ORIGIN_PATTERN = re.compile(rf"{_ORIGIN}\Z")
 
 # Enough for any market: the dearest quote of the least unit needs under 30 digits on either side of the point.
 PRICE_INTEGER_DIGITS_MAX = 30
 PRICE_FRACTION_DIGITS_MAX = 30
 PRICE_TEXT_MAX = PRICE_INTEGER_DIGITS_MAX + 1 + PRICE_FRACTION_DIGITS_MAX
-_PRICE = re.compile(
-    rf"(?:0|[1-9][0-9]{{0,{PRICE_INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{PRICE_FRACTION_DIGITS_MAX}}})?\Z", re.ASCII
-)
+_DECIMAL = rf"(?:0|[1-9][0-9]{{0,{PRICE_INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{PRICE_FRACTION_DIGITS_MAX}}})?"
+_PRICE = re.compile(rf"{_DECIMAL}\Z")
 
 COMPUTED_PLACES = 18
 _EXACT = Context(prec=200)
@@ -40,8 +45,26 @@ EPOCH_MAX = 2**63 - 1
 
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
-_POSITION = re.compile(r"([0-9]{1,19})-([0-9]{1,10})\Z", re.ASCII)
+_RFC_3339 = "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+_TIME = re.compile(rf"{_RFC_3339}\Z")
+_EPOCH_SEQ = "([0-9]{1,19})-([0-9]{1,10})"
+_POSITION = re.compile(rf"{_EPOCH_SEQ}\Z")
+
+
+def _text(rule: str) -> msgspec.Meta:
+    """The whole text is of this rule: `$` alone would let a line feed follow."""
+    return msgspec.Meta(pattern=rf"^{rule}$(?!\n)")
+
+
+CoinText = Annotated[str, _text(_COIN)]
+CurrencyText = Annotated[str, _text(_CURRENCY)]
+OriginText = Annotated[str, _text(_ORIGIN)]
+PriceText = Annotated[str, _text(rf"(?=[0-9.]*[1-9]){_DECIMAL}")]  # above zero
+ComputedText = Annotated[str, _text("-?(0|[1-9][0-9]{0,69})([.][0-9]{1,18})?")]  # a mean, or a change in percent
+TimeText = Annotated[str, _text(_RFC_3339)]
+PositionText = Annotated[str, _text(_EPOCH_SEQ)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
 
 
 class PriceError(ValueError):
@@ -106,15 +129,15 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 class QuoteJson(msgspec.Struct, frozen=True):
     """A quote as it stands in an answer of `/v1/quotes`."""
 
-    coin: str
-    currency: str
-    price: str
-    epoch: int
-    seq: int
-    observed_at: str
-    at: str
-    origin: str
-    prev: str | None = None
+    coin: CoinText
+    currency: CurrencyText
+    price: PriceText
+    epoch: Epoch
+    seq: Seq
+    observed_at: TimeText
+    at: TimeText
+    origin: OriginText
+    prev: PositionText | None = None
 
     @classmethod
     def of(cls, quote: Quote) -> QuoteJson:

@@ -5,9 +5,11 @@
     7d    the same                                     one each four hours
 
 A window ends at a full minute, so stored candles cover it to its edges and no quote is read for it. It is of one origin
-and one currency, as a candle is. Two counts say what it is worth: `minutes` in which there was a quote at all, and
-`holes`, places where the history lacks what was recorded there. A hole belongs to the window in which it ends, so the
-holes of windows that follow each other add up.
+and one currency, as a candle is. All its figures, the change among them, are of the quotes that are held, which may be
+fewer than its name promises: `from` and `to` are the first and the last full minutes that have one, and it is
+`complete` if these are its own edges. Two counts say what lies between: `minutes` in which there was a quote at all,
+and `holes`, places where the history lacks what was recorded there. A hole belongs to the window in which it ends, so
+the holes of windows that follow each other add up.
 """
 
 from __future__ import annotations
@@ -21,7 +23,18 @@ from itertools import pairwise
 import msgspec
 
 from cotacoes.candle import Candle, candle_over, interval_start, interval_starts, stored_minutes
-from cotacoes.quote import Quote, change_percent, computed_price, format_price, format_time
+from cotacoes.quote import (
+    ComputedText,
+    CurrencyText,
+    OriginText,
+    PriceText,
+    Quote,
+    TimeText,
+    change_percent,
+    computed_price,
+    format_price,
+    format_time,
+)
 
 WINDOWS = {"1h": 60, "24h": 1_440, "7d": 10_080}  # name to minutes
 DEFAULT_WINDOW = "24h"
@@ -68,34 +81,40 @@ class WindowView:
     """What a shard tells of one coin over a window.
 
     `candle` is of all its quotes, None without one; `closes` the last price of each step that had a quote, by where the
-    step begins; `minutes` is how many of them had one.
+    step begins; `minutes` is how many of them had one, `start` the first of these and `end` the end of the last.
     """
 
     candle: Candle | None = None
     closes: Mapping[datetime, Decimal] = field(default_factory=dict)
     minutes: int = 0
     holes: int = 0
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
-    """A coin's window as it stands in an answer; what there is none of without a quote is null.
+    """A coin's window as it stands in an answer; its figures are null without a quote.
 
-    Nothing is added any more once it is `closed`, which is when the shard has a quote beyond its end.
+    They are of the quotes between `from` and `to`, which are the window's own edges if it is `complete`. Nothing is
+    added once it is `closed`, which is when the shard has a quote beyond its end.
     """
 
-    currency: str | None = None
-    origin: str | None = None
-    open: str | None = None
-    high: str | None = None
-    low: str | None = None
-    close: str | None = None
-    change_percent: str | None = None
-    mean: str | None = None
+    currency: CurrencyText | None = None
+    origin: OriginText | None = None
+    open: PriceText | None = None
+    high: PriceText | None = None
+    low: PriceText | None = None
+    close: PriceText | None = None
+    change_percent: ComputedText | None = None
+    mean: ComputedText | None = None
     count: int = 0
+    from_: TimeText | None = msgspec.field(name="from", default=None)
+    to: TimeText | None = None
+    complete: bool = False
     minutes: int
     holes: int
     closed: bool
-    closes: list[str | None]
+    closes: list[PriceText | None]
 
     @classmethod
     def of(cls, window: Window, view: WindowView, *, closed: bool) -> WindowJson:
@@ -113,6 +132,9 @@ class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
             change_percent=format_price(change_percent(candle.open, candle.close)),
             mean=format_price(computed_price(candle.sum, candle.count)),
             count=candle.count,
+            from_=None if view.start is None else format_time(view.start),
+            to=None if view.end is None else format_time(view.end),
+            complete=(view.start, view.end) == (window.start, window.end),
             minutes=view.minutes,
             holes=view.holes,
             closed=closed,
@@ -146,4 +168,6 @@ def window_of(quotes: Sequence[Quote], window: Window) -> WindowView:
         {interval_start(one.at, window.step): one.price for one in ours},  # the last one of each stays
         len({interval_start(one.at, 1) for one in ours}),
         holes,
+        interval_start(ours[0].at, 1) if ours else None,
+        interval_start(ours[-1].at, 1) + timedelta(minutes=1) if ours else None,
     )

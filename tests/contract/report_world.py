@@ -82,8 +82,9 @@ def told_of(coin: str, last: int = LAST) -> dict[str, Any]:
     """What a complete report says of the coin."""
     quotes = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in HELD[coin]]
     return {
-        "current": quotes[-1] | {"age_ms": AGE_MS, "status": "fresh", "source": "live"},
-        "average": {"coin": coin, "average": "1.5", "count": 10},
+        "current": {name: value for name, value in quotes[-1].items() if name != "prev"}
+        | {"age_ms": AGE_MS, "status": "fresh", "source": "live", "breaker": None},
+        "average": {"coin": coin, "currency": "USD", "average": "1.5", "count": 10, "from": "5-3", "to": "5-12"},
         "last_logs": quotes[-last:],
         "through": str(HELD[coin][-1].position),
         "pending": 3,

@@ -33,6 +33,7 @@ class Twin:
     def __init__(self, quotes: dict[str, list[Quote]]) -> None:
         self.quotes = quotes
         self.faults: dict[str, Exception | bytes | Response | None] = {}
+        self.through: dict[str, str | None] = {}  # what each coin's shard has confirmed
         router = APIRouter()
 
         @router.get("/cotacao_atual/{coin}")
@@ -42,7 +43,9 @@ class Twin:
 
         @router.get("/media_ultimos_10_logs/{coin}")
         async def mean(coin: str) -> Any:
-            return {"coin": require_coin(coin, quotes), "average": "1.5", "count": 10}
+            held = quotes[require_coin(coin, quotes)]
+            first, last = (str(quote.position) for quote in (held[-10:][0], held[-1]))
+            return {"coin": coin, "currency": "USD", "average": "1.5", "count": 10, "from": first, "to": last}
 
         @router.get("/v1/quotes/{coin}")
         async def quotes_page(
@@ -96,7 +99,12 @@ class Twin:
             }
 
         async def progress(coin: str) -> dict[str, Any]:
-            return {"position": str(quotes[coin][-1].position), "through": None, "pending": 3, "shard": "shard1"}
+            return {
+                "position": str(quotes[coin][-1].position),
+                "through": self.through.get(coin),
+                "pending": 3,
+                "shard": "shard1",
+            }
 
         @router.get("/v1/positions")
         async def positions() -> Any:

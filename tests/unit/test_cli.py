@@ -69,6 +69,7 @@ def test_a_quote_is_one_line_with_its_age_and_origin(capsys: pytest.CaptureFixtu
 def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     told = {"coin": "bitcoin", "currency": "USD", "price": "1.10", "epoch": 5, "seq": 1, "origin": "sim"}
+    told |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "source": "cache", "breaker": "open"}
     twin.faults["*"] = json.dumps(told | {"status": "stale", "age_ms": 61_234}).encode()
     for as_json in (False, True):
         assert ask(twin, lambda client, as_json=as_json: readers.quote(client, "bitcoin", as_json=as_json)) == 3

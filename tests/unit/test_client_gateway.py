@@ -125,7 +125,8 @@ CURRENT = msgspec.structs.asdict(QuoteJson.of(TEN[0])) | {"age_ms": 1, "status":
         {"age_ms": "1"},
         {"status": "new"},
         {"at": "noon"},
-        {"prev": "5"},
+        {"at": "2026-02-30T12:00:00Z"},
+        {"origin": "sim\x1b[2J"},
     ],
     ids=str,
 )
@@ -231,7 +232,8 @@ def test_more_candles_than_one_call_gives_are_refused(monkeypatch: pytest.Monkey
 
 CANDLE = {"at": "2026-11-24T12:00:00Z", "mean": "1.5", "count": 2, "closed": True}
 CANDLE |= {"open": "1", "high": "2", "low": "1", "close": "2"}
-CANDLES = {"currency": "USD", "origin": "sim", "candles": [CANDLE], "next": None}
+CANDLES = {"coin": "bitcoin", "currency": "USD", "origin": "sim", "interval": "1m", "candles": [CANDLE], "next": None}
+CANDLES |= {"more": False, "through": "5-10"}
 
 
 @pytest.mark.parametrize(
@@ -240,6 +242,7 @@ CANDLES = {"currency": "USD", "origin": "sim", "candles": [CANDLE], "next": None
         {"candles": [CANDLE | {"open": "NaN"}]},
         {"candles": [CANDLE | {"low": None}]},
         {"candles": [CANDLE | {"mean": "-1"}]},
+        {"origin": "<script> "},
         {"next": "2026-11-24T12:00:00Z"},
         {"candles": [], "next": "2026-11-24T12:00:00Z"},
     ],

@@ -1,8 +1,10 @@
 """The message: prices, times, positions and live lines are read and written by one rule."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +14,11 @@ from cotacoes.quote import (
     PRICE_FRACTION_DIGITS_MAX,
     SEQ_MAX,
     Position,
+    PositionText,
     PriceError,
+    PriceText,
     Quote,
+    TimeText,
     computed_price,
     exact_sum,
     first_gap,
@@ -147,3 +152,48 @@ def test_a_hole_is_found_by_positions_within_and_between_eras() -> None:
     assert first_gap(whole[1:], Position(1, 1)) is None
     assert first_gap([whole[0], *whole[2:]], None) == 1
     assert first_gap([*whole[:3], make_quote(5, 3)], None) == 3
+
+
+class Texts(msgspec.Struct):
+    """The texts of a message, each optional."""
+
+    price: PriceText | None = None
+    time: TimeText | None = None
+    position: PositionText | None = None
+
+
+def is_taken(name: str, text: str) -> bool:
+    try:
+        msgspec.convert({name: text}, Texts)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def is_read(name: str, text: str) -> bool:
+    read: dict[str, Callable[[str], object]] = {"price": parse_price, "time": parse_time, "position": Position.parse}
+    try:
+        read[name](text)
+    except ValueError:
+        return False
+    return True
+
+
+@given(st.text(st.sampled_from("0123456789.-+eE \n_٣"), max_size=12))
+def test_a_message_takes_a_price_if_and_only_if_it_can_be_read(text: str) -> None:
+    assert is_taken("price", text) == is_read("price", text)
+
+
+@given(st.text(st.sampled_from("0123456789-\n٣ "), max_size=24) | st.from_regex(r"[0-9]{1,19}-[0-9]{1,10}\n?"))
+def test_a_message_takes_every_position_that_can_be_read_and_nothing_else_of_another_shape(text: str) -> None:
+    if is_read("position", text):
+        assert is_taken("position", text)
+    assert not is_taken("position", f"{text}\n")
+    assert not is_taken("position", f"<{text}>")
+
+
+@pytest.mark.parametrize("text", ["2026-11-24T12:00:00.123456Z", "2026-11-24T12:00:00+00:00", "2026-11-24t12:00:00z"])
+def test_a_message_takes_a_time_that_can_be_read(text: str) -> None:
+    assert is_read("time", text)
+    assert is_taken("time", text)
+    assert not any(is_taken("time", spoilt) for spoilt in (f"{text}\n", f" {text}", text[:-1], f"<{text}>"))

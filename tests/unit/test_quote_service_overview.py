@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from tests.unit.core import COIN, Core
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, ServiceClient
+from cotacoes.client import Addresses, Progress, ServiceClient
+from cotacoes.client import Overview as ReadOverview
 from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.patterns.deadline import HEADER
 from cotacoes.quote import AgeLimits
@@ -39,7 +41,7 @@ class OneHangs(Answers):
             await asyncio.Event().wait()
         return await super().mean(COIN)
 
-    def progress(self, coin: str) -> dict[str, object]:
+    def progress(self, coin: str) -> Progress:
         return super().progress(COIN)
 
 
@@ -113,15 +115,64 @@ async def test_a_coin_that_hangs_or_crashes_costs_itself_and_by_the_deadline(cor
     "answer",
     [
         b"[]",
-        b'{"problems": {}, "current": {"bitcoin": {"coin": "ethereum", "price": "1", "age_ms": 1, "status": "fresh"}}}',
-        b'{"problems": {}, "current": {"bitcoin": {"coin": "bitcoin", "price": 1.5, "age_ms": 1, "status": "fresh"}}}',
-        b'{"problems": {}, "current": {"bitcoin": {"coin": "bitcoin", "price": "1", "age_ms": -1, "status": "fresh"}}}',
-        b'{"problems": {}, "mean": {"bitcoin": {"coin": "bitcoin", "average": null, "count": 1}}}',
+        b'{"problems": {}, "current": []}',
         b'{"problems": {"bitcoin.mean": {}}}',
         b'{"current": {}}',
     ],
 )
 async def test_an_answer_that_is_none_is_as_good_as_no_answer(answer: bytes) -> None:
+    with pytest.raises(ServiceUnavailableError):
+        await overview_of(answer)
+
+
+CURRENT = {"coin": "bitcoin", "currency": "USD", "price": "1.50", "epoch": 5, "seq": 7, "origin": "sim", "age_ms": 1}
+CURRENT |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "status": "fresh", "source": "live"}
+MEAN = {"coin": "bitcoin", "currency": "USD", "average": "0", "count": 2, "from": "5-6", "to": "5-7"}
+PROGRESS = {"position": "5-7", "through": None, "pending": 1, "shard": "shard1"}
+SOUND = {"current": CURRENT, "mean": MEAN, "position": PROGRESS}
+SCRIPT = "<script>"
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        *(("current", {"price": price}) for price in ("NaN", SCRIPT, "0", "-1", "1e3", "1\n", "", 1.5, None)),
+        *(("current", {name: SCRIPT}) for name in ("coin", "currency", "observed_at", "at", "status", "breaker")),
+        *(("current", {"origin": origin}) for origin in ("", "a b", "\x1b[2J", "o" * 101)),
+        *(("current", {name: -1}) for name in ("epoch", "age_ms")),
+        *(("current", {"seq": seq}) for seq in (0, 2**31)),
+        ("current", {"at": "2026-02-30T12:00:00Z"}),
+        ("current", {"coin": "ethereum"}),
+        *(("mean", {"average": average}) for average in ("NaN", SCRIPT, None, "1e3")),
+        *(("mean", wrong) for wrong in ({"count": 0}, {"from": SCRIPT}, {"to": "5-0"}, {"coin": "ethereum"})),
+        *(("position", wrong) for wrong in ({"position": SCRIPT}, {"through": "5-0"}, {"pending": -1})),
+    ],
+    ids=str,
+)
+async def test_a_part_that_is_not_what_it_should_be_is_named_and_costs_no_other(
+    part: str, wrong: dict[str, Any]
+) -> None:
+    sound = {name: {"bitcoin": its} for name, its in SOUND.items()}
+    told = await overview_of(json.dumps(sound | {"problems": {}}).encode())
+    assert told.problems == {}
+    assert (told.current, told.mean) == ({"bitcoin": CURRENT | {"breaker": None}}, {"bitcoin": MEAN})
+    assert msgspec.to_builtins(told.position) == {"bitcoin": PROGRESS}
+    spoilt = sound | {part: {"bitcoin": SOUND[part] | wrong, "solana": SOUND[part] | {"coin": "solana"}}}
+    told = await overview_of(json.dumps(spoilt | {"problems": {}}).encode())
+    assert [(name, str(error)) for name, error in told.problems.items()] == [
+        (f"bitcoin.{part}", f"quote_service answered no valid {part} of bitcoin")
+    ]
+    kept = {name: list(getattr(told, name)) for name in SOUND}
+    assert kept == {name: ["bitcoin"] for name in SOUND} | {part: ["solana"]}
+
+
+async def test_a_field_that_no_type_names_is_not_passed_on() -> None:
+    more = {"current": {"bitcoin": CURRENT | {"note": SCRIPT}}, "mean": {"bitcoin": MEAN | {"note": SCRIPT}}}
+    told = await overview_of(json.dumps(more | {"problems": {}}).encode())
+    assert SCRIPT not in repr(told)
+
+
+async def overview_of(answer: bytes) -> ReadOverview:
     async def babble(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -129,8 +180,7 @@ async def test_an_answer_that_is_none_is_as_good_as_no_answer(answer: bytes) -> 
 
     http = HttpClient(5.0, 100_000, transport=httpx2.ASGITransport(babble))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
-        with pytest.raises(ServiceUnavailableError):
-            await client.overview(["bitcoin"], ["current", "mean"])
+        return await client.overview(["bitcoin"], ["current", "mean"])
 
 
 async def test_what_is_named_again_and_again_is_told_once_and_not_more_coins_than_are_needed(core: Core) -> None:

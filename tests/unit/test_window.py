@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.quote import Position, Quote, change_percent
+from cotacoes.quote import Position, Quote, change_percent, format_time
 from cotacoes.window import WINDOWS, Window, WindowJson, WindowView, window_json, window_of
 
 NOW = datetime(2026, 11, 24, 12, 34, 56, 789, tzinfo=UTC)
@@ -64,6 +64,32 @@ def test_its_edges_are_minutes_of_which_the_first_is_in_it_and_the_last_is_not()
     assert (told.open, told.high, told.low, told.close) == ("1.50", "3", "0.75", "0.75")
     assert (told.change_percent, told.mean, told.count, told.minutes, told.holes) == ("-50", "1.75", 3, 3, 0)
     assert told.closes == ["1.50", "3", *[None] * 57, "0.75"]
+    assert (told.from_, told.to, told.complete) == (format_time(window.start), format_time(window.end), True)
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWS))
+def test_the_figures_of_a_short_history_say_what_they_are_of(name: str) -> None:
+    """A "24h change" over 18 minutes is the change of those 18 minutes, and says so."""
+    window = Window.until(name, NOW)
+    first = window.end - timedelta(minutes=18)
+    quotes = [quote(1, "100", first + timedelta(seconds=30)), quote(2, "101", window.end - timedelta(seconds=1))]
+    told = WindowJson.of(window, window_of(quotes, window), closed=True)
+    assert (told.change_percent, told.complete) == ("1", False)
+    assert (told.from_, told.to) == (format_time(first), format_time(window.end))
+    begun = quote(1, "100", window.start)
+    ended = WindowJson.of(window, window_of([begun], window), closed=True)
+    assert (ended.to, ended.complete) == (format_time(window.start + timedelta(minutes=1)), False)
+
+
+def test_a_history_of_another_origin_does_not_make_a_window_complete() -> None:
+    window = Window.until("1h", NOW)
+    quotes = [
+        quote(1, "1", window.start, origin="replay:x"),
+        quote(2, "2", window.end - timedelta(minutes=2)),
+        quote(3, "2", window.end - timedelta(minutes=1)),
+    ]
+    told = WindowJson.of(window, window_of(quotes, window), closed=True)
+    assert (told.from_, told.complete) == (format_time(window.end - timedelta(minutes=2)), False)
 
 
 def test_a_hole_belongs_to_the_window_in_which_it_ends_and_what_was_before_all_is_none() -> None:
@@ -95,6 +121,7 @@ def test_without_a_quote_there_is_no_price_and_every_close_is_null() -> None:
     told = WindowJson.of(window, window_of([], window), closed=False)
     assert (told.open, told.mean, told.change_percent, told.count, told.minutes) == (None, None, None, 0, 0)
     assert told.closes == [None] * 25
+    assert (told.from_, told.to, told.complete) == (None, None, False)
     assert window_of([quote(1, "1", window.end)], window) == WindowView()
 
 

@@ -35,8 +35,9 @@ ORDER BY q.epoch, q.seq;
 
 -- name: newest
 -- Of those coins that are at home here: the newest quotes, ascending within each, and the last position. With a window,
--- which stands on the coin's first row: coins, count, then window_of's (all null: none).
-SELECT f.coin, f.placement, f.last_epoch, f.last_seq, f.last_at, r.*, w.*
+-- which stands on the coin's first row, between the first and the last minute that has a quote of it: coins, count, then
+-- window_of's (all null: none).
+SELECT f.coin, f.placement, f.last_epoch, f.last_seq, f.last_at, r.*, w.*, held.*
 FROM fence AS f
 LEFT JOIN LATERAL (
     SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch,
@@ -49,6 +50,18 @@ LEFT JOIN LATERAL (
     SELECT * FROM window_of(f.coin_id, $3, $4, $5, $6, $7, $8)
     WHERE $3::timestamptz IS NOT NULL AND (r.place IS NULL OR r.place = 1)
 ) AS w ON true
+LEFT JOIN LATERAL (
+    SELECT (
+        SELECT c.at FROM candle AS c
+        WHERE c.coin_id = f.coin_id AND c.minutes = 1 AND c.at >= $3 AND c.at < $6 AND c.origin_id = o.origin_id
+        ORDER BY c.at LIMIT 1
+    ) AS first_minute, (
+        SELECT c.at FROM candle AS c
+        WHERE c.coin_id = f.coin_id AND c.minutes = 1 AND c.at >= $3 AND c.at < $6 AND c.origin_id = o.origin_id
+        ORDER BY c.at DESC LIMIT 1
+    ) AS last_minute
+    FROM origin AS o WHERE w.count IS NOT NULL AND (o.name, o.currency) = (w.w_origin, w.w_currency)
+) AS held ON true
 WHERE f.coin = ANY ($1::text[]) AND f.state IN ('open', 'closed')
 ORDER BY f.coin, r.epoch, r.seq;
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Self
 
@@ -216,4 +216,5 @@ def window_view_of(window: Window, row: Any) -> WindowView:
         return WindowView(holes=row["holes"] or 0)
     candle = candle_of({**row, "at": window.start, "origin": row["w_origin"], "currency": row["w_currency"]})
     closes = dict(zip(row["closes_at"], map(Decimal, row["closes"]), strict=True))
-    return WindowView(candle, closes, row["minutes"], row["holes"])
+    end = row["last_minute"] + timedelta(minutes=1)
+    return WindowView(candle, closes, row["minutes"], row["holes"], row["first_minute"], end)

@@ -2,7 +2,8 @@
 
 Pure. Where quote_service answered nothing at all, it is one missing part and not one for each coin; a source that
 answers, and can not tell one thing, costs that thing alone. What is missing is null and named, never an empty list and
-never an old value. Coins, parts and sources come in the order of the settings.
+never an old value: a coin of which its shard lacks quotes that were delivered to it (`lag.py`) has none of that
+shard's parts. Coins, parts and sources come in the order of the settings.
 
 A price is as old as it is when the report is made, and not as when quote_service answered: a frozen shard may have
 been waited for since. A report that is told again later is told with the ages of then (`retold`).
@@ -11,7 +12,7 @@ been waited for since. A report that is told again later is told with the ages o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -32,15 +33,25 @@ from cotacoes.patterns.sharding import ShardView
 from cotacoes.quote import AgeLimits, QuoteJson, format_time
 from cotacoes.window import Window, WindowJson, WindowView, window_json
 
+LAGGING = "lagging"  # how a source can do, beside the statuses of a branch
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
 
 
 @dataclass(frozen=True)
 class ShardAnswer:
-    """What a shard's branch brought: what there is of each coin, and of each coin that is absent why it is."""
+    """What a shard's branch brought: what there is of each coin, and of each coin that is absent why it is.
+
+    `lags` if one is absent because the shard lacks quotes that were delivered to it.
+    """
 
     views: Mapping[str, ShardView] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    lags: bool = False
+
+    def without(self, coins: Collection[str], reasons: Mapping[str, str]) -> ShardAnswer:
+        """The same without these coins, of which the shard told what is old."""
+        views = {coin: view for coin, view in self.views.items() if coin not in coins}
+        return ShardAnswer(views, {**self.absent, **{coin: reasons[coin] for coin in coins}}, lags=True)
 
 
 def merge(
@@ -171,8 +182,9 @@ def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, Branch[Any]]:
 
 
 def _source(branch: Branch[Any]) -> dict[str, Any]:
-    """How one source did: ok where it answered, be it with a refusal."""
-    return {"status": _status(branch).value, "elapsed_ms": round(branch.elapsed_s * 1000)}
+    """How one source did: ok if it answered, be it with a refusal; lagging if what it answered is old."""
+    lags = isinstance(branch.value, ShardAnswer) and branch.value.lags
+    return {"status": LAGGING if lags else _status(branch).value, "elapsed_ms": round(branch.elapsed_s * 1000)}
 
 
 def _status(branch: Branch[Any]) -> Status:

@@ -6,13 +6,14 @@ Plan ──▶ scatter ──▶ quote_service   the current quotes, means and p
 
 A shard answers for the placement under which a coin lives there. A lower one than is known is of a shard that was left
 behind, be it by a move or by a restore: the coin is asked for once more, where its fence says, and is missing rather
-than old.
+than old. So it is if the shard lacks quotes that were delivered to it (`lag.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import math
@@ -25,6 +26,7 @@ import msgspec
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.aggregator_service.kept_reports import KeptReports, Told
+from cotacoes.aggregator_service.lag import lagging, lags, without
 from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
@@ -32,6 +34,7 @@ from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
+from cotacoes.patterns.scatter_gather import scatter_gather
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
 from cotacoes.quote import AgeLimits
 from cotacoes.telemetry import AggregatorMetrics, get_logger
@@ -122,6 +125,7 @@ class Reporter:
                 clock=self._clock,
                 reserve=reserve_s(deadline_s),
             )
+            result = await self._without_lagging(plan, result, deadline_s)
         finally:
             self._asking -= coins
         gathered_at = self._clock()
@@ -132,6 +136,30 @@ class Reporter:
             told["trace"] = trace_of(result)
         self._note(told, result)
         return _told(told, at)
+
+    async def _without_lagging(self, plan: Plan, result: GatherResult[Any], deadline_s: float) -> GatherResult[Any]:
+        """The result without what lagging shards told: those that still lag when they are asked again, in time."""
+        left_s = deadline_s - result.elapsed_s
+        seeming: dict[str, list[str]] = {}
+        for coin in lags(plan, result):
+            home = self._directory.homes[coin].shard
+            if home in self._directory.shards:
+                seeming.setdefault(home, []).append(coin)
+        if not seeming or left_s <= reserve_s(deadline_s):
+            return result
+        again = await scatter_gather(
+            {
+                home: functools.partial(self._shards.newest, home, self._directory.shards[home], coins, 0, None)
+                for home, coins in seeming.items()
+            },
+            deadline=left_s,
+            clock=self._clock,
+            reserve=reserve_s(deadline_s),
+        )
+        held = {coin: view.through for views in again.values.values() for coin, view in views.items()}
+        found = lagging(held, result.values[QUOTE_SERVICE])
+        reasons = {coin: lag.words(self._directory.homes[coin].shard) for coin, lag in found.items()}
+        return without(plan, dataclasses.replace(result, elapsed_s=result.elapsed_s + again.elapsed_s), reasons)
 
     def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}

@@ -19,7 +19,7 @@ import msgspec
 
 from cotacoes.candle import CandleJson
 from cotacoes.errors import CotacoesError, ServiceUnavailableError
-from cotacoes.quote import QuoteJson
+from cotacoes.quote import CoinText, CurrencyText, Epoch, OriginText, PositionText, PriceText, QuoteJson, Seq, TimeText
 
 T = TypeVar("T")
 
@@ -49,32 +49,32 @@ class OutputError(CotacoesError):
 class Current(msgspec.Struct, frozen=True):
     """What is shown of a current quote."""
 
-    coin: str
-    currency: str
-    price: str
-    epoch: int
-    seq: int
+    coin: CoinText
+    currency: CurrencyText
+    price: PriceText
+    epoch: Epoch
+    seq: Seq
     age_ms: int
     status: str
-    origin: str
+    origin: OriginText
 
 
 class Page(msgspec.Struct, frozen=True):
     """What is shown of a page of the history."""
 
     quotes: list[QuoteJson]
-    next: str | None
+    next: PositionText | None
     more: bool
 
 
 class CandlePage(msgspec.Struct, frozen=True):
     """What is shown of a page of candles."""
 
-    currency: str
-    origin: str
+    currency: CurrencyText
+    origin: OriginText
     candles: list[CandleJson]
-    next: str | None
-    through: str
+    next: TimeText | None
+    through: PositionText
 
 
 def put(line: str) -> None:
@@ -88,8 +88,11 @@ def put_text(text: str) -> None:
 
 
 def put_json(data: object) -> None:
-    """One line of JSON, as it came."""
-    _write(f"{msgspec.json.encode(data).decode()}\n")
+    """One line of JSON; what would command a terminal is escaped, which is the same JSON."""
+    text = msgspec.json.encode(data).decode()
+    if not text.isprintable():  # outside its strings, JSON has printable characters only
+        text = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    _write(f"{text}\n")
 
 
 def say(line: str) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from cotacoes.cli.lines import NONE, UNKNOWN, Current, age_text, money
-from cotacoes.quote import QuoteJson
+from cotacoes.quote import ComputedText, PositionText, QuoteJson, TimeText
 from cotacoes.window import WindowJson
 
 BAR = 40  # characters of a waterfall's time
@@ -21,7 +21,7 @@ REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "throu
 class Mean(msgspec.Struct, frozen=True):
     """What is shown of a mean."""
 
-    average: str
+    average: ComputedText
     count: int
 
 
@@ -31,7 +31,7 @@ class CoinReport(msgspec.Struct, frozen=True):
     current: Current | None
     average: Mean | None
     last_logs: list[QuoteJson] | None
-    through: str | None
+    through: PositionText | None
     pending: int | None
     window: WindowJson | None
 
@@ -58,13 +58,13 @@ class Over(msgspec.Struct, frozen=True):
     """The time that the windows are of."""
 
     name: str
-    to: str
+    to: TimeText
 
 
 class Report(msgspec.Struct, frozen=True):
     """What is shown of the report."""
 
-    generated_at: str
+    generated_at: TimeText
     elapsed_ms: int
     coins: dict[str, CoinReport]
     missing: list[MissingPart]

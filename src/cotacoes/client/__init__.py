@@ -5,10 +5,11 @@ from cotacoes.client.answers import CurrentQuote, QuoteCandle
 from cotacoes.client.client import Client
 from cotacoes.client.continuity import NewestQuote
 from cotacoes.client.guarded import GuardedClient
-from cotacoes.client.reader import Addresses, Overview, Progress, ServiceClient
+from cotacoes.client.reader import Addresses, Overview, ServiceClient
 from cotacoes.client.streaming import Stream
 from cotacoes.errors import StaleQuote
 from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.payloads import Progress
 from cotacoes.quote import Position, Quote
 
 __all__ = [

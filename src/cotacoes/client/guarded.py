@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cotacoes.client.reader import Overview, Progress, ServiceClient
+from cotacoes.client.reader import Overview, ServiceClient
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -36,6 +36,7 @@ from cotacoes.patterns import (
     classify,
     current_deadline,
 )
+from cotacoes.payloads import Progress
 
 T = TypeVar("T")
 

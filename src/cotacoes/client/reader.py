@@ -4,14 +4,16 @@ A refusal comes out as the error that the service raised (`UnknownCoinError`, `N
 slug in its problem type, with its detail, `retry_after_s` and extra fields. A service that does not answer in time, or
 not as ours do, is `ServiceUnavailableError`. Each call has one deadline and one bounded body; nothing is tried twice.
 
-Answers are the decoded JSON as it came: prices in it are strings, and stay strings.
+Answers are decoded JSON; prices in it are strings, and stay strings. Each is held against its type in `payloads.py`
+before it is given back, so no text that is not a price, a position, a time or a name is passed on as one. A current
+quote has the fields of its type and no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -25,6 +27,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     problem_types,
 )
+from cotacoes.payloads import CandlesJson, CurrentJson, MeanJson, PageJson, PositionsJson, Progress
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; beyond it all are asked for
@@ -48,19 +51,6 @@ class Addresses:
         return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far one coin has come: its last position, what its shard has, how many quotes are still to be delivered."""
-
-    position: str | None
-    through: str | None
-    pending: int
-    shard: str
-
-
-class _Positions(msgspec.Struct, frozen=True):
-    coins: dict[str, Progress]
-
-
 @dataclass(frozen=True)
 class Overview:
     """What quote_service told of many coins, each part by coin; what it could not is an error by `COIN.PART`."""
@@ -71,21 +61,6 @@ class Overview:
     problems: Mapping[str, ProblemError]
 
 
-class _Current(msgspec.Struct, frozen=True):
-    """What every current quote has, whatever else it says."""
-
-    coin: str
-    price: str
-    age_ms: Annotated[int, msgspec.Meta(ge=0)]
-    status: Literal["fresh", "stale"]
-
-
-class _Mean(msgspec.Struct, frozen=True):
-    coin: str
-    average: str
-    count: int
-
-
 class _Problem(msgspec.Struct, frozen=True):
     type: str
     detail: str
@@ -94,10 +69,12 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class _Overview(msgspec.Struct, frozen=True):
+    """Each coin's part is read by itself: one that is not what it should be costs no other."""
+
     problems: dict[str, _Problem]
-    current: dict[str, _Current] = {}
-    mean: dict[str, _Mean] = {}
-    position: dict[str, Progress] = {}
+    current: dict[str, Any] = {}
+    mean: dict[str, Any] = {}
+    position: dict[str, Any] = {}
 
 
 class ServiceClient:
@@ -142,7 +119,11 @@ class ServiceClient:
     ) -> dict[str, Any]:
         """A page of the history, ascending: those after a position, of a time range (RFC 3339), or the last ones."""
         asked = _query(after=after, last=last, limit=limit, **{"from": start, "to": end})
-        return await self._get(self._history, f"/v1/quotes/{quote(coin, safe='')}?{asked}")
+        answer = await self._get(self._history, f"/v1/quotes/{quote(coin, safe='')}?{asked}")
+        page = _understood(self._history, answer, PageJson)
+        if any(one.coin != coin for one in page.quotes):
+            raise ServiceUnavailableError(f"{self._history} answered of another coin")
+        return answer
 
     async def candles(
         self,
@@ -165,30 +146,20 @@ class ServiceClient:
             currency=currency,
             **{"from": start, "to": end},
         )
-        return await self._get(self._history, f"/v1/candles/{quote(coin, safe='')}?{asked}")
+        answer = await self._get(self._history, f"/v1/candles/{quote(coin, safe='')}?{asked}")
+        _understood(self._history, answer, CandlesJson)
+        return answer
 
     async def positions(self) -> dict[str, Progress]:
         """Each coin's progress."""
         answer = await self._get("quote_service", "/v1/positions")
-        return _understood("quote_service", answer, _Positions).coins
+        return _understood("quote_service", answer, PositionsJson).coins
 
     async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
         """The parts (current, mean, position) of these coins, in one answer."""
         named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
         answer = await self._get("quote_service", f"/v1/overview?{_query(**named, parts=','.join(parts))}")
-        told = _understood("quote_service", answer, _Overview)
-        for part in (told.current, told.mean):
-            if any(its.coin != coin for coin, its in part.items()):
-                raise ServiceUnavailableError("quote_service answered of another coin")
-        return Overview(
-            answer.get("current", {}),
-            answer.get("mean", {}),
-            told.position,
-            {
-                name: read_problem(answer["problems"][name], problem.status, problem.retry_after_s)
-                for name, problem in told.problems.items()
-            },
-        )
+        return _overview(_understood("quote_service", answer, _Overview), answer["problems"])
 
     async def report(
         self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False
@@ -260,10 +231,41 @@ def _understood(service: str, answer: Mapping[str, Any], kind: type[T]) -> T:
 
 
 def _of(coin: str, service: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer as it came, where it is a current quote, of this coin."""
-    if _understood(service, answer, _Current).coin != coin:
-        raise ServiceUnavailableError(f"{service} answered of another coin")
-    return answer
+    """The fields of a current quote of this coin."""
+    try:
+        return _plain(_understood(service, answer, CurrentJson).checked(coin))
+    except ValueError as error:
+        raise ServiceUnavailableError(f"{service} did not answer as it should: {error}") from error
+
+
+def _overview(answer: _Overview, problems: Mapping[str, Mapping[str, Any]]) -> Overview:
+    """The parts that are what they should be; of the others, that they are not."""
+    told = {
+        name: read_problem(problems[name], problem.status, problem.retry_after_s)
+        for name, problem in answer.problems.items()
+    }
+
+    def read(part: str, values: Mapping[str, Any], parse: Callable[[str, Any], T]) -> dict[str, T]:
+        parsed = {}
+        for coin, value in values.items():
+            try:
+                parsed[coin] = parse(coin, value)
+            except ValueError:  # msgspec's own are that too
+                told[f"{coin}.{part}"] = ServiceUnavailableError(f"quote_service answered no valid {part} of {coin}")
+        return parsed
+
+    return Overview(
+        read("current", answer.current, lambda coin, value: _plain(msgspec.convert(value, CurrentJson).checked(coin))),
+        read("mean", answer.mean, lambda coin, value: _plain(msgspec.convert(value, MeanJson).checked(coin))),
+        read("position", answer.position, lambda _, value: msgspec.convert(value, Progress).checked()),
+        told,
+    )
+
+
+def _plain(answer: msgspec.Struct) -> dict[str, Any]:
+    """Its fields, and no other that came with them."""
+    fields: dict[str, Any] = msgspec.to_builtins(answer)
+    return fields
 
 
 def _answer(service: str, response: Response) -> dict[str, Any]:

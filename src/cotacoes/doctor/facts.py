@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from cotacoes.client.reader import Progress
+from cotacoes.payloads import Progress
 from cotacoes.supervision.part import State
 
 

@@ -15,9 +15,10 @@ from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.schema_postgres import inspect
 from cotacoes.client import ServiceClient
-from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses, Progress
+from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
+from cotacoes.payloads import Progress
 from cotacoes.quote import parse_time
 
 ASK_DEADLINE_S = 1.5

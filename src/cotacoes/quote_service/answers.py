@@ -12,6 +12,7 @@ import msgspec
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
+from cotacoes.payloads import BreakerState, CurrentJson, MeanJson, PageJson, PositionsJson, Progress
 from cotacoes.quote import (
     AgeLimits,
     Position,
@@ -31,44 +32,6 @@ MEAN_READ_QUOTES = 100  # so that ten of one origin and currency are found soon 
 _encode = msgspec.json.Encoder().encode
 
 
-class CurrentJson(msgspec.Struct, frozen=True):
-    """The answer of `/cotacao_atual/{coin}`."""
-
-    coin: str
-    currency: str
-    price: str
-    epoch: int
-    seq: int
-    observed_at: str
-    at: str
-    age_ms: int
-    status: str
-    source: str
-    origin: str
-    breaker: str
-
-
-class PageJson(msgspec.Struct, frozen=True):
-    """The answer of `/v1/quotes/{coin}`: ascending; `next` goes into `after`; `floor` is the oldest position held."""
-
-    coin: str
-    quotes: list[QuoteJson]
-    next: str | None
-    more: bool
-    floor: str | None
-
-
-class MeanJson(msgspec.Struct, frozen=True):
-    """The answer of `/media_ultimos_10_logs/{coin}`."""
-
-    coin: str
-    currency: str
-    average: str
-    count: int
-    from_: str = msgspec.field(name="from")
-    to: str
-
-
 class Answers:
     """See the head of this file. `is_live` tells whether the last poll brought the coin's price."""
 
@@ -79,7 +42,7 @@ class Answers:
         limits: AgeLimits,
         *,
         is_live: Callable[[str], bool],
-        breaker_state: Callable[[], str],
+        breaker_state: Callable[[], BreakerState],
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
@@ -164,17 +127,17 @@ class Answers:
 
     def positions(self) -> bytes:
         """Per coin: the last position, how far its shard has come, and what is still to be delivered."""
-        return _encode({"coins": {coin: self.progress(coin) for coin in self._histories}})
+        return _encode(PositionsJson({coin: self.progress(coin) for coin in self._histories}))
 
-    def progress(self, coin: str) -> dict[str, object]:
+    def progress(self, coin: str) -> Progress:
         """The same of one coin."""
         history = self._histories[coin]
-        return {
-            "position": None if history.position is None else str(history.position),
-            "through": None if history.delivered is None else str(history.delivered),
-            "pending": history.pending,
-            "shard": history.shard,
-        }
+        return Progress(
+            position=None if history.position is None else str(history.position),
+            through=None if history.delivered is None else str(history.delivered),
+            pending=history.pending,
+            shard=history.shard,
+        )
 
     def _refuse_beyond(self, coin: str, position: Position | None) -> None:
         newest = self._histories[coin].position

@@ -18,6 +18,7 @@ import msgspec
 from cotacoes.candle import INTERVALS, Candle, CandleJson, candles_of, interval_start, interval_starts, merged
 from cotacoes.errors import HistoryUnavailableError, NoQuoteError
 from cotacoes.patterns.sharding import CandleView
+from cotacoes.payloads import CandlesJson
 from cotacoes.quote import Position, Quote, format_time
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.reading import READ_ATTEMPTS, TIME_MAX, TIME_MIN, HistoryReader, follows, hole_error
@@ -49,22 +50,6 @@ class CandleQuestion:
     def minutes(self) -> int:
         """The length of the interval."""
         return INTERVALS[self.interval]
-
-
-class CandlesJson(msgspec.Struct, frozen=True):
-    """The answer of `/v1/candles/{coin}`: ascending; they count every quote of the range up to `through`.
-
-    `next` goes into `from` for the page that follows; null where none does.
-    """
-
-    coin: str
-    currency: str
-    origin: str
-    interval: str
-    candles: list[CandleJson]
-    next: str | None
-    more: bool
-    through: str
 
 
 @dataclass(frozen=True)
