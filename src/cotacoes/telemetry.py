@@ -162,6 +162,9 @@ class QuoteMetrics:
         self.conflicts = metrics.counter(
             "conflicts", "Quotes sent under a position at which the shard holds another one", "coin"
         )
+        self.clock_behind = metrics.gauge(
+            "clock_behind_seconds", "By how much the newest stored time lies ahead of the clock, 0 if it does not"
+        )
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")

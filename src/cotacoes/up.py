@@ -60,6 +60,7 @@ class UpOptions:
     replay_pairs: str | None = None
     seed: int | None = None
     failure_rate: float | None = None
+    accept_clock: bool | None = None
     output: Literal["rich", "plain", "json"] = "plain"
 
     def settings(self) -> Settings:

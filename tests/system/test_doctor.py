@@ -288,28 +288,51 @@ def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(healthy_sy
     assert "said last: " in str(trouble["text"])
 
 
-def test_a_stored_quote_of_the_future_is_found_before_and_after_it_stops_the_writer(system: System) -> None:
-    system.start()
-    wait_healthy(system)
+def move_newest(system: System, minutes: int) -> None:
+    """Move the time of the newest ether on shard2, as a clock that is wrong would have."""
+    newest = "(epoch, seq) = (SELECT last_epoch, last_seq FROM fence WHERE coin = 'ethereum')"
+    by = f"interval '{minutes} minutes'"
+    last_day = "(d.coin_id, d.last_epoch, d.last_seq) = (f.coin_id, f.last_epoch, f.last_seq)"
+    for change in (
+        f"UPDATE quote SET at = at + {by}, observed_at = observed_at + {by} WHERE {newest}",
+        f"UPDATE fence SET last_at = last_at + {by}",
+        f"UPDATE day AS d SET day = utc_day(f.last_at) FROM fence AS f WHERE {last_day}",
+    ):
+        psql(system.dsn("shard2"), change)
+
+
+def stop_writer(system: System) -> None:
+    """Stop quote_service, and leave what the shards have as all there is."""
     system.ask("stop", "quote_service")
     for file in (system.data / "quote_service").glob("quotes.*"):
-        file.unlink()  # it knows better, and is believed before the shard
-    newest = "(epoch, seq) = (SELECT last_epoch, last_seq FROM fence WHERE coin = 'ethereum')"
+        file.unlink()
 
-    def move_by(minutes: int) -> None:
-        psql(system.dsn("shard2"), f"UPDATE quote SET at = at + interval '{minutes} minutes' WHERE {newest}")
-        psql(system.dsn("shard2"), f"UPDATE fence SET last_at = last_at + interval '{minutes} minutes'")
 
-    move_by(10)
+def test_a_stored_time_more_than_a_day_ahead_is_found_before_and_after_it_stops_the_writer(system: System) -> None:
+    system.start()
+    wait_healthy(system)
+    stop_writer(system)
+    move_newest(system, 25 * 60)
     trouble = examine(system).trouble("clock")
     assert trouble["severity"] == "error"
-    assert trouble["mend"] == "timedatectl set-ntp true"
+    assert "&& cotacoes up --accept-clock --data" in str(trouble["mend"])
     system.ask("start", "quote_service")
     gave_up = found(system, "parts", "gave up")
-    assert "ahead of" in str(gave_up["text"])
-    move_by(-10)
+    assert "--accept-clock" in str(gave_up["text"])
+    move_newest(system, -25 * 60)
     mend(system, gave_up)
     wait_healthy(system)
+
+
+def test_a_stored_time_ahead_of_the_clock_stops_no_price_and_is_said(system: System) -> None:
+    system.start()
+    wait_healthy(system)
+    stop_writer(system)
+    move_newest(system, 10)
+    system.ask("start", "quote_service")
+    trouble = found(system, "clock", "ahead of the clock")
+    assert trouble["severity"] == "warning"
+    wait_until("a fresh quote", lambda: examine(system).of("quotes")[0]["severity"] == "ok")
 
 
 def test_an_up_that_hangs_is_found_in_time_and_goes_on(system: System) -> None:

@@ -27,8 +27,9 @@ from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.tape import TapeTaker
 from cotacoes.service.background import background
 from cotacoes.telemetry import Metrics, QuoteMetrics
@@ -51,10 +52,17 @@ class Core:
     """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set."""
 
     def __init__(
-        self, folder: Path, shard: MemoryShard | None = None, *, quota_bytes: int = QUOTA, keeps_times: bool = False
+        self,
+        folder: Path,
+        shard: MemoryShard | None = None,
+        *,
+        quota_bytes: int = QUOTA,
+        keeps_times: bool = False,
+        accepts_clock: bool = False,
+        wall: datetime = NOON,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.wall = NOON
+        self.wall = wall
         self.seconds = 1000.0
         self.shard = shard or MemoryShard("shard1", [COIN])
         self.bus = MemoryBus()
@@ -73,6 +81,7 @@ class Core:
             quota_bytes=quota_bytes,
             now=lambda: self.wall,
             clock=time.monotonic,
+            accepts_clock=accepts_clock,
         )
         self.publisher = Publisher(
             histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
@@ -90,11 +99,11 @@ class Core:
         )
         self.calls = 0
         calls = source_policy(dice, clock=lambda: self.seconds)
-        jump = JumpLimit(Decimal(10), timedelta(seconds=300))
+        jump = JumpLimit()
         self.poll = Poll(
             self,
             calls,
-            Screen(histories, jump),
+            Screen(jump),
             self.recorder,
             metrics,
             interval_s=1.0,
@@ -107,7 +116,7 @@ class Core:
         self.taker = TapeTaker(
             self,
             calls,
-            Screen(histories, jump, is_tape=True),
+            Screen(jump, is_tape=True),
             self.recorder,
             self.publisher,
             metrics,

@@ -21,7 +21,6 @@ from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
     PositionBeyondEndError,
-    SettingError,
     SourceUnavailableError,
 )
 from cotacoes.live import Heartbeat, channel, decode_message
@@ -275,19 +274,6 @@ async def test_what_the_log_refused_is_not_called_live(tmp_path: Path) -> None:
     await core.poll.poll_once()
     told = json.loads(core.answers.current(COIN))
     assert (told["source"], told["price"]) == ("cache", "1")
-    await core.recorder.close()
-
-
-async def test_a_clock_far_behind_what_is_stored_is_refused_by_name_from_wherever_it_is_met(tmp_path: Path) -> None:
-    core = Core(tmp_path)
-    await core.recorder.start()
-    await core.record("1")
-    core.wall -= timedelta(seconds=120)
-    core.recorder._note_failure(LogUnavailableError("for the test"))
-    core.said = [seen("2", core.wall)]
-    with pytest.raises(SettingError, match="set the clock right"):
-        async with background(core.poll.run()):
-            await asyncio.sleep(5)
     await core.recorder.close()
 
 

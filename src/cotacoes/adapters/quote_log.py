@@ -195,6 +195,12 @@ class QuoteLog:
         return self._last(coin, count)
 
     @_in_thread
+    def recent(self, coin: str, count: int, since: datetime) -> list[tuple[datetime, Decimal]]:
+        """Time and price of those of the newest entries that are not before `since`, ascending."""
+        rows = self._db.execute(_SQL["recent"], (coin, count, to_microseconds(since))).fetchall()
+        return [(from_microseconds(at), Decimal(price)) for at, price in reversed(rows)]
+
+    @_in_thread
     def count_after(self, coin: str, position: Position | None) -> int:
         """How many entries lie after a position."""
         (count,) = self._db.execute(_SQL["count_after"], (coin, *(position or Position(0, 0)))).fetchone()
@@ -281,17 +287,9 @@ def _position(epoch: int | None, seq: int | None) -> Position | None:
 
 
 def _row(quote: Quote) -> tuple[Any, ...]:
-    return (
-        quote.coin,
-        quote.currency,
-        format_price(quote.price),
-        quote.epoch,
-        quote.seq,
-        to_microseconds(quote.observed_at),
-        to_microseconds(quote.at),
-        quote.origin,
-        *(quote.prev or _NO),
-    )
+    times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
+    prev = quote.prev or _NO
+    return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)
 
 
 def _quote(row: tuple[Any, ...]) -> Quote:

@@ -57,6 +57,10 @@ FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?;
 SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
 FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?;
 
+-- name: recent
+-- Time and price of the newest entries, descending: coin, limit, from which time on.
+SELECT at, price FROM (SELECT at, price FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?) WHERE at >= ?;
+
 -- name: count_after
 -- How many entries lie after a position: coin, epoch, seq.
 SELECT count(*) FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?);

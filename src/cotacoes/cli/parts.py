@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import typer
 
@@ -43,14 +44,18 @@ def external_service() -> int:
 
 
 @app.command()
-def quote_service() -> int:
+def quote_service(
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="start although stored times lie more than a day ahead of the clock")
+    ] = False,
+) -> int:
     """Fetches, records, publishes, answers.
 
     \b
     Example:
       COTACOES_PORT_BASE=9000 cotacoes quote-service
     """
-    return _serve("quote_service")
+    return _serve("quote_service", **({"accept_clock": True} if accept_clock else {}))
 
 
 @app.command()
@@ -110,5 +115,5 @@ def subscribe(
     return run_process("client_subscriber", main, **given)
 
 
-def _serve(name: str) -> int:
-    return run_process(name, importlib.import_module(f"cotacoes.{name}.app").main)
+def _serve(name: str, **given: object) -> int:
+    return run_process(name, importlib.import_module(f"cotacoes.{name}.app").main, **given)

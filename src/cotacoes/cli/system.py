@@ -36,6 +36,9 @@ def up(
     replay_pairs: Annotated[
         str | None, typer.Option(metavar="PAIR:COIN:CURRENCY,...", help="what further pairs of a replay are")
     ] = None,
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="start although stored times lie more than a day ahead of the clock")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="lines without colour, table or cursor")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -67,6 +70,7 @@ def up(
             replay_pairs=replay_pairs,
             seed=seed,
             failure_rate=failure_rate,
+            accept_clock=accept_clock or None,
             output="json" if as_json else "plain" if plain or not is_rich else "rich",
         )
     )

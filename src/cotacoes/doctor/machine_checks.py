@@ -11,7 +11,8 @@ from cotacoes.adapters.quote_log import FORMAT_VERSION
 from cotacoes.data_folder import FREE_BYTES_MIN, LOG_BYTES_MAX, VERSION
 from cotacoes.doctor.facts import Facts, Folder
 from cotacoes.doctor.finding import Judgement, error, ok, warning
-from cotacoes.quote_service.recorder import AHEAD_MAX
+from cotacoes.quote_service.clock import AHEAD_MAX
+from cotacoes.quote_service.recent_prices import FUTURE_MAX
 
 PYTHON_MIN = (3, 11, 0)
 FREE_BYTES_CALM = 1_000_000_000  # the local log alone may grow that far, and full disks come at night
@@ -165,12 +166,15 @@ def ports(facts: Facts) -> Iterator[Judgement]:
 
 
 def _move(facts: Facts, port_base: int) -> str:
-    again = facts.command("up", "--port-base", str(port_base))
-    return f"{facts.command('down')} && {again}" if facts.is_running else again
+    return _again(facts, facts.command("up", "--port-base", str(port_base)))
+
+
+def _again(facts: Facts, up: str) -> str:
+    return f"{facts.command('down')} && {up}" if facts.is_running else up
 
 
 def clock(facts: Facts) -> Iterator[Judgement]:
-    """The wall clock against the newest quote stored anywhere: one far ahead is refused at the start."""
+    """The wall clock against the newest quote stored anywhere: one that lies far ahead needs a person's word."""
     stored = [shard.newest_at for shard in facts.shards.values()]
     if facts.stored_log is not None:
         stored.append(facts.stored_log.newest_at)
@@ -179,12 +183,14 @@ def clock(facts: Facts) -> Iterator[Judgement]:
         yield ok(f"the clock says {facts.now:%Y-%m-%d %H:%M:%S} UTC; no stored quote was at hand to hold it against")
         return
     ahead = newest - facts.now
+    text = f"the newest stored quote is {_span(ahead)} ahead of the clock; if the clock is wrong, set it ({SET_CLOCK})"
     if ahead > AHEAD_MAX:
         yield error(
-            f"the newest stored quote is {_span(ahead)} ahead of the clock: quote_service refuses to start", SET_CLOCK
+            f"{text}; if the stored time is wrong, quote_service starts only with --accept-clock",
+            _again(facts, facts.command("up", "--accept-clock")),
         )
-    elif ahead > timedelta(seconds=1):
-        yield warning(f"the newest stored quote is {_span(ahead)} ahead of the clock", SET_CLOCK)
+    elif ahead > FUTURE_MAX:
+        yield warning(f"{text}; if it is right, prices are recorded under the stored time until the clock gets there")
     else:
         yield ok(f"the clock is not behind the newest stored quote, which is {_span(-ahead)} old")
 

@@ -5,6 +5,7 @@ The history itself is read in `reading.py`; here it becomes JSON.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -59,6 +60,11 @@ class Answers:
         quote = history.newest
         if quote is None:
             raise NoQuoteError(f"no quote of {coin} yet{self._why()}", reason="none_yet")
+        if history.age_s == math.inf:
+            raise NoQuoteError(
+                f"the newest quote of {coin} bears a time ahead of the clock, so its age is not known{self._why()}",
+                reason="too_old",
+            )
         age_ms = int(history.age_s * 1000)
         if age_ms > self._limits.most:
             raise NoQuoteError(

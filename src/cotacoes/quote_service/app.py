@@ -26,10 +26,11 @@ from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.quote import AgeLimits, Position, Quote
 from cotacoes.quote_service.answers import Answers
+from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.intake import build_intake
+from cotacoes.quote_service.intake import build_intake, jump_limit
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
@@ -68,6 +69,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         quota_bytes=settings.log_quota_bytes,
         now=_now,
         clock=time.monotonic,
+        accepts_clock=settings.accept_clock,
     )
     publisher = Publisher(
         histories, bus, counted, wait_s=settings.publish_wait_ms / 1000, now=_now, clock=time.monotonic
@@ -98,10 +100,11 @@ def build(settings: Settings, stop: Stop) -> Service:
         if coin in histories:  # else it is about to join, and the fence tells it
             histories[coin].floor = floor
 
+    jump = jump_limit(settings)
     roster = Roster(
         directory,
         recorder,
-        make_history=lambda coin, shard: CoinHistory(coin, shard, now=_now, clock=time.monotonic),
+        make_history=lambda coin, shard: CoinHistory(coin, shard, now=_now, clock=time.monotonic, jump=jump),
         deliver=deliver,
         keep=lambda shard: DayKeeper(
             shard, directory.dsns[shard], homes=lambda: directory.homes, on_floor=note_floor, random=random, now=_now
@@ -136,7 +139,7 @@ def build(settings: Settings, stop: Stop) -> Service:
                 background(
                     intake.taker.run(),
                     publisher.run(),
-                    _keep(recorder, roster.deliveries, counted),
+                    _keep(recorder, roster.deliveries, counted, ClockWatch(counted, _now)),
                     roster.run(),
                     directory.run(),
                 )
@@ -166,9 +169,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _keep(recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics) -> None:
+async def _keep(
+    recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics, clock: ClockWatch
+) -> None:
     """Once a second: eras for coins that could not begin one, and the gauges."""
     while True:
+        clock.look(recorder.histories.values())
         try:
             await recorder.begin_missing_eras()
             metrics.log_bytes.set(await recorder.log.size_bytes())

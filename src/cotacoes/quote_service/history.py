@@ -11,14 +11,17 @@ while the quote stays the same, whatever is done to the wall clock.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 
 from cotacoes.adapters.quote_log import LoggedCoin, Mark
 from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Fence
 from cotacoes.quote import SEQ_MAX, Observation, Position, Quote
+from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices, recorded_at
 
 TAIL_QUOTES_MAX = 10_000  # undelivered quotes kept in memory; older ones are read from the log
 
@@ -26,17 +29,27 @@ TAIL_QUOTES_MAX = 10_000  # undelivered quotes kept in memory; older ones are re
 class CoinHistory:
     """See the head of this file. `now` gives the wall time, `clock` monotonic seconds."""
 
-    def __init__(self, coin: str, shard: str, *, now: Callable[[], datetime], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        coin: str,
+        shard: str,
+        *,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        jump: JumpLimit = JumpLimit(),  # noqa: B008  # frozen
+    ) -> None:
         self.coin = coin
         self.shard = shard
         self.epoch: int | None = None
         self.newest: Quote | None = None
+        self.recent = RecentPrices(jump)  # the prices by which the next one is judged
         self.is_known = False  # whether log or shard have said what there is; before that, nothing is no answer
         self.delivered: Position | None = None
         self.floor: Position | None = None
         self.cursor: str | None = None  # where the source's tape was taken to
         self.pending = 0
         self.fence: Fence | None = None
+        self._jump = jump
         self._now = now
         self._clock = clock
         self._observed_s = 0.0  # when the newest quote was observed, on the monotonic clock
@@ -63,7 +76,10 @@ class CoinHistory:
 
     @property
     def age_s(self) -> float:
-        """How long ago the newest quote was observed, by the clock that says longer: a wall clock can be set back."""
+        """How long ago the newest quote was observed, by the clock that says longer: a wall clock can be set back.
+
+        Infinite if nobody can know: it was found with a time ahead of the clock, which was wrong when it was recorded.
+        """
         assert self.newest is not None
         return max(0.0, self._age_by_wall_s(self.newest), self._clock() - self._observed_s)
 
@@ -72,8 +88,10 @@ class CoinHistory:
         """Whether the present era goes on, and has a position left."""
         return self.epoch is not None and not self._is_over and self.room > 0
 
-    def load(self, logged: LoggedCoin, pending: int) -> None:
+    def load(self, logged: LoggedCoin, pending: int, recent: Iterable[tuple[datetime, Decimal]] = ()) -> None:
         """Take over what the log says, at its opening. The era is over, if there is one: it gives no further position.
+
+        `recent` are the times and prices of its newest quotes before the last one, ascending.
 
         It stays the era under which delivery goes on, until the next one begins.
         """
@@ -81,11 +99,19 @@ class CoinHistory:
         self.is_known = True
         self._era_seen = max(self._era_seen, logged.epoch)
         self._take_newer(logged.newest)
+        self.recent = RecentPrices(self._jump)
+        self.recent.add_older(recent)
+        for quote in dict.fromkeys(filter(None, (logged.newest, self.newest))):  # the shard may have told a newer one
+            self.recent.add(quote, quote.at)
         self.delivered = self.delivered_or(logged.delivered)
         self.floor = logged.floor or self.floor
         self.cursor = logged.cursor
         self.pending = pending
         self._tail.clear()
+
+    def judged_since(self, logged: Quote) -> datetime:
+        """From which time on recorded prices judge the one that follows `logged`."""
+        return logged.at - self._jump.window
 
     def delivered_or(self, logged: Position | None) -> Position | None:
         """How far the shard is known to have come: by what it answered us, or by what the log says, if that is more."""
@@ -122,10 +148,9 @@ class CoinHistory:
         assert self.epoch is not None
         now = self._now()
         quotes: list[Quote] = []
-        at = None if self.newest is None else self.newest.at
+        before = None if self.newest is None else self.newest.at
         for seq, observation in enumerate(observations[: self.room], start=self._seq + 1):
-            own = min(observation.observed_at, now)
-            at = own if at is None else max(at, own)
+            at = before = recorded_at(before, observation.observed_at, now)
             quotes.append(
                 Quote(
                     coin=self.coin,
@@ -145,7 +170,9 @@ class CoinHistory:
         """The log has committed the quotes: their positions are used up."""
         assert (quotes[0].epoch, quotes[0].seq) == (self.epoch, self._seq + 1)
         self._seq = quotes[-1].seq
-        self._take_newer(quotes[-1])
+        for quote in quotes[:-1]:
+            self.recent.add(quote, quote.at)
+        self._take_newer(quotes[-1], is_found=False)
         self.floor = self.floor or quotes[0].position
         self.pending += len(quotes)
         self._tail.extend(quotes)
@@ -180,12 +207,15 @@ class CoinHistory:
         """What the log should know of delivery."""
         return Mark(self.delivered, self.floor, self.cursor)
 
-    def _take_newer(self, quote: Quote | None) -> bool:
-        """Whether this quote is newer than what we have, and so the newest now."""
+    def _take_newer(self, quote: Quote | None, *, is_found: bool = True) -> bool:
+        """Whether this quote is newer than what we have, and so the newest now. `is_found`: it was recorded before."""
         if quote is None or (self.position is not None and quote.position <= self.position):
             return False
         self.newest = quote
-        self._observed_s = self._clock() - max(0.0, self._age_by_wall_s(quote))
+        self.recent.add(quote, quote.at)
+        age_s = self._age_by_wall_s(quote)
+        is_unknown = is_found and age_s < -FUTURE_MAX.total_seconds()
+        self._observed_s = -math.inf if is_unknown else self._clock() - max(0.0, age_s)
         return True
 
     def _age_by_wall_s(self, quote: Quote) -> float:

@@ -17,8 +17,9 @@ from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceCo
 from cotacoes.quote import Quote
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import JumpLimit, Screen
+from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
 from cotacoes.telemetry import QuoteMetrics
 
@@ -50,9 +51,8 @@ def build_intake(
     calls = source_policy(settings, endpoints)
     breaker = calls.breaker
     assert breaker is not None
-    jump = JumpLimit(Decimal(str(settings.jump_factor_max)), timedelta(seconds=settings.jump_window_s))
     is_tape = settings.source_mode == "tape"
-    screen = Screen(recorder.histories, jump, is_tape=is_tape)
+    screen = Screen(jump_limit(settings), is_tape=is_tape)
     if not is_tape:
         client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
         poll = Poll(
@@ -81,6 +81,16 @@ def build_intake(
         on_recorded=on_recorded,
     )
     return Intake(client, breaker, taker)
+
+
+def jump_limit(settings: Settings) -> JumpLimit:
+    """What the settings call an absurd step, and when it is believed."""
+    return JumpLimit(
+        Decimal(str(settings.jump_factor_max)),
+        timedelta(seconds=settings.jump_window_s),
+        settings.jump_confirm_prices,
+        timedelta(seconds=settings.jump_confirm_s),
+    )
 
 
 def source_policy(settings: Settings, endpoints: Endpoints) -> ResiliencePolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -85,16 +85,19 @@ class Poll:
         """What is to be recorded, by coin, and the coins whose price is the one already recorded."""
         now = self._now()
         refused = Counter(fetched.rejected)
+        facts: dict[tuple[str, str], Mapping[str, str]] = {}
         accepted: dict[str, Observation] = {}
         unchanged = set()
         for observation in fetched.observations:
-            history = self._recorder.histories.get(observation.coin)
-            reason = self._screen.judge(observation, None if history is None else history.newest, now)
-            if reason is None:
-                accepted[observation.coin] = observation
-            else:
-                refused[observation.coin, reason] += 1
-            if reason == "not_new":
-                unchanged.add(observation.coin)
-        self._refusals.count(refused)
+            coin = observation.coin
+            history = self._recorder.histories.get(coin)
+            refusal = self._screen.judge(observation, None if history is None else history.recent, now)
+            if refusal is None:
+                accepted[coin] = observation
+                continue
+            refused[coin, refusal.reason] += 1
+            facts[coin, refusal.reason] = refusal.facts
+            if refusal.reason == "not_new":
+                unchanged.add(coin)
+        self._refusals.count(refused, facts)
         return accepted, unchanged

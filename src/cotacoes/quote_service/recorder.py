@@ -13,19 +13,20 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cotacoes.adapters.quote_log import Mark, QuoteLog
+from cotacoes.adapters.quote_log import LoggedCoin, Mark, QuoteLog
 from cotacoes.adapters.shard_directory import ShardDirectory
-from cotacoes.errors import LogUnavailableError, SettingError, ShardRefusedError, ShardUnavailableError
+from cotacoes.errors import LogUnavailableError, ShardRefusedError, ShardUnavailableError
 from cotacoes.patterns.sharding import Fence
 from cotacoes.quote import Observation, Position, Quote, to_microseconds
+from cotacoes.quote_service.clock import refuse_far_ahead
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.recent_prices import PRICES_MAX
 from cotacoes.telemetry import QuoteMetrics, get_logger
 
-AHEAD_MAX = timedelta(seconds=60)
 REOPEN_WAIT_S = 1.0
 REOPEN_WAIT_MAX_S = 10.0
 
@@ -45,6 +46,7 @@ class Recorder:
         quota_bytes: int,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        accepts_clock: bool = False,
     ) -> None:
         self.histories = histories
         self.failure: str | None = None
@@ -55,6 +57,7 @@ class Recorder:
         self._metrics = metrics
         self._now = now
         self._clock = clock
+        self._accepts_clock = accepts_clock
         self._open = False
         self._retired = False
         self._era_lock = asyncio.Lock()
@@ -64,7 +67,7 @@ class Recorder:
         self._reopen_wait_s = REOPEN_WAIT_S
 
     async def start(self) -> None:
-        """Open the log, ask the shards, begin eras where possible; SettingError where what is stored lies ahead."""
+        """Open the log, ask the shards, begin eras where possible; SettingError if what is stored lies far ahead."""
         with contextlib.suppress(LogUnavailableError):  # counted and said; `ensure_open` tries again
             await self._on_log(self._open_log())
             await self.begin_missing_eras()
@@ -125,7 +128,7 @@ class Recorder:
         await self.ensure_open()
         logged = await self._on_log(self.log.logged(history.coin))
         if logged is not None:
-            history.load(logged, await self._on_log(self.log.count_after(history.coin, logged.delivered)))
+            await self._on_log(self._load(history, logged))
         elif self.histories:
             # a tape is taken from where the others are: what was before this coin came is not missing
             newest = max(self.histories.values(), key=lambda one: one.position or Position(0, 0))
@@ -151,7 +154,8 @@ class Recorder:
             for history, fence in zip(without, fences, strict=True):
                 if fence is not None:
                     history.meet(fence)
-                self._refuse_future(history)
+                if history.epoch is None and not self._accepts_clock:  # at a start; later on, recording goes on
+                    refuse_far_ahead(history, self._now())
                 if history.is_known:  # else a position might be one that was given before
                     await self._begin_era(history)
 
@@ -181,13 +185,6 @@ class Recorder:
         self._held.discard(history.coin)
         return fence
 
-    def _refuse_future(self, history: CoinHistory) -> None:
-        if history.newest is not None and history.newest.at > self._now() + AHEAD_MAX:
-            raise SettingError(
-                f"the newest stored quote of {history.coin} ({history.newest.position}) is of {history.newest.at}, "
-                f"more than {AHEAD_MAX.seconds} s ahead of this machine's clock: set the clock right"
-            )
-
     def _marks(self) -> dict[str, Mark]:
         return {coin: history.mark() for coin, history in self.histories.items()}
 
@@ -195,10 +192,16 @@ class Recorder:
         logged = await self.log.open()
         for coin, history in self.histories.items():
             if coin in logged:
-                delivered = history.delivered_or(logged[coin].delivered)
-                history.load(logged[coin], await self.log.count_after(coin, delivered))
+                await self._load(history, logged[coin])
         await self.log.mark(self._marks())  # what was delivered meanwhile may make room
         self._open = True
+
+    async def _load(self, history: CoinHistory, logged: LoggedCoin) -> None:
+        coin, delivered = history.coin, history.delivered_or(logged.delivered)
+        pending = await self.log.count_after(coin, delivered)
+        newest = logged.newest
+        recent = [] if newest is None else await self.log.recent(coin, PRICES_MAX, history.judged_since(newest))
+        history.load(logged, pending, recent[:-1])
 
     async def _on_log(self, work: Awaitable[T]) -> T:
         try:

@@ -1,99 +1,170 @@
-"""What is let in: the rules by which a price from the source is recorded, or turned away by name.
+"""What is let in: the rules by which a price from the source is recorded, or refused by name.
 
 | reason         | rule                                                                                      |
 |----------------|-------------------------------------------------------------------------------------------|
-| `unknown_coin` | the coin is none of ours                                                                   |
-| `future`       | observed more than `FUTURE_MAX` ahead of our clock                                         |
-| `old`          | observed more than `OLD_MAX` ago: nobody's current price                                   |
-| `not_new`      | observed at the time already recorded: the same price again, no reason for alarm           |
-| `backwards`    | observed before the price already recorded                                                 |
-| `absurd`       | a step of more than `jump_factor_max` from a price recorded within `jump_window_s`, of the  |
-|                | same origin and currency                                                                   |
-| `origins`      | one name of origin more than `ORIGINS_MAX`: the shards keep each, and number them           |
+| `unknown_coin` | the coin is not one of ours                                                               |
+| `future`       | observed more than `FUTURE_MAX` ahead of our clock                                        |
+| `old`          | observed more than `OLD_MAX` ago: nobody's current price                                  |
+| `not_new`      | observed at the time already recorded: the same price again, no reason for alarm          |
+| `backwards`    | observed before the price already recorded                                                |
+| `currency`     | in another currency than the coin has, by the directory or else by its newest quote       |
+| `origins`      | one name of origin more than `ORIGINS_MAX`: the shards keep each, and number them         |
+| `absurd`       | a step of more than the jump limit's factor from any price recorded within its window,    |
+|                | of whatever origin, as long as the step is not confirmed                                  |
 
-`old`, `not_new` and `backwards` are for who polls the newest price; on a tape every price is new.
+`old`, `not_new` and `backwards` are for a poll of the newest price; on a tape every price is new. A recorded price
+whose `observed_at` lies more than `FUTURE_MAX` ahead of the clock is known to bear a false time (the clock was ahead
+when it was recorded, and has been set right), so no price is `not_new` or `backwards` because of it.
 
-What can not be read as a price at all never gets here: the adapter of the source rejects it (malformed, not_finite,
-zero, negative, bad_time). What was recorded is passed in, and never remembered here: after a restart, a failure of the
-log or a late answer of a shard there must not be two opinions on it.
+A step is confirmed by a number of prices in a row that are no step from each other, each observed later than the one
+before, over some time: that of our clock, so a lie that is told many times in a moment is not believed; on a tape,
+which may be replayed faster, that of the tape. A single price in the old range ends it. What was refused is remembered
+here for this alone. What was *recorded* is passed in, and never remembered here: after a restart, a failure of the log
+or a late answer of a shard there must not be two opinions on it.
+
+What cannot be read as a price at all never gets here: the adapter of the source rejects it (malformed, not_finite,
+zero, negative, bad_time).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from cotacoes.quote import Observation, Quote
+from cotacoes.quote import Observation, format_price
+from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices
 from cotacoes.telemetry import QuoteMetrics, get_logger
 
-FUTURE_MAX = timedelta(seconds=5)
 OLD_MAX = timedelta(hours=1)
 ORIGINS_MAX = 100  # a deployment has a handful; a source that makes them up would use the shards' numbers up
 
 
 @dataclass(frozen=True)
-class JumpLimit:
-    """`factor`: the largest step up or down; `window`: how long a recorded price judges the next one."""
+class Refusal:
+    """Why a price is not recorded; `facts` are what a log line adds to the reason."""
 
-    factor: Decimal
-    window: timedelta
+    reason: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Move:
+    """A step that may turn out to be real: the refused prices that speak for it."""
+
+    since: datetime
+    observed_at: datetime
+    low: Decimal
+    high: Decimal
+    count: int = 1
+
+    def add(self, observation: Observation) -> None:
+        self.observed_at = observation.observed_at
+        self.low, self.high = min(self.low, observation.price), max(self.high, observation.price)
+        self.count += 1
 
 
 class Screen:
-    """Judges one observation at a time, of `coins`. `is_tape`: every price is new, however old."""
+    """Judges one observation at a time. `currency_of` is what the directory says of a coin, None if nothing.
 
-    def __init__(self, coins: Collection[str], jump: JumpLimit, *, is_tape: bool = False) -> None:
-        self._coins = coins  # not a copy: a coin may join
+    `is_tape`: every price is new, however old.
+    """
+
+    def __init__(
+        self,
+        jump: JumpLimit,
+        *,
+        is_tape: bool = False,
+        currency_of: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._is_tape = is_tape
         self._jump = jump
+        self._currency_of = currency_of
         self._origins: set[str] = set()
+        self._moves: dict[str, _Move] = {}
 
-    def judge(self, observation: Observation, last: Observation | Quote | None, now: datetime) -> str | None:
-        """Why not to record it after `last`, the coin's newest price; None where it is good."""
-        if observation.coin not in self._coins:
-            return "unknown_coin"
+    def judge(self, observation: Observation, recent: RecentPrices | None, now: datetime) -> Refusal | None:
+        """Why not to record it after the coin's `recent` prices (None: the coin is unknown); None if it is good."""
+        if recent is None:
+            return Refusal("unknown_coin")
         if observation.observed_at > now + FUTURE_MAX:
-            return "future"
-        if not self._is_tape:
-            if observation.observed_at < now - OLD_MAX:
-                return "old"
-            if last is not None and observation.observed_at <= last.observed_at:
-                return "not_new" if observation.observed_at == last.observed_at else "backwards"
-        if last is not None and self._is_absurd(last, observation):
-            return "absurd"
-        return None if self._is_known_origin(observation.origin) else "origins"
+            return Refusal("future")
+        if not self._is_tape and (reason := _not_newer(observation, recent, now)) is not None:
+            return Refusal(reason)
+        expected = self._currency_of(observation.coin) or (None if recent.newest is None else recent.newest.currency)
+        if expected is not None and observation.currency != expected:
+            return Refusal("currency", {"currency": observation.currency, "expected": expected})
+        if not self._is_known_origin(observation.origin):
+            return Refusal("origins")
+        return self._judge_step(observation, recent, now)
 
     def _is_known_origin(self, origin: str) -> bool:
         if origin not in self._origins and len(self._origins) < ORIGINS_MAX:
             self._origins.add(origin)
         return origin in self._origins
 
-    def _is_absurd(self, last: Observation | Quote, new: Observation) -> bool:
-        if (last.origin, last.currency) != (new.origin, new.currency):
+    def _judge_step(self, observation: Observation, recent: RecentPrices, now: datetime) -> Refusal | None:
+        coin, price = observation.coin, observation.price
+        bounds = recent.bounds(recent.recorded_at(observation.observed_at, now))
+        if bounds is None or self._jump.allows(*bounds, price):
+            self._moves.pop(coin, None)
+            return None
+        if self._is_confirmed(observation, self._moment(observation, recent, now)):
+            return None  # the move is forgotten once a price of the new range is judged
+        low, high = map(format_price, bounds)
+        return Refusal("absurd", {"price": format_price(price), "low": low, "high": high})
+
+    def _is_confirmed(self, observation: Observation, moment: datetime) -> bool:
+        """Whether this price and those refused before it show that the step is real."""
+        price = observation.price
+        move = self._moves.get(observation.coin)
+        if move is None or not self._jump.allows(move.low, move.high, price):
+            move = self._moves[observation.coin] = _Move(moment, observation.observed_at, price, price)
+        elif observation.observed_at > move.observed_at:
+            move.add(observation)
+        else:
             return False
-        if new.observed_at - last.observed_at > self._jump.window:
-            return False
-        return new.price > last.price * self._jump.factor or new.price * self._jump.factor < last.price
+        return move.count >= self._jump.confirm_prices and moment - move.since >= self._jump.confirm
+
+    def _moment(self, observation: Observation, recent: RecentPrices, now: datetime) -> datetime:
+        """When the price speaks for a move. A source cannot make the time up that passes between two of them."""
+        if not self._is_tape:
+            return now
+        # a tape may be replayed faster than the clock; before the newest recorded price there is nothing to confirm
+        return min(now, observation.observed_at if recent.at is None else max(observation.observed_at, recent.at))
+
+
+def _not_newer(observation: Observation, recent: RecentPrices, now: datetime) -> str | None:
+    """Why this is not a newer price than the newest one recorded."""
+    if observation.observed_at < now - OLD_MAX:
+        return "old"
+    if recent.newest is None or recent.newest.observed_at > now + FUTURE_MAX:
+        return None
+    if observation.observed_at == recent.newest.observed_at:
+        return "not_new"
+    return "backwards" if observation.observed_at < recent.newest.observed_at else None
 
 
 class Refusals:
-    """Counts what was turned away, and says in the log when a kind of poison begins."""
+    """Counts what was refused, and says in the log when a kind of poison begins."""
 
     def __init__(self, coins: Collection[str], metrics: QuoteMetrics) -> None:
         self._coins = coins
         self._metrics = metrics
         self._poison: frozenset[tuple[str, str]] = frozenset()
 
-    def count(self, refused: Counter[tuple[str, str]]) -> None:
-        """Of one answer: (coin, reason) with how often."""
+    def count(
+        self, refused: Counter[tuple[str, str]], facts: Mapping[tuple[str, str], Mapping[str, str]] | None = None
+    ) -> None:
+        """Of one answer: (coin, reason) with how often, and what is known of one such price."""
         for (coin, reason), count in refused.items():
             self._metrics.screened.labels(coin=self._shown(coin), reason=reason).inc(count)
         poison = frozenset((coin, reason) for coin, reason in refused if reason != "not_new")
         for coin, reason in sorted(poison - self._poison)[:10]:
-            get_logger().warning("price.refused", coin=self._shown(coin), reason=reason)
+            known = (facts or {}).get((coin, reason), {})
+            get_logger().warning("price.refused", coin=self._shown(coin), reason=reason, **known)
         self._poison = poison
 
     def _shown(self, coin: str) -> str:

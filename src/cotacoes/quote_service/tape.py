@@ -21,6 +21,7 @@ from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote import Observation, Position, Quote
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
+from cotacoes.quote_service.recent_prices import RecentPrices
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
 from cotacoes.telemetry import QuoteMetrics, get_logger
@@ -144,21 +145,25 @@ class TapeTaker:
         """What is to be recorded of the coins that can be: what they have already is skipped, poison is refused."""
         now = self._now()
         refused = Counter(page.rejected)
-        histories = {history.coin: history for history in able}
+        facts: dict[tuple[str, str], Mapping[str, str]] = {}
         had = {history.coin: _index_in(page.run, history.cursor) for history in able}
-        accepted: dict[str, list[Observation]] = {coin: [] for coin in histories}
+        recents: dict[str, RecentPrices] = {}  # with what this page adds
+        accepted: dict[str, list[Observation]] = {coin: [] for coin in had}
         for index, observation in page.entries:
             coin = observation.coin
             if coin in self._recorder.histories and (coin not in had or index <= had[coin]):
                 continue
-            before = accepted.get(coin)
-            newest = histories[coin].newest if coin in histories else None
-            reason = self._screen.judge(observation, before[-1] if before else newest, now)
-            if reason is None:
+            recent = recents.get(coin)
+            if recent is None and coin in had:
+                recent = recents[coin] = self._recorder.histories[coin].recent.copy()
+            refusal = self._screen.judge(observation, recent, now)
+            if recent is not None and refusal is None:
                 accepted[coin].append(observation)
-            else:
-                refused[coin, reason] += 1
-        self._refusals.count(refused)
+                recent.add(observation, recent.recorded_at(observation.observed_at, now))
+            elif refusal is not None:
+                refused[coin, refusal.reason] += 1
+                facts[coin, refusal.reason] = refusal.facts
+        self._refusals.count(refused, facts)
         return accepted
 
 

@@ -1,0 +1,108 @@
+"""The newest recorded prices of a coin, as the next price is judged by them.
+
+They are a function of the history alone: of the newest `PRICES_MAX` quotes those whose `at` lies within the window.
+A restart, a log that was opened again or a second writer therefore comes to the same opinion from the same quotes. A
+recorded price that is a step away from all of them shows that the market had really moved (it was confirmed, or the
+window was empty), so what was recorded before it judges no longer.
+
+The lowest and the highest price are kept by two queues in which each price pushes out those that it makes irrelevant,
+so most windows need a few dozen entries, and none needs more than `PRICES_MAX`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple, Self
+
+from cotacoes.quote import Observation, Quote
+
+FUTURE_MAX = timedelta(seconds=5)  # how far a source's clock may run ahead of ours
+PRICES_MAX = 1_000  # what the log holds of a coin at the least, so a restart finds the same prices
+
+
+@dataclass(frozen=True)
+class JumpLimit:
+    """`factor`: the largest step up or down; `window`: how long a recorded price judges the next one.
+
+    A larger step is believed after `confirm_prices` consistent prices over at least `confirm` of time.
+    """
+
+    factor: Decimal = Decimal(10)
+    window: timedelta = timedelta(seconds=300)
+    confirm_prices: int = 10
+    confirm: timedelta = timedelta(seconds=30)
+
+    def allows(self, low: Decimal, high: Decimal, price: Decimal) -> bool:
+        """Whether `price` is no larger step from any price between `low` and `high`."""
+        return price <= low * self.factor and price * self.factor >= high
+
+
+class _Entry(NamedTuple):
+    number: int
+    at: datetime
+    price: Decimal
+
+
+class RecentPrices:
+    """See the head of this file. `newest` is the last price added, `at` the time under which it was recorded."""
+
+    def __init__(self, limit: JumpLimit) -> None:
+        self.newest: Observation | Quote | None = None
+        self.at: datetime | None = None
+        self._limit = limit
+        self._count = 0
+        self._lows: deque[_Entry] = deque()  # ascending in price: the first is the lowest
+        self._highs: deque[_Entry] = deque()  # descending
+
+    def copy(self) -> Self:
+        """One that can be added to without changing this one."""
+        copied = type(self)(self._limit)
+        copied.newest, copied.at, copied._count = self.newest, self.at, self._count
+        copied._lows, copied._highs = self._lows.copy(), self._highs.copy()
+        return copied
+
+    def recorded_at(self, observed_at: datetime, now: datetime) -> datetime:
+        """The `at` of a price that is recorded next."""
+        return recorded_at(self.at, observed_at, now)
+
+    def add(self, recorded: Observation | Quote, at: datetime) -> None:
+        """A price was recorded under `at`, which is not below the one before."""
+        self.newest, self.at = recorded, at
+        self.add_older([(at, recorded.price)])
+
+    def add_older(self, prices: Iterable[tuple[datetime, Decimal]]) -> None:
+        """Prices that were recorded before the newest one, ascending."""
+        for at, price in prices:
+            bounds = self.bounds(at)
+            if bounds is not None and not self._limit.allows(*bounds, price):
+                self._lows.clear()
+                self._highs.clear()
+            self._count += 1
+            entry = _Entry(self._count, at, price)
+            while self._lows and self._lows[-1].price >= price:
+                self._lows.pop()
+            while self._highs and self._highs[-1].price <= price:
+                self._highs.pop()
+            self._lows.append(entry)
+            self._highs.append(entry)
+
+    def bounds(self, at: datetime) -> tuple[Decimal, Decimal] | None:
+        """The lowest and the highest price that judge one recorded under `at`; None if there are none."""
+        begin = at - self._limit.window
+        for queue in (self._lows, self._highs):
+            while queue and (queue[0].at < begin or queue[0].number <= self._count - PRICES_MAX):
+                queue.popleft()
+        return (self._lows[0].price, self._highs[0].price) if self._lows else None
+
+
+def recorded_at(before: datetime | None, observed_at: datetime, now: datetime) -> datetime:
+    """The `at` of a price: the source's time, but not later than now, and never below `before`, that of the last one.
+
+    If `before` lies ahead of the clock, `at` stays there until the clock has caught up.
+    """
+    own = min(observed_at, now)
+    return own if before is None else max(before, own)
