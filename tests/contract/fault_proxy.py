@@ -13,8 +13,8 @@ In front of anything else that has a URL it does the same, but for `cut_at_commi
     babble(data)                these bytes come in place of every piece of an answer
 
 A cut happens once and is counted in `cuts`; bytes are counted over all connections from when it is set. The connection
-must be without TLS: `dsn` asks for that. `links` is how many there are, `held` how many pieces wait for a thaw. The
-proxy lives in the event loop of its test.
+must be without TLS: `dsn` asks for that. `links` is how many there are, `taken` how many there were, `held` how many
+pieces wait for a thaw. The proxy lives in the event loop of its test.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class FaultProxy:
         self.passed: dict[Side, int] = {"client": 0, "server": 0}
         self.cuts = 0
         self.held = 0
+        self.taken = 0
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -177,6 +178,7 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.taken += 1
         try:
             # whoever ends a connection may do so at any moment, and the end of the proxy is no error of a connection
             with contextlib.suppress(OSError, asyncio.CancelledError):

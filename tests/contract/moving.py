@@ -96,6 +96,7 @@ async def on_postgres(placed: Placed) -> AsyncIterator[World]:
     first, second = placed(f"{COIN}:shard1")
     _, third = placed(f"{COIN}:shard1")  # a shard on which nothing lives is like any other
     dsns = dict(zip(NAMES, (first, second, third), strict=True))
+    psql(third, "UPDATE identity SET name = 'shard3'")
     psql(dsns["shard1"], f"INSERT INTO shard (name, dsn) VALUES ('shard3', '{dsns['shard3']}')")
 
     @contextlib.asynccontextmanager

@@ -65,8 +65,8 @@ UPDATE fence SET (floor_epoch, floor_seq) = (SELECT first_epoch, first_seq FROM 
 """
 
 
-async def store(dsn: str, coin: str, quotes: list[Quote]) -> None:
-    async with PostgresShard("shard", dsn, deadline_s=10.0) as shard:
+async def store(name: str, dsn: str, coin: str, quotes: list[Quote]) -> None:
+    async with PostgresShard(name, dsn, deadline_s=10.0) as shard:
         fence = await shard.become_writer(coin, 5, "a")
         for first, last in pairwise([*range(0, len(quotes), 23), len(quotes)]):
             await shard.append(coin, fence.placement, 5, quotes[first:last])
@@ -75,13 +75,13 @@ async def store(dsn: str, coin: str, quotes: list[Quote]) -> None:
 async def build(first: str, second: str) -> None:
     """Bitcoin on shard1; ethereum on shard2, where it came from shard1, on which its beginning still lies."""
     await migrate.main(config.load({}, shard1_dsn=first, shard2_dsn=second, coins=COINS))
-    await store(first, "bitcoin", BITCOIN)
+    await store("shard1", first, "bitcoin", BITCOIN)
     psql(first, SEAL + DROP)
-    await store(first, "ethereum", ETHEREUM[:40])
+    await store("shard1", first, "ethereum", ETHEREUM[:40])
     psql(first, "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin_id = 2")
     psql(first, "UPDATE directory SET shard = 'shard2', placement = 2 WHERE coin_id = 2")
     psql(second, "INSERT INTO fence (coin_id, coin, placement) VALUES (2, 'ethereum', 2)")
-    await store(second, "ethereum", ETHEREUM)
+    await store("shard2", second, "ethereum", ETHEREUM)
 
 
 @pytest.fixture(scope="module")
@@ -478,7 +478,8 @@ async def test_a_shard_that_is_away_is_named_and_the_coins_of_the_others_are_tol
     settings = ledger.model_copy(update={"shard2_dsn": f"postgresql://x:secret@127.0.0.1:{free_port()}/x"})
     found, told = await run(settings)
     assert (list(told), breaches(told)) == (["bitcoin", "ethereum"], [])
-    assert (told["ethereum"].away, found.away) == ("shard2 is not reachable", {"shard2": "shard2 is not reachable"})
+    reason = "shard2 is not reachable (connection refused)"
+    assert (told["ethereum"].away, found.away) == (reason, {"shard2": reason})
     assert found.verdict == "incomplete"
     settings = ledger.model_copy(update={"shard1_dsn": f"postgresql://x:secret@127.0.0.1:{free_port()}/x"})
     found, told = await run(settings)
@@ -586,7 +587,7 @@ async def test_a_move_that_ends_between_two_looks_is_no_breach(ledger: Settings)
     first, second = ledger.dsn("shard1"), ledger.dsn("shard2")
     psql(second, "UPDATE fence SET state = 'closed' WHERE coin_id = 2")
     psql(first, "UPDATE fence SET state = 'open', moved_to = NULL, placement = 3 WHERE coin_id = 2")
-    await store(first, "ethereum", ETHEREUM)
+    await store("shard1", first, "ethereum", ETHEREUM)
     told: list[CoinAudit] = []
 
     def finish(text: str) -> None:

@@ -119,7 +119,7 @@ async def open_ledgers(placed: Placed) -> AsyncIterator[list[Ledger]]:
 @contextlib.asynccontextmanager
 async def reading(dsn: str) -> AsyncIterator[None]:
     """Within a transaction that has read the whole table."""
-    async with Session("shard1", dsn, connect_s=5.0, deadline_s=60.0) as reader, reader.transaction("repeatable_read"):
+    async with Session("shard1", dsn, connect_s=5.0, deadline_s=60.0) as reader, reader.transaction("repeatable read"):
         await reader.fetch("SELECT count(*) FROM quote")
         yield
 

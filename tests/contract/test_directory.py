@@ -10,6 +10,8 @@ import pytest
 from tests.contract.conftest import Databases, Placed, psql
 
 from cotacoes import config
+from cotacoes.adapters.days_postgres import PostgresDays
+from cotacoes.adapters.move_postgres import PostgresMovingShard
 from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
 from cotacoes.admin import directory, migrate
 from cotacoes.config import Settings
@@ -68,9 +70,9 @@ async def test_many_coins_that_are_added_at_once_get_ids_of_their_own(settings: 
 async def test_a_shard_is_added_once_under_one_name(settings: Settings, further: list[str]) -> None:
     assert "schema" in await directory.add_shard(settings, "shard3", further[0])
     assert (await directory.add_shard(settings, "shard3", further[0])).endswith(" 0 applied now")
-    with pytest.raises(SettingError, match="is that of shard3 already"):
+    with pytest.raises(SettingError, match="leads to the database of shard3"):
         await directory.add_shard(settings, "shard4", further[0])
-    with pytest.raises(SettingError, match="is that of shard1 already"):
+    with pytest.raises(SettingError, match="leads to the database of shard1"):
         await directory.add_shard(settings, "shard4", settings.dsn("shard1"))
     with pytest.raises(SettingError, match="shard1 is a setting"):
         await directory.add_shard(settings, "shard1", further[1])
@@ -230,9 +232,41 @@ async def test_a_further_shard_that_is_away_does_not_hold_the_migration_up(
 
 
 async def test_one_database_does_not_become_two_shards_by_a_rebuild(settings: Settings) -> None:
-    with pytest.raises(SettingError, match="is that of shard2 already"):
+    with pytest.raises(SettingError, match="leads to the database of shard2"):
         await directory.rebuild(settings, {"shard9": settings.dsn("shard2")})
     assert (await directory.read(settings)).shards == {}
+
+
+async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_that_asks_them(
+    settings: Settings,
+) -> None:
+    """Else each coin would go on in the other's database, and both would look well."""
+    swapped = config.load({}, shard1_dsn=settings.dsn("shard2"), shard2_dsn=settings.dsn("shard1"))
+    words = "the DSN of shard2 leads to the database of shard1"
+    dsn = swapped.dsn("shard2")
+    async with PostgresShard("shard2", dsn, deadline_s=5.0) as shard:
+        for question in (shard.ping, shard.directory, lambda: shard.newest(["ethereum"], 1)):
+            with pytest.raises(ShardUnavailableError, match=words):
+                await question()
+    for opening in (PostgresDays("shard2", dsn), PostgresMovingShard("shard2", dsn)):
+        with pytest.raises(ShardUnavailableError, match=words):
+            await opening.__aenter__()
+    swapped_first = "the DSN of shard1 leads to the database of shard2"
+    with pytest.raises(SettingError, match=swapped_first):
+        await migrate.main(swapped)
+    with pytest.raises(ShardUnavailableError, match=swapped_first):
+        await directory.add_coin(swapped, "solana")
+    with pytest.raises(SettingError, match=swapped_first):
+        await directory.rebuild(swapped, {})
+    assert list((await directory.read(settings)).homes) == ["bitcoin", "ethereum"]
+
+
+async def test_a_shard_that_has_no_name_yet_is_taken_at_its_word(settings: Settings) -> None:
+    psql(settings.dsn("shard2"), "DELETE FROM identity")
+    async with PostgresShard("shard2", settings.dsn("shard2"), deadline_s=5.0) as shard:
+        await shard.ping()
+    await migrate.main(settings)
+    assert psql(settings.dsn("shard2"), "SELECT name FROM identity") == "shard2"
 
 
 async def test_an_address_that_is_of_no_use_here_ends_nobody(

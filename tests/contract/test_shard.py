@@ -23,6 +23,7 @@ from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
     SettingError,
+    ShardTimedOutError,
     ShardUnavailableError,
     WriterSupersededError,
 )
@@ -251,7 +252,7 @@ async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_is_used_aga
         started = time.monotonic()
         answers = await asyncio.gather(*(postgres.fence(COIN) for _ in range(12)), return_exceptions=True)
         assert time.monotonic() - started < 2.0  # twelve calls on four connections, 0.5 s each, all at once
-        assert {type(answer) for answer in answers} == {ShardUnavailableError}
+        assert {type(answer) for answer in answers} == {ShardTimedOutError}
     finally:
         postgres_server.thaw()
     assert (await postgres.fence(COIN)).newest is None

@@ -15,7 +15,7 @@ from tests.contract.test_shard import COIN, NOON, spread_quotes
 from cotacoes.adapters.postgres import Pool, Session
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.candle import candles_of
-from cotacoes.errors import ShardUnavailableError
+from cotacoes.errors import ShardTimedOutError, ShardUnavailableError
 from cotacoes.patterns.sharding import Stored
 from cotacoes.quote import Quote, format_price
 
@@ -195,7 +195,7 @@ async def test_a_frozen_network_ends_every_call_by_its_deadline_and_costs_the_po
             calls[0].cancel()  # who gives up while it waits takes nothing along
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert time.monotonic() - started < 2.5
-            assert [type(answer) for answer in answers] == [asyncio.CancelledError, *[ShardUnavailableError] * 11]
+            assert [type(answer) for answer in answers] == [asyncio.CancelledError, *[ShardTimedOutError] * 11]
             rig.proxy.thaw()
             assert await asyncio.gather(*(pool.fetch("SELECT 1") for _ in range(12))) == [[(1,)]] * 12
         await session.fetch("SELECT pg_advisory_lock(1)")

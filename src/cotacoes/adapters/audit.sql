@@ -13,10 +13,6 @@ SAVEPOINT day;
 ROLLBACK TO SAVEPOINT day;
 RELEASE SAVEPOINT day;
 
--- name: identity
--- Under which name this database is a shard; no row where it has none.
-SELECT name FROM identity;
-
 -- name: fences
 -- Every fence.
 SELECT coin, coin_id, placement, state, moved_to, floor_epoch, floor_seq, last_epoch, last_seq, last_at

@@ -47,6 +47,7 @@ class ShardSnapshot:
 
     def __init__(self, shard: str, dsn: str) -> None:
         self.shard = shard
+        self.identity: str | None = None  # the name that this database bears as a shard
         self._session = Session(
             shard, dsn, connect_s=CONNECT_DEADLINE_S, deadline_s=STATEMENT_DEADLINE_S, is_read_only=True
         )
@@ -55,17 +56,12 @@ class ShardSnapshot:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._session)
             await self._session.execute(QUERIES["begin"])
-            await check_version(self.shard, self._session.fetch)
+            self.identity = await check_version(self.shard, self._session.fetch)
             stack.pop_all()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         await self._session.__aexit__(*error)
-
-    async def identity(self) -> str | None:
-        """The name that this database bears as a shard."""
-        rows = await self._fetch("identity")
-        return rows[0]["name"] if rows else None
 
     async def fences(self) -> dict[str, FenceRow]:
         """Every fence, by coin."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_version
+from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.quote import Position
 
 QUERIES = named_queries.read("days.sql")
@@ -68,7 +68,7 @@ class PostgresDays:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._session)
-            await check_version(self._shard, self._session.fetch)
+            await check_shard(self._shard, self._session.fetch)
             await self._fetch("limit_statements", f"{SERVER_STATEMENT_DEADLINE_S:.0f}s")
             self._stack = stack.pop_all()
         return self

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_version
+from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of, quote_of
 from cotacoes.errors import CopyRefusedError
 from cotacoes.patterns.moving import Content, Copy, Day, Page
@@ -37,7 +37,7 @@ class PostgresMovingShard:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._session)
-            await check_version(self.name, self._session.fetch)
+            await check_shard(self.name, self._session.fetch)
             await self._fetch("plain_dates")
             stack.pop_all()
         return self

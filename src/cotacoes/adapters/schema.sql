@@ -1,6 +1,10 @@
 -- name: schema_version
--- The highest migration applied to this database; raises where there is none yet.
-SELECT max(version) FROM schema_migration;
+-- The highest migration applied to this database, and the shard that it is; raises if it is none yet.
+SELECT max(version) AS version, (SELECT name FROM identity) AS name FROM schema_migration;
+
+-- name: is_read_only
+-- Whether this database refuses to be written to: a standby, or one set to it.
+SELECT current_setting('transaction_read_only')::boolean AS is_read_only;
 
 -- name: migrations
 -- Every migration applied here, in order.
@@ -20,10 +24,17 @@ INSERT INTO schema_migration (version, name, sha256) VALUES ($1, $2, $3);
 -- One migration at a time: whether this one may be it.
 SELECT pg_try_advisory_xact_lock(hashtext('cotacoes.migrate')) AS is_ours;
 
+-- name: can_be_identified
+-- Whether this database can say which shard it is.
+SELECT to_regclass('identity') IS NOT NULL AS is_there;
+
+-- name: identity
+-- The shard that this database is; no row if it is none yet.
+SELECT name FROM identity;
+
 -- name: identify
--- Give this database its name as a shard, unless it has one; the name that it has then.
-WITH named AS (INSERT INTO identity (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING name)
-SELECT name FROM named UNION ALL SELECT name FROM identity LIMIT 1;
+-- Give this database its name as a shard, unless it has one.
+INSERT INTO identity (name) VALUES ($1) ON CONFLICT DO NOTHING;
 
 -- name: directory
 -- Every coin, in the order of its id.

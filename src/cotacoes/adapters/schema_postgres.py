@@ -11,7 +11,8 @@ from importlib import resources
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Fetch, MissingTableError, Session
+from cotacoes.adapters.postgres import Fetch, Session
+from cotacoes.adapters.postgres_errors import MissingTableError
 from cotacoes.errors import SettingError, ShardUnavailableError
 
 LOCK_POLL_S = 0.1
@@ -54,21 +55,38 @@ def pending_migrations(shard: str, applied: list[dict[str, Any]]) -> list[Migrat
     return list(by_version.values())
 
 
-async def check_version(shard: str, fetch: Fetch) -> None:
-    """ShardUnavailableError where the database has another schema than this release's, or none."""
+async def check_version(shard: str, fetch: Fetch) -> str | None:
+    """The name that the database bears as a shard, None if it has none yet.
+
+    ShardUnavailableError if it has another schema than this release's, or none.
+    """
     try:
-        ((version,),) = await fetch(QUERIES["schema_version"])
+        ((version, name),) = await fetch(QUERIES["schema_version"])
     except MissingTableError:
-        version = None
+        version = name = None
     needed = known_migrations()[-1].version
     if version != needed:
         raise ShardUnavailableError(
             f"{shard} has schema version {version}, this release needs {needed}: run `cotacoes migrate`"
         )
+    return None if name is None else str(name)
+
+
+async def check_shard(shard: str, fetch: Fetch) -> None:
+    """ShardUnavailableError if the database is not this shard: by its schema, or by the name that it bears."""
+    if (name := await check_version(shard, fetch)) not in (None, shard):
+        raise ShardUnavailableError(_mistaken(shard, str(name)))
+
+
+def _mistaken(shard: str, name: str) -> str:
+    return f"the DSN of {shard} leads to the database of {name}: give each shard its own; two may be swapped"
 
 
 class SchemaConnection:
-    """One connection of `cotacoes migrate`: whatever it does is one transaction; an async context manager."""
+    """One connection of `cotacoes migrate`: whatever it does is one transaction; an async context manager.
+
+    SettingError at its opening if the database is another shard.
+    """
 
     def __init__(self, shard: str, dsn: str, *, connect_s: float) -> None:
         self._shard = shard
@@ -80,6 +98,7 @@ class SchemaConnection:
             await stack.enter_async_context(self._session)
             await stack.enter_async_context(self._session.transaction())
             await self._lock()
+            await self._refuse_another()
             await self.run("create_migration_table")
             self._stack = stack.pop_all()
         return self
@@ -97,6 +116,12 @@ class SchemaConnection:
         raise SettingError(
             f"{self._shard}: another change of its schema is under way, or two shards name the same database"
         )
+
+    async def _refuse_another(self) -> None:
+        (row,) = await self.run("can_be_identified")
+        for identity in await self.run("identity") if row["is_there"] else []:
+            if identity["name"] != self._shard:
+                raise SettingError(_mistaken(self._shard, identity["name"]))
 
     async def run(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """One named query of `schema.sql`."""

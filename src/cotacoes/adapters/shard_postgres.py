@@ -11,7 +11,7 @@ from typing import Any, Self
 from cotacoes import tracing
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Pool
-from cotacoes.adapters.schema_postgres import check_version
+from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.candle import Candle, stored_minutes
 from cotacoes.config import SHARDS, Settings
@@ -32,7 +32,7 @@ class PostgresShard:
             name,
             dsn,
             deadline_s=deadline_s,
-            check=functools.partial(check_version, name),
+            check=functools.partial(check_shard, name),
             is_setting=name in SHARDS,
         )
 
@@ -44,7 +44,7 @@ class PostgresShard:
         await self._pool.__aexit__(*error)
 
     async def ping(self) -> None:
-        await check_version(self.name, self._pool.fetch)
+        await check_shard(self.name, self._pool.fetch)
 
     async def directory(self) -> Directory:
         """Every coin's home, and the shards beyond those that are settings; asked of shard1 only."""

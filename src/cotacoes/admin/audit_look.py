@@ -87,7 +87,7 @@ class Look:
         try:
             self.fences[shard] = await snapshot.fences()
             self.conflicts[shard] = await snapshot.conflicts()
-            if (name := await snapshot.identity()) not in (None, shard):
+            if (name := snapshot.identity) not in (None, shard):
                 found.add(shard, [Breach("identity", "name of the database", str(name), shard)])
             days: dict[int, list[date]] = defaultdict(list)
             for part, (day, is_of_day) in (await snapshot.partitions()).items():

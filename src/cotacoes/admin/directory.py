@@ -103,19 +103,12 @@ def _refuse_no_shard(name: str, dsn: str) -> None:
 
 
 async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
-    """Apply to a shard what it lacks, and give it its name; the versions applied. SettingError where it is no shard."""
+    """Apply to a shard what it lacks, and give it its name; the versions applied. SettingError if it cannot be one."""
     due = pending_migrations(name, await connection.run("migrations"))
     for migration in due:
         await connection.apply(migration)
-    await _identify(name, connection)
+    await connection.run("identify", name)
     return [migration.version for migration in due]
-
-
-async def _identify(name: str, connection: SchemaConnection) -> None:
-    """Give a database its name as a shard; SettingError where it has another one."""
-    ((identity,),) = [row.values() for row in await connection.run("identify", name)]
-    if identity != name:
-        raise SettingError(f"the database of {name} is that of {identity} already: give each shard its own")
 
 
 async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
@@ -134,7 +127,7 @@ async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
         fences = {DIRECTORY_SHARD: await first.run("fences")}
         for shard, dsn in elsewhere.items():
             async with SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S) as connection:
-                await _identify(shard, connection)
+                await connection.run("identify", shard)
                 fences[shard] = await connection.run("fences")
         for shard in further.keys() - listed.keys():
             await first.run("add_shard", shard, further[shard])

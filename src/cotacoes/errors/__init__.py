@@ -16,6 +16,7 @@
     │   ├── HistoryUnavailableError   503, the log does not cover the question and the shard is away
     │   ├── LogUnavailableError       503, the local log cannot be written
     │   ├── ShardUnavailableError     503
+    │   │   └── ShardTimedOutError        not by the deadline
     │   ├── BusUnavailableError       503
     │   ├── ServiceUnavailableError   503, a service that is asked is away
     │   │   └── TimedOutError             or too slow
@@ -86,6 +87,7 @@ from cotacoes.errors.problems import (
     ProblemError,
     RequestError,
     ServiceUnavailableError,
+    ShardTimedOutError,
     ShardUnavailableError,
     TimedOutError,
     TooLargeError,
@@ -129,6 +131,7 @@ __all__ = [
     "ServiceUnavailableError",
     "SettingError",
     "ShardRefusedError",
+    "ShardTimedOutError",
     "ShardUnavailableError",
     "SourceError",
     "SourceGoneError",

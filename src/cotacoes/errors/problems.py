@@ -120,6 +120,10 @@ class ShardUnavailableError(UnavailableError):
     slug, title, status = "shard-unavailable", "Shard unavailable", 503
 
 
+class ShardTimedOutError(ShardUnavailableError):
+    """A shard did not answer by the deadline; what was asked of it may have been too much at once."""
+
+
 class BusUnavailableError(UnavailableError):
     """Redis did not answer in time."""
 

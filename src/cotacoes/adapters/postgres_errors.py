@@ -1,0 +1,88 @@
+"""What a failure of PostgreSQL means here, in words of ours: none carries the DSN or the server's own words."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import urllib.parse
+
+from cotacoes.errors import (
+    CoinMovedError,
+    CotacoesError,
+    FenceClosedError,
+    SettingError,
+    ShardTimedOutError,
+    ShardUnavailableError,
+    WriterSupersededError,
+)
+
+POOLER = (
+    "is behind a pooler that does not keep sessions: its DSN must lead to PostgreSQL itself, or to a pool with "
+    "pool_mode = session"
+)
+SAID = {  # SQLSTATE: what that means here
+    "08P01": "is behind a pooler that refused us: docs/scale.md says how a pool has to be set up",
+    "25006": "takes no writes: it is a standby, or set to read-only",
+    "26000": POOLER,
+    "28000": "does not take the user of its DSN",
+    "28P01": "does not take the password of its DSN",
+    "3D000": "has no database of the name in its DSN",
+    "40001": "is a standby that stopped the statement to go on with its recovery",
+    "42P05": POOLER,
+    "53100": "has a full disk",
+    "53300": "has no connection left: raise max_connections",
+    "57P01": "is shutting down",
+    "57P02": "has crashed and is starting again",
+    "57P03": "is starting up or shutting down",
+}
+
+
+class MissingTableError(ShardUnavailableError):
+    """The database has no such table: it is no shard yet, or one of another release."""
+
+
+def said_by_server(shard: str, sqlstate: str, message: str, detail: str | None) -> CotacoesError:
+    """The error for one that the server sent."""
+    match sqlstate:
+        case "CT001":
+            to, placement = detail.split(" ") if detail else (None, None)
+            return CoinMovedError(f"{shard}: {message}", to=to, placement=None if placement is None else int(placement))
+        case "CT002":
+            return WriterSupersededError(f"{shard}: {message}")
+        case "CT003":
+            return FenceClosedError(f"{shard}: {message}")
+        case "42P01":
+            return MissingTableError(f"{shard} failed (42P01)")
+        case "57014":  # by statement_timeout, which is our deadline
+            return ShardTimedOutError(f"{shard} did not finish a statement in time (57014)")
+        case _:
+            return ShardUnavailableError(f"{shard} {SAID.get(sqlstate, 'failed')} ({sqlstate})")
+
+
+def unreachable(shard: str, error: OSError) -> ShardUnavailableError:
+    """The error for one of the network. The system's words name the address, so they are not used."""
+    if isinstance(error, ssl.SSLError):
+        why = f"TLS failed: {error.reason}"
+    elif isinstance(error, socket.gaierror):
+        why = "no such host"
+    elif error.errno:
+        why = os.strerror(error.errno).lower()
+    else:  # two that asyncio and asyncpg make: several addresses failed, each in its way; TLS was not agreed on
+        why = "the handshake failed" if type(error) is ConnectionError else "no connection"
+    return ShardUnavailableError(f"{shard} is not reachable ({why})")
+
+
+def unusable_dsn(shard: str, dsn: str, *, is_setting: bool) -> CotacoesError:
+    """The error for a DSN that the library does not understand; not in its words, which may quote the password.
+
+    ShardUnavailableError if the DSN is data and no setting: one shard's address must not end a service.
+    """
+    if not is_setting:
+        return ShardUnavailableError(f"the DSN of {shard} is not usable here: `cotacoes shards add`")
+    options = ", ".join(name for name, _ in urllib.parse.parse_qsl(dsn.partition("?")[2]))
+    return SettingError(
+        f"the DSN of {shard} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+        "with / ? # @ : in a password as %2F %3F %23 %40 %3A"
+        + (f", and check its options and their files ({options})" if options else "")
+    )

@@ -1,0 +1,338 @@
+"""Calls to PostgreSQL that end badly: each comes back in time as one of our errors, and the next one is answered."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.contract.conftest import psql
+from tests.contract.fault_proxy import FaultProxy
+
+from cotacoes.adapters.postgres import Pool, Session
+from cotacoes.adapters.postgres_wire import Framing, NotPostgresError
+from cotacoes.errors import (
+    InternalError,
+    SettingError,
+    ShardTimedOutError,
+    ShardUnavailableError,
+)
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 5.0
+
+
+async def unchecked(_: Any) -> None:
+    pass
+
+
+def pool_of(dsn: str, deadline_s: float = DEADLINE_S) -> Pool:
+    return Pool("shard1", dsn, deadline_s=deadline_s, check=unchecked)
+
+
+@pytest.fixture
+async def proxy(migrated: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(migrated) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("kind", ["pool", "session"])
+async def test_an_answer_and_the_deadline_in_one_turn_of_the_loop_are_a_deadline_that_was_missed(
+    migrated: str, kind: str
+) -> None:
+    """As after a stop of the process: the answer to a statement's first step is read when the time is up."""
+    deadline_s = 0.3
+    asked: Pool | Session = pool_of(migrated, deadline_s)
+    if kind == "session":
+        asked = Session("shard1", migrated, connect_s=DEADLINE_S, deadline_s=deadline_s)
+    async with asked:
+        with contextlib.suppress(ShardTimedOutError):  # on a machine that is busy
+            await asked.fetch("SELECT 1")
+        call = asyncio.create_task(asked.fetch("SELECT 2"))
+        for _ in range(10):  # until it is sent
+            await asyncio.sleep(0)
+        time.sleep(deadline_s + 0.1)  # noqa: ASYNC251  # the loop stands still, and the server answers
+        with pytest.raises(ShardTimedOutError):
+            await call
+
+
+async def test_whatever_the_library_raises_is_an_error_of_ours(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By where it comes from: no list of its errors is ever complete."""
+    own = asyncpg.Connection.fetch
+    for raised in (
+        AttributeError("'NoneType' object has no attribute 'bind_execute'"),
+        asyncpg.InternalClientError("got result for unknown protocol state 7"),
+        RuntimeError("unable to perform operation on a closed transport"),
+        KeyError("x"),
+        TimeoutError(),
+    ):
+
+        async def failing(connection: Any, *arguments: Any, error: Exception = raised, own: Any = own) -> Any:
+            await own(connection, *arguments)
+            raise error
+
+        async with pool_of(migrated) as pool:
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncpg.Connection, "fetch", failing)
+                with pytest.raises(ShardUnavailableError):
+                    await pool.fetch("SELECT 1")
+            assert await pool.fetch("SELECT 1") == [(1,)]  # on another connection
+
+
+async def test_a_call_that_cannot_be_right_is_a_bug_and_no_shard_that_is_away(migrated: str) -> None:
+    async with pool_of(migrated) as pool, Session("shard1", migrated, connect_s=5.0, deadline_s=5.0) as session:
+        for asked in (pool, session):
+            with pytest.raises(InternalError, match="shard1"):
+                await asked.fetch("SELECT $1::integer", "no number")
+            with pytest.raises(InternalError, match="shard1"):
+                await asked.fetch("SELECT $1::integer")
+        assert await pool.fetch("SELECT $1::integer", 1) == [(1,)]
+
+
+async def test_a_call_that_is_given_up_opens_no_second_connection_and_ends_its_own(proxy: FaultProxy) -> None:
+    async with pool_of(proxy.dsn, 0.3) as pool:
+        await pool.fetch("SELECT 1")
+        assert proxy.links == 1
+        proxy.freeze()
+        with pytest.raises(ShardTimedOutError, match=r"did not answer within 0\.3 s"):
+            await pool.fetch("SELECT 2")
+        proxy.thaw()
+        await until(lambda: proxy.links == 0)
+        await pool.fetch("SELECT 1")
+        call = asyncio.create_task(pool.fetch("SELECT pg_sleep(0.2)"))
+        sent = proxy.passed["client"]
+        await until(lambda: proxy.passed["client"] > sent)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: proxy.links == 0)
+    assert proxy.taken == 2
+
+
+async def test_a_transaction_that_meets_a_frozen_server_ends_by_its_deadline(proxy: FaultProxy) -> None:
+    """Its begin and its end as well as what is in it."""
+    async with Session("shard1", proxy.dsn, connect_s=5.0, deadline_s=0.3) as session:
+        proxy.freeze()
+        with pytest.raises(ShardTimedOutError):
+            async with asyncio.timeout(DEADLINE_S), session.transaction():
+                pass
+        proxy.thaw()
+    async with Session("shard1", proxy.dsn, connect_s=5.0, deadline_s=0.3) as session:
+        with pytest.raises(ShardTimedOutError):
+            async with asyncio.timeout(DEADLINE_S), session.transaction():
+                await session.execute("CREATE TABLE half_done (n integer)")
+                proxy.freeze()
+        proxy.thaw()
+    async with Session("shard1", proxy.dsn, connect_s=5.0, deadline_s=5.0) as session:
+        with pytest.raises(ZeroDivisionError):
+            async with session.transaction():
+                await session.execute("CREATE TABLE undone (n integer)")
+                raise ZeroDivisionError
+        with pytest.raises(ShardUnavailableError, match="not reachable"):
+            await session.fetch("SELECT 1")
+    async with Session("shard1", proxy.dsn, connect_s=5.0, deadline_s=5.0) as session:
+        assert await session.fetch("SELECT to_regclass('undone')::text") == [(None,)]
+
+
+NOT_POSTGRESQL = {
+    "a length of 0": b"S\x00\x00\x00\x00",
+    "a length of 3": b"S\x00\x00\x00\x03",
+    "a negative length": b"S\xff\xff\xff\xff",
+    "a length beyond all measure": b"D\x7f\xff\xff\xff",
+    "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "Redis": b"-ERR unknown command\r\n",
+    "zeros": bytes(64),
+}
+ANSWERING = """
+import asyncio, sys
+from cotacoes.adapters.postgres import Pool, Session
+from cotacoes.errors import ShardUnavailableError
+
+async def unchecked(_):
+    pass
+
+async def ask(dsn):
+    async with Pool("shard1", dsn, deadline_s=20.0, check=unchecked) as pool:
+        for attempt in (pool.fetch, pool.fetch, Session("shard1", dsn, connect_s=20.0, deadline_s=20.0).__aenter__):
+            try:
+                await (attempt("SELECT 1") if attempt == pool.fetch else attempt())
+            except ShardUnavailableError as error:
+                print(error, flush=True)
+
+async def main(options, *answers):
+    for answer in map(bytes.fromhex, answers):
+        async def serve(reader, writer):
+            while await reader.read(4096):
+                writer.write(answer)
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await ask(f"postgresql://user:password@127.0.0.1:{port}/database{options}")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("options", ["?sslmode=prefer", "?sslmode=disable"])
+def test_a_port_of_something_else_costs_neither_the_process_nor_the_deadline(options: str) -> None:
+    """In a process of its own: the library's parser may spin in C, where no time limit of a test reaches it."""
+    answers = [answer.hex() for answer in NOT_POSTGRESQL.values()]
+    done = subprocess.run([sys.executable, "-c", ANSWERING, options, *answers], capture_output=True, timeout=60)
+    assert done.stderr == b""
+    assert done.stdout.splitlines() == [b"shard1 does not answer as PostgreSQL does"] * 3 * len(answers)
+
+
+async def test_a_message_of_no_length_on_a_connection_that_was_good_is_refused_too(proxy: FaultProxy) -> None:
+    async with pool_of(proxy.dsn) as pool:
+        await pool.fetch("SELECT 1")
+        proxy.babble(b"Z\x00\x00\x00\x05I" + b"1\x00\x00\x00\x00")
+        with pytest.raises(ShardUnavailableError, match="does not answer as PostgreSQL does"):
+            await pool.fetch("SELECT 2")
+        proxy.mend()
+        assert await pool.fetch("SELECT 1") == [(1,)]
+
+
+def test_framing_follows_messages_however_they_are_cut() -> None:
+    messages = b"".join(
+        kind + (4 + size).to_bytes(4, "big") + b"\x00" * size
+        for kind, size in ((b"R", 8), (b"S", 0), (b"D", 70), (b"Z", 1))
+    )
+    for piece in range(1, len(messages) + 1):
+        framing = Framing()
+        for start in range(0, len(messages), piece):
+            framing.check(messages[start : start + piece])
+        for wrong in (b"Z\x00\x00\x00\x00", b"Z\x00\x00\x00\x03", b"\x00\x00\x00\x00\x04"):
+            with pytest.raises(NotPostgresError):
+                for byte in wrong:
+                    framing.check(bytes([byte]))
+            framing = Framing()
+
+
+async def test_hosts_that_a_dsn_lists_are_tried_until_one_is_as_it_demands(migrated: str, proxy: FaultProxy) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
+        address = proxy.dsn.partition("@")[2].partition("/")[0]
+        several = proxy.dsn.replace(address, f"{nobody},{address}")
+        for demand in ("any", "primary", "read-write", "prefer-standby"):
+            dsn = f"{several}&target_session_attrs={demand}"
+            async with pool_of(dsn) as pool, Session("shard1", dsn, connect_s=5.0, deadline_s=5.0) as session:
+                assert await pool.fetch("SELECT 1") == await session.fetch("SELECT 1") == [(1,)]
+
+
+async def test_a_dsn_may_name_the_folder_of_a_unix_socket(proxy: FaultProxy) -> None:
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    address = proxy.dsn.partition("@")[2].partition("/")[0]
+    with tempfile.TemporaryDirectory() as folder:  # whose path is short enough for a socket
+        dsn = f"{proxy.dsn.replace(address, '')}&host={folder}"
+        async with await asyncio.start_unix_server(pass_on, f"{folder}/.s.PGSQL.5432"), pool_of(dsn) as pool:
+            assert await pool.fetch("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("demand", ["standby", "read-only"])
+async def test_no_host_as_the_dsn_demands_is_a_shard_that_is_away(proxy: FaultProxy, demand: str) -> None:
+    await refused(f"{proxy.dsn}&target_session_attrs={demand}", "has no host that is what target_session_attrs")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["target_session_attrs=writable", "sslmode=yes", "sslmode=verify-ca&sslrootcert=/nowhere", "keepalives=1"],
+)
+async def test_an_option_that_cannot_be_used_is_named_and_its_value_is_not(proxy: FaultProxy, option: str) -> None:
+    dsn = proxy.dsn.replace("sslmode=disable", option)
+    for attempt in attempts(dsn):
+        with pytest.raises(SettingError, match="the DSN of shard1 is not usable") as told:
+            await attempt()
+        assert option.partition("=")[0] in str(told.value)
+        assert "password" not in str(told.value).replace("USER:PASSWORD", "").replace("in a password as", "")
+    async with Pool("shard1", dsn, deadline_s=5.0, check=unchecked, is_setting=False) as pool:
+        with pytest.raises(ShardUnavailableError, match="the DSN of shard1 is not usable here"):
+            await pool.fetch("SELECT 1")
+
+
+async def test_what_is_wrong_with_a_server_is_said_in_words(migrated: str, proxy: FaultProxy) -> None:
+    base = proxy.dsn
+    await refused(base.replace("sslmode=disable", "sslmode=require"), r"not reachable \(the handshake failed\)")
+    await refused(base.replace("127.0.0.1", "nowhere.invalid"), r"not reachable \(no such host\)")
+    await refused(base.rpartition("/")[0] + "/none", r"has no database of the name in its DSN \(3D000\)")
+    await refused(base.replace("password@", "wrong@"), r"does not take the password of its DSN \(28P01\)")
+    async with pool_of(base) as pool:
+        await pool.fetch("SELECT 1")
+        psql(migrated, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                       " AND datname = current_database()")  # fmt: skip
+        proxy.refuse()
+        with pytest.raises(ShardUnavailableError, match=r"not reachable|is shutting down"):
+            await pool.fetch("SELECT 1")
+        with pytest.raises(ShardUnavailableError, match=r"not reachable \(connection refused\)"):
+            await pool.fetch("SELECT 1")
+
+
+def fatal(sqlstate: str) -> bytes:
+    """A server's refusal, as it answers the first message of a connection."""
+    fields = b"".join(part + b"\x00" for part in (b"SFATAL", b"VFATAL", b"C" + sqlstate.encode(), b"Mits own words"))
+    return b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\x00"
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words"),
+    [
+        ("57P03", "is starting up or shutting down"),
+        ("57P01", "is shutting down"),
+        ("53300", "has no connection left"),
+        ("08P01", "is behind a pooler that refused us"),
+        ("XX000", "failed"),
+    ],
+)
+async def test_a_server_that_refuses_a_connection_is_quoted_by_what_it_means(
+    proxy: FaultProxy, sqlstate: str, words: str
+) -> None:
+    proxy.babble(fatal(sqlstate))
+    await refused(proxy.dsn, rf"shard1 {words}.*\({sqlstate}\)")
+
+
+async def test_statements_that_a_pooler_lost_are_called_that(migrated: str) -> None:
+    """As behind PgBouncer in transaction mode: what one connection prepared is gone, or there already, on the next."""
+    async with pool_of(migrated) as pool:
+        await pool.fetch("SELECT 1")
+        await pool.fetch("DEALLOCATE ALL")
+        with pytest.raises(ShardUnavailableError, match=r"is behind a pooler.*pool_mode = session \(26000\)"):
+            await pool.fetch("SELECT 1")
+
+
+async def refused(dsn: str, words: str) -> None:
+    for attempt in attempts(dsn):
+        with pytest.raises(ShardUnavailableError, match=words) as told:
+            await attempt()
+        assert "own words" not in str(told.value)
+
+
+def attempts(dsn: str) -> list[Callable[[], Awaitable[None]]]:
+    async def by_pool() -> None:
+        async with pool_of(dsn) as pool:
+            await pool.fetch("SELECT 1")
+
+    async def by_session() -> None:
+        async with Session("shard1", dsn, connect_s=DEADLINE_S, deadline_s=DEADLINE_S):
+            pass
+
+    return [by_pool, by_session]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
