@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from cotacoes.adapters import http_server
+from cotacoes.adapters.http_hosts import AllowedHosts
 
 ANSWER: dict[str, str | int] = {
     "coin": "bitcoin",
@@ -57,7 +58,7 @@ async def main(kind: str) -> None:
     listener = http_server.listen("127.0.0.1", 0)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    await http_server.serve(app, listener, asyncio.Event())
+    await http_server.serve(app, listener, asyncio.Event(), hosts=AllowedHosts(["127.0.0.1"]))
 
 
 if __name__ == "__main__":

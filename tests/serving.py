@@ -5,18 +5,28 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from cotacoes.adapters import http_server
-from cotacoes.adapters.http_server import ASGIApp
+from cotacoes.adapters.http_exchange import ASGIApp
+from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server import MakeWebSocket
+
+HOSTS = ("127.0.0.1", "x", "gateway")  # by which the tests ask
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, stop: asyncio.Event | None = None, websocket: Callable[..., asyncio.Protocol] | None = None
+    app: ASGIApp,
+    stop: asyncio.Event | None = None,
+    websocket: MakeWebSocket | None = None,
+    note_refused: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[int]:
     """Serve `app`; yields the port, stops at the end."""
     stop = stop or asyncio.Event()
     with http_server.listen("127.0.0.1", 0) as listener:
         async with asyncio.TaskGroup() as group:
-            group.create_task(http_server.serve(app, listener, stop, websocket=websocket))
+            hosts = AllowedHosts(HOSTS)
+            group.create_task(
+                http_server.serve(app, listener, stop, hosts=hosts, websocket=websocket, note_refused=note_refused)
+            )
             port = int(listener.getsockname()[1])
             try:
                 _, writer = await connect(port)  # it listens

@@ -25,8 +25,8 @@ OWNED = {
     "asyncpg": "adapters/postgres.py",
     "sqlite3": "adapters/quote_log.py",
     "httpx2": "adapters/http_client.py",
-    "uvicorn": "adapters/http_server.py",
-    "httptools": "adapters/http_server.py",
+    "uvicorn": ("adapters/http_protocol.py", "adapters/http_server.py"),  # one connection, and all of them
+    "httptools": "adapters/http_protocol.py",
     "redis": "adapters/bus_redis.py",
     "hiredis": "adapters/bus_redis.py",
     "opentelemetry": "adapters/tracing_otlp.py",

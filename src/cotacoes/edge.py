@@ -1,4 +1,4 @@
-"""The edge of every service: the bounds around each request, and the body of each error.
+"""The edge of every service: the bounds around each request.
 
 Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
 routes, for the few answers that are asked thousands of times a second, are answered here. Direct ones, which many ask
@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 from cotacoes import telemetry
-from cotacoes.adapters import http_server
-from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters import http_exchange
+from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.bounded_log import BoundedLog, log_crash
 from cotacoes.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -30,45 +29,17 @@ from cotacoes.errors import (
     OverloadedError,
     ProblemError,
     TooLargeError,
-    UnauthorizedError,
 )
 from cotacoes.patterns.deadline import HEADER, Deadline
+from cotacoes.problem_json import PROBLEM_JSON, problem_body, problem_headers
 
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
 BODY_BYTES_MAX = 65_536
-PROBLEM_JSON = "application/problem+json"
 HUNG_UP = 499  # as proxies count it; nobody is sent it
+UNAUTHORIZED = 401
 _DEADLINE_HEADER = HEADER.encode()
 
 Lean = Callable[[str], bytes]
-
-
-def problem_of(error: ProblemError) -> dict[str, object]:
-    """The fields of RFC 9457; `type` leads to the explanation in /docs."""
-    return {
-        "type": f"/docs#{error.slug}",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        **error.extra,
-    }
-
-
-def problem_body(error: ProblemError) -> bytes:
-    """The same as a body."""
-    return json.dumps(problem_of(error)).encode()
-
-
-def problem_headers(error: ProblemError) -> dict[str, str]:
-    """The headers beside the body: when to try again, how to authenticate."""
-    headers = {"cache-control": "no-store"}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    if isinstance(error, UnauthorizedError):
-        headers["www-authenticate"] = "Bearer"
-    if isinstance(error, TooLargeError):
-        headers["connection"] = "close"  # the rest of the body is not waited for
-    return headers
 
 
 class _Route(NamedTuple):
@@ -99,6 +70,7 @@ class Edge:
             prefix: metrics.requests.labels(route=f"{prefix}/{{coin}}", status="200") for prefix in lean
         }
         self._under_way = 0
+        self._log = BoundedLog(time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,9 +102,8 @@ class Edge:
             await _send_problem(send, error)
             return
         except Exception:  # as in _answer
-            telemetry.get_logger().exception("request.crashed", route=prefix)
             self._metrics.requests.labels(route=f"{prefix}/{{coin}}", status="500").inc()
-            await _send_problem(send, InternalError("a bug of ours; the log tells more"))
+            await _send_problem(send, _crash(prefix))
             return
         self._lean_counters[prefix].inc()
         await send({"type": "http.response.start", "status": 200, "headers": _json_headers(len(body))})
@@ -145,6 +116,9 @@ class Edge:
         except ProblemError as error:
             status = error.status
             await _send_problem(send, error)
+        except Exception:  # as in _answer
+            status = 500
+            await _send_problem(send, _crash(scope["path"]))
         self._metrics.requests.labels(route=scope["path"], status=str(status)).inc()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,17 +152,24 @@ class Edge:
         except ProblemError as error:
             problem = error
         except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
-            problem = InternalError("a bug of ours; the log tells more")
-            telemetry.get_logger().exception("request.crashed", request_id=scope.get("cotacoes.request_id"))
+            problem = _crash(getattr(scope.get("route"), "path", "unmatched"), scope.get("cotacoes.request_id"))
         try:
             if problem is not None and not status:
                 await _send_problem(observe, problem)
             elif problem is not None and not complete:
-                await http_server.cut(scope)  # a body that broke off must not look like one that ended
+                await http_exchange.cut(scope)  # a body that broke off must not look like one that ended
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
+            if status == UNAUTHORIZED:
+                self._note_unauthorized(scope, route)
             self._metrics.requests.labels(route=route, status=str(status)).inc()
             self._metrics.seconds.labels(route=route).observe(time.monotonic() - started)
+
+    def _note_unauthorized(self, scope: Scope, route: str) -> None:
+        """Somebody tried an administrative route without the token: an operator wants to know."""
+        self._metrics.refused.labels(reason="unauthorized").inc()
+        address = (scope.get("client") or ("unknown",))[0]
+        self._log.note("admin.refused", route, route=route, method=scope["method"], address=address)
 
 
 class _HungUpError(Exception):
@@ -209,7 +190,7 @@ async def _heard(scope: Scope) -> AsyncIterator[None]:
         yield
         return
     try:
-        with http_server.hanging_up(scope, hang_up):
+        with http_exchange.hanging_up(scope, hang_up):
             yield
     except asyncio.CancelledError as error:
         if task is None or not has_hung_up or task.uncancel():
@@ -217,8 +198,14 @@ async def _heard(scope: Scope) -> AsyncIterator[None]:
         raise _HungUpError from error
 
 
+def _crash(route: str, request_id: str | None = None) -> InternalError:
+    """The answer to a request that crashed; the log has the traceback under the same id."""
+    request_id = log_crash("request.crashed", request_id, route=route)
+    return InternalError("internal error; see the service log", request_id=request_id)
+
+
 def _deadline(scope: Scope, most_s: float) -> Deadline:
-    """The request's; BadRequestError where the caller's is none, DeadlineExceededError where it is over."""
+    """The request's; BadRequestError if the caller's is invalid, DeadlineExceededError if it has passed."""
     own = Deadline(time.monotonic() + most_s, time.monotonic)
     told = next((value for name, value in scope["headers"] if name == _DEADLINE_HEADER), None)
     if told is None:

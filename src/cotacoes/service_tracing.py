@@ -15,7 +15,7 @@ from typing import Any
 from fastapi.telemetry import TelemetryConfig
 
 from cotacoes import tracing
-from cotacoes.adapters.http_server import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.telemetry import Metrics, SpanMetrics, get_logger
 
 # FastAPI could do this itself, but not for lean answers and refusals at the edge; and it tells the query string

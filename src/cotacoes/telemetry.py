@@ -9,6 +9,7 @@ work: lines are dropped and counted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import sys
@@ -90,6 +91,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+
+    @functools.cached_property
+    def http(self) -> HttpMetrics:
+        """What every HTTP service counts."""
+        return HttpMetrics(self)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -11,8 +11,8 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.edge import problem_of
 from cotacoes.errors import HttpUnavailableError, ProblemError
+from cotacoes.problem_json import problem_of
 from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
 from cotacoes.service.app import build_app

@@ -50,6 +50,9 @@ class MemoryTransport(asyncio.Transport):
         self._high = high
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "peername":
+            return ("127.0.0.1", 50_000)
+
         class NoSocket:
             def setsockopt(self, *_: Any) -> None:
                 raise OSError
@@ -72,6 +75,9 @@ class MemoryTransport(asyncio.Transport):
             self._is_paused = False
             self.protocol.resume_writing()
         return data
+
+    def is_closing(self) -> bool:
+        return self.is_closed
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -137,8 +143,9 @@ class MemoryClient:
     """A WebSocket client: what it was told is in `frames`, with `read`."""
 
     def __init__(self, rig: StreamRig, room: int, headers: dict[str, str], path: str) -> None:
-        state = type("State", (), {"connections": rig.connections})()
-        self.connection = rig.sockets.protocol(config=None, server_state=state, app_state=None)
+        self.connection = rig.sockets.protocol(
+            connections=rig.connections, ended=lambda: None, read_buffer=memoryview(bytearray(16_384))
+        )
         self.transport = MemoryTransport(self.connection, room)
         self.frames: list[dict[str, Any]] = []
         self.response: Response | None = None
@@ -192,7 +199,7 @@ class MemoryClient:
     def _pass_on(self) -> None:
         data = b"".join(self._protocol.data_to_send())
         if data and self.transport.is_reading and not self.transport.is_closed:
-            self.connection.data_received(data)
+            self.connection.feed(data)
 
 
 def assert_tiles(

@@ -24,6 +24,7 @@ INNER_PORTS = {"redis": 6379, "shard1": 5432, "shard2": 5432}
 # Where things are is for compose.yaml to say, and the token is for those who need it.
 WIRED = {
     *("host", "allow_public", "port_base", "data", "redis_url", "shard1_dsn", "shard2_dsn", "admin_token"),
+    "allowed_hosts",  # with what the environment adds, below
     *("gateway_url", "external_url", "quote_url", "aggregator_url"),
 }
 
@@ -129,6 +130,19 @@ def test_every_setting_can_be_given_from_outside_and_goes_to_all(services: Servi
         assert {variable: given.get(variable) for variable in passed_on} == {
             variable: f"${{{variable}:-}}" for variable in passed_on
         }
+
+
+def test_services_answer_to_the_names_by_which_they_are_asked_and_to_those_of_the_environment(
+    services: Services,
+) -> None:
+    scraped = [job["static_configs"] for job in read_yaml("deploy/prometheus.yml")["scrape_configs"]]
+    asked = {urlsplit(f"http://{target}").hostname for static in scraped for one in static for target in one["targets"]}
+    for name in OURS:
+        given = environment(services[name])
+        asked |= {urlsplit(url).hostname for variable, url in given.items() if url.startswith("http://")}
+    for name in OURS:
+        assert asked <= set(config.load({"COTACOES_DATA": "/data", **environment(services[name])}).hosts)
+        assert services[name]["environment"]["COTACOES_ALLOWED_HOSTS"].endswith("${COTACOES_ALLOWED_HOSTS:-}")
 
 
 def test_where_spans_go_can_be_given_from_outside_and_goes_to_all(services: Services) -> None:

@@ -2,29 +2,40 @@
 HTTP server.
 
 What is sent to many is made a frame once (`text_frame`) and written as it is; what is said to one client, and what it
-says, goes through the protocol, which knows the rules. A message of a client is bounded; one that is not text, not
-UTF-8 or too large ends the connection with the code of the standard.
+says, goes through the protocol, which knows the rules.
 
-While the connection is full nothing is read from it, so a client can not ask for more than it takes. Closing has a
-deadline: who does not answer, or does not take what is still to be sent, is cut.
+What a client sends is bounded before it is parsed: it is taken in pieces, each frame costs a token, whatever its kind,
+and a message has a size and a number of fragments. A client that goes beyond its tokens is told so (1008), and not read
+again. A message that is not text, not UTF-8 or too large ends the connection with the code of the standard.
+
+While the connection is full nothing is read from it, so a client cannot ask for more than it takes. Closing has a
+deadline: a client that does not answer, or does not take what is still to be sent, is cut.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import State
+from websockets.http11 import Request
+from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
-from cotacoes.adapters.http_server import CLOSE_S, StreamHandler, prepare_stream
-from cotacoes.telemetry import get_logger
+from cotacoes.adapters.accepting import Ended
+from cotacoes.adapters.http_context import Upgraded
+from cotacoes.adapters.http_exchange import CLOSE_S, StreamHandler, prepare_stream
+from cotacoes.bounded_log import log_crash
+from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
+from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.problem_json import problem_answer
 
+PIECE_BYTES = 512  # parsed at once: 85 of the smallest frames, a millisecond
+FRAGMENTS_MAX = 64  # of one message
+FRAMES_BURST_S = 2.0  # so many seconds' worth of frames may come at once
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
@@ -35,19 +46,11 @@ def text_frame(payload: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a client asks for; names of headers are lower-case."""
+    """What a client at `address` asks for; names of headers are lower-case."""
 
     path: str
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The answer to a handshake that is not accepted."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    address: str
 
 
 class Handler(StreamHandler, Protocol):
@@ -56,33 +59,42 @@ class Handler(StreamHandler, Protocol):
     def message(self, text: bytes, now: float) -> None:
         """A message came; an empty one stands for a ping of the client's."""
 
+    def flooded(self) -> None:
+        """The client sends more frames than it may: close the connection."""
+
 
 Open = Callable[["ServerConnection"], Handler]
-Admit = Callable[[Handshake], "Refusal | Open"]
+Admit = Callable[[Handshake], "ProblemError | Open"]
 
 
-class ServerConnection(asyncio.Protocol):
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may send, and what may wait for it."""
+
+    message_bytes_max: int
+    frames_per_s: float
+    write_buffer_bytes: int
+
+
+class ServerConnection(Upgraded):
     """One connection, from its handshake on. `is_full`: more than `write_buffer_bytes` wait; `heard_at`: the last."""
 
     def __init__(
-        self,
-        config: Any,
-        server_state: Any,
-        app_state: Any,
-        *,
-        admit: Admit,
-        message_bytes_max: int,
-        write_buffer_bytes: int,
+        self, *, connections: set[Any], ended: Ended, read_buffer: memoryview, admit: Admit, limits: Limits
     ) -> None:
         self.is_full = False
         self._loop = asyncio.get_running_loop()
         self.heard_at = self._loop.time()
-        self._open_connections: set[Any] = server_state.connections
+        self._open_connections = connections
+        self._ended = ended
+        self._read_buffer = read_buffer
         self._admit = admit
-        self._write_buffer_bytes = write_buffer_bytes
-        self._protocol = ServerProtocol(max_size=message_bytes_max)
+        self._limits = limits
+        self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
+        self._frames = TokenBucket(limits.frames_per_s, limits.frames_per_s * FRAMES_BURST_S, self.heard_at)
         self._handler: Handler | None = None
         self._fragments: list[bytes] = []
+        self._is_deaf = False
         self._cut: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,14 +103,25 @@ class ServerConnection(asyncio.Protocol):
         self.write = transport.write
         self._open_connections.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.feed(bytes(self._read_buffer[:nbytes]))
+
+    def feed(self, data: bytes) -> None:
+        """Take what came, piece by piece, until the client has used up its tokens."""
         self.heard_at = self._loop.time()
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._decide(event)
-            elif self._handler is not None and isinstance(event, Frame):
-                self._take(event)
+        for at in range(0, len(data), PIECE_BYTES):
+            if self._is_deaf or self._transport.is_closing():
+                return
+            self._protocol.receive_data(data[at : at + PIECE_BYTES])
+            if self._protocol.handshake_exc is not None:
+                self._refuse(
+                    MalformedRequestError(f"this is not a WebSocket handshake: {self._protocol.handshake_exc}")
+                )
+                return
+            self._handle(self._protocol.events_received())
         self._send()
 
     def eof_received(self) -> None:
@@ -111,15 +134,17 @@ class ServerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_full = False
-        self._transport.resume_reading()
+        if not self._is_deaf:
+            self._transport.resume_reading()
         if self._handler is not None:
             self._handler.serve()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._open_connections.discard(self)
         if self._cut is not None:
             self._cut.cancel()
-        self._let_go()
+        self._let_go(is_unanswered=isinstance(exc, TimeoutError))
+        self._ended()
 
     def shutdown(self) -> None:
         """The HTTP server stops."""
@@ -129,27 +154,45 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame behind what was written; whoever does not answer it in time is cut."""
+        """Send a close frame behind what was written; a client that does not answer it in time is cut."""
         if self._cut is None and self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._send()
-            if self.is_full:
+            if self.is_full and not self._is_deaf:
                 self._transport.resume_reading()  # for the answer to it
 
+    def _handle(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Request):
+                self._decide(event)
+            elif self._frames.take(self.heard_at):
+                self._stop_listening()
+                return
+            elif self._handler is not None and isinstance(event, Frame):
+                self._take(event)
+
     def _decide(self, request: Request) -> None:
-        decided = self._admit(
-            Handshake(request.path, {name.lower(): text for name, text in request.headers.raw_items()})
-        )
-        if isinstance(decided, Refusal):
-            response = self._protocol.reject(http.HTTPStatus(decided.status), "")
-            _replace(response, decided)
-        else:
+        headers = {name.lower(): text for name, text in request.headers.raw_items()}
+        address = (self._transport.get_extra_info("peername") or ("",))[0]
+        try:
+            decided = self._admit(Handshake(request.path, headers, address))
+        except Exception:  # the other connections go on; the client learns whose fault it is
+            decided = InternalError("internal error; see the service log", request_id=log_crash("handshake.crashed"))
+        if not isinstance(decided, ProblemError):
             response = self._protocol.accept(request)
-        self._protocol.send_response(response)
-        self._send()
-        if not isinstance(decided, Refusal) and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            prepare_stream(self._transport, self._write_buffer_bytes)
-            self._handler = decided(self)
+            if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self._protocol.send_response(response)
+                self._send()
+                prepare_stream(self._transport, self._limits.write_buffer_bytes)
+                self._handler = decided(self)
+                return
+            decided = _why_not(response.status_code, self._protocol.handshake_exc)
+        self._refuse(decided)
+
+    def _refuse(self, error: ProblemError) -> None:
+        self._is_deaf = True
+        self._transport.write(problem_answer(error))
+        self._transport.close()
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.CONT}:
@@ -157,6 +200,8 @@ class ServerConnection(asyncio.Protocol):
             if frame.fin:
                 text, self._fragments = b"".join(self._fragments), []
                 self._hand_on(text or b" ")
+            elif len(self._fragments) > FRAGMENTS_MAX:
+                self._stop_listening()
         elif frame.opcode is Opcode.PING:
             self._hand_on(b"")
         elif frame.opcode is Opcode.BINARY:
@@ -169,9 +214,19 @@ class ServerConnection(asyncio.Protocol):
             self._handler.message(text, self.heard_at)
         except UnicodeDecodeError:
             self._protocol.fail(1007, "not UTF-8")
-        except Exception:  # the other connections go on; the client learns whose fault it is
-            get_logger().exception("stream.crashed")
-            self.close(1011, "a bug of ours; the log tells more")
+        except Exception:  # as for the handshake
+            log_crash("stream.crashed")
+            self.close(1011, "internal error; see the service log")
+
+    def _stop_listening(self) -> None:
+        """The client has had its say: what it still sends waits in its own machine until the connection is cut."""
+        self._is_deaf = True
+        self._fragments = []
+        self._transport.pause_reading()
+        if self._handler is not None:
+            self._handler.flooded()
+        if self._cut is None:
+            self._cut = self._loop.call_later(CLOSE_S, self._transport.abort)
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
@@ -182,18 +237,15 @@ class ServerConnection(asyncio.Protocol):
         if self._protocol.close_expected() and self._cut is None:
             self._cut = self._loop.call_later(CLOSE_S, self._transport.abort)
         if self._protocol.state in {State.CLOSING, State.CLOSED}:
-            self._let_go()  # nothing may follow a close frame
+            self._let_go(is_unanswered=False)  # nothing may follow a close frame
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, is_unanswered: bool) -> None:
         handler, self._handler = self._handler, None
         if handler is not None:
-            handler.lost()
+            handler.lost(is_unanswered=is_unanswered)
 
 
-def _replace(response: Response, refusal: Refusal) -> None:
-    """The body and headers of a refusal, in place of the library's own words."""
-    for name in ("Content-Length", "Content-Type"):
-        del response.headers[name]
-    for name, text in {**refusal.headers, "Content-Length": str(len(refusal.body))}.items():
-        response.headers[name] = text
-    response.body = refusal.body
+def _why_not(status: int, error: Exception | None) -> ProblemError:
+    if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowedError("ask for a WebSocket with GET")
+    return MalformedRequestError(f"this is not a WebSocket handshake: {error}")

@@ -90,7 +90,10 @@ def wire(
         **{name: Check(_silently(functools.partial(_ping, directory, name))) for name in SHARDS},
     }
     return Service(
-        NAME, build_app(NAME, settings, metrics, router, checks=checks, direct=dict.fromkeys(PATHS, report)), resources
+        NAME,
+        build_app(NAME, settings, metrics, router, checks=checks, direct=dict.fromkeys(PATHS, report)),
+        metrics,
+        resources,
     )
 
 

@@ -49,7 +49,7 @@ from cotacoes.patterns.backoff import Backoff
 SILENT_S = 11.0  # two heartbeats that did not come
 BYE_S = 1.0  # how long after its `bye` the gateway may take to close
 ASKED_S_MAX = 60.0  # of a wait that the gateway asks for
-_OUR_FAULT = frozenset({1002, 1003, 1007, 1009, 4002})  # close codes after which the same would end the same
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, 1009, 4002})  # close codes after which the same would end the same
 _HEALING = frozenset({408, 425, 429})  # and all of 500 and above
 _BY_STATUS = {401: UnauthorizedError, 403: ForbiddenError, 404: NotFoundError}
 

@@ -6,11 +6,13 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 SHARDS = ("shard1", "shard2")
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]+)\Z", re.ASCII)
+_TOKEN = re.compile(r"[!-~]*\Z", re.ASCII)
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
 
 
@@ -51,6 +53,19 @@ def _origins(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> str:
+    for host in filter(None, text.split(",")):
+        if not _HOST.match(host):
+            raise ValueError("write hosts as clients name them: HOST,…, in lower case, without a scheme or a port")
+    return text
+
+
+def _token(text: SecretStr) -> SecretStr:
+    if not _TOKEN.match(text.get_secret_value()):
+        raise ValueError("write letters, digits and punctuation of ASCII, without a space: it is sent in a header")
+    return text
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(text: str) -> str:
         if text and not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
@@ -66,4 +81,6 @@ Dsn = Annotated[str, _url("postgresql", "postgres")]
 Coins = Annotated[str, AfterValidator(_coins)]
 Speed = Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)]
 Pairs = Annotated[str, AfterValidator(_pairs)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
 Origins = Annotated[str, AfterValidator(_origins)]

@@ -9,10 +9,12 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cotacoes.config.formats import Coins, Dsn, HttpUrl, Origins, Pairs, RedisUrl, Speed
+from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Speed, Token
 from cotacoes.errors import SettingError
 
 PREFIX = "COTACOES_"
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 PORT_OFFSETS = {
     "gateway_service": 0,
@@ -33,6 +35,9 @@ class Settings(BaseSettings):
     # where things are
     host: str = Field("127.0.0.1", description="the address the HTTP services listen on")
     allow_public: bool = Field(False, description="needed to listen beyond loopback")
+    allowed_hosts: Hosts = Field(
+        "", description="further names by which clients reach the services: HOST,…, beside loopback and `host`"
+    )
     port_base: int = Field(8000, ge=1024, le=65000, description="the gateway's port; the others follow from it")
     data: Path = Field(Path(".cotacoes"), description="the folder that holds the log, and everything of `up`")
     redis_url: RedisUrl = Field("", description="Redis or Valkey")
@@ -42,7 +47,7 @@ class Settings(BaseSettings):
     external_url: HttpUrl = Field("", description="external_service, or any source with the same `/quote`")
     quote_url: HttpUrl = Field("", description="quote_service")
     aggregator_url: HttpUrl = Field("", description="aggregator_service")
-    admin_token: SecretStr = Field(SecretStr(""), description="bearer token of administrative routes; empty: closed")
+    admin_token: Token = Field(SecretStr(""), description="bearer token of administrative routes; empty: closed")
     coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="the seed of the directory")
 
     # external_service
@@ -101,6 +106,7 @@ class Settings(BaseSettings):
         "", description="whose pages may read the streams beside our own: https://HOST[:PORT],…"
     )
     streams_max: int = Field(2_000, ge=1, le=100_000, description="streams at once; each takes a file descriptor")
+    streams_per_address_max: int = Field(1_000, ge=1, le=100_000, description="streams at once of one client address")
     stream_accepts_per_s: float = Field(200, ge=1, le=10_000, description="streams let in a second: many come at once")
     stream_coins_max: int = Field(100, ge=1, le=1_000, description="coins of one stream; an SSE `id` names them all")
     stream_subscribe_s: float = Field(10, ge=0.1, le=600, description="by when a WebSocket has to subscribe")
@@ -116,7 +122,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        if self.host not in {"127.0.0.1", "::1", "localhost"} and not self.allow_public:
+        if self.host not in LOOPBACK and not self.allow_public:
             raise ValueError("COTACOES_HOST is beyond loopback: set COTACOES_ALLOW_PUBLIC=1 if that is meant")
         if self.speed == math.inf and (self.source == "sim" or self.source_mode == "latest"):
             raise ValueError("COTACOES_SPEED=max needs a replay and COTACOES_SOURCE_MODE=tape")
@@ -154,6 +160,11 @@ class Settings(BaseSettings):
             "aggregator_service": self.aggregator_url,
         }[part]
         return given or f"http://127.0.0.1:{self.port(part)}"
+
+    @property
+    def hosts(self) -> list[str]:
+        """Every host that a request may name."""
+        return [*LOOPBACK, self.host, *filter(None, self.allowed_hosts.split(","))]
 
     @property
     def redis(self) -> str:

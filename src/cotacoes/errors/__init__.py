@@ -5,7 +5,13 @@
     ├── RequestError              the caller's: sending the same again will not help
     │   ├── UnknownCoinError          404
     │   ├── NotFoundError             404
-    │   ├── BadRequestError           400, 405, 413, 422
+    │   ├── BadRequestError           422
+    │   ├── MalformedRequestError     400
+    │   ├── MethodNotAllowedError     405
+    │   ├── RequestTimeoutError       408
+    │   ├── TooLargeError             413
+    │   ├── MisdirectedRequestError   421
+    │   ├── HeadersTooLargeError      431
     │   ├── UnauthorizedError         401
     │   ├── ForbiddenError            403
     │   ├── PositionBeyondEndError    409
@@ -75,10 +81,13 @@ from cotacoes.errors.problems import (
     CursorGoneError,
     DeadlineExceededError,
     ForbiddenError,
+    HeadersTooLargeError,
     HistoryUnavailableError,
     InternalError,
     LogUnavailableError,
+    MalformedRequestError,
     MethodNotAllowedError,
+    MisdirectedRequestError,
     NoQuoteError,
     NotFoundError,
     OverloadedError,
@@ -86,6 +95,7 @@ from cotacoes.errors.problems import (
     PositionGoneError,
     ProblemError,
     RequestError,
+    RequestTimeoutError,
     ServiceUnavailableError,
     ShardTimedOutError,
     ShardUnavailableError,
@@ -114,13 +124,16 @@ __all__ = [
     "DeadlineExceededError",
     "FenceClosedError",
     "ForbiddenError",
+    "HeadersTooLargeError",
     "HistoryUnavailableError",
     "HttpError",
     "HttpMalformedError",
     "HttpUnavailableError",
     "InternalError",
     "LogUnavailableError",
+    "MalformedRequestError",
     "MethodNotAllowedError",
+    "MisdirectedRequestError",
     "NoQuoteError",
     "NotFoundError",
     "OverloadedError",
@@ -128,6 +141,7 @@ __all__ = [
     "PositionGoneError",
     "ProblemError",
     "RequestError",
+    "RequestTimeoutError",
     "ServiceUnavailableError",
     "SettingError",
     "ShardRefusedError",

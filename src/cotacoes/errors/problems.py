@@ -56,6 +56,31 @@ class TooLargeError(RequestError):
     slug, title, status = "too-large", "Request too large", 413
 
 
+class MalformedRequestError(RequestError):
+    """The request is not HTTP/1.1 as this service reads it, or does not name exactly one host; the connection ends."""
+
+    slug, title, status = "malformed-request", "Malformed request", 400
+
+
+class MisdirectedRequestError(RequestError):
+    """The request names a host that is not one of this service's: a loopback name, `COTACOES_HOST` and those of
+    `COTACOES_ALLOWED_HOSTS` are."""
+
+    slug, title, status = "misdirected-request", "Misdirected request", 421
+
+
+class HeadersTooLargeError(RequestError):
+    """The request line and the headers are larger than any that this service takes."""
+
+    slug, title, status = "headers-too-large", "Headers too large", 431
+
+
+class RequestTimeoutError(RequestError):
+    """The request, or the rest of it, did not come in time."""
+
+    slug, title, status = "request-timeout", "Request timeout", 408
+
+
 class UnauthorizedError(RequestError):
     """The route needs `Authorization: Bearer` with the admin token; `cotacoes env` prints it."""
 

@@ -70,7 +70,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> Service:
         return None if market.quotes() else "no price yet"
 
     checks = {"market": Check(has_price, required=True)}
-    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), resources)
+    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
 
 
 def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, Pages, Resources]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from random import SystemRandom
 
+from cotacoes.adapters.accepting import room_for
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
@@ -45,7 +45,6 @@ ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then 
 ASK_SHARE_MAX = 0.8  # of the request's deadline, so that being away is said before the time is up
 START_QUOTES_MAX = 1_000  # of each coin, to begin the ring with
 QUOTE_BYTES = 800  # what one takes in a ring, about
-DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -63,7 +62,7 @@ def build(settings: Settings) -> Service:
         async with client, bus:
             yield
 
-    return wire(settings, client, bus, opened, places=_places(settings.streams_max))
+    return wire(settings, client, bus, opened, places=room_for(settings.streams_max))
 
 
 def ask_deadline_s(settings: Settings) -> float:
@@ -141,19 +140,9 @@ def wire(
     streams = {event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time)}
     app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)
     websockets = WebSockets(hub, admission, settings, clock=loop.time)
-    return Service(NAME, app, resources, websockets.protocol)
+    return Service(NAME, app, metrics, resources, websockets.protocol)
 
 
 def _start_quotes(settings: Settings, coins: int) -> int:
     """So many that the rings hold them."""
     return max(1, min(START_QUOTES_MAX, settings.stream_ring_bytes // (QUOTE_BYTES * max(1, coins))))
-
-
-def _places(wanted: int) -> int:
-    """How many streams there are descriptors for, after asking the system for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + DESCRIPTORS_ELSE
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - DESCRIPTORS_ELSE))

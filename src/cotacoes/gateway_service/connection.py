@@ -27,6 +27,7 @@ class Ending(enum.Enum):
     AGE = (4000, "age")
     UNSUBSCRIBED = (4001, "unsubscribed")
     RATE = (4002, "rate")
+    FLOOD = (1008, "flood")
     SLOW = (4003, "slow")
 
     @property
@@ -38,6 +39,7 @@ class Ending(enum.Enum):
         return self.value[1]
 
 
+UNANSWERED = "unanswered"  # ended by the kernel: nobody is there who could be told
 RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # apart, so that not all come back at once
 
 Told = Callable[[Mapping[str, bool], Positions], None]
@@ -57,15 +59,16 @@ class Connection(abc.ABC):
     """See the head of this file. Times are monotonic seconds, passed in."""
 
     def __init__(
-        self, hub: Hub, admission: Admission, wire: Wire, outlet: Outlet, settings: Settings, now: float
+        self, hub: Hub, admission: Admission, wire: Wire, outlet: Outlet, settings: Settings, now: float, address: str
     ) -> None:
-        admission.enter(wire.name)
+        admission.enter(wire.name, address)
         hub.connections.add(self)
         self._hub = hub
         self._admission = admission
         self._wire = wire
         self.outlet = outlet
         self._settings = settings
+        self._address = address
         self._opened_at = now
         self._age_max_s = settings.stream_age_max_s * hub.random.uniform(0.9, 1.0)  # else all would go at once
         self._full_since: float | None = None
@@ -155,10 +158,12 @@ class Connection(abc.ABC):
         """The server stops."""
         self.end(Ending.SHUTDOWN)
 
-    def lost(self) -> None:
-        """The connection has ended."""
+    def lost(self, *, is_unanswered: bool) -> None:
+        """The connection has ended; `is_unanswered` if the kernel gave the client up."""
+        if is_unanswered and not self._has_ended:
+            self._admission.note_ended(self._wire.name, UNANSWERED)
         self.leave()
-        self._admission.leave(self._wire.name)
+        self._admission.leave(self._wire.name, self._address)
 
     @abc.abstractmethod
     def _close(self, ending: Ending, retry_ms: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
-from cotacoes.adapters.http_server import HttpStream, Receive, Scope, Send, open_stream
+from cotacoes.adapters.http_exchange import HttpStream, Receive, Scope, Send, open_stream
 from cotacoes.client.modes import Mode, parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, MethodNotAllowedError
@@ -25,10 +25,12 @@ _KNOWN = {"coins", "mode", "since"}
 
 
 class EventStreamConnection(Connection):
-    """One client. Its methods are those that `adapters.http_server.StreamHandler` asks for."""
+    """One client. Its methods are those that `adapters.http_exchange.StreamHandler` asks for."""
 
-    def __init__(self, hub: Hub, admission: Admission, stream: HttpStream, settings: Settings, now: float) -> None:
-        super().__init__(hub, admission, EVENT_STREAM, stream, settings, now)
+    def __init__(
+        self, hub: Hub, admission: Admission, stream: HttpStream, settings: Settings, now: float, address: str
+    ) -> None:
+        super().__init__(hub, admission, EVENT_STREAM, stream, settings, now, address)
         self._stream = stream
 
     def _close(self, ending: Ending, retry_ms: int) -> None:
@@ -57,7 +59,8 @@ class EventStreams:
             raise MethodNotAllowedError("this route takes GET")
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
-        if refusal := self._admission.refusal(origin, headers.get(b"host")):
+        address: str = scope["client"][0]
+        if refusal := self._admission.refusal(origin, headers.get(b"host"), address):
             raise refusal
         coins, mode, since = self._read(scope["query_string"], headers.get(b"last-event-id", ""))
         told = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
@@ -66,7 +69,9 @@ class EventStreams:
 
         def opened(stream: HttpStream) -> EventStreamConnection:
             stream.write(b": cotacoes\n" + retry(RETRY_MS))
-            connection = EventStreamConnection(self._hub, self._admission, stream, self._settings, self._clock())
+            connection = EventStreamConnection(
+                self._hub, self._admission, stream, self._settings, self._clock(), address
+            )
             connection.subscribe(coins, mode, since, lambda *_: None)  # there is no answer before the first event
             return connection
 

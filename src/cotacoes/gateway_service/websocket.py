@@ -15,20 +15,23 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Refusal, ServerConnection, text_frame
+from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits, ServerConnection, text_frame
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
-from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers, problem_of
 from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
-from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission, TokenBucket
+from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
+from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.problem_json import problem_of, shortened
 from cotacoes.quote import Position
 
 PATH = "/v1/ws"
 PING_S = 10.0  # below the idle time after which common proxies cut
 ID_CHARACTERS_MAX = 64
+FRAMES_PER_S = 50.0  # of any kind; a client that answers our pings and sends its own needs less than one
+FRAMES_A_MESSAGE = 4  # on average, if more messages than usual are allowed
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,9 +52,15 @@ class WebSocketConnection(Connection):
     """One client. Its methods are those that `adapters.websocket_server.Handler` asks for."""
 
     def __init__(
-        self, hub: Hub, admission: Admission, connection: ServerConnection, settings: Settings, now: float
+        self,
+        hub: Hub,
+        admission: Admission,
+        connection: ServerConnection,
+        settings: Settings,
+        now: float,
+        address: str,
     ) -> None:
-        super().__init__(hub, admission, WEBSOCKET, connection, settings, now)
+        super().__init__(hub, admission, WEBSOCKET, connection, settings, now, address)
         self._connection = connection
         burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
         self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
@@ -63,6 +72,10 @@ class WebSocketConnection(Connection):
             self.end(Ending.RATE)
         elif text:
             self._answer(text)
+
+    def flooded(self) -> None:
+        """The client sends more frames than it may, of whatever kind."""
+        self.end(Ending.FLOOD)
 
     def serve(self) -> None:
         self._pinged_at = None  # while it was full nothing was read, an answer neither
@@ -97,7 +110,7 @@ class WebSocketConnection(Connection):
             else:
                 raise BadRequestError("op: give subscribe, unsubscribe or ping")
         except ProblemError as error:
-            self._tell("error", op.id, op=op.op or None, problem=problem_of(error))
+            self._tell("error", op.id, op=shortened(op.op, ID_CHARACTERS_MAX) or None, problem=problem_of(error))
 
     def _subscribe(self, op: _Op) -> None:
         coins = self._hub.choose(op.coins)
@@ -146,15 +159,15 @@ class WebSockets:
         self._settings = settings
         self._clock = clock
 
-    def admit(self, handshake: Handshake) -> Refusal | Callable[[ServerConnection], Handler]:
+    def admit(self, handshake: Handshake) -> ProblemError | Callable[[ServerConnection], Handler]:
         """As `adapters.websocket_server.Admit`."""
         if handshake.path.partition("?")[0] != PATH:
-            return _refusal(NotFoundError(f"there is a WebSocket at {PATH} only"))
-        headers = handshake.headers
-        if refusal := self._admission.refusal(headers.get("origin"), headers.get("host")):
-            return _refusal(refusal)
+            return NotFoundError(f"there is a WebSocket at {PATH} only")
+        headers, address = handshake.headers, handshake.address
+        if refusal := self._admission.refusal(headers.get("origin"), headers.get("host"), address):
+            return refusal
         return lambda connection: WebSocketConnection(
-            self._hub, self._admission, connection, self._settings, self._clock()
+            self._hub, self._admission, connection, self._settings, self._clock(), address
         )
 
     def protocol(self, **given: Any) -> ServerConnection:
@@ -162,10 +175,9 @@ class WebSockets:
         return ServerConnection(
             **given,
             admit=self.admit,
-            message_bytes_max=self._settings.stream_message_bytes_max,
-            write_buffer_bytes=self._settings.stream_write_buffer_bytes,
+            limits=Limits(
+                message_bytes_max=self._settings.stream_message_bytes_max,
+                frames_per_s=max(FRAMES_PER_S, FRAMES_A_MESSAGE * self._settings.stream_messages_per_s),
+                write_buffer_bytes=self._settings.stream_write_buffer_bytes,
+            ),
         )
-
-
-def _refusal(error: ProblemError) -> Refusal:
-    return Refusal(error.status, {"content-type": PROBLEM_JSON, **problem_headers(error)}, problem_body(error))

@@ -162,7 +162,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         checks=checks,
         lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, histories))},
     )
-    return Service(NAME, app, resources)
+    return Service(NAME, app, metrics, resources)
 
 
 def _now() -> datetime:

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.edge import problem_of
 from cotacoes.errors import DeadlineExceededError, InternalError, ProblemError, UnknownCoinError
 from cotacoes.patterns.deadline import current_deadline
 from cotacoes.patterns.gather_result import Branch
 from cotacoes.patterns.scatter_gather import scatter_gather
+from cotacoes.problem_json import problem_of
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.telemetry import get_logger

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from cotacoes import config, docs_page, telemetry
-from cotacoes.adapters.http_server import ASGIApp
+from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
 from cotacoes.service.problems import answer_errors
@@ -53,9 +53,7 @@ def build_app(
     app.include_router(router)
     app.include_router(_operator_routes(app, metrics, checks or {}))
     answer_errors(app)
-    edge = Edge(
-        app, telemetry.HttpMetrics(metrics), settings.request_deadline_s, lean or {}, direct or {}, streams or {}
-    )
+    edge = Edge(app, metrics.http, settings.request_deadline_s, lean or {}, direct or {}, streams or {})
     return traced(edge, metrics, lean=lean or {}, streams=streams or {})
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http
 import uuid
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cotacoes.edge import PROBLEM_JSON, problem_body, problem_headers
 from cotacoes.errors import (
     BadRequestError,
     InternalError,
@@ -19,6 +19,9 @@ from cotacoes.errors import (
     ProblemError,
     TooLargeError,
 )
+from cotacoes.problem_json import PROBLEM_JSON, problem_body, problem_headers, shortened
+
+NAME_CHARACTERS_MAX = 64
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -51,8 +54,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5])
-    return await _on_problem(request, BadRequestError(said))
+    return await _on_problem(request, BadRequestError("; ".join(map(_explain, error.errors()[:5]))))
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Where it is wrong, and how; a name that came from the caller is cut."""
+    place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in problem["loc"])
+    return f"{place}: {problem['msg']}"
 
 
 async def _on_client_gone(_: Request, __: Exception) -> Response:
@@ -62,4 +70,4 @@ async def _on_client_gone(_: Request, __: Exception) -> Response:
 async def _on_bug(request: Request, _: Exception) -> Response:
     request_id = uuid.uuid4().hex
     request.scope["cotacoes.request_id"] = request_id
-    return await _on_problem(request, InternalError("a bug of ours; the log tells more", request_id=request_id))
+    return await _on_problem(request, InternalError("internal error; see the service log", request_id=request_id))

@@ -14,9 +14,13 @@ from typing import Any
 
 from cotacoes import config, telemetry
 from cotacoes.adapters import http_server
-from cotacoes.adapters.http_server import ASGIApp
+from cotacoes.adapters.http_exchange import ASGIApp
+from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server import MakeWebSocket
+from cotacoes.bounded_log import log_loop_errors
 from cotacoes.errors import SettingError
 from cotacoes.service_tracing import reported
+from cotacoes.telemetry import Metrics
 
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -40,8 +44,9 @@ class Service:
 
     name: str
     app: ASGIApp
+    metrics: Metrics
     resources: Resources = contextlib.nullcontext
-    websocket: Callable[..., asyncio.Protocol] | None = None
+    websocket: MakeWebSocket | None = None
 
 
 def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], **given: Any) -> int:
@@ -61,6 +66,7 @@ async def _until_stopped(
 ) -> int:
     stop = Stop()
     loop = asyncio.get_running_loop()
+    log_loop_errors(loop)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     await main(settings, stop)
@@ -80,5 +86,13 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
         async with service.resources():
             gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms
             telemetry.get_logger().info("service.started", address=f"http://{settings.host}:{port}")
-            await http_server.serve(service.app, listener, stop.event, websocket=service.websocket)
+            refused = service.metrics.http.refused
+            await http_server.serve(
+                service.app,
+                listener,
+                stop.event,
+                hosts=AllowedHosts(settings.hosts),
+                websocket=service.websocket,
+                note_refused=lambda reason: refused.labels(reason=reason).inc(),
+            )
     telemetry.get_logger().info("service.stopped", code=stop.code)

@@ -30,9 +30,10 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
 def require_admin(request: Request, settings: config.Settings) -> None:
     """UnauthorizedError unless the request carries the admin token."""
     token = settings.admin_token.get_secret_value()
-    given = request.headers.get("authorization", "")
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # compared in full whatever the first difference, so that the time it takes tells nothing
-    if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+    is_right = hmac.compare_digest(given.strip(" ").encode(), token.encode())
+    if not token or scheme.lower() != "bearer" or not is_right:
         raise UnauthorizedError("send Authorization: Bearer with the admin token (COTACOES_ADMIN_TOKEN)")
 
 

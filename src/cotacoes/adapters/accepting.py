@@ -1,0 +1,160 @@
+"""How connections are let in: so many in all, so many from one address, so many in a turn of the event loop.
+
+asyncio accepts by itself, but when the process runs out of file descriptors it reports an error for each place in the
+backlog, and does so again with every timer that this made: thousands of tracebacks a second. Here a descriptor is kept
+in reserve: with it a connection is taken and closed, so that its client learns at once, and then accepting pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import os
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable
+
+from cotacoes.bounded_log import BoundedLog
+from cotacoes.errors import OverloadedError
+from cotacoes.problem_json import problem_answer
+
+BACKLOG = 512
+ACCEPTS_A_TURN = 16  # each costs some 50 µs
+PAUSE_S = 0.1  # after running out of descriptors
+DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
+_REFUSED = problem_answer(OverloadedError("too many connections are open"))
+
+Ended = Callable[[], None]
+
+
+class Acceptor:
+    """Accepts on `listener` from `open` to `close`. `protocol` is made for each connection, and calls what it is given
+    when the connection has ended; `note_refused` hears why one was turned away."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[Ended], asyncio.BaseProtocol],
+        *,
+        connections_max: int,
+        per_address_max: int,
+        note_refused: Callable[[str], None],
+    ) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._connections_max = connections_max
+        self._per_address_max = per_address_max
+        self._note_refused = note_refused
+        self._loop = asyncio.get_running_loop()
+        self._log = BoundedLog(self._loop.time)
+        self._by_client: Counter[str] = Counter()
+        self._connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._reserve: int | None = None
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._listener.setblocking(False)
+        self._listener.listen(BACKLOG)
+        self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more; what is open stays open."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+        self._release()
+
+    async def wait_closed(self) -> None:
+        """Until those that were just accepted are with their protocol."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                connection, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._run_out(error)
+                return
+            self._admit(connection, client_of(address[0]))
+
+    def _admit(self, connection: socket.socket, client: str) -> None:
+        if self._connections >= self._connections_max:
+            self._refuse(connection, "connections")
+        elif self._by_client[client] >= self._per_address_max:
+            self._refuse(connection, "connections_of_address")
+        else:
+            self._connections += 1
+            self._by_client[client] += 1
+            connection.setblocking(False)
+            task = self._loop.create_task(self._connect(connection, functools.partial(self._ended, client)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: socket.socket, ended: Ended) -> None:
+        try:
+            await self._loop.connect_accepted_socket(functools.partial(self._protocol, ended), connection)
+        except OSError:  # it has gone already, and its protocol never heard of it
+            connection.close()
+            ended()
+
+    def _ended(self, client: str) -> None:
+        self._connections -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+    def _refuse(self, connection: socket.socket, reason: str) -> None:
+        self._note_refused(reason)
+        with connection, contextlib.suppress(OSError):
+            connection.setblocking(False)
+            connection.send(_REFUSED)  # as far as it goes: what a stranger takes is not waited for
+
+    def _run_out(self, error: OSError) -> None:
+        """Turn one away with the reserve, and pause: the listener would be ready again at once."""
+        self._note_refused("descriptors")
+        self._log.note("connection.refused", str(error.errno), reason=error.strerror)
+        if self._reserve is not None:
+            self._release()
+            with contextlib.suppress(OSError):
+                self._listener.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(PAUSE_S, self._resume)
+
+    def _release(self) -> None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+
+def client_of(address: str) -> str:
+    """Whom an address counts for: itself, or its network of 64 bits, all of which one IPv6 client may use."""
+    if ":" not in address:
+        return address
+    number = ipaddress.IPv6Address(address.partition("%")[0])
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return str(ipaddress.IPv6Network((number, 64), strict=False))
+
+
+def room_for(connections: int) -> int:
+    """How many connections there are file descriptors for, `connections` at most, after asking the system for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + DESCRIPTORS_ELSE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - DESCRIPTORS_ELSE))

@@ -1,0 +1,300 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks.
+
+What a client sends costs us no more than it may before we know whether we want it:
+
+    a read            16 KiB at most
+    the parser        gets a piece that ends with a head at the latest, and nothing while an answer is under way
+    the rest          waits in one buffer, a read long; the connection is not read meanwhile
+    a turn            of the event loop handles some pieces at most
+
+so a client that sends requests without waiting for answers gets them one a turn, as one that waits. A head has a
+deadline and a size; a body has a size as it is on the wire, with the chunk sizes, extensions and trailers around it.
+
+What is refused here is answered as everywhere else (problem+json). A connection that we close while its client still
+sends is read on for a moment: closed at once it would be reset, and the answer lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from cotacoes.adapters.accepting import Ended
+from cotacoes.adapters.http_context import Context
+from cotacoes.adapters.http_exchange import CUT, HANGING_UP, OPEN_STREAM, HttpStream, StreamHandler, prepare_stream
+from cotacoes.adapters.http_farewell import Farewell, Outlet
+from cotacoes.adapters.http_pieces import Pieces
+from cotacoes.errors import (
+    HeadersTooLargeError,
+    MalformedRequestError,
+    ProblemError,
+    RequestTimeoutError,
+    TooLargeError,
+)
+from cotacoes.problem_json import problem_answer
+
+PIECES_A_TURN = 32
+HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
+HEAD_BYTES_MAX = 32_768  # twice what common proxies take
+MESSAGE_BYTES_MAX = 524_288  # behind a head: the largest body that is taken, in chunks of one byte, and as much again
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which reads on whenever an app asks for more; not so while something is still to be parsed."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
+class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """See the head of this file."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, context: Context, ended: Ended) -> None:
+        super().__init__(config, server_state, {})
+        self._context = context
+        self._ended = ended
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._farewell: Farewell | None = None
+        self._hanging_up: set[Callable[[], None]] = set()
+        self._stream: HttpStream | None = None
+        self._pieces = Pieces()
+        self._in_head = True  # or before one
+        self._in_message = False
+        self._head_bytes = 0
+        self._message_bytes = 0
+        self._body_left: int | None = None  # None: in chunks
+        self._is_refused = False
+        self._is_upgraded = False
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
+        self._outlet = Outlet(transport, self._close)
+        self._extensions: dict[str, dict[object, object]] = {
+            CUT: {"now": transport.abort},
+            OPEN_STREAM: {"now": self._open_stream},
+            HANGING_UP: {"heard_by": self._hanging_up, "is_gone": transport.is_closing},
+        }
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_ended()
+        if self._farewell is not None:
+            self._farewell.over()
+        self._pieces.take_all()
+        super().connection_lost(exc)
+        if self._stream is not None:
+            self._stream.lost(exc)
+        for heard in self._hanging_up:
+            heard()
+        self._ended()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stream is not None:
+            self._stream.is_full = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stream is not None:
+            self._stream.is_full = False
+            if not self._stream.is_closing:
+                self._stream.handler.serve()
+
+    def shutdown(self) -> None:
+        if self._stream is None:
+            super().shutdown()
+        elif not self._stream.is_closing:
+            self._stream.handler.shut_down()
+
+    # What is read
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._context.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._farewell is not None:
+            self._farewell.discard(nbytes)
+        elif self._stream is not None:
+            self._stream.discard(nbytes)
+        else:
+            self._pieces.add(bytes(self._context.read_buffer[:nbytes]))
+            self._parse()
+
+    def _parse(self) -> None:
+        """Hand the parser what may be handled now; while anything is left over, the connection is not read."""
+        for _ in range(PIECES_A_TURN):
+            if not self._pieces or not self._may_parse():
+                break
+            self._parse_piece(self._pieces.take(None if self._in_head else self._body_left))
+        else:
+            self.loop.call_soon(self._parse)
+        if not self._is_upgraded:
+            self._hold(bool(self._pieces))
+
+    def _hold(self, is_held: bool) -> None:
+        if is_held != self.flow.is_held:
+            self.flow.is_held = is_held
+            self.flow.pause_reading() if is_held else self.flow.resume_reading()
+
+    def _may_parse(self) -> bool:
+        is_over = self._is_refused or self._is_upgraded or self._stream is not None or self.transport.is_closing()
+        return not is_over and (self._in_message or self._is_between_requests())
+
+    def _is_between_requests(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first, whatever its declared type says
+        return cycle is None or cycle.response_complete
+
+    def _parse_piece(self, piece: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(HeadersTooLargeError(f"the request line and headers may have {HEAD_BYTES_MAX} bytes"))
+                return
+        else:
+            self._message_bytes += len(piece)
+            if self._message_bytes > MESSAGE_BYTES_MAX:
+                self._refuse(TooLargeError(f"a body may take {MESSAGE_BYTES_MAX} bytes on the wire"))
+                return
+        self.data_received(piece)
+        if self._head_timer is None and self._awaits_input():
+            self._await_head()  # blank lines, or the rest of a body that nobody waits for: not for ever
+
+    def _awaits_input(self) -> bool:
+        is_ours = not (self._is_refused or self._is_upgraded or self.transport.is_closing())
+        return is_ours and (self._in_head or self._in_message) and self._is_between_requests()
+
+    # What the parser found
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_message = True
+        self.scope["extensions"] = self._extensions
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what comes behind a body is of no use, and the request is under way
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_ended()
+        self._in_head, self._head_bytes, self._message_bytes = False, 0, 0
+        refusal = self._context.hosts.refusal(self.headers, self.url)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        length = [value for name, value in self.headers if name == b"content-length"]
+        self._body_left = int(length[0]) if length else None
+        try:
+            super().on_headers_complete()
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(MalformedRequestError("the request's target cannot be read"))
+            return
+        is_upgrade = self.parser.should_upgrade()
+        if not (is_upgrade and self._should_upgrade()):
+            self.cycle.transport = self._outlet  # type: ignore[assignment]  # the part of a transport that it uses
+            if is_upgrade:
+                self.cycle.keep_alive = False  # to a protocol that we do not speak: where it would begin is unknown
+
+    def on_body(self, body: bytes) -> None:
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_ended()
+        self._in_head, self._in_message, self._body_left = True, False, None
+        if not self._is_refused:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._is_refused:
+            return
+        super().on_response_complete()
+        if self._pieces:
+            self.loop.call_soon(self._parse)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(MalformedRequestError("this is not HTTP/1.1"))
+
+    def _should_upgrade(self) -> bool:
+        return self._context.upgrade is not None and not self._is_refused and self._get_upgrade() == b"websocket"
+
+    def handle_websocket_upgrade(self) -> None:
+        assert self._context.upgrade is not None
+        self._is_upgraded = True
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        protocol = self._context.upgrade(self._ended)
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        self._hold(False)
+        protocol.feed(b"".join([*head, b"\r\n", self._pieces.take_all()]))
+
+    # Answers without an app
+
+    def _open_stream(
+        self, start: bytes, write_buffer_bytes: int, handler: Callable[[HttpStream], StreamHandler]
+    ) -> None:
+        self.cycle.response_started = self.cycle.response_complete = True
+        prepare_stream(self.transport, write_buffer_bytes)
+        self.transport.write(start)
+        self._pieces.take_all()
+        self._hold(False)
+        self._stream = HttpStream(self.transport)
+        self._stream.handler = handler(self._stream)  # which may write to it
+
+    def _await_head(self) -> None:
+        late = RequestTimeoutError(f"the request was not complete within {HEAD_DEADLINE_S:g} s")
+        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, late)
+
+    def _head_ended(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ProblemError) -> None:
+        """Answer in place of the app, and close."""
+        self._head_ended()
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._context.note_refused(error.slug)
+        self._is_refused = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:  # the app waits for the body
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.abort()
+                return
+        self.transport.write(problem_answer(error))
+        self._linger()
+
+    def _close(self) -> None:
+        """Behind an answer after which nothing more is read."""
+        if self._in_message or self._pieces:
+            self._is_refused = True
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        self._pieces.take_all()
+        self._unset_keepalive_if_required()
+        self._farewell = Farewell(self.transport)
+        self._hold(False)
+        self.flow.resume_reading()

@@ -1,0 +1,22 @@
+"""A rate with a burst: so many a second, and some at once."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Gives `per_s` tokens a second, and `burst` of them at once. Times are monotonic seconds, passed in."""
+
+    def __init__(self, per_s: float, burst: float, now: float) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = burst
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Take one: 0, or in how many seconds there will be one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._per_s
+        self._tokens -= 1
+        return 0.0

@@ -1,0 +1,72 @@
+"""How an error is answered over HTTP: its body as `application/problem+json` (RFC 9457), and the headers beside it.
+
+Every answer of every service has `SAFETY_HEADERS`, whichever part of the service writes it.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+import math
+
+from cotacoes.errors import ProblemError, TooLargeError, UnauthorizedError
+
+PROBLEM_JSON = "application/problem+json"
+DETAIL_CHARACTERS_MAX = 500  # a detail may repeat what the caller sent, but not all of it
+SAFETY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+def problem_of(error: ProblemError) -> dict[str, object]:
+    """The fields of RFC 9457; `type` leads to the explanation in /docs."""
+    return {
+        "type": f"/docs#{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": shortened(error.detail, DETAIL_CHARACTERS_MAX),
+        **error.extra,
+    }
+
+
+def problem_body(error: ProblemError) -> bytes:
+    """The fields as JSON."""
+    return json.dumps(problem_of(error)).encode()
+
+
+def problem_headers(error: ProblemError) -> dict[str, str]:
+    """The headers beside the body: when to try again, how to authenticate."""
+    headers = {"cache-control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, TooLargeError):
+        headers["connection"] = "close"  # the rest of the body is not waited for
+    return headers
+
+
+def problem_answer(error: ProblemError) -> bytes:
+    """A whole HTTP/1.1 answer, for a connection that ends with it."""
+    body = problem_body(error)
+    headers = {
+        **SAFETY_HEADERS,
+        "content-type": PROBLEM_JSON,
+        "content-length": str(len(body)),
+        **problem_headers(error),
+        "connection": "close",
+    }
+    return head(error.status, headers) + body
+
+
+def head(status: int, headers: dict[str, str]) -> bytes:
+    """The status line and headers of an HTTP/1.1 answer."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("latin-1")
+
+
+def shortened(text: str, characters_max: int) -> str:
+    """The text, cut to `characters_max` if it is longer."""
+    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"

@@ -1,0 +1,253 @@
+"""One HTTP connection without a socket: what a client sends is read, parsed and held within bounds."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from cotacoes.adapters import http_farewell, http_protocol
+from cotacoes.adapters.http_context import READ_BYTES_MAX, Context
+from cotacoes.adapters.http_exchange import Receive, Scope, Send
+from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_pieces import Pieces
+from cotacoes.adapters.http_protocol import HttpProtocol
+
+HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+IN_CHUNKS = b"PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class NoSocket:
+    def getpeername(self) -> tuple[str, int]:
+        return ("127.0.0.1", 50_000)
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 8000)
+
+    def setsockopt(self, *_: int) -> None:
+        raise OSError
+
+
+class MemoryTransport(asyncio.Transport):
+    """Keeps what is written; `is_reading` and `is_cut` are what the protocol asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.is_reading = True
+        self.has_ended = False
+        self.is_cut = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return NoSocket() if name == "socket" else default
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        assert not self.has_ended
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.has_ended = True
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self.is_cut
+
+    def close(self) -> None:
+        self.is_cut = True
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+class Connection:
+    """A connection to an app that answers each request once `answer` is set; made inside a running loop."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Any] | None = None) -> None:
+        self.scopes: list[Scope] = []
+        self.answer = asyncio.Event()
+        self.refused: list[str] = []
+        self.buffer = memoryview(bytearray(READ_BYTES_MAX))
+        config = uvicorn.Config(app or self.app, interface="asgi3", ws="none", lifespan="off", log_config=None)
+        config.load()
+        context = Context(AllowedHosts(["x"]), None, self.refused.append, self.buffer)
+        self.transport = MemoryTransport()
+        self.ended = 0
+        self.protocol = HttpProtocol(config, ServerState(), context, self._end)
+        self.protocol.connection_made(self.transport)
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        await self.answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    def read(self, data: bytes) -> None:
+        """As the event loop does with what has come."""
+        assert self.transport.is_reading
+        room = self.protocol.get_buffer(-1)
+        assert len(data) <= len(room)
+        room[: len(data)] = data
+        self.protocol.buffer_updated(len(data))
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in bytes(self.transport.written).split(b"HTTP/1.1 ")[1:]]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_while_an_answer_is_under_way_nothing_further_is_parsed_and_the_connection_is_not_read() -> None:
+    connection = Connection()
+    connection.read((HEAD * 1_000)[:READ_BYTES_MAX])
+    await turns(20)
+    assert len(connection.scopes) == 1
+    assert not connection.transport.is_reading
+
+
+async def test_requests_that_came_at_once_are_answered_one_a_turn_and_then_reading_goes_on() -> None:
+    connection = Connection()
+    connection.answer.set()
+    connection.read(HEAD * 50)
+    most = before = 0
+    for _ in range(400):
+        await asyncio.sleep(0)
+        most, before = max(most, len(connection.scopes) - before), len(connection.scopes)
+    assert most == 1
+    assert connection.statuses == [200] * 50
+    assert connection.transport.is_reading
+
+
+async def test_what_is_wrong_with_a_later_request_is_said_behind_the_answers_to_the_earlier_ones() -> None:
+    connection = Connection()
+    connection.read(HEAD * 3 + b"nonsense\r\n\r\n" + HEAD)
+    await turns(5)
+    assert connection.statuses == []
+    connection.answer.set()
+    await turns(50)
+    assert connection.statuses == [200, 200, 200, 400]
+
+
+async def test_a_client_that_only_reads_a_stream_may_not_send_without_end() -> None:
+    connection = Connection()
+    connection.read(HEAD)
+    await turns(2)
+    handler = type("Handler", (), {"serve": None, "shut_down": None, "lost": lambda *_, **__: None})()
+    connection.scopes[0]["extensions"]["cotacoes.open_stream"]["now"](
+        b"HTTP/1.1 200 OK\r\n\r\n", 65_536, lambda _: handler
+    )
+    for _ in range(10):
+        if not connection.transport.is_cut:
+            connection.read(b"x" * READ_BYTES_MAX)
+    assert connection.transport.is_cut
+
+
+@pytest.mark.parametrize(
+    ("begin", "flood"),
+    [
+        (b"1;", b"e" * 16_000),
+        (b"", b"1;a=b\r\nx\r\n" * 1_400),
+        (b"0\r\n", b"a: b\r\n" * 2_700),
+        (b"0\r\na:", b"b" * 16_000),
+    ],
+    ids=["one extension", "many extensions", "many trailers", "one trailer"],
+)
+async def test_what_stands_around_the_chunks_of_a_body_is_bounded_too(begin: bytes, flood: bytes) -> None:
+    connection = Connection()
+    connection.read(IN_CHUNKS + begin)
+    await turns(2)
+    taken = 0
+    while not connection.transport.has_ended and taken < 50_000_000:
+        connection.read(flood)
+        await turns(60)
+        taken += len(flood)
+    assert taken <= http_protocol.MESSAGE_BYTES_MAX + 2 * len(flood)
+    assert connection.statuses == [413]
+    assert connection.refused == ["too-large"]
+
+
+async def test_after_a_refusal_the_client_is_read_for_a_moment_so_that_the_answer_arrives_but_not_without_end() -> None:
+    connection = Connection()
+    connection.read(b"nonsense\r\n\r\n")
+    assert connection.statuses == [400]
+    assert (connection.transport.has_ended, connection.transport.is_cut) == (True, False)
+    for _ in range(http_farewell.LINGER_BYTES_MAX // READ_BYTES_MAX + 1):
+        connection.read(b"x" * READ_BYTES_MAX)
+    assert connection.transport.is_cut
+    assert connection.statuses == [400]
+
+
+async def test_trailers_do_not_become_headers_of_the_request() -> None:
+    connection = Connection()
+    connection.read(IN_CHUNKS)
+    await turns(2)
+    connection.read(b"1\r\nx\r\n0\r\nauthorization: Bearer stolen\r\n\r\n")
+    assert [name for name, _ in connection.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+async def test_a_request_to_speak_something_else_ends_the_connection_behind_its_answer() -> None:
+    """Where the other protocol begins is unknown: what follows must not be taken for a request."""
+    connection = Connection()
+    connection.answer.set()
+    upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 5\r\n\r\n"
+    connection.read(upgrade + b"DELETE / HTTP/1.1\r\nhost: x\r\n\r\n")
+    await turns(20)
+    assert [scope["method"] for scope in connection.scopes] == ["GET"]
+    assert b"connection: close" in connection.transport.written
+
+
+async def test_a_connection_says_once_that_it_has_ended() -> None:
+    connection = Connection()
+    connection.read(HEAD * 2)
+    await turns(2)
+    connection.protocol.connection_lost(None)
+    assert connection.ended == 1
+
+
+REQUESTS = st.lists(
+    st.one_of(
+        st.just(HEAD),
+        st.just(b"\r\n" + HEAD),
+        st.just(IN_CHUNKS + b"3\r\na\r\n\r\n0\r\n\r\n"),
+        st.binary(max_size=30).map(lambda body: b"PUT / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body),
+    ),
+    max_size=5,
+)
+
+
+@given(REQUESTS, st.lists(st.integers(1, 40), min_size=1))
+def test_pieces_are_the_bytes_that_came_and_each_holds_the_end_of_one_head_at_most(
+    requests: list[bytes], reads: list[int]
+) -> None:
+    """Whatever the reads; the length of a body is known only to the parser, and is left out here."""
+    stream = b"".join(requests)
+    pieces, taken, at = Pieces(), [], 0
+    while at < len(stream):
+        size = reads[len(taken) % len(reads)]
+        pieces.add(stream[at : at + size])
+        at += size
+        while pieces:
+            taken.append(pieces.take(None))
+    assert b"".join(taken) == stream
+    before = b""
+    for piece in taken:
+        text = before[-3:] + piece
+        assert text.find(b"\r\n\r\n") in {-1, len(text) - 4}
+        before += piece
