@@ -18,6 +18,7 @@ from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.config import Settings
 from cotacoes.patterns.pub_sub import Bus
+from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
@@ -67,6 +68,7 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
             recorder,
             metrics,
             pace=Pace(UNBOUND_QUOTES_PER_S, time.monotonic),
+            limit=BatchLimit(settings.shard_deadline_s, time.monotonic),
             writer="bench",
             random=random.Random(1),
             on_delivered=lambda _: publisher.wake(),

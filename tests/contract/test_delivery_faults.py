@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.contract.conftest import psql
 from tests.contract.fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON
 from tests.contract.test_shard_faults import DEADLINE_S, wrong_with
@@ -89,3 +90,39 @@ def no_fault(_: FaultProxy, __: Random) -> float:
 
 
 FAULTS = [*[cut_request, cut_answer, cut_commit] * 4, *[delay, freeze, refuse, no_fault] * 2]
+
+
+SLOW_ROWS = """
+CREATE FUNCTION slow_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(%s); RETURN NEW; END';
+CREATE TRIGGER slow_row BEFORE INSERT ON quote FOR EACH ROW EXECUTE FUNCTION slow_row();
+"""
+QUICK_ROWS = "DROP FUNCTION slow_row CASCADE"
+
+
+async def test_a_shard_too_slow_for_a_whole_batch_is_caught_up_with_all_the_same(migrated: str, tmp_path: Path) -> None:
+    psql(migrated, SLOW_ROWS % 0.015)
+    async with PostgresShard("shard1", migrated, deadline_s=0.5) as shard:
+        core = Core(tmp_path, shard, deadline_s=0.5)  # type: ignore[arg-type]
+        async with core.running():
+            recorded = await core.record(*map(str, range(1, 151)))
+            await until(lambda: core.history.pending == 0, 60.0)
+            assert core.delivery.held is None
+    assert await wrong_with(migrated, recorded) == []
+
+
+async def test_a_quote_that_does_not_fit_by_itself_is_held_with_the_reason_until_it_does(
+    migrated: str, tmp_path: Path
+) -> None:
+    psql(migrated, SLOW_ROWS % 5)
+    async with PostgresShard("shard1", migrated, deadline_s=0.3) as shard:
+        core = Core(tmp_path, shard, deadline_s=0.3)  # type: ignore[arg-type]
+        async with core.running():
+            recorded = await core.record("1", "2", "3")
+            await until(lambda: core.delivery.limit.quotes == 1 and core.delivery.held is not None)
+            assert core.delivery.held in {
+                "shard1 did not answer within 0.3 s",
+                "shard1 did not finish a statement in time (57014)",
+            }
+            psql(migrated, QUICK_ROWS)
+            await until(lambda: core.history.pending == 0)
+    assert await wrong_with(migrated, recorded) == []

@@ -17,6 +17,7 @@ from tests.contract.fault_proxy import FaultProxy
 
 from cotacoes.adapters.postgres import Pool, Session
 from cotacoes.adapters.postgres_wire import Framing, NotPostgresError
+from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import (
     InternalError,
     SettingError,
@@ -336,3 +337,19 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("is_by_default", [True, False])
+async def test_a_shard_that_is_read_only_answers_and_is_not_writable(migrated: str, is_by_default: bool) -> None:
+    async with PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as shard:
+        await shard.check_writable()
+    database = migrated.rpartition("/")[2].partition("?")[0]
+    role = migrated.partition("://")[2].partition(":")[0]
+    scope = f"DATABASE {database}" if is_by_default else f"ROLE {role} IN DATABASE {database}"
+    psql(migrated, f"ALTER {scope} SET default_transaction_read_only = on")
+    async with PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as shard:
+        await shard.ping()
+        with pytest.raises(ShardUnavailableError, match="shard1 takes no writes"):
+            await shard.check_writable()
+        with pytest.raises(ShardUnavailableError, match=r"shard1 takes no writes.*\(25006\)"):
+            await shard.become_writer("bitcoin", 7, "a")

@@ -23,6 +23,7 @@ from cotacoes.adapters.source_tape import TapePage
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.quote_service.answers import Answers
+from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.poll import Poll
@@ -59,6 +60,7 @@ class Core:
         quota_bytes: int = QUOTA,
         keeps_times: bool = False,
         accepts_clock: bool = False,
+        deadline_s: float = 1.0,
         wall: datetime = NOON,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,7 @@ class Core:
             self.recorder,
             metrics,
             pace=Pace(10**9, time.monotonic),
+            limit=BatchLimit(deadline_s, time.monotonic),
             writer="a",
             random=dice,
             on_delivered=lambda _: self.publisher.wake(),

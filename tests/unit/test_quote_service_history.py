@@ -153,12 +153,13 @@ def test_what_the_shard_may_lack_is_sent_again() -> None:
 def test_batches_come_in_order_from_memory_as_long_as_memory_holds_all_that_is_pending() -> None:
     history = new_history()
     quotes = record(history, BATCH_QUOTES_MAX + 5)
-    first = history.tail_batch()
+    first = history.tail_batch(BATCH_QUOTES_MAX)
     assert first == quotes[:BATCH_QUOTES_MAX]
     history.note_delivered(quotes[:BATCH_QUOTES_MAX])
-    assert history.tail_batch() == quotes[BATCH_QUOTES_MAX:]
+    assert history.tail_batch(3) == quotes[BATCH_QUOTES_MAX:][:3]
+    assert history.tail_batch(BATCH_QUOTES_MAX) == quotes[BATCH_QUOTES_MAX:]
     history.pending += 1  # one more, of an earlier run, that only the log has
-    assert history.tail_batch() is None
+    assert history.tail_batch(1) is None
 
 
 def test_a_quote_of_the_shard_that_is_newer_than_ours_becomes_the_current_one() -> None:

@@ -1,4 +1,5 @@
-"""A shard in memory: the twin of `shard_postgres`, under the same contract suite. `away`, `closed` are its faults.
+"""A shard in memory: the twin of `shard_postgres`, under the same contract suite. `away`, `closed` and
+`is_read_only` are its faults.
 
 What a copy of a coin holds, and in which state, is open to `move_memory`, as the tables of a database are to a mover.
 """
@@ -67,6 +68,7 @@ class MemoryShard:
         self.name = name
         self.away = False
         self.closed = False
+        self.is_read_only = False
         self.copies = {coin: MemoryCopy() for coin in coins}
         self.claims: dict[str, object] = {}  # which mover has which coin
         self.directory: dict[str, tuple[str, int]] = {}
@@ -75,12 +77,18 @@ class MemoryShard:
         if self.away:
             raise ShardUnavailableError(f"{self.name} is not reachable")
 
+    async def check_writable(self) -> None:
+        await self.ping()
+        if self.is_read_only:
+            raise ShardUnavailableError(f"{self.name} takes no writes: it is a standby, or set to read-only")
+
     async def fence(self, coin: str) -> Fence:
         copy = await self._home(coin)
         return Fence(copy.placement, copy.writer_epoch, copy.newest, copy.floor)
 
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
         copy = await self._home(coin)
+        await self.check_writable()
         if (copy.writer_epoch, copy.writer) != (epoch, writer) and copy.writer_epoch >= epoch:
             raise WriterSupersededError(f"{self.name}: a newer writer has this coin")
         self._refuse_closed(copy)
@@ -89,6 +97,7 @@ class MemoryShard:
 
     async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
         copy = await self._home(coin)
+        await self.check_writable()
         if copy.placement != placement:
             raise CoinMovedError(f"{self.name}: the coin has another placement")
         if copy.writer_epoch != writer_epoch:

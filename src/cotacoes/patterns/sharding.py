@@ -110,6 +110,9 @@ class Shard(Protocol):
     async def ping(self) -> None:
         """Return where the shard can answer."""
 
+    async def check_writable(self) -> None:
+        """Return if the shard can answer, and takes writes."""
+
     async def fence(self, coin: str) -> Fence:
         """The coin's fence."""
 

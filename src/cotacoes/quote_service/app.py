@@ -12,20 +12,22 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from random import SystemRandom
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.folder_lock import FolderLock
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.quote import AgeLimits, Position, Quote
+from cotacoes.quote_service import checks
 from cotacoes.quote_service.answers import Answers
+from cotacoes.quote_service.backlog import Backlog
+from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
@@ -90,6 +92,7 @@ def build(settings: Settings, stop: Stop) -> Service:
             recorder,
             counted,
             pace=pace,
+            limit=BatchLimit(settings.shard_deadline_s, time.monotonic),
             writer=secrets.token_hex(8),
             random=random,
             on_delivered=lambda _: publisher.wake(),
@@ -110,6 +113,8 @@ def build(settings: Settings, stop: Stop) -> Service:
             shard, directory.dsns[shard], homes=lambda: directory.homes, on_floor=note_floor, random=random, now=_now
         ).run(),
     )
+
+    backlog = Backlog(recorder, roster.deliveries, counted, _now)
 
     def hand_on(quotes: list[Quote]) -> None:
         publisher.add(quotes)
@@ -139,18 +144,18 @@ def build(settings: Settings, stop: Stop) -> Service:
                 background(
                     intake.taker.run(),
                     publisher.run(),
-                    _keep(recorder, roster.deliveries, counted, ClockWatch(counted, _now)),
+                    _keep(recorder, roster.deliveries, backlog, counted, ClockWatch(counted, _now)),
                     roster.run(),
                     directory.run(),
                 )
             )
             yield
 
-    checks = {
-        "log": Check(_log_check(recorder), required=False),
-        "quotes": Check(_quotes_check(histories), required=True),
-        "redis": Check(_ping_check(bus.ping)),
-        **{name: Check(_shard_check(directory, name)) for name in SHARDS},
+    asked = {
+        "log": Check(checks.log_check(recorder), required=False),
+        "quotes": Check(checks.quotes_check(histories), required=True),
+        "redis": Check(checks.ping_check(bus.ping)),
+        **{name: Check(checks.shard_check(directory, backlog, name)) for name in SHARDS},
     }
     router = routes(answers, histories)
     router.include_router(breaker_routes(NAME, settings, endpoints))
@@ -159,7 +164,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         settings,
         metrics,
         router,
-        checks=checks,
+        checks=asked,
         lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, histories))},
     )
     return Service(NAME, app, metrics, resources)
@@ -170,7 +175,11 @@ def _now() -> datetime:
 
 
 async def _keep(
-    recorder: Recorder, deliveries: Mapping[str, Delivery], metrics: QuoteMetrics, clock: ClockWatch
+    recorder: Recorder,
+    deliveries: Mapping[str, Delivery],
+    backlog: Backlog,
+    metrics: QuoteMetrics,
+    clock: ClockWatch,
 ) -> None:
     """Once a second: eras for coins that could not begin one, and the gauges."""
     while True:
@@ -178,8 +187,7 @@ async def _keep(
         try:
             await recorder.begin_missing_eras()
             metrics.log_bytes.set(await recorder.log.size_bytes())
-            for coin, history in list(recorder.histories.items()):
-                metrics.pending_oldest.labels(coin=coin).set(await _oldest_age_s(recorder, history))
+            await backlog.measure()
         except LogUnavailableError:
             metrics.log_bytes.set(float("nan"))  # said in the log where it failed
         for coin, history in recorder.histories.items():
@@ -187,42 +195,3 @@ async def _keep(
             if history.epoch is not None and history.fence is None:
                 deliveries[coin].wake()
         await asyncio.sleep(KEEP_INTERVAL_S)
-
-
-async def _oldest_age_s(recorder: Recorder, history: CoinHistory) -> float:
-    """How long the oldest undelivered quote of the coin has waited, 0 where none does."""
-    if not history.pending:
-        return 0.0
-    oldest = await recorder.log.oldest_undelivered(history.coin, history.delivered)
-    return 0.0 if oldest is None else max(0.0, (_now() - oldest).total_seconds())
-
-
-def _log_check(recorder: Recorder) -> Callable[[], Awaitable[str | None]]:
-    async def probe() -> str | None:
-        return recorder.failure
-
-    return probe
-
-
-def _quotes_check(histories: Mapping[str, CoinHistory]) -> Callable[[], Awaitable[str | None]]:
-    async def probe() -> str | None:
-        without = [coin for coin, history in histories.items() if history.newest is None]
-        return f"no quote yet of {', '.join(without[:5])}" if len(without) == len(histories) else None
-
-    return probe
-
-
-def _shard_check(directory: ShardDirectory, name: str) -> Callable[[], Awaitable[str | None]]:
-    async def probe() -> str | None:
-        await directory.shards[name].ping()  # an error's detail becomes the reason
-        return None
-
-    return probe
-
-
-def _ping_check(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str | None]]:
-    async def probe() -> str | None:
-        await ping()  # an error's detail becomes the reason
-        return None
-
-    return probe

@@ -1,8 +1,8 @@
 """Delivery: each coin's quotes from the log to its shard, in order, one batch in flight, sent until answered.
 
 There is one path. A healthy shard and a dead one differ only in how far delivery has come. A coin that has moved is
-followed; while its fence is closed its quotes wait in the log. Who has much to catch up with keeps to a pace, so that
-a shard that comes back is not drowned, and its readers with it.
+followed; while its fence is closed its quotes wait in the log. A backlog of more than one batch is sent at a pace, so
+that a shard that comes back is not drowned, and its readers with it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Shard, Stored
+from cotacoes.patterns.sharding import Shard, Stored
 from cotacoes.quote import Quote
+from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.telemetry import QuoteMetrics, get_logger
@@ -30,7 +31,7 @@ RETRY_WAIT_MAX_S = 2.0
 
 
 class Pace:
-    """How fast full batches are sent to one shard, all coins together; `rate` is quotes per second."""
+    """How fast a backlog is sent to one shard, all coins together; `rate` is quotes per second."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -57,6 +58,7 @@ class Delivery:
         metrics: QuoteMetrics,
         *,
         pace: Pace,
+        limit: BatchLimit,
         writer: str,
         random: Random,
         on_delivered: Callable[[CoinHistory], None],
@@ -67,12 +69,13 @@ class Delivery:
         self._recorder = recorder
         self._metrics = metrics
         self._pace = pace
+        self.limit = limit
         self._writer = writer
         self._random = random
         self._on_delivered = on_delivered
         self._on_superseded = on_superseded
         self._recorded = asyncio.Event()
-        self._failure: str | None = None
+        self.held: str | None = None  # why what is pending is not delivered just now
         self._wait_s = RETRY_WAIT_S
 
     def wake(self) -> None:
@@ -109,9 +112,9 @@ class Delivery:
             fence, epoch = history.fence, history.epoch
             if not history.pending or fence is None or epoch is None:
                 break
-            batch = history.tail_batch()
+            batch = history.tail_batch(self.limit.quotes)
             if batch is None:
-                batch = await self._recorder.log.after(history.coin, history.delivered, BATCH_QUOTES_MAX)
+                batch = await self._recorder.log.after(history.coin, history.delivered, self.limit.quotes)
                 if history.fence is not fence or history.epoch != epoch:
                     continue  # another era began meanwhile: first become its writer
             if not batch:
@@ -122,11 +125,13 @@ class Delivery:
                 get_logger().error(
                     "shard.gapped", coin=history.coin, after=str(history.delivered), next=str(batch[0].position)
                 )
-            if len(batch) == BATCH_QUOTES_MAX:
+            if len(batch) < history.pending:
                 await self._pace.take(history.shard, len(batch))
-            stored = await shard.append(history.coin, fence.placement, epoch, batch)
+            with self.limit.measured(len(batch)):
+                stored = await shard.append(history.coin, fence.placement, epoch, batch)
             history.note_delivered(batch)
             self._note_stored(batch, stored)
+            self._note_answer()
             self._on_delivered(history)
         self._note_answer()
 
@@ -147,15 +152,15 @@ class Delivery:
 
     def _note_answer(self) -> None:
         self._wait_s = RETRY_WAIT_S
-        if self._failure is not None:
-            self._failure = None
+        if self.held is not None:
+            self.held = None
             get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._history.shard)
 
     async def _back_off(self, reason: str) -> None:
         self._metrics.deliveries_failed.labels(coin=self._history.coin).inc()
         self._history.fence = None  # whoever comes back is asked first how far it has come
-        if self._failure is None:
+        if self.held is None:
             get_logger().warning("delivery.held", coin=self._history.coin, shard=self._history.shard, reason=reason)
-        self._failure = reason
+        self.held = reason
         await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
         self._wait_s = min(RETRY_WAIT_MAX_S, 2 * self._wait_s)

@@ -19,7 +19,7 @@ from decimal import Decimal
 from itertools import islice
 
 from cotacoes.adapters.quote_log import LoggedCoin, Mark
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Fence
+from cotacoes.patterns.sharding import Fence
 from cotacoes.quote import SEQ_MAX, Observation, Position, Quote
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices, recorded_at
 
@@ -190,13 +190,13 @@ class CoinHistory:
             return None
         return min(self.delivered, fence.through)
 
-    def tail_batch(self) -> Sequence[Quote] | None:
-        """The next quotes to deliver, where memory holds them all; None: read them from the log."""
+    def tail_batch(self, limit: int) -> Sequence[Quote] | None:
+        """The next quotes to deliver, at most `limit`; None if memory does not hold all: read them from the log."""
         while self._tail and self.delivered is not None and self._tail[0].position <= self.delivered:
             self._tail.popleft()
         if len(self._tail) < self.pending:
             return None
-        return list(islice(self._tail, BATCH_QUOTES_MAX))
+        return list(islice(self._tail, limit))
 
     def note_delivered(self, batch: Sequence[Quote]) -> None:
         """The shard has answered for the batch."""
