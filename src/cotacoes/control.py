@@ -3,8 +3,11 @@
     → {"secret":"…","command":"stop","part":"shard1"}      ← {"state":"stopped"}
     → {"secret":"…","command":"status"}                    ← {"parts":[…]}      refusals: ← {"error":"…"}
 
-The port stands in `up.json`, the secret beside it, in a file for its owner only. A request has a size, a time and a
-number under way at once; whoever does not know the secret learns nothing.
+The port stands in `up.json`, the secret beside it, in a file for its owner only. A request has a size and a time, and
+commands a number under way at once; a client that does not know the secret learns nothing.
+
+Anybody on the machine can connect, and say nothing. A client of ours sends its line at once, so of too many that are
+silent the one that has been so for longest makes room.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ SECRET = "control"  # noqa: S105  # the name of the secret's file
 REQUEST_BYTES_MAX = 4096
 ANSWER_BYTES_MAX = 65_536
 REQUEST_DEADLINE_S = 5.0
-UNDER_WAY_MAX = 32
+SILENT_MAX = 128  # connections that have not sent their request
+UNDER_WAY_MAX = 32  # commands of those who know the secret
 ANSWER_DEADLINE_S = 30.0  # a part may take its grace to stop, and its time to start
 DOWN_DEADLINE_S = 120.0  # each part may take its grace
 DOWN_POLL_S = 0.05
@@ -40,6 +44,7 @@ class ControlServer:
     def __init__(self, secret: str, answer: Answer) -> None:
         self._secret = secret
         self._answer = answer
+        self._silent: dict[asyncio.StreamWriter, None] = {}  # in the order in which they came
         self._under_way = 0
         self.port = 0
 
@@ -52,32 +57,45 @@ class ControlServer:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._under_way += 1
+        if len(self._silent) >= SILENT_MAX:
+            longest = next(iter(self._silent))
+            del self._silent[longest]
+            longest.transport.abort()
+        self._silent[writer] = None
         try:
-            if self._under_way <= UNDER_WAY_MAX:
-                answer = await self._answer_to(reader)
-                writer.write(json.dumps(answer).encode() + b"\n")
-                async with asyncio.timeout(REQUEST_DEADLINE_S):
-                    await writer.drain()
+            answer = await self._answer_to(reader, lambda: self._silent.pop(writer, None))
+            writer.write(json.dumps(answer).encode() + b"\n")
+            async with asyncio.timeout(REQUEST_DEADLINE_S):
+                await writer.drain()
         except (OSError, TimeoutError):
-            writer.transport.abort()  # whoever asked has gone, or does not read
+            writer.transport.abort()  # the client has gone, or does not read
         finally:
-            self._under_way -= 1
+            self._silent.pop(writer, None)
             writer.close()
 
-    async def _answer_to(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+    async def _answer_to(
+        self, reader: asyncio.StreamReader, heard: Callable[[], object] = lambda: None
+    ) -> dict[str, Any]:
+        """`heard` is called once the request is here."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
-                request = json.loads(await reader.readuntil(b"\n"))
+                line = await reader.readuntil(b"\n")
+            heard()
+            request = json.loads(line)
             secret, command, part = (str(request.get(name, "")) for name in ("secret", "command", "part"))
         except (ValueError, AttributeError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return {"error": "not a request"}
         if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._secret.encode()):
             return {"error": "wrong secret"}
+        if self._under_way >= UNDER_WAY_MAX:
+            return {"error": f"{UNDER_WAY_MAX} commands are under way: try again in a moment"}
+        self._under_way += 1
         try:
             return await self._answer(command, part)
         except BadRequestError as refusal:
             return {"error": refusal.detail}
+        finally:
+            self._under_way -= 1
 
 
 def ask(data: Path, command: str, part: str = "", *, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Any]:

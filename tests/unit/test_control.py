@@ -82,3 +82,26 @@ def test_the_memory_of_an_up_that_was_killed_is_not_taken_for_a_running_one(tmp_
         (tmp_path / "up.json").write_text(json.dumps(memory))
         with pytest.raises(ServiceUnavailableError, match="nothing runs on"):
             control.bring_down(tmp_path)
+
+
+async def test_more_commands_than_may_be_under_way_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "UNDER_WAY_MAX", 2)
+    may_end = asyncio.Event()
+
+    async def answer(command: str, part: str) -> dict[str, Any]:
+        await may_end.wait()
+        return {}
+
+    server = ControlServer("the secret", answer)
+
+    async def ask() -> dict[str, Any]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(line(secret="the secret", command="stop"))
+        return await server._answer_to(reader)
+
+    held = [asyncio.ensure_future(ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert await ask() == {"error": "2 commands are under way: try again in a moment"}
+    may_end.set()
+    assert [await one for one in held] == [{}, {}]
+    assert await ask() == {}

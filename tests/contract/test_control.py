@@ -1,0 +1,30 @@
+"""The control channel over real sockets: strangers who connect and say nothing keep nobody out."""
+
+import asyncio
+import json
+from typing import Any
+
+from cotacoes.control import SILENT_MAX, ControlServer
+
+
+async def status(port: int) -> Any:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(json.dumps({"secret": "the secret", "command": "status"}).encode() + b"\n")
+    async with asyncio.timeout(3):  # below the time that a silent one is given
+        answer = json.loads(await reader.readuntil(b"\n"))
+    writer.close()
+    return answer
+
+
+async def test_strangers_that_say_nothing_keep_no_command_out() -> None:
+    async def answer(command: str, part: str) -> dict[str, Any]:
+        return {"parts": []}
+
+    async with ControlServer("the secret", answer) as server:
+        crowd = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3 * SILENT_MAX)]
+        for _, writer in crowd[::2]:
+            writer.write(b'{"secret":')  # half a request is none
+        assert [await status(server.port) for _ in range(5)] == [{"parts": []}] * 5
+        assert len(server._silent) <= SILENT_MAX
+        for _, writer in crowd:
+            writer.transport.abort()
