@@ -25,6 +25,7 @@ OWNED = {
     "asyncpg": "adapters/postgres.py",
     "sqlite3": "adapters/quote_log.py",
     "httpx2": "adapters/http_client.py",
+    "httpcore2": ("adapters/http_client.py", "adapters/http_wire.py"),  # what httpx2 is built on: its pool, its network
     "uvicorn": ("adapters/http_protocol.py", "adapters/http_server.py"),  # one connection, and all of them
     "httptools": "adapters/http_protocol.py",
     "redis": "adapters/bus_redis.py",

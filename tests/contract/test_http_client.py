@@ -260,3 +260,59 @@ def test_the_one_who_is_asked_hears_how_much_time_is_left_and_no_more_than_the_c
     asyncio.run(run())
     told = int(requests[0].lower().partition(b"x-deadline-ms: ")[2].partition(b"\r\n")[0])
     assert 500 < told <= 1000
+
+
+def two_in_one(first: bytes, second: bytes) -> tuple[list[int], Handler]:
+    """A peer that sends `second` in the packet of its first answer, and says which connection asked what."""
+    connections: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        while await reader.readuntil(b"\r\n\r\n"):
+            connections[-1] += 1
+            first_ever = connections == [1]
+            writer.write(first + second if first_ever else head(Content_Length="4") + b"true")
+
+    return connections, handle
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        head(Content_Length="5") + b"first",
+        head("204 No Content"),
+        head("304 Not Modified", Content_Length="5"),
+        head(Transfer_Encoding="chunked") + b"5\r\nfirst\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" + head(content_length="5") + b"first",
+    ],
+)
+@pytest.mark.parametrize("second", [head(Content_Length="5") + b"false", b"\r\n", b"HTTP/1.1 2"])
+def test_what_came_with_an_answer_unasked_is_never_taken_for_the_next_one(first: bytes, second: bytes) -> None:
+    connections, handler = two_in_one(first, second)
+
+    async def run() -> None:
+        async with peer(handler) as url, HttpClient(5.0, BYTES_MAX) as client:
+            await client.get(url)
+            assert (await client.get(url)).body == b"true"
+            assert (await client.get(url)).body == b"true"
+
+    asyncio.run(run())
+    assert connections == [1, 2]
+
+
+def test_what_stands_around_an_answer_is_bounded_as_the_answer_is() -> None:
+    extension = b"1;" + b"e" * 1_000 + b"\r\nx\r\n"
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head(Transfer_Encoding="chunked"))
+        while sent < 50_000_000:
+            writer.write(b"1;" + b"e" * 60_000 + b"\r\n" if sent else extension)
+            await writer.drain()
+            sent += 60_000
+
+    with pytest.raises(HttpUnavailableError):
+        ask(flood, deadline_s=30.0)
+    assert sent < 20_000_000

@@ -9,6 +9,7 @@ What it decides, so that no caller has to:
 * no cookie is kept, no proxy or password is taken from the environment;
 * the service that is called hears how much time is left (`X-Deadline-Ms`);
 * it hears as well of whose question this is part, where somebody follows it (`traceparent`);
+* what an answer takes on the wire is bounded too, and a connection that brought more than its answer is closed;
 * a call that ends early, for whatever reason, closes its connection and gives its place in the pool back.
 
 It refuses to know what an answer means: every status is returned, and each caller translates `HttpError` once.
@@ -22,9 +23,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import httpcore2
 import httpx2
 
 from cotacoes import tracing
+from cotacoes.adapters.http_wire import CountedNetwork
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError
 from cotacoes.patterns.classification import Outcome
 from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
@@ -32,6 +35,8 @@ from cotacoes.patterns.deadline import current_deadline, header_of
 
 CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
 KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request
+WIRE_BYTES_A_BYTE = 8  # of a body: in chunks of one byte each takes six
+HEAD_BYTES_MAX = 131_072
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "cotacoes"}
 
 
@@ -63,7 +68,7 @@ class HttpClient:
         limits = httpx2.Limits(
             max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEP_ALIVE_S
         )
-        self._transport = self._given or httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
+        self._transport = self._given or _Transport(limits, WIRE_BYTES_A_BYTE * self._bytes_max + HEAD_BYTES_MAX)
         await self._transport.__aenter__()
         return self
 
@@ -116,8 +121,10 @@ class HttpClient:
         except (httpx2.HTTPError, OSError) as error:
             outcome = Outcome.UNREACHABLE if isinstance(error, httpx2.ConnectError) else Outcome.CUT
             raise HttpUnavailableError(_in_words(error), outcome=outcome) from error
-        except (httpx2.InvalidURL, UnicodeError) as error:
+        except httpx2.InvalidURL as error:
             raise HttpUnavailableError(f"no address: {error}") from error
+        except UnicodeError as error:
+            raise HttpUnavailableError(f"the address or a header has letters that cannot be sent: {error}") from error
 
     async def _exchange(self, request: httpx2.Request) -> Response:
         assert self._transport is not None, "the client is open only inside its context"
@@ -147,6 +154,21 @@ class HttpClient:
             raise HttpMalformedError(
                 f"the answer announces {announced} bytes, more than {self._bytes_max}", outcome=Outcome.OVERSIZED
             )
+
+
+class _Transport(httpx2.AsyncHTTPTransport):
+    """httpx2's own, over a network that counts; it takes no network as an argument."""
+
+    def __init__(self, limits: httpx2.Limits, wire_bytes_max: int) -> None:
+        tls = httpx2.create_ssl_context(trust_env=False)
+        super().__init__(verify=tls, trust_env=False, limits=limits)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=CountedNetwork(wire_bytes_max),
+        )
 
 
 def _in_words(error: Exception) -> str:
