@@ -21,6 +21,7 @@ from benchmarks import (
     frozen,
     full_report,
     gather,
+    hostile,
     http_ratio,
     idle,
     ledger,
@@ -64,6 +65,7 @@ FIGURES = {
     "dead-link": Figure(dead_link.measure, full=Effort(runs=5), quick=Effort(runs=1)),
     "gather": Figure(gather.measure, full=Effort(runs=9, seconds=1), quick=Effort(runs=1, seconds=0.2)),
     "report": Figure(full_report.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=0.2)),
+    "hostile": Figure(hostile.measure, full=Effort(runs=3, seconds=15), quick=Effort(runs=1, seconds=2)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
 UNMEASURED_EXIT_CODE = 1

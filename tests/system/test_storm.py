@@ -3,10 +3,13 @@
 Nor is anything doubled, skipped or put in another order.
 """
 
+import contextlib
+import itertools
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +33,9 @@ HEAL_LIMIT_S = 60.0
 KILLS_OF_A_SOAK = 50
 
 
+Beside = Callable[[System], AbstractContextManager[object]]
+
+
 class Blow(NamedTuple):
     """Who is killed, and who is away meanwhile, `stop`ped or `freeze`d."""
 
@@ -49,16 +55,21 @@ def test_three_kills_lose_nothing(tmp_path: Path) -> None:
 def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
     """Of each part in turn and of everything, every other one with something else away."""
     dice = random.Random(SEED)
-    blows = []
-    for number in range(KILLS_OF_A_SOAK):
-        victim = [*PARTS, EVERYTHING][number % (len(PARTS) + 1)]
+    endure(tmp_path, itertools.islice(kills(dice), KILLS_OF_A_SOAK), dice)
+
+
+def kills(dice: random.Random) -> Iterator[Blow]:
+    """Of each part in turn and of everything, without an end."""
+    for victim in itertools.cycle([*PARTS, EVERYTHING]):
         others = [part for part in DEPENDENCIES if part != victim]
-        blows.append(Blow(victim, dice.choice([None, dice.choice(others)]), dice.choice(["stop", "freeze"])))
-    endure(tmp_path, blows, dice)
+        yield Blow(victim, dice.choice([None, dice.choice(others)]), dice.choice(["stop", "freeze"]))
 
 
-def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
-    """Let the blows fall, let the system heal, and hold the shards against what was seen."""
+def endure(folder: Path, blows: Iterable[Blow], dice: random.Random, beside: Beside = contextlib.nullcontext) -> None:
+    """Let the blows fall, let the system heal, and hold the shards against what was seen.
+
+    What is `beside` goes on from the start of the system to the last blow.
+    """
     with System(folder / "data", environment=FAST) as system:
         system.start()
         dsns = [system.dsn(shard) for shard in SHARDS]
@@ -66,22 +77,25 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
         redis = system.redis_url()
         with Witness(redis, system.url("quote_service"), COINS) as witness:
             seen = published(witness)
-            for blow in blows:
-                wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
-                wait_live(witness, seen)
-                seen = published(witness)
-                if blow.away is not None:
-                    system.ask(blow.how, blow.away)
-                time.sleep(dice.uniform(0.0, QUIET_S_MAX))
-                if blow.victim == EVERYTHING:
-                    kill_everything(system)
-                    lives += subscriber_lives(system.events)
-                    system.begin()
-                    continue
-                kill(system, blow.victim)
-                time.sleep(dice.uniform(0.0, QUIET_S_MAX))
-                if blow.away is not None:
-                    system.ask("start", blow.away)
+            fallen = 0
+            with beside(system):
+                for blow in blows:
+                    fallen += 1
+                    wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+                    wait_live(witness, seen)
+                    seen = published(witness)
+                    if blow.away is not None:
+                        system.ask(blow.how, blow.away)
+                    time.sleep(dice.uniform(0.0, QUIET_S_MAX))
+                    if blow.victim == EVERYTHING:
+                        kill_everything(system)
+                        lives += subscriber_lives(system.events)
+                        system.begin()
+                        continue
+                    kill(system, blow.victim)
+                    time.sleep(dice.uniform(0.0, QUIET_S_MAX))
+                    if blow.away is not None:
+                        system.ask("start", blow.away)
             wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
             wait_live(witness, published(witness))
             # The source ends, so that delivery can come to an end.
@@ -91,7 +105,7 @@ def endure(folder: Path, blows: Sequence[Blow], dice: random.Random) -> None:
         rows = stored_rows(dsns)
         for coin in COINS:
             heard, current = witness.published[coin], witness.current[coin]
-            assert len(heard.quotes) > LIVE_QUOTES * len(blows)
+            assert len(heard.quotes) > LIVE_QUOTES * fallen
             assert audit(rows[coin], [heard, current, *(life[coin] for life in lives)]) == []
             assert falls([position for position, _ in heard.quotes], strictly=True) == []
             assert falls([position for position, _ in current.quotes], strictly=False) == []
