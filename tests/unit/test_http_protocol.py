@@ -160,6 +160,27 @@ async def test_a_client_that_only_reads_a_stream_may_not_send_without_end() -> N
 
 
 @pytest.mark.parametrize(
+    ("error", "is_unanswered"), [(TimeoutError(), True), (ConnectionResetError(), False), (None, False)]
+)
+async def test_a_stream_hears_whether_the_kernel_gave_its_client_up(
+    error: Exception | None, is_unanswered: bool
+) -> None:
+    heard: list[bool] = []
+
+    class Handler:
+        def lost(self, *, is_unanswered: bool) -> None:
+            heard.append(is_unanswered)
+
+    connection = Connection()
+    connection.read(HEAD)
+    await turns(2)
+    open_stream = connection.scopes[0]["extensions"]["cotacoes.open_stream"]["now"]
+    open_stream(b"HTTP/1.1 200 OK\r\n\r\n", 65_536, lambda _: Handler())
+    connection.protocol.connection_lost(error)
+    assert heard == [is_unanswered]
+
+
+@pytest.mark.parametrize(
     ("begin", "flood"),
     [
         (b"1;", b"e" * 16_000),

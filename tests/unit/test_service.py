@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from fastapi import APIRouter, Request
 
 from cotacoes import config, docs_page
@@ -113,6 +114,30 @@ def test_an_administrative_route_needs_the_token() -> None:
     assert asyncio.run(ask("PUT", "/put", headers={"authorization": "Bearer wrong"})).status_code == 401
     right = {"authorization": "Bearer secret"}
     assert asyncio.run(ask("PUT", "/put", headers=right, content=b"x" * 10)).json() == 10
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_of_the_token_is_read_in_any_case_and_the_token_in_its_own(scheme: str) -> None:
+    assert asyncio.run(ask("PUT", "/put", headers={"authorization": f"{scheme} secret"})).status_code == 200
+    for wrong in ("SECRET", "secret x", "", "secre\xe9"):
+        given = f"{scheme} {wrong}".encode("latin-1")
+        assert asyncio.run(ask("PUT", "/put", headers={b"authorization": given})).status_code == 401
+    assert asyncio.run(ask("PUT", "/put", headers={"authorization": "Basic secret"})).status_code == 401
+
+
+def test_tries_without_the_token_are_counted_and_logged_a_line_for_many() -> None:
+    app = new_app()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(50):
+            asyncio.run(ask("PUT", "/put", app, headers={"authorization": "Bearer wrong"}))
+    assert 'cotacoes_http_refused_total{reason="unauthorized"} 50.0' in get("/metrics", app).text
+    assert len(logs) == 1
+    assert {name: logs[0][name] for name in ("event", "route", "method", "address")} == {
+        "event": "admin.refused",
+        "route": "/put",
+        "method": "PUT",
+        "address": "127.0.0.1",
+    }
 
 
 @pytest.mark.parametrize("announced", [True, False])
