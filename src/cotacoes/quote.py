@@ -36,6 +36,8 @@ PRICE_TEXT_MAX = PRICE_INTEGER_DIGITS_MAX + 1 + PRICE_FRACTION_DIGITS_MAX
 _DECIMAL = rf"(?:0|[1-9][0-9]{{0,{PRICE_INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{PRICE_FRACTION_DIGITS_MAX}}})?"
 _PRICE = re.compile(rf"{_DECIMAL}\Z")
 
+_WITH_EXPONENT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}\Z", re.ASCII)
+
 COMPUTED_PLACES = 18
 _EXACT = Context(prec=200)
 _COMPUTED_UNIT = Decimal(1).scaleb(-COMPUTED_PLACES)
@@ -195,6 +197,16 @@ def parse_price(text: str) -> Decimal:
     if not price:
         raise PriceError("zero")
     return price
+
+
+def parse_number(text: str) -> Decimal:
+    """Read a price that was written as a number: as `parse_price`, but an exponent is allowed, and as exact.
+
+    Programs write numbers below 0.0001 and above 10^16 that way, and nobody chooses it.
+    """
+    if len(text) <= PRICE_TEXT_MAX and _WITH_EXPONENT.match(text):
+        text = format(Decimal(text), "f")  # at most a thousand digits more, which are too many then
+    return parse_price(text)
 
 
 def _why_not_a_price(text: str) -> str:

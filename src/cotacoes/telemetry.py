@@ -144,7 +144,9 @@ class ExternalMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.served = metrics.counter("source_served", "Requests for prices; fault is none, error or a kind", "fault")
-        self.replay_frames = metrics.counter("replay_frames", "Lines of the recording", "outcome")
+        self.replay_frames = metrics.counter(
+            "replay_frames", "Lines of the recording; late ones, which go back in time, count as price too", "outcome"
+        )
 
 
 class QuoteMetrics:

@@ -48,6 +48,7 @@ def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
         ("COTACOES_REPLAY_TIMES", "original", "needs a replay"),
         ("COTACOES_REPLAY_TIMES", "mine", "COTACOES_REPLAY_TIMES"),
         ("COTACOES_REPLAY_PAIRS", "SOLUSDT:solana", "PAIR:COIN:CURRENCY"),
+        ("COTACOES_REPLAY_PAIRS", ":solana:USDT", "PAIR:COIN:CURRENCY"),
         ("COTACOES_SOURCE_MODE", "stream", "COTACOES_SOURCE_MODE"),
     ],
 )
@@ -84,11 +85,11 @@ def test_a_replay_without_a_pace_is_a_tapes() -> None:
             "COTACOES_SOURCE": "replay:a.gz,b.gz",
             "COTACOES_SOURCE_MODE": "tape",
             "COTACOES_SPEED": "max",
-            "COTACOES_REPLAY_PAIRS": "SOLUSDT:solana:USDT,ADA-USD:cardano:USD",
+            "COTACOES_REPLAY_PAIRS": "SOLUSDT:solana:USDT,BTC/USDT:USDT:bitcoin:USDT",
         }
     )
     assert (settings.speed, [path.name for path in settings.replay_paths]) == (float("inf"), ["a.gz", "b.gz"])
-    assert settings.further_pairs == {"SOLUSDT": ("solana", "USDT"), "ADA-USD": ("cardano", "USD")}
+    assert settings.further_pairs == {"SOLUSDT": ("solana", "USDT"), "BTC/USDT:USDT": ("bitcoin", "USDT")}
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,13 @@ def test_every_digit_arrives_whether_as_a_string_or_as_a_number(whole: int, plac
         ("-0", "zero"),
         ('"-1"', "negative"),
         ("-67012.34", "negative"),
-        ("6.7e4", "malformed"),
+        ('"6.7e4"', "malformed"),
         ("1E999", "malformed"),
+        ("1e30", "malformed"),
+        ("1e-31", "malformed"),
+        ("1e9999999999", "malformed"),
+        ("-6.44e-06", "negative"),
+        ("0e5", "zero"),
         ("9" * 5000, "malformed"),
         ("1." + "1" * 31, "malformed"),
         ('"1_000"', "malformed"),
@@ -115,6 +120,20 @@ def test_every_digit_arrives_whether_as_a_string_or_as_a_number(whole: int, plac
 )
 def test_a_price_that_is_none_rejects_its_coin_with_the_reason(token: str, reason: str) -> None:
     assert with_price(token) == Fetched([], [("bitcoin", reason)])
+
+
+@pytest.mark.parametrize(
+    ("token", "price"),
+    [
+        ("6.44e-06", "0.00000644"),
+        ("6.7e4", "67000"),
+        ("4.20E+1", "42.0"),
+        ("1e29", f"1{'0' * 29}"),
+        ("1e-30", f"0.{'0' * 29}1"),
+    ],
+)
+def test_the_exponent_of_a_number_is_as_exact_as_its_digits(token: str, price: str) -> None:
+    assert [format_price(one.price) for one in with_price(token).observations] == [price]
 
 
 @pytest.mark.parametrize(

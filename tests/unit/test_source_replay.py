@@ -192,6 +192,15 @@ def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -
     assert 10 < len(playing.seen["bitcoin"]) < 4000
 
 
+def rows(*times: str, header: str = "symbol,price,timestamp") -> bytes:
+    """A CSV of one pair, priced 1, 2, 3 ... in the order of the rows."""
+    lines = [header, *(f"BTC-USD,{price},{time}" for price, time in enumerate(times, start=1))]
+    return "\n".join(lines).encode()
+
+
+ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59, 0, -1)))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -201,9 +210,24 @@ def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -
         ("a.gz", gzip.compress(other(0) * 50, mtime=0)[:40], "ended before"),
         ("a.gz", b"\x1f\x8b" + b"\x00" * 40, "can not be read"),
         ("a.gz", gzip.compress(other(0) * 3, mtime=0), "no price of BTCUSDT"),
-        ("a", b"hello\n" * 10, "no price of BTCUSDT"),
+        ("a", b"hello\n" * 10, "read as a recording: line 1: a CSV needs a header with symbol, price, timestamp"),
+        ("a", b"10,42000.1,0.001\n11,42000.2,0.001\n", "this line begins '10,42000.1,0.001'"),
+        ("a", b"symbol;price;timestamp\nBTC-USD;1,5;2024-01-01T00:00:00Z\n", "this line begins 'symbol;price"),
+        (
+            "a",
+            b"symbol,price,timestamp\nBTC-USD,1,2024-01-01T00:00:00\n",
+            "line 2: the timestamp is '2024-01-01T00:00:00'",
+        ),
+        ("a", b"symbol,price,timestamp\nBTC-USD,NaN,1704067200\n", "line 2: the price is not_finite: 'NaN'"),
+        ("a", b"symbol,price,timestamp\nBTC-USD,1,17\n", "line 2: its time does not lie between"),
+        ("a", b'{"coin":"bitcoin","price":"1"}\n', "line 1: this JSON is no message of `cotacoes record`"),
+        ("a", b"PK\x03\x04" + b"\x00" * 99, "a zip archive: unpack it"),
+        ("a", b"\x28\xb5\x2f\xfd" + b"\x00" * 99, "packed with zstd"),
+        ("a", b"PAR1" + b"\x00" * 99, "a Parquet file"),
+        ("a", "symbol,price".encode("utf-16"), "UTF-16: write it as UTF-8"),
+        ("a", ROWS_BACKWARDS, "runs backwards in time"),
         ("a", book_ticker(0, "1", "1", "DOGEUSDT"), "no price of BTCUSDT"),
-        ("a", b"\x00" * 3_000_000, "no price of BTCUSDT"),
+        ("a", b"\x00" * 3_000_000, "can not be read as a recording"),
     ],
 )
 def test_an_unusable_recording_is_refused_by_name_before_anything_starts(
@@ -323,10 +347,74 @@ def test_a_csv_of_trades_is_read_by_its_header_digit_for_digit(tmp_path: Path) -
     assert [(format_price(one.price), one.currency) for one in read] == [
         ("25741.02", "USD"),
         ("25741.030", "USD"),
+        ("100000", "USD"),
         ("25742", "USD"),
     ]
     assert read[1].received_ns - read[0].received_ns == 493_894_000
-    assert counted == Lines(price=3, skipped=2, malformed=4)
+    assert counted == Lines(price=4, skipped=2, malformed=3)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("symbol,high,price,timestamp", "BTC-USD,9,2,{}"), ("timestamp,id,price,side,symbol", "{},7,2,buy,BTC-USD")],
+)
+def test_a_header_in_the_middle_of_a_joined_file_sets_the_columns_anew(tmp_path: Path, header: str, row: str) -> None:
+    first = "symbol,price,high,timestamp\nBTC-USD,1,8,2024-01-01T00:00:00Z\n"
+    text = f"{first}\ufeff{header}\n{row.format('2024-01-01T00:00:01Z')}\n{first.replace(':00Z', ':02Z')}"
+    counted = Lines()
+    read = list(Recording([write(tmp_path / "f.csv", [text.encode()])]).prices(counted))
+    assert [format_price(one.price) for one in read] == ["1", "2", "1"]
+    assert counted == Lines(price=3, skipped=3)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "1709283600.25",
+        "1709283600250",
+        "1709283600250000",
+        "1709283600250000000",
+        "2024-03-01 09:00:00.25Z",
+        "2024-03-01T06:00:00.25-03:00",
+    ],
+)
+def test_the_times_of_a_csv_are_read_by_their_size(tmp_path: Path, time: str) -> None:
+    (read,) = Recording([write(tmp_path / "f.csv", [rows(time)])]).prices(Lines())
+    assert read.observed_ns == read.received_ns == 1_709_283_600_250_000_000
+
+
+def test_rows_that_go_back_in_time_are_counted_told_once_and_claim_no_later_time_than_their_own(tmp_path: Path) -> None:
+    times = [f"2024-03-01T09:00:{second:02}Z" for second in (0, 10, 40, 20, 30, 50)]
+    path = write(tmp_path / "f.csv", [rows(*times)])
+    recorded = Recording([path])
+    counted = Lines()
+    with structlog.testing.capture_logs() as logs:
+        recorded.check()
+        assert len(list(recorded.prices(counted))) == 6
+    assert counted == Lines(price=6, skipped=1, late=2)
+    assert logs == [{"event": "replay.disordered", "log_level": "warning", "file": "f.csv", "line": 5}]
+    stage = Stage([path])
+    stage.seconds += 60
+    found = asyncio.run(stage.tape.after(0, 10))
+    assert [(observed.observed_at - NOON).seconds for _, observed in found] == [0, 10, 40, 20, 30, 50]
+
+
+def test_the_newest_price_of_rows_that_go_back_is_the_one_that_is_newest_by_its_own_time(tmp_path: Path) -> None:
+    times = [f"2024-03-01T09:00:{second:02}Z" for second in (0, 40, 20, 30)]
+    stage = Stage([write(tmp_path / "f.csv", [rows(*times)])], step_s=10).play()
+    assert [format_price(one.price) for one in stage.seen["bitcoin"]] == ["1", "2"]
+    assert stage.counted("late") == 2
+
+
+@pytest.mark.parametrize("unit", [1000, 10**6, 10**9])
+def test_a_trade_time_is_read_in_ms_us_or_ns_and_never_made_younger(tmp_path: Path, unit: int) -> None:
+    line = b'%d {"stream":"btcusdt@trade","data":{"s":"BTCUSDT","p":"1","T":%d}}\n'
+    seconds = FIRST_NS // 10**9
+    lines = [line % (FIRST_NS, (seconds + ahead) * unit) for ahead in (-3, 5, 6, 3600)]
+    counted = Lines()
+    read = list(Recording([write(tmp_path / "t", lines)], price="trade").prices(counted))
+    assert [one.observed_ns - FIRST_NS for one in read] == [-3 * 10**9, 0]
+    assert counted == Lines(price=2, malformed=2)
 
 
 def own_line(coin: str, seq: int, price: str) -> bytes:
@@ -348,6 +436,19 @@ def test_our_own_recording_is_read_back_with_its_gaps_told_and_not_played(tmp_pa
     read = list(Recording([write(tmp_path / "own.ndjson", lines)]).prices(counted))
     assert [(one.coin, format_price(one.price)) for one in read] == [("bitcoin", "5.10"), ("any-coin", "6")]
     assert counted == Lines(price=2, skipped=3, malformed=1)
+
+
+@pytest.mark.parametrize("how", ["without its head", "with a mark", "with spaces"])
+def test_our_own_recording_is_known_after_everyday_tools_had_it(tmp_path: Path, how: str) -> None:
+    head = {"v": 1, "type": "recording", "started_at": "2026-11-24T12:00:00.000000Z", "coins": ["bitcoin"]}
+    spaced = json.dumps(head).encode() + b"\n"
+    compact = json.dumps(head, separators=(",", ":")).encode() + b"\n"
+    heads = {"without its head": [], "with a mark": [b"\xef\xbb\xbf" + compact], "with spaces": [spaced]}
+    recorded = Recording([write(tmp_path / "own", [*heads[how], own_line("bitcoin", 1, "5.10")])])
+    recorded.check()
+    counted = Lines()
+    assert [format_price(one.price) for one in recorded.prices(counted)] == ["5.10"]
+    assert counted == Lines(price=1, skipped=len(heads[how]))
 
 
 def test_further_pairs_are_named_by_the_settings(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 Where two files have the same time, the file named first goes first. A reading begins anew each time and holds a line of
 each file at a time, so memory does not grow with the recording. Lines of other streams are skipped, lines that are none
 of the format are counted; neither ends the reading. What the formats are stands in `recording_formats.py`.
+
+A file is not sorted, since it may be larger than memory. Prices that go back in time keep their place and their own
+time; they are counted as late, and the first one of a file is logged. A file whose head runs backwards is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,10 +29,20 @@ from cotacoes.errors import SettingError
 from cotacoes.quote import ORIGIN_PATTERN
 
 LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
-HEAD_LINES_MAX = 100_000  # how far `check` looks for the first price
+HEAD_LINES_MAX = 100_000  # how far `check` looks for prices
+ORDER_PRICES = 100  # of so many prices of the head, most must not go back in time
 ORIGIN_NAME_MAX = 90  # of the 100 characters an origin may have
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "packed with xz: unpack it, or pack it with gzip",
+    b"BZh": "packed with bzip2: unpack it, or pack it with gzip",
+    b"PAR1": "a Parquet file: write it as CSV",
+    b"\xff\xfe": "UTF-16: write it as UTF-8",
+    b"\xfe\xff": "UTF-16: write it as UTF-8",
+}
 _TORN = (EOFError, zlib.error, gzip.BadGzipFile)  # a file that breaks off does so each time
 _READ_ERRORS = (*_TORN, OSError)
 # What lies outside is no time of a market, and would be none that can be counted with.
@@ -38,11 +52,16 @@ _DIGEST_BYTES = 65_536
 
 @dataclass
 class Lines:
-    """How many lines were read, by what they were."""
+    """How many lines were read, by what they were; `late` are those prices that lie before one that came earlier.
+
+    `problem` says what is wrong with the first line that could not be read.
+    """
 
     price: int = 0
     skipped: int = 0
     malformed: int = 0
+    late: int = 0
+    problem: str | None = field(default=None, compare=False)
 
 
 class Recording:
@@ -53,6 +72,7 @@ class Recording:
         self._paths = paths
         self._price = price
         self._pairs = pairs
+        self._disordered: set[Path] = set()
 
     @property
     def digest(self) -> str:
@@ -61,17 +81,25 @@ class Recording:
         return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
     def check(self) -> None:
-        """SettingError, naming the file and what is wrong, unless each can be read and has a price near its head."""
+        """SettingError, naming the file and what is wrong, unless each can be read, has a price, and runs forwards."""
         for path in self._paths:
+            lines = Lines()
             try:
-                if next(self._read(path, Lines(), HEAD_LINES_MAX), None) is None:
-                    raise SettingError(
-                        f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "
-                        f"(COTACOES_REPLAY_PRICE is {self._price})"
-                    )
+                head = list(itertools.islice(self._read(path, lines, HEAD_LINES_MAX), ORDER_PRICES))
             except _READ_ERRORS as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                 raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {reason}") from error
+            if not head and lines.malformed > lines.skipped // 2:
+                raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {lines.problem}")
+            if not head:
+                raise SettingError(
+                    f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "
+                    f"(COTACOES_REPLAY_PRICE is {self._price}), but lines of other pairs or streams, or of none"
+                )
+            if sum(later.received_ns < one.received_ns for one, later in pairwise(head)) > len(head) // 2:
+                raise SettingError(
+                    f"COTACOES_SOURCE: {path} runs backwards in time: sort it, with the oldest row first"
+                )
 
     def prices(self, lines: Lines) -> Iterator[Recorded]:
         """Read from the start, counting in `lines`; a file that breaks off ends there, and that is said.
@@ -89,20 +117,35 @@ class Recording:
 
     def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
         read: Read | None = None
-        for line in itertools.islice(_lines_of(path), lines_max):
+        newest_ns = 0
+        for number, line in enumerate(itertools.islice(_lines_of(path), lines_max), start=1):
             try:
                 read = read or recognise(line, self._price, self._pairs)
                 recorded = read(line)
-            except MalformedError:
+                if recorded is not None and not _has_times_of_a_market(recorded):
+                    raise MalformedError("its time does not lie between the years 2000 and 2100")
+            except MalformedError as error:
                 lines.malformed += 1
+                lines.problem = lines.problem or f"line {number}: {error}"
                 continue
             if recorded is None:
                 lines.skipped += 1
-            elif recorded.received_ns in _TIMES_NS and recorded.observed_ns in _TIMES_NS:
-                lines.price += 1
-                yield recorded
-            else:
-                lines.malformed += 1
+                continue
+            lines.price += 1
+            if recorded.received_ns < newest_ns:
+                self._note_late(path, lines, number)
+            newest_ns = max(newest_ns, recorded.received_ns)
+            yield recorded
+
+    def _note_late(self, path: Path, lines: Lines, number: int) -> None:
+        lines.late += 1
+        if path not in self._disordered:  # once for the file, however often it is read
+            self._disordered.add(path)
+            telemetry.get_logger().warning("replay.disordered", file=path.name, line=number)
+
+
+def _has_times_of_a_market(recorded: Recorded) -> bool:
+    return recorded.received_ns in _TIMES_NS and recorded.observed_ns in _TIMES_NS
 
 
 def _identity(path: Path) -> tuple[str, int, str]:
@@ -131,9 +174,12 @@ def _lines_of(path: Path) -> Iterator[bytes]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file")
     with path.open("rb") as plain:
-        is_packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        begin = plain.read(8)
         plain.seek(0)
-        if not is_packed:
+        for magic, kind in _OTHER_KINDS.items():
+            if begin.startswith(magic):
+                raise OSError(errno.EINVAL, f"it is {kind}")
+        if not begin.startswith(_GZIP_MAGIC):
             if not path.stat().st_size:
                 raise EOFError("it is empty")
             if path.suffix == ".gz":

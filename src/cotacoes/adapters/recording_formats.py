@@ -6,7 +6,10 @@
     our own (`cotacoes record`): NDJSON           quote
 
 `received_ns` gives order and pace, `observed_ns` is the price's own time: of a book ticker, which carries none, the
-receive time; of a trade the exchange's time, but never later than its receipt, since exchanges' clocks run ahead.
+receive time; of a trade the exchange's time, but never later than its receipt, since exchanges' clocks run ahead. One
+that is later by more than `AHEAD_MAX_NS` is no clock that runs ahead, and its line is malformed.
+
+Files are often joined from several: a CSV may have further headers, each of which sets the columns anew.
 """
 
 from __future__ import annotations
@@ -25,15 +28,23 @@ from cotacoes.quote import (
     Quote,
     computed_price,
     exact_sum,
+    parse_number,
     parse_price,
     parse_time,
     to_microseconds,
 )
 
+AHEAD_MAX_NS = 5_000_000_000
+COLUMNS = ("symbol", "price", "timestamp")
+
 _FRAME_LINE = re.compile(rb"([0-9]{1,19}) (\{.*)", re.DOTALL)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UNIX_TIME = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\Z", re.ASCII)
+# The units in which times since 1970 are written: each is read up to the year 5138.
+_UNITS_NS: Sequence[tuple[int, int]] = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3))
 OWN_HEAD = b'{"v":1,"type":"recording"'
 OWN_GAP = b'{"v":1,"type":"gap"'
+_OWN_TYPES = {"recording", "gap", "quote", "heartbeat"}
 
 
 class Pair(NamedTuple):
@@ -62,7 +73,7 @@ class Recorded(NamedTuple):
 
 
 class MalformedError(Exception):
-    """A line that is none of the format."""
+    """A line that is not of the format; the message says what is wrong with it."""
 
 
 Read = Callable[[bytes], Recorded | None]  # None: a line of another stream or pair; raises MalformedError
@@ -72,12 +83,38 @@ def recognise(line: bytes, price: str, pairs: Mapping[str, Pair]) -> Read:
     """How to read what begins with this line; MalformedError where that can not be told from it."""
     if _FRAME_LINE.match(line):
         return _BinanceFrames(price, pairs).read
-    if line.startswith(OWN_HEAD):
+    line = line.removeprefix(_BYTE_ORDER_MARK)
+    if line.startswith(b"{"):
+        if _own_type(line) not in _OWN_TYPES:
+            raise MalformedError("this JSON is no message of `cotacoes record`")
         return _read_own
-    header = [name.strip().lower() for name in _cells(line.removeprefix(_BYTE_ORDER_MARK))]
-    if {"symbol", "price", "timestamp"} <= set(header):
+    header = _header(line)
+    if header is not None:
         return _TradeRows(header, pairs).read
-    raise MalformedError
+    raise MalformedError(f"a CSV needs a header with {', '.join(COLUMNS)}, and this line begins {_preview(line)}")
+
+
+def unix_ns(time: int) -> int:
+    """A time since 1970 in ns; its size tells whether it is in s, ms, us or ns."""
+    return time * _unit_ns(time)
+
+
+def _unit_ns(time: int) -> int:
+    return next((unit_ns for below, unit_ns in _UNITS_NS if abs(time) < below), 1)
+
+
+def _time_ns(text: str) -> int:
+    """A time in a CSV: since 1970, or RFC 3339, which some write with a space for the T; ValueError otherwise."""
+    match = _UNIX_TIME.match(text)
+    if match is None:
+        return to_microseconds(parse_time(text.replace(" ", "T", 1))) * 1000
+    whole, fraction = int(match[1]), match[2] or "0"
+    unit_ns = _unit_ns(whole)
+    return whole * unit_ns + int(fraction.ljust(9, "0")) * unit_ns // 10**9
+
+
+def _preview(line: bytes) -> str:
+    return ascii(line[:40].decode("utf-8", "replace").rstrip("\r\n"))
 
 
 class _Frame(msgspec.Struct):
@@ -114,12 +151,12 @@ class _BinanceFrames:
     def read(self, line: bytes) -> Recorded | None:
         match = _FRAME_LINE.match(line)
         if match is None:
-            raise MalformedError
+            raise MalformedError(f"a frame is written as a receive time and JSON, and this line is {_preview(line)}")
         try:
             frame = _frame.decode(match[2])
-            return self._price_of(int(match[1]), frame.data) if frame.stream.endswith(self._stream) else None
+            return self._price_of(unix_ns(int(match[1])), frame.data) if frame.stream.endswith(self._stream) else None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PriceError) as error:
-            raise MalformedError from error
+            raise MalformedError(f"the frame cannot be read: {error}") from error
 
     def _mid(self, received_ns: int, data: msgspec.Raw) -> Recorded | None:
         ticker = _book_ticker.decode(data)
@@ -137,42 +174,75 @@ class _BinanceFrames:
         pair = self._pairs.get(trade.s)
         if pair is None:
             return None
-        observed_ns = min(trade.T * 1_000_000, received_ns)
-        return Recorded(received_ns, observed_ns, pair.coin, pair.currency, parse_price(trade.p))
+        observed_ns = unix_ns(trade.T)
+        if observed_ns > received_ns + AHEAD_MAX_NS:
+            raise MalformedError(f"the trade time {trade.T} is later than its receipt")
+        return Recorded(received_ns, min(observed_ns, received_ns), pair.coin, pair.currency, parse_price(trade.p))
 
 
 class _TradeRows:
     """Rows of CSV under a header; a row's `timestamp` is its receive time as well."""
 
     def __init__(self, header: Sequence[str], pairs: Mapping[str, Pair]) -> None:
-        self._width = len(header)
-        self._columns = [header.index(name) for name in ("symbol", "price", "timestamp")]
+        self._set_columns(header)
         self._pairs = pairs
-        self._is_header = True
+
+    def _set_columns(self, header: Sequence[str]) -> None:
+        self._width = len(header)
+        self._columns = [header.index(name) for name in COLUMNS]
 
     def read(self, line: bytes) -> Recorded | None:
-        if self._is_header:
-            self._is_header = False
-            return None
         cells = _cells(line)
-        if len(cells) != self._width:
-            raise MalformedError
-        symbol, price, timestamp = (cells[column] for column in self._columns)
-        pair = self._pairs.get(symbol)
+        pair = self._pairs.get(cells[self._columns[0]]) if len(cells) == self._width else None
         if pair is None:
+            self._read_other(line, len(cells))
             return None
+        _, price, timestamp = (cells[column] for column in self._columns)
         try:
-            time_ns = to_microseconds(parse_time(timestamp)) * 1000
-            return Recorded(time_ns, time_ns, pair.coin, pair.currency, parse_price(price))
+            time_ns = _time_ns(timestamp)
+            return Recorded(time_ns, time_ns, pair.coin, pair.currency, parse_number(price))
+        except PriceError as error:
+            raise MalformedError(f"the price is {error.reason}: {price[:40]!a}") from error
         except ValueError as error:
-            raise MalformedError from error
+            raise MalformedError(f"the timestamp is {timestamp[:40]!a}: {error}") from error
+
+    def _read_other(self, line: bytes, width: int) -> None:
+        """A line that is no price of ours: a header, or the row of another pair."""
+        header = _header(line)
+        if header is not None:
+            self._set_columns(header)
+        elif width != self._width:
+            raise MalformedError(f"the row has {width} columns, its header {self._width}")
+
+
+def _header(line: bytes) -> list[str] | None:
+    """The columns that this line names, if it is a header."""
+    if b"price" not in line.lower():
+        return None  # at once, as most rows of other pairs
+    names = [name.strip().lower() for name in _cells(line.removeprefix(_BYTE_ORDER_MARK))]
+    return names if set(COLUMNS) <= set(names) else None
 
 
 def _cells(line: bytes) -> list[str]:
     try:
-        return next(csv.reader([line.decode("utf-8").rstrip("\r\n")]), [])
+        return next(csv.reader([line.decode("utf-8").rstrip("\r\n")], skipinitialspace=True), [])
     except (UnicodeDecodeError, csv.Error):
         return []
+
+
+class _Message(msgspec.Struct):
+    type: str = ""
+
+
+_message = msgspec.json.Decoder(_Message)
+
+
+def _own_type(line: bytes) -> str:
+    """The `type` of a message of ours, whatever spaces a program put between its tokens; empty if there is none."""
+    try:
+        return _message.decode(line).type
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _read_own(line: bytes) -> Recorded | None:
@@ -180,12 +250,14 @@ def _read_own(line: bytes) -> Recorded | None:
     if line.startswith((OWN_HEAD, OWN_GAP)):
         return None
     try:
-        told = decode_message(line)
+        messages = decode_message(line.removeprefix(_BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
-        raise MalformedError from error
-    if len(told) != 1:
-        raise MalformedError
-    quote = told[0]
+        if _own_type(line.removeprefix(_BYTE_ORDER_MARK)) in {"recording", "gap"}:
+            return None
+        raise MalformedError(f"not a message of `cotacoes record`: {error}") from error
+    if len(messages) != 1:
+        raise MalformedError("a line holds one message")
+    quote = messages[0]
     if not isinstance(quote, Quote):
         return None
     received_ns, observed_ns = (to_microseconds(time) * 1000 for time in (quote.at, quote.observed_at))

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from prometheus_client import Counter
 
 from cotacoes.adapters.recording import Lines
-from cotacoes.adapters.source_replay import Played, Timeline
+from cotacoes.adapters.source_replay import OUTCOMES, Played, Timeline
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.quote import Observation
 
@@ -81,7 +81,7 @@ class ReplayTape:
         return reading
 
     def _count(self, reading: _Reading) -> None:
-        for outcome in ("price", "skipped", "malformed"):
+        for outcome in OUTCOMES:
             if self._frames is not None and reading.next > self._counted:
                 self._frames.labels(outcome=outcome).inc(getattr(reading.lines, outcome))
             setattr(reading.lines, outcome, 0)

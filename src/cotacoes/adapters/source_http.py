@@ -4,9 +4,10 @@
      "observed":{"bitcoin":"…Z"},"currency":{"bitcoin":"USD","ethereum":"USD"},"origin":"sim"}
 
 Every key that is none of the four reserved ones is a coin. Its price is a JSON string or number, taken from the bytes
-as they stand, so no digit passes through a float. Its time is `observed[coin]`, else `observed_at`; its currency must
-be told. What is wrong with one coin rejects that coin, what is wrong with the whole rejects the answer. Of a key given
-twice the last counts, as with every common reader of JSON. Whether a coin, a time or a price is *believable* is not
+as they stand, so no digit passes through a float; a number may have an exponent, a string may not. Its time is
+`observed[coin]`, else `observed_at`; its currency must be told. What is wrong with one coin rejects that coin, what is
+wrong with the whole rejects the answer. Of a key given twice the last counts, as with every common reader of JSON.
+Whether a coin, a time or a price is *believable* is not
 decided here but by the screen of whoever fetched.
 """
 
@@ -31,6 +32,7 @@ from cotacoes.quote import (
     PRICE_TEXT_MAX,
     Observation,
     PriceError,
+    parse_number,
     parse_price,
     parse_time,
 )
@@ -175,7 +177,7 @@ def _read_price(raw: msgspec.Raw) -> Decimal:
     if text is None:
         raise _NotAnObservationError("malformed")
     try:
-        return parse_price(text)
+        return parse_number(text) if is_number else parse_price(text)
     except PriceError as error:
         raise _NotAnObservationError(error.reason) from error
 

@@ -28,14 +28,24 @@ from cotacoes.quote import Observation, from_microseconds
 BATCH_PRICES = 2_000  # some 10 ms of work
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next
 MAX_SPEED = math.inf  # as fast as the tape is taken
+OUTCOMES = ("price", "skipped", "malformed", "late")  # of a line; a late one is counted as a price as well
 
 
 class Played(NamedTuple):
-    """One price of the run: `number` is its index, `offset_ns` its receive time since the recording's first."""
+    """One price of the run: `number` is its index, `offset_ns` when it is due, since the start of the run.
+
+    A price that goes back in time is due with the one before, and its own time lies `late_ns` before that.
+    """
 
     number: int
     offset_ns: int
     recorded: Recorded
+    late_ns: int = 0
+
+    @property
+    def own_ns(self) -> int:
+        """Its own receive time, since the start of the run."""
+        return self.offset_ns - self.late_ns
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,10 @@ class Timeline:
                 prices = itertools.islice(prices, self.lap.prices)  # it may have grown since it was measured
             for number, recorded in enumerate(prices, start=self.first_of(lap)):
                 start_ns = recorded.received_ns if start_ns is None else start_ns
-                offset_ns = max(offset_ns, recorded.received_ns - start_ns)  # a pace does not go back
-                yield Played(number, offset_ns + (0 if self.lap is None else lap * self.lap.length_ns), recorded)
+                own_ns = recorded.received_ns - start_ns
+                offset_ns = max(offset_ns, own_ns)  # a pace does not go back
+                lap_ns = 0 if self.lap is None else lap * self.lap.length_ns
+                yield Played(number, lap_ns + offset_ns, recorded, offset_ns - own_ns)
             if self.lap is None or start_ns is None:
                 return
             lap += 1
@@ -112,14 +124,14 @@ class Timeline:
 
     def observation(self, played: Played) -> Observation:
         """The price as it is told, at the time that it bears; only of one that is due."""
-        _, observed_ns, coin, currency, price = played.recorded
+        received_ns, observed_ns, coin, currency, price = played.recorded
         if self.keeps_times:
             at = from_microseconds(observed_ns // 1000)
         elif self.speed == MAX_SPEED:
             at = self.now()  # without a pace there are no distances to keep
         else:
-            own_lag_ns = played.recorded.received_ns - observed_ns
-            shifted = self.started_at + timedelta(microseconds=(played.offset_ns - own_lag_ns) / 1e3 / self.speed)
+            own_lag_ns = received_ns - observed_ns
+            shifted = self.started_at + timedelta(microseconds=(played.own_ns - own_lag_ns) / 1e3 / self.speed)
             at = min(shifted, self.now())  # a wall clock that was set back makes no price of the future
         return Observation(coin, currency, price, at, self.recording.origin)
 
@@ -136,6 +148,7 @@ class Playing:
         self._sleep = sleep
         self._coming: deque[tuple[float, Played]] = deque()  # with the second at which each is due
         self._newest: dict[str, Observation] = {}
+        self._newest_ns: dict[str, int] = {}
 
     def quotes(self) -> Mapping[str, Observation]:
         """Coin to the newest price whose time has come."""
@@ -143,7 +156,10 @@ class Playing:
         moment = self._timeline.clock()
         while self._coming and self._coming[0][0] <= moment:
             _, played = self._coming.popleft()
-            passed[played.recorded.coin] = played
+            coin = played.recorded.coin
+            if played.own_ns >= self._newest_ns.get(coin, 0):  # one that goes back in time is not the newest
+                passed[coin] = played
+                self._newest_ns[coin] = played.own_ns
         for coin, played in passed.items():
             self._newest[coin] = self._timeline.observation(played)
         return self._newest
@@ -170,7 +186,7 @@ class Playing:
         self.quotes()
 
     def _count(self, lines: Lines) -> None:
-        for outcome in ("price", "skipped", "malformed"):
+        for outcome in OUTCOMES:
             self._frames.labels(outcome=outcome).inc(getattr(lines, outcome))
             setattr(lines, outcome, 0)
 

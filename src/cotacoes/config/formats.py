@@ -39,9 +39,8 @@ def _speed_in_range(speed: float) -> float:
 
 def _pairs(text: str) -> str:
     for item in filter(None, text.split(",")):
-        pair, _, rest = item.partition(":")
-        coin, _, currency = rest.partition(":")
-        if not (pair and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
+        *name, coin, currency = ["", "", *item.rsplit(":", 2)]  # a pair may have a colon, as BTC/USDT:USDT
+        if not (name[-1] and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
             raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
     return text
 

@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     @property
     def further_pairs(self) -> dict[str, tuple[str, str]]:
         """Pair to coin and currency, of those that `replay_pairs` adds."""
-        items = (item.split(":") for item in filter(None, self.replay_pairs.split(",")))
+        items = (item.rsplit(":", 2) for item in filter(None, self.replay_pairs.split(",")))
         return {pair: (coin, currency) for pair, coin, currency in items}
 
     @property
