@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from cotacoes.config.formats import SHARDS
 from cotacoes.config.settings import PORT_OFFSETS, PREFIX, Settings
 from cotacoes.errors import SettingError
+from cotacoes.errors.values import explain_value
 
 __all__ = ["PORT_OFFSETS", "PREFIX", "SHARDS", "Settings", "allowed_range", "load", "without_password"]
 
@@ -44,10 +45,10 @@ def _unknown(variable: str) -> str:
 
 def _explain(problem: dict[str, Any]) -> str:
     if not problem["loc"]:
-        return str(problem["ctx"]["error"])
+        return explain_value(problem)
     name = str(problem["loc"][0])
     shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
-    return f"{PREFIX}{name.upper()}{shown} is refused: {problem['msg']}{allowed_range(name)}"
+    return f"{PREFIX}{name.upper()}{shown} is refused: {explain_value(problem)}{allowed_range(name)}"
 
 
 def without_password(dsn: str) -> str:

@@ -16,6 +16,12 @@ _TOKEN = re.compile(r"[!-~]*\Z", re.ASCII)
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
 
 
+def _source(text: str) -> str:
+    if text != "sim" and not (text.startswith("replay:") and text != "replay:"):
+        raise ValueError("write sim, or replay:PATH[,PATH…]")
+    return text
+
+
 def _coins(text: str) -> str:
     for item in text.split(","):
         coin, _, shard = item.partition(":")
@@ -77,6 +83,7 @@ def _url(*schemes: str) -> AfterValidator:
 HttpUrl = Annotated[str, _url("http", "https")]
 RedisUrl = Annotated[str, _url("redis", "rediss")]
 Dsn = Annotated[str, _url("postgresql", "postgres")]
+Source = Annotated[str, AfterValidator(_source)]
 Coins = Annotated[str, AfterValidator(_coins)]
 Speed = Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)]
 Pairs = Annotated[str, AfterValidator(_pairs)]

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Speed, Token
+from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Source, Speed, Token
 from cotacoes.errors import SettingError
 
 PREFIX = "COTACOES_"
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="the seed of the directory")
 
     # external_service
-    source: str = Field("sim", pattern=r"^(sim|replay:.+)$", description="sim, or replay:PATH[,PATH…]")
+    source: Source = Field("sim", description="sim, or replay:PATH[,PATH…]")
     speed: Speed = Field(
         1.0,
         description="how much faster than the clock the source runs, 0.01 to 1000; max: a tape as fast as it is taken",
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     stream_ring_bytes: int = Field(2**25, ge=65_536, le=2**40, description="newest quotes, kept for who is behind")
 
     # how it talks
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="of the structured log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of the structured log")
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

@@ -19,6 +19,7 @@ from cotacoes.errors import (
     ProblemError,
     TooLargeError,
 )
+from cotacoes.errors.values import explain_value
 from cotacoes.problem_json import PROBLEM_JSON, problem_body, problem_headers, shortened
 
 NAME_CHARACTERS_MAX = 64
@@ -59,8 +60,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 def _explain(problem: dict[str, Any]) -> str:
     """Where it is wrong, and how; a name that came from the caller is cut."""
-    place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in problem["loc"])
-    return f"{place}: {problem['msg']}"
+    where, *within = problem["loc"]
+    place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in within or [where])
+    return f"{place}: {explain_value(problem)}"
 
 
 async def _on_client_gone(_: Request, __: Exception) -> Response:

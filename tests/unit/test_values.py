@@ -1,0 +1,114 @@
+"""What is wrong with a value is said in our own words: no person reads those of a library."""
+
+import json
+import re
+from typing import Annotated, Any, get_args
+
+import httpx2
+import pydantic
+import pytest
+from fastapi import APIRouter, Query
+from pydantic_core.core_schema import ErrorType
+
+from cotacoes import config
+from cotacoes.config import Settings
+from cotacoes.errors import SettingError
+from cotacoes.errors.values import explain_value
+from cotacoes.external_service.faults import FaultSetting
+from cotacoes.service.app import build_app
+from cotacoes.telemetry import Metrics
+
+OF_LIBRARIES = re.compile(
+    "Input|String should|Value error|Extra inputs|Field required|Tuple|List should|Expected|pydantic|valid integer"
+)
+BAD = ("x", "", "-1", "1.5", "nan", "inf", "9" * 40, "a,b", "\x00", "maybe")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_refused_setting_is_explained_in_our_own_words(name: str) -> None:
+    refused = 0
+    for text in BAD:
+        try:
+            config.load({f"COTACOES_{name.upper()}": text})
+        except SettingError as error:
+            refused += 1
+            assert OF_LIBRARIES.search(str(error)) is None, str(error)
+            assert len(str(error)) > len(f"COTACOES_{name.upper()} is refused: ")
+    is_free_text = Settings.model_fields[name].annotation in (str, pydantic.SecretStr) or name == "data"
+    assert refused or is_free_text
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("COTACOES_SOURCE", "nothing", "COTACOES_SOURCE=nothing is refused: write sim, or replay:PATH[,PATH…]"),
+        ("COTACOES_SOURCE", "replay:", "COTACOES_SOURCE=replay: is refused: write sim, or replay:PATH[,PATH…]"),
+        ("COTACOES_LOG_LEVEL", "loud", "COTACOES_LOG_LEVEL=loud is refused: write one of debug, info, warning, error"),
+        ("COTACOES_LOOP", "maybe", "COTACOES_LOOP=maybe is refused: write 1 or 0"),
+        (
+            "COTACOES_SEED",
+            "1.5",
+            f"COTACOES_SEED=1.5 is refused: write a whole number (allowed: ≥ 0 and ≤ {2**63 - 1})",
+        ),
+        ("COTACOES_SPEED", "0", "COTACOES_SPEED=0 is refused: write a number ≥ 0.01 and ≤ 1000, or max"),
+        ("COTACOES_TICK_MS", "0", "COTACOES_TICK_MS=0 is refused: must be at least 1 (allowed: ≥ 1 and ≤ 60000)"),
+    ],
+)
+def test_a_refused_setting_says_what_to_write(variable: str, text: str, said: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        config.load({variable: text})
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error_rate": "x"},
+        {"error_rate": 2},
+        {"kinds": {"x": 1}},
+        {"kinds": 3},
+        {"status": []},
+        {"status": [1]},
+        {"status": "x"},
+        {"coins": ["a"] * 1001},
+        {"coins": ["A B"]},
+        {"latency_ms": 1.5},
+        {"x": 1},
+    ],
+    ids=lambda body: json.dumps(body)[:40],
+)
+def test_a_refused_body_is_explained_in_our_own_words(body: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError) as refused:
+        FaultSetting.model_validate(body)
+    for problem in refused.value.errors():
+        said = explain_value(problem)
+        assert OF_LIBRARIES.search(said) is None
+        assert said != "is not allowed"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("limit=x", "limit: write a whole number"),
+        ("limit=0", "limit: must be at least 1"),
+        ("last=99999", "last: must be at most 10000"),
+    ],
+)
+async def test_a_refused_parameter_is_named_and_explained(query: str, said: str) -> None:
+    router = APIRouter()
+
+    @router.get("/quotes")
+    async def quotes(
+        limit: Annotated[int, Query(ge=1)] = 1, last: Annotated[int | None, Query(le=10_000)] = None
+    ) -> None: ...
+
+    app = build_app("x", config.load({}), Metrics(), router)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as asking:
+        answer = await asking.get(f"/quotes?{query}")
+    assert (answer.status_code, answer.json()["detail"]) == (422, said)
+
+
+def test_no_kind_of_problem_that_pydantic_knows_is_explained_in_its_words() -> None:
+    for kind in get_args(ErrorType):
+        said = explain_value({"type": kind, "msg": "Input should be another", "ctx": {"error": "ours"}})
+        assert OF_LIBRARIES.search(said) is None
