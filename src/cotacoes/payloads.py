@@ -120,6 +120,13 @@ class CandlesJson(msgspec.Struct, frozen=True):
     through: PositionText
 
 
+class SourceCoins(msgspec.Struct, frozen=True):
+    """The coins that a source quotes; `open` if any other can be added."""
+
+    coins: list[CoinText]
+    open: bool
+
+
 def _refuse_other(coin: str, named: str) -> None:
     if named != coin:
         raise ValueError("an answer of another coin")

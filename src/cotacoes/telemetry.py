@@ -33,12 +33,15 @@ LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 
 
 
 @contextlib.contextmanager
-def logging_to_stderr(service: str, level: str = "info") -> Iterator[None]:
-    """Within, this process logs to stderr, which never waits for its reader and never fails with it."""
+def logging_to_stderr(service: str, level: str = "info", *, in_words: bool = False) -> Iterator[None]:
+    """Within, this process logs to stderr, which never waits for its reader and never fails with it.
+
+    `in_words` is for a command: a person reads its log, whatever stderr is.
+    """
     terminal = sys.stderr.isatty()
 
     def dropped_line(count: int) -> str:
-        if terminal:
+        if terminal or in_words:
             return f"… {count} lines of the log were dropped"
         time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         return json.dumps(
@@ -47,19 +50,21 @@ def logging_to_stderr(service: str, level: str = "info") -> Iterator[None]:
 
     with printer.unblocked_stderr(dropped_line) as output:
         _outputs.append(output)
-        configure_logging(service, level)
+        configure_logging(service, level, in_words=in_words)
         yield
 
 
-def configure_logging(service: str, level: str = "info") -> None:
-    """Send this process's log to stderr, each line with `service`."""
+def configure_logging(service: str, level: str = "info", *, in_words: bool = False) -> None:
+    """Send this process's log to stderr, each line with `service`; `in_words` as above."""
     terminal = sys.stderr.isatty()
-    shape: list[Any] = (
+    shape: list[Any]
+    if in_words:
+        shape = [structlog.processors.format_exc_info, words]
+    elif terminal:
         # plain tracebacks: the default prints the values of all variables, tokens among them
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if terminal
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
-    )
+        shape = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        shape = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
 
     def name_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["service"] = service
@@ -78,6 +83,17 @@ def configure_logging(service: str, level: str = "info") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s", force=True)
+
+
+def words(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+    """`12:00:01  bus away: Redis is not reachable`, `12:00:02  history away (coin bitcoin): no time left`."""
+    reason, trace = event.get("reason"), event.get("exception")
+    hidden = {"event", "level", "time", "service", "reason", "exception"}
+    about = ", ".join(f"{name} {value}" for name, value in event.items() if name not in hidden)
+    line = f"{datetime.now().astimezone():%H:%M:%S}  {str(event['event']).replace('.', ' ')}"
+    line += (f" ({about})" if about else "") + (f": {reason}" if reason else "")
+    text = "".join(one if one.isprintable() else "�" for one in line)
+    return f"{text}\n{trace}" if trace else text
 
 
 def get_logger() -> Logger:

@@ -48,7 +48,7 @@ def proven(system: System) -> str:
 def test_a_coin_that_is_added_lives_like_any_other_also_after_a_restart(system: System) -> None:
     system.options = ("--failure-rate", "0")
     system.start()
-    assert "solana: lives on shard1" in system.cli("coins", "add", "Solana").stderr
+    assert "solana: lives on shard1" in system.cli("coins", "add", "Solana", "--yes").stderr
     wait_until("solana is quoted", lambda: has_quotes(system, {*COINS, "solana"}))
     assert system.get("quote_service", "/cotacao_atual/solana").body["origin"] == "sim"
     assert system.get("gateway_service", "/v1/quotes/solana/current").status == 200

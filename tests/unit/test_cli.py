@@ -237,6 +237,9 @@ REPORT = {
                 "change_percent": "-25",
                 "mean": "4.5",
                 "count": 7,
+                "from": "2026-11-24T10:55:00.000000Z",
+                "to": "2026-11-24T12:00:00.000000Z",
+                "complete": False,
                 "minutes": 3,
                 "holes": 1,
                 "closed": True,
@@ -258,7 +261,7 @@ def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(caps
     assert heads == ["coin", "price", "status", "age", "mean", "of", "logs", "through", "pending"]
     assert bitcoin == ["bitcoin", f"1.{'1' * 28}", "USD", "fresh", "0.2", "s", "old", "1.5", "7", "?", "?", "3"]
     assert ethereum == ["ethereum", "?", "?", "?", "?", "?", "0", "-", "?"]
-    assert over == ["24h", "until", "2026-11-24T12:00:00.000000Z"]
+    assert over == ["24h", "(1", "h", "5", "min", "held)", "until", "2026-11-24T12:00:00.000000Z"]
     assert columns[:6] == ["coin", "open", "high", "low", "close", "change"]
     assert windows[0] == ["bitcoin", *["?"] * 10]
     assert windows[1] == ["ethereum", "4", "9.50", "2", "3", "-25.00", "%", "4.5", "7", "3", "1", "▂·█▁"]
@@ -395,6 +398,31 @@ def test_the_system_that_is_asked_is_the_one_that_runs_on_the_data_folder(monkey
     found = readers.find_system(None, running)
     assert found == {"COTACOES_QUOTE_URL": "http://127.0.0.1:9002", "COTACOES_COINS": "bitcoin:shard1"}
     assert readers.find_system(None, nothing_runs)["COTACOES_QUOTE_URL"] == "http://elsewhere:1"
+
+
+NOWHERE = "nothing is running on .cotacoes"
+
+
+@pytest.mark.parametrize("environment", [{}, {"COTACOES_DATA": ".cotacoes"}, {"COTACOES_COINS": "bitcoin:shard1"}])
+def test_where_nothing_runs_and_nothing_is_named_no_system_is_asked(environment: dict[str, str]) -> None:
+    with pytest.raises(ServiceUnavailableError) as refused:
+        readers.find_system(None, nothing_runs, environment, lambda _: None)
+    assert str(refused.value) == NOWHERE
+
+
+def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
+    with pytest.raises(ServiceUnavailableError) as refused:
+        readers.find_system(None, nothing_runs, {}, {8000: Path("/other/.cotacoes")}.get)
+    said = f"{NOWHERE}; the system on port 8000 is that of /other/.cotacoes: ask it with --data /other/.cotacoes"
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    "variable", ["COTACOES_PORT_BASE", "COTACOES_QUOTE_URL", "COTACOES_SHARD1_DSN", "COTACOES_REDIS_URL"]
+)
+def test_a_system_that_the_environment_names_is_asked(variable: str) -> None:
+    environment = {variable: "9000", "PATH": "/bin"}
+    assert readers.find_system(None, nothing_runs, environment, lambda _: None) == {variable: "9000"}
 
 
 def test_a_folder_that_was_named_and_where_nothing_runs_is_not_taken_for_another_system() -> None:

@@ -292,15 +292,19 @@ def test_a_line_longer_than_a_pipe_that_another_made_non_blocking_comes_out_whol
     assert read == line
 
 
-@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(32, "Broken pipe"), 0), (OSError(28, "No space"), 1)])
-def test_an_end_of_the_readers_choosing_is_no_failure_and_a_full_disk_is(error: OSError, code: int) -> None:
-    async def scenario() -> int:
-        stop = Stop()
-        app._end(stop, error)
-        assert stop.event.is_set()
-        return stop.code
-
-    assert asyncio.run(scenario()) == code
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), None),
+        (OSError(28, "No space left on device"), "standard output cannot be written (No space left on device)"),
+    ],
+)
+def test_an_end_of_the_readers_choosing_is_no_failure_and_a_full_disk_is(error: OSError, said: str | None) -> None:
+    stop = Stop()
+    end = app.OutputEnd(stop)
+    end(error)
+    assert stop.event.is_set()
+    assert (None if end.failure is None else str(end.failure)) == said
 
 
 def test_a_coin_that_is_not_quoted_is_refused_with_the_nearest_name() -> None:

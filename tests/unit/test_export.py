@@ -21,11 +21,11 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, Format, Progress, Wanted
-from cotacoes.cli.lines import OutputError
 from cotacoes.client import ServiceClient
 from cotacoes.errors import (
     HistoryUnavailableError,
     HttpUnavailableError,
+    OutputError,
     PositionGoneError,
     ServiceUnavailableError,
     SettingError,

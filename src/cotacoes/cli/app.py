@@ -15,8 +15,8 @@ import typer
 
 import cotacoes
 from cotacoes.cli import audit, breakers, doctor, ledger, market, parts, system
-from cotacoes.cli.lines import OutputError, flush, put, say
-from cotacoes.errors import CotacoesError, ProblemError, RequestError, SettingError, UnavailableError
+from cotacoes.cli.lines import flush, put, say
+from cotacoes.errors import CotacoesError, OutputError, ProblemError, RequestError, SettingError, UnavailableError
 
 _NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
 OK, FAILURE, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 4, 130

@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from cotacoes.cli.lines import OutputError
-from cotacoes.errors import SettingError
+from cotacoes.errors import OutputError, SettingError
 
 LINE_BYTES_MAX = 4_096  # a quote's line has some 150
 

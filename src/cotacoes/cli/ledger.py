@@ -11,7 +11,7 @@ import typer
 from cotacoes import config
 from cotacoes.admin import directory
 from cotacoes.cli import moves, readers
-from cotacoes.cli.lines import put, put_json, put_table, say
+from cotacoes.cli.lines import confirms, put, put_json, put_table, say, some_of
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
@@ -49,23 +49,35 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
 
 
 @coins_app.command("add")
-def add_coin(coin: Coin, shard: Shard = None, data: Data = None) -> None:
+def add_coin(
+    coin: Coin,
+    shard: Shard = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask; for scripts")] = False,
+    data: Data = None,
+) -> int:
     """Keep the quotes of one more coin.
 
     \b
     Examples:
       cotacoes coins add solana
-      cotacoes coins add solana --shard shard2
+      cotacoes coins add solana --shard shard2 --yes
 
-    The simulated market then quotes it too, in a new run; of a replay it is kept where the recording has it.
+    A coin cannot be removed again, so it asks first, and says what the source quotes. The simulated market then quotes
+    the coin too, in a new run; a replay quotes it if the recording has it.
     """
     settings, coin = readers.settings_of(data), coin.lower()
+    if not yes and not confirms(
+        asyncio.run(_question(settings, coin)), without="add --yes to add it without a question"
+    ):
+        say("nothing was added")
+        return 1
     home = asyncio.run(directory.add_coin(settings, coin, shard))
     say(f"{coin}: lives on {home.shard}")
     try:
         asyncio.run(_let_quote(settings, coin))
     except ProblemError as error:  # the source is another one, or away: the coin is there all the same
         say(f"its prices come as soon as the source has them ({error.detail})")
+    return 0
 
 
 @coins_app.command()
@@ -152,6 +164,20 @@ def rebuild(
     for line in lines:
         put(line)
     say("the directory says what the fences say" if lines else "the directory said already what the fences say")
+
+
+async def _question(settings: config.Settings, coin: str) -> str:
+    """What a person has to know before a coin is added."""
+    try:
+        async with ServiceClient(Addresses.of(settings)) as client:
+            source = await client.source_coins()
+    except ProblemError as error:
+        quoted = f"what the source quotes is not known ({error.detail})"
+    else:
+        quoted = f"the source quotes {some_of(source.coins)}"
+        if coin not in source.coins:
+            quoted += f", and would invent prices of {coin}" if source.open else f", not {coin}"
+    return f"{coin} cannot be removed once it is added; {quoted}. Add {coin}?"
 
 
 async def _let_quote(settings: config.Settings, coin: str) -> None:

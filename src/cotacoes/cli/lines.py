@@ -6,44 +6,25 @@ Data goes to stdout, talk to stderr. Nothing that came over the wire reaches a t
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from cotacoes.candle import CandleJson
-from cotacoes.errors import CotacoesError, ServiceUnavailableError
+from cotacoes.cli.tables import table_lines
+from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
 from cotacoes.quote import CoinText, CurrencyText, Epoch, OriginText, PositionText, PriceText, QuoteJson, Seq, TimeText
 
 T = TypeVar("T")
 
 UNKNOWN = "?"  # missing
 NONE = "-"  # known, and there is none
-UNFOLDED = 10_000  # columns: no row is folded for a program
-_STYLES = {
-    "running": "green",
-    "fresh": "green",
-    "stale": "yellow",
-    "starting": "yellow",
-    "restarting": "yellow",
-    "frozen": "yellow",
-    "stopped": "dim",
-    "failed": "red",
-}
-
-
-class OutputError(CotacoesError):
-    """Standard output takes nothing more, for another reason than that nobody reads it."""
-
-    @classmethod
-    def of(cls, error: OSError) -> Self:
-        return cls(f"standard output cannot be written ({error.strerror})")
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -101,28 +82,33 @@ def say(line: str) -> None:
         sys.stderr.write(f"{printable(line)}\n")
 
 
-def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table as wide as it needs to be; folded only on a terminal, coloured only there, and not with NO_COLOR."""
-    from rich.console import Console  # only where a table is shown: it takes a tenth of a second
-    from rich.table import Table
-    from rich.text import Text
+def confirms(question: str, *, without: str) -> bool:
+    """Whether a person says yes; SettingError, which says what to do `without` one, if nobody can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SettingError(f"there is no terminal to ask on: {without}")
+    sys.stderr.write(f"{printable(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
-    is_terminal = sys.stdout.isatty()
-    is_coloured = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        cells = (printable(str(cell)) for cell in row)
-        table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
-    written = io.StringIO()
-    Console(
-        file=written,
-        width=shutil.get_terminal_size().columns if is_terminal else UNFOLDED,
-        color_system="auto" if is_coloured else None,
-        force_terminal=bool(is_coloured),
-    ).print(table)
-    _write("".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines()))
+
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table, in columns that fit a terminal; coloured only there, and not with NO_COLOR."""
+    width = terminal_width()
+    is_coloured = width is not None and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    for line in table_lines(columns, cells, width=width, coloured=is_coloured):
+        _write(f"{line}\n")
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def flush() -> None:

@@ -19,7 +19,7 @@ from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
-from cotacoes.service.process import Stop, run_process
+from cotacoes.service.process import Stop, run_part
 from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS
 
@@ -87,7 +87,7 @@ def record(
 
     environment = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
     given = {name.removeprefix(config.PREFIX).lower(): text for name, text in environment.items() if text}
-    return run_process("record", main, **given)
+    return run_part("record", main, in_words=True, **given)
 
 
 @app.command()

@@ -11,24 +11,29 @@ from typing import Annotated
 import typer
 
 from cotacoes import config
+from cotacoes.cli import readers
 from cotacoes.cli.lines import put
-from cotacoes.cli.options import AsJson, Coins, Since
-from cotacoes.service.process import Stop, run_process
+from cotacoes.cli.options import AsJson, Coins, Data, Since
+from cotacoes.service.process import Stop, run_part, run_process
 
 app = typer.Typer()
 
 
 @app.command()
-def migrate() -> None:
+def migrate(data: Data = None) -> None:
     """Bring all shards to this release's schema.
 
     \b
-    Example:
+    Examples:
+      cotacoes migrate
+      cotacoes migrate --data ./second
       COTACOES_SHARD1_DSN=postgresql://... COTACOES_SHARD2_DSN=postgresql://... cotacoes migrate
+
+    Of the system that runs on the data folder, else of the one that the environment names.
     """
     from cotacoes.admin import migrate as migration
 
-    for line in asyncio.run(migration.main(config.load())):
+    for line in asyncio.run(migration.main(readers.settings_of(data))):
         put(line)
 
 
@@ -112,7 +117,7 @@ def subscribe(
         await subscriber.run(settings, stop, coins=chosen, since=since or (), as_json=as_json)
 
     given = {name.removeprefix(config.PREFIX).lower(): text for name, text in (environment or {}).items() if text}
-    return run_process("client_subscriber", main, **given)
+    return run_part("client_subscriber", main, in_words=environment is not None and not as_json, **given)
 
 
 def _serve(name: str, **given: object) -> int:

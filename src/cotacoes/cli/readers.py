@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,24 @@ from cotacoes.cli.lines import (
     put_table,
     quote_line,
     say,
+    terminal_width,
     understood,
 )
 from cotacoes.cli.options import data_folder
+from cotacoes.cli.other_system import data_folder_on
 from cotacoes.cli.report_lines import (
+    BAR,
+    BAR_MIN,
+    BESIDE_BAR,
     REPORT_COLUMNS,
     WINDOW_COLUMNS,
     Report,
+    levels_for,
     report_rows,
     report_words,
     waterfall,
     window_rows,
+    window_words,
 )
 from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
@@ -44,21 +52,44 @@ PAGE_QUOTES = 1000
 PAGE_CANDLES = 1000
 TABLE_CANDLES_MAX = 10_000  # a longer table is one that nobody reads; JSON has no end
 
+NAMING = tuple(
+    f"{config.PREFIX}{name.upper()}"
+    for name in config.Settings.model_fields
+    if name == "port_base" or name.endswith(("_url", "_dsn"))
+)  # the variables that say where a system is
+_GATEWAY_PORT = config.Settings.model_fields["port_base"].default
+
 Ask = Callable[[Path, str], dict[str, Any]]
 
 
-def find_system(given: Path | None, ask: Ask) -> dict[str, str]:
-    """The environment of the system to ask: of the one that runs on the data folder, else this process's own.
+def find_system(
+    given: Path | None,
+    ask: Ask,
+    environment: Mapping[str, str] = os.environ,
+    look: Callable[[int], Path | None] = data_folder_on,
+) -> dict[str, str]:
+    """The environment of the system to ask: the one that runs on the data folder, else one that the environment names.
 
-    ServiceUnavailableError where a folder was given and nothing runs on it: another system is not what is meant.
+    ServiceUnavailableError if neither is there. A system that only happens to answer on the default ports is another
+    folder's: it is named (`look` finds it by its port), and not asked.
     """
+    found: Mapping[str, str] = {}
     try:
-        found: Mapping[str, str] = ask(data_folder(given), "env")["env"]
-    except ServiceUnavailableError:
-        if given is not None:
+        found = ask(data_folder(given), "env")["env"]
+    except ServiceUnavailableError as error:
+        if given is None and any(environment.get(name) for name in NAMING):
+            return _ours(environment)
+        other = look(_GATEWAY_PORT)
+        if other is None or other == data_folder(given).absolute():
             raise
-        found = {}
-    return {name: value for name, value in {**os.environ, **found}.items() if name.startswith(config.PREFIX)}
+        raise ServiceUnavailableError(
+            f"{error.detail}; the system on port {_GATEWAY_PORT} is that of {other}: ask it with --data {other}"
+        ) from error
+    return _ours({**environment, **found})
+
+
+def _ours(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(config.PREFIX)}
 
 
 def settings_of(given: Path | None) -> config.Settings:
@@ -92,9 +123,10 @@ async def report(
         return OK
     shown = understood(answer, Report, "aggregator_service")
     put_table(REPORT_COLUMNS, report_rows(shown))
-    put(f"{shown.window.name} until {shown.window.to}")
-    put_table(WINDOW_COLUMNS, window_rows(shown))
-    for line in (*report_words(shown), *waterfall(shown)):
+    put(window_words(shown))
+    put_table(WINDOW_COLUMNS, window_rows(shown, levels_for(sys.stdout.encoding)))
+    bar = min(BAR, max(BAR_MIN, (terminal_width() or BAR + BESIDE_BAR) - BESIDE_BAR))
+    for line in (*report_words(shown), *waterfall(shown, bar)):
         put(line)
     return OK
 

@@ -5,7 +5,8 @@ from cotacoes.client.answers import CurrentQuote, QuoteCandle
 from cotacoes.client.client import Client
 from cotacoes.client.continuity import NewestQuote
 from cotacoes.client.guarded import GuardedClient
-from cotacoes.client.reader import Addresses, Overview, ServiceClient
+from cotacoes.client.overview import Overview
+from cotacoes.client.reader import Addresses, ServiceClient
 from cotacoes.client.streaming import Stream
 from cotacoes.errors import StaleQuote
 from cotacoes.patterns.pub_sub import Gap, Reason

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from cotacoes.client.reader import read_problem
+from cotacoes.client.overview import read_problem
 from cotacoes.errors import ProblemError, StreamMalformedError
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote, QuoteJson

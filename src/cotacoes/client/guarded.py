@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cotacoes.client.reader import Overview, ServiceClient
+from cotacoes.client.overview import Overview
+from cotacoes.client.reader import ServiceClient
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import (
     DeadlineExceededError,

@@ -11,7 +11,7 @@ quote has the fields of its type and no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -19,21 +19,18 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from cotacoes.adapters.http_client import HttpClient, Response
+from cotacoes.client.overview import Overview, OverviewAnswer, plain, read_overview, read_problem
 from cotacoes.config import Settings
 from cotacoes.errors import (
-    BadRequestError,
     HttpError,
-    ProblemError,
     ServiceUnavailableError,
-    problem_types,
 )
-from cotacoes.payloads import CandlesJson, CurrentJson, MeanJson, PageJson, PositionsJson, Progress
+from cotacoes.payloads import CandlesJson, CurrentJson, PageJson, PositionsJson, Progress, SourceCoins
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; beyond it all are asked for
 DEADLINE_S = 6.0  # a service ends its own requests after 5 s
 T = TypeVar("T")
-_NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
 
 
 @dataclass(frozen=True)
@@ -49,32 +46,6 @@ class Addresses:
     def of(cls, settings: Settings) -> Self:
         """All of them, as the settings say."""
         return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What quote_service told of many coins, each part by coin; what it could not is an error by `COIN.PART`."""
-
-    current: Mapping[str, dict[str, Any]]
-    mean: Mapping[str, dict[str, Any]]
-    position: Mapping[str, Progress]
-    problems: Mapping[str, ProblemError]
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    type: str
-    detail: str
-    status: int
-    retry_after_s: float | None = None
-
-
-class _Overview(msgspec.Struct, frozen=True):
-    """Each coin's part is read by itself: one that is not what it should be costs no other."""
-
-    problems: dict[str, _Problem]
-    current: dict[str, Any] = {}
-    mean: dict[str, Any] = {}
-    position: dict[str, Any] = {}
 
 
 class ServiceClient:
@@ -159,7 +130,7 @@ class ServiceClient:
         """The parts (current, mean, position) of these coins, in one answer."""
         named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
         answer = await self._get("quote_service", f"/v1/overview?{_query(**named, parts=','.join(parts))}")
-        return _overview(_understood("quote_service", answer, _Overview), answer["problems"])
+        return read_overview(_understood("quote_service", answer, OverviewAnswer), answer["problems"])
 
     async def report(
         self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False
@@ -179,6 +150,10 @@ class ServiceClient:
     async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
         """Put other faults in force; UnauthorizedError without the admin token."""
         return await self._call("external_service", "PUT", "/faults", msgspec.json.encode(setting), self._admin())
+
+    async def source_coins(self) -> SourceCoins:
+        """The coins that external_service quotes; NotFoundError or ServiceUnavailableError of another source."""
+        return _understood("external_service", await self._get("external_service", "/coins"), SourceCoins)
 
     async def add_coin(self, coin: str) -> dict[str, Any]:
         """Let the simulated market quote the coin; BadRequestError of a replay, UnauthorizedError without the token."""
@@ -233,39 +208,9 @@ def _understood(service: str, answer: Mapping[str, Any], kind: type[T]) -> T:
 def _of(coin: str, service: str, answer: dict[str, Any]) -> dict[str, Any]:
     """The fields of a current quote of this coin."""
     try:
-        return _plain(_understood(service, answer, CurrentJson).checked(coin))
+        return plain(_understood(service, answer, CurrentJson).checked(coin))
     except ValueError as error:
         raise ServiceUnavailableError(f"{service} did not answer as it should: {error}") from error
-
-
-def _overview(answer: _Overview, problems: Mapping[str, Mapping[str, Any]]) -> Overview:
-    """The parts that are what they should be; of the others, that they are not."""
-    told = {
-        name: read_problem(problems[name], problem.status, problem.retry_after_s)
-        for name, problem in answer.problems.items()
-    }
-
-    def read(part: str, values: Mapping[str, Any], parse: Callable[[str, Any], T]) -> dict[str, T]:
-        parsed = {}
-        for coin, value in values.items():
-            try:
-                parsed[coin] = parse(coin, value)
-            except ValueError:  # msgspec's own are that too
-                told[f"{coin}.{part}"] = ServiceUnavailableError(f"quote_service answered no valid {part} of {coin}")
-        return parsed
-
-    return Overview(
-        read("current", answer.current, lambda coin, value: _plain(msgspec.convert(value, CurrentJson).checked(coin))),
-        read("mean", answer.mean, lambda coin, value: _plain(msgspec.convert(value, MeanJson).checked(coin))),
-        read("position", answer.position, lambda _, value: msgspec.convert(value, Progress).checked()),
-        told,
-    )
-
-
-def _plain(answer: msgspec.Struct) -> dict[str, Any]:
-    """Its fields, and no other that came with them."""
-    fields: dict[str, Any] = msgspec.to_builtins(answer)
-    return fields
 
 
 def _answer(service: str, response: Response) -> dict[str, Any]:
@@ -281,15 +226,6 @@ def _answer(service: str, response: Response) -> dict[str, Any]:
     raise ServiceUnavailableError(
         f"{service} answered {response.status}, not as it should", retry_after_s=_retry_after_s(response) or 1.0
     )
-
-
-def read_problem(told: Mapping[str, Any], status: int, wait_s: float | None = None) -> ProblemError:
-    """The error that the service raised, from what it told of it; `wait_s` is the wait it asked for."""
-    slug = str(told.get("type", "")).rpartition("#")[2]
-    unknown = BadRequestError if status < 500 else ServiceUnavailableError
-    kind: type[ProblemError] = next((kind for kind in problem_types() if kind.slug == slug), unknown)
-    extra = {name: value for name, value in told.items() if name not in _NOT_EXTRA}
-    return kind(str(told.get("detail", "")), **({} if wait_s is None else {"retry_after_s": wait_s}), **extra)
 
 
 def _retry_after_s(response: Response) -> float | None:

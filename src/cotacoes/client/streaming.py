@@ -28,7 +28,7 @@ import msgspec
 from cotacoes.adapters.websocket_client import Link
 from cotacoes.client.continuity import Event
 from cotacoes.client.frames import Beat, read_frame
-from cotacoes.client.reader import read_problem
+from cotacoes.client.overview import read_problem
 from cotacoes.client.stream import StreamState
 from cotacoes.errors import (
     BadRequestError,

@@ -26,7 +26,7 @@ from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
-from cotacoes.errors import SettingError, UnavailableError, UnknownCoinError
+from cotacoes.errors import OutputError, SettingError, UnavailableError, UnknownCoinError
 from cotacoes.printer import descriptor_writer
 from cotacoes.quote import COIN_PATTERN
 from cotacoes.service.background import background
@@ -68,7 +68,8 @@ async def run(
     chosen = _chosen(coins, await ask_coins(), settings.seed_placement)
     feeds = Feeds(chosen, time.monotonic(), since=read_since(since, chosen))
     out = sys.stdout if out is None else out
-    output = Output(descriptor_writer(out.fileno()), lambda error: _end(stop, error))
+    end = OutputEnd(stop)
+    output = Output(descriptor_writer(out.fileno()), end)
     subscriber = Subscriber(
         output,
         render=as_json_line if as_json else _for_people(chosen, out),
@@ -83,6 +84,8 @@ async def run(
     following = follower.run(newcomers=None if coins else ask_coins)
     async with output, bus, client, background(following, subscriber.watch_reader()):
         await stop.event.wait()
+    if end.failure is not None:
+        raise end.failure
     get_logger().info("service.stopped", code=stop.code)
 
 
@@ -114,13 +117,17 @@ def _chosen(coins: Sequence[str], known: Sequence[str], seed: Iterable[str]) -> 
         raise SettingError(f"{error.detail}{hint}") from error
 
 
-def _end(stop: Stop, error: OSError) -> None:
-    """Nobody reads any more: quietly at an end of our reader's own choosing, else saying why."""
-    if isinstance(error, BrokenPipeError):
-        stop()
-    else:
-        get_logger().error("output.failed", reason=error.strerror)
-        stop(1)
+class OutputEnd:
+    """Stops the subscriber once its output takes nothing more; `failure` unless its reader chose to leave."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.failure: OutputError | None = None
+        self._stop = stop
+
+    def __call__(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.failure = OutputError.of(error)
+        self._stop()
 
 
 class Subscriber:

@@ -34,7 +34,7 @@ from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower
 from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
-from cotacoes.errors import SettingError, setting_error_in
+from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.live import encode_quote
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery import Lost, Seen
@@ -49,7 +49,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str], for_s: float | None = None) -> int:
-    """Write to a new file until `stop`, or for so long; how many quotes. SettingError where it can not be written."""
+    """Write to a new file until `stop`, or for so long; how many quotes. SettingError if it cannot be written.
+
+    BusUnavailableError if nothing was heard at all, not even a heartbeat: then there is no file either.
+    """
     addresses = Addresses(quote_service=settings.url("quote_service"))
     with RecordingFile(path, coins) as file:
         async with (
@@ -62,6 +65,10 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
                     async with asyncio.timeout(for_s):
                         await stop.event.wait()
             await recorder.finish()
+            if not recorder.has_heard:
+                file.discard()
+                await bus.ping()
+                raise BusUnavailableError("nothing was published meanwhile: see `cotacoes status`")
     return recorder.quotes
 
 
@@ -98,6 +105,10 @@ class RecordingFile:
             with contextlib.suppress(OSError):
                 self._plain.close()
 
+    def discard(self) -> None:
+        """Delete it: nothing is in it."""
+        self._path.unlink(missing_ok=True)
+
     def write(self, line: bytes) -> None:
         """One line, without its line feed; SettingError where the disk does not take it."""
         try:
@@ -122,6 +133,11 @@ class Recorder:
         for coin in coins:
             self._feeds[coin].skip_start()
         self._follower = Follower(self._feeds, bus, history, self._write, clock=time.monotonic, random=SystemRandom())
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether anything was heard of any coin."""
+        return any(self._feeds[coin].known is not None for coin in self._feeds.coins)
 
     async def run(self) -> None:
         await self._follower.run()

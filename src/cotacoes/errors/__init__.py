@@ -2,6 +2,7 @@
 
     CotacoesError
     ├── SettingError              the operator's: a setting, a port, a data folder; the message names the fix
+    ├── OutputError               standard output cannot be written
     ├── RequestError              the caller's: sending the same again will not help
     │   ├── UnknownCoinError          404
     │   ├── NotFoundError             404
@@ -108,6 +109,7 @@ from cotacoes.errors.problems import (
 )
 from cotacoes.errors.root import (
     CotacoesError,
+    OutputError,
     SettingError,
     setting_error_in,
 )
@@ -136,6 +138,7 @@ __all__ = [
     "MisdirectedRequestError",
     "NoQuoteError",
     "NotFoundError",
+    "OutputError",
     "OverloadedError",
     "PositionBeyondEndError",
     "PositionGoneError",

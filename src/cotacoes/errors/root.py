@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class CotacoesError(Exception):
     """Any error of this project."""
@@ -9,6 +11,15 @@ class CotacoesError(Exception):
 
 class SettingError(CotacoesError):
     """A setting, a port or a data folder is not usable; the message names the thing, the problem and the fix."""
+
+
+class OutputError(CotacoesError):
+    """Standard output takes nothing more, for another reason than that its reader has left."""
+
+    @classmethod
+    def of(cls, error: OSError) -> Self:
+        """The error that says why."""
+        return cls(f"standard output cannot be written ({error.strerror})")
 
 
 def setting_error_in(several: ExceptionGroup[Exception]) -> SettingError | None:

@@ -3,7 +3,7 @@
 GET /quote    the newest price of each coin, or what the faults make of it
 GET /quotes   every price after a cursor; errors, delays and bad answers hit it too, but no price in it is spoilt
 GET /faults   the setting in force        PUT /faults   another one (administrators)
-PUT /coins/…  one more coin of the simulated market (administrators)
+GET /coins    the coins it quotes            PUT /coins/…   one more, of the simulated market (administrators)
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from cotacoes.external_service.market import Market
 from cotacoes.external_service.run import Run, digest_of, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
+from cotacoes.payloads import SourceCoins
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Resources, Service, Stop, serve_http
@@ -40,6 +41,7 @@ from cotacoes.service.requests import admins_only
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
+_encode = msgspec.json.Encoder().encode
 HOLD_SHARE = 0.9  # of the request's deadline: a bad answer ends as it means to, not as our 504
 
 
@@ -183,7 +185,7 @@ def _add_tape(router: APIRouter, market: Market, pages: Pages, bad: _BadAnswers,
         _, answer = await bad.judge(market)
         if answer is not None:
             return answer
-        return answers.good(msgspec.json.encode(await pages.page(after, limit, min(wait_ms / 1000, wait_s_max))))
+        return answers.good(_encode(await pages.page(after, limit, min(wait_ms / 1000, wait_s_max))))
 
 
 def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: Faults) -> None:
@@ -206,16 +208,22 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
 
 
 def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
+    @router.get("/coins", summary="The coins that it quotes", response_model=None)
+    async def show_coins() -> Response:
+        """`open` if it can be let to quote any other coin too, as the simulated market can."""
+        return answers.good(_encode(SourceCoins(list(market.quotes()), isinstance(market, Simulation))))
+
     @router.put(
         "/coins/{coin}",
         summary="Let the simulated market quote this coin as well, in a new run (administrators)",
         dependencies=[admins_only(settings)],
+        response_model=None,
     )
-    async def add_coin(coin: str) -> dict[str, list[str]]:
+    async def add_coin(coin: str) -> Response:
         if not isinstance(market, Simulation):
             raise BadRequestError("a replay quotes what was recorded: COTACOES_REPLAY_PAIRS names further pairs of it")
         market.add(coin)
-        return {"coins": market.coins}
+        return answers.good(_encode(SourceCoins(market.coins, open=True)))
 
 
 def _told(setting: FaultSetting) -> dict[str, object]:

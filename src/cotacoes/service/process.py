@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -18,7 +20,7 @@ from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.adapters.http_server import MakeWebSocket
 from cotacoes.bounded_log import log_loop_errors
-from cotacoes.errors import SettingError
+from cotacoes.errors import OutputError, SettingError
 from cotacoes.service_tracing import reported
 from cotacoes.telemetry import Metrics
 
@@ -49,21 +51,27 @@ class Service:
     websocket: MakeWebSocket | None = None
 
 
-def run_process(name: str, main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], **given: Any) -> int:
+Main = Callable[[config.Settings, Stop], Coroutine[Any, Any, None]]
+
+
+def run_process(name: str, main: Main) -> int:
     """Run one part as this process until a signal or its own end; returns the exit code."""
     try:
-        settings = config.load(**given)
-        with telemetry.logging_to_stderr(name, settings.log_level), reported(name):
-            return asyncio.run(_until_stopped(main, settings))
-    except SettingError as error:
+        return run_part(name, main)
+    except (SettingError, OutputError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"{name}: {error}\n")
-        return 2
+        return 2 if isinstance(error, SettingError) else 1
 
 
-async def _until_stopped(
-    main: Callable[[config.Settings, Stop], Coroutine[Any, Any, None]], settings: config.Settings
-) -> int:
+def run_part(name: str, main: Main, *, in_words: bool = False, **given: Any) -> int:
+    """The same with settings of its own, whose errors come out; `in_words` if a person reads its log."""
+    settings = config.load(**given)
+    with telemetry.logging_to_stderr(name, settings.log_level, in_words=in_words), reported(name):
+        return asyncio.run(_until_stopped(main, settings))
+
+
+async def _until_stopped(main: Main, settings: config.Settings) -> int:
     stop = Stop()
     loop = asyncio.get_running_loop()
     log_loop_errors(loop)
@@ -73,15 +81,23 @@ async def _until_stopped(
     return stop.code
 
 
+def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> SettingError:
+    """What to change, the host or the port."""
+    reason = error.strerror if isinstance(error, OSError) else "not a host name"
+    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
+        return SettingError(f"cannot listen on COTACOES_HOST={host} ({reason}): set it to an address of this machine")
+    return SettingError(
+        f"cannot listen on port {port} of {host} ({reason}): stop what uses it, or set COTACOES_PORT_BASE"
+    )
+
+
 async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
     """Listen on the service's port while its resources are open; SettingError where the port is taken."""
     port = settings.port(service.name)
     try:
         listener = http_server.listen(settings.host, port)
-    except OSError as error:
-        raise SettingError(
-            f"port {port} on {settings.host} is not to be had ({error.strerror}): set COTACOES_PORT_BASE"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(settings.host, port, error) from error
     with listener:
         async with service.resources():
             gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms

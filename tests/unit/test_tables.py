@@ -1,0 +1,62 @@
+"""A table fits the terminal, and no value in it is broken: columns if they fit, else a block for each row."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotacoes.cli.report_lines import levels_for, sparkline
+from cotacoes.cli.tables import table_lines
+
+COLUMNS = ("coin", "price", "status", "mean")
+ROWS = [("bitcoin", "66654.81 USD", "fresh", "66702.901365"), ("ethereum", "3538.23 USD", "stale", "3541.8")]
+COLOUR = re.compile(r"\x1b\[[0-9]*m")
+
+
+def shown(width: int | None, *, coloured: bool = False) -> list[str]:
+    return list(table_lines(COLUMNS, ROWS, width=width, coloured=coloured))
+
+
+@pytest.mark.parametrize("width", [None, 44, 80])
+def test_columns_stand_below_their_names_if_they_fit(width: int | None) -> None:
+    assert shown(width) == [
+        "coin      price         status  mean",
+        "bitcoin   66654.81 USD  fresh   66702.901365",
+        "ethereum  3538.23 USD   stale   3541.8",
+    ]
+
+
+def test_else_each_row_is_a_block_of_pairs() -> None:
+    assert shown(43) == [
+        "bitcoin",
+        "  price 66654.81 USD  status fresh",
+        "  mean 66702.901365",
+        "ethereum",
+        "  price 3538.23 USD  status stale",
+        "  mean 3541.8",
+    ]
+    assert shown(19)[:4] == ["bitcoin", "  price", "    66654.81 USD", "  status fresh"]
+    assert shown(13)[:4] == ["bitcoin", "  price", "66654.81 USD", "  status"]
+
+
+cells = st.text(st.sampled_from("0123456789.ab-"), min_size=1, max_size=30)
+
+
+@given(st.lists(st.tuples(cells, cells, cells, cells), min_size=1, max_size=4), st.integers(1, 100), st.booleans())
+def test_no_value_is_broken_and_no_line_is_wider_than_it_must_be(
+    rows: list[tuple[str, str, str, str]], width: int, coloured: bool
+) -> None:
+    lines = [COLOUR.sub("", line) for line in table_lines(COLUMNS, rows, width=width, coloured=coloured)]
+    words = [word for line in lines for word in line.split()]
+    for row in rows:
+        for cell in row:
+            assert cell in words
+    for line in lines:
+        assert len(line) <= width or len(line.split()) == 1
+    assert [COLOUR.sub("", line) for line in table_lines(COLUMNS, rows, width=width, coloured=True)] == lines
+
+
+@pytest.mark.parametrize(("encoding", "shape"), [("utf-8", "▁▄█"), ("latin-1", "148"), ("ascii", "148"), (None, "148")])
+def test_a_sparkline_has_the_signs_that_the_encoding_can_write(encoding: str | None, shape: str) -> None:
+    assert sparkline(["1", "1.5", "2"], levels=levels_for(encoding)) == shape
