@@ -20,7 +20,7 @@ from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.live import channel, encode_quote
-from cotacoes.patterns.recovery import Lost, Recovered, Seen, Wanted
+from cotacoes.patterns.recovery_events import Lost, Recovered, Seen, Wanted
 from cotacoes.quote import Position, Quote
 
 AIM = Aim(12.0)

@@ -18,7 +18,7 @@ import msgspec
 
 from cotacoes.client_subscriber.lines import Lines
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Event, Lost, Missed, Recovered, Seen
+from cotacoes.patterns.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.supervision.part import Change, State
 
@@ -182,6 +182,10 @@ def _event_of(news: dict[str, Any]) -> Event | None:
             return Missed(_gap_of(news))
         case "gone":
             return Lost(_gap_of(news))
+        case "retracted":
+            return Retracted(_gap_of(news))
+        case "dismissed":
+            return Dismissed(_gap_of(news))
         case "recovered":
             return Recovered(news["coin"], _position(news["after"]), _position(news["through"]), int(news["quotes"]))
     return None

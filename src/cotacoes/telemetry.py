@@ -229,9 +229,22 @@ class StreamMetrics:
         self.ended = metrics.counter("streams_ended", "Streams that we ended", "wire", "reason")
         self.delivered = metrics.counter("stream_events", "Quotes and gaps sent, to all clients together", "wire")
         self.upstream = metrics.counter(
-            "upstream_gaps", "What Redis lost on the way here; kind is missed, recovered or lost", "coin", "kind"
+            "upstream_gaps",
+            "What Redis lost or falsified; kind is missed, recovered, lost, retracted or dismissed",
+            "coin",
+            "kind",
+        )
+        self.ignored = metrics.counter(
+            "upstream_ignored",
+            "Lines of Redis that were ignored; reason is malformed, other_coin, old, contradicted or foreign",
+            "coin",
+            "reason",
         )
         self.ring_bytes = metrics.gauge("ring_bytes", "About what the rings take")
+
+    def count_ignored(self, coin: str, reason: str, count: int) -> None:
+        """So many more were ignored."""
+        self.ignored.labels(coin=coin, reason=reason).inc(count)
 
 
 class AggregatorMetrics:

@@ -27,7 +27,7 @@ from cotacoes import config
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
-from cotacoes.patterns.recovery import Wanted
+from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position, Quote, QuoteJson
 from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics

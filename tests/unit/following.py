@@ -13,9 +13,9 @@ from tests.unit.history_twin import HistoryTwin, breaches
 
 from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import Follower, Take
+from cotacoes.client.follower import CountIgnored, Follower, Take
 from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
-from cotacoes.patterns.recovery import Lost, Seen
+from cotacoes.patterns.recovery_events import Lost, Seen
 from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -111,6 +111,7 @@ def following(
     coins: Sequence[str] = (COIN,),
     newcomers: Sequence[str] | None = None,
     since: Mapping[str, Position] | None = None,
+    count_ignored: CountIgnored = lambda *_: None,
 ) -> World:
     """Run a follower of `coins` beside the scenario; later there are `newcomers` too.
 
@@ -126,7 +127,9 @@ def following(
         prepare(world)
         feeds = Feeds(coins, clock(), since=since)
         taker = take(world)
-        follower = Follower(feeds, world.bus, world.history, taker, clock=clock, random=random.Random(1))
+        follower = Follower(
+            feeds, world.bus, world.history, taker, clock=clock, random=random.Random(1), count_ignored=count_ignored
+        )
         async with world.bus, asyncio.TaskGroup() as group:
             work = [follower.run(newcomers=None if newcomers is None else ask), *(start() for start in beside)]
             tasks = [group.create_task(one) for one in work]

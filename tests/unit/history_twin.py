@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
-from cotacoes.patterns.recovery import Wanted
+from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position, Quote
 
 

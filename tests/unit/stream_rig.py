@@ -21,7 +21,7 @@ from cotacoes import config
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.websocket import WebSockets
-from cotacoes.patterns.recovery import Seen
+from cotacoes.patterns.recovery_events import Seen
 from cotacoes.quote import Position, Quote
 from cotacoes.telemetry import Metrics, StreamMetrics
 

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -541,6 +542,23 @@ def test_what_does_not_heal_is_raised_and_ends_the_stream(failure: Exception, ki
     assert type(follow(twin, use)) is kind
     assert len(twin.connections) == 1
     assert not twin.links
+
+
+def test_what_the_gateway_takes_back_is_told_and_what_is_true_comes_once() -> None:
+    false = [msgspec.structs.replace(one, price=Decimal("1.00")) for one in (quote(5, 6), quote(5, 7))]
+
+    def falsify() -> None:
+        (link,) = twin.links
+        for one in false:
+            link.put(twins.quote_frame(one))
+        link.put(twins.gap_frame("bitcoin", Position(5, 5), Position(5, 8), "retracted"))
+        link.put(twins.gap_frame("bitcoin", Position(5, 5), Position(5, 8), "retracted"))
+        twin.publish(quote(5, 6), quote(5, 7))
+
+    twin = GatewayTwin({"bitcoin": FIVE}, [Script(during=falsify)])
+    events = follow(twin, take(6))
+    assert events == [FIVE[4], *false, gap((5, 5), (5, 7), Reason.RETRACTED), quote(5, 6), quote(5, 7)]
+    assert len(twin.connections) == 1
 
 
 def test_an_announced_gap_that_does_not_come_is_asked_for_again() -> None:

@@ -8,7 +8,7 @@ import pytest
 from cotacoes.client.feeds import SILENT_AFTER_S, Back, Feeds, Silent
 from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
-from cotacoes.patterns.recovery import Seen
+from cotacoes.patterns.recovery_events import Seen
 from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

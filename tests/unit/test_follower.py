@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -11,25 +13,37 @@ import structlog.testing
 from tests.unit import virtual_time
 from tests.unit.following import COIN, EPOCH, NOON, LoggedBus, World, following
 
-from cotacoes.client.feeds import SILENT_AFTER_S, Back, Feeds, Silent
+from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Feeds, Silent
+from cotacoes.client.filler import FILL_MOST_S, FILLS_MAX, QUIET_S, UNREACHED_S
 from cotacoes.client.follower import (
-    FILL_MOST_S,
-    FILLS_MAX,
     JOIN_INTERVAL_S,
-    QUIET_S,
+    PARDON_S,
     RECONNECT_MOST_S,
     START_S,
     WATCH_INTERVAL_S,
     Follower,
+    Take,
+    log_change,
 )
-from cotacoes.live import Heartbeat, channel, encode_heartbeat
+from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Lost, Missed, Recovered
-from cotacoes.quote import Position
+from cotacoes.patterns.recovery_events import Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.quote import Position, Quote
 
 
 def at(seq: int, epoch: int = EPOCH) -> Position:
     return Position(epoch, seq)
+
+
+def logging(take: Take) -> Take:
+    """Say changes in the log, too."""
+
+    async def both(events: Sequence[Event]) -> None:
+        for event in events:
+            log_change(event)
+        await take(events)
+
+    return both
 
 
 def without_history(world: World) -> None:
@@ -234,16 +248,122 @@ def test_a_history_that_is_away_is_asked_again_at_a_bounded_pace_and_nothing_is_
     assert [entry["event"] for entry in logs] == ["history.away", "history.back"]
 
 
-def test_a_history_that_lags_behind_the_bus_is_asked_again_at_that_pace_too() -> None:
+def test_a_history_that_lags_behind_the_bus_is_asked_again_until_it_has_come_as_far() -> None:
     async def scenario(world: World) -> None:
         ahead = encode_heartbeat(Heartbeat(COIN, at(4), None, NOON))
         await world.bus.publish([(channel(COIN), ahead)])
-        await asyncio.sleep(60)
-        assert 30 <= len(world.history.asked) < 100
+        await asyncio.sleep(UNREACHED_S - 1)
+        assert len(world.history.asked) < 20
         world.record(1)
         await asyncio.sleep(FILL_MOST_S)
 
-    assert following(scenario, prepare=three_recorded).told() == [3, Missed, Silent, 4, Recovered]
+    assert [one for one in following(scenario, prepare=three_recorded).told() if one is not Silent] == [
+        3,
+        Missed,
+        4,
+        Recovered,
+    ]
+
+
+# what anyone can publish
+
+
+async def stray(world: World, position: Position, price: str | None = None) -> None:
+    """Someone else publishes: a heartbeat, or a quote if there is a price."""
+    line = encode_heartbeat(Heartbeat(COIN, position, None, NOON))
+    if price is not None:
+        line = encode_quote(Quote(COIN, "USD", Decimal(price), *position, NOON, NOON, "sim"))
+    await world.bus.publish([(channel(COIN), line)])
+
+
+@pytest.mark.parametrize("position", [at(5, EPOCH + 1_000_000), at(999_999)], ids=["another era", "the same era"])
+def test_one_stray_message_costs_a_few_questions_and_holds_no_price_up(position: Position) -> None:
+    async def scenario(world: World) -> None:
+        await stray(world, position)
+        for _ in range(100):
+            await world.publish()
+            await asyncio.sleep(0.01)
+            assert world.seqs()[-1] == world.history.written[-1].seq, "shown at once"
+            await asyncio.sleep(0.09)
+        asked = len(world.history.asked)
+        assert asked < 20
+        for _ in range(600):
+            await world.publish()
+            await asyncio.sleep(0.1)
+        assert len(world.history.asked) == asked, "and then it is forgotten"
+
+    with structlog.testing.capture_logs() as logs:
+        world = following(scenario, prepare=three_recorded, take=lambda world: logging(world.take))
+    assert world.breaches(at(2)) == []
+    assert [entry["event"] for entry in logs].count("position.dismissed") == 1
+
+
+def test_a_second_system_on_the_same_bus_is_never_shown_counted_and_asked_about_now_and_then() -> None:
+    counted: Counter[str] = Counter()
+
+    async def scenario(world: World) -> None:
+        for second in range(1, 301):
+            await world.publish()
+            await stray(world, at(second, EPOCH + 9), "1.00")
+            await stray(world, at(second, EPOCH + 9))
+            await stray(world, at(second, EPOCH - 1), "2.00")
+            await stray(world, at(second, EPOCH - 1))
+            await asyncio.sleep(1)
+        assert len(world.history.asked) < 2 + 300 / PARDON_S * 20
+
+    with structlog.testing.capture_logs() as logs:
+        world = following(
+            scenario,
+            prepare=three_recorded,
+            take=lambda world: logging(world.take),
+            count_ignored=lambda coin, reason, count: counted.update({reason: count}),
+        )
+    assert world.breaches(at(2)) == []
+    assert world.seqs() == list(range(3, 304))
+    assert counted["foreign"] > 400
+    assert counted["old"] == 600
+    events = [entry["event"] for entry in logs]
+    assert events.count("position.dismissed") == 1, "said once"
+    assert 4 <= events.count("messages.ignored") <= 6
+
+
+def test_a_false_price_under_the_next_position_is_retracted_within_a_second_and_the_true_one_shown() -> None:
+    async def scenario(world: World) -> None:
+        await stray(world, at(4), "1.00")
+        await asyncio.sleep(0.5)
+        await world.publish()
+        await asyncio.sleep(0.5)
+        assert Retracted(Gap(COIN, at(3), at(4), Reason.RETRACTED)) in world.events
+        await stray(world, at(5), "1.00")
+        await world.beat()
+        await asyncio.sleep(0.5)
+        assert Retracted(Gap(COIN, at(4), at(5), Reason.RETRACTED)) in world.events
+
+    world = following(scenario, prepare=three_recorded)
+    assert world.told() == [3, 4, Retracted, 4, 5, Retracted]
+    assert world.events[3] == Seen(world.history.at(COIN, at(4)))  # type: ignore[arg-type]
+
+
+def test_a_flood_of_false_prices_is_asked_about_once_for_each_quote_at_most() -> None:
+    async def scenario(world: World) -> None:
+        for _ in range(10):
+            await world.publish()
+            for price in range(1, 51):
+                await stray(world, world.history.written[-1].position, f"{price}.00")
+                await asyncio.sleep(0.01)
+        assert len(world.history.asked) < 20
+
+    assert following(scenario, prepare=three_recorded).told() == list(range(3, 14))
+
+
+def test_a_stranger_that_speaks_alone_is_no_sign_of_life_of_our_own_writer() -> None:
+    async def scenario(world: World) -> None:
+        await world.beat()
+        for second in range(1, 31):
+            await stray(world, at(second, EPOCH + 9))
+            await asyncio.sleep(1)
+
+    assert Silent in following(scenario, prepare=three_recorded).told()
 
 
 def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -> None:

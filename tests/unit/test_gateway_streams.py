@@ -4,12 +4,12 @@ import asyncio
 import random
 
 import pytest
-from tests.unit.stream_rig import StreamRig, assert_tiles
+from tests.unit.stream_rig import StreamRig, assert_tiles, quote
 from tests.unit.stream_scenarios import anything, race, run, settle, since
 
 from cotacoes.gateway_service.ring import Entry, Kind
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Lost, Seen
+from cotacoes.patterns.recovery_events import Lost, Retracted, Seen
 from cotacoes.quote import Position
 
 
@@ -287,6 +287,95 @@ def test_a_gap_that_will_not_be_filled_is_told_to_everyone_in_its_place() -> Non
         await settle()
         client.read()
         assert_tiles(client.frames, rig.history, "bitcoin", through=Position(5, 6))
+
+    run(scenario)
+
+
+async def retract(rig: StreamRig) -> None:
+    """Two false quotes after 5-3, taken back, and the true ones."""
+    await rig.publish(count=3)
+    await rig.hub.take([Seen(false) for false in (quote("bitcoin", 4), quote("bitcoin", 5))])
+    await settle()
+
+
+RETRACTION = {"type": "gap", "coin": "bitcoin", "after": "5-3", "through": "5-5", "reason": "retracted"}
+RETRACTED = Retracted(Gap("bitcoin", Position(5, 3), Position(5, 5), Reason.RETRACTED))
+
+
+def test_what_was_false_is_taken_back_on_every_stream_and_the_true_quotes_follow() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client, late = rig.client(), rig.client()
+        client.subscribe("bitcoin")
+        await retract(rig)
+        await rig.hub.take([RETRACTED])
+        await rig.publish(count=3)
+        late.subscribe("bitcoin", **since("5-4"))
+        await settle()
+        client.read()
+        assert client.quotes() == [(5, seq) for seq in (1, 2, 3, 4, 5, 4, 5, 6)]
+        assert RETRACTION in client.frames
+        late.read()
+        assert late.frames[1] == RETRACTION, "who comes back with a false one is told as well"
+        assert late.quotes() == [(5, 4), (5, 5), (5, 6)]
+
+    run(scenario)
+
+
+def test_one_who_was_slow_is_told_too_and_nothing_false_is_told_any_more() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        slow, fresh = rig.client(), rig.client(room=100_000)
+        slow.subscribe("bitcoin")
+        await rig.publish(count=1_000)
+        await settle()
+        rig.history.made_anew()
+        rig.record("bitcoin", 3)
+        await rig.hub.take([Retracted(Gap("bitcoin", Position(5, 3), Position(5, 1_000), Reason.RETRACTED))])
+        fresh.subscribe("bitcoin", **since("5-1"))
+        for _ in range(100):
+            slow.read(20_000)
+            await asyncio.sleep(0.01)
+        slow.read()
+        (taken_back,) = [frame for frame in slow.frames if frame["type"] == "gap"]
+        assert (taken_back["after"], taken_back["through"], taken_back["reason"]) == ("5-3", "5-1000", "retracted")
+        assert len(slow.quotes()) < 1_000
+        fresh.read()
+        assert fresh.quotes() == [(5, 2), (5, 3)]
+
+    run(scenario)
+
+
+def test_a_first_quote_of_all_that_was_false_is_taken_back() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin")
+        await rig.hub.take([Seen(quote("bitcoin", 1, 9))])
+        await settle()
+        await rig.hub.take([Retracted(Gap("bitcoin", None, Position(9, 1), Reason.RETRACTED))])
+        await rig.publish(count=2)
+        await settle()
+        client.read()
+        assert client.quotes() == [(9, 1), (5, 1), (5, 2)]
+        assert client.frames[2]["after"] is None
+
+    run(scenario)
+
+
+def test_the_newest_quote_stands_for_nothing_that_was_taken_back() -> None:
+    async def scenario(rig: StreamRig) -> None:
+        client = rig.client()
+        client.subscribe("bitcoin", mode="conflate")
+        await retract(rig)
+        await rig.hub.take([RETRACTED])
+        await settle()
+        other = rig.client()
+        other.subscribe("bitcoin", mode="conflate")
+        await settle()
+        assert [frame["type"] for frame in other.read()] == ["subscribed"]
+        await rig.publish()
+        await settle()
+        client.read()
+        other.read()
+        assert client.quotes()[-1] == other.quotes()[-1] == (5, 4)
 
     run(scenario)
 

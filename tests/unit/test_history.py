@@ -12,7 +12,7 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes.client.history import Page, ServiceHistory, floor_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
-from cotacoes.patterns.recovery import Wanted
+from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position, Quote, QuoteJson
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

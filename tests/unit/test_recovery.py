@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cotacoes.live import Heartbeat
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import (
-    HELD_QUOTES_MAX,
+from cotacoes.patterns.recovery import HELD_QUOTES_MAX, Recovery
+from cotacoes.patterns.recovery_events import (
+    Dismissed,
     Event,
     HistoryHoleError,
+    Ignored,
     Lost,
     Missed,
     Recovered,
-    Recovery,
+    Retracted,
     Seen,
     Wanted,
 )
@@ -152,11 +155,137 @@ def test_a_position_that_the_history_never_gave_is_told_and_all_later_quotes_are
     assert recovery.recover(Wanted(at(3)), next_era, more=False) == [Seen(one) for one in next_era]
 
 
-def test_a_history_without_what_is_told_is_told_and_gone_on_with() -> None:
+def test_a_history_without_what_is_told_is_told_and_gone_on_with_once_it_says_so_itself() -> None:
     recovery = since(7)
-    after = quote(6, 1, Position(5, 4))
-    assert recovery.hear(after) == [Lost(Gap(COIN, at(7), at(7), Reason.REWRITTEN)), Seen(after)]
+    after = quote(6, 1, at(4))
+    assert recovery.hear(after) == [], "anyone can publish that"
+    assert recovery.wanted == Wanted(at(7))
+    assert recovery.restart(at(4)) == [Lost(Gap(COIN, at(7), at(7), Reason.REWRITTEN))]
+    assert recovery.recover(Wanted(at(4)), [after], more=False) == [Seen(after)]
     assert recovery.wanted is None
+
+
+# what anyone can publish
+
+
+def other(one: Quote, price: str = "1.00") -> Quote:
+    return msgspec.structs.replace(one, price=Decimal(price))
+
+
+@pytest.mark.parametrize("prev", [None, at(3), at(7)], ids=["a history of its own", "ours, earlier", "ours"])
+def test_the_first_quote_of_an_era_is_shown_when_the_history_knows_it_and_never_otherwise(
+    prev: Position | None,
+) -> None:
+    recovery = since(7)
+    foreign = quote(9, 1, prev)
+    assert recovery.hear(foreign) == []
+    assert recovery.wanted == Wanted(at(7))
+    assert seen(recovery.hear(quote(5, 8))) == [8], "our own writer goes on meanwhile, and is not held up"
+    assert recovery.recover(Wanted(at(8)), [], more=False) == []
+    assert recovery.dismiss() == [Dismissed(Gap(COIN, at(8), foreign.position, Reason.UNREACHED))]
+    assert recovery.wanted is None
+    assert [recovery.hear(line) for line in (quote(9, 2), Heartbeat(COIN, Position(9, 2), None, NOON))] == [[], []]
+    assert recovery.wanted is None
+    assert recovery.ignored[Ignored.FOREIGN] == 3
+
+
+def test_an_era_that_the_history_knows_is_gone_on_with_at_once() -> None:
+    recovery = since(7)
+    own = quote(9, 1, at(7))
+    assert recovery.hear(own) == []
+    assert recovery.hear(quote(9, 2)) == []
+    events = recovery.recover(Wanted(at(7)), [own], more=False)
+    assert events == [Seen(own), Seen(quote(9, 2))]
+
+
+def test_a_position_far_ahead_that_does_not_exist_holds_nothing_up_and_is_dismissed_with_what_lies_beyond() -> None:
+    recovery = since(7)
+    assert recovery.hear(beat(900)) == [Missed(Gap(COIN, at(7), at(900), Reason.LOST))]
+    assert seen(recovery.hear(quote(5, 8))) == [8]
+    assert recovery.dismiss() == [Dismissed(Gap(COIN, at(8), at(900), Reason.UNREACHED))]
+    assert recovery.hear(beat(901)) == []
+    assert recovery.wanted is None
+    recovery.hear(quote(5, 10))
+    assert recovery.wanted == Wanted(at(8)), "a hole is still one"
+
+
+def test_a_dismissal_is_pardoned_and_the_next_one_of_the_same_era_is_silent() -> None:
+    recovery = since(7)
+    recovery.hear(Heartbeat(COIN, Position(9, 5), None, NOON))
+    assert recovery.dismiss()
+    recovery.dismissals.pardon()
+    assert recovery.hear(Heartbeat(COIN, Position(9, 6), None, NOON)) == []
+    assert recovery.wanted == Wanted(at(7))
+    assert recovery.dismiss() == []
+
+
+def test_an_era_that_was_dismissed_is_heard_again_once_the_history_has_come_to_it() -> None:
+    recovery = since(7)
+    recovery.hear(Heartbeat(COIN, Position(9, 5), None, NOON))
+    recovery.dismiss()
+    recovery.hear(beat(8))
+    recovery.recover(Wanted(at(7)), [quote(5, 8), quote(9, 1, at(8))], more=False)
+    assert seen(recovery.hear(quote(9, 2))) == [2]
+    assert recovery.hear(quote(9, 4)) == [Missed(Gap(COIN, Position(9, 2), Position(9, 3), Reason.LOST))]
+
+
+def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_one_shown() -> None:
+    recovery = since(1)
+    false = [other(quote(5, seq)) for seq in (3, 4)]
+    assert [seen(recovery.hear(line)) for line in (quote(5, 2), *false)] == [[2], [3], [4]]
+    assert recovery.hear(quote(5, 3)) == []
+    assert recovery.wanted == Wanted(at(1)), "all that the history has not confirmed"
+    events = recovery.recover(Wanted(at(1)), quotes(2, 3), more=False)
+    assert events == [Retracted(Gap(COIN, at(2), at(4), Reason.RETRACTED)), Seen(quote(5, 3))]
+    assert recovery.wanted is None
+    assert recovery.hear(quote(5, 4)) == [Seen(quote(5, 4))]
+
+
+def test_a_false_quote_that_came_after_the_true_one_is_asked_about_once_and_then_ignored() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 2))
+    assert recovery.hear(other(quote(5, 2))) == []
+    assert recovery.recover(Wanted(at(1)), quotes(2), more=False) == []
+    for price in ("2.00", "3.00"):
+        assert recovery.hear(other(quote(5, 2), price)) == []
+        assert recovery.wanted is None
+    assert recovery.ignored[Ignored.CONTRADICTED] == 2
+
+
+def test_a_false_quote_is_retracted_too_if_the_history_has_gone_another_way_altogether() -> None:
+    recovery = since(1)
+    recovery.hear(other(quote(5, 2)))
+    recovery.hear(quote(5, 2))
+    assert recovery.restart(None) == [
+        Retracted(Gap(COIN, at(1), at(2), Reason.RETRACTED)),
+        Lost(Gap(COIN, at(1), at(1), Reason.REWRITTEN)),
+    ]
+
+
+def test_a_false_quote_after_the_last_true_one_shows_by_the_next_heartbeat() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 2))
+    recovery.hear(other(quote(5, 3)))
+    assert recovery.hear(beat(2)) == []
+    events = recovery.recover(Wanted(at(1)), quotes(2), more=False)
+    assert events == [Retracted(Gap(COIN, at(2), at(3), Reason.RETRACTED))]
+    assert seen(recovery.hear(quote(5, 3))) == [3]
+
+
+def test_a_heartbeat_that_is_behind_what_the_history_gave_is_a_sign_of_life() -> None:
+    recovery = since(1)
+    recovery.hear(beat(3))
+    recovery.recover(Wanted(at(1)), quotes(2, 3), more=False)
+    recovery.hear(beat(2))
+    assert (recovery.wanted, recovery.ignored) == (None, {})
+
+
+def test_a_quote_once_more_is_no_contradiction() -> None:
+    recovery = since(1)
+    recovery.hear(quote(5, 2))
+    assert recovery.hear(quote(5, 2)) == []
+    assert recovery.wanted is None
+    assert recovery.ignored == {Ignored.OLD: 1}
 
 
 def test_it_begins_with_the_newest_quote_of_the_history() -> None:
@@ -181,8 +310,10 @@ def test_without_the_history_it_begins_with_what_is_heard(line: Line) -> None:
     recovery = Recovery(COIN)
     recovery.hear(line)
     assert seen(recovery.skip_start()) == ([9] if isinstance(line, Quote) else [])
-    assert recovery.wanted is None
     assert recovery.recover(Wanted(None, 1), quotes(8), more=False) == [], "too late"
+    assert recovery.wanted == Wanted(at(9)), "once it answers, the history is to say whether that was good"
+    assert recovery.recover(Wanted(at(9)), [], more=False) == []
+    assert recovery.wanted is None
     assert seen(recovery.hear(quote(5, 10))) == [10]
 
 
@@ -242,6 +373,19 @@ class Model:
         self.floor = 0
         self.events: list[Event] = []
 
+    def hear_foreign(self, dice: st.DataObject) -> None:
+        """What a stranger publishes: of an era of its own, far ahead, or under the next position."""
+        last = self.written[self.published - 1] if self.published else None
+        epoch = dice.draw(st.sampled_from([60, 61] if last is None else [60, 61, last.epoch]))
+        seq = dice.draw(st.sampled_from([1, 2, 500]))
+        if last is not None and epoch == last.epoch:
+            seq = last.seq + seq
+        if dice.draw(st.booleans()):
+            self.hear(Heartbeat(COIN, Position(epoch, seq), None, NOON))
+            return
+        prev = last.position if last is not None and seq == 1 and dice.draw(st.booleans()) else None
+        self.hear(msgspec.structs.replace(quote(epoch, seq, prev), price=Decimal("1.00")))
+
     @property
     def held(self) -> list[Quote]:
         return self.written[self.floor : self.published]
@@ -263,9 +407,22 @@ class Model:
     def hear(self, line: Line) -> None:
         self.events += self.recovery.hear(line)
 
+    def dismiss(self) -> None:
+        """As the filler does it: when the history has nothing more, and what was announced lies beyond."""
+        wanted = self.recovery.wanted
+        if wanted is not None and wanted.after == self.recovery.told and not self.following(wanted.after):
+            self.events += self.recovery.dismiss()
+
+    def following(self, after: Position | None) -> list[Quote]:
+        return [held for held in self.held if after is None or held.position > after]
+
     def answer(self, limit: int) -> None:
         wanted = self.recovery.wanted
         if wanted is None:
+            return
+        if wanted.after is not None and not any(one.position == wanted.after for one in self.written[: self.published]):
+            following = self.following(wanted.after)
+            self.events += self.recovery.restart(following[0].before) if following else self.recovery.unknown()
             return
         if wanted.last is not None:
             self.events += self.recovery.recover(wanted, self.held[-wanted.last :], more=False)
@@ -273,11 +430,12 @@ class Model:
         if wanted.after is not None and self.floor and wanted.after < self.written[self.floor - 1].position:
             self.events += self.recovery.gone(self.held[0] if self.held else None)
             return
-        following = [held for held in self.held if wanted.after is None or held.position > wanted.after]
+        following = self.following(wanted.after)
         self.events += self.recovery.recover(wanted, following[:limit], more=len(following) > limit)
 
 
 STEPS = ["hear", "hear", "hear", "drop", "double", "late", "beat", "answer", "answer", "drop_day", "skip"]
+STRANGE = ["foreign", "foreign", "dismiss", "pardon"]
 
 
 @settings(max_examples=200)
@@ -313,6 +471,47 @@ def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
         model.answer(5)
     assert model.recovery.wanted is None, "the end is reached"
     _assert_tiles(model, written[: model.published], start)
+
+
+@settings(max_examples=200)
+@given(histories(), st.data())
+def test_whatever_a_stranger_publishes_what_is_left_after_retractions_tiles_the_history(
+    written: list[Quote], data: st.DataObject
+) -> None:
+    assume(written)
+    start = data.draw(st.sampled_from(written))
+    model = Model(Recovery(COIN, start.position), written)
+    model.published = written.index(start) + 1
+    for step in data.draw(st.lists(st.sampled_from(STEPS[:-2] + STRANGE), min_size=20, max_size=60)):
+        if step == "answer":
+            model.answer(data.draw(st.integers(1, 5)))
+        elif step == "foreign":
+            model.hear_foreign(data)
+        elif step == "dismiss":
+            model.dismiss()
+        elif step == "pardon":
+            model.recovery.dismissals.pardon()
+        elif step == "beat":
+            model.hear(model.last_beat())
+        elif (line := model.publish()) is not None and step != "drop":
+            model.hear(line)
+    model.published = len(written)
+    for line in written:
+        model.hear(line)  # what is false shows when the true one comes
+    for _ in range(3):
+        for _ in range(100):
+            model.answer(5)
+        model.dismiss()
+        model.recovery.dismissals.pardon()
+        model.hear(model.last_beat())
+    assert model.recovery.wanted is None, "the end is reached"
+    shown: list[Quote] = []
+    for event in model.events:
+        if isinstance(event, Seen):
+            shown.append(event.quote)
+        elif isinstance(event, Retracted):
+            shown = [one for one in shown if event.gap.after is not None and one.position <= event.gap.after]
+    assert shown == written[written.index(start) + 1 :]
 
 
 def _assert_tiles(model: Model, published: list[Quote], start: Quote | None) -> None:

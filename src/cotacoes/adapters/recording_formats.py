@@ -44,7 +44,8 @@ _UNIX_TIME = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\Z", re.ASCII)
 _UNITS_NS: Sequence[tuple[int, int]] = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3))
 OWN_HEAD = b'{"v":1,"type":"recording"'
 OWN_GAP = b'{"v":1,"type":"gap"'
-_OWN_TYPES = {"recording", "gap", "quote", "heartbeat"}
+_OWN_TYPES = {"recording", "gap", "retracted", "quote", "heartbeat"}
+OWN_RETRACTED = b'{"v":1,"type":"retracted"'
 
 
 class Pair(NamedTuple):
@@ -247,12 +248,12 @@ def _own_type(line: bytes) -> str:
 
 def _read_own(line: bytes) -> Recorded | None:
     """A line as `cotacoes record` writes it: the head, then live messages."""
-    if line.startswith((OWN_HEAD, OWN_GAP)):
+    if line.startswith((OWN_HEAD, OWN_GAP, OWN_RETRACTED)):
         return None
     try:
         messages = decode_message(line.removeprefix(_BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
-        if _own_type(line.removeprefix(_BYTE_ORDER_MARK)) in {"recording", "gap"}:
+        if _own_type(line.removeprefix(_BYTE_ORDER_MARK)) in {"recording", "gap", "retracted"}:
             return None
         raise MalformedError(f"not a message of `cotacoes record`: {error}") from error
     if len(messages) != 1:

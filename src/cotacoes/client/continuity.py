@@ -10,6 +10,8 @@ know: the connection is worth nothing any more, and on the next one we ask for w
     a quote that follows `known`                        the quote
     a gap that follows `known`                          the gap; `known` is its end
     the same, reason rewritten                          the gap; what follows may begin further back
+    a gap, reason retracted, that ends at or beyond     the gap, up to `known`, which is its beginning from then on
+      `known` and begins before it
     a quote, gap or heartbeat at or before `known`      nothing: an old one
     any further on: a hole that was not told            nothing: StreamMalformedError
     the same once more, though it was asked again       a gap, reason lost; then as if it followed
@@ -38,6 +40,9 @@ class NewestQuote(Quote, frozen=True, gc=False):
 
 
 Event = Quote | Gap
+
+
+_BEFORE_ALL = Position(0, 0)
 
 
 class _Phase(enum.Enum):
@@ -93,6 +98,8 @@ class Continuity:
     def miss(self, gap: Gap) -> list[Event]:
         """A gap was told."""
         known = self._require_answer()
+        if gap.reason is Reason.RETRACTED:
+            return self._take_back(gap, known)
         is_awaited, is_told = self._phase is _Phase.GAP_AWAITED, gap == self._last_gap
         is_old = known is not None and gap.through <= known and gap.after != known
         if not is_awaited and (is_old or is_told):
@@ -107,6 +114,14 @@ class Continuity:
         self._follow(self._base if is_awaited and is_rewritten else gap.through, left=left)
         self._last_gap = gap
         return events
+
+    def _take_back(self, gap: Gap, known: Position | None) -> list[Event]:
+        """What was told after `gap.after` does not count; what does comes next."""
+        begin = gap.after or _BEFORE_ALL
+        if known is None or not begin < known <= gap.through:
+            return []  # nothing of that was handed on
+        self._follow(gap.after)
+        return [replace(gap, through=known)]
 
     def hear(self, told: QuoteTold) -> list[Event]:
         """A quote came."""

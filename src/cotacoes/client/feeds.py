@@ -1,6 +1,6 @@
 """What a listener on Redis knows of each coin's feed, and what a message means for whoever follows it.
 
-    message ──▶ decode, screen ──▶ Recovery    ──▶ Seen, Missed, Recovered, Lost
+    message ──▶ decode, screen ──▶ Recovery    ──▶ Seen, Missed, Recovered, Lost, Retracted, Dismissed
     history ─────────────────────▶ Recovery    ──▶ the same
     time    ─────────────────────▶ FeedSilence ──▶ Silent … Back
 
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cotacoes.live import Heartbeat, channel, decode_message
+from cotacoes.patterns import recovery_events
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedSilence
-from cotacoes.patterns.recovery import Lost, Missed, Recovered, Recovery, Seen
+from cotacoes.patterns.recovery import Recovery
+from cotacoes.patterns.recovery_events import Ignored
 from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote
 
 SILENT_AFTER_S = 5.0  # five heartbeats missed
@@ -36,7 +38,15 @@ class Back:
     coin: str
 
 
-Event = Seen | Missed | Recovered | Lost | Silent | Back
+Event = recovery_events.Event | Silent | Back
+
+
+class IgnoredMessageError(ValueError):
+    """A message that means nothing: it is not of the coin's own writer."""
+
+    def __init__(self, detail: str, reason: Ignored = Ignored.MALFORMED) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class Feeds:
@@ -88,14 +98,36 @@ class Feeds:
         return [coin for coin, silence in self._silences.items() if silence.is_silent]
 
     def take(self, from_channel: str, message: bytes, now: float) -> tuple[str, list[Event]]:
-        """Whose message it is and what it means; ValueError where it is none of ours, which changes nothing."""
+        """Whose message it is and what it means; IgnoredMessageError if it is not of ours, which changes nothing."""
         coin = self._coins[from_channel]
-        lines = _screened(coin, message)
-        events: list[Event] = [Back(coin)] if self._silences[coin].hear(now) else []
-        hear = self._recoveries[coin].hear
+        try:
+            lines = _screened(coin, message)
+        except IgnoredMessageError as error:
+            self._recoveries[coin].ignored[error.reason] += 1
+            raise
+        recovery = self._recoveries[coin]
+        ignored = recovery.ignored.total()
+        events: list[Event] = []
         for line in lines:
-            events += hear(line)
+            events += recovery.hear(line)
+        is_life = recovery.ignored.total() - ignored < len(lines)  # else it says nothing of our own writer
+        if is_life and self._silences[coin].hear(now):
+            events.insert(0, Back(coin))
         return coin, events
+
+    @property
+    def ignored(self) -> dict[tuple[str, Ignored], int]:
+        """How many lines and messages meant nothing, by coin and reason, since the start."""
+        return {
+            (coin, reason): count
+            for coin, recovery in self._recoveries.items()
+            for reason, count in recovery.ignored.items()
+        }
+
+    def pardon(self) -> None:
+        """Believe again what was dismissed, if it comes again."""
+        for recovery in self._recoveries.values():
+            recovery.dismissals.pardon()
 
     def fall_silent(self, now: float) -> list[Event]:
         """Those feeds whose time is over."""
@@ -103,23 +135,25 @@ class Feeds:
 
 
 def check(line: Quote | Heartbeat, coin: str) -> None:
-    """ValueError where it is none of the coin's; its texts end up on terminals, so they are screened as a source's."""
+    """IgnoredMessageError unless it is the coin's. Texts end up on terminals: they are screened as a source's are."""
     if line.coin != coin:
-        raise ValueError("a message of another coin")
+        raise IgnoredMessageError("a message of another coin", Ignored.OTHER_COIN)
     if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
-        raise ValueError("a currency or an origin that is none")
+        raise IgnoredMessageError("an invalid currency or origin")
     if not _is_in_order(line):
-        raise ValueError("a position that is none")
+        raise IgnoredMessageError("an invalid position")
 
 
 def _screened(coin: str, message: bytes) -> list[Quote | Heartbeat]:
     """The lines of a message."""
     if len(message) > MESSAGE_BYTES_MAX:
-        raise ValueError(f"a message of {len(message)} bytes, more than {MESSAGE_BYTES_MAX}")
+        raise IgnoredMessageError(f"a message of {len(message)} bytes, more than {MESSAGE_BYTES_MAX}")
     try:
         lines = decode_message(message)
     except RecursionError as error:
-        raise ValueError("not a live message: nested too deep") from error
+        raise IgnoredMessageError("not a live message: nested too deep") from error
+    except ValueError as error:
+        raise IgnoredMessageError(str(error)) from error
     for line in lines:
         check(line, coin)
     return lines

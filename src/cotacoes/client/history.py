@@ -12,7 +12,7 @@ from cotacoes.client.feeds import check
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
-from cotacoes.patterns.recovery import Wanted
+from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position, Quote, QuoteJson
 
 PAGE_QUOTES = 1_000  # some 250 KB

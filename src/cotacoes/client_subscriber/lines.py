@@ -5,6 +5,10 @@
     {"type":"recovered","coin","after","through","quotes"}  all of them are shown by now; so many came from the history
     {"type":"gone","coin","after","through","reason"}       these will not come: the history no longer holds them
                                                             (`gone`), or is another one (`rewritten`)
+    {"type":"retracted","coin","after","through","reason"}  these were shown, and the history holds others, or none:
+                                                            they do not count; what it holds after `after` comes next
+    {"type":"dismissed","coin","after","through","reason"}  positions up to `through` were announced on Redis that do
+                                                            not exist: nothing is missing
     {"type":"silent","coin"}   {"type":"back","coin"}       a feed says nothing, not even a heartbeat; it does again
 
 `after` is exclusive, and null where all from the first quote ever is meant; `through` is inclusive. The quotes of a
@@ -20,7 +24,7 @@ import msgspec
 
 from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Silent
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
+from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position, Quote, QuoteJson, format_price
 
 _encode = msgspec.json.Encoder().encode
@@ -42,6 +46,10 @@ def _fields(event: Event) -> dict[str, object]:
             return {"type": "recovered", **event.fields()}
         case Lost(gap):
             return {"type": "gone", **gap.fields()}
+        case Retracted(gap):
+            return {"type": "retracted", **gap.fields()}
+        case Dismissed(gap):
+            return {"type": "dismissed", **gap.fields()}
         case Silent(coin):
             return {"type": "silent", "coin": coin}
         case Back(coin):
@@ -75,6 +83,10 @@ class Lines:
                 return coin, f"got back {quotes}, through {through}"
             case Lost(gap):
                 return gap.coin, self._in_colour("missed", _lost(gap))
+            case Retracted(gap):
+                return gap.coin, self._in_colour("▼", f"retracted: {_range(gap)}, not what the history holds")
+            case Dismissed(gap):
+                return gap.coin, self._in_colour("missed", f"{gap.through} was announced, and does not exist")
             case Silent(coin):
                 return coin, self._in_colour("missed", f"feed silent: nothing for {SILENT_AFTER_S:g} s")
             case Back(coin):

@@ -4,6 +4,8 @@
     {"v":1,"type":"quote",…}                                                         as on `cotacoes:<coin>`
     {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              what could not be had;
                                                                                      null: to an end unknown
+    {"v":1,"type":"retracted","coin":"bitcoin","after":"E-S","through":"E-S"}        these lines above are not in the
+                                                                                     history; what it holds comes next
 
 One JSON object a line; a name that ends in `.gz` is packed with gzip. What the wire lost is fetched from the history
 and written in its place: a coin's quotes stand in order, and a hole that is being filled holds up its own coin alone.
@@ -31,13 +33,13 @@ import msgspec
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import Follower
+from cotacoes.client.follower import Follower, log_change
 from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.live import encode_quote
 from cotacoes.patterns.pub_sub import Bus
-from cotacoes.patterns.recovery import Lost, Seen
+from cotacoes.patterns.recovery_events import Dismissed, Lost, Retracted, Seen
 from cotacoes.quote import Position, format_time
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop
@@ -161,6 +163,7 @@ class Recorder:
             recovery = self._feeds[coin]
             await self._write([*recovery.skip_start(), *recovery.gone(None)])
             self._write_gap(coin, recovery.told, None, "the history could not be asked")
+        self._follower.log_ignored()
 
     async def _write(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -170,14 +173,20 @@ class Recorder:
                     self.quotes += 1
                 case Lost(gap) if gap.after != gap.through:
                     self._write_gap(gap.coin, gap.after, gap.through, gap.reason.value)
+                case Retracted(gap):
+                    log_change(event)
+                    told = {"coin": gap.coin, "after": _text(gap.after), "through": str(gap.through)}
+                    self._file.write(_encode({"v": 1, "type": "retracted", **told}))
+                case Dismissed():
+                    log_change(event)
                 case _:
                     pass  # silence is no content, and what was missed comes
 
     def _write_gap(self, coin: str, after: Position | None, through: Position | None, reason: str) -> None:
-        told = {
-            "coin": coin,
-            "after": None if after is None else str(after),
-            "through": None if through is None else str(through),
-        }
+        told = {"coin": coin, "after": _text(after), "through": _text(through)}
         get_logger().warning("gap.stayed", **told, reason=reason)
         self._file.write(_encode({"v": 1, "type": "gap", **told}))
+
+
+def _text(position: Position | None) -> str | None:
+    return None if position is None else str(position)

@@ -119,7 +119,15 @@ def wire(
             found = await coins()
             feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
             hub.has_begun, hub.silent = feeds.has_begun, lambda: feeds.silent
-            follower = Follower(feeds, bus, history, hub.take, clock=loop.time, random=random)
+            follower = Follower(
+                feeds,
+                bus,
+                history,
+                hub.take,
+                clock=loop.time,
+                random=random,
+                count_ignored=stream_metrics.count_ignored,
+            )
             async with background(follower.run(newcomers=coins), hub.run()):
                 yield
 

@@ -24,7 +24,7 @@ from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Memb
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire
-from cotacoes.patterns.recovery import Lost, Missed, Recovered, Seen
+from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position
 from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import StreamMetrics
@@ -106,6 +106,11 @@ class Hub:
                 case Lost(gap):
                     self._append(Entry.of_gap(gap))
                     self._metrics.upstream.labels(coin=gap.coin, kind="lost").inc()
+                case Retracted(gap):
+                    self._append(Entry.of_retraction(gap))
+                    self._metrics.upstream.labels(coin=gap.coin, kind="retracted").inc()
+                case Dismissed(gap):
+                    self._metrics.upstream.labels(coin=gap.coin, kind="dismissed").inc()
                 case Missed(gap):
                     self._metrics.upstream.labels(coin=gap.coin, kind="missed").inc()
                 case Recovered(coin):

@@ -27,7 +27,7 @@ from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemEr
 from cotacoes.gateway_service.channel import Channel, Member
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Wanted
+from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
@@ -166,7 +166,9 @@ def _before_ring(entries: Sequence[Entry], ring: Ring) -> tuple[list[Entry], int
     """Those that the ring does not have, and the index at which it goes on after them; None if it does not yet."""
     told: list[Entry] = []
     for entry in entries:
-        if not entry.is_empty and (index := ring.index_after(entry.before)) is not None:
+        if not entry.is_empty and (index := ring.index_after(entry.before, is_true=True)) is not None:
             return told, index
         told.append(entry)
-    return told, ring.index_of_newest() if told and told[-1].is_empty else None
+    if told and told[-1].is_empty:
+        return told, ring.index_of_newest()
+    return told, ring.index_after(told[-1].position, is_true=True) if told else None

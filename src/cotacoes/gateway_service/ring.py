@@ -20,6 +20,7 @@ from cotacoes.live import encode_quote
 from cotacoes.patterns.pub_sub import Gap
 from cotacoes.quote import Position, Quote
 
+BEFORE_ALL = Position(0, 0)  # where a stream is before the first quote ever
 ENTRY_BYTES = 300  # what one takes beside its text
 _encode = msgspec.json.Encoder().encode
 
@@ -55,9 +56,21 @@ class Entry(msgspec.Struct, gc=False):
         text = _encode({"type": "gap", **gap.fields()})
         return cls(Kind.GAP, gap.coin, gap.through.epoch, gap.through.seq, text, gap.after)
 
+    @classmethod
+    def of_retraction(cls, gap: Gap) -> Entry:
+        """What was told after `gap.after` does not count: the stream is back there."""
+        text = _encode({"type": "gap", **gap.fields()})
+        back = gap.after or BEFORE_ALL
+        return cls(Kind.GAP, gap.coin, back.epoch, back.seq, text, gap.through)
+
     @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.seq)
+    def position(self) -> Position | None:
+        return Position(self.epoch, self.seq) if self.seq else None
+
+    @property
+    def is_retraction(self) -> bool:
+        """Whether it takes back what was told before it."""
+        return self.kind is Kind.GAP and self._after is not None and self._after > (self.epoch, self.seq)
 
     @property
     def before(self) -> Position | None:
@@ -101,9 +114,10 @@ class Ring:
 
     def append(self, entry: Entry) -> None:
         """The next of the stream."""
-        if self.told is not None and entry.position <= self.told:
+        if self.told is not None and (entry.position or BEFORE_ALL) <= self.told:
             self._drop(len(self._entries))  # another history: no position of before leads anywhere in it
             self.bytes = 0
+            self.newest = None
         self._entries.append(entry)
         self.bytes += _size(entry)
         self.told = entry.position
@@ -112,8 +126,13 @@ class Ring:
         if self.bytes > self.bytes_max:
             self._make_room()
 
-    def index_after(self, position: Position | None) -> int | None:
-        """Where a stream that has come up to this position goes on; None where that is not here."""
+    def index_after(self, position: Position | None, *, is_true: bool = False) -> int | None:
+        """Where a stream that has come up to this position goes on; None if that is not here.
+
+        `is_true` says that the history has given what the stream was told, so that nothing of it was taken back.
+        """
+        if position is not None and not is_true and self._is_retracted(position):
+            return self.first
         if position is not None and position == self.told:
             return self.end
         place = 0 if position is None else bisect.bisect_right(self._entries, position, key=_position)
@@ -135,6 +154,13 @@ class Ring:
             last += 1
         return self._entries[place:last]
 
+    def _is_retracted(self, position: Position) -> bool:
+        """Whether it may be of a quote that was taken back: then that is told again, and what follows."""
+        first = self._entries[0] if self._entries else None
+        if first is None or not first.is_retraction or first.before is None:
+            return False
+        return (first.position or BEFORE_ALL) < position <= first.before
+
     def _make_room(self) -> None:
         """Let the oldest fall out, an eighth at once, since taking from the front of a list costs its length."""
         count, enough = 0, self.bytes_max - self.bytes_max // 8
@@ -149,7 +175,7 @@ class Ring:
 
 
 def _position(entry: Entry) -> Position:
-    return entry.position
+    return Position(entry.epoch, entry.seq)
 
 
 def _size(entry: Entry) -> int:

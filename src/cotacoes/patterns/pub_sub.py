@@ -67,7 +67,9 @@ class Reason(enum.StrEnum):
     LOST = "lost"
     ERA = "era"
     REWRITTEN = "rewritten"
-    GONE = "gone"  # said by who asked the history for it: see `recovery.py`
+    GONE = "gone"  # this and what follows is said by `recovery.py`, which asks the history
+    RETRACTED = "retracted"
+    UNREACHED = "unreached"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,162 @@
+"""The filler: asks the history for what is missing of each coin, until nothing is.
+
+A history that is away is asked again, with growing, jittered pauses, for as long as it takes. If it answers, and ends
+before what was announced, it is asked again for `UNREACHED_S`; then the announcement is dismissed, since a quote is in
+the history before it is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from cotacoes.client.feeds import Event, Feeds
+from cotacoes.client.history import History, floor_of, has_later, resume_of
+from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
+from cotacoes.patterns.backoff import Backoff
+from cotacoes.patterns.recovery import Recovery
+from cotacoes.patterns.recovery_events import HistoryHoleError, Wanted
+from cotacoes.telemetry import get_logger
+
+FILL_MOST_S = 2.0
+FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
+QUIET_S = 10.0  # from the start on: if all parts begin at once, the history needs some seconds more than we do
+UNREACHED_S = 5.0
+
+Changes = Callable[[], Sequence[Event]]
+
+
+class _Answer(enum.Enum):
+    """How a question to the history ended."""
+
+    MORE = enum.auto()
+    END = enum.auto()  # there is nothing after what it gave
+    AWAY = enum.auto()
+
+
+class _Asked(NamedTuple):
+    answer: _Answer
+    retry_after_s: float = 0.0
+
+
+class Filler:
+    """See the head of this file. `change` makes a change and hands on what it means, in order with all others."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        history: History,
+        change: Callable[[Changes], Awaitable[None]],
+        *,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._feeds = feeds
+        self._history = history
+        self._change = change
+        self._clock = clock
+        self._random = random
+        self._quiet_until_s = clock()
+        self._filling: set[str] = set()
+        self._fills = asyncio.Semaphore(FILLS_MAX)
+        self._unanswered: set[str] = set()  # coins that the history did not answer for, when last asked
+        self._is_silence_said = False
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Work in this group from now on."""
+        self._group = group
+        self._quiet_until_s = self._clock() + QUIET_S
+
+    def fill(self, coins: Iterable[str]) -> None:
+        """Ask for what is missing of these coins, if anything is and nobody does so already."""
+        for coin in coins:
+            if coin not in self._filling and self._feeds[coin].wanted is not None:
+                self._filling.add(coin)
+                self._group.create_task(self._fill(coin))
+
+    async def catch_up(self, coin: str) -> None:
+        """Hand on what the history has beyond what was told, once it answers; for when `run` is over."""
+        recovery, backoff = self._feeds[coin], self._new_backoff()
+        while True:
+            wanted = recovery.wanted or Wanted(recovery.told)
+            asked = await self._ask(coin, wanted)
+            if asked.answer is _Answer.END:
+                return await self._change(recovery.dismiss)
+            await self._pause(asked, recovery.wanted == wanted, backoff)
+
+    async def _fill(self, coin: str) -> None:
+        """Ask the history until nothing of the coin is missing, or until it is clear that what seems to be is not."""
+        recovery, backoff = self._feeds[coin], self._new_backoff()
+        ended_at: float | None = None  # when the history first ended before what was announced
+        try:
+            while (wanted := recovery.wanted) is not None:
+                claim = recovery.known
+                asked = await self._ask(coin, wanted)
+                is_beyond = claim is not None and (recovery.told is None or claim > recovery.told)
+                if not is_beyond:
+                    ended_at = None
+                elif asked.answer is _Answer.END:
+                    ended_at = self._clock() if ended_at is None else ended_at
+                    if self._clock() - ended_at >= UNREACHED_S:
+                        await self._change(recovery.dismiss)
+                is_stuck = recovery.wanted == wanted or (asked.answer is _Answer.END and is_beyond)
+                await self._pause(asked, is_stuck and recovery.wanted is not None, backoff)
+        finally:
+            self._filling.discard(coin)
+
+    async def _ask(self, coin: str, wanted: Wanted) -> _Asked:
+        """Put one question to the history and hand on its answer."""
+        async with self._fills:
+            try:
+                change, answer = await self._answer(coin, wanted)
+                await self._change(change)
+            except (ProblemError, HistoryHoleError) as error:
+                self._note_unanswered(coin, str(error))
+                return _Asked(_Answer.AWAY, getattr(error, "retry_after_s", None) or 0.0)
+        self._note_answered(coin)
+        return _Asked(answer)
+
+    async def _pause(self, asked: _Asked, is_stuck: bool, backoff: Backoff) -> None:
+        """Wait before the next question if this one did not help."""
+        if is_stuck or asked.answer is _Answer.AWAY:
+            await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked.retry_after_s)))
+        else:
+            backoff.reset()
+
+    async def _answer(self, coin: str, wanted: Wanted) -> tuple[Changes, _Answer]:
+        """What the history's answer will change."""
+        recovery = self._feeds[coin]
+        try:
+            page = await self._history.read(coin, wanted)
+        except PositionGoneError:
+            floor = await floor_of(self._history, coin)
+            return lambda: recovery.gone(floor) if _is_current(recovery, wanted) else [], _Answer.MORE
+        except PositionBeyondEndError as error:
+            anew = functools.partial(recovery.restart, resume_of(error)) if has_later(error) else recovery.unknown
+            return lambda: anew() if _is_current(recovery, wanted) else [], _Answer.MORE
+        is_end = wanted.last is None and not page.more
+        return lambda: recovery.recover(wanted, page.quotes, more=page.more), _Answer.END if is_end else _Answer.MORE
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._random, most_s=FILL_MOST_S)
+
+    def _note_unanswered(self, coin: str, reason: str) -> None:
+        self._unanswered.add(coin)
+        if not self._is_silence_said and self._clock() > self._quiet_until_s:
+            get_logger().warning("history.away", coin=coin, reason=reason)
+            self._is_silence_said = True
+
+    def _note_answered(self, coin: str) -> None:
+        self._unanswered.discard(coin)
+        if self._is_silence_said and not self._unanswered:
+            get_logger().info("history.back")
+            self._is_silence_said = False
+
+
+def _is_current(recovery: Recovery, wanted: Wanted) -> bool:
+    """Whether this is still what is to be asked, so that the answer still means what it says."""
+    return wanted == (recovery.wanted or Wanted(recovery.told))

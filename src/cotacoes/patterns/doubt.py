@@ -1,0 +1,146 @@
+"""Doubt: what keeps a listener from believing everything that anyone can publish on its channel.
+
+Two small memories of one coin, both bounded, both without a clock:
+
+* `RecentQuotes` has the last quotes that were handed on, and which of them the history has confirmed. A second quote
+  under one of their positions shows that one of the two is false, and so does a heartbeat from before them; the history
+  says which. It is asked once for each quote that was handed on, at most.
+* `Dismissals` has the positions that were announced and that the history does not reach. Lines at or beyond them are
+  ignored until they are pardoned: a mistake must not last for ever, and what comes again is then dismissed silently.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cotacoes.live import Heartbeat
+from cotacoes.patterns.recovery_events import Ignored
+from cotacoes.quote import Position, Quote
+
+RECENT_QUOTES = 32  # some 13 KB for each coin
+DISMISSED_EPOCHS_MAX = 16
+
+
+class RecentQuotes:
+    """See the head of this file. `doubted` are those that the history is to confirm, or to call false."""
+
+    def __init__(self) -> None:
+        self.doubted: list[Quote] = []
+        self._quotes: deque[Quote] = deque(maxlen=RECENT_QUOTES)
+        self._is_confirmed: deque[bool] = deque(maxlen=RECENT_QUOTES)
+
+    def add(self, quote: Quote) -> None:
+        """One that the wire brought; positions rise."""
+        self._quotes.append(quote)
+        self._is_confirmed.append(False)
+
+    def add_confirmed(self, quotes: Sequence[Quote]) -> None:
+        """Those that the history brought."""
+        newest = quotes[-RECENT_QUOTES:]
+        self._quotes.extend(newest)
+        self._is_confirmed.extend([True] * len(newest))
+
+    def judge(self, line: Quote | Heartbeat, told: Position) -> list[Ignored]:
+        """Why a line at or before `told` means nothing; empty if the history is to say, or if it is a sign of life."""
+        if isinstance(line, Heartbeat):
+            return self._judge_heartbeat(line, told)
+        pairs = zip(self._quotes, self._is_confirmed, strict=True)
+        own, is_confirmed = next((pair for pair in pairs if pair[0].position == line.position), (line, True))
+        if own == line:
+            return [Ignored.OLD]
+        if is_confirmed:
+            return [Ignored.CONTRADICTED]
+        self.doubt()
+        return []
+
+    def doubt(self) -> bool:
+        """Doubt all that the history has not confirmed; False if there is nothing, or it is doubted already."""
+        is_new = not self.doubted
+        self.doubted = self.doubted or self._unconfirmed
+        return is_new and bool(self.doubted)
+
+    def _judge_heartbeat(self, beat: Heartbeat, told: Position) -> list[Ignored]:
+        """The writer's own is never behind a quote of its era that the wire brought before."""
+        if beat.position is None or beat.position.epoch < told.epoch:
+            return [Ignored.OLD]
+        if beat.position < told and any(quote.position > beat.position for quote in self._unconfirmed):
+            self.doubt()
+        return []
+
+    def first_false(self, held: Iterable[Quote], through: Position | None) -> Quote | None:
+        """The first doubted one, up to a position (None: of all), that the history does not hold."""
+        by_position = {quote.position: quote for quote in held}
+        checked = (quote for quote in self.doubted if through is None or quote.position <= through)
+        return next((quote for quote in checked if by_position.get(quote.position) != quote), None)
+
+    def confirm(self, through: Position | None) -> None:
+        """The history holds the doubted ones up to a position, None: all of them."""
+        good = {quote.position for quote in self.doubted if through is None or quote.position <= through}
+        self.doubted = [quote for quote in self.doubted if quote.position not in good]
+        pairs = zip(self._quotes, self._is_confirmed, strict=True)
+        flags = [is_confirmed or quote.position in good for quote, is_confirmed in pairs]
+        self._is_confirmed = deque(flags, maxlen=RECENT_QUOTES)
+
+    def cut(self, position: Position) -> None:
+        """Forget the one of this position and all later ones: nothing is doubted any more."""
+        self.confirm(None)
+        while self._quotes and self._quotes[-1].position >= position:
+            self._quotes.pop()
+            self._is_confirmed.pop()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.doubted = []
+        self._quotes.clear()
+        self._is_confirmed.clear()
+
+    @property
+    def _unconfirmed(self) -> list[Quote]:
+        pairs = zip(self._quotes, self._is_confirmed, strict=True)
+        return [quote for quote, is_confirmed in pairs if not is_confirmed]
+
+
+@dataclass(slots=True)
+class _Dismissal:
+    from_seq: int
+    is_pardoned: bool = False
+
+
+class Dismissals:
+    """See the head of this file."""
+
+    def __init__(self) -> None:
+        self._by_epoch: OrderedDict[int, _Dismissal] = OrderedDict()
+
+    def add(self, claim: Position, told: Position | None) -> bool:
+        """Dismiss what reaches `claim`, where the history ends at `told`; whether its epoch was not dismissed before.
+
+        Of an epoch in which the history is, only what lies as far ahead; of another one all.
+        """
+        is_new = self._by_epoch.pop(claim.epoch, None) is None
+        is_present = told is not None and told.epoch == claim.epoch
+        self._by_epoch[claim.epoch] = _Dismissal(claim.seq if is_present else 0)
+        if len(self._by_epoch) > DISMISSED_EPOCHS_MAX:
+            self._by_epoch.popitem(last=False)
+        return is_new
+
+    def covers(self, position: Position, told: Position | None) -> bool:
+        """Whether this position is dismissed."""
+        found = self._by_epoch.get(position.epoch)
+        if found is None or found.is_pardoned:
+            return False
+        if told is not None and told.epoch == position.epoch and told.seq >= found.from_seq:
+            del self._by_epoch[position.epoch]  # the history has come that far after all
+            return False
+        return position.seq >= found.from_seq
+
+    def knows(self, position: Position) -> bool:
+        """Whether something of its epoch was dismissed, pardoned or not."""
+        return position.epoch in self._by_epoch
+
+    def pardon(self) -> None:
+        """Believe everything again, until it is dismissed again."""
+        for dismissal in self._by_epoch.values():
+            dismissal.is_pardoned = True
