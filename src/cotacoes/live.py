@@ -1,4 +1,4 @@
-"""The live message on `cotacoes:<coin>`: one or more lines of JSON, each a quote or a heartbeat.
+"""The live message on a coin's channel, `cotacoes:<coin>`: one or more lines of JSON, each a quote or a heartbeat.
 
 {"v":1,"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
 {"v":1,"type":"heartbeat","coin","epoch","seq","prev","sent_at"}
@@ -15,6 +15,7 @@ import msgspec
 from cotacoes.quote import Position, Quote, format_price, format_time, parse_price, parse_time
 
 MESSAGE_VERSION = 1
+CHANNEL_PREFIX = "cotacoes"  # two systems on one Redis need two (COTACOES_CHANNEL_PREFIX)
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False):
@@ -64,9 +65,9 @@ _line_decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
 
 
-def channel(coin: str) -> str:
+def channel(coin: str, prefix: str = CHANNEL_PREFIX) -> str:
     """The Redis channel of a coin."""
-    return f"cotacoes:{coin}"
+    return f"{prefix}:{coin}"
 
 
 def encode_quote(quote: Quote) -> bytes:

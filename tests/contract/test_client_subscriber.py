@@ -30,16 +30,16 @@ sys.exit(run_process("client_subscriber", getattr(app, sys.argv[1])))
 """
 
 
-def environment(server: Server) -> dict[str, str]:
+def environment(server: Server, **more: str) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("COTACOES_")}
     redis, nobody = f"redis://127.0.0.1:{server.port}", f"http://127.0.0.1:{free_port()}"
-    return {**ours, "COTACOES_REDIS_URL": redis, "COTACOES_QUOTE_URL": nobody}
+    return {**ours, "COTACOES_REDIS_URL": redis, "COTACOES_QUOTE_URL": nobody, **more}
 
 
-def start(server: Server, main: str) -> subprocess.Popen[str]:
+def start(server: Server, main: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PROGRAM, main],
-        env=environment(server),
+        env=environment(server, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,6 +96,19 @@ async def test_each_event_is_a_line_of_json_written_when_it_happens_and_sigterm_
         assert process.returncode == 0
         assert all(json.loads(line) for line in rest.splitlines())
         assert "service.started" in {json.loads(line)["event"] for line in log.splitlines()}
+
+
+async def test_it_listens_on_the_channels_of_its_prefix_alone(valkey: Server) -> None:
+    process = start(valkey, "main_json", COTACOES_CHANNEL_PREFIX="prod:blue")
+    own = channel("bitcoin", "prod:blue")
+    with ended(process):
+        async with RedisBus(f"redis://127.0.0.1:{valkey.port}/3", deadline_s=5.0) as bus, asyncio.timeout(LIMIT_S):
+            while await bus.publish([(own, ahead(1)[1])]) == [0]:
+                await asyncio.sleep(0.02)
+            assert await bus.publish([message(2)]) == [0], "nobody listens on those of another system"
+            await bus.publish([(own, message(2)[1])])
+            assert process.stdout is not None
+            assert json.loads(await asyncio.to_thread(process.stdout.readline))["seq"] == 2
 
 
 @pytest.mark.parametrize("since", ["nonsense", "ethereum=5-1"])

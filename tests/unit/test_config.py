@@ -50,6 +50,8 @@ def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
         ("COTACOES_REPLAY_PAIRS", "SOLUSDT:solana", "PAIR:COIN:CURRENCY"),
         ("COTACOES_REPLAY_PAIRS", ":solana:USDT", "PAIR:COIN:CURRENCY"),
         ("COTACOES_SOURCE_MODE", "stream", "COTACOES_SOURCE_MODE"),
+        ("COTACOES_CHANNEL_PREFIX", "a*", "COTACOES_CHANNEL_PREFIX"),
+        ("COTACOES_CHANNEL_PREFIX", "blue:", "COTACOES_CHANNEL_PREFIX"),
     ],
 )
 def test_an_unknown_or_impossible_setting_is_refused_by_name(variable: str, text: str, said: str) -> None:

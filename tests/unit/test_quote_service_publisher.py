@@ -1,13 +1,20 @@
 """A quote is published once, in order, when the shard has answered or the wait is over."""
 
+import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit import virtual_time
 
+from cotacoes.adapters.bus_memory import MemoryBus
+from cotacoes.live import Heartbeat, channel, decode_message
 from cotacoes.quote import Position, Quote
-from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, PublishQueue
+from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
+from cotacoes.service.background import background
+from cotacoes.telemetry import Metrics, QuoteMetrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WAIT_S = 0.05
@@ -62,3 +69,26 @@ def test_whatever_shard_and_clock_do_each_is_published_once_and_in_order(steps: 
         assert len(published) >= delivered
     published += [quote.seq for quote in queue.take(now + WAIT_S, None, caught_up=False)]
     assert published == list(range(1, recorded + 1))
+
+
+def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone() -> None:
+    async def run() -> list[tuple[str, type[Quote | Heartbeat]]]:
+        clock = asyncio.get_running_loop().time
+        histories = {"bitcoin": CoinHistory("bitcoin", "shard1", now=lambda: NOON, clock=clock)}
+        async with MemoryBus() as bus:
+            publisher = Publisher(
+                histories,
+                bus,
+                QuoteMetrics(Metrics()),
+                wait_s=WAIT_S,
+                now=lambda: NOON,
+                clock=clock,
+                prefix="blue",
+            )
+            channels = [channel("bitcoin"), channel("bitcoin", "blue")]
+            async with bus.subscribe(channels) as messages, background(publisher.run()):
+                publisher.add(quotes(1))
+                heard = [await anext(messages) for _ in range(2)]
+        return [(name, type(line)) for name, message in heard for line in decode_message(message)]
+
+    assert set(virtual_time.run(run())) == {("blue:bitcoin", Quote), ("blue:bitcoin", Heartbeat)}

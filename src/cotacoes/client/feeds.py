@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cotacoes.live import Heartbeat, channel, decode_message
+from cotacoes.live import CHANNEL_PREFIX, Heartbeat, channel, decode_message
 from cotacoes.patterns import recovery_events
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedSilence
 from cotacoes.patterns.recovery import Recovery
@@ -53,7 +53,7 @@ class Feeds:
     """See the head of this file.
 
     `since` is by coin the last position that is known already; the other coins begin with their `start_quotes` newest
-    quotes.
+    quotes. `prefix` is that of the channels.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class Feeds:
         *,
         since: Mapping[str, Position] | None = None,
         start_quotes: int = 1,
+        prefix: str = CHANNEL_PREFIX,
     ) -> None:
+        self._prefix = prefix
         self._since = since or {}
         self._start_quotes = start_quotes
         self._recoveries: dict[str, Recovery] = {}
@@ -78,8 +80,12 @@ class Feeds:
             coin: Recovery(coin, self._since.get(coin), start_quotes=self._start_quotes) for coin in new
         }
         self._silences |= {coin: FeedSilence(SILENT_AFTER_S, now) for coin in new}
-        self._coins |= {channel(coin): coin for coin in new}
+        self._coins |= {self.channel(coin): coin for coin in new}
         return new
+
+    def channel(self, coin: str) -> str:
+        """Where the coin's messages are published."""
+        return channel(coin, self._prefix)
 
     def __getitem__(self, coin: str) -> Recovery:
         return self._recoveries[coin]

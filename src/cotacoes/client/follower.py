@@ -25,7 +25,6 @@ from cotacoes.client.history import History
 from cotacoes.errors import (
     BusUnavailableError,
 )
-from cotacoes.live import channel
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery_events import (
@@ -113,7 +112,7 @@ class Follower:
                 self._follow(joined)
 
     async def _listen(self, coins: Sequence[str]) -> None:
-        channels = [channel(coin) for coin in coins]
+        channels = [self._feeds.channel(coin) for coin in coins]
         while True:
             try:
                 async with self._bus.subscribe(channels) as messages:

@@ -66,7 +66,7 @@ async def run(
     """
     ask_coins = functools.partial(ask or known_coins, settings)
     chosen = _chosen(coins, await ask_coins(), settings.seed_placement)
-    feeds = Feeds(chosen, time.monotonic(), since=read_since(since, chosen))
+    feeds = Feeds(chosen, time.monotonic(), since=read_since(since, chosen), prefix=settings.channel_prefix)
     out = sys.stdout if out is None else out
     end = OutputEnd(stop)
     output = Output(descriptor_writer(out.fileno()), end)

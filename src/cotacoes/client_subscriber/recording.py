@@ -37,7 +37,7 @@ from cotacoes.client.follower import Follower, log_change
 from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
-from cotacoes.live import encode_quote
+from cotacoes.live import CHANNEL_PREFIX, encode_quote
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Retracted, Seen
 from cotacoes.quote import Position, format_time
@@ -61,7 +61,7 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
             RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
             ServiceClient(addresses) as client,
         ):
-            recorder = Recorder(coins, file, bus, ServiceHistory(client))
+            recorder = Recorder(coins, file, bus, ServiceHistory(client), prefix=settings.channel_prefix)
             async with background(recorder.run()):
                 with contextlib.suppress(TimeoutError):  # the time that was asked for is over
                     async with asyncio.timeout(for_s):
@@ -128,10 +128,18 @@ class RecordingFile:
 class Recorder:
     """Writes what the coins' feeds say; `run` until it is cancelled, then `finish`."""
 
-    def __init__(self, coins: Sequence[str], file: RecordingFile, bus: Bus, history: History) -> None:
+    def __init__(
+        self,
+        coins: Sequence[str],
+        file: RecordingFile,
+        bus: Bus,
+        history: History,
+        *,
+        prefix: str = CHANNEL_PREFIX,
+    ) -> None:
         self.quotes = 0
         self._file = file
-        self._feeds = Feeds(coins, time.monotonic())
+        self._feeds = Feeds(coins, time.monotonic(), prefix=prefix)
         for coin in coins:
             self._feeds[coin].skip_start()
         self._follower = Follower(self._feeds, bus, history, self._write, clock=time.monotonic, random=SystemRandom())

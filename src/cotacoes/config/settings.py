@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Source, Speed, Token
 from cotacoes.errors import SettingError
+from cotacoes.live import CHANNEL_PREFIX
 
 PREFIX = "COTACOES_"
 
@@ -41,6 +42,11 @@ class Settings(BaseSettings):
     port_base: int = Field(8000, ge=1024, le=65000, description="the gateway's port; the others follow from it")
     data: Path = Field(Path(".cotacoes"), description="the folder that holds the log, and everything of `up`")
     redis_url: RedisUrl = Field("", description="Redis or Valkey")
+    channel_prefix: str = Field(
+        CHANNEL_PREFIX,
+        pattern=r"^[A-Za-z0-9._-]{1,32}(:[A-Za-z0-9._-]{1,32}){0,3}$",
+        description="of the channels PREFIX:COIN; each system on a Redis needs its own, whatever the database",
+    )
     shard1_dsn: Dsn = Field("", description="PostgreSQL of shard1")
     shard2_dsn: Dsn = Field("", description="PostgreSQL of shard2")
     gateway_url: HttpUrl = Field("", description="gateway_service")

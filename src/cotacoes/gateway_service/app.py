@@ -117,7 +117,8 @@ def wire(
     async def resources() -> AsyncIterator[None]:
         async with opened():
             found = await coins()
-            feeds = Feeds(found, loop.time(), start_quotes=_start_quotes(settings, len(found)))
+            start_quotes = _start_quotes(settings, len(found))
+            feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
             hub.has_begun, hub.silent = feeds.has_begun, lambda: feeds.silent
             follower = Follower(
                 feeds,

@@ -74,7 +74,13 @@ def build(settings: Settings, stop: Stop) -> Service:
         accepts_clock=settings.accept_clock,
     )
     publisher = Publisher(
-        histories, bus, counted, wait_s=settings.publish_wait_ms / 1000, now=_now, clock=time.monotonic
+        histories,
+        bus,
+        counted,
+        wait_s=settings.publish_wait_ms / 1000,
+        now=_now,
+        clock=time.monotonic,
+        prefix=settings.channel_prefix,
     )
 
     def stand_down() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cotacoes.errors import BusUnavailableError
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.live import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.history import CoinHistory
@@ -75,7 +75,7 @@ class PublishQueue:
 
 
 class Publisher:
-    """Publishes for all coins over one bus; `run` is its task."""
+    """Publishes for all coins over one bus; `run` is its task. `prefix` is that of the channels."""
 
     def __init__(
         self,
@@ -86,7 +86,9 @@ class Publisher:
         wait_s: float,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        prefix: str = CHANNEL_PREFIX,
     ) -> None:
+        self._prefix = prefix
         self._histories = histories
         self._bus = bus
         self._metrics = metrics
@@ -168,7 +170,7 @@ class Publisher:
             for coin, quotes in ready.items()
             for start in range(0, len(quotes), MESSAGE_LINES_MAX)
         ]
-        messages = [(channel(coin), b"\n".join(map(encode_quote, quotes))) for coin, quotes in batches]
+        messages = [(channel(coin, self._prefix), b"\n".join(map(encode_quote, quotes))) for coin, quotes in batches]
         beats = [self._heartbeat(coin) for coin in self._histories] if is_beat else []
         try:
             heard = await self._bus.publish(messages + beats)
@@ -183,7 +185,7 @@ class Publisher:
         first = self._queue(coin).first
         tried = history.position if first is None else first.before
         prev = history.prev if tried is not None and tried.epoch == history.epoch else None
-        return channel(coin), encode_heartbeat(Heartbeat(coin, tried, prev, self._now()))
+        return channel(coin, self._prefix), encode_heartbeat(Heartbeat(coin, tried, prev, self._now()))
 
     def _note_success(self, batches: Sequence[tuple[str, list[Quote]]], heard: Sequence[int]) -> None:
         for (coin, quotes), receivers in zip(batches, heard, strict=False):  # the heartbeats come after the batches
