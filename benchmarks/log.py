@@ -20,7 +20,8 @@ from benchmarks.writer import COIN, FOLDER, Writing, background, writing
 from cotacoes import config
 from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.days_postgres import PostgresDays
-from cotacoes.adapters.quote_log import Mark, QuoteLog
+from cotacoes.adapters.quote_log import QuoteLog
+from cotacoes.adapters.quote_log_rows import Mark
 from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
 from cotacoes.quote import Quote
 from cotacoes.telemetry import configure_logging

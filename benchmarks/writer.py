@@ -60,6 +60,7 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
             quota_bytes=settings.log_quota_bytes,
             now=_now,
             clock=time.monotonic,
+            on_superseded=publisher.silence,
         )
         await recorder.start()
         delivery = Delivery(
@@ -69,7 +70,6 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
             metrics,
             pace=Pace(UNBOUND_QUOTES_PER_S, time.monotonic),
             limit=BatchLimit(settings.shard_deadline_s, time.monotonic),
-            writer="bench",
             random=random.Random(1),
             on_delivered=lambda _: publisher.wake(),
             on_superseded=publisher.silence,

@@ -189,6 +189,9 @@ class QuoteMetrics:
         self.clock_behind = metrics.gauge(
             "clock_behind_seconds", "By how much the newest stored time lies ahead of the clock, 0 if it does not"
         )
+        self.refused = metrics.counter(
+            "quotes_refused", "Quotes that came too late for the shard's history, and are orphans there", "coin"
+        )
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")

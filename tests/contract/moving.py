@@ -21,7 +21,7 @@ from cotacoes.admin.purge import purge
 from cotacoes.candle import INTERVALS, candles_of
 from cotacoes.errors import CoinMovedError, FenceClosedError
 from cotacoes.patterns.moving import MovingShard
-from cotacoes.patterns.sharding import Shard
+from cotacoes.patterns.sharding import Shard, Stored
 from cotacoes.quote import Quote, QuoteJson, first_gap
 from cotacoes.window import WINDOWS, Window, window_of
 
@@ -183,7 +183,7 @@ async def filled(world: World, *, days: int = 4) -> Writer:
         assert writer.placement is not None
         wrong = [_dearer(quote) for quote in writer.log[-9:-6]]
         stored = await world.shards["shard1"].append(COIN, writer.placement, writer.log[-1].epoch, wrong)
-        assert stored == (0, 3)
+        assert stored == Stored(0, conflicts=3)
         writer.begin_era()
     writer.record(20)
     await writer.deliver()
@@ -217,7 +217,7 @@ async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int |
             assert await other.newest([COIN], 1) == {}
     if conflicts is not None:
         async with world.connect() as shards:
-            assert await shards[at].conflict_count(1) == conflicts
+            assert (await shards[at].aside_count(1)).conflicts == conflicts
 
 
 def killed_after(number: int) -> OnStep:

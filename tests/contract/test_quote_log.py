@@ -22,10 +22,9 @@ from cotacoes.adapters.quote_log import (
     TRIM_EVERY,
     TRIM_QUOTES_MAX,
     WAL_PAGES,
-    LoggedCoin,
-    Mark,
     QuoteLog,
 )
+from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price
 

@@ -27,7 +27,7 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
-from cotacoes.patterns.sharding import Shard
+from cotacoes.patterns.sharding import Shard, Stored
 from cotacoes.quote import Position, Quote, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -117,10 +117,11 @@ async def test_the_fence_says_how_far_the_shard_has_come_and_where_it_begins(sha
     assert (await shard.fence(COIN)).floor is None
     quotes = make_quotes(5, 1, 5)
     await as_writer(shard, 5, quotes)
-    await as_writer(shard, 7, make_quotes(7, 1, 1))
+    later = msgspec.structs.replace(make_quotes(7, 1, 1)[0], prev=Position(5, 5))
+    await as_writer(shard, 7, [later])
     fence = await shard.fence(COIN)
     assert (fence.writer_epoch, fence.epoch, fence.floor) == (7, 7, Position(5, 1))
-    assert fence.newest == make_quotes(7, 1, 1)[0]
+    assert fence.newest == later
 
 
 async def test_reading_after_a_position_is_exclusive_ascending_and_bounded(shard: Shard) -> None:
@@ -181,12 +182,12 @@ async def test_a_closed_fence_takes_nothing_until_it_is_open(
     assert await shard.last(COIN, 5) == make_quotes(5, 1, 1)
 
 
-async def test_the_first_price_of_a_position_stays_and_another_one_is_kept_aside_and_counted_once(shard: Shard) -> None:
+async def test_the_first_price_of_a_position_stays_and_another_one_is_kept_aside(shard: Shard) -> None:
     quotes = make_quotes(5, 1, 3)
     await as_writer(shard, 5, quotes)
     offered = [*make_quotes(5, 2, 1, price="1"), *make_quotes(5, 3, 3)]
-    assert await shard.append(COIN, 1, 5, offered) == (2, 1)
-    assert await shard.append(COIN, 1, 5, offered) == (0, 0)
+    assert await shard.append(COIN, 1, 5, offered) == Stored(stored=2, already=1, conflicts=1)
+    assert await shard.append(COIN, 1, 5, offered) == Stored(stored=0, already=3, conflicts=1)
     assert await shard.after(COIN, None, 10) == make_quotes(5, 1, 5)
     assert (await candles(shard, 1))[0].count == 5
 

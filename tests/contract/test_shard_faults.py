@@ -120,7 +120,7 @@ async def test_a_request_cut_at_any_byte_is_not_stored_and_sent_again_it_is_stor
     size, _ = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in [*range(0, size, 11), size - 1]:
         rig.proxy.cut_after(client_bytes=count)
-        assert await rig.append_cut() == (False, (BATCH, 0)), f"cut after {count} of {size} bytes"
+        assert await rig.append_cut() == (False, Stored(BATCH)), f"cut after {count} of {size} bytes"
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
@@ -128,7 +128,7 @@ async def test_an_answer_cut_at_any_byte_was_stored_and_sent_again_changes_nothi
     _, size = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in range(size):
         rig.proxy.cut_after(server_bytes=count)
-        assert await rig.append_cut() == (True, (0, 0)), f"cut after {count} of {size} bytes"
+        assert await rig.append_cut() == (True, Stored(0, already=BATCH)), f"cut after {count} of {size} bytes"
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
@@ -142,21 +142,22 @@ async def test_a_connection_cut_at_any_byte_from_its_first_one_on_stores_a_batch
     for count in range(0, sent, 61):
         rig.proxy.cut_after(client_bytes=count)
         async with rig.through_proxy() as shard:
-            assert await rig.append_cut(shard) == (False, (BATCH, 0)), f"cut after {count} of {sent} bytes"
+            assert await rig.append_cut(shard) == (False, Stored(BATCH)), f"cut after {count} of {sent} bytes"
     for count in range(0, said, 61):
         rig.proxy.cut_after(server_bytes=count)
         is_stored = count > said - answer
         async with rig.through_proxy() as shard:
-            assert await rig.append_cut(shard) == (is_stored, (0 if is_stored else BATCH, 0)), (
-                f"{count} of {said} bytes"
-            )
+            assert await rig.append_cut(shard) == (
+                is_stored,
+                Stored(0, already=BATCH) if is_stored else Stored(BATCH),
+            ), f"{count} of {said} bytes"
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
 async def test_a_commit_of_which_nobody_was_told_is_harmless(rig: Rig) -> None:
     for _ in range(5):
         rig.proxy.cut_at_commit()
-        assert await rig.append_cut() == (True, (0, 0))
+        assert await rig.append_cut() == (True, Stored(0, already=BATCH))
     rig.proxy.cut_at_commit()
     with pytest.raises(ShardUnavailableError):
         await rig.shard.become_writer(COIN, EPOCH + 1, "a")
@@ -267,7 +268,7 @@ async def test_a_request_that_was_held_up_and_comes_late_changes_nothing(rig: Ri
             assert (await rig.straight.fence(COIN)).through < batch[0].position  # type: ignore[operator]
             rig.proxy.thaw()
             stored = await shard.append(COIN, 1, EPOCH, batch)
-            assert stored in {(0, 0), (BATCH, 0)}  # whichever of the two came first
+            assert stored in {Stored(0, already=BATCH), Stored(BATCH)}  # whichever of the two came first
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
@@ -279,4 +280,4 @@ async def test_where_nobody_listens_a_call_says_so_and_the_first_one_after_is_an
         with pytest.raises(ShardUnavailableError, match="not reachable"):
             await rig.append(batch)
     await rig.proxy.listen()
-    assert await rig.append(batch) == (BATCH, 0)
+    assert await rig.append(batch) == Stored(BATCH)

@@ -29,7 +29,7 @@ FROM_OFFERED = [
     ("        RETURNING seq", "        ON CONFLICT DO NOTHING RETURNING seq"),
     ("FROM added GROUP BY 1", f"FROM {OFFERED} GROUP BY 1"),
 ]
-ALL_OFFERED = [("WHERE f.last_epoch IS NULL OR (epoch, seq) > (f.last_epoch, f.last_seq)", "")]
+ALL_OFFERED = [("WHERE f.last_epoch IS NULL OR (b.epoch, b.seq) > (f.last_epoch, f.last_seq)", "")]
 BY_FLOAT = [("p_origin_id, b.price", "p_origin_id, b.price::float8::numeric")]
 
 
@@ -91,7 +91,7 @@ async def test_candles_of_what_was_offered_and_not_of_what_was_added_are_found(
     await offer_twice(shard, quotes[:BATCH])
     assert await wrong_with(migrated, quotes[:BATCH]) == []
     await plant(migrated, "store_run", FROM_OFFERED)
-    await plant(migrated, "store_quotes", ALL_OFFERED)
+    await plant(migrated, "append_quotes", ALL_OFFERED)
     await offer_twice(shard, quotes)
     assert await wrong_with(migrated, quotes) == ["candles", "days"]
 

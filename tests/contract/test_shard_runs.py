@@ -51,9 +51,10 @@ async def test_a_batch_of_many_runs_is_stored_as_it_is_and_a_part_of_it_again_ch
     migrated: str, shard: PostgresShard
 ) -> None:
     quotes = mixed()
-    assert await shard.append(COIN, 1, EPOCH, quotes[:4]) == Stored(4, 0)
-    assert await shard.append(COIN, 1, EPOCH, quotes[2:]) == Stored(len(quotes) - 4, 0)
-    assert await shard.append(COIN, 1, EPOCH, quotes) == Stored(0, 0)
+    assert await shard.append(COIN, 1, EPOCH, quotes[:4]) == Stored(4)
+    again = await shard.append(COIN, 1, EPOCH, quotes[2:], end=quotes[3].position)
+    assert again == Stored(len(quotes) - 4, already=2)
+    assert await shard.append(COIN, 1, EPOCH, quotes) == Stored(0, already=len(quotes))
     assert await shard.after(COIN, None, 100) == quotes
     assert set(await wrong_with(migrated, quotes)) <= {"candles"}  # it looks at those of the newest origin alone
     ends = quotes[0].at - timedelta(hours=1), quotes[-1].at + timedelta(hours=1)
@@ -65,8 +66,8 @@ async def test_a_batch_of_many_runs_is_stored_as_it_is_and_a_part_of_it_again_ch
 
 async def test_a_run_that_is_there_in_part_is_completed(migrated: str, shard: PostgresShard) -> None:
     quotes = spread_quotes(EPOCH, 40, every_s=20)
-    assert await shard.append(COIN, 1, EPOCH, quotes[:25]) == Stored(25, 0)
-    assert await shard.append(COIN, 1, EPOCH, quotes[10:]) == Stored(15, 0)
+    assert await shard.append(COIN, 1, EPOCH, quotes[:25]) == Stored(25)
+    assert await shard.append(COIN, 1, EPOCH, quotes[10:]) == Stored(15, already=15)
     assert await wrong_with(migrated, quotes) == []
 
 
@@ -87,13 +88,13 @@ async def test_a_run_sent_again_with_one_quote_changed_is_noted(
     quotes = spread_quotes(EPOCH, 10, every_s=20)
     await shard.append(COIN, 1, EPOCH, quotes)
     again = [*quotes[1:4], change(quotes[4]), *quotes[5:]]  # without the first of the era, as most batches
-    assert await shard.append(COIN, 1, EPOCH, again) == Stored(0, 1)
+    assert await shard.append(COIN, 1, EPOCH, again) == Stored(0, already=8, conflicts=1)
     assert await shard.after(COIN, None, 100) == quotes
 
 
 async def test_the_last_position_of_an_era_can_be_stored_and_sent_again(shard: PostgresShard) -> None:
     quotes = [replace(quote, seq=SEQ_MAX - 3 + quote.seq, prev=None) for quote in spread_quotes(EPOCH, 3, every_s=1)]
-    assert [await shard.append(COIN, 1, EPOCH, quotes) for _ in range(2)] == [Stored(3, 0), Stored(0, 0)]
+    assert [await shard.append(COIN, 1, EPOCH, quotes) for _ in range(2)] == [Stored(3), Stored(0, already=3)]
     assert await shard.last(COIN, 3) == quotes
 
 

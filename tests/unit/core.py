@@ -70,7 +70,8 @@ class Core:
         self.bus = MemoryBus()
         self.superseded = False
         self.said: list[Observation] | Exception = []
-        metrics = QuoteMetrics(Metrics())
+        self.metrics = Metrics()
+        metrics = QuoteMetrics(self.metrics)
         dice = random.Random(1)
         self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
         histories, shards = {COIN: self.history}, {"shard1": self.shard}
@@ -84,6 +85,7 @@ class Core:
             now=lambda: self.wall,
             clock=time.monotonic,
             accepts_clock=accepts_clock,
+            on_superseded=self._stand_down,
         )
         self.publisher = Publisher(
             histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
@@ -95,7 +97,6 @@ class Core:
             metrics,
             pace=Pace(10**9, time.monotonic),
             limit=BatchLimit(deadline_s, time.monotonic),
-            writer="a",
             random=dice,
             on_delivered=lambda _: self.publisher.wake(),
             on_superseded=self._stand_down,

@@ -96,7 +96,7 @@ class Seam:
         batch = await self.core.recorder.log.after(COIN, history.delivered, count)
         if batch:
             assert history.epoch is not None
-            await self.shard.append(COIN, 1, history.epoch, batch)
+            await self.shard.append(COIN, 1, history.epoch, batch, end=self.shard.copies[COIN].last)
             history.note_delivered(batch)
 
     async def trim(self, kept: int) -> None:
@@ -117,5 +117,5 @@ class Seam:
     async def _become_writer(self) -> None:
         assert self.core.history.epoch is not None
         away, self.shard.away = self.shard.away, False
-        await self.shard.become_writer(COIN, self.core.history.epoch, "a")
+        await self.shard.become_writer(COIN, self.core.history.epoch, self.core.recorder.writer)
         self.shard.away = away

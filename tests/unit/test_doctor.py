@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cotacoes.adapters.quote_log import FORMAT_VERSION, Mark, QuoteLog
+from cotacoes.adapters.quote_log import FORMAT_VERSION, QuoteLog
+from cotacoes.adapters.quote_log_rows import Mark
 from cotacoes.adapters.schema_postgres import known_migrations
 from cotacoes.cli import doctor
 from cotacoes.client import Progress

@@ -32,6 +32,7 @@ from cotacoes.errors import (
     ShardRefusedError,
     ShardUnavailableError,
 )
+from cotacoes.patterns.sharding import Stored
 from cotacoes.quote import Position, Quote
 
 COIN = "bitcoin"
@@ -199,7 +200,7 @@ class MoveModel(RuleBasedStateMachine):
         async def send() -> None:
             with contextlib.suppress(ShardRefusedError, ShardUnavailableError):
                 stored = await self.shards[choice.choice(NAMES)].append(COIN, placement, writer.epoch, batch)
-                assert stored == (0, 0)
+                assert stored == Stored(0, already=len(batch))
 
         self.run(send())
 

@@ -52,35 +52,38 @@ async def test_a_superseded_writer_publishes_nothing_any_more_not_even_the_refus
     assert [line.position for line in heard if isinstance(line, Quote)] == [first.position]
 
 
-async def test_no_batch_goes_out_under_an_era_that_ended_while_the_log_was_read(tmp_path: Path) -> None:
+async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: Path) -> None:
     core = Core(tmp_path)
+    begun: list[asyncio.Task[None]] = []
     async with core.running():
         await core.record("1", "2")
         await until(lambda: core.history.pending == 0)
+        first = core.history.epoch
         core.history._tail.clear()
         core.history.pending, core.history.delivered = 2, None
-        read = core.recorder.log.after
-        reads = 0
-        sent: list[tuple[int, int | None]] = []
-        append = core.shard.append
+        read, append = core.recorder.log.after, core.shard.append
+        sent: list[int] = []
 
         async def era_begins_meanwhile(*arguments: Any) -> list[Quote]:
-            nonlocal reads
-            reads += 1
-            quotes = await read(*arguments)
-            if reads == 1:
-                core.history.begin_era(core.history.next_epoch(0))
-            return quotes
+            if not begun:
+                core.history._is_over = True
+                begun.append(asyncio.create_task(core.recorder.begin_missing_eras()))
+                await asyncio.sleep(0.02)
+            return await read(*arguments)
 
-        async def note(coin: str, placement: int, epoch: int, quotes: list[Quote]) -> Stored:
-            sent.append((placement, epoch))
-            return await append(coin, placement, epoch, quotes)
+        async def note(coin: str, placement: int, epoch: int, quotes: list[Quote], **end: Any) -> Stored:
+            sent.append(epoch)
+            return await append(coin, placement, epoch, quotes, **end)
 
         core.recorder.log.after = era_begins_meanwhile  # type: ignore[method-assign]
         core.shard.append = note  # type: ignore[method-assign,assignment]
         core.delivery.wake()
+        await until(lambda: core.history.epoch != first)
+        await core.record("3")
         await until(lambda: core.history.pending == 0)
-        assert (reads, sent) == (2, [(1, core.history.epoch)])
+        await begun[0]
+        assert sent == [first, core.history.epoch]
+        assert not core.superseded
 
 
 async def test_a_log_at_its_quota_records_again_by_itself_once_the_shard_is_back(tmp_path: Path) -> None:

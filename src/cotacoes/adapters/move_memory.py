@@ -16,7 +16,7 @@ import msgspec
 
 from cotacoes.adapters.shard_memory import MemoryCopy, MemoryShard
 from cotacoes.errors import CopyRefusedError
-from cotacoes.patterns.moving import Content, Copy, Day, Page
+from cotacoes.patterns.moving import AsideCount, Content, Copy, Day, Page
 from cotacoes.quote import Position, Quote, QuoteJson, exact_sum
 
 COIN_ID = 1
@@ -86,15 +86,15 @@ class MemoryMovingShard:
         await self._shard.ping()
         return None
 
-    async def conflicts(self, coin_id: int, after: Position, limit: int) -> Page:
-        held = await self._held()
-        noted = sorted((one for one in held.conflicts if one.position > after), key=_order) if held else []
-        end = noted[min(limit, len(noted)) - 1].position if noted else after
-        return _page([one for one in noted if one.position <= end])
+    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+        held = await self._held() or MemoryCopy()
+        positions = {*held.holes, *(one.position for one in (*held.conflicts, *held.orphans))}
+        last = max((position for position in positions if position > after), default=None)
+        return Page(len(positions), last, held)  # all at once, whatever the limit
 
-    async def conflict_count(self, coin_id: int) -> int:
-        held = await self._held()
-        return len(held.conflicts) if held else 0
+    async def aside_count(self, coin_id: int) -> AsideCount:
+        held = await self._held() or MemoryCopy()
+        return AsideCount(len(held.conflicts), len(held.orphans), len(held.holes), len(held.accepted))
 
     async def begin(self, coin_id: int, coin: str, placement: int) -> None:
         if await self._held() is None:
@@ -113,8 +113,12 @@ class MemoryMovingShard:
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         await self._incoming(placement)
 
-    async def receive_conflicts(self, coin_id: int, placement: int, page: Page) -> None:
-        (await self._incoming(placement)).conflicts |= set(cast(Sequence[Quote], page.rows))
+    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
+        held, there = await self._incoming(placement), cast(MemoryCopy, page.rows)
+        held.conflicts |= there.conflicts
+        held.orphans |= there.orphans
+        held.holes |= there.holes
+        held.accepted |= there.accepted
 
     async def receive_manifest(self, coin_id: int, placement: int, day: Day) -> None:
         raise AssertionError("no day is sealed here")
@@ -189,10 +193,6 @@ class MemoryMovingShard:
             told = "none" if held is None else f"{held.state} under placement {held.placement}"
             raise CopyRefusedError(f"{self.name}: its copy of the coin is {told}")
         return held
-
-
-def _order(quote: Quote) -> tuple[Position, datetime, datetime, Decimal, str]:
-    return quote.position, quote.at, quote.observed_at, quote.price, quote.origin
 
 
 def _page(quotes: Sequence[Quote]) -> Page:

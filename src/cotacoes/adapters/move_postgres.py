@@ -16,7 +16,7 @@ from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of, quote_of
 from cotacoes.errors import CopyRefusedError
-from cotacoes.patterns.moving import Content, Copy, Day, Page
+from cotacoes.patterns.moving import AsideCount, Content, Copy, Day, Page
 from cotacoes.quote import Position, Quote
 
 CONNECT_DEADLINE_S = 10.0
@@ -80,13 +80,13 @@ class PostgresMovingShard:
         (row,) = await self._fetch("eras", coin_id)
         return row["eras"]
 
-    async def conflicts(self, coin_id: int, after: Position, limit: int) -> Page:
-        (row,) = await self._fetch("conflicts", coin_id, *after, limit)
+    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+        (row,) = await self._fetch("asides", coin_id, *after, limit)
         return _page(row)
 
-    async def conflict_count(self, coin_id: int) -> int:
-        (row,) = await self._fetch("conflict_count", coin_id)
-        return int(row["count"])
+    async def aside_count(self, coin_id: int) -> AsideCount:
+        (row,) = await self._fetch("aside_count", coin_id)
+        return AsideCount(row["conflicts"], row["orphans"], row["holes"], row["accepted"])
 
     async def begin(self, coin_id: int, coin: str, placement: int) -> None:
         await self._change("begin", coin_id, coin, placement)
@@ -103,9 +103,9 @@ class PostgresMovingShard:
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         await self._change("receive_eras", coin_id, placement, eras)
 
-    async def receive_conflicts(self, coin_id: int, placement: int, page: Page) -> None:
+    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
         row: Any = page.rows
-        await self._change("receive_conflicts", coin_id, placement, row["conflicts"])
+        await self._change("receive_asides", coin_id, placement, row["conflicts"], row["orphans"], row["holes"])
 
     async def receive_manifest(self, coin_id: int, placement: int, day: Day) -> None:
         sealed = day.manifest

@@ -68,18 +68,36 @@ FROM day AS d WHERE d.coin_id = $1 AND d.day = $2 AND d.dropped_at IS NOT NULL;
 -- Every era of a coin: id.
 SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]')::text AS eras FROM era AS e WHERE e.coin_id = $1;
 
--- name: conflicts
--- Conflicts after a position, all of a position together: id, epoch, seq, limit.
-SELECT count(*) AS count, max(ARRAY[c.epoch, c.seq]) AS last,
-    coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('origin', o.name, 'currency', o.currency)), '[]')::text AS conflicts
-FROM (
-    SELECT * FROM conflict WHERE coin_id = $1 AND (epoch, seq) > ($2, $3)
-    ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES
-) AS c JOIN origin AS o USING (origin_id);
+-- name: asides
+-- Conflicts, orphans and holes after a position, all of a position together: id, epoch, seq, limit.
+WITH aside AS (
+    (SELECT 'conflict' AS kind, epoch, seq, origin_id, to_jsonb(c) AS told FROM conflict AS c
+    WHERE coin_id = $1 AND (epoch, seq) > ($2, $3) ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES)
+    UNION ALL
+    (SELECT 'orphan', epoch, seq, origin_id, to_jsonb(o) FROM orphan AS o
+    WHERE coin_id = $1 AND (epoch, seq) > ($2, $3) ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES)
+    UNION ALL
+    (SELECT 'hole', next_epoch, next_seq, NULL, to_jsonb(h) FROM hole AS h
+    WHERE coin_id = $1 AND (next_epoch, next_seq) > ($2, $3)
+    ORDER BY next_epoch, next_seq FETCH FIRST $4 ROWS WITH TIES)
+), page AS (
+    SELECT * FROM aside ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES
+), named AS (
+    SELECT p.kind, p.epoch, p.seq, p.told || jsonb_build_object('origin', o.name, 'currency', o.currency) AS told
+    FROM page AS p LEFT JOIN origin AS o USING (origin_id)
+)
+SELECT count(*) AS count, max(ARRAY[epoch, seq]) AS last,
+    coalesce(jsonb_agg(told) FILTER (WHERE kind = 'conflict'), '[]')::text AS conflicts,
+    coalesce(jsonb_agg(told) FILTER (WHERE kind = 'orphan'), '[]')::text AS orphans,
+    coalesce(jsonb_agg(told) FILTER (WHERE kind = 'hole'), '[]')::text AS holes
+FROM named;
 
--- name: conflict_count
--- How many conflicts a coin has: id.
-SELECT count(*) AS count FROM conflict WHERE coin_id = $1;
+-- name: aside_count
+-- How many conflicts, orphans and holes a coin has, and how many of these are accepted: id.
+SELECT (SELECT count(*) FROM conflict WHERE coin_id = $1) AS conflicts, o.count AS orphans, h.count AS holes,
+    o.accepted + h.accepted AS accepted
+FROM (SELECT count(*), count(accepted_at) AS accepted FROM orphan WHERE coin_id = $1) AS o,
+    (SELECT count(*), count(accepted_at) AS accepted FROM hole WHERE coin_id = $1) AS h;
 
 -- name: prepare_days
 -- Make the partitions of a range of days, both ends included, in a statement of its own: others may need one of them.
@@ -100,9 +118,9 @@ SELECT receive_quotes($1, $2, $3, $4,
 -- Take eras: id, placement, eras.
 SELECT receive_eras($1, $2, $3::text::jsonb) AS why;
 
--- name: receive_conflicts
--- Take conflicts: id, placement, conflicts.
-SELECT receive_conflicts($1, $2, $3::text::jsonb) AS why;
+-- name: receive_asides
+-- Take what was kept aside: id, placement, conflicts, orphans, holes.
+SELECT receive_asides($1, $2, $3::text::jsonb, $4::text::jsonb, $5::text::jsonb) AS why;
 
 -- name: receive_dropped
 -- Take a day whose quotes were dropped: id, placement, day, candles.

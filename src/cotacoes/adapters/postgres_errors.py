@@ -12,6 +12,7 @@ from cotacoes.errors import (
     CotacoesError,
     FenceClosedError,
     SettingError,
+    ShardRewoundError,
     ShardTimedOutError,
     ShardUnavailableError,
     WriterSupersededError,
@@ -52,6 +53,8 @@ def said_by_server(shard: str, sqlstate: str, message: str, detail: str | None) 
             return WriterSupersededError(f"{shard}: {message}")
         case "CT003":
             return FenceClosedError(f"{shard}: {message}")
+        case "CT004":
+            return ShardRewoundError(f"{shard}: {message}")
         case "42P01":
             return MissingTableError(f"{shard} failed (42P01)")
         case "57014":  # by statement_timeout, which is our deadline

@@ -1,6 +1,6 @@
 -- name: fence
 -- What this shard says of one coin, with its newest quote; CT001 where the coin is not at home here.
-SELECT f.placement, f.writer_epoch, f.floor_epoch, f.floor_seq,
+SELECT f.placement, f.writer_epoch, f.writer, f.floor_epoch, f.floor_seq,
     q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
 FROM fence AS f
 LEFT JOIN LATERAL quotes_last(f.coin_id, 1) AS q ON true
@@ -12,10 +12,27 @@ WHERE f.coin_id = home_of($1);
 -- Take the coin over: coin, epoch, writer.
 SELECT become_writer($1, $2, $3);
 
+-- name: claim
+-- Take the coin over under a new era: coin, the least number for it, the era held so far, writer.
+SELECT claim_fence($1, $2, $3, $4) AS epoch;
+
 -- name: append
--- Store one batch: coin, placement, writer's epoch, runs, times, prices, then origins and eras.
-SELECT stored, conflicts
-FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric[], $11, $12, $13, $14, $15);
+-- Store one batch: coin, placement, writer's epoch, the end it knows, runs, times, prices, then origins and eras.
+SELECT stored, already, refused, conflicts
+FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::numeric[], $13, $14, $15, $16, $17);
+
+-- name: unaccepted
+-- The coins at home here with holes and orphans that nobody has accepted yet, and how many.
+SELECT f.coin, sum(d.holes)::bigint AS holes, sum(d.orphans)::bigint AS orphans
+FROM (
+    SELECT coin_id, count(*) AS holes, 0 AS orphans FROM hole WHERE accepted_at IS NULL GROUP BY coin_id
+    UNION ALL
+    SELECT coin_id, 0, count(*) FROM orphan WHERE accepted_at IS NULL GROUP BY coin_id
+) AS d
+JOIN fence AS f USING (coin_id)
+WHERE f.state IN ('open', 'closed')
+GROUP BY f.coin
+ORDER BY f.coin;
 
 -- name: after
 -- The quotes of a coin after a position, ascending: coin, epoch, seq, limit.

@@ -18,7 +18,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cotacoes.adapters import named_queries
+from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark, position_of, quote_of
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price, from_microseconds, to_microseconds
 
@@ -44,30 +44,6 @@ _NO = (None, None)  # position
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LoggedCoin:
-    """What the log knows of a coin at opening.
-
-    `epoch` is the last era begun, `newest` its newest entry, `delivered` how far a shard is known to have answered,
-    `floor` the oldest position held anywhere, as last told by the shard, `cursor` where the tape was taken to.
-    """
-
-    epoch: int
-    newest: Quote | None
-    delivered: Position | None
-    floor: Position | None
-    cursor: str | None = None
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How far delivery has come, the oldest position held, where the tape was taken to; written with an append."""
-
-    delivered: Position | None
-    floor: Position | None
-    cursor: str | None = None
 
 
 def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -174,6 +150,17 @@ class QuoteLog:
         self._trim(marks)
 
     @_in_thread
+    def link(self, coin: str, end: Position) -> None:
+        """Let an era begun without the shard follow the shard's end, if another writer has gone on up to there.
+
+        Only the era of the first entry behind `end` can be such a one.
+        """
+        row = self._db.execute(_SQL["after"], (coin, *end, 1)).fetchone()
+        first = None if row is None else quote_of(row)
+        if first is not None and first.seq == 1 and (first.prev is None or first.prev < end):
+            self._db.execute(_SQL["link"], (*end, coin, first.epoch))
+
+    @_in_thread
     def note_source_gap(self, after: str, next_cursor: str, noted_at: datetime) -> None:
         """Commit that the source's tape has a hole between two cursors."""
         self._db.execute(_SQL["note_source_gap"], (after, next_cursor, to_microseconds(noted_at)))
@@ -187,7 +174,7 @@ class QuoteLog:
     def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         """The entries after a position (None: from the oldest), ascending."""
         rows = self._db.execute(_SQL["after"], (coin, *(position or Position(0, 0)), limit))
-        return [_quote(row) for row in rows]
+        return [quote_of(row) for row in rows]
 
     @_in_thread
     def last(self, coin: str, count: int) -> list[Quote]:
@@ -263,7 +250,7 @@ class QuoteLog:
             self._untrimmed.pop(coin, None)  # whoever comes again comes after the others
             asked = {"coin": coin, "kept": KEPT_QUOTES - 1}
             row = self._db.execute(_SQL["trim_bounds"], asked).fetchone() or _NO * 2
-            delivered, kept = _position(*row[:2]), _position(*row[2:])
+            delivered, kept = position_of(*row[:2]), position_of(*row[2:])
             if delivered is None or kept is None:
                 continue
             end = min(delivered, kept)
@@ -274,25 +261,15 @@ class QuoteLog:
 
     def _logged(self, row: tuple[Any, ...]) -> LoggedCoin:
         name, epoch, cursor, *delivered_and_floor = row
-        delivered, floor = _position(*delivered_and_floor[:2]), _position(*delivered_and_floor[2:])
+        delivered, floor = position_of(*delivered_and_floor[:2]), position_of(*delivered_and_floor[2:])
         return LoggedCoin(epoch, next(iter(self._last(name, 1)), None), delivered, floor, cursor)
 
     def _last(self, coin: str, count: int) -> list[Quote]:
         rows = self._db.execute(_SQL["last"], (coin, count)).fetchall()
-        return [_quote(row) for row in reversed(rows)]
-
-
-def _position(epoch: int | None, seq: int | None) -> Position | None:
-    return None if epoch is None or seq is None else Position(epoch, seq)
+        return [quote_of(row) for row in reversed(rows)]
 
 
 def _row(quote: Quote) -> tuple[Any, ...]:
     times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
     prev = quote.prev or _NO
     return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)
-
-
-def _quote(row: tuple[Any, ...]) -> Quote:
-    coin, currency, price, epoch, seq, observed_at, at, origin, *prev = row
-    times = from_microseconds(observed_at), from_microseconds(at)
-    return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, _position(*prev))

@@ -29,6 +29,10 @@ INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET ep
 -- Remember how far the shard has come, the floor and the tape's cursor: two positions, cursor, coin.
 UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ?, cursor = ? WHERE name = ?;
 
+-- name: link
+-- Say what stands before an era: a position, coin, epoch.
+UPDATE entry SET prev_epoch = ?, prev_seq = ? WHERE coin = ? AND epoch = ? AND seq = 1;
+
 -- name: note_source_gap
 -- Remember what the source's tape could not give: the cursor before the hole, the one after it, the time.
 INSERT OR IGNORE INTO source_gap (after, next, noted_at) VALUES (?, ?, ?);

@@ -10,10 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from cotacoes.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
-from cotacoes.errors import CoinMovedError, FenceClosedError, ShardUnavailableError, WriterSupersededError
+from cotacoes.errors import (
+    CoinMovedError,
+    FenceClosedError,
+    ShardRewoundError,
+    ShardUnavailableError,
+    WriterSupersededError,
+)
 from cotacoes.patterns.moving import State
-from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored
+from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored, Unaccepted
 from cotacoes.quote import Position, Quote
 from cotacoes.window import Window, window_of
 
@@ -33,6 +41,9 @@ class MemoryCopy:
     floor: Position | None = None
     quotes: dict[Position, Quote] = field(default_factory=dict)  # ascending
     conflicts: set[Quote] = field(default_factory=set)
+    orphans: dict[Quote, str] = field(default_factory=dict)  # each with its reason
+    holes: dict[Position, Position | None] = field(default_factory=dict)  # the position behind it, and the one before
+    accepted: set[Quote | Position] = field(default_factory=set)
     candles: dict[CandleKey, Candle] = field(default_factory=dict)
 
     @property
@@ -43,13 +54,44 @@ class MemoryCopy:
     def last(self) -> Position | None:
         return next(reversed(self.quotes), None)
 
-    def store(self, quotes: Sequence[Quote]) -> Stored:
-        """What lies beyond the end is new; of what does not, another content is a conflict."""
+    def append(self, quotes: Sequence[Quote], end: Position | None) -> Stored:
+        """Link a writer's batch to what is stored, and store it; ShardRewoundError."""
         last = self.last
-        conflicts = {one for one in quotes if self.quotes.get(one.position, one) != one} - self.conflicts
+        old = [one for one in quotes if last is not None and one.position <= last]
+        orphans = [one for one in old if one.position not in self.quotes]
+        conflicts = [one for one in old if _plain(self.quotes.get(one.position, one)) != _plain(one)]
+        new = {one.position: one for one in reversed(quotes) if last is None or one.position > last}
+        linked: list[Quote] = []
+        holes: dict[Position, Position | None] = {}
+        for position in sorted(new):
+            one, before = new[position], linked[-1].position if linked else last
+            if before is not None and (one.before is None or one.before < before):
+                one = replace(one, prev=before)
+            elif one.before != before:
+                holes[position] = before
+            linked.append(one)
+        if holes and end != last:
+            raise ShardRewoundError("the history ends at another position")
+        self.holes |= holes
+        for one in orphans:
+            self.orphans.setdefault(one, "in_hole" if self.is_in_hole(one.position) else "superseded")
+        self.conflicts |= set(conflicts)
+        self.store(linked)
+        already = len(quotes) - len(linked) - len(orphans) - len(conflicts)
+        return Stored(len(linked), already, len(orphans), len(conflicts))
+
+    def is_in_hole(self, position: Position) -> bool:
+        return any((after is None or after < position) and position < behind for behind, after in self.holes.items())
+
+    @property
+    def unaccepted(self) -> Unaccepted:
+        return Unaccepted(len(self.holes.keys() - self.accepted), len(self.orphans.keys() - self.accepted))
+
+    def store(self, quotes: Sequence[Quote]) -> None:
+        """What lies beyond the end is new."""
+        last = self.last
         new = {one.position: one for one in reversed(quotes) if last is None or one.position > last}
         ascending = [new[position] for position in sorted(new)]
-        self.conflicts |= conflicts
         self.quotes |= {one.position: one for one in ascending}
         if ascending and self.floor is None:
             self.floor = ascending[0].position
@@ -58,7 +100,6 @@ class MemoryCopy:
                 key = (minutes, candle.at, candle.origin, candle.currency)
                 before = [self.candles[key]] if key in self.candles else []
                 self.candles[key] = merged([*before, candle], minutes)[0]
-        return Stored(len(ascending), len(conflicts))
 
 
 class MemoryShard:
@@ -84,7 +125,7 @@ class MemoryShard:
 
     async def fence(self, coin: str) -> Fence:
         copy = await self._home(coin)
-        return Fence(copy.placement, copy.writer_epoch, copy.newest, copy.floor)
+        return Fence(copy.placement, copy.writer_epoch, copy.newest, copy.floor, copy.writer)
 
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
         copy = await self._home(coin)
@@ -95,15 +136,38 @@ class MemoryShard:
         copy.writer_epoch, copy.writer = epoch, writer
         return await self.fence(coin)
 
-    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
+    async def claim(self, coin: str, least: int, writer: str, *, held: int | None) -> Fence:
+        copy = await self._home(coin)
+        if held is not None and copy.writer_epoch > held and copy.writer != writer:
+            raise WriterSupersededError(f"{self.name}: a newer writer has this coin")
+        self._refuse_closed(copy)
+        copy.writer_epoch = max(least, copy.writer_epoch + 1, copy.last.epoch + 1 if copy.last else 0)
+        copy.writer = writer
+        return await self.fence(coin)
+
+    async def append(
+        self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote], *, end: Position | None = None
+    ) -> Stored:
         copy = await self._home(coin)
         await self.check_writable()
         if copy.placement != placement:
             raise CoinMovedError(f"{self.name}: the coin has another placement")
-        if copy.writer_epoch != writer_epoch:
+        if copy.writer_epoch > (writer_epoch or 0):
             raise WriterSupersededError(f"{self.name}: another writer has this coin")
+        if copy.writer_epoch != writer_epoch:
+            raise ShardRewoundError(f"{self.name}: this writer is not known here")
         self._refuse_closed(copy)
-        return copy.store(quotes)
+        return copy.append(quotes, end)
+
+    async def unaccepted(self) -> dict[str, Unaccepted]:
+        await self.ping()
+        homes = {coin: copy for coin, copy in self.copies.items() if copy.state in ("open", "closed")}
+        return {coin: copy.unaccepted for coin, copy in homes.items() if any(copy.unaccepted)}
+
+    def accept(self, coin: str) -> None:
+        """As `cotacoes ledger accept` does."""
+        copy = self.copies[coin]
+        copy.accepted |= copy.holes.keys() | copy.orphans.keys()
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         quotes = (await self._home(coin)).quotes.values()
@@ -160,3 +224,8 @@ class MemoryShard:
         if copy.state == "moved":
             raise CoinMovedError(f"{self.name}: the coin has moved", to=copy.moved_to, placement=copy.placement + 1)
         return copy
+
+
+def _plain(quote: Quote) -> Quote:
+    """Without what stands before it, which the shard knows better."""
+    return replace(quote, prev=None)

@@ -16,8 +16,8 @@ from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.candle import Candle, stored_minutes
 from cotacoes.config import SHARDS, Settings
-from cotacoes.errors import CoinMovedError, ShardUnavailableError
-from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored
+from cotacoes.errors import CoinMovedError, ShardUnavailableError, WriterSupersededError
+from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
 from cotacoes.quote import Position, Quote, to_microseconds
 from cotacoes.window import Window, WindowView
 
@@ -69,15 +69,33 @@ class PostgresShard:
             writer_epoch=row["writer_epoch"],
             newest=None if row["epoch"] is None else quote_of(coin, row),
             floor=position_of(row["floor_epoch"], row["floor_seq"]),
+            writer=row["writer"],
         )
 
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
         await self._fetch("become_writer", coin, epoch, writer)
-        return await self.fence(coin)
+        return await self._fence_of(writer, coin)
 
-    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
-        (row,) = await self._fetch("append", coin, placement, writer_epoch, *columns_of(quotes))
-        return Stored(row["stored"], row["conflicts"])
+    async def claim(self, coin: str, least: int, writer: str, *, held: int | None) -> Fence:
+        await self._fetch("claim", coin, least, held, writer)
+        return await self._fence_of(writer, coin)
+
+    async def _fence_of(self, writer: str, coin: str) -> Fence:
+        """The fence that a writer has just taken; WriterSupersededError if another one came right behind it."""
+        fence = await self.fence(coin)
+        if fence.writer != writer:
+            raise WriterSupersededError(f"{self.name}: a newer writer has this coin")
+        return fence
+
+    async def append(
+        self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote], *, end: Position | None = None
+    ) -> Stored:
+        known = end or (None, None)
+        (row,) = await self._fetch("append", coin, placement, writer_epoch, *known, *columns_of(quotes))
+        return Stored(row["stored"], row["already"], row["refused"], row["conflicts"])
+
+    async def unaccepted(self) -> dict[str, Unaccepted]:
+        return {row["coin"]: Unaccepted(row["holes"], row["orphans"]) for row in await self._fetch("unaccepted")}
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         rows = await self._fetch("after", coin, *(position or Position(0, 0)), limit)

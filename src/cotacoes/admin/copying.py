@@ -18,7 +18,7 @@ from cotacoes.patterns.moving import Content, Copy, Day, MovingShard
 from cotacoes.quote import Position, Quote, QuoteJson
 
 PAGE_QUOTES = 5_000  # a statement of some 50 ms on the target
-CONFLICTS_MAX = 1_000
+ASIDES_MAX = 1_000
 SAMPLE_QUOTES = 100
 START = Position(0, 0)
 
@@ -71,7 +71,7 @@ class Copying:
     async def copy(self) -> None:
         """All that the source holds by now."""
         await self._target.receive_eras(self._id, self._placement, await self._source.eras(self._id))
-        await self._copy_conflicts()
+        await self._copy_asides()
         there = {day.day: day for day in await self._target.days(self._id)}
         for number, day in enumerate(await self._source.days(self._id), start=1):
             if day.dropped_at is None:
@@ -114,10 +114,10 @@ class Copying:
         self._is_closed = True
         while self.last < (closed.last or START) and await self._copy_page():
             pass
-        if await self._source.conflict_count(self._id) != await self._target.conflict_count(self._id):
-            await self._copy_conflicts()
-            if await self._source.conflict_count(self._id) != await self._target.conflict_count(self._id):
-                raise self._differs("the conflicts")
+        if await self._source.aside_count(self._id) != await self._target.aside_count(self._id):
+            await self._copy_asides()
+            if await self._source.aside_count(self._id) != await self._target.aside_count(self._id):
+                raise self._differs("what is kept aside")
         await self.verify()
         if self.verified != (closed.last or START):
             raise self._differs(f"the end, {self.verified} and {closed.last}")
@@ -154,10 +154,10 @@ class Copying:
             self._contents.pop(day.day, None)
             await self._on_step("copied", self._progress)
 
-    async def _copy_conflicts(self) -> None:
+    async def _copy_asides(self) -> None:
         after = START
-        while (page := await self._source.conflicts(self._id, after, CONFLICTS_MAX)).last is not None:
-            await self._target.receive_conflicts(self._id, self._placement, page)
+        while (page := await self._source.asides(self._id, after, ASIDES_MAX)).last is not None:
+            await self._target.receive_asides(self._id, self._placement, page)
             after = page.last
 
     async def _verify_day(self, day: Day, through: Position) -> None:

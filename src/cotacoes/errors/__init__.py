@@ -49,7 +49,8 @@
     └── ShardRefusedError         the fence's last word
         ├── CoinMovedError            go where it says, or read the directory again
         ├── WriterSupersededError     another writer took over: stop
-        └── FenceClosedError          wait in the log
+        ├── FenceClosedError          wait in the log
+        └── ShardRewoundError         it is not where we left it: ask where it is
 
 The docstring of an error that reaches a caller is what `/docs` says about its problem type.
 """
@@ -64,6 +65,7 @@ from cotacoes.errors.failures import (
     HttpMalformedError,
     HttpUnavailableError,
     ShardRefusedError,
+    ShardRewoundError,
     SourceError,
     SourceGoneError,
     SourceMalformedError,
@@ -148,6 +150,7 @@ __all__ = [
     "ServiceUnavailableError",
     "SettingError",
     "ShardRefusedError",
+    "ShardRewoundError",
     "ShardTimedOutError",
     "ShardUnavailableError",
     "SourceError",

@@ -135,3 +135,7 @@ class WriterSupersededError(ShardRefusedError):
 
 class FenceClosedError(ShardRefusedError):
     """The fence is closed for a moment: keep the batch in the log and try again."""
+
+
+class ShardRewoundError(ShardRefusedError):
+    """The shard is not where this writer left it, as after the restore of a backup: ask where it is, go on there."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from cotacoes.errors import SettingError, ShardUnavailableError
 from cotacoes.quote import Position, Quote, exact_sum
@@ -87,6 +87,15 @@ class Page:
     rows: object
 
 
+class AsideCount(NamedTuple):
+    """How much is kept aside of a coin; `accepted` is of orphans and holes together."""
+
+    conflicts: int
+    orphans: int = 0
+    holes: int = 0
+    accepted: int = 0
+
+
 class MovingShard(Protocol):
     """A shard as the mover sees it: every copy, in whatever state. One connection, and one call at a time.
 
@@ -122,11 +131,11 @@ class MovingShard(Protocol):
     async def eras(self, coin_id: int) -> object:
         """Every era of the coin."""
 
-    async def conflicts(self, coin_id: int, after: Position, limit: int) -> Page:
-        """The conflicts at the first positions after one."""
+    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+        """What is kept aside (conflicts, orphans, holes) at the first positions after one."""
 
-    async def conflict_count(self, coin_id: int) -> int:
-        """How many conflicts there are."""
+    async def aside_count(self, coin_id: int) -> AsideCount:
+        """How much is kept aside."""
 
     async def begin(self, coin_id: int, coin: str, placement: int) -> None:
         """Begin an incoming copy, or go on with it."""
@@ -140,8 +149,8 @@ class MovingShard(Protocol):
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         """Store eras."""
 
-    async def receive_conflicts(self, coin_id: int, placement: int, page: Page) -> None:
-        """Store conflicts."""
+    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
+        """Keep aside what is kept aside there."""
 
     async def receive_manifest(self, coin_id: int, placement: int, day: Day) -> None:
         """Seal a day, of which the quotes were compared with its manifest."""

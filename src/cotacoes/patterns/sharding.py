@@ -7,9 +7,14 @@ which placement and for which writer it takes quotes. Who missed a change is ref
     not at home here, or another placement    CoinMovedError           go where it says, or read the directory again
     a newer writer is in the fence            WriterSupersededError    stop
     the fence is closed                       FenceClosedError         keep the batch, try again
+    the shard is not where the writer left it ShardRewoundError        become its writer again, go on from its end
 
-A shard always holds a prefix of what the coin's writer recorded; `through` is how far. A batch sent twice changes
-nothing, because the key of a quote is its position: what lies behind `through` is there already.
+A shard holds a prefix of what the coin's writer recorded; `through` is how far. A batch sent twice changes nothing,
+because the key of a quote is its position. Two things can break this, and both are noted as a *discrepancy*, in the
+transaction that finds it, and reported until somebody accepts it:
+
+    hole      positions that the writer cannot send any more; the history goes on behind them
+    orphan    a quote that lies behind `through` and was never stored: it was published, and is not in the history
 """
 
 from __future__ import annotations
@@ -56,6 +61,7 @@ class Fence:
     writer_epoch: int
     newest: Quote | None
     floor: Position | None
+    writer: str = ""
 
     @property
     def through(self) -> Position | None:
@@ -69,10 +75,28 @@ class Fence:
 
 
 class Stored(NamedTuple):
-    """What came of a batch: how many quotes were new, and how many came under a position that another one has."""
+    """What became of each quote of a batch.
+
+    `stored` are new, `already` were there. Not in the history are `refused` ones, which are orphans, and `conflicts`,
+    whose position another quote has; both are kept aside.
+    """
 
     stored: int
-    conflicts: int
+    already: int = 0
+    refused: int = 0
+    conflicts: int = 0
+
+    @property
+    def held(self) -> int:
+        """How many are in the history."""
+        return self.stored + self.already
+
+
+class Unaccepted(NamedTuple):
+    """How many discrepancies of a coin nobody has accepted yet."""
+
+    holes: int
+    orphans: int
 
 
 @dataclass(frozen=True)
@@ -116,14 +140,28 @@ class Shard(Protocol):
     async def fence(self, coin: str) -> Fence:
         """The coin's fence."""
 
+    async def claim(self, coin: str, least: int, writer: str, *, held: int | None) -> Fence:
+        """Make `writer` the coin's only writer under a new era, above all that the shard knows and not below `least`.
+
+        The era is the fence's `writer_epoch`, and its first quote follows the fence's `through`: nobody else can add to
+        the history any more. WriterSupersededError if another writer came after `held`, the era that this one has had.
+        """
+
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
         """Make (`epoch`, `writer`) the coin's only writer; WriterSupersededError where a newer one is."""
 
-    async def append(self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote]) -> Stored:
+    async def append(
+        self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote], *, end: Position | None = None
+    ) -> Stored:
         """Store a batch, all or nothing; quotes already there stay as they are. ShardRefusedError by the fence.
 
-        A quote that differs from the one at its position is kept aside, and counted.
+        The counts of the answer come to the length of the batch. An era whose first quote names an earlier `prev` than
+        the shard's end follows that end. A batch that begins further on leaves a hole, if `end` is where the shard
+        ends; if it is not, ShardRewoundError, and nothing is stored.
         """
+
+    async def unaccepted(self) -> dict[str, Unaccepted]:
+        """The coins with discrepancies that nobody has accepted yet."""
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         """The quotes after `position` (None: from the first), ascending."""

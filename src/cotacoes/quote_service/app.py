@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -63,6 +62,13 @@ def build(settings: Settings, stop: Stop) -> Service:
     endpoints = new_endpoints(metrics)
     directory = open_directory(settings, NAME, deadline_s=settings.shard_deadline_s)
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
+
+    def stand_down() -> None:
+        """Another writer has taken over: from this moment on nothing of ours may be seen."""
+        publisher.silence()
+        recorder.retire()
+        stop(SUPERSEDED_EXIT_CODE)
+
     recorder = Recorder(
         settings.data / NAME,
         histories,
@@ -72,6 +78,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         now=_now,
         clock=time.monotonic,
         accepts_clock=settings.accept_clock,
+        on_superseded=stand_down,
     )
     publisher = Publisher(
         histories,
@@ -82,13 +89,6 @@ def build(settings: Settings, stop: Stop) -> Service:
         clock=time.monotonic,
         prefix=settings.channel_prefix,
     )
-
-    def stand_down() -> None:
-        """Another writer has taken over: from this moment on nothing of ours may be seen."""
-        publisher.silence()
-        recorder.retire()
-        stop(SUPERSEDED_EXIT_CODE)
-
     pace = Pace(settings.catch_up_quotes_per_s, time.monotonic)
 
     def deliver(history: CoinHistory) -> Delivery:
@@ -99,7 +99,6 @@ def build(settings: Settings, stop: Stop) -> Service:
             counted,
             pace=pace,
             limit=BatchLimit(settings.shard_deadline_s, time.monotonic),
-            writer=secrets.token_hex(8),
             random=random,
             on_delivered=lambda _: publisher.wake(),
             on_superseded=stand_down,

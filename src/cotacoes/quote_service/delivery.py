@@ -3,6 +3,9 @@
 There is one path. A healthy shard and a dead one differ only in how far delivery has come. A coin that has moved is
 followed; while its fence is closed its quotes wait in the log. A backlog of more than one batch is sent at a pace, so
 that a shard that comes back is not drowned, and its readers with it.
+
+A quote is delivered when the shard says so of that quote: stored, there already, or kept aside. What it refuses because
+its history had gone on without it is an orphan there, and counted as refused.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
     LogUnavailableError,
+    ShardRewoundError,
     ShardUnavailableError,
     WriterSupersededError,
 )
-from cotacoes.patterns.sharding import Shard, Stored
+from cotacoes.patterns.sharding import Fence, Shard, Stored
 from cotacoes.quote import Quote
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
@@ -59,7 +63,6 @@ class Delivery:
         *,
         pace: Pace,
         limit: BatchLimit,
-        writer: str,
         random: Random,
         on_delivered: Callable[[CoinHistory], None],
         on_superseded: Callable[[], None],
@@ -70,7 +73,6 @@ class Delivery:
         self._metrics = metrics
         self._pace = pace
         self.limit = limit
-        self._writer = writer
         self._random = random
         self._on_delivered = on_delivered
         self._on_superseded = on_superseded
@@ -97,58 +99,68 @@ class Delivery:
                 if not await self._directory.follow(self._history.coin, error, self._history.shard):
                     await self._back_off(str(error))
                 continue
-            except (ShardUnavailableError, FenceClosedError, LogUnavailableError) as error:
+            except (ShardUnavailableError, FenceClosedError, ShardRewoundError, LogUnavailableError) as error:
                 await self._back_off(str(error))
                 continue
             await self._recorded.wait()
 
     async def _deliver_pending(self) -> None:
+        shard = self._directory.shard_of(self._history.coin)
+        self._history.shard = shard.name
+        while await self._deliver_batch(shard):
+            pass
+        self._note_answer()
+
+    async def _deliver_batch(self, shard: Shard) -> bool:
+        """Send the next batch; whether there was one."""
         history = self._history
-        shard = self._directory.shard_of(history.coin)
-        history.shard = shard.name
-        while True:
-            if history.epoch is not None and history.fence is None:
-                await self._become_writer(shard, history.epoch)
-            fence, epoch = history.fence, history.epoch
-            if not history.pending or fence is None or epoch is None:
-                break
+        if history.pending > self.limit.quotes:
+            await self._pace.take(history.shard, self.limit.quotes)
+        async with history.turn:
+            if history.writer_epoch is None:
+                return False
+            if history.fence is None:
+                fence = await shard.become_writer(history.coin, history.writer_epoch, self._recorder.writer)
+                await self._recorder.note_writer(history, fence)
+            if not history.pending or history.fence is None:
+                return False
             batch = history.tail_batch(self.limit.quotes)
             if batch is None:
                 batch = await self._recorder.log.after(history.coin, history.delivered, self.limit.quotes)
-                if history.fence is not fence or history.epoch != epoch:
-                    continue  # another era began meanwhile: first become its writer
             if not batch:
                 history.pending = 0
-                break
-            if history.delivered is not None and batch[0].before != history.delivered:
-                # the shard has lost what it had answered for, and the log has not got it any more
-                get_logger().error(
-                    "shard.gapped", coin=history.coin, after=str(history.delivered), next=str(batch[0].position)
-                )
-            if len(batch) < history.pending:
-                await self._pace.take(history.shard, len(batch))
-            with self.limit.measured(len(batch)):
-                stored = await shard.append(history.coin, fence.placement, epoch, batch)
-            history.note_delivered(batch)
-            self._note_stored(batch, stored)
-            self._note_answer()
-            self._on_delivered(history)
+                return False
+            await self._send(shard, batch, history.fence)
         self._note_answer()
+        self._on_delivered(history)
+        return True
 
-    async def _become_writer(self, shard: Shard, epoch: int) -> None:
+    async def _send(self, shard: Shard, batch: Sequence[Quote], fence: Fence) -> None:
+        """Have a batch stored; ShardUnavailableError unless the shard accounts for each quote of it."""
         history = self._history
-        fence = await shard.become_writer(history.coin, epoch, self._writer)
-        pending = await self._recorder.log.count_after(history.coin, history.resume_from(fence))
-        if history.epoch == epoch:  # else the log was opened anew meanwhile, and another era began
-            history.note_writer(fence, pending)
+        with self.limit.measured(len(batch)):
+            stored = await shard.append(history.coin, fence.placement, fence.writer_epoch, batch, end=history.end)
+        if sum(stored) != len(batch):
+            raise ShardUnavailableError(f"{shard.name} accounts for {sum(stored)} of {len(batch)} quotes")
+        if (behind := history.hole_before(batch)) is not None:
+            # the shard has lost what it had answered for, and the log does not have it any more
+            get_logger().error(
+                "shard.gapped", coin=history.coin, after=str(history.end or "none"), next=str(behind.position)
+            )
+        history.note_delivered(batch)
+        self._note_stored(batch, stored)
 
     def _note_stored(self, batch: Sequence[Quote], stored: Stored) -> None:
-        coin = self._history.coin
-        self._metrics.delivered.labels(coin=coin).inc(len(batch))
+        coin, shard = self._history.coin, self._history.shard
+        self._metrics.delivered.labels(coin=coin).inc(stored.held)
         self._metrics.delivered_through.labels(coin=coin).set(batch[-1].at.timestamp())
         if stored.conflicts:
             self._metrics.conflicts.labels(coin=coin).inc(stored.conflicts)
-            get_logger().error("quote.conflicted", coin=coin, count=stored.conflicts, shard=self._history.shard)
+            get_logger().error("quote.conflicted", coin=coin, count=stored.conflicts, shard=shard)
+        if stored.refused:
+            self._metrics.refused.labels(coin=coin).inc(stored.refused)
+            first, last = str(batch[0].position), str(batch[-1].position)
+            get_logger().error("quote.orphaned", coin=coin, count=stored.refused, shard=shard, first=first, last=last)
 
     def _note_answer(self) -> None:
         self._wait_s = RETRY_WAIT_S

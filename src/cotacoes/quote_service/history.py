@@ -11,6 +11,7 @@ while the quote stays the same, whatever is done to the wall clock.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,9 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 
-from cotacoes.adapters.quote_log import LoggedCoin, Mark
+from msgspec.structs import replace
+
+from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
 from cotacoes.patterns.sharding import Fence
 from cotacoes.quote import SEQ_MAX, Observation, Position, Quote
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices, recorded_at
@@ -50,6 +53,9 @@ class CoinHistory:
         self.pending = 0
         self.fence: Fence | None = None
         self._jump = jump
+        self.writer_epoch: int | None = None  # the highest number under which this process has had the fence, or will
+        self.end: Position | None = None  # where the shard ends, by its last answer to its writer
+        self.turn = asyncio.Lock()  # held by whoever writes to the shard: an era begins between two batches
         self._now = now
         self._clock = clock
         self._observed_s = 0.0  # when the newest quote was observed, on the monotonic clock
@@ -138,7 +144,8 @@ class CoinHistory:
         self._is_over = False
         self._seq = 0
         self._prev = self.position
-        self.fence = None
+        if self.writer_epoch != epoch:  # begun without the shard, which has to be asked for its fence
+            self.writer_epoch, self.fence = epoch, None
 
     def draft(self, observations: Sequence[Observation]) -> list[Quote]:
         """The quotes that these become, at the next positions; nothing changes until they are recorded.
@@ -177,12 +184,25 @@ class CoinHistory:
         self.pending += len(quotes)
         self._tail.extend(quotes)
 
+    def note_claim(self, writer_epoch: int) -> None:
+        """The shard has given this process the fence under a new number, whether or not an era is begun with it."""
+        self.writer_epoch, self.fence = writer_epoch, None
+
     def note_writer(self, fence: Fence, pending: int) -> None:
-        """The shard has taken us as its writer; `pending` entries of the log lie after `resume_from(fence)`."""
+        """The shard has taken us as its writer; `pending` entries of the log lie after `resume_from(fence)`.
+
+        An era that was begun without it follows the shard's end all the same, as the log does by now.
+        """
         self.meet(fence)
         self.delivered = self.resume_from(fence)
         self.pending = pending
         self.fence = fence
+        self.end = fence.through
+        self._tail.clear()
+        if self.end is not None and self.epoch is not None and self.end.epoch < self.epoch:
+            self._prev = self.end if self._prev is None else max(self._prev, self.end)
+            if self.newest is not None and (self.newest.epoch, self.newest.seq) == (self.epoch, 1):
+                self.newest = replace(self.newest, prev=self._prev)
 
     def resume_from(self, fence: Fence) -> Position | None:
         """Where delivery goes on: what the shard lacks or may lack is sent again, which does no harm."""
@@ -198,9 +218,18 @@ class CoinHistory:
             return None
         return list(islice(self._tail, limit))
 
+    def hole_before(self, batch: Sequence[Quote]) -> Quote | None:
+        """The first quote of the batch that is new to the shard, if the shard lacks what comes before it."""
+        end = self.end
+        first = next((quote for quote in batch if end is None or quote.position > end), None)
+        if first is None or first.before is None or (end is not None and first.before <= end):
+            return None
+        return first
+
     def note_delivered(self, batch: Sequence[Quote]) -> None:
         """The shard has answered for the batch."""
         self.delivered = batch[-1].position
+        self.end = self.delivered if self.end is None else max(self.end, self.delivered)
         self.pending = max(0, self.pending - len(batch))
 
     def mark(self) -> Mark:

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cotacoes.adapters.quote_log import LoggedCoin, Mark, QuoteLog
+from cotacoes.adapters.quote_log import QuoteLog
+from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
 from cotacoes.adapters.shard_directory import ShardDirectory
-from cotacoes.errors import LogUnavailableError, ShardRefusedError, ShardUnavailableError
+from cotacoes.errors import (
+    LogUnavailableError,
+    ShardRefusedError,
+    ShardUnavailableError,
+    WriterSupersededError,
+)
 from cotacoes.patterns.sharding import Fence
 from cotacoes.quote import Observation, Position, Quote, to_microseconds
 from cotacoes.quote_service.clock import refuse_far_ahead
@@ -46,8 +53,10 @@ class Recorder:
         quota_bytes: int,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        on_superseded: Callable[[], None],
         accepts_clock: bool = False,
     ) -> None:
+        self.writer = secrets.token_hex(8)  # this process, in the fences
         self.histories = histories
         self.failure: str | None = None
         self._folder = folder
@@ -58,6 +67,7 @@ class Recorder:
         self._now = now
         self._clock = clock
         self._accepts_clock = accepts_clock
+        self._on_superseded = on_superseded
         self._open = False
         self._retired = False
         self._era_lock = asyncio.Lock()
@@ -150,20 +160,34 @@ class Recorder:
             without = [history for history in self.histories.values() if not history.can_draft]
             if not self._open or self._retired or not without:
                 return
-            fences = await asyncio.gather(*(self._ask_shard(history) for history in without))
-            for history, fence in zip(without, fences, strict=True):
-                if fence is not None:
-                    history.meet(fence)
-                if history.epoch is None and not self._accepts_clock:  # at a start; later on, recording goes on
-                    refuse_far_ahead(history, self._now())
-                if history.is_known:  # else a position might be one that was given before
-                    await self._begin_era(history)
+            ends = await asyncio.gather(*(self._begin_era(history) for history in without), return_exceptions=True)
+            for error in filter(None, ends):
+                raise error
 
     async def _begin_era(self, history: CoinHistory) -> None:
-        epoch = history.next_epoch(to_microseconds(self._now()) // 1000)
-        await self._on_log(self.log.begin_era(history.coin, epoch, history.newest, history.mark()))
-        history.begin_era(epoch)
+        """Begin an era under the shard's fence, or by the log if the shard is away; none if the log is empty too."""
+        async with history.turn:
+            is_met = await self._meet(history)
+            if history.epoch is None and not self._accepts_clock:  # at a start; later on, recording goes on
+                refuse_far_ahead(history, self._now())
+            fence = await self._claim(history) if is_met else None
+            if self._retired or not history.is_known:
+                return  # a position might be one that was given before
+            if fence is not None:
+                await self.note_writer(history, fence)
+            epoch = history.next_epoch(self._now_ms()) if fence is None else fence.writer_epoch
+            await self._on_log(self.log.begin_era(history.coin, epoch, history.newest, history.mark()))
+            history.begin_era(epoch)
         get_logger().info("era.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
+
+    async def note_writer(self, history: CoinHistory, fence: Fence) -> None:
+        """The shard has taken this process as the coin's writer: link the log to the shard's end, and go on from there.
+
+        The caller holds the history's `turn`. LogUnavailableError.
+        """
+        if fence.through is not None:
+            await self.log.link(history.coin, fence.through)
+        history.note_writer(fence, await self.log.count_after(history.coin, history.resume_from(fence)))
 
     async def close(self) -> None:
         """Write how far delivery has come, and close the log."""
@@ -174,16 +198,36 @@ class Recorder:
         except LogUnavailableError as error:
             get_logger().warning("log.failed", reason=error.detail)
 
-    async def _ask_shard(self, history: CoinHistory) -> Fence | None:
+    async def _meet(self, history: CoinHistory) -> bool:
+        """Whether the shard has said where the coin stands."""
         try:
-            fence = await self._directory.ask(history.coin, lambda shard: shard.fence(history.coin))
+            history.meet(await self._directory.ask(history.coin, lambda shard: shard.fence(history.coin)))
         except (ShardUnavailableError, ShardRefusedError) as error:
             if not history.is_known and history.coin not in self._held:
                 get_logger().warning("era.held", coin=history.coin, reason=str(error))
                 self._held.add(history.coin)
-            return None
+            return False
         self._held.discard(history.coin)
+        return True
+
+    async def _claim(self, history: CoinHistory) -> Fence | None:
+        """The coin's fence under a new era of this process; None if the shard does not give it now."""
+        coin, least = history.coin, history.next_epoch(self._now_ms())
+        try:
+            fence = await self._directory.ask(
+                coin, lambda shard: shard.claim(coin, least, self.writer, held=history.writer_epoch)
+            )
+        except WriterSupersededError as error:
+            get_logger().error("writer.superseded", coin=coin, reason=str(error))
+            self._on_superseded()
+            return None
+        except (ShardUnavailableError, ShardRefusedError):
+            return None  # away by now, or closed for the end of a move
+        history.note_claim(fence.writer_epoch)
         return fence
+
+    def _now_ms(self) -> int:
+        return to_microseconds(self._now()) // 1000
 
     def _marks(self) -> dict[str, Mark]:
         return {coin: history.mark() for coin, history in self.histories.items()}
