@@ -27,7 +27,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark, position_of, quote_of
 from cotacoes.errors import LogUnavailableError, SettingError
-from cotacoes.quote import Position, Quote, format_price, from_microseconds, to_microseconds
+from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
 
 FORMAT_VERSION = 1
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
@@ -36,6 +36,7 @@ TRIM_EVERY = 500  # quotes of a coin between two trims
 TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
 TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 PAGE_BYTES = 4_096
+PAGE_QUOTES = 500  # of one read: some 5 ms, for which a commit may have to wait
 WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
@@ -170,16 +171,33 @@ class QuoteLog:
         """All holes noted: the cursor before, the cursor after, when it was noted."""
         return [(after, later, from_microseconds(at)) for after, later, at in self._db.execute(_SQL["source_gaps"])]
 
+    async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
+        """The entries after a position (None: from the oldest), ascending; a commit waits for one page at most."""
+        quotes: list[Quote] = []
+        while left := min(PAGE_QUOTES, limit - len(quotes)):
+            quotes += (page := await self._after(coin, quotes[-1].position if quotes else position, left))
+            if len(page) < left:
+                break
+        return quotes
+
+    async def last(self, coin: str, count: int) -> list[Quote]:
+        """The newest entries, ascending; by pages as well."""
+        quotes: list[Quote] = []  # descending
+        while left := min(PAGE_QUOTES, count - len(quotes)):
+            quotes += (page := await self._before(coin, quotes[-1].position if quotes else None, left))
+            if len(page) < left:
+                break
+        return quotes[::-1]
+
     @_in_thread
-    def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        """The entries after a position (None: from the oldest), ascending."""
+    def _after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         rows = self._db.execute(_SQL["after"], (coin, *(position or Position(0, 0)), limit))
         return [quote_of(row) for row in rows]
 
     @_in_thread
-    def last(self, coin: str, count: int) -> list[Quote]:
-        """The newest entries, ascending."""
-        return self._last(coin, count)
+    def _before(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
+        rows = self._db.execute(_SQL["before"], (coin, *(position or Position(EPOCH_MAX, SEQ_MAX)), limit))
+        return [quote_of(row) for row in rows]
 
     @_in_thread
     def recent(self, coin: str, count: int, since: datetime) -> list[tuple[datetime, Decimal]]:
@@ -262,11 +280,8 @@ class QuoteLog:
     def _logged(self, row: tuple[Any, ...]) -> LoggedCoin:
         name, epoch, cursor, *delivered_and_floor = row
         delivered, floor = position_of(*delivered_and_floor[:2]), position_of(*delivered_and_floor[2:])
-        return LoggedCoin(epoch, next(iter(self._last(name, 1)), None), delivered, floor, cursor)
-
-    def _last(self, coin: str, count: int) -> list[Quote]:
-        rows = self._db.execute(_SQL["last"], (coin, count)).fetchall()
-        return [quote_of(row) for row in reversed(rows)]
+        newest = self._db.execute(_SQL["before"], (name, EPOCH_MAX, SEQ_MAX, 1)).fetchone()
+        return LoggedCoin(epoch, None if newest is None else quote_of(newest), delivered, floor, cursor)
 
 
 def _row(quote: Quote) -> tuple[Any, ...]:

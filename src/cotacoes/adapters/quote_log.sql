@@ -56,10 +56,10 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
 FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?;
 
--- name: last
--- The newest entries, descending: coin, limit.
+-- name: before
+-- The newest entries before a position, descending: coin, epoch, seq, limit.
 SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
-FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?;
+FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch DESC, seq DESC LIMIT ?;
 
 -- name: recent
 -- Time and price of the newest entries, descending: coin, limit, from which time on.
