@@ -188,7 +188,7 @@ async def _dead_source(seconds: float) -> list[Row]:
         breaker=breaker,
     )
     async with _counting_source() as (url, reached), HttpClient(1.0, 65_536) as client:
-        source = HttpSource(client, url)
+        source = HttpSource(client, url, ["bitcoin", "ethereum"])
         asked = 0
         sent: list[float] = []
         due = time.monotonic() + seconds

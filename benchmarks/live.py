@@ -119,7 +119,7 @@ async def _answers_ms(system: System) -> list[float]:
     """From `observed_at` to the prices read, with the client of quote_service itself."""
     found: list[float] = []
     async with HttpClient(deadline_s=FETCH_DEADLINE_S, bytes_max=BODY_BYTES_MAX) as client:
-        source = HttpSource(client, system.url("external_service"))
+        source = HttpSource(client, system.url("external_service"), {"bitcoin", "ethereum"})
         for _ in range(ANSWERS):
             fetched = await source.fetch()
             now = datetime.now(UTC)

@@ -56,6 +56,31 @@ async def test_adding_a_coin_again_changes_nothing_and_elsewhere_is_refused(sett
         await directory.add_coin(settings, "Dot!")
 
 
+async def test_a_coin_has_the_currency_that_it_was_given_or_else_that_of_its_first_price(settings: Settings) -> None:
+    assert (await directory.add_coin(settings, "solana", currency="BRL")).currency == "BRL"
+    async with open_directory(settings, "quote_service", deadline_s=5.0) as known:
+        assert known.homes["solana"].currency == "BRL"
+        await known.learn({"solana": "USD", "bitcoin": "USDT"})
+        assert {coin: home.currency for coin, home in known.homes.items()} == {
+            "bitcoin": "USDT",
+            "ethereum": None,
+            "solana": "BRL",
+        }
+    assert (await directory.add_coin(settings, "ethereum", currency="USD")).currency == "USD"
+    with pytest.raises(SettingError, match="bitcoin is kept in USDT, not USD: `cotacoes coins currency bitcoin USD`"):
+        await directory.add_coin(settings, "bitcoin", currency="USD")
+    await directory.set_currency(settings, "bitcoin", "USD")
+    assert (await directory.read(settings)).homes["bitcoin"].currency == "USD"
+
+
+async def test_a_currency_that_is_not_one_and_that_of_no_coin_are_refused(settings: Settings) -> None:
+    for attempt in (directory.add_coin(settings, "solana", currency="U$"), directory.set_currency(settings, "x", "-")):
+        with pytest.raises(SettingError, match="is not a currency: write 2 to 12 of A-Z 0-9"):
+            await attempt
+    with pytest.raises(SettingError, match="there is no coin solana"):
+        await directory.set_currency(settings, "solana", "USD")
+
+
 async def test_an_addition_that_was_cut_off_before_the_fence_is_completed_by_the_next(settings: Settings) -> None:
     psql(settings.dsn("shard1"), "INSERT INTO directory VALUES ('solana', 3, 'shard2', 1)")
     await directory.add_coin(settings, "solana")

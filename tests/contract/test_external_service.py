@@ -24,6 +24,7 @@ from cotacoes.external_service import answers, app
 from cotacoes.external_service.faults import Kind
 
 TOKEN = "sesame"
+COINS = {"bitcoin", "ethereum", "solana"}
 DEADLINE_S = 0.4
 
 
@@ -42,7 +43,7 @@ class Running:
         return await self.client.put(f"{self.url}/faults", body, {"authorization": f"Bearer {token}"}, deadline_s=5.0)
 
     async def fetch(self) -> Fetched:
-        return await HttpSource(self.client, self.url).fetch()
+        return await HttpSource(self.client, self.url, COINS).fetch()
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +115,7 @@ def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answe
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0})
         with pytest.raises(SourceUnavailableError if kind in UNAVAILABLE else SourceMalformedError):
-            await HttpSource(rig.client, rig.url).fetch()
+            await HttpSource(rig.client, rig.url, COINS).fetch()
         await rig.set_faults()
         assert len((await rig.fetch()).observations) == 2
 
@@ -262,7 +263,7 @@ RECORDED = Path(__file__).parents[2] / "docs" / "recordings" / "simulated_market
 
 async def take(rig: Running, cursor: str | None = None, limit: int = 1000, wait_s: float = 0.0) -> TapePage:
     async with HttpClient(5.0, 4_000_000) as client:
-        return await HttpTape(client, rig.url).after(cursor, limit, wait_s)
+        return await HttpTape(client, rig.url, COINS).after(cursor, limit, wait_s)
 
 
 def test_the_tape_gives_every_price_of_the_simulated_market_in_order_and_waits_for_the_next() -> None:
@@ -369,7 +370,7 @@ def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_
         )
 
     async def work(rig: Running) -> None:
-        before = (await HttpTape(rig.client, rig.url).after(None, 1, 0.0)).run
+        before = (await HttpTape(rig.client, rig.url, COINS).after(None, 1, 0.0)).run
         assert (await add(rig, "solana", token="wrong")).status == 401
         assert (await add(rig, "Sol ana")).status == 422
         assert (await add(rig, "origin")).status == 422
@@ -377,7 +378,7 @@ def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_
         for _ in range(2):
             assert json.loads((await add(rig, "solana")).body) == {"coins": ["bitcoin", "ethereum", "solana"]}
         assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum", "solana"]
-        page = await HttpTape(rig.client, rig.url).after(None, 3, 0.0)
+        page = await HttpTape(rig.client, rig.url, COINS).after(None, 3, 0.0)
         assert page.run != before
         assert {seen.coin for _, seen in page.entries} == {"bitcoin", "ethereum", "solana"}
 

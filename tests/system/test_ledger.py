@@ -45,6 +45,11 @@ def proven(system: System) -> str:
     return done.stdout
 
 
+def currencies(system: System) -> dict[str, str | None]:
+    told = json.loads(system.cli("coins", "list", "--json").stdout)
+    return {coin: home["currency"] for coin, home in told.items()}
+
+
 def test_a_coin_that_is_added_lives_like_any_other_also_after_a_restart(system: System) -> None:
     system.options = ("--failure-rate", "0")
     system.start()
@@ -53,6 +58,8 @@ def test_a_coin_that_is_added_lives_like_any_other_also_after_a_restart(system: 
     assert system.get("quote_service", "/cotacao_atual/solana").body["origin"] == "sim"
     assert system.get("gateway_service", "/v1/quotes/solana/current").status == 200
     assert "solana" in system.get("gateway_service", "/").body
+    wait_until("the currencies are known", lambda: set(currencies(system).values()) == {"USD"})
+    assert system.cli("coins", "add", "solana", "--currency", "usdt").returncode == 2
     assert json.loads(system.cli("coins", "list", "--json").stdout)["solana"]["shard"] == "shard1"
     assert "solana" in proven(system)
     system.signal(signal.SIGTERM)

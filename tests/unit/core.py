@@ -107,7 +107,7 @@ class Core:
         self.poll = Poll(
             self,
             calls,
-            Screen(jump),
+            Screen(jump, currency_of=lambda coin: self.directory.homes[coin].currency),
             self.recorder,
             metrics,
             interval_s=1.0,
@@ -135,6 +135,7 @@ class Core:
             AgeLimits(5000, 300_000),
             is_live=lambda coin: coin in self.poll.live,
             breaker_state=lambda: "closed",
+            refusal_of=self.poll.refusals.why,
         )
 
     async def fetch(self) -> Fetched:

@@ -16,8 +16,12 @@ def directory_over(
     *,
     file: Path = Path(os.devnull) / "directory.json",
     tell: Callable[[], Directory | None] = lambda: None,
+    learnt: dict[str, str] | None = None,
 ) -> ShardDirectory:
-    """Its shards are there before it is entered; `tell` is what shard1 says, None: it is away."""
+    """Its shards are there before it is entered; `tell` is what shard1 says, None: it is away.
+
+    `learnt` takes the currencies that shard1 is told.
+    """
 
     async def read(_: Shard) -> Directory:
         told = tell()
@@ -25,12 +29,19 @@ def directory_over(
             raise ShardUnavailableError("shard1 is not reachable")
         return told
 
+    async def learn(_: Shard, currencies: Mapping[str, str]) -> None:
+        if tell() is None:
+            raise ShardUnavailableError("shard1 is not reachable")
+        if learnt is not None:
+            learnt.update(currencies)
+
     directory = ShardDirectory(
         dict.fromkeys(shards, "memory"),
         seed,
         file,
         open_shard=lambda name, _: contextlib.nullcontext(shards[name]),
         read=read,
+        learn=learn,
     )
     directory.shards |= shards
     return directory

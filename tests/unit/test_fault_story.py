@@ -118,7 +118,7 @@ async def told(**given: Any) -> AsyncIterator[Story]:
 
         async with service.resources(), HttpClient(settings.fetch_deadline_s, 65_536, transport=transport) as client:
             counted = Counted(client, loop.time)
-            source = HttpSource(counted, "http://source")
+            source = HttpSource(counted, "http://source", {"bitcoin", "ethereum"})
             yield Story(settings, metrics, endpoints, policy, source, set_faults, counted.reached)
 
 

@@ -1,5 +1,6 @@
 """The faults: one judgement a request, at the rate that was set, for as long as was set."""
 
+import asyncio
 import json
 import random
 from collections import Counter
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cotacoes.adapters.source_http import read_quotes
+from cotacoes.adapters.source_http import Fetched, read_quotes
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.quote import Observation, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COINS = {"bitcoin", "ethereum", "not-bitcoin"}
 ANSWER_KINDS = [kind for kind in Kind if kind not in PRICE_KINDS]
+
+
+def read(answer: bytes) -> Fetched:
+    return asyncio.run(read_quotes(answer, COINS))
 
 
 class Rig:
@@ -132,11 +138,11 @@ def test_a_good_answer_has_the_prices_the_oldest_time_and_reads_back_exactly() -
         "origin": "sim",
     }
     assert list(body)[:2] == ["bitcoin", "ethereum"]
-    assert read_quotes(render(QUOTES, "sim")).observations == list(QUOTES.values())
+    assert read(render(QUOTES, "sim")).observations == list(QUOTES.values())
 
 
 def test_an_answer_without_a_price_is_still_an_answer() -> None:
-    assert read_quotes(render({}, "sim")).observations == []
+    assert read(render({}, "sim")).observations == []
 
 
 @pytest.mark.parametrize(
@@ -144,14 +150,14 @@ def test_an_answer_without_a_price_is_still_an_answer() -> None:
     [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")],
 )
 def test_poison_spoils_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
-    fetched = read_quotes(render(QUOTES, "sim", Verdict(kind=kind, coins=("bitcoin",))))
+    fetched = read(render(QUOTES, "sim", Verdict(kind=kind, coins=("bitcoin",))))
     assert fetched.rejected == [("bitcoin", reason)]
     assert fetched.observations == [QUOTES["ethereum"]]
 
 
 def read_one(kind: Kind) -> Observation:
     only = {"bitcoin": QUOTES["bitcoin"]}
-    fetched = read_quotes(render(only, "sim", Verdict(kind=kind)))
+    fetched = read(render(only, "sim", Verdict(kind=kind)))
     assert not fetched.rejected
     return fetched.observations[0]
 

@@ -20,6 +20,7 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
+    NoQuoteError,
     PositionBeyondEndError,
     SourceUnavailableError,
 )
@@ -441,3 +442,22 @@ async def test_the_log_is_opened_anew_once_however_many_ask_for_it(
         core.recorder._open = False
         await asyncio.gather(*(core.recorder.ensure_open() for _ in range(5)))
         assert opened == 1
+
+
+async def test_a_price_in_another_currency_is_not_recorded_and_the_answer_says_so(tmp_path: Path) -> None:
+    core = Core(tmp_path)
+    await core.recorder.start()
+    core.said = [replace(seen("60000", core.wall), currency="USDT")]
+    core.directory.homes[COIN] = Home(1, "shard1", 1, currency="USD")
+    await core.poll.poll_once()
+    with pytest.raises(NoQuoteError, match=r"its price was refused as currency \(currency USDT, expected USD\)"):
+        core.answers.current(COIN)
+    core.said = [seen("60001", core.wall)]
+    await core.poll.poll_once()
+    for number, currency in enumerate(("USDT", "USD"), start=1):
+        core.wall += timedelta(seconds=1)
+        core.said = [replace(seen(f"6000{number}", core.wall), currency=currency)]
+        await core.poll.poll_once()
+    mean = json.loads(await core.answers.mean(COIN))
+    assert (mean["currency"], mean["count"], mean["average"]) == ("USD", 2, "60001.5")
+    await core.recorder.close()

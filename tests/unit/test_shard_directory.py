@@ -129,3 +129,29 @@ async def test_many_who_ask_shard1_at_once_share_its_answer() -> None:
         directory._read = read
         assert await asyncio.gather(*(directory.refresh() for _ in range(50))) == [True] * 50
         assert told == 1
+
+
+async def test_shard1_learns_the_currency_of_a_coin_that_has_none_and_only_of_one_that_it_knows() -> None:
+    homes = {COIN: Home(1, "shard1", 1), "ethereum": Home(2, "shard1", 1, currency="USD")}
+    learnt: dict[str, str] = {}
+    every, seed = shards(shard1=f"{COIN},ethereum,late"), {"late": "shard1"}
+    async with directory_over(every, seed, tell=lambda: Directory(homes), learnt=learnt) as directory:
+        await directory.learn({COIN: "USD", "ethereum": "BRL", "late": "USD"})
+        assert learnt == {COIN: "USD"}
+        homes[COIN] = Home(1, "shard1", 1, currency="USD")
+        await directory.refresh()
+        assert directory.homes[COIN].currency == "USD"
+
+
+async def test_a_currency_is_known_with_shard1_away_and_goes_along_with_a_coin_that_moves(tmp_path: Path) -> None:
+    file, told = tmp_path / "directory.json", Directory({COIN: Home(1, "shard1", 1, currency="USD")})
+    gone, home = MemoryShard("shard1", [COIN]), MemoryShard("shard2", [COIN])
+    every: dict[str, Shard] = {"shard1": gone, "shard2": home}
+    async with directory_over(every, {}, file=file, tell=lambda: told):
+        pass
+    gone.copies[COIN].state, gone.copies[COIN].moved_to = "moved", "shard2"
+    async with directory_over(every, {COIN: "shard1"}, file=file) as directory:
+        await directory.learn({"other": "USD"})
+        assert directory.homes[COIN].currency == "USD"
+        await directory.ask(COIN, lambda shard: shard.last(COIN, 1))
+        assert directory.homes[COIN] == Home(1, "shard2", 2, currency="USD")

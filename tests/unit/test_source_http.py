@@ -16,6 +16,7 @@ from cotacoes.adapters.http_client import Response
 from cotacoes.adapters.source_http import (
     COINS_MAX,
     RETRY_AFTER_MAX_S,
+    STEP_COINS,
     Fetched,
     HttpSource,
     read_quotes,
@@ -25,6 +26,7 @@ from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalf
 from cotacoes.quote import Observation, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COINS = frozenset({"bitcoin", "ethereum", "doge", "a"})
 GOOD: dict[str, Any] = {
     "bitcoin": "67012.34",
     "observed_at": "2026-11-24T12:00:00Z",
@@ -49,7 +51,11 @@ class OneAnswer:
 
 
 def fetch(answer: Response | Exception) -> Fetched:
-    return asyncio.run(HttpSource(OneAnswer(answer), "http://source", now=lambda: NOON).fetch())
+    return asyncio.run(HttpSource(OneAnswer(answer), "http://source", COINS, now=lambda: NOON).fetch())
+
+
+def read(answer: bytes) -> Fetched:
+    return asyncio.run(read_quotes(answer, COINS))
 
 
 def body(**changed: Any) -> bytes:
@@ -58,20 +64,20 @@ def body(**changed: Any) -> bytes:
 
 def with_price(token: str) -> Fetched:
     """The good answer with the raw JSON `token` as Bitcoin's price."""
-    return read_quotes(body().replace(b'"67012.34"', token.encode()))
+    return read(body().replace(b'"67012.34"', token.encode()))
 
 
 def test_a_good_answer_gives_the_price_the_coins_own_time_its_currency_and_the_origin() -> None:
     client = OneAnswer(Response(200, {}, body()))
-    fetched = asyncio.run(HttpSource(client, "http://source/").fetch())
+    fetched = asyncio.run(HttpSource(client, "http://source/", COINS).fetch())
     observed_at = NOON + timedelta(milliseconds=500)
     assert fetched == Fetched([Observation("bitcoin", "USD", Decimal("67012.34"), observed_at, "sim")], [])
     assert client.asked == ["http://source/quote"]
 
 
 def test_a_coin_without_a_time_of_its_own_takes_the_time_of_the_answer() -> None:
-    assert read_quotes(body(observed={})).observations[0].observed_at == NOON
-    assert read_quotes(body(observed=...)).observations[0].observed_at == NOON
+    assert read(body(observed={})).observations[0].observed_at == NOON
+    assert read(body(observed=...)).observations[0].observed_at == NOON
 
 
 @given(whole=st.integers(0, 10**29), places=st.text("0123456789", min_size=1, max_size=30), as_number=st.booleans())
@@ -150,25 +156,59 @@ def test_the_exponent_of_a_number_is_as_exact_as_its_digits(token: str, price: s
     ],
 )
 def test_a_time_that_is_none_rejects_its_coin(time: Any) -> None:
-    assert read_quotes(body(observed={"bitcoin": time})).rejected == [("bitcoin", "bad_time")]
-    assert read_quotes(body(observed={}, observed_at=time)).rejected == [("bitcoin", "bad_time")]
+    assert read(body(observed={"bitcoin": time})).rejected == [("bitcoin", "bad_time")]
+    assert read(body(observed={}, observed_at=time)).rejected == [("bitcoin", "bad_time")]
 
 
 @pytest.mark.parametrize("currency", [{}, ..., {"bitcoin": "usd"}, {"bitcoin": 1}, {"bitcoin": "U" * 500}])
 def test_a_price_in_no_known_currency_is_no_price(currency: Any) -> None:
-    assert read_quotes(body(currency=currency)).rejected == [("bitcoin", "malformed")]
+    assert read(body(currency=currency)).rejected == [("bitcoin", "malformed")]
 
 
 def test_one_bad_coin_leaves_the_others_whole() -> None:
     currency = dict.fromkeys(("bitcoin", "ethereum", "doge"), "USD")
-    fetched = read_quotes(body(currency=currency, ethereum="NaN", doge="0.1", **{"Not A Coin": "1"}))
+    fetched = read(body(currency=currency, ethereum="NaN", doge="0.1", **{"Not A Coin": "1"}))
     assert [observation.coin for observation in fetched.observations] == ["bitcoin", "doge"]
-    assert fetched.rejected == [("ethereum", "not_finite"), ("?", "malformed")]
+    assert (fetched.rejected, fetched.unknown) == ([("ethereum", "not_finite")], 1)
+
+
+def test_what_is_said_of_coins_that_are_not_ours_is_counted_and_not_looked_at() -> None:
+    others = {f"coin-{number}": "not a price" for number in range(COINS_MAX - 1)}
+    fetched = read(body(**others))
+    assert ([one.coin for one in fetched.observations], fetched.rejected) == (["bitcoin"], [])
+    assert fetched.unknown == COINS_MAX - 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"origin":"x",' + b",".join(b'"%x":1' % key for key in range(95_000)) + b"}",
+        b'{"origin":"x","bitcoin":"1","currency":{' + b",".join(b'"%x":1' % key for key in range(95_000)) + b"}}",
+        b'{"origin":"x","observed":{' + b'"a":1,' * 170_000 + b'"a":1}}',
+    ],
+    ids=["coins", "currencies", "times"],
+)
+def test_an_answer_of_more_keys_than_coins_can_need_is_refused_before_it_is_decoded(answer: bytes) -> None:
+    assert len(answer) < 1_100_000  # about what is fetched at most
+    with pytest.raises(SourceMalformedError, match="more than 10000 coins"):
+        read(answer)
+
+
+async def test_a_large_answer_is_read_in_steps_between_which_others_have_their_turn() -> None:
+    names = [f"coin-{number}" for number in range(5_000)]
+    answer = body(**dict.fromkeys(names, "1"), currency=dict.fromkeys(names, "USD"))
+    turns = 0
+    reading = asyncio.ensure_future(read_quotes(answer, {*names}))
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(reading.result().observations) == len(names)
+    assert turns > len(names) / STEP_COINS
 
 
 def test_of_a_key_given_twice_the_last_counts() -> None:
     twice = body().replace(b'"bitcoin": "67012.34"', b'"bitcoin": "1", "bitcoin": "2"', 1)
-    assert [observation.price for observation in read_quotes(twice).observations] == [Decimal(2)]
+    assert [observation.price for observation in read(twice).observations] == [Decimal(2)]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +250,7 @@ def test_what_is_nested_too_deep_gives_no_price_whether_or_not_it_can_be_read() 
 
 def read_or_refuse(answer: bytes) -> None:
     try:
-        fetched = read_quotes(answer)
+        fetched = read(answer)
     except SourceMalformedError:
         return
     for observation in fetched.observations:

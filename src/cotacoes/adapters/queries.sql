@@ -114,7 +114,12 @@ ORDER BY c.at;
 
 -- name: directory
 -- Every coin, in the order of its id.
-SELECT coin, coin_id, shard, placement, retention_days FROM directory ORDER BY coin_id;
+SELECT coin, coin_id, shard, placement, retention_days, currency FROM directory ORDER BY coin_id;
+
+-- name: learn_currencies
+-- Note the currency of coins that have none yet: coins, currencies.
+UPDATE directory AS d SET currency = n.currency FROM unnest($1::text[], $2::text[]) AS n (coin, currency)
+WHERE d.coin = n.coin AND d.currency IS NULL;
 
 -- name: shards
 -- The shards beyond those that are settings.

@@ -89,6 +89,14 @@ RETURNING coin;
 -- How many days of a coin's quotes are kept, null: all of them: coin, days; no row where there is no such coin.
 UPDATE directory SET retention_days = $2 WHERE coin = $1 RETURNING coin;
 
+-- name: learn_currency
+-- Note the currency of a coin that has none yet: coin, currency.
+UPDATE directory SET currency = $2 WHERE coin = $1 AND currency IS NULL;
+
+-- name: set_currency
+-- In which currency a coin's prices are from now on: coin, currency; no row where there is no such coin.
+UPDATE directory SET currency = $2 WHERE coin = $1 RETURNING coin;
+
 -- name: lock_directory
 -- One change of the directory at a time.
 SELECT pg_advisory_xact_lock(hashtext('cotacoes.directory'));

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -31,7 +32,8 @@ OpenShard = Callable[[str, str], AbstractAsyncContextManager[Shard]]
 class ShardDirectory:
     """See the head of this file. An async context manager; the shards are open while it is.
 
-    `settled` are the DSNs of the shards that are settings, `seed` the homes that the settings name, `read` asks shard1.
+    `settled` are the DSNs of the shards that are settings, `seed` the homes that the settings name, `read` asks shard1,
+    `learn` tells it the currencies of coins.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class ShardDirectory:
         *,
         open_shard: OpenShard,
         read: Callable[[Shard], Awaitable[Directory]],
+        learn: Callable[[Shard, Mapping[str, str]], Awaitable[None]] | None = None,
     ) -> None:
         self.shards: dict[str, Shard] = {}
         self.homes: dict[str, Home] = {coin: Home(0, shard, 0) for coin, shard in seed.items()}
@@ -49,6 +52,7 @@ class ShardDirectory:
         self._file = file
         self._open_shard = open_shard
         self._read = read
+        self._learn = learn
         self.dsns: dict[str, str] = {}
         self._opened: dict[str, contextlib.AsyncExitStack] = {}
         self._changed = asyncio.Event()
@@ -95,7 +99,7 @@ class ShardDirectory:
         before = self.homes[coin]
         asked = asked or before.shard
         if error.to is not None and error.placement is not None and error.placement > before.placement:
-            moved = Home(before.coin_id, error.to, error.placement, before.retention_days)
+            moved = replace(before, shard=error.to, placement=error.placement)
             await self._take(Directory({coin: moved}, {}))
         if self.homes[coin].shard == asked or self.homes[coin].shard not in self.shards:
             await self.refresh()
@@ -118,6 +122,18 @@ class ShardDirectory:
             return False
         await self._take(told)
         return True
+
+    async def learn(self, currencies: Mapping[str, str]) -> None:
+        """Tell shard1 the currencies of coins for which it has none; if it is away, the next call does."""
+        new = {coin: currency for coin, currency in currencies.items() if self._lacks_currency(coin)}
+        if new and self._learn is not None:
+            with contextlib.suppress(ShardUnavailableError):
+                await self._learn(self.shards[next(iter(self._settled))], new)
+                await self.refresh()
+
+    def _lacks_currency(self, coin: str) -> bool:
+        home = self.homes.get(coin)
+        return home is not None and home.placement > 0 and home.currency is None
 
     async def wait_change(self) -> None:
         """Return once a coin, a shard or a home is new."""

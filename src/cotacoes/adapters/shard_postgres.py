@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Self
@@ -57,10 +57,14 @@ class PostgresShard:
         """Every coin's home, and the shards beyond those that are settings; asked of shard1 only."""
         shards = {row["name"]: row["dsn"] for row in await self._fetch("shards")}
         homes = {
-            row["coin"]: Home(row["coin_id"], row["shard"], row["placement"], row["retention_days"])
+            row["coin"]: Home(row["coin_id"], row["shard"], row["placement"], row["retention_days"], row["currency"])
             for row in await self._fetch("directory")
         }
         return Directory(homes, shards)
+
+    async def learn_currencies(self, currencies: Mapping[str, str]) -> None:
+        """Note them for coins that have none yet; on shard1 only."""
+        await self._fetch("learn_currencies", list(currencies), list(currencies.values()))
 
     async def fence(self, coin: str) -> Fence:
         (row,) = await self._fetch("fence", coin)
@@ -148,12 +152,17 @@ def open_directory(settings: Settings, service: str, *, deadline_s: float) -> Sh
         assert isinstance(shard, PostgresShard)
         return await shard.directory()
 
+    async def learn(shard: Shard, currencies: Mapping[str, str]) -> None:
+        assert isinstance(shard, PostgresShard)
+        await shard.learn_currencies(currencies)
+
     return ShardDirectory(
         {shard: settings.dsn(shard) for shard in SHARDS},
         settings.seed_placement,
         settings.data / service / "directory.json",
         open_shard=lambda name, dsn: PostgresShard(name, dsn, deadline_s=deadline_s),
         read=read,
+        learn=learn,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlencode
@@ -12,7 +13,6 @@ import msgspec
 from cotacoes.adapters.source_http import Get, answer_of, unexpected
 from cotacoes.errors import SourceGoneError, SourceMalformedError
 from cotacoes.quote import (
-    COIN_PATTERN,
     CURRENCY_PATTERN,
     ORIGIN_PATTERN,
     Observation,
@@ -21,8 +21,10 @@ from cotacoes.quote import (
     parse_time,
 )
 
-ANSWER_BYTES_MAX = 4_000_000  # a page of 10,000 prices has some 1.5 MB
+ANSWER_BYTES_MAX = 1_048_576  # a page of 4,000 prices has some 500 KB, 900 KB with the most digits
 CURSOR_MAX = 100
+ORIGIN_MAX = 100
+STEP_PRICES = 500  # read without a pause, in about a millisecond
 
 
 class _Entry(msgspec.Struct):
@@ -53,6 +55,7 @@ class TapePage:
     """Prices with their indices in the run, ascending. `rejected` pairs a coin with why its price can not be read.
 
     `first` is the index of the first price, rejected or not, 0 where there is none; `count` says how many there are.
+    Prices of coins that are not ours are only counted, as `unknown`.
     """
 
     run: str
@@ -61,14 +64,23 @@ class TapePage:
     count: int
     entries: list[tuple[int, Observation]]
     rejected: list[tuple[str, str]]
+    unknown: int = 0
 
 
 class HttpTape:
-    """The tape at the base address `url`."""
+    """The tape at the base address `url`, for `coins`, which may become more."""
 
-    def __init__(self, client: Get, url: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        client: Get,
+        url: str,
+        coins: Container[str],
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._client = client
         self._url = f"{url.rstrip('/')}/quotes"
+        self._coins = coins
         self._now = now
 
     async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
@@ -84,33 +96,44 @@ class HttpTape:
             raise SourceGoneError("the source does not know the cursor any more", cursor=_read_gone(response.body))
         if response.status != 200:
             raise unexpected(response.status)
-        return read_page(response.body)
+        return await read_page(response.body, self._coins, limit)
 
 
-def read_page(body: bytes) -> TapePage:
-    """Read the body of `/quotes`; SourceMalformedError where it is no such page."""
+async def read_page(body: bytes, coins: Container[str], limit: int) -> TapePage:
+    """Read what the body of `/quotes` says of these coins; SourceMalformedError if it is no page of up to `limit`."""
+    if body.count(b"{") > limit + ORIGIN_MAX:  # before it is decoded; only an origin may hold a brace too
+        raise SourceMalformedError("the page is longer than what was asked for")
     try:
         page = _page.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise SourceMalformedError("the answer is not a page of a tape") from error
     if ORIGIN_PATTERN.match(page.origin) is None or len(page.next) > CURSOR_MAX:
         raise SourceMalformedError("the answer is not a page of a tape")
+    if len(page.quotes) > limit:
+        raise SourceMalformedError("the page is longer than what was asked for")
     first = page.quotes[0].index if page.quotes else 0
-    read = TapePage(page.run, page.next, first, len(page.quotes), [], [])
+    entries: list[tuple[int, Observation]] = []
+    rejected: list[tuple[str, str]] = []
+    unknown = 0
     for number, entry in enumerate(page.quotes):
+        if number % STEP_PRICES == 0:
+            await asyncio.sleep(0)
         if entry.index != first + number:
             raise SourceMalformedError("the page is out of order")
+        if entry.coin not in coins:
+            unknown += 1
+            continue
         try:
-            read.entries.append((entry.index, _observation(entry, page.origin)))
+            entries.append((entry.index, _observation(entry, page.origin)))
         except PriceError as error:
-            read.rejected.append((entry.coin, error.reason))
+            rejected.append((entry.coin, error.reason))
         except ValueError:
-            read.rejected.append((entry.coin, "malformed"))
-    return read
+            rejected.append((entry.coin, "malformed"))
+    return TapePage(page.run, page.next, first, len(page.quotes), entries, rejected, unknown)
 
 
 def _observation(entry: _Entry, origin: str) -> Observation:
-    if COIN_PATTERN.match(entry.coin) is None or CURRENCY_PATTERN.match(entry.currency) is None:
+    if CURRENCY_PATTERN.match(entry.currency) is None:
         raise ValueError
     return Observation(entry.coin, entry.currency, parse_price(entry.price), parse_time(entry.observed_at), origin)
 

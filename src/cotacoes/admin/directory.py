@@ -16,7 +16,7 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 from cotacoes.patterns.sharding import Directory, Home
-from cotacoes.quote import COIN_PATTERN
+from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 ASK_DEADLINE_S = 10.0
 DIRECTORY_SHARD = SHARDS[0]
@@ -36,8 +36,12 @@ def dsns(settings: Settings, directory: Directory) -> dict[str, str]:
     return {shard: settings.dsn(shard) for shard in SHARDS} | dict(directory.shards)
 
 
-async def add_coin(settings: Settings, coin: str, shard: str | None = None) -> Home:
-    """Place a coin on a shard, None: on the one with the fewest coins; SettingError where it lives elsewhere."""
+async def add_coin(settings: Settings, coin: str, shard: str | None = None, currency: str | None = None) -> Home:
+    """Place a coin on a shard, None: on the one with the fewest coins; SettingError where it lives elsewhere.
+
+    `currency` is that of all its prices; None: that of the first one. SettingError if it has another already.
+    """
+    _refuse_no_currency(currency)
     if not COIN_PATTERN.match(coin):
         raise SettingError(f"{coin[:40]!r} is no coin's name: write 1 to 32 of a-z 0-9 -")
     directory = await read(settings)
@@ -49,9 +53,15 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None) -> H
     chosen = shard or emptiest(known, directory.homes.values())
     async with _changing(settings) as first:
         await first.run("add_coin", coin, chosen)
+        if currency is not None:
+            await first.run("learn_currency", coin, currency)
     home = (await read(settings)).homes[coin]
     if shard is not None and home.shard != shard:
         raise SettingError(f"{coin} lives on {home.shard}: `cotacoes shards move {coin} --to {shard}` moves it")
+    if currency not in (None, home.currency):
+        raise SettingError(
+            f"{coin} is kept in {home.currency}, not {currency}: `cotacoes coins currency {coin} {currency}` changes it"
+        )
     if home.shard not in known:
         raise SettingError(
             f"{coin} lives on {home.shard}, whose address is lost: `cotacoes shards add {home.shard} DSN`"
@@ -78,6 +88,19 @@ async def set_retention(settings: Settings, coin: str, days: int | None) -> None
     async with _changing(settings) as first:
         if not await first.run("set_retention", coin, days):
             raise SettingError(f"there is no coin {coin}: `cotacoes coins list` names them")
+
+
+async def set_currency(settings: Settings, coin: str, currency: str) -> None:
+    """From now on the coin's prices are in this currency; SettingError if there is no such coin or currency."""
+    _refuse_no_currency(currency)
+    async with _changing(settings) as first:
+        if not await first.run("set_currency", coin, currency):
+            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` names them")
+
+
+def _refuse_no_currency(currency: str | None) -> None:
+    if currency is not None and not CURRENCY_PATTERN.match(currency):
+        raise SettingError(f"{currency[:40]!r} is not a currency: write 2 to 12 of A-Z 0-9, as in USD")
 
 
 async def add_shard(settings: Settings, name: str, dsn: str) -> str:

@@ -39,19 +39,30 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         put_json(
             {
-                coin: {"shard": home.shard, "placement": home.placement, "retention_days": home.retention_days}
+                coin: {
+                    "shard": home.shard,
+                    "placement": home.placement,
+                    "currency": home.currency,
+                    "retention_days": home.retention_days,
+                }
                 for coin, home in homes.items()
             }
         )
         return
-    rows = [[coin, home.shard, home.placement, home.retention_days or "for ever"] for coin, home in homes.items()]
-    put_table(("coin", "shard", "placement", "days kept"), rows)
+    rows = [
+        [coin, home.shard, home.placement, home.currency or "-", home.retention_days or "for ever"]
+        for coin, home in homes.items()
+    ]
+    put_table(("coin", "shard", "placement", "currency", "days kept"), rows)
 
 
 @coins_app.command("add")
 def add_coin(
     coin: Coin,
     shard: Shard = None,
+    currency: Annotated[
+        str | None, typer.Option(metavar="CURRENCY", help="that of all its prices; else that of the first one")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask; for scripts")] = False,
     data: Data = None,
 ) -> int:
@@ -61,6 +72,7 @@ def add_coin(
     Examples:
       cotacoes coins add solana
       cotacoes coins add solana --shard shard2 --yes
+      cotacoes coins add solana --currency USD
 
     A coin cannot be removed again, so it asks first, and says what the source quotes. The simulated market then quotes
     the coin too, in a new run; a replay quotes it if the recording has it.
@@ -71,7 +83,7 @@ def add_coin(
     ):
         say("nothing was added")
         return 1
-    home = asyncio.run(directory.add_coin(settings, coin, shard))
+    home = asyncio.run(directory.add_coin(settings, coin, shard, currency and currency.upper()))
     say(f"{coin}: lives on {home.shard}")
     try:
         asyncio.run(_let_quote(settings, coin))
@@ -95,6 +107,24 @@ def retain(
         raise SettingError(f"{days[:20]!r} is no number of days: write 1 or more, or all")
     asyncio.run(directory.set_retention(readers.settings_of(data), coin.lower(), None if days == "all" else int(days)))
     say(f"{coin.lower()}: {'all quotes are' if days == 'all' else f'the quotes of {days} days are'} kept")
+
+
+@coins_app.command("currency")
+def set_currency(
+    coin: Coin,
+    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="for example USD")],
+    data: Data = None,
+) -> None:
+    """Set the currency of a coin's prices; prices in another one are refused.
+
+    \b
+    Example:
+      cotacoes coins currency bitcoin USDT
+
+    A coin gets its currency from its first price. Quotes that are stored keep theirs.
+    """
+    asyncio.run(directory.set_currency(readers.settings_of(data), coin.lower(), currency.upper()))
+    say(f"{coin.lower()}: prices are recorded in {currency.upper()} from now on")
 
 
 @shards_app.command("list")

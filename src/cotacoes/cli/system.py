@@ -48,7 +48,7 @@ def up(
     Examples:
       cotacoes up
       cotacoes up --port-base 9000 --data ./second
-      cotacoes up --source replay:btcusdt.gz,ethusdt.gz --failure-rate 0
+      cotacoes up --data ./replayed --source replay:btcusdt.gz,ethusdt.gz
       cotacoes up --json | head
 
     Ctrl-C stops it; a second `up` on the same data goes on where the first ended.

@@ -34,12 +34,16 @@ READ_QUOTES_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a coin lives. `placement` counts its moves; `retention_days` None: its quotes are kept for ever."""
+    """Where a coin lives. `placement` counts its moves; `retention_days` None: its quotes are kept for ever.
+
+    `currency` is the one of all its prices; None: that of the first one to come.
+    """
 
     coin_id: int
     shard: str
     placement: int
     retention_days: int | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True)

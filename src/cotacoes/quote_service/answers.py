@@ -34,7 +34,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answers:
-    """See the head of this file. `is_live` tells whether the last poll brought the coin's price."""
+    """See the head of this file. `is_live` tells whether the last poll brought the coin's price.
+
+    `refusal_of` says why the source's price of the coin is not recorded, None if it is.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Answers:
         *,
         is_live: Callable[[str], bool],
         breaker_state: Callable[[], BreakerState],
+        refusal_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
@@ -52,6 +56,7 @@ class Answers:
         self._limits = limits
         self._is_live = is_live
         self._breaker_state = breaker_state
+        self._refusal_of = refusal_of
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
 
     def current(self, coin: str) -> bytes:
@@ -59,16 +64,18 @@ class Answers:
         history = self._histories[coin]
         quote = history.newest
         if quote is None:
-            raise NoQuoteError(f"no quote of {coin} yet{self._why()}", reason="none_yet")
+            raise NoQuoteError(f"no quote of {coin} yet{self._why(coin)}", reason="none_yet")
         if history.age_s == math.inf:
             raise NoQuoteError(
-                f"the newest quote of {coin} bears a time ahead of the clock, so its age is not known{self._why()}",
+                f"the newest quote of {coin} bears a time ahead of the clock, so its age is not known{self._why(coin)}",
                 reason="too_old",
             )
         age_ms = int(history.age_s * 1000)
         if age_ms > self._limits.most:
             raise NoQuoteError(
-                f"the newest quote of {coin} is {age_ms // 1000} s old{self._why()}", reason="too_old", age_ms=age_ms
+                f"the newest quote of {coin} is {age_ms // 1000} s old{self._why(coin)}",
+                reason="too_old",
+                age_ms=age_ms,
             )
         text = self._text(quote)
         return _encode(
@@ -92,7 +99,7 @@ class Answers:
         """The mean of the last ten quotes that share the newest one's origin and currency."""
         quotes = await self._reader.last(coin, MEAN_QUOTES)
         if not quotes:
-            raise NoQuoteError(f"no quote of {coin} yet{self._why()}", reason="none_yet")
+            raise NoQuoteError(f"no quote of {coin} yet{self._why(coin)}", reason="none_yet")
         if any(_kind(quote) != _kind(quotes[-1]) for quote in quotes):
             quotes = [q for q in await self._reader.last(coin, MEAN_READ_QUOTES) if _kind(q) == _kind(quotes[-1])]
             quotes = quotes[-MEAN_QUOTES:]
@@ -170,9 +177,9 @@ class Answers:
             kept = self._texts[quote.coin] = (quote, QuoteJson.of(quote))
         return kept[1]
 
-    def _why(self) -> str:
-        failure = self._recorder.failure
-        return "" if failure is None else f": {failure}"
+    def _why(self, coin: str) -> str:
+        why = self._recorder.failure or self._refusal_of(coin)
+        return "" if why is None else f": {why}"
 
 
 def read_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:

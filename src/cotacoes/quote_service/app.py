@@ -127,13 +127,23 @@ def build(settings: Settings, stop: Stop) -> Service:
             counted.recorded.labels(coin=coin).inc(count)
             roster.deliveries[coin].wake()
 
-    intake = build_intake(settings, recorder, publisher, counted, endpoints, now=_now, on_recorded=hand_on)
+    intake = build_intake(
+        settings,
+        recorder,
+        publisher,
+        counted,
+        endpoints,
+        now=_now,
+        currency_of=lambda coin: directory.homes[coin].currency,
+        on_recorded=hand_on,
+    )
     answers = Answers(
         recorder,
         directory,
         AgeLimits.of(settings.fresh_s, settings.age_max_s),
         is_live=lambda coin: coin in intake.taker.live,
         breaker_state=lambda: intake.breaker.state.value,
+        refusal_of=intake.taker.refusals.why,
     )
 
     @contextlib.asynccontextmanager
@@ -152,6 +162,7 @@ def build(settings: Settings, stop: Stop) -> Service:
                     _keep(recorder, roster.deliveries, backlog, counted, ClockWatch(counted, _now)),
                     roster.run(),
                     directory.run(),
+                    _learn_currencies(directory, histories),
                 )
             )
             yield
@@ -199,4 +210,11 @@ async def _keep(
             metrics.pending.labels(coin=coin).set(history.pending)
             if history.epoch is not None and history.fence is None:
                 deliveries[coin].wake()
+        await asyncio.sleep(KEEP_INTERVAL_S)
+
+
+async def _learn_currencies(directory: ShardDirectory, histories: Mapping[str, CoinHistory]) -> None:
+    """Let the directory know the currency of each coin that has a quote."""
+    while True:
+        await directory.learn({coin: one.newest.currency for coin, one in histories.items() if one.newest is not None})
         await asyncio.sleep(KEEP_INTERVAL_S)

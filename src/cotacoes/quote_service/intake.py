@@ -45,18 +45,19 @@ def build_intake(
     endpoints: Endpoints,
     *,
     now: Callable[[], datetime],
+    currency_of: Callable[[str], str | None],
     on_recorded: Callable[[list[Quote]], None],
 ) -> Intake:
-    """Wire it; nothing is opened yet."""
+    """Wire it; nothing is opened yet. `currency_of` is what the directory says of a coin."""
     calls = source_policy(settings, endpoints)
     breaker = calls.breaker
     assert breaker is not None
     is_tape = settings.source_mode == "tape"
-    screen = Screen(jump_limit(settings), is_tape=is_tape)
+    screen = Screen(jump_limit(settings), is_tape=is_tape, currency_of=currency_of)
     if not is_tape:
         client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
         poll = Poll(
-            HttpSource(client, settings.url(SOURCE)),
+            HttpSource(client, settings.url(SOURCE), recorder.histories),
             calls,
             screen,
             recorder,
@@ -69,7 +70,7 @@ def build_intake(
         return Intake(client, breaker, poll)
     client = HttpClient(deadline_s=settings.fetch_deadline_s + WAIT_S, bytes_max=ANSWER_BYTES_MAX)
     taker = TapeTaker(
-        HttpTape(client, settings.url(SOURCE)),
+        HttpTape(client, settings.url(SOURCE), recorder.histories),
         calls,
         screen,
         recorder,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from cotacoes.adapters.source_http import Fetched
+from cotacoes.adapters.source_http import STEP_COINS, Fetched
 from cotacoes.errors import LogUnavailableError, SourceError
 from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote import Observation, Quote
@@ -50,7 +50,7 @@ class Poll:
         self._now = now
         self._clock = clock
         self._on_recorded = on_recorded
-        self._refusals = Refusals(recorder.histories, metrics)
+        self.refusals = Refusals(recorder.histories, metrics)
 
     async def run(self) -> None:
         """Poll at the interval until cancelled; a late poll is not made up for."""
@@ -71,7 +71,7 @@ class Poll:
         started = self._clock()
         try:
             await self._recorder.ensure_open()
-            accepted, unchanged = self._judge(fetched)
+            accepted, unchanged = await self._judge(fetched)
             recorded = await self._recorder.record({coin: [observed] for coin, observed in accepted.items()})
         except LogUnavailableError:
             self.live = frozenset()  # counted and logged where it failed; the current quotes age
@@ -81,14 +81,16 @@ class Poll:
             self._metrics.record_seconds.observe(self._clock() - started)
             self._on_recorded(recorded)
 
-    def _judge(self, fetched: Fetched) -> tuple[dict[str, Observation], set[str]]:
+    async def _judge(self, fetched: Fetched) -> tuple[dict[str, Observation], set[str]]:
         """What is to be recorded, by coin, and the coins whose price is the one already recorded."""
         now = self._now()
         refused = Counter(fetched.rejected)
         facts: dict[tuple[str, str], Mapping[str, str]] = {}
         accepted: dict[str, Observation] = {}
         unchanged = set()
-        for observation in fetched.observations:
+        for number, observation in enumerate(fetched.observations):
+            if number % STEP_COINS == 0:
+                await asyncio.sleep(0)
             coin = observation.coin
             history = self._recorder.histories.get(coin)
             refusal = self._screen.judge(observation, None if history is None else history.recent, now)
@@ -99,5 +101,5 @@ class Poll:
             facts[coin, refusal.reason] = refusal.facts
             if refusal.reason == "not_new":
                 unchanged.add(coin)
-        self._refusals.count(refused, facts)
+        self.refusals.count(refused, facts, unknown=fetched.unknown)
         return accepted, unchanged

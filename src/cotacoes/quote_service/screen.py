@@ -39,7 +39,11 @@ from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPr
 from cotacoes.telemetry import QuoteMetrics, get_logger
 
 OLD_MAX = timedelta(hours=1)
+UNKNOWN = "?"  # stands for every coin that is not ours: their names are a stranger's
 ORIGINS_MAX = 100  # a deployment has a handful; a source that makes them up would use the shards' numbers up
+
+
+Facts = Mapping[tuple[str, str], Mapping[str, str]]  # of a coin and a reason
 
 
 @dataclass(frozen=True)
@@ -154,18 +158,33 @@ class Refusals:
         self._coins = coins
         self._metrics = metrics
         self._poison: frozenset[tuple[str, str]] = frozenset()
+        self._whys: Mapping[str, str] = {}
 
-    def count(
-        self, refused: Counter[tuple[str, str]], facts: Mapping[tuple[str, str], Mapping[str, str]] | None = None
-    ) -> None:
-        """Of one answer: (coin, reason) with how often, and what is known of one such price."""
+    def why(self, coin: str) -> str | None:
+        """Why the last answer's price of the coin was refused, in words; None if it was not."""
+        return self._whys.get(coin)
+
+    def count(self, refused: Counter[tuple[str, str]], facts: Facts, *, unknown: int = 0) -> None:
+        """Of one answer: (coin, reason) with how often, what is known of one such price, and how many are not ours."""
+        if unknown:
+            refused[UNKNOWN, "unknown_coin"] += unknown
         for (coin, reason), count in refused.items():
             self._metrics.screened.labels(coin=self._shown(coin), reason=reason).inc(count)
         poison = frozenset((coin, reason) for coin, reason in refused if reason != "not_new")
         for coin, reason in sorted(poison - self._poison)[:10]:
-            known = (facts or {}).get((coin, reason), {})
-            get_logger().warning("price.refused", coin=self._shown(coin), reason=reason, **known)
+            get_logger().warning(
+                "price.refused", coin=self._shown(coin), reason=reason, **facts.get((coin, reason), {})
+            )
         self._poison = poison
+        self._whys = {
+            coin: f"its price was refused as {reason}" + _in_brackets(facts.get((coin, reason), {}))
+            for coin, reason in poison
+            if coin in self._coins
+        }
 
     def _shown(self, coin: str) -> str:
         return coin if coin in self._coins else "other"
+
+
+def _in_brackets(facts: Mapping[str, str]) -> str:
+    return f" ({', '.join(f'{name} {value}' for name, value in facts.items())})" if facts else ""

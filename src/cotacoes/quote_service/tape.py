@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
-from cotacoes.adapters.source_tape import TapePage
+from cotacoes.adapters.source_tape import STEP_PRICES, TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote import Observation, Position, Quote
@@ -82,7 +82,7 @@ class TapeTaker:
         self._keeps_times = keeps_times
         self._now = now
         self._on_recorded = on_recorded
-        self._refusals = Refusals(recorder.histories, metrics)
+        self.refusals = Refusals(recorder.histories, metrics)
         self._told: frozenset[str] = frozenset()  # the coins that this run has brought so far
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ class TapeTaker:
             _refuse_later(beginning, page.entries[0][1])
         if cursor is not None and page.first > cursor.number + 1:
             await self._note_gap(cursor, Cursor(following.run, page.first - 1))
-        accepted = self._judge(page, able)
+        accepted = await self._judge(page, able)
         recorded = await self._recorder.record(accepted, _cursors(able, following))
         self._told |= {quote.coin for quote in recorded}
         self.live = self._told
@@ -141,7 +141,7 @@ class TapeTaker:
         self._metrics.source_gaps.inc()
         get_logger().warning("source.gapped", after=str(cursor), next=str(following))
 
-    def _judge(self, page: TapePage, able: Sequence[CoinHistory]) -> Mapping[str, list[Observation]]:
+    async def _judge(self, page: TapePage, able: Sequence[CoinHistory]) -> Mapping[str, list[Observation]]:
         """What is to be recorded of the coins that can be: what they have already is skipped, poison is refused."""
         now = self._now()
         refused = Counter(page.rejected)
@@ -149,7 +149,9 @@ class TapeTaker:
         had = {history.coin: _index_in(page.run, history.cursor) for history in able}
         recents: dict[str, RecentPrices] = {}  # with what this page adds
         accepted: dict[str, list[Observation]] = {coin: [] for coin in had}
-        for index, observation in page.entries:
+        for number, (index, observation) in enumerate(page.entries):
+            if number % STEP_PRICES == 0:
+                await asyncio.sleep(0)
             coin = observation.coin
             if coin in self._recorder.histories and (coin not in had or index <= had[coin]):
                 continue
@@ -163,7 +165,7 @@ class TapeTaker:
             elif refusal is not None:
                 refused[coin, refusal.reason] += 1
                 facts[coin, refusal.reason] = refusal.facts
-        self._refusals.count(refused, facts)
+        self.refusals.count(refused, facts, unknown=page.unknown)
         return accepted
 
 
