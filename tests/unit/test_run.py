@@ -1,12 +1,18 @@
 """A run goes on over restarts, and another one begins only where it must."""
 
+import asyncio
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 
-from cotacoes.external_service.run import Run, digest_of, load_or_begin, parse_cursor
+from cotacoes import config
+from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin, parse_cursor
+from cotacoes.external_service.simulation import Simulation
+from cotacoes.quote import to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 DIGEST = digest_of("a.gz", "mid")
@@ -24,6 +30,30 @@ def test_a_restart_goes_on_with_the_run_that_it_began(tmp_path: Path) -> None:
 def test_a_note_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     assert load_or_begin(tmp_path, DIGEST, NOON).started_at == NOON.replace(microsecond=123000)
+
+
+async def test_how_far_it_has_come_is_remembered_and_no_clock_sends_it_back(tmp_path: Path) -> None:
+    begun = load_or_begin(tmp_path, DIGEST, NOON + timedelta(hours=3))  # by a clock that is ahead
+    keeping = asyncio.ensure_future(keep_played(tmp_path, lambda: replace(begun, played_s=600.0)))
+    async with asyncio.timeout(10):
+        while not load_or_begin(tmp_path, DIGEST, NOON).played_s:
+            await asyncio.sleep(0.05)
+    keeping.cancel()
+    again = load_or_begin(tmp_path, DIGEST, NOON + timedelta(minutes=11))
+    assert (again.name, again.elapsed_s(NOON + timedelta(minutes=11))) == (begun.name, 600)
+    assert round(again.elapsed_s(NOON + timedelta(hours=3, minutes=20))) == 1200
+
+
+async def test_the_tape_of_a_run_that_began_by_a_clock_ahead_goes_on_after_a_restart(tmp_path: Path) -> None:
+    settings = config.load({}, source_mode="tape", tick_ms=250)
+    note = tmp_path / "run.json"
+    run = Simulation(settings, tmp_path).played()
+    started_ms = to_microseconds(datetime.now(UTC) + timedelta(hours=3)) // 1000
+    note.write_text(json.dumps({"digest": run.digest, "started_ms": started_ms, "played_s": 600.0}))
+    again = Simulation(settings, tmp_path)
+    index = 600 * 4 * len(again.coins)
+    page = await again.page(again.played().cursor(index), 10, 5.0)
+    assert page.quotes[0].index == index + 1
 
 
 def test_another_market_and_a_run_that_is_over_begin_anew(tmp_path: Path) -> None:

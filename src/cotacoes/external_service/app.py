@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
@@ -30,7 +33,7 @@ from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service import answers
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market
-from cotacoes.external_service.run import Run, digest_of, load_or_begin
+from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
 from cotacoes.payloads import SourceCoins
@@ -42,6 +45,7 @@ from cotacoes.service.requests import admins_only
 NAME = "external_service"
 HOLD_S_MAX = 60.0
 _encode = msgspec.json.Encoder().encode
+Work = Callable[[], Coroutine[Any, Any, None]]
 HOLD_SHARE = 0.9  # of the request's deadline: a bad answer ends as it means to, not as our 504
 
 
@@ -79,7 +83,7 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
     folder, now = settings.data / NAME, datetime.now(UTC)
     if settings.source == "sim":
         simulation = Simulation(settings, folder)
-        return simulation, simulation, contextlib.nullcontext
+        return simulation, simulation, _beside(*_memory(settings, folder, simulation.played))
     recording = recording_of(settings)
     recording.check()
     lap = source_replay.measure(recording) if settings.loop else None
@@ -94,11 +98,13 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         return not 0 <= elapsed_s <= source_replay.measure(recording).length_ns / 1e9 / settings.speed
 
     run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now, is_over)
+    started_s = time.monotonic() - max(0.0, run.elapsed_s(now))
+    memory = _memory(settings, folder, lambda: replace(run, played_s=time.monotonic() - started_s))
     timeline = source_replay.Timeline(
         recording,
         speed=settings.speed,
         started_at=run.started_at,
-        started_s=time.monotonic() - max(0.0, (now - run.started_at).total_seconds()),
+        started_s=started_s,
         clock=time.monotonic,
         now=lambda: datetime.now(UTC),
         lap=lap,
@@ -108,15 +114,25 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
     tape = ReplayTape(timeline, None if is_paced else counts.replay_frames)
     pages = TapePages(run, tape, recording.origin)
     if not is_paced:
-        return tape, pages, contextlib.nullcontext  # what was taken last is the newest
+        return tape, pages, _beside(*memory)  # what was taken last is the newest
     playing = source_replay.Playing(timeline, frames=counts.replay_frames)
+    return playing, pages, _beside(playing.run, *memory)
+
+
+def _memory(settings: Settings, folder: Path, played: Callable[[], Run]) -> list[Work]:
+    """What remembers how far the run has come: of a tape, in which its readers have a place."""
+    return [functools.partial(keep_played, folder, played)] if settings.source_mode == "tape" else []
+
+
+def _beside(*work: Work) -> Resources:
+    """Resources that are work beside the requests."""
 
     @contextlib.asynccontextmanager
-    async def replaying() -> AsyncIterator[None]:
-        async with background(playing.run()):
+    async def running() -> AsyncIterator[None]:
+        async with background(*(one() for one in work)):
             yield
 
-    return playing, pages, replaying
+    return running
 
 
 def recording_of(settings: Settings) -> Recording:

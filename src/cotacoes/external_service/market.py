@@ -46,7 +46,7 @@ class SimulatedMarket:
     """The walk of each coin, one tick every `tick_s` seconds from `started_at` on; a `Market` and a `Tape`.
 
     The coins tick one after the other within `tick_s`, as no real market moves all prices at one instant. `clock` gives
-    monotonic seconds, `now` the wall time.
+    monotonic seconds, `now` the wall time; `elapsed_s` is how far the walk has come, which else the wall time says.
     """
 
     origin = ORIGIN
@@ -60,6 +60,7 @@ class SimulatedMarket:
         started_at: datetime,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        elapsed_s: float | None = None,
     ) -> None:
         self._seed = seed
         self._coins = coins
@@ -67,13 +68,17 @@ class SimulatedMarket:
         self._clock = clock
         self._now = now
         self._started_at = started_at
-        self._started = clock() - max(0.0, (now() - started_at).total_seconds())
+        self._started = clock() - max(0.0, (now() - started_at).total_seconds() if elapsed_s is None else elapsed_s)
         self._phases_s = {coin: tick_s * index / len(coins) for index, coin in enumerate(coins)}
         self._ticks: dict[str, int] = {}
         self._newest: dict[str, Observation] = {}
 
+    def elapsed_s(self) -> float:
+        """How far the walk has come."""
+        return self._clock() - self._started
+
     def quotes(self) -> Mapping[str, Observation]:
-        elapsed_s = self._clock() - self._started
+        elapsed_s = self.elapsed_s()
         for coin, phase_s in self._phases_s.items():
             tick, since = divmod(elapsed_s + phase_s, self._tick_s)
             if self._ticks.get(coin) != int(tick):

@@ -2,10 +2,16 @@
 
 A run is named `DIGEST.STARTED_MS`. The digest stands for what is played and how (files, kind of price, loop; or seed,
 coins and pace); another one begins another run. A cursor is `RUN-INDEX`: prices count 1, 2, 3 … from the run's start.
+
+How far a run has come follows from the wall clock, so that it goes on while nothing runs. A tape remembers it as well:
+if the clock was ahead when the run began, or at a restart in it, the clock alone would send the run back to a point
+that its readers have long passed, and they would get nothing until it has come there again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -18,19 +24,25 @@ from cotacoes.quote import from_microseconds, to_microseconds
 from cotacoes.telemetry import get_logger
 
 INDEX_MAX = 2**63 - 1
+REMEMBER_S = 1.0
 _CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Run:
-    """See the head of this file."""
+    """See the head of this file. `played_s` is how far it had come when that was remembered last."""
 
     digest: str
     started_at: datetime
+    played_s: float = 0.0
 
     @property
     def name(self) -> str:
         return f"{self.digest}.{to_microseconds(self.started_at) // 1000}"
+
+    def elapsed_s(self, now: datetime) -> float:
+        """How far it has come: by the clock, or as it is remembered if that is further."""
+        return max(self.played_s, (now - self.started_at).total_seconds())
 
     def cursor(self, index: int) -> str:
         """The cursor after which the prices behind `index` come."""
@@ -59,17 +71,31 @@ def load_or_begin(folder: Path, digest: str, now: datetime, is_over: Callable[[R
     run = Run(digest, from_microseconds(to_microseconds(now) // 1000 * 1000))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps({"digest": digest, "started_ms": to_microseconds(run.started_at) // 1000}))
-        draft.replace(path)
+        _write(path, run)
     except OSError as error:  # it runs all the same, and a restart begins another run
         get_logger().warning("run.forgotten", reason=error.strerror)
     return run
 
 
+async def keep_played(folder: Path, played: Callable[[], Run]) -> None:
+    """Remember each second how far the run has come, as `played` says it, until cancelled."""
+    while True:
+        await asyncio.sleep(REMEMBER_S)
+        with contextlib.suppress(OSError):  # what is remembered already serves nearly as well
+            _write(folder / "run.json", played())
+
+
+def _write(path: Path, run: Run) -> None:
+    note = {"digest": run.digest, "started_ms": to_microseconds(run.started_at) // 1000, "played_s": run.played_s}
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(note))
+    draft.replace(path)
+
+
 def _read(path: Path) -> Run | None:
     try:
-        told = json.loads(path.read_text())
-        return Run(str(told["digest"]), from_microseconds(int(told["started_ms"]) * 1000))
+        note = json.loads(path.read_text())
+        started_at = from_microseconds(int(note["started_ms"]) * 1000)
+        return Run(str(note["digest"]), started_at, float(note.get("played_s", 0.0)))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cotacoes.adapters import source_http
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
-from cotacoes.external_service.run import digest_of, load_or_begin
+from cotacoes.external_service.run import Run, digest_of, load_or_begin
 from cotacoes.external_service.tape import PageJson, TapePages
 from cotacoes.quote import COIN_PATTERN, Observation
 from cotacoes.telemetry import get_logger
@@ -37,7 +38,11 @@ class Simulation:
         if taken:
             raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
         self.coins = list(dict.fromkeys([*seed, *_added(folder)]))
-        self._market, self._pages = self._play()
+        self._run, self._market, self._pages = self._play()
+
+    def played(self) -> Run:
+        """The run, with how far it has come."""
+        return replace(self._run, played_s=self._market.elapsed_s())
 
     def quotes(self) -> Mapping[str, Observation]:
         """Coin to its newest price."""
@@ -57,10 +62,10 @@ class Simulation:
             raise BadRequestError(f"coin: there are {COINS_MAX} already, which is the most")
         self.coins.append(coin)
         self._remember()
-        self._market, self._pages = self._play()
+        self._run, self._market, self._pages = self._play()
         get_logger().info("coin.added", coin=coin)
 
-    def _play(self) -> tuple[SimulatedMarket, TapePages]:
+    def _play(self) -> tuple[Run, SimulatedMarket, TapePages]:
         now, tick_s = datetime.now(UTC), self._settings.tick_ms / 1000 / self._settings.speed
         run = load_or_begin(
             self._folder,
@@ -75,8 +80,9 @@ class Simulation:
             started_at=run.started_at,
             clock=time.monotonic,
             now=lambda: datetime.now(UTC),
+            elapsed_s=run.elapsed_s(now),
         )
-        return market, TapePages(run, market, market.origin)
+        return run, market, TapePages(run, market, market.origin)
 
     def _remember(self) -> None:
         added = [coin for coin in self.coins if coin not in self._settings.seed_placement]

@@ -17,6 +17,7 @@ from random import SystemRandom
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.folder_lock import FolderLock
+from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
