@@ -28,6 +28,7 @@ from pydantic import SecretStr
 
 from cotacoes import config, embedded, tracing
 from cotacoes.config import PREFIX, SHARDS, Settings
+from cotacoes.config.uses import USES
 from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
@@ -156,8 +157,7 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
         if is_own_redis
         else _external("redis", complete.redis)
     )
-    environment = service_environment(complete, os.environ)
-    services = [_service(name, complete, environment) for name in SERVICES]
+    services = [_service(name, complete, service_environment(name, complete, os.environ)) for name in SERVICES]
 
     async def migrate() -> None:
         from cotacoes.admin import migrate as admin_migrate  # slow to import, and the servers start meanwhile
@@ -239,15 +239,17 @@ def _refuse_foreign_services(settings: Settings) -> None:
             )
 
 
-def service_environment(settings: Settings, ours: Mapping[str, str]) -> dict[str, str]:
-    """All that a service gets: its settings as variables, and of our own environment only what any program needs."""
+def service_environment(name: str, settings: Settings, ours: Mapping[str, str]) -> dict[str, str]:
+    """All that a service gets: its own settings as variables, and of our environment only what any program needs."""
     passed_on = {
-        name: text for name, text in ours.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+        variable: text
+        for variable, text in ours.items()
+        if variable in _PASSED_ON or variable.startswith(_PASSED_ON_PREFIXES)
     }
-    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    values = {field: getattr(settings, field) for field in USES[name] & settings.model_fields_set}
     return passed_on | {
-        PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in values.items()
+        PREFIX + field.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for field, value in values.items()
     }
 
 

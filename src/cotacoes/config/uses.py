@@ -1,0 +1,49 @@
+"""Which settings each process is given: those that it reads, and those by which these are judged.
+
+A process that is broken into can tell no secret that it was never given. `cotacoes up` and compose.yaml go by this
+table; a setting that stands in no row reaches no service.
+"""
+
+from __future__ import annotations
+
+_LISTENS = frozenset(
+    {"host", "allow_public", "allowed_hosts", "port_base", "admin_token", "request_deadline_s", "coins", "log_level"}
+)
+_DIRECTORY = frozenset({"shard1_dsn", "shard2_dsn", "coins", "data"})
+_BUS = frozenset({"redis_url", "publish_deadline_ms", "port_base"})
+_AGES = frozenset({"fresh_s", "age_max_s"})
+_TAPE = frozenset({"source", "source_mode", "speed", "loop", "replay_times"})  # they judge each other
+
+USES: dict[str, frozenset[str]] = {
+    "migrate": _DIRECTORY - {"data"},
+    "external_service": _LISTENS | _TAPE | {"data", "replay_price", "replay_pairs", "seed", "failure_rate", "tick_ms"},
+    "quote_service": _LISTENS
+    | _DIRECTORY
+    | _BUS
+    | _AGES
+    | _TAPE
+    | {
+        *("external_url", "poll_interval_s", "fetch_deadline_s", "fetch_attempts", "fetch_bytes_max"),
+        *("breaker_failures", "breaker_failure_rate", "breaker_open_s", "breaker_open_max_s", "breaker_probes"),
+        *("jump_factor_max", "jump_window_s", "jump_confirm_prices", "jump_confirm_s", "accept_clock"),
+        *("log_quota_bytes", "publish_wait_ms", "shard_deadline_s", "catch_up_quotes_per_s"),
+    },
+    "aggregator_service": _LISTENS | _DIRECTORY | _AGES | {"quote_url", "report_deadline_s", "report_kept_s"},
+    # its breakers can be set by an administrator, hence the token
+    "gateway_service": _LISTENS
+    | _BUS
+    | _AGES
+    | {
+        *(
+            "quote_url",
+            "allowed_origins",
+            "streams_max",
+            "streams_per_address_max",
+            "stream_accepts_per_s",
+            "stream_coins_max",
+        ),
+        *("stream_subscribe_s", "stream_messages_per_s", "stream_message_bytes_max", "stream_write_buffer_bytes"),
+        *("stream_stall_s", "stream_age_max_s", "stream_ring_bytes"),
+    },
+    "client_subscriber": _BUS | {"quote_url", "coins", "log_level"},
+}
