@@ -12,21 +12,27 @@ import yaml
 
 from cotacoes import config, embedded, tracing
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
+from cotacoes.config.uses import USES
 from cotacoes.data_folder import DataFolder
+from cotacoes.live_view import SUBSCRIBER
 from cotacoes.running_system import Topology
 from cotacoes.up import SERVICES, topology
 
 ROOT = Path(__file__).parents[2]
 PORT_BASE = 8000
 OURS = {*SERVICES, "migrate"}
-FURTHER = {"prometheus"}  # behind a profile
+FURTHER = {"prometheus", "cotacoes"}  # behind a profile
+BUILT = {*OURS, "secrets", "cotacoes"}
+INNER = {"redis", *SHARDS}  # whose ports are published only if that is asked for
 INNER_PORTS = {"redis": 6379, "shard1": 5432, "shard2": 5432}
-# Where things are is for compose.yaml to say, and the token is for those who need it.
+# Where things are is for compose.yaml to say.
 WIRED = {
-    *("host", "allow_public", "port_base", "data", "redis_url", "shard1_dsn", "shard2_dsn", "admin_token"),
+    *("host", "allow_public", "port_base", "data", "redis_url", "shard1_dsn", "shard2_dsn"),
     "allowed_hosts",  # with what the environment adds, below
     *("gateway_url", "external_url", "quote_url", "aggregator_url"),
 }
+DEFAULTS = {"port_base", "data"}  # of the image, or as they are
+SECRET = {"redis_url": "/secrets/redis/url", **{f"{shard}_dsn": f"/secrets/{shard}/dsn" for shard in SHARDS}}
 
 Services = dict[str, dict[str, Any]]
 
@@ -72,7 +78,8 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_every_part_and_step_of_up_is_a_container_of_that_name(services: Services, system: Topology) -> None:
-    assert set(services) == {part.name for part in system.parts} | {step.name for step in system.steps} | FURTHER
+    ours = {part.name for part in system.parts} | {step.name for step in system.steps}
+    assert set(services) == ours | {"secrets"} | FURTHER
     assert {name: service["container_name"] for name, service in services.items()} == {name: name for name in services}
     assert {name for name, service in services.items() if service.get("profiles")} == FURTHER
 
@@ -81,38 +88,57 @@ def test_each_service_of_ours_runs_the_command_of_its_name(services: Services) -
     assert {name: services[name]["command"] for name in OURS} == {name: [name.replace("_", "-")] for name in OURS}
 
 
-def test_every_address_of_up_is_published_and_on_loopback_only(services: Services) -> None:
+def test_every_service_is_published_on_loopback_only_and_the_servers_behind_them_if_that_is_asked_for(
+    services: Services,
+) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert {name: published[name] for name in PORT_OFFSETS} == {
+    asked_for = {name: one["ports"] for name, one in read_yaml("deploy/compose.ports.yaml")["services"].items()}
+    assert published.keys() & INNER == set()
+    assert asked_for.keys() == INNER
+    assert {name: (published | asked_for)[name] for name in PORT_OFFSETS} == {
         name: [f"127.0.0.1:{port(name)}:{inner_port(name)}"] for name in PORT_OFFSETS
     }
-    assert set(published) - set(PORT_OFFSETS) == FURTHER
+    assert set(published) - set(PORT_OFFSETS) == {"prometheus"}
     assert all(one.startswith("127.0.0.1:") for ports in published.values() for one in ports)
-    assert not [name for name, service in services.items() if "network_mode" in service]
+    modes = {name: service["network_mode"] for name, service in services.items() if "network_mode" in service}
+    assert modes == {"secrets": "none"}
 
 
-@pytest.mark.parametrize("name", sorted(OURS | FURTHER))
-def test_what_takes_few_rights_gets_no_more(services: Services, name: str) -> None:
-    service = services[name]
+def test_every_container_takes_few_rights(services: Services) -> None:
+    for service in services.values():
+        check_rights(service)
+
+
+def check_rights(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "cap_add", "user", "devices"} & set(service)
+    assert not {"privileged", "cap_add", "devices"} & set(service)
+    image = service["image"].partition(":")[0]
+    assert service.get("user") == {"postgres": "postgres", "redis": "redis"}.get(
+        image
+    )  # the others' is no root already
 
 
-def test_memory_logs_and_lives_are_bounded(services: Services) -> None:
+def test_memory_processes_logs_and_lives_are_bounded(services: Services) -> None:
     for name, service in services.items():
         assert re.fullmatch(r"\d+m", service["mem_limit"]), name
-        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
-        assert service["restart"] == "unless-stopped" or name == "migrate"
-    assert services["migrate"]["restart"].startswith("on-failure:")  # it ends, and a refused setting is not for ever
-    assert all(services[name]["init"] is True for name in OURS)
+        assert {"max-size", "max-file", "max-buffer-size"} <= set(service["logging"]["options"]), name
+        assert service["logging"]["options"]["mode"] == "non-blocking", name
+        assert 64 <= service["pids_limit"] <= 256
+    for name in ("migrate", "secrets"):  # they end, and a refused setting is not for ever
+        assert services[name]["restart"].startswith("on-failure:")
+    for name in services.keys() - {"migrate", "secrets", "cotacoes"}:
+        assert services[name]["restart"] == "unless-stopped"
+    assert services["cotacoes"]["restart"] == "no"
+    assert all(services[name]["init"] is True for name in BUILT)
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_the_settings_of_a_service_are_taken_as_they_stand(services: Services, name: str) -> None:
-    settings = config.load({"COTACOES_DATA": "/data", **environment(services[name])})
-    assert settings.host == "0.0.0.0"
+    given = {variable: text for variable, text in environment(services[name]).items() if "_FILE" not in variable}
+    settings = config.load({"COTACOES_DATA": "/data", **given})
+    assert settings.host == ("0.0.0.0" if name in PORT_OFFSETS else "127.0.0.1")
     assert settings.port_base == PORT_BASE
     assert settings.admin_token.get_secret_value() == ""  # closed, until someone sets it
 
@@ -120,16 +146,56 @@ def test_the_settings_of_a_service_are_taken_as_they_stand(services: Services, n
 def test_every_variable_named_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for file in (ROOT / "compose.yaml", ROOT / "deploy" / "Dockerfile"):
-        assert set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", file.read_text(encoding="utf-8"))) <= known
+        named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", file.read_text(encoding="utf-8")))
+        assert {variable.removesuffix("_FILE") for variable in named} <= known
 
 
-def test_every_setting_can_be_given_from_outside_and_goes_to_all(services: Services) -> None:
-    passed_on = {PREFIX + name.upper() for name in Settings.model_fields if name not in WIRED}
-    for name in OURS:
-        given = services[name]["environment"]
-        assert {variable: given.get(variable) for variable in passed_on} == {
-            variable: f"${{{variable}:-}}" for variable in passed_on
-        }
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_each_service_is_given_the_settings_that_it_uses_and_no_others(services: Services, name: str) -> None:
+    given = {variable: text for variable, text in services[name]["environment"].items() if variable[:5] != "OTEL_"}
+    fields = USES[name] - DEFAULTS
+    assert given.keys() == {f"{PREFIX}{field.upper()}" + ("_FILE" if field in SECRET else "") for field in fields}
+    assert {variable: given[variable] for field in fields - WIRED for variable in [PREFIX + field.upper()]} == {
+        variable: f"${{{variable}:-}}" for field in fields - WIRED for variable in [PREFIX + field.upper()]
+    }
+
+
+def secrets_of(service: dict[str, Any]) -> set[str]:
+    """The folders of secrets that a container mounts, to read."""
+    mounts = [one.split(":") for one in service.get("volumes", []) if "_secret:" in one]
+    assert all(name.removesuffix("_secret") == path.removeprefix("/secrets/") for name, path, *_ in mounts)
+    assert all(rest == ["ro"] for _, _, *rest in mounts)
+    return {path for _, path, *_ in mounts}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_container_sees_the_secrets_that_it_is_given_and_no_others(services: Services, name: str) -> None:
+    named = {SECRET[field].rpartition("/")[0] for field in USES[name] & SECRET.keys()}
+    assert secrets_of(services[name]) == named
+    given = services[name]["environment"]
+    for field in USES[name] & SECRET.keys():
+        assert given[f"{PREFIX}{field.upper()}_FILE"] == SECRET[field]
+
+
+def test_no_password_has_a_default_and_only_the_container_that_writes_them_is_told_one(services: Services) -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{\w+_(?:PASSWORD|TOKEN)([^}]*)\}", text)) == {":-"}
+    told = {name for name, one in services.items() for variable in one.get("environment", {}) if "PASSWORD" in variable}
+    assert told == {"secrets", *SHARDS}
+    for shard in SHARDS:
+        assert services[shard]["environment"]["POSTGRES_PASSWORD_FILE"] == f"/secrets/{shard}/password"
+        assert secrets_of(services[shard]) == {f"/secrets/{shard}"}
+    assert services["redis"]["command"][1] == "/secrets/redis/redis.conf"
+    assert secrets_of(services["redis"]) == {"/secrets/redis"}
+
+
+def test_the_container_for_commands_has_every_address(services: Services) -> None:
+    assert secrets_of(services["cotacoes"]) == {"/secrets/redis", *(f"/secrets/{shard}" for shard in SHARDS)}
+    given = services["cotacoes"]["environment"]
+    assert given["COTACOES_ADMIN_TOKEN"] == "${COTACOES_ADMIN_TOKEN:-}"
+    for field in WIRED:
+        if field.endswith(("_url", "_dsn")):
+            assert PREFIX + field.upper() + ("_FILE" if field in SECRET else "") in given
 
 
 def test_services_answer_to_the_names_by_which_they_are_asked_and_to_those_of_the_environment(
@@ -137,11 +203,12 @@ def test_services_answer_to_the_names_by_which_they_are_asked_and_to_those_of_th
 ) -> None:
     scraped = [job["static_configs"] for job in read_yaml("deploy/prometheus.yml")["scrape_configs"]]
     asked = {urlsplit(f"http://{target}").hostname for static in scraped for one in static for target in one["targets"]}
-    for name in OURS:
+    for name in BUILT:
         given = environment(services[name])
         asked |= {urlsplit(url).hostname for variable, url in given.items() if url.startswith("http://")}
-    for name in OURS:
-        assert asked <= set(config.load({"COTACOES_DATA": "/data", **environment(services[name])}).hosts)
+    for name in OURS & PORT_OFFSETS.keys():
+        given = {variable: text for variable, text in environment(services[name]).items() if "_FILE" not in variable}
+        assert asked <= set(config.load({"COTACOES_DATA": "/data", **given}).hosts)
         assert services[name]["environment"]["COTACOES_ALLOWED_HOSTS"].endswith("${COTACOES_ALLOWED_HOSTS:-}")
 
 
@@ -156,65 +223,55 @@ def test_where_spans_go_can_be_given_from_outside_and_goes_to_all(services: Serv
         assert tracing.collector(environment(services[name])) is None
 
 
-def test_the_admin_token_reaches_every_service_with_a_route_that_asks_for_it(services: Services) -> None:
-    for name in ("external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"):
-        assert services[name]["environment"]["COTACOES_ADMIN_TOKEN"] == "${COTACOES_ADMIN_TOKEN:-}", name
-
-
 def test_every_address_names_a_container_and_its_port(services: Services) -> None:
-    told = {
+    named = {
         (variable.removeprefix(PREFIX), urlsplit(text).hostname, urlsplit(text).port)
-        for name in OURS
+        for name in BUILT
         for variable, text in environment(services[name]).items()
         if "://" in text
     }
-    expected = {f"{name.removesuffix('_service').upper()}_URL": name for name in (*SERVICES, "redis")}
-    expected |= {f"{shard.upper()}_DSN": shard for shard in SHARDS}
-    assert told == {(variable, part, inner_port(part)) for variable, part in expected.items() if part in PORT_OFFSETS}
-
-
-def test_each_shard_has_its_own_password_on_both_ends(services: Services) -> None:
-    for shard in SHARDS:
-        password = f"${{{shard.upper()}_PASSWORD:-cotacoes}}"
-        assert services[shard]["environment"]["POSTGRES_PASSWORD"] == password
-        for name in ("migrate", "quote_service", "aggregator_service"):
-            dsn = services[name]["environment"][f"{PREFIX}{shard.upper()}_DSN"]
-            assert dsn == f"postgresql://{embedded.USER}:{password}@{shard}:5432/{embedded.DATABASE}?sslmode=disable"
+    expected = {
+        (f"{name.removesuffix('_service').upper()}_URL", name, port(name)) for name in PORT_OFFSETS.keys() & OURS
+    }
+    assert named == expected
 
 
 def test_what_must_last_is_on_a_named_volume(services: Services) -> None:
-    assert services["quote_service"]["volumes"] == ["quote_service:/data"]
+    assert "quote_service:/data" in services["quote_service"]["volumes"]
     assert "external_service:/data" in services["external_service"]["volumes"]
     for shard in SHARDS:
-        assert services[shard]["volumes"] == [f"{shard}:/var/lib/postgresql"]
+        assert f"{shard}:/var/lib/postgresql" in services[shard]["volumes"]
     used = [one.split(":") for service in services.values() for one in service.get("volumes", [])]
     named = {parts[0] for parts in used if not parts[0].startswith(".")}
+    assert {parts[0] for parts in used if parts[0].endswith("_secret") and parts[2:] != ["ro"]} == {
+        one.split(":")[0] for one in services["secrets"]["volumes"]
+    }
     assert named == set(read_yaml("compose.yaml")["volumes"])
     assert all(parts[2:] == ["ro"] and (ROOT / parts[0]).exists() for parts in used if parts[0].startswith("."))
 
 
-def uses_shards(service: dict[str, Any]) -> bool:
-    return any(f"{PREFIX}{shard.upper()}_DSN" in service.get("environment", {}) for shard in SHARDS)
-
-
-def test_the_migration_runs_first_and_nobody_waits_for_anything_else(services: Services, system: Topology) -> None:
-    """It waits for the shards, and who uses them for it; a wait that cannot end well still ends, with a warning."""
+def test_passwords_are_made_first_then_the_shards_migrated_and_nobody_waits_for_anything_else(
+    services: Services, system: Topology
+) -> None:
+    """A wait that cannot end well still ends, with a warning."""
     steps = {step.name: step.needs for step in system.steps}
     healthy = {"condition": "service_healthy", "required": False}
     ended_well = {"condition": "service_completed_successfully", "required": False}
     expected = {name: dict.fromkeys(needs, healthy) for name, needs in steps.items()}
-    expected |= {
-        name: dict.fromkeys(steps, ended_well)
-        for name, service in services.items()
-        if name not in steps and uses_shards(service) and name != "client_subscriber"  # for commands only
-    }
-    assert set(expected) >= {"migrate", "quote_service", "aggregator_service"}
+    for name in OURS - steps.keys():
+        if "shard1_dsn" in USES[name]:
+            expected[name] = dict.fromkeys(steps, ended_well)
+        elif "redis_url" in USES[name]:
+            expected[name] = {"secrets": ended_well}
+    expected |= {name: {"secrets": ended_well} for name in INNER}
+    assert set(expected) == {"migrate", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER, *INNER}
     assert {name: one["depends_on"] for name, one in services.items() if "depends_on" in one} == expected
 
 
 def test_podman_waits_for_nothing_that_ends(services: Services) -> None:
-    """It does not restart what waits for a container that has ended, as the migration does; see compose.yaml's head."""
-    waiting = {name for name, service in services.items() if "migrate" in service.get("depends_on", {})}
+    """It does not restart what waits for a container that has ended; see compose.yaml's head."""
+    ends = {"migrate", "secrets"}
+    waiting = {name for name, service in services.items() if ends & service.get("depends_on", {}).keys()}
     reset = {"depends_on": "!reset"}
     assert read_yaml("podman-compose.yaml") == {"services": dict.fromkeys(waiting, reset)}
 
@@ -227,17 +284,17 @@ def test_whoever_listens_has_a_health_check_of_its_own_port(services: Services) 
 
 
 def test_images_are_pinned_to_a_major_version_and_ours_is_built_once(services: Services) -> None:
-    for name in set(services) - OURS:
+    for name in set(services) - BUILT:
         assert re.fullmatch(r"[a-z/]+:v?\d+", services[name]["image"])
-    assert {services[name]["image"] for name in OURS} == {"cotacoes:local"}
-    assert [name for name in services if "build" in services[name]] == ["migrate"]
-    build = services["migrate"]["build"]
+    assert {services[name]["image"] for name in BUILT} == {"cotacoes:local"}
+    assert [name for name in services if "build" in services[name]] == ["secrets"]
+    build = services["secrets"]["build"]
     assert (ROOT / build["context"] / build["dockerfile"]).samefile(ROOT / "deploy" / "Dockerfile")
 
 
 def test_redis_keeps_nothing_and_has_the_bounds_of_up(services: Services) -> None:
     command = services["redis"]["command"]
-    given = dict(zip(command[1::2], command[2::2], strict=True))
+    given = dict(zip(command[2::2], command[3::2], strict=True))
     for name in ("save", "appendonly", "maxmemory", "client-output-buffer-limit"):
         assert given[f"--{name}"] == embedded.VALKEY_SETTINGS[name]
 

@@ -1,5 +1,7 @@
 """Settings are refused by name before anything starts, and secrets are not repeated."""
 
+from pathlib import Path
+
 import pytest
 
 from cotacoes import config
@@ -106,3 +108,25 @@ def test_a_replay_without_a_pace_is_a_tapes() -> None:
 )
 def test_an_address_is_shown_without_its_password_however_it_is_written(dsn: str, shown: str) -> None:
     assert config.without_password(dsn) == shown
+
+
+def test_a_setting_is_read_from_a_file_and_a_variable_goes_first(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("redis://:secret@far:6\n")
+    assert config.load({"COTACOES_REDIS_URL_FILE": str(file)}).redis == "redis://:secret@far:6"
+    assert (
+        config.load({"COTACOES_REDIS_URL_FILE": str(file), "COTACOES_REDIS_URL": "redis://near"}).redis
+        == "redis://near"
+    )
+    assert config.load({"COTACOES_REDIS_URL_FILE": ""}).redis_url == ""
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name_and_no_content_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"COTACOES_REDIS_URL_FILE names .*, which cannot be read \(No such file"):
+        config.load({"COTACOES_REDIS_URL_FILE": str(tmp_path / "nowhere")})
+    (tmp_path / "url").write_text("hunter2")
+    with pytest.raises(SettingError) as refused:
+        config.load({"COTACOES_REDIS_URL_FILE": str(tmp_path / "url")})
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(SettingError, match="COTACOES_NOTHING_FILE is no setting"):
+        config.load({"COTACOES_NOTHING_FILE": str(tmp_path / "url")})

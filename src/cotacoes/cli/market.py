@@ -86,8 +86,7 @@ def record(
         say(f"recorded {count} quotes")
 
     environment = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
-    given = {name.removeprefix(config.PREFIX).lower(): text for name, text in environment.items() if text}
-    return run_part("record", main, in_words=True, **given)
+    return run_part("record", main, environment=environment, in_words=True)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,7 +107,7 @@ def subscribe(
 ) -> int:
     """Show live quotes as this process; returns the exit code, `interrupted` after Ctrl-C.
 
-    `environment` goes before this process's own.
+    `environment` takes the place of this process's own.
     """
     from cotacoes.client_subscriber import app as subscriber
 
@@ -116,9 +116,9 @@ def subscribe(
         chosen = [coin.lower() for coin in coins or ()]
         await subscriber.run(settings, stop, coins=chosen, since=since or (), as_json=as_json)
 
-    given = {name.removeprefix(config.PREFIX).lower(): text for name, text in (environment or {}).items() if text}
-    return run_part("client_subscriber", main, in_words=environment is not None and not as_json, **given)
+    in_words = environment is not None and not as_json
+    return run_part("client_subscriber", main, environment=environment, in_words=in_words)
 
 
-def _serve(name: str, **given: object) -> int:
+def _serve(name: str, **given: Any) -> int:
     return run_process(name, importlib.import_module(f"cotacoes.{name}.app").main, **given)

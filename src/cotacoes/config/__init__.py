@@ -1,5 +1,7 @@
 """The settings of every process: environment variables `COTACOES_…`, each with its default, unit and range.
 
+`COTACOES_…_FILE` names a file that holds the value instead, as a container is given a password.
+
 An unknown `COTACOES_…` variable and an impossible value are refused by name before anything starts.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,21 +23,40 @@ from cotacoes.errors.values import explain_value
 __all__ = ["PORT_OFFSETS", "PREFIX", "SHARDS", "Settings", "allowed_range", "load", "without_password"]
 
 
+FILE_SUFFIX = "_file"
+
+
 def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """Read the settings from the environment; `given` values win. SettingError names what is wrong."""
+    """Read the settings from the environment; `given` values win, then variables, then files.
+
+    SettingError names what is wrong.
+    """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
+    files: dict[str, str] = {}
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or text == "":
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name not in Settings.model_fields or variable != variable.upper():
+        field = name.removesuffix(FILE_SUFFIX)
+        if field not in Settings.model_fields or variable != variable.upper():
             raise SettingError(_unknown(variable))
-        values[name] = text
+        if field == name:
+            values[field] = text
+        else:
+            files[field] = _content(variable, Path(text))
     try:
-        return Settings(**(values | given))
+        return Settings(**(files | values | given))
     except ValidationError as error:
         raise SettingError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _content(variable: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SettingError(f"{variable} names {file}, which cannot be read ({reason})") from error
 
 
 def _unknown(variable: str) -> str:

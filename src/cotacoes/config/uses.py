@@ -10,7 +10,7 @@ _LISTENS = frozenset(
     {"host", "allow_public", "allowed_hosts", "port_base", "admin_token", "request_deadline_s", "coins", "log_level"}
 )
 _DIRECTORY = frozenset({"shard1_dsn", "shard2_dsn", "coins", "data"})
-_BUS = frozenset({"redis_url", "publish_deadline_ms", "port_base"})
+_BUS = frozenset({"redis_url", "channel_prefix", "publish_deadline_ms", "port_base"})
 _AGES = frozenset({"fresh_s", "age_max_s"})
 _TAPE = frozenset({"source", "source_mode", "speed", "loop", "replay_times"})  # they judge each other
 

@@ -9,7 +9,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -54,19 +54,29 @@ class Service:
 Main = Callable[[config.Settings, Stop], Coroutine[Any, Any, None]]
 
 
-def run_process(name: str, main: Main) -> int:
+def run_process(name: str, main: Main, **given: Any) -> int:
     """Run one part as this process until a signal or its own end; returns the exit code."""
     try:
-        return run_part(name, main)
+        return run_part(name, main, **given)
     except (SettingError, OutputError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"{name}: {error}\n")
         return 2 if isinstance(error, SettingError) else 1
 
 
-def run_part(name: str, main: Main, *, in_words: bool = False, **given: Any) -> int:
-    """The same with settings of its own, whose errors come out; `in_words` if a person reads its log."""
-    settings = config.load(**given)
+def run_part(
+    name: str,
+    main: Main,
+    *,
+    environment: Mapping[str, str] | None = None,
+    in_words: bool = False,
+    **given: Any,
+) -> int:
+    """The same with settings of its own, whose errors come out; `in_words` if a person reads its log.
+
+    The settings come from `environment`, by default this process's own, and from `given`, which wins.
+    """
+    settings = config.load(environment, **given)
     with telemetry.logging_to_stderr(name, settings.log_level, in_words=in_words), reported(name):
         return asyncio.run(_until_stopped(main, settings))
 
