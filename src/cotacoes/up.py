@@ -33,6 +33,7 @@ from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
 from cotacoes.printer import Printer, descriptor_writer, unblocked_stderr
+from cotacoes.quote_service import takeover_pause
 from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
 from cotacoes.supervision.part import Part
 from cotacoes.supervision.supervisor import Step
@@ -219,6 +220,8 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> P
         is_ready=(lambda _: answers_livez(settings.port(name))) if listens else (lambda _: True),
         environment=environment,
         needs=("migrate",) if name == "quote_service" else (),
+        # it ended for good when another writer took over: only a person starts it again, and means it
+        prepare=(lambda: takeover_pause.forget(settings.data / name)) if name == "quote_service" else None,
         final_exit_codes=frozenset(
             {SETTING_EXIT_CODE, SUPERSEDED_EXIT_CODE} if name == "quote_service" else {SETTING_EXIT_CODE}
         ),

@@ -37,11 +37,12 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
 from cotacoes.quote_service.routes import routes
+from cotacoes.quote_service.takeover_pause import TakeoverPause
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.requests import require_coin
-from cotacoes.telemetry import Metrics, QuoteMetrics
+from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
 
 NAME = "quote_service"
 SUPERSEDED_EXIT_CODE = 4
@@ -50,8 +51,29 @@ KEEP_INTERVAL_S = 1.0
 
 async def main(settings: Settings, stop: Stop) -> None:
     """Run until `stop`; SettingError where a setting, the log folder or the clock can not be used."""
-    with FolderLock(settings.data / NAME):
-        await serve_http(build(settings, stop), settings, stop)
+    with FolderLock(folder := settings.data / NAME):
+        pause = TakeoverPause(folder, wall_s=time.time)
+        await _wait_before_takeover(pause, stop)
+        started_s = time.monotonic()
+        if not stop.event.is_set():
+            await serve_http(build(settings, stop), settings, stop)
+        if stop.code == SUPERSEDED_EXIT_CODE:
+            _note_superseded(pause, time.monotonic() - started_s)
+
+
+async def _wait_before_takeover(pause: TakeoverPause, stop: Stop) -> None:
+    if (pause_s := pause.left_s()) > 0:
+        get_logger().warning("takeover.delayed", by_s=round(pause_s, 1), reason=f"superseded lately: {pause.file}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.event.wait()
+
+
+def _note_superseded(pause: TakeoverPause, written_for_s: float) -> None:
+    try:
+        get_logger().warning("writer.stood_down", pause_s=pause.note_superseded(written_for_s))
+    except OSError as error:  # a restart then takes over at once
+        get_logger().warning("takeover.pause_forgotten", reason=error.strerror)
 
 
 def build(settings: Settings, stop: Stop) -> Service:
