@@ -13,6 +13,7 @@ import functools
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -100,6 +101,30 @@ def get_logger() -> Logger:
     """The structured logger; configure_logging decides where it writes."""
     logger: Logger = structlog.get_logger()
     return logger
+
+
+class FailureLog:
+    """Says unexpected errors in the log: each kind once, with its traceback, and `KINDS_MAX` of them at most.
+
+    A kind is the error's type and where it was raised. What repeats is counted by whoever notes it.
+    """
+
+    KINDS_MAX = 50
+
+    def __init__(self) -> None:
+        self._kinds: set[tuple[str, type[BaseException], str, int]] = set()
+
+    def note(self, event: str, error: BaseException, **facts: object) -> None:
+        """Say that something failed, unless this kind has been said."""
+        kind = (event, type(error), *_raised_at(error))
+        if kind not in self._kinds and len(self._kinds) < self.KINDS_MAX:
+            self._kinds.add(kind)
+            get_logger().error(event, **facts, reason=type(error).__name__, exc_info=error)
+
+
+def _raised_at(error: BaseException) -> tuple[str, int]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
 
 
 class Metrics:

@@ -107,6 +107,36 @@ async def test_a_port_where_nobody_speaks_redis_is_unavailable_not_a_crash() -> 
             await bus.ping()
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",  # hiredis raises an error that is not of redis
+        b":1\r\n",
+        b"$-1\r\n",
+        b"*0\r\n",
+        b"*2\r\n$7\r\nmessage\r\n$3\r\none\r\n",
+        b"*3\r\n$7\r\nmessage\r\n$3\r\n\xff\xfe\xfd\r\n$1\r\nx\r\n",
+    ],
+)
+async def test_whatever_comes_in_place_of_redis_is_unavailable_to_a_listener_and_to_a_publisher(junk: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            if b"SUBSCRIBE" in await reader.read(4096):
+                writer.write(b"*3\r\n$9\r\nsubscribe\r\n$3\r\none\r\n:1\r\n")
+            writer.write(junk)
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with RedisBus(address, deadline_s=1.0, idle_s=0.1, pong_s=0.1) as bus:
+            with pytest.raises(BusUnavailableError):
+                async with bus.subscribe(["one"]) as messages:
+                    await take(messages, 1)
+            with contextlib.suppress(BusUnavailableError):  # `:1` is an answer
+                assert await bus.publish([("one", b"x")]) == [1]
+
+
 async def test_an_error_in_the_middle_of_listening_ends_it() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"one\r\n")

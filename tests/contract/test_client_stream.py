@@ -308,7 +308,9 @@ def test_an_opening_that_is_none_is_no_connection() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("url", ["ws://127.0.0.1:9", f"ws://{'x' * 64}.invalid", "ws://no such host"])
+@pytest.mark.parametrize(
+    "url", ["ws://127.0.0.1:9", f"ws://{'x' * 64}.invalid", "ws://no such host", "ws://x:99999", "ws://[::1"]
+)
 def test_nobody_there_is_no_connection(url: str) -> None:
     with pytest.raises(StreamUnavailableError, match="no connection"):
         asyncio.run(connect(url, deadline_s=HANG_S))

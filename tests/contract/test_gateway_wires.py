@@ -19,6 +19,7 @@ from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.service.app import build_app
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import Metrics
 
 HANDSHAKE = (
@@ -63,7 +64,7 @@ async def wired(**settings: Any) -> AsyncIterator[Wired]:
     rig = StreamRig("bitcoin", "ethereum", **settings)
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)
-    running = asyncio.create_task(rig.hub.run())
+    running = asyncio.create_task(rig.hub.run(Restarts(Metrics())))
     try:
         async with serving(app, websocket=rig.sockets.protocol) as port:
             gateway = Wired(rig, port)

@@ -1,6 +1,7 @@
 """The local log keeps what it committed, in order, digit for digit, and says so when it can not."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -227,6 +228,23 @@ def test_a_damaged_file_is_said_and_not_touched(tmp_path: Path) -> None:
     with pytest.raises(LogUnavailableError, match="damaged"):
         with_log(tmp_path, work)
     assert (tmp_path / "quotes.sqlite3").read_bytes() == b"no database" * 1000
+
+
+def test_a_row_that_was_never_written_so_is_a_damaged_file(tmp_path: Path) -> None:
+    async def write(log: QuoteLog) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.append(make_quotes(5, 1, 3), {})
+
+    with_log(tmp_path, write)
+    with contextlib.closing(sqlite3.connect(tmp_path / "quotes.sqlite3")) as database, database:
+        database.execute("UPDATE entry SET price = '6701\x7f' WHERE seq = 2")
+
+    async def read(log: QuoteLog) -> None:
+        with pytest.raises(LogUnavailableError, match="its file is damaged"):
+            await log.after("bitcoin", None, 10)
+        assert len(await log.after("bitcoin", Position(5, 2), 10)) == 1
+
+    with_log(tmp_path, read)
 
 
 def test_a_log_of_a_newer_release_is_refused(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 from tests.unit import virtual_time
 from tests.unit.stream_rig import MemoryClient, StreamRig, assert_tiles
 
+from cotacoes.service.restarts import Restarts
+from cotacoes.telemetry import Metrics
+
 
 def run(scenario: Callable[[StreamRig], Coroutine[Any, Any, None]], *coins: str, **settings: Any) -> None:
     """A scenario beside a hub that runs, in virtual time."""
 
     async def beside() -> None:
         rig = StreamRig(*coins, **settings)
-        running = asyncio.create_task(rig.hub.run())
+        running = asyncio.create_task(rig.hub.run(Restarts(Metrics())))
         try:
             await scenario(rig)
         finally:

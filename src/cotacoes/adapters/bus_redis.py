@@ -20,15 +20,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import hiredis
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
-from cotacoes.errors import BusUnavailableError, SettingError
+from cotacoes.errors import BusUnavailableError, InternalError, SettingError
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 
 IDLE_S = 5.0  # five heartbeats missed
@@ -37,6 +37,7 @@ CONNECT_DEADLINE_S = 2.0
 READ_EVERY_S = 0.003  # at most: a message by itself costs four times what it costs among others
 READ_BYTES_MANY = 8_192  # and these are enough at once: more of them follow, as fast as they come
 READ_BYTES = 65_536  # in place of asyncio's 262,144, for which each read has memory mapped: 40 us in place of 7
+T = TypeVar("T")
 _OURS: dict[str, Any] = {
     "protocol": 2,
     "driver_info": None,
@@ -71,13 +72,12 @@ class RedisBus:
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> list[int]:
         if any(len(message) > MESSAGE_BYTES_MAX for _, message in messages):
             raise ValueError(f"a message has more than {MESSAGE_BYTES_MAX} bytes")
-        replies = await self._call([("PUBLISH", channel, message) for channel, message in messages])
-        return [int(reply) for reply in replies]
+        return await self._call([("PUBLISH", channel, message) for channel, message in messages], read=int)
 
     async def ping(self) -> None:
-        await self._call([("PING",)])
+        await self._call([("PING",)], read=bytes)
 
-    async def _call(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def _call(self, commands: Sequence[tuple[Any, ...]], read: Callable[[Any], T]) -> list[T]:
         connection = self._connection
         with _translated(f"Redis did not answer within {self._deadline_s * 1000:g} ms"):
             async with asyncio.timeout(self._deadline_s), self._lock:
@@ -88,7 +88,7 @@ class RedisBus:
                     await connection.connect()
                     writer = connection._writer
                     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                    return [await connection.read_response() for _ in commands]
+                    return [read(await connection.read_response()) for _ in commands]
                 except BaseException:  # cancellation above all: the replies under way must meet no later call
                     if writer is not None:  # a mere close would hold what a frozen server does not take for ever
                         writer.transport.abort()
@@ -182,5 +182,9 @@ def _translated(on_timeout: str) -> Iterator[None]:
         raise BusUnavailableError("Redis refused the user or the password") from error
     except ResponseError as error:
         raise BusUnavailableError("Redis refused the command") from error
+    except DataError as error:
+        raise InternalError("a command of Redis was called with arguments that it does not take") from error
     except (RedisError, OSError) as error:
         raise BusUnavailableError("Redis is not reachable") from error
+    except Exception as error:  # bytes that are not RESP, a reply of another shape, whatever the libraries make of it
+        raise BusUnavailableError(f"Redis gave an answer that cannot be read ({type(error).__name__})") from error

@@ -28,7 +28,7 @@ import httpx2
 
 from cotacoes import tracing
 from cotacoes.adapters.http_wire import CountedNetwork
-from cotacoes.errors import HttpMalformedError, HttpUnavailableError
+from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
 from cotacoes.patterns.classification import Outcome
 from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
 from cotacoes.patterns.deadline import current_deadline, header_of
@@ -125,6 +125,10 @@ class HttpClient:
             raise HttpUnavailableError(f"no address: {error}") from error
         except UnicodeError as error:
             raise HttpUnavailableError(f"the address or a header has letters that cannot be sent: {error}") from error
+        except (HttpError, AssertionError, TypeError):
+            raise  # ours: an answer refused, or a call that cannot be right
+        except Exception as error:
+            raise HttpUnavailableError(f"the call failed ({type(error).__name__})", outcome=Outcome.CUT) from error
 
     async def _exchange(self, request: httpx2.Request) -> Response:
         assert self._transport is not None, "the client is open only inside its context"

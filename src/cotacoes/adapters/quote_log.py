@@ -62,6 +62,8 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
             raise LogUnavailableError(f"the log did not answer within {COMMIT_DEADLINE_S:g} s") from error
         except sqlite3.Error as error:
             raise LogUnavailableError(f"the log can not be used: {_reason(error)}") from error
+        except ArithmeticError as error:  # by a number that was never written
+            raise LogUnavailableError("the log can not be used: its file is damaged") from error
 
     return call
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from websockets.asyncio import client as library
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidStatus, WebSocketException
 
 from cotacoes.errors import (
     StreamClosedError,
@@ -63,7 +63,8 @@ class _WebSocket:
 
     async def close(self) -> None:
         try:
-            await self._connection.close()
+            with _translated():
+                await self._connection.close()
         finally:
             self.abort()
 
@@ -95,6 +96,8 @@ async def connect(url: str, *, deadline_s: float) -> Link:
         raise StreamUnavailableError(f"no connection within {deadline_s:g} s") from error
     except (WebSocketException, OSError, UnicodeError) as error:
         raise StreamUnavailableError(f"no connection: {error}") from error
+    except Exception as error:  # an address or an answer that the library stumbles over
+        raise StreamUnavailableError(f"no connection ({type(error).__name__})") from error
 
 
 @contextlib.contextmanager
@@ -109,3 +112,7 @@ def _translated() -> Iterator[None]:
         if theirs is not None:
             raise StreamClosedError(theirs.code, theirs.reason) from error
         raise StreamUnavailableError("the connection was cut") from error
+    except (ConcurrencyError, TypeError):
+        raise  # called as it cannot be: a bug of ours, which must show
+    except Exception as error:
+        raise StreamUnavailableError(f"the connection failed ({type(error).__name__})") from error

@@ -25,6 +25,7 @@ from cotacoes.quote import AgeLimits
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import AggregatorMetrics, Metrics
 
 NAME = "aggregator_service"
@@ -40,16 +41,18 @@ def build(settings: Settings) -> Service:
     deadline_s = ask_deadline_s(settings)
     directory = open_directory(settings, NAME, deadline_s=deadline_s)
     client = ServiceClient(Addresses(quote_service=settings.url(QUOTE_SERVICE)), deadline_s=deadline_s)
+    metrics = Metrics()
+    restarts = Restarts(metrics)
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(directory)
             await stack.enter_async_context(client)
-            await stack.enter_async_context(background(directory.run()))
+            await stack.enter_async_context(background(restarts.kept("directory", directory.run)))
             yield
 
-    return wire(settings, client, directory, resources)
+    return wire(settings, client, directory, resources, metrics=metrics)
 
 
 def wire(
@@ -59,9 +62,10 @@ def wire(
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     *,
     clock: Callable[[], float] = time.monotonic,
+    metrics: Metrics | None = None,
 ) -> Service:
     """The service over a client and a directory that are open while `resources` is."""
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     endpoints = new_endpoints(metrics)
     guarded = GuardedClient(
         client,

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.history import History, floor_of, has_later, resume_of
-from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
+from cotacoes.errors import InternalError, PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.recovery import Recovery
 from cotacoes.patterns.recovery_events import HistoryHoleError, Wanted
-from cotacoes.telemetry import get_logger
+from cotacoes.telemetry import FailureLog, get_logger
 
 FILL_MOST_S = 2.0
 FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
@@ -65,6 +65,7 @@ class Filler:
         self._fills = asyncio.Semaphore(FILLS_MAX)
         self._unanswered: set[str] = set()  # coins that the history did not answer for, when last asked
         self._is_silence_said = False
+        self._failures = FailureLog()
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Work in this group from now on."""
@@ -112,7 +113,7 @@ class Filler:
         """Put one question to the history and hand on its answer."""
         async with self._fills:
             try:
-                change, answer = await self._answer(coin, wanted)
+                change, answer = await self._foreseen(coin, wanted)
                 await self._change(change)
             except (ProblemError, HistoryHoleError) as error:
                 self._note_unanswered(coin, str(error))
@@ -126,6 +127,16 @@ class Filler:
             await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked.retry_after_s)))
         else:
             backoff.reset()
+
+    async def _foreseen(self, coin: str, wanted: Wanted) -> tuple[Changes, _Answer]:
+        """As `_answer`; an unexpected error is one coin's answer that did not come, and is asked for again."""
+        try:
+            return await self._answer(coin, wanted)
+        except ProblemError:
+            raise
+        except Exception as error:
+            self._failures.note("history.failed", error, coin=coin)
+            raise InternalError(f"the history could not be asked ({type(error).__name__})") from error
 
     async def _answer(self, coin: str, wanted: Wanted) -> tuple[Changes, _Answer]:
         """What the history's answer will change."""

@@ -36,7 +36,7 @@ from cotacoes.patterns.recovery_events import (
     Retracted,
     Seen,
 )
-from cotacoes.telemetry import get_logger
+from cotacoes.telemetry import FailureLog, get_logger
 
 RECONNECT_MOST_S = 2.0
 START_S = 1.0
@@ -76,6 +76,7 @@ class Follower:
         self._backoff = Backoff(random, most_s=RECONNECT_MOST_S)
         self._order = asyncio.Lock()
         self._filler = Filler(feeds, history, self._change, clock=clock, random=random)
+        self._failures = FailureLog()
         self._is_away = False
         self._is_refusing = False
         self._count_ignored = count_ignored
@@ -104,7 +105,11 @@ class Follower:
     async def _join(self, newcomers: Callable[[], Awaitable[Sequence[str]]]) -> None:
         while True:
             await asyncio.sleep(JOIN_INTERVAL_S)
-            known = await newcomers()
+            try:
+                known = await newcomers()
+            except Exception as error:  # nothing is changed by it, and it is asked again
+                self._failures.note("coins.failed", error)
+                continue
             async with self._order:
                 joined = self._feeds.add(known, self._listened_s())
             if joined:

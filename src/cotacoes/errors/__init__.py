@@ -113,6 +113,7 @@ from cotacoes.errors.root import (
     CotacoesError,
     OutputError,
     SettingError,
+    error_in,
     setting_error_in,
 )
 
@@ -169,6 +170,7 @@ __all__ = [
     "UnavailableError",
     "UnknownCoinError",
     "WriterSupersededError",
+    "error_in",
     "problem_types",
     "setting_error_in",
 ]

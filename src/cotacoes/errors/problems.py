@@ -140,7 +140,7 @@ class LogUnavailableError(UnavailableError):
 
 
 class ShardUnavailableError(UnavailableError):
-    """A shard did not answer in time, or is of another schema version."""
+    """A shard is away or did not answer in time, takes no writes, or is of another schema version or another shard."""
 
     slug, title, status = "shard-unavailable", "Shard unavailable", 503
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class CotacoesError(Exception):
@@ -23,9 +25,13 @@ class OutputError(CotacoesError):
 
 
 def setting_error_in(several: ExceptionGroup[Exception]) -> SettingError | None:
-    """The first SettingError of a group; None where there is none."""
-    for error in several.exceptions:
-        found = setting_error_in(error) if isinstance(error, ExceptionGroup) else error
-        if isinstance(found, SettingError):
-            return found
-    return None
+    """The first SettingError of a group, None if it has none."""
+    return error_in(several, (SettingError,))
+
+
+def error_in(error: Exception, kinds: tuple[type[E], ...]) -> E | None:
+    """The error if it is of these kinds, or the first such one of a group; None if there is none."""
+    if isinstance(error, kinds):
+        return error
+    inner = error.exceptions if isinstance(error, ExceptionGroup) else ()
+    return next((found for one in inner if (found := error_in(one, kinds)) is not None), None)

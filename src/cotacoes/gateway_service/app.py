@@ -38,6 +38,7 @@ from cotacoes.patterns.pub_sub import Bus
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import Metrics, StreamMetrics
 
 NAME = "gateway_service"
@@ -93,6 +94,7 @@ def wire(
         attempts=2,
         age_max_s=settings.age_max_s,
     )
+    restarts = Restarts(metrics)
     loop = asyncio.get_running_loop()
     random = SystemRandom()
     stream_metrics = StreamMetrics(metrics)
@@ -129,7 +131,9 @@ def wire(
                 random=random,
                 count_ignored=stream_metrics.count_ignored,
             )
-            async with background(follower.run(newcomers=coins), hub.run()):
+            # the follower is not begun again: what it had handed on and what the rings hold might differ unseen, while
+            # clients of a new process resume exactly
+            async with background(follower.run(newcomers=coins), hub.run(restarts)):
                 yield
 
     async def quote_service_answers() -> str | None:

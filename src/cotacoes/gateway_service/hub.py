@@ -27,6 +27,7 @@ from cotacoes.gateway_service.wires import Wire
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position
 from cotacoes.service.requests import require_coin
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import StreamMetrics
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ class Hub:
         for ring in self._rings.values():
             ring.bytes_max = self._ring_bytes // len(self._rings)
 
-    async def run(self) -> None:
+    async def run(self, restarts: Restarts) -> None:
         """Replay, send heartbeats and check the connections, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._replays.run())
-            group.create_task(self._beat())
-            group.create_task(self._check())
+            group.create_task(self._replays.run(restarts))
+            group.create_task(restarts.kept("heartbeats", self._beat))
+            group.create_task(restarts.kept("checks", self._check))
 
     async def take(self, events: Sequence[Event]) -> None:
         """What the Follower hands on."""

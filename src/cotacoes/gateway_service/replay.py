@@ -29,6 +29,7 @@ from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.quote import Position
+from cotacoes.service.restarts import Restarts
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
 PAGES_KEPT = 64
@@ -68,23 +69,32 @@ class Replays:
         if asked not in self._paused or self._is_passed(*asked):
             self._enqueue(asked)
 
-    async def run(self) -> None:
+    async def run(self, restarts: Restarts) -> None:
         """Answer until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
-                group.create_task(self._answer_all())
+                group.create_task(restarts.kept("replays", self._answer_all))
 
     async def _answer_all(self) -> None:
         while True:
             asked = await self._waiting.get()
-            wait_s = await self._answer(*asked)
-            self._asked.discard(asked)
-            if wait_s is None:
-                channel, member, _ = asked
-                channel.serve(member)  # which asks for the next page, if that is not in the ring
-            elif asked not in self._paused:
-                self._paused.add(asked)
-                self._call_later(wait_s * self._random.uniform(0.5, 1.5), self._ask_again, asked)
+            channel, member, _ = asked
+            try:
+                wait_s = await self._answer(*asked)
+                self._asked.discard(asked)
+                if wait_s is None:
+                    channel.serve(member)  # which asks for the next page, if that is not in the ring
+                else:
+                    self._pause(asked, wait_s)
+            except Exception:
+                self._asked.discard(asked)
+                self._pause(asked, RETRY_S)
+                raise
+
+    def _pause(self, asked: _Asked, wait_s: float) -> None:
+        if asked not in self._paused:
+            self._paused.add(asked)
+            self._call_later(wait_s * self._random.uniform(0.5, 1.5), self._ask_again, asked)
 
     def _ask_again(self, asked: _Asked) -> None:
         channel, member, _ = asked

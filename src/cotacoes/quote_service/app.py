@@ -42,6 +42,7 @@ from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.requests import require_coin
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
 
 NAME = "quote_service"
@@ -80,6 +81,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     """Wire the service; nothing is opened yet."""
     metrics = Metrics()
     counted = QuoteMetrics(metrics)
+    restarts = Restarts(metrics)
     histories: dict[str, CoinHistory] = {}
     random = SystemRandom()
     endpoints = new_endpoints(metrics)
@@ -140,8 +142,10 @@ def build(settings: Settings, stop: Stop) -> Service:
         keep=lambda shard: DayKeeper(
             shard, directory.dsns[shard], homes=lambda: directory.homes, on_floor=note_floor, random=random, now=_now
         ).run(),
+        restarts=restarts,
     )
 
+    clock_watch = ClockWatch(counted, _now)
     backlog = Backlog(recorder, roster.deliveries, counted, _now)
 
     def hand_on(quotes: list[Quote]) -> None:
@@ -180,12 +184,12 @@ def build(settings: Settings, stop: Stop) -> Service:
             stack.push_async_callback(recorder.close)
             await stack.enter_async_context(
                 background(
-                    intake.taker.run(),
-                    publisher.run(),
-                    _keep(recorder, roster.deliveries, backlog, counted, ClockWatch(counted, _now)),
-                    roster.run(),
-                    directory.run(),
-                    _learn_currencies(directory, histories),
+                    restarts.kept("intake", intake.taker.run),  # the log is read again before it records again
+                    restarts.kept("publisher", publisher.run),  # what it had taken up shows as missing, by position
+                    restarts.kept("upkeep", lambda: _keep(recorder, roster.deliveries, backlog, counted, clock_watch)),
+                    restarts.kept("roster", roster.run),
+                    restarts.kept("directory", directory.run),
+                    restarts.kept("currencies", lambda: _learn_currencies(directory, histories)),
                 )
             )
             yield

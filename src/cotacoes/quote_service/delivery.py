@@ -102,6 +102,10 @@ class Delivery:
             except (ShardUnavailableError, FenceClosedError, ShardRewoundError, LogUnavailableError) as error:
                 await self._back_off(str(error))
                 continue
+            except Exception as error:
+                self._history.fence = None  # whoever begins again asks the shard first how far it has come
+                self.held = f"{type(error).__name__}, which the log of quote_service explains"
+                raise
             await self._recorded.wait()
 
     async def _deliver_pending(self) -> None:

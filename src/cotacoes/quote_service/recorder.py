@@ -113,10 +113,22 @@ class Recorder:
         is taken to with this, by coin; they are part of the same commit, or of the next where nothing is recorded.
         """
         await self.ensure_open()
+        try:
+            return await self._record(observations, cursors or {})
+        except LogUnavailableError:
+            raise
+        except Exception as error:  # what memory says may not be what the log has, so it is read again
+            self._open = False
+            self.failure = f"{type(error).__name__} while recording"
+            raise
+
+    async def _record(
+        self, observations: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str]
+    ) -> list[Quote]:
         able = {} if self._retired else {coin: one for coin, one in self.histories.items() if one.can_draft}
         drafts = {coin: able[coin].draft(seen) for coin, seen in observations.items() if seen and coin in able}
         quotes = [quote for drafted in drafts.values() for quote in drafted]
-        moved = {coin: cursor for coin, cursor in (cursors or {}).items() if coin in able}
+        moved = {coin: cursor for coin, cursor in cursors.items() if coin in able}
         if quotes:
             marks = self._marks()
             marks |= {coin: replace(marks[coin], cursor=cursor) for coin, cursor in moved.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,7 +17,7 @@ from cotacoes.errors import LogUnavailableError
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.service.background import not_cancelled_by_itself
+from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import get_logger
 
 AGAIN_S = 1.0
@@ -33,6 +34,7 @@ class Roster:
         make_history: Callable[[str, str], CoinHistory],
         deliver: Callable[[CoinHistory], Delivery],
         keep: Callable[[str], Coroutine[Any, Any, None]],
+        restarts: Restarts,
     ) -> None:
         self.deliveries: dict[str, Delivery] = {}
         self._directory = directory
@@ -40,6 +42,7 @@ class Roster:
         self._make_history = make_history
         self._deliver = deliver
         self._keep = keep
+        self._restarts = restarts
 
     def begin(self) -> None:
         """Take in whom the directory names now; before the log is opened."""
@@ -50,9 +53,9 @@ class Roster:
     async def run(self) -> None:
         """Deliver every coin, keep every shard, and take in whoever comes, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for delivery in self.deliveries.values():
-                group.create_task(not_cancelled_by_itself(delivery.run()))
-            taken_in = set(self.deliveries)
+            taken_in = set(self._recorder.histories)
+            for coin in taken_in:
+                self._deliver_in(group, coin)
             keepers: dict[str, tuple[str, asyncio.Task[None]]] = {}
             while True:
                 for shard, dsn in self._directory.dsns.items():
@@ -60,17 +63,21 @@ class Roster:
                     if before is not None and before[0] != dsn:
                         before[1].cancel()
                     if before is None or before[0] != dsn:
-                        keepers[shard] = dsn, group.create_task(not_cancelled_by_itself(self._keep(shard)))
+                        keeping = self._restarts.kept("days", functools.partial(self._keep, shard))
+                        keepers[shard] = dsn, group.create_task(keeping)
                 for coin in self._directory.homes.keys() - taken_in:
                     if await self._take_in(coin):
                         taken_in.add(coin)
-                        group.create_task(not_cancelled_by_itself(self.deliveries[coin].run()))
+                        self._deliver_in(group, coin)
                 with contextlib.suppress(LogUnavailableError):  # said where it failed; tried again each second
                     await self._recorder.begin_missing_eras()  # once for all: a shard that hangs costs one deadline
                 is_complete = taken_in >= self._directory.homes.keys()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if is_complete else AGAIN_S):
                         await self._directory.wait_change()
+
+    def _deliver_in(self, group: asyncio.TaskGroup, coin: str) -> None:
+        group.create_task(self._restarts.kept("delivery", self.deliveries[coin].run))
 
     async def _take_in(self, coin: str) -> bool:
         history = self._make_history(coin, self._directory.homes[coin].shard)

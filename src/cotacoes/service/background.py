@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any
 
 from cotacoes.errors import setting_error_in
@@ -28,12 +28,12 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[as
         raise setting_error_in(several) or several from None
 
 
-async def not_cancelled_by_itself(coroutine: Coroutine[Any, Any, None]) -> None:
-    """A task group takes a task that something cancelled from within for one that has ended well, and goes on."""
+async def not_cancelled_by_itself(work: Awaitable[None]) -> None:
+    """RuntimeError if something cancels the work from within: a task group would take it for one that ended well."""
     try:
-        await coroutine
+        await work
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise RuntimeError("background work was cancelled by nobody") from error
+        raise RuntimeError("a background task was cancelled from within") from error

@@ -1,0 +1,60 @@
+"""Restarts: background work that fails unexpectedly begins again after a pause, and is counted.
+
+Whether work may begin again is up to its owner. It may if its state is in what it asks (the log, a shard, a clock), or
+if it reads that anew when it begins. If what it keeps in memory may be wrong after a failure, and others build on it,
+the process has to end instead, and its supervisor starts it again. A SettingError always ends it, since only a person
+can mend it, and so does a newer writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from random import Random, SystemRandom
+
+from cotacoes.errors import SettingError, WriterSupersededError, error_in
+from cotacoes.patterns.backoff import Backoff
+from cotacoes.service.background import not_cancelled_by_itself
+from cotacoes.telemetry import FailureLog, Metrics
+
+PAUSE_S = 0.2  # at least, before each new beginning
+PAUSE_MOST_S = 30.0
+STEADY_S = 60.0  # work that went on for so long had recovered: the next pause is a short one again
+
+
+class Restarts:
+    """Begins work again. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        random: Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._count = metrics.counter(
+            "background_restarts", "Background tasks begun again after an unexpected error", "task"
+        )
+        self._random = random or SystemRandom()
+        self._clock = clock
+        self._sleep = sleep
+        self._failures = FailureLog()
+
+    async def kept(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work until it ends by itself. `task` is its name in the log and in the metric."""
+        backoff = Backoff(self._random, first_s=PAUSE_S, most_s=PAUSE_MOST_S)
+        while True:
+            began = self._clock()
+            try:
+                await not_cancelled_by_itself(work())
+                return
+            except Exception as error:
+                if ending := error_in(error, (SettingError, WriterSupersededError)):
+                    raise ending from None
+                self._failures.note("task.failed", error, task=task)
+            self._count.labels(task=task).inc()
+            if self._clock() - began > STEADY_S:
+                backoff.reset()
+            await self._sleep(PAUSE_S + backoff.next_s())
