@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check format soak bench tour diagram lock clean
+.PHONY: help up install test test-browser check format soak bench tour diagram lock audit sbom clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -65,6 +65,14 @@ lock: ## compile the lock files anew, with hashes, for every supported Python (n
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group soak -c requirements-dev.lock -o requirements-soak.lock
 
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group audit -c requirements-dev.lock -o requirements-audit.lock
+
+audit: .venv/installed-audit ## hold every pinned package against the published vulnerabilities (asks PyPI for each)
+	for lock in requirements*.lock; do $(BIN)/pip-audit --strict --require-hashes --disable-pip -r $$lock || exit 1; done
+
+sbom: .venv/installed-audit ## write what an installation consists of, with hashes: sbom.cdx.json (CycloneDX)
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json
+
 clean: ## remove .venv and caches; your data (.cotacoes) stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -95,4 +103,4 @@ else
 endif
 	@touch $@
 
-.venv/installed-bench .venv/installed-soak: .venv/installed-dev
+.venv/installed-bench .venv/installed-soak .venv/installed-audit: .venv/installed-dev
