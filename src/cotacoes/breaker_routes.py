@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
-from cotacoes.errors import NotFoundError
+from cotacoes.errors import NotFoundError, UnauthorizedError
 from cotacoes.patterns import State
+from cotacoes.payloads import BreakerState
+from cotacoes.quote import TimeText
+from cotacoes.service.document import answering
 from cotacoes.service.requests import admins_only, nearest
 from cotacoes.telemetry import get_logger
 
@@ -26,11 +30,66 @@ class BreakerSetting(BaseModel):
     )
 
 
+class SeenJson(msgspec.Struct, frozen=True):
+    """What a breaker has seen in its sliding window, of `size` calls or seconds."""
+
+    type: Literal["count", "time"]
+    size: float
+    calls: int
+    failures: int
+    slow_calls: int
+    overdue: int
+    failure_rate: float | None
+    slow_call_rate: float | None
+
+
+class FailureJson(msgspec.Struct, frozen=True):
+    """One error that was counted."""
+
+    at: TimeText
+    error: str
+
+
+class TransitionJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """One change of state."""
+
+    at: TimeText
+    from_: BreakerState
+    to: BreakerState
+    reason: str
+
+
+class BreakerJson(msgspec.Struct, frozen=True):
+    """One circuit breaker; the newest errors and transitions come first."""
+
+    name: str
+    state: BreakerState
+    generation: int
+    retry_after_s: float | None
+    window: SeenJson
+    consecutive_failures: int
+    not_permitted: int
+    retry_budget: float
+    last_errors: list[FailureJson]
+    transitions: list[TransitionJson]
+
+
+class BreakersJson(msgspec.Struct, frozen=True):
+    """The circuit breakers of a service."""
+
+    service: str
+    breakers: list[BreakerJson]
+
+
 def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRouter:
     """Of the service `name`: what it calls, and whether it does."""
     router = APIRouter(tags=["operation"])
 
-    @router.get("/v1/breakers", summary="The circuit breaker of each endpoint that this service calls")
+    @router.get(
+        "/v1/breakers",
+        summary="The circuit breaker of each endpoint that this service calls",
+        **answering(BreakersJson),
+    )
     async def show() -> dict[str, Any]:
         """Last errors and transitions come newest first; `retry_after_s` is null where nothing is waited for."""
         return {"service": name, "breakers": endpoints.described()}
@@ -39,6 +98,7 @@ def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRo
         "/v1/breakers/{endpoint}",
         summary="Force, disable or reset one of them (administrators)",
         dependencies=[admins_only(settings)],
+        **answering(BreakerJson, UnauthorizedError, NotFoundError),
     )
     async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
         if endpoint not in endpoints.names:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cotacoes.errors import problem_types
+from cotacoes.problem_json import PROBLEM_JSON
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -41,6 +42,16 @@ def _routes(openapi: dict[str, Any]) -> Iterator[str]:
             for parameter in operation.get("parameters", []):
                 text = html.escape(parameter.get("description", ""))
                 yield f"<p><code>{html.escape(parameter['name'])}</code> ({parameter['in']}) {text}</p>"
+            yield f"<p>Problems: {', '.join(_problems_of(operation))}</p>"
+
+
+def _problems_of(operation: dict[str, Any]) -> Iterator[str]:
+    """A link for each problem type that the route may answer."""
+    for status, response in operation["responses"].items():
+        schema = response.get("content", {}).get(PROBLEM_JSON, {}).get("schema", {})
+        for reference in schema.get("properties", {}).get("type", {}).get("enum", []):
+            slug = reference.partition("#")[2]
+            yield f'<a href="#{slug}">{status} {slug}</a>'
 
 
 def _problems() -> Iterator[str]:

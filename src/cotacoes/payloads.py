@@ -25,6 +25,7 @@ from cotacoes.quote import (
     TimeText,
     parse_time,
 )
+from cotacoes.window import WindowJson
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 BreakerState = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
@@ -125,6 +126,94 @@ class SourceCoins(msgspec.Struct, frozen=True):
 
     coins: list[CoinText]
     open: bool
+
+
+class SourceQuoteJson(msgspec.Struct, frozen=True):
+    """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest."""
+
+    observed_at: TimeText | None
+    observed: dict[CoinText, TimeText]
+    currency: dict[CoinText, CurrencyText]
+    origin: OriginText
+
+
+class ProblemJson(msgspec.Struct, frozen=True):
+    """A problem of one part of an answer, as the part's own route would have answered it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    retry_after_s: float | None
+
+
+class OverviewJson(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The parts of many coins that were asked for, by coin; `problems` by `COIN.PART`."""
+
+    problems: dict[str, ProblemJson]
+    current: dict[CoinText, CurrentJson] | msgspec.UnsetType = msgspec.UNSET
+    mean: dict[CoinText, MeanJson] | msgspec.UnsetType = msgspec.UNSET
+    position: dict[CoinText, Progress] | msgspec.UnsetType = msgspec.UNSET
+
+
+class CoinReportJson(msgspec.Struct, frozen=True):
+    """The parts of one coin that were asked for; one that is missing is null."""
+
+    current: CurrentJson | msgspec.UnsetType | None = msgspec.UNSET
+    average: MeanJson | msgspec.UnsetType | None = msgspec.UNSET
+    last_logs: list[QuoteJson] | msgspec.UnsetType | None = msgspec.UNSET
+    through: PositionText | msgspec.UnsetType | None = msgspec.UNSET
+    window: WindowJson | msgspec.UnsetType | None = msgspec.UNSET
+    pending: Count | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class MissingJson(msgspec.Struct, frozen=True):
+    """A part that the report goes without, and why."""
+
+    part: str
+    reason: str
+
+
+class SourceJson(msgspec.Struct, frozen=True):
+    """How one source of a report did; `lagging` if what it told is old."""
+
+    status: Literal["ok", "stale", "skipped", "rejected", "failed", "timed_out", "abandoned", "lagging"]
+    elapsed_ms: Count
+
+
+class SpanJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """The time that the windows of a report are of; `closes` begin at `closes_from`, one each `step_minutes`."""
+
+    name: Literal["1h", "24h", "7d"]
+    from_: TimeText
+    to: TimeText
+    closes_from: TimeText
+    step_minutes: int
+
+
+class BranchJson(msgspec.Struct, frozen=True):
+    """How one branch of a report went, in ms since the asking began."""
+
+    branch: str
+    status: str
+    start_ms: float
+    elapsed_ms: float
+    attempts: int
+    reason: str | None
+
+
+class ReportJson(msgspec.Struct, frozen=True):
+    """Everything about every coin, as far as it came by the deadline."""
+
+    generated_at: TimeText
+    deadline_ms: Count
+    elapsed_ms: Count
+    complete: bool
+    missing: list[MissingJson]
+    coins: dict[CoinText, CoinReportJson]
+    sources: dict[str, SourceJson]
+    window: SpanJson | msgspec.UnsetType = msgspec.UNSET
+    trace: list[BranchJson] | msgspec.UnsetType = msgspec.UNSET
 
 
 def _refuse_other(coin: str, named: str) -> None:

@@ -25,7 +25,9 @@ from starlette.datastructures import Headers
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
-from cotacoes.errors import BadRequestError, ServiceUnavailableError
+from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError
+from cotacoes.payloads import ReportJson
+from cotacoes.service.document import answering
 from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
@@ -72,7 +74,14 @@ def documented() -> APIRouter:
         raise AssertionError("the edge answers it")
 
     for path, summary in PATHS.items():
-        router.add_api_route(path, show, summary=summary, response_model=None, openapi_extra={"parameters": described})
+        told = answering(
+            ReportJson,
+            UnknownCoinError,
+            ServiceUnavailableError,
+            also={"304": "Nothing new since the `ETag` that was sent"},
+        )
+        told["openapi_extra"]["parameters"] = described
+        router.add_api_route(path, show, summary=summary, **told)
     return router
 
 

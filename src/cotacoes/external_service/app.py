@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from cotacoes import telemetry
 from cotacoes.adapters import source_http, source_replay
@@ -29,21 +29,23 @@ from cotacoes.adapters.recording import Recording
 from cotacoes.adapters.recording_formats import PAIRS, Pair
 from cotacoes.adapters.replay_tape import ReplayTape
 from cotacoes.config import Settings
-from cotacoes.errors import BadRequestError, SettingError
+from cotacoes.errors import BadRequestError, CursorGoneError, SettingError, UnauthorizedError
 from cotacoes.external_service import answers
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market
 from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
-from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
-from cotacoes.payloads import SourceCoins
+from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
+from cotacoes.payloads import SourceCoins, SourceQuoteJson
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
+from cotacoes.service.document import answering, refusing
 from cotacoes.service.process import Resources, Service, Stop, serve_http
 from cotacoes.service.requests import admins_only
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
+FAILURES = dict.fromkeys(("4XX", "5XX"), "A failure on purpose, as /faults says; it may be no HTTP at all")
 _encode = msgspec.json.Encoder().encode
 Work = Callable[[], Coroutine[Any, Any, None]]
 HOLD_SHARE = 0.9  # of the request's deadline: a bad answer ends as it means to, not as our 504
@@ -178,7 +180,9 @@ class _BadAnswers:
 
 
 def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswers) -> None:
-    @router.get("/quote", summary="The newest price of each coin; fails on purpose", response_class=JSONResponse)
+    @router.get(
+        "/quote", summary="The newest price of each coin; fails on purpose", **answering(SourceQuoteJson, also=FAILURES)
+    )
     async def quote() -> Response:
         verdict, answer = await bad.judge(market)
         if answer is not None:
@@ -191,7 +195,9 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
 
 
 def _add_tape(router: APIRouter, market: Market, pages: Pages, bad: _BadAnswers, *, wait_s_max: float) -> None:
-    @router.get("/quotes", summary="Every price after a cursor, in order", response_class=JSONResponse)
+    @router.get(
+        "/quotes", summary="Every price after a cursor, in order", **answering(PageJson, CursorGoneError, also=FAILURES)
+    )
     async def quotes(
         after: Annotated[str | None, Query(description="`next` of the page before; absent: from the first")] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
@@ -213,6 +219,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
         "/faults",
         summary="Put other faults in force, in place of all there are (administrators)",
         dependencies=[admins_only(settings)],
+        **refusing(UnauthorizedError),
     )
     async def set_faults(setting: FaultSetting) -> FaultSetting:
         unknown = [coin for coin in setting.coins if coin not in market.quotes()]
@@ -224,7 +231,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
 
 
 def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
-    @router.get("/coins", summary="The coins that it quotes", response_model=None)
+    @router.get("/coins", summary="The coins that it quotes", **answering(SourceCoins))
     async def show_coins() -> Response:
         """`open` if it can be let to quote any other coin too, as the simulated market can."""
         return answers.good(_encode(SourceCoins(list(market.quotes()), isinstance(market, Simulation))))
@@ -233,7 +240,7 @@ def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
         "/coins/{coin}",
         summary="Let the simulated market quote this coin as well, in a new run (administrators)",
         dependencies=[admins_only(settings)],
-        response_model=None,
+        **answering(SourceCoins, UnauthorizedError),
     )
     async def add_coin(coin: str) -> Response:
         if not isinstance(market, Simulation):

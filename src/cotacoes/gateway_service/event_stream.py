@@ -21,6 +21,7 @@ from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, parse_cursor,
 from cotacoes.quote import Position
 
 PATH = "/v1/stream"
+MEDIA_TYPE = "text/event-stream"
 _KNOWN = {"coins", "mode", "since"}
 
 
@@ -63,7 +64,7 @@ class EventStreams:
         if refusal := self._admission.refusal(origin, headers.get(b"host"), address):
             raise refusal
         coins, mode, since = self._read(scope["query_string"], headers.get(b"last-event-id", ""))
-        told = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
+        told = {"content-type": MEDIA_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"}
         if origin is not None and self._admission.is_listed(origin):
             told |= {"access-control-allow-origin": origin, "vary": "origin"}
 

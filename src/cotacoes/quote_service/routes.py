@@ -8,15 +8,27 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from cotacoes.candle import INTERVALS
-from cotacoes.errors import BadRequestError
+from cotacoes.errors import (
+    BadRequestError,
+    HistoryUnavailableError,
+    NoQuoteError,
+    PositionBeyondEndError,
+    PositionGoneError,
+    UnknownCoinError,
+)
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
+from cotacoes.payloads import CandlesJson, CurrentJson, MeanJson, OverviewJson, PageJson, PositionsJson
 from cotacoes.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
+from cotacoes.service.document import answering
 from cotacoes.service.requests import require_coin
 
+QUOTED = (UnknownCoinError, NoQuoteError)
+READ = (UnknownCoinError, HistoryUnavailableError, PositionGoneError)
+PAGED = (PositionBeyondEndError,)
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
 To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 
@@ -26,17 +38,25 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     router = APIRouter(tags=["quotes"])
     overview = Overview(answers, histories)
 
-    @router.get("/cotacao_atual/{coin}", summary="The current quote, with its honest age", response_model=None)
+    @router.get(
+        "/cotacao_atual/{coin}", summary="The current quote, with its honest age", **answering(CurrentJson, *QUOTED)
+    )
     async def current(coin: str) -> Response:
         """`status` is fresh up to 5 s of age, else stale; `source` is live where the last poll gave it, else cache."""
         return _json(answers.current(require_coin(coin, histories)))
 
-    @router.get("/media_ultimos_10_logs/{coin}", summary="The mean of the last ten quotes, exact", response_model=None)
+    @router.get(
+        "/media_ultimos_10_logs/{coin}",
+        summary="The mean of the last ten quotes, exact",
+        **answering(MeanJson, *QUOTED, *READ),
+    )
     async def mean(coin: str) -> Response:
         """Of those there are, where there are fewer; only quotes of the newest one's origin and currency."""
         return _json(await answers.mean(require_coin(coin, histories)))
 
-    @router.get("/v1/quotes/{coin}", summary="The history, in order, without a hole", response_model=None)
+    @router.get(
+        "/v1/quotes/{coin}", summary="The history, in order, without a hole", **answering(PageJson, *READ, *PAGED)
+    )
     async def quotes(
         coin: str,
         after: Annotated[str | None, Query(description="a position, exclusive; absent: from the floor")] = None,
@@ -59,7 +79,9 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
             return _json(await answers.after(coin, position, limit))
         return _json(await answers.between(coin, *read_range(start, end), after=position, limit=limit))
 
-    @router.get("/v1/candles/{coin}", summary="Candles, the open one included, exact", response_model=None)
+    @router.get(
+        "/v1/candles/{coin}", summary="Candles, the open one included, exact", **answering(CandlesJson, *QUOTED, *READ)
+    )
     async def candles(
         coin: str,
         interval: Annotated[str, Query(description=f"one of {', '.join(INTERVALS)}")] = "1m",
@@ -85,11 +107,13 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         question = CandleQuestion(interval, first, last, limit, empty=empty, origin=origin, currency=currency)
         return _json(await answers.candles(coin, question))
 
-    @router.get("/v1/positions", summary="Per coin: last position, delivered through, pending", response_model=None)
+    @router.get(
+        "/v1/positions", summary="Per coin: last position, delivered through, pending", **answering(PositionsJson)
+    )
     async def positions() -> Response:
         return _json(answers.positions())
 
-    @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", response_model=None)
+    @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", **answering(OverviewJson))
     async def overview_of(
         coins: Annotated[str | None, Query(description="by commas; all, where left out")] = None,
         parts: Annotated[str, Query(description="some of them, by commas")] = ",".join(PARTS),

@@ -2,6 +2,7 @@
 
     process      settings → log → signals → the service's own main → exit code; the port
     app          FastAPI with /livez /readyz /metrics /docs /openapi.json
+    document     what /openapi.json says of each route: its answer and its problems
     problems     every error as problem+json
     requests     what routes ask of a request: a known coin, the admin token
     background   tasks beside the requests

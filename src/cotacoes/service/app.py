@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 
@@ -14,6 +15,7 @@ from cotacoes import config, docs_page, telemetry
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
+from cotacoes.service.document import DocumentedApp, answering
 from cotacoes.service.problems import answer_errors
 from cotacoes.service_tracing import NO_FASTAPI_SPANS, traced
 
@@ -29,6 +31,27 @@ class Check:
 
     probe: Callable[[], Awaitable[str | None]]
     required: bool = False
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process runs."""
+
+    status: Literal["alive"]
+
+
+class CheckJson(msgspec.Struct, frozen=True):
+    """Whether one thing that the service leans on is there; `reason` if it is not."""
+
+    ok: bool
+    required: bool
+    reason: str | None
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether the service can answer: all required checks are ok."""
+
+    ready: bool
+    checks: dict[str, CheckJson]
 
 
 def build_app(
@@ -47,7 +70,7 @@ def build_app(
     `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `direct` a whole
     path to what answers it without the framework, `streams` one to what opens a stream on it.
     """
-    app = FastAPI(
+    app = DocumentedApp(
         title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
     )
     app.include_router(router)
@@ -60,11 +83,15 @@ def build_app(
 def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[str, Check]) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get("/livez", summary="The process runs; touches nothing else")
+    @router.get("/livez", summary="The process runs; touches nothing else", **answering(Alive))
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz", summary="Whether it can answer, and each thing it leans on; 503 where it can not")
+    @router.get(
+        "/readyz",
+        summary="Whether it can answer, and each thing it leans on; 503 if it cannot",
+        **answering(Ready, also={"503": "Not ready"}),
+    )
     async def readyz(response: Response) -> dict[str, Any]:
         reasons = await asyncio.gather(*(_run_check(check) for check in checks.values()))
         told = {
@@ -77,7 +104,7 @@ def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[s
         response.status_code = 200 if ready else 503
         return {"ready": ready, "checks": told}
 
-    @router.get("/metrics", summary="Metrics in Prometheus' text format")
+    @router.get("/metrics", summary="Metrics in Prometheus' text format", **answering("text/plain"))
     async def render_metrics() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 

@@ -1,0 +1,142 @@
+"""The document at `/openapi.json`: what each route answers, as its type, and each problem that it may answer instead.
+
+FastAPI knows a route's parameters and bodies. It does not know what a route that encodes its own answer answers, nor
+which errors it raises, nor what the edge answers in front of it; a lean or direct route it never sees at work. So each
+route says it itself, whoever answers it:
+
+    @router.get("/v1/quotes/{coin}", summary=…, **answering(PageJson, UnknownCoinError, PositionGoneError))
+
+The problems that any request can meet are added to all routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from cotacoes.errors import (
+    BadRequestError,
+    DeadlineExceededError,
+    HeadersTooLargeError,
+    InternalError,
+    MalformedRequestError,
+    MisdirectedRequestError,
+    OverloadedError,
+    ProblemError,
+    RequestTimeoutError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    problem_types,
+)
+from cotacoes.problem_json import PROBLEM_JSON
+
+JSON = "application/json"
+OF_EVERY_ROUTE: tuple[type[ProblemError], ...] = (
+    MalformedRequestError,
+    RequestTimeoutError,
+    MisdirectedRequestError,
+    BadRequestError,
+    HeadersTooLargeError,
+    InternalError,
+    OverloadedError,
+    DeadlineExceededError,
+)
+_ANSWER, _PROBLEMS, _SCHEMAS = "x-answer", "x-problems", "x-schemas"
+_REF = "#/components/schemas/{name}"
+_PROBLEM = {
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457); further fields depend on the type.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "description": "leads to the explanation of this type in /docs"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+_ADMIN = {"type": "http", "scheme": "bearer", "description": "The admin token, which `cotacoes env` prints."}
+
+
+def answering(
+    kind: type[msgspec.Struct] | str, *problems: type[ProblemError], also: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What a route's decorator takes: the type of its answer, or the media type if that is not JSON, and its problems.
+
+    `also` describes further statuses, of which a 503 has the answer's own type.
+    """
+    extra = refusing(*problems)["openapi_extra"]
+    content: dict[str, Any] = {kind: {}} if isinstance(kind, str) else {}
+    if not isinstance(kind, str):
+        (schema,), extra[_SCHEMAS] = msgspec.json.schema_components([kind], ref_template=_REF)
+        content = {JSON: {"schema": schema}}
+    extra[_ANSWER] = {"200": {"description": "The answer", "content": content}}
+    for status, words in (also or {}).items():
+        extra[_ANSWER][status] = {"description": words} | ({"content": content} if status == "503" else {})
+    return {"response_model": None, "openapi_extra": extra}
+
+
+def refusing(*problems: type[ProblemError]) -> dict[str, Any]:
+    """The same for a route whose answer FastAPI knows: its problems alone."""
+    return {"openapi_extra": {_PROBLEMS: [kind.slug for kind in problems]}}
+
+
+class DocumentedApp(FastAPI):
+    """A FastAPI whose document is as this file says."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = complete(super().openapi())
+        return self.openapi_schema
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with what the routes say of themselves put in its places."""
+    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no service answers
+        schemas.pop(name, None)
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            schemas.update(operation.pop(_SCHEMAS, {}))
+            slugs = operation.pop(_PROBLEMS, [])
+            kinds = [kind for kind in problem_types() if kind.slug in slugs]
+            if method != "get":
+                kinds.append(TooLargeError)
+            told = operation.pop(_ANSWER, None) or {"200": operation["responses"]["200"]}
+            operation["responses"] = _with_problems(told, [*kinds, *OF_EVERY_ROUTE])
+            if UnauthorizedError in kinds:
+                operation["security"] = [{"admin": []}]
+                document["components"]["securitySchemes"] = {"admin": _ADMIN}
+    return document
+
+
+def _with_problems(told: Mapping[str, Any], kinds: Iterable[type[ProblemError]]) -> dict[str, Any]:
+    """The responses by status, in its order."""
+    responses = {status: {**its, "content": dict(its.get("content", {}))} for status, its in told.items()}
+    by_status: dict[str, list[type[ProblemError]]] = {}
+    for kind in dict.fromkeys(kinds):
+        by_status.setdefault(str(kind.status), []).append(kind)
+    for status, its in by_status.items():
+        words = "; ".join(dict.fromkeys(kind.title for kind in its))
+        response = responses.setdefault(status, {"description": words, "content": {}})
+        response["content"][PROBLEM_JSON] = {"schema": _problem_schema(its, is_all="5XX" not in told)}
+        if any(issubclass(kind, UnavailableError) for kind in its):
+            response["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return {status: _without_nothing(responses[status]) for status in sorted(responses)}
+
+
+def _without_nothing(response: dict[str, Any]) -> dict[str, Any]:
+    return response if response["content"] else {name: its for name, its in response.items() if name != "content"}
+
+
+def _problem_schema(kinds: Iterable[type[ProblemError]], *, is_all: bool) -> dict[str, Any]:
+    """A problem of one of these kinds; unless these are all, of any."""
+    problem = {"$ref": _REF.format(name="Problem")}
+    types = [f"/docs#{slug}" for slug in dict.fromkeys(kind.slug for kind in kinds)]
+    return {"allOf": [problem], "properties": {"type": {"enum": types}}} if is_all else problem
