@@ -37,6 +37,7 @@ REQUESTS_MAX = 512  # under way at once in one service; more is work that could 
 BODY_BYTES_MAX = 65_536
 HUNG_UP = 499  # as proxies count it; nobody is sent it
 UNAUTHORIZED = 401
+_JSON_LINES = b"content-type: application/json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
 _DEADLINE_HEADER = HEADER.encode()
 
 Lean = Callable[[str], bytes]
@@ -49,7 +50,7 @@ class _Route(NamedTuple):
 
 
 class Edge:
-    """The limits of every request, around the app."""
+    """The limits of every request, around the app. `is_observed`: something looks at the messages that are sent."""
 
     def __init__(
         self,
@@ -59,6 +60,8 @@ class Edge:
         lean: Mapping[str, Lean],
         direct: Mapping[str, ASGIApp],
         streams: Mapping[str, ASGIApp],
+        *,
+        is_observed: bool = False,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -69,6 +72,7 @@ class Edge:
         self._lean_counters = {
             prefix: metrics.requests.labels(route=f"{prefix}/{{coin}}", status="200") for prefix in lean
         }
+        self._is_observed = is_observed
         self._under_way = 0
         self._log = BoundedLog(time.monotonic)
 
@@ -82,7 +86,7 @@ class Edge:
             prefix, _, last = scope["path"].rpartition("/")
             answer = self._lean.get(prefix)
             if answer is not None:
-                await self._answer_lean(prefix, answer, last, send)
+                await self._answer_lean(scope, prefix, answer, last, send)
                 return
         if self._under_way >= REQUESTS_MAX:
             self._metrics.refused.labels(reason="overloaded").inc()
@@ -94,7 +98,7 @@ class Edge:
         finally:
             self._under_way -= 1
 
-    async def _answer_lean(self, prefix: str, answer: Lean, last: str, send: Send) -> None:
+    async def _answer_lean(self, scope: Scope, prefix: str, answer: Lean, last: str, send: Send) -> None:
         try:
             body = answer(last)
         except ProblemError as error:
@@ -106,6 +110,8 @@ class Edge:
             await _send_problem(send, _crash(prefix))
             return
         self._lean_counters[prefix].inc()
+        if not self._is_observed and http_exchange.answer_at_once(scope, _JSON_LINES % len(body), body):
+            return
         await send({"type": "http.response.start", "status": 200, "headers": _json_headers(len(body))})
         await send({"type": "http.response.body", "body": body})
 

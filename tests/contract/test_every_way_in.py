@@ -6,6 +6,7 @@ What holds for one of them holds for all: whom they answer, the shape of a refus
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -250,9 +251,19 @@ async def test_what_no_app_ever_sees_is_refused_in_form(sent: str, status: int, 
         assert refused == [slug]
 
 
+def send_all_then_read(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for start in range(0, len(request), 8_192):  # so that a reset meets a send
+            connection.sendall(request[start : start + 8_192])
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+        return received
+
+
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_refusal_arrives_though_the_client_sends_on_and_reads_only_then(announced: bool) -> None:
-    """A connection that is closed with bytes unread is reset, and takes the answer along."""
+async def test_a_refusal_arrives_though_the_client_sends_all_before_it_reads(announced: bool) -> None:
+    """A connection that is closed with bytes unread is reset: most clients then report that, and not the answer."""
     body = b"x" * 400_000
     if announced:
         head, sent = f"content-length: {len(body)}", body
@@ -261,7 +272,7 @@ async def test_a_refusal_arrives_though_the_client_sends_on_and_reads_only_then(
     async with service() as (port, _, _):
         for _ in range(20):
             request = f"PUT /put HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n".encode() + sent
-            Answer(await exchange(port, request)).assert_problem(413, "too-large")
+            Answer(await asyncio.to_thread(send_all_then_read, port, request)).assert_problem(413, "too-large")
 
 
 async def test_what_a_caller_sent_is_repeated_to_it_in_part_only() -> None:

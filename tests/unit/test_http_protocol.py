@@ -1,6 +1,7 @@
 """One HTTP connection without a socket: what a client sends is read, parsed and held within bounds."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from cotacoes.adapters import http_farewell, http_protocol
+from cotacoes.adapters.http_connection import HttpConnection
 from cotacoes.adapters.http_context import READ_BYTES_MAX, Context
 from cotacoes.adapters.http_exchange import Receive, Scope, Send
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.adapters.http_pieces import Pieces
-from cotacoes.adapters.http_protocol import HttpProtocol
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 IN_CHUNKS = b"PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -41,9 +42,13 @@ class MemoryTransport(asyncio.Transport):
         self.is_reading = True
         self.has_ended = False
         self.is_cut = False
+        self.waiting = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return NoSocket() if name == "socket" else default
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -84,7 +89,7 @@ class Connection:
         context = Context(AllowedHosts(["x"]), None, self.refused.append, self.buffer)
         self.transport = MemoryTransport()
         self.ended = 0
-        self.protocol = HttpProtocol(config, ServerState(), context, self._end)
+        self.protocol = HttpConnection(config, ServerState(), context, self._end)
         self.protocol.connection_made(self.transport)
 
     def _end(self) -> None:
@@ -232,6 +237,77 @@ async def test_a_request_to_speak_something_else_ends_the_connection_behind_its_
     await turns(20)
     assert [scope["method"] for scope in connection.scopes] == ["GET"]
     assert b"connection: close" in connection.transport.written
+
+
+@pytest.mark.parametrize(("waiting", "is_cut"), [([9, 9], True), ([9, 8, 7, 7], True), ([9, 8, 7, 6, 5, 4], False)])
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_and_a_slow_one_is_not(
+    waiting: list[int], is_cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due: list[Callable[[], None]] = []
+    connection = Connection()
+    handle = asyncio.get_running_loop().call_soon(lambda: None)
+    later = lambda _, call, *given: (due.append(lambda: call(*given)), handle)[1]  # noqa: E731  # a clock of our own
+    monkeypatch.setattr(connection.protocol, "loop", type("Loop", (), {"call_later": staticmethod(later)})())
+    connection.transport.waiting = waiting[0]
+    connection.protocol.pause_writing()
+    for size in waiting[1:]:
+        connection.transport.waiting = size
+        due.pop()()
+    assert connection.transport.is_cut is is_cut
+    connection.protocol.connection_lost(None)
+
+
+TOKENS = [
+    b"GET / HTTP/1.1\r\n",
+    b"PUT /x HTTP/1.1\r\n",
+    b"GET http://[ HTTP/1.1\r\n",
+    b"CONNECT x:80 HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"host: x\r\n",
+    b"content-length: 3\r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"expect: 100-continue\r\n",
+    b"upgrade: websocket\r\nconnection: upgrade\r\n",
+    b"connection: close\r\n",
+    b"\r\n",
+    b"\n",
+    b"abc",
+    b"3;x=y\r\nabc\r\n",
+    b"0\r\n",
+    b"a: b\r\n",
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=8)), max_size=30), st.integers(1, 200))
+def test_whatever_comes_is_answered_in_form_or_awaited_and_is_never_an_error_of_ours(
+    tokens: list[bytes], read_bytes: int
+) -> None:
+    failures: list[object] = []
+    log, handler = logging.getLogger("uvicorn.error"), logging.Handler(logging.ERROR)
+    handler.emit = failures.append  # type: ignore[method-assign]
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        connection = Connection()
+        connection.answer.set()
+        stream = b"".join(tokens)
+        for start in range(0, len(stream), read_bytes):
+            if connection.transport.is_reading and not connection.transport.is_cut:
+                connection.read(stream[start : start + read_bytes])
+            await turns(3)
+        await turns(100)
+        assert set(connection.statuses) <= {100, 200, 400, 421}
+        assert len([status for status in connection.statuses if status >= 400]) <= 1
+        if not connection.transport.is_cut:
+            connection.protocol.connection_lost(None)
+        await turns(5)
+
+    log.addHandler(handler)
+    try:
+        asyncio.run(run())
+    finally:
+        log.removeHandler(handler)
+    assert failures == []
 
 
 async def test_a_connection_says_once_that_it_has_ended() -> None:

@@ -27,11 +27,21 @@ UNSENT_BYTES = 32_768  # that the kernel takes of a stream beyond what is on its
 
 INPUT_BYTES_MAX = 65_536  # from a client that reads a stream
 
+ANSWER = "cotacoes.answer"
 CUT = "cotacoes.cut"  # the names of our extensions in an ASGI scope
 OPEN_STREAM = "cotacoes.open_stream"
 HANGING_UP = "cotacoes.hanging_up"
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+def answer_at_once(scope: Scope, headers: bytes, body: bytes) -> bool:
+    """Answer with 200 in one write, if the server can; `headers` are whole lines. Else False, and nothing was done.
+
+    Two messages of ASGI are two writes, and two packets.
+    """
+    extension = scope.get("extensions", {}).get(ANSWER)
+    return extension is not None and extension["now"](headers, body)
 
 
 async def cut(scope: Scope) -> None:

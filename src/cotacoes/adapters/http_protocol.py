@@ -27,7 +27,6 @@ from uvicorn.server import ServerState
 
 from cotacoes.adapters.accepting import Ended
 from cotacoes.adapters.http_context import Context
-from cotacoes.adapters.http_exchange import CUT, HANGING_UP, OPEN_STREAM, HttpStream, StreamHandler, prepare_stream
 from cotacoes.adapters.http_farewell import Farewell, Outlet
 from cotacoes.adapters.http_pieces import Pieces
 from cotacoes.errors import (
@@ -55,8 +54,10 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
-    """See the head of this file."""
+class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """See the head of this file. `extensions` are those of the ASGI scope of each request."""
+
+    extensions: dict[str, dict[object, object]]
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, context: Context, ended: Ended) -> None:
         super().__init__(config, server_state, {})
@@ -64,14 +65,13 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._ended = ended
         self._head_timer: asyncio.TimerHandle | None = None
         self._farewell: Farewell | None = None
-        self._hanging_up: set[Callable[[], None]] = set()
-        self._stream: HttpStream | None = None
+        self._discard: Callable[[int], None] | None = None  # takes what is not to be parsed any more
         self._pieces = Pieces()
         self._in_head = True  # or before one
         self._in_message = False
         self._head_bytes = 0
         self._message_bytes = 0
-        self._body_left: int | None = None  # None: in chunks
+        self._body_bytes = 0
         self._is_refused = False
         self._is_upgraded = False
 
@@ -80,12 +80,7 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
         self.flow: _Flow = _Flow(transport)
-        self._outlet = Outlet(transport, self._close)
-        self._extensions: dict[str, dict[object, object]] = {
-            CUT: {"now": transport.abort},
-            OPEN_STREAM: {"now": self._open_stream},
-            HANGING_UP: {"heard_by": self._hanging_up, "is_gone": transport.is_closing},
-        }
+        self._outlet = Outlet(transport, self.close)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -94,29 +89,7 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._farewell.over()
         self._pieces.take_all()
         super().connection_lost(exc)
-        if self._stream is not None:
-            self._stream.lost(exc)
-        for heard in self._hanging_up:
-            heard()
         self._ended()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._stream is not None:
-            self._stream.is_full = True
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._stream is not None:
-            self._stream.is_full = False
-            if not self._stream.is_closing:
-                self._stream.handler.serve()
-
-    def shutdown(self) -> None:
-        if self._stream is None:
-            super().shutdown()
-        elif not self._stream.is_closing:
-            self._stream.handler.shut_down()
 
     # What is read
 
@@ -124,10 +97,8 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         return self._context.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._farewell is not None:
-            self._farewell.discard(nbytes)
-        elif self._stream is not None:
-            self._stream.discard(nbytes)
+        if self._discard is not None:
+            self._discard(nbytes)
         else:
             self._pieces.add(bytes(self._context.read_buffer[:nbytes]))
             self._parse()
@@ -137,11 +108,16 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         for _ in range(PIECES_A_TURN):
             if not self._pieces or not self._may_parse():
                 break
-            self._parse_piece(self._pieces.take(None if self._in_head else self._body_left))
+            self._parse_piece(self._pieces.take(None if self._in_head else self._left_of_body()))
         else:
             self.loop.call_soon(self._parse)
         if not self._is_upgraded:
             self._hold(bool(self._pieces))
+
+    def _left_of_body(self) -> int | None:
+        """How much of the body is to come; None if it comes in chunks."""
+        length = next((int(value) for name, value in self.scope["headers"] if name == b"content-length"), None)
+        return None if length is None else length - self._body_bytes
 
     def _hold(self, is_held: bool) -> None:
         if is_held != self.flow.is_held:
@@ -149,7 +125,7 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.flow.pause_reading() if is_held else self.flow.resume_reading()
 
     def _may_parse(self) -> bool:
-        is_over = self._is_refused or self._is_upgraded or self._stream is not None or self.transport.is_closing()
+        is_over = self._is_refused or self._is_upgraded or self._discard is not None or self.transport.is_closing()
         return not is_over and (self._in_message or self._is_between_requests())
 
     def _is_between_requests(self) -> bool:
@@ -180,21 +156,15 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_message = True
-        self.scope["extensions"] = self._extensions
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what comes behind a body is of no use, and the request is under way
-            super().on_header(name, value)
+        self.scope["extensions"] = self.extensions
 
     def on_headers_complete(self) -> None:
         self._head_ended()
-        self._in_head, self._head_bytes, self._message_bytes = False, 0, 0
+        self._in_head, self._head_bytes, self._message_bytes, self._body_bytes = False, 0, 0, 0
         refusal = self._context.hosts.refusal(self.headers, self.url)
         if refusal is not None:
             self._refuse(refusal)
             return
-        length = [value for name, value in self.headers if name == b"content-length"]
-        self._body_left = int(length[0]) if length else None
         try:
             super().on_headers_complete()
         except httptools.HttpParserInvalidURLError:
@@ -203,18 +173,18 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         is_upgrade = self.parser.should_upgrade()
         if not (is_upgrade and self._should_upgrade()):
             self.cycle.transport = self._outlet  # type: ignore[assignment]  # the part of a transport that it uses
+            self.headers = []  # for what comes behind a body: the request is under way by then
             if is_upgrade:
                 self.cycle.keep_alive = False  # to a protocol that we do not speak: where it would begin is unknown
 
     def on_body(self, body: bytes) -> None:
-        if self._body_left is not None:
-            self._body_left -= len(body)
+        self._body_bytes += len(body)
         if not self._is_refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_ended()
-        self._in_head, self._in_message, self._body_left = True, False, None
+        self._in_head, self._in_message = True, False
         if not self._is_refused:
             super().on_message_complete()
 
@@ -237,7 +207,7 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.connections.discard(self)
         self._unset_keepalive_if_required()
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
+        for name, value in self.scope["headers"]:
             head += [name, b": ", value, b"\r\n"]
         protocol = self._context.upgrade(self._ended)
         protocol.connection_made(self.transport)
@@ -245,18 +215,7 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._hold(False)
         protocol.feed(b"".join([*head, b"\r\n", self._pieces.take_all()]))
 
-    # Answers without an app
-
-    def _open_stream(
-        self, start: bytes, write_buffer_bytes: int, handler: Callable[[HttpStream], StreamHandler]
-    ) -> None:
-        self.cycle.response_started = self.cycle.response_complete = True
-        prepare_stream(self.transport, write_buffer_bytes)
-        self.transport.write(start)
-        self._pieces.take_all()
-        self._hold(False)
-        self._stream = HttpStream(self.transport)
-        self._stream.handler = handler(self._stream)  # which may write to it
+    # Refusals
 
     def _await_head(self) -> None:
         late = RequestTimeoutError(f"the request was not complete within {HEAD_DEADLINE_S:g} s")
@@ -284,8 +243,8 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.transport.write(problem_answer(error))
         self._linger()
 
-    def _close(self) -> None:
-        """Behind an answer after which nothing more is read."""
+    def close(self) -> None:
+        """End the connection behind an answer after which nothing more is parsed."""
         if self._in_message or self._pieces:
             self._is_refused = True
             self._linger()
@@ -293,8 +252,13 @@ class HttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        self._pieces.take_all()
         self._unset_keepalive_if_required()
         self._farewell = Farewell(self.transport)
-        self._hold(False)
+        self.parse_no_more(self._farewell.discard)
         self.flow.resume_reading()
+
+    def parse_no_more(self, discard: Callable[[int], None]) -> None:
+        """Hand what still comes to `discard`, as a number of bytes."""
+        self._discard = discard
+        self._pieces.take_all()
+        self._hold(False)

@@ -3,7 +3,8 @@
     accepting       who is let in: connections in all, and from one address
     http_hosts      which hosts a request may name
     http_protocol   what a connection may send, and how fast it is taken
-    http_exchange   what an app may do beyond ASGI: streams without an end, cutting, hearing a client hang up
+    http_connection what an app may do with a connection beyond ASGI, by the functions of
+    http_exchange   streams without an end, cutting, hearing a client hang up
 
 Stopping is bounded too: open requests get `GRACE_S`.
 """
@@ -20,10 +21,10 @@ from typing import Protocol
 import uvicorn
 
 from cotacoes.adapters.accepting import BACKLOG, Acceptor, Ended, room_for
+from cotacoes.adapters.http_connection import HttpConnection
 from cotacoes.adapters.http_context import READ_BYTES_MAX, Context, Upgraded
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.adapters.http_protocol import HttpProtocol
 from cotacoes.problem_json import SAFETY_HEADERS
 
 KEEP_ALIVE_S = 15
@@ -85,8 +86,8 @@ class _Server(uvicorn.Server):
                 async with asyncio.timeout(1.0):
                     await self._stop.wait()
 
-    def _make_protocol(self, ended: Ended) -> HttpProtocol:
-        return HttpProtocol(self.config, self.server_state, self._context, ended)
+    def _make_protocol(self, ended: Ended) -> HttpConnection:
+        return HttpConnection(self.config, self.server_state, self._context, ended)
 
     def _upgrade(self, ended: Ended) -> Upgraded:
         assert self._websocket is not None

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 
-from cotacoes import config, docs_page, telemetry
+from cotacoes import config, docs_page, telemetry, tracing
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
@@ -76,7 +76,15 @@ def build_app(
     app.include_router(router)
     app.include_router(_operator_routes(app, metrics, checks or {}))
     answer_errors(app)
-    edge = Edge(app, metrics.http, settings.request_deadline_s, lean or {}, direct or {}, streams or {})
+    edge = Edge(
+        app,
+        metrics.http,
+        settings.request_deadline_s,
+        lean or {},
+        direct or {},
+        streams or {},
+        is_observed=tracing.active() is not None,
+    )
     return traced(edge, metrics, lean=lean or {}, streams=streams or {})
 
 
