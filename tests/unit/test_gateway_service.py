@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +16,10 @@ from cotacoes import config
 from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError
+from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError, OverloadedError, UnknownCoinError
 from cotacoes.gateway_service import app
+from cotacoes.gateway_service.coin_names import ASKS_AT_ONCE, UNKNOWN_NAMES_MAX, UNKNOWN_S, CoinNames
+from cotacoes.live import channel, encode_quote
 from cotacoes.quote import Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -210,3 +212,115 @@ async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
             told = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try
     assert (told, asked) == (["live"] * 11, 12)
+
+
+@contextlib.asynccontextmanager
+async def following(twin: Twin, bus: MemoryBus, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A gateway that also follows the bus."""
+    async with twin.client(deadline_s=0.05) as client, bus:
+        service = app.wire(config.load({}, **settings), client, bus)
+        async with (
+            service.resources(),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(service.app), base_url="http://gateway") as gateway,
+        ):
+            yield gateway
+
+
+async def publish(twin: Twin, bus: MemoryBus, seq: int, age_s: float = 0.0) -> None:
+    at = datetime.now(UTC) - timedelta(seconds=age_s)
+    quote = Quote("bitcoin", "USD", Decimal("68000.10"), 5, seq, at, at, "sim")
+    twin.quotes["bitcoin"].append(quote)
+    while await bus.publish([(channel("bitcoin"), encode_quote(quote))]) == [0]:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("was_asked", [True, False], ids=["asked before", "never asked"])
+async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_told(was_asked: bool) -> None:
+    twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
+    async with following(twin, bus) as gateway, asyncio.timeout(10):
+        if was_asked:
+            assert (await gateway.get(CURRENT)).json()["seq"] == 1
+        await publish(twin, bus, 2, age_s=3.0)
+        while True:
+            twin.faults["*"] = HttpUnavailableError()
+            answer = await gateway.get(CURRENT)
+            del twin.faults["*"]
+            if answer.status_code == 200 and answer.json()["seq"] == 2:
+                break
+            await asyncio.sleep(0.02)
+        told = answer.json()
+    assert (told["price"], told["source"], told["status"], told["origin"]) == ("68000.10", "cache", "fresh", "sim")
+    assert 3000 <= told["age_ms"] < 13_000
+    assert "prev" not in told
+
+
+async def test_a_quote_of_the_stream_that_is_too_old_is_none_either() -> None:
+    twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
+    async with following(twin, bus, age_max_s=20.0) as gateway, asyncio.timeout(10):
+        await publish(twin, bus, 2, age_s=30.0)
+        await asyncio.sleep(0.1)
+        twin.faults["*"] = HttpUnavailableError()
+        refused = await gateway.get(CURRENT)
+    assert (refused.status_code, refused.json()["type"]) == (503, "/docs#service-unavailable")
+
+
+@contextlib.asynccontextmanager
+async def counting(twin: Twin, asked: list[str]) -> AsyncIterator[httpx2.AsyncClient]:
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await twin(scope, receive, send)
+
+    http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(counted))
+    async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client, MemoryBus() as bus:
+        service = app.wire(config.load({}), client, bus)
+        async with (
+            service.resources(),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(service.app), base_url="http://gateway") as gateway,
+        ):
+            yield gateway
+
+
+async def test_an_unknown_coin_is_asked_about_once_in_some_seconds() -> None:
+    asked: list[str] = []
+    async with counting(Twin(QUOTES), asked) as gateway:
+        answers = [(await gateway.get("/v1/quotes/bitcon/current")) for _ in range(50)]
+        await gateway.get("/v1/candles/bitcon?interval=1m")
+    assert {answer.status_code for answer in answers} == {404}
+    assert all(answer.json()["did_you_mean"] == ["bitcoin"] for answer in answers)
+    assert sum("bitcon" in path for path in asked) == 1
+
+
+async def test_a_thousand_unknown_coins_are_not_a_thousand_questions_and_a_known_one_is_answered_meanwhile() -> None:
+    asked: list[str] = []
+    async with counting(Twin(QUOTES), asked) as gateway:
+        for number in range(1_000):
+            assert (await gateway.get(f"/v1/quotes/unknown-{number}/current")).status_code == 404
+        assert (await gateway.get(CURRENT)).status_code == 200
+    assert sum("unknown" in path for path in asked) < 200
+
+
+def test_a_coin_that_was_added_is_answered_as_soon_as_it_is_known_or_the_refusal_is_over() -> None:
+    known, now = {"bitcoin"}, 0.0
+    names = CoinNames(lambda: known, lambda: now)
+    names.check("solana")
+    names.note_unknown("solana", UnknownCoinError("solana is not quoted here", did_you_mean=[]))
+    with pytest.raises(UnknownCoinError):
+        names.check("solana")
+    now = UNKNOWN_S + 0.1
+    names.check("solana")
+    for number in range(UNKNOWN_NAMES_MAX + 10):
+        names.note_unknown(f"name-{number}", UnknownCoinError("no"))
+    assert len(names._unknown) == UNKNOWN_NAMES_MAX
+    known.add("name-1000")
+    names.check("name-1000")
+
+
+def test_names_beyond_the_rate_are_refused_here_and_as_unknown_only_if_the_coins_are_known() -> None:
+    names = CoinNames(lambda: {"bitcoin"}, lambda: 0.0)
+    for number in range(int(ASKS_AT_ONCE)):
+        names.check(f"name-{number}")
+    with pytest.raises(OverloadedError):
+        names.check("one-more")
+    names.is_told = True
+    with pytest.raises(UnknownCoinError):
+        names.check("one-more")

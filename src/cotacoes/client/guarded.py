@@ -42,7 +42,7 @@ from cotacoes.payloads import Progress
 T = TypeVar("T")
 
 SERVICE = "quote_service"
-_NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError)
+NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError)
 _NOT_MADE: dict[type[Exception], str] = {
     CircuitOpenError: "circuit open",
     BulkheadFullError: "too many calls under way",
@@ -55,7 +55,7 @@ def classify_answer(error: BaseException) -> Classification:
     """By the problem that it answered with; whatever is none, as any other call over HTTP."""
     if not isinstance(error, ProblemError):
         return classify(error)
-    if not isinstance(error, _NO_ANSWER):
+    if not isinstance(error, NO_ANSWER):
         return Classification(Verdict.SUCCESS, outcome=error.slug)
     asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
     is_away = isinstance(error, ServiceUnavailableError)

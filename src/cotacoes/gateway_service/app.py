@@ -28,11 +28,13 @@ from cotacoes.client.follower import Follower
 from cotacoes.client.history import ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.endpoints import new_endpoints
+from cotacoes.errors import ProblemError
 from cotacoes.gateway_service import event_stream
 from cotacoes.gateway_service.admission import Admission
+from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.routes import known_coins, routes
+from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.service.app import Check, build_app
@@ -108,10 +110,15 @@ def wire(
         now=lambda: datetime.now(UTC),
         random=random,
     )
+    names = CoinNames(lambda: hub.coins, loop.time)
     admission = Admission(settings, stream_metrics, loop.time, places or settings.streams_max)
 
     async def coins() -> list[str]:
-        found = await known_coins(guarded, settings)
+        try:
+            found = list(await guarded.positions())
+            names.is_told = True
+        except ProblemError:
+            found = list(settings.seed_placement)
         hub.add(found)
         return found
 
@@ -144,7 +151,7 @@ def wire(
         await bus.ping()
         return None
 
-    router = routes(settings, guarded)
+    router = routes(settings, guarded, names, hub.newest)
     router.include_router(breaker_routes(NAME, settings, endpoints))
     checks = {
         "quote_service": Check(quote_service_answers, required=True),

@@ -24,8 +24,9 @@ from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Memb
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire
+from cotacoes.live import decode_message
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.quote import Position
+from cotacoes.quote import Position, Quote
 from cotacoes.service.requests import require_coin
 from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import StreamMetrics
@@ -77,6 +78,21 @@ class Hub:
         self._next_flush_at = 0.0
         self._waiting: dict[Channel, set[str]] = {}  # channels with an interval, and what is new in theirs
         self.add(coins)
+
+    @property
+    def coins(self) -> Collection[str]:
+        """Those that it has streams of."""
+        return self._rings.keys()
+
+    def newest(self, coin: str) -> tuple[Quote, float] | None:
+        """The newest quote of the coin's stream, and its age in seconds by the clock that says longer."""
+        ring = self._rings.get(coin)
+        if ring is None or ring.newest is None:
+            return None
+        (quote,) = decode_message(ring.newest.text)
+        assert isinstance(quote, Quote)
+        age_s = max((self._now() - quote.observed_at).total_seconds(), self._loop.time() - ring.newest_at)
+        return quote, max(0.0, age_s)
 
     def choose(self, names: Iterable[str]) -> list[str]:
         """The coins of these names, sorted, each once; UnknownCoinError."""
@@ -184,7 +200,7 @@ class Hub:
         self._replays.ask(channel, member, coin)
 
     def _append(self, entry: Entry) -> None:
-        self._rings[entry.coin].append(entry)
+        self._rings[entry.coin].append(entry, self._loop.time())
         self._dirty.add(entry.coin)
         self._fresh += 1
         if not self._is_due:

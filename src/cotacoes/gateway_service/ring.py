@@ -103,6 +103,7 @@ class Ring:
         self.bytes_max = bytes_max
         self.first = 0  # the index of the oldest entry that is here
         self.newest: Entry | None = None  # the newest quote
+        self.newest_at = 0.0  # when it came
         self.told: Position | None = None  # how far the stream has come
         self._entries: list[Entry] = []
         self.bytes = 0  # about what it takes
@@ -112,8 +113,8 @@ class Ring:
         """The index of the entry that comes next."""
         return self.first + len(self._entries)
 
-    def append(self, entry: Entry) -> None:
-        """The next of the stream."""
+    def append(self, entry: Entry, now: float = 0.0) -> None:
+        """The next of the stream, which came just now."""
         if self.told is not None and (entry.position or BEFORE_ALL) <= self.told:
             self._drop(len(self._entries))  # another history: no position of before leads anywhere in it
             self.bytes = 0
@@ -122,7 +123,7 @@ class Ring:
         self.bytes += _size(entry)
         self.told = entry.position
         if entry.kind is Kind.QUOTE:
-            self.newest = entry
+            self.newest, self.newest_at = entry, now
         if self.bytes > self.bytes_max:
             self._make_room()
 

@@ -1,17 +1,21 @@
 """The HTTP routes of gateway_service: the front page, and what quote_service says, passed on as it is.
 
-The current quote alone is answered without quote_service too: with its last answer, and what its age is by now.
+The current quote alone is answered without quote_service too: with its last answer or the newest quote of the live
+stream, whichever is newer, and what its age is by now.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from cotacoes.client import GuardedClient, aged
+from cotacoes.client.guarded import NO_ANSWER
 from cotacoes.config import Settings
 from cotacoes.errors import (
     ForbiddenError,
@@ -24,9 +28,10 @@ from cotacoes.errors import (
     UnknownCoinError,
 )
 from cotacoes.gateway_service import event_stream, front_page
+from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.patterns import CallResult, Source
 from cotacoes.payloads import CandlesJson, CurrentJson, PageJson
-from cotacoes.quote import COIN_PATTERN, AgeLimits
+from cotacoes.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.service.document import answering
 from cotacoes.service.requests import require_coin
 
@@ -35,6 +40,8 @@ PASSED_ON = (UnknownCoinError, NoQuoteError, ServiceUnavailableError)
 READ = (HistoryUnavailableError, PositionGoneError, PositionBeyondEndError)
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
 To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
+T = TypeVar("T")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,9 +53,25 @@ async def known_coins(client: GuardedClient, settings: Settings) -> list[str]:
         return list(settings.seed_placement)
 
 
-def routes(settings: Settings, client: GuardedClient) -> APIRouter:
-    """All routes of the service but its streams and those that every service has."""
+Newest = Callable[[str], tuple[Quote, float] | None]
+
+
+def routes(settings: Settings, client: GuardedClient, names: CoinNames, newest: Newest) -> APIRouter:
+    """All routes of the service but its streams and those that every service has.
+
+    `newest` gives the newest quote of a coin's live stream, with its age in seconds.
+    """
     router = APIRouter(tags=["quotes"])
+
+    async def ask(coin: str, question: Callable[[str], Awaitable[T]]) -> T:
+        """Put a question about a coin to quote_service, if the name is worth it."""
+        name = _coin(coin, settings)
+        names.check(name)
+        try:
+            return await question(name)
+        except UnknownCoinError as error:
+            names.note_unknown(name, error)
+            raise
 
     @router.get("/", summary="What runs here, where, and what to ask it", **answering("text/html"))
     async def front(request: Request) -> HTMLResponse:
@@ -61,8 +84,14 @@ def routes(settings: Settings, client: GuardedClient) -> APIRouter:
         **answering(CurrentJson, *PASSED_ON),
     )
     async def current(coin: str) -> Response:
-        """As `/cotacao_atual/{coin}` of quote_service, or, while that is away, its last answer, `source` cache."""
-        return _json(_aged(await client.current(_coin(coin, settings)), settings))
+        """As `/cotacao_atual/{coin}` of quote_service; while that is away, the newest that is known, `source` cache."""
+        try:
+            answer = await ask(coin, client.current)
+        except NO_ANSWER:
+            if (streamed := _streamed(newest(coin), settings)) is not None:
+                return _json(streamed)
+            raise
+        return _json(_current(answer, newest(coin), settings))
 
     @router.get(
         "/v1/quotes/{coin}", summary="The history, in order, without a hole", **answering(PageJson, *PASSED_ON, *READ)
@@ -72,7 +101,7 @@ def routes(settings: Settings, client: GuardedClient) -> APIRouter:
     ) -> Response:
         """As `/v1/quotes/{coin}` of quote_service."""
         asked = {"after": after, "limit": limit, "last": last, "start": start, "end": end}
-        return _json(await client.quotes(_coin(coin, settings), **asked))
+        return _json(await ask(coin, lambda name: client.quotes(name, **asked)))
 
     @router.get(
         "/v1/candles/{coin}",
@@ -91,7 +120,7 @@ def routes(settings: Settings, client: GuardedClient) -> APIRouter:
     ) -> Response:
         """As `/v1/candles/{coin}` of quote_service."""
         asked = {"limit": limit, "empty": empty, "origin": origin, "currency": currency, "start": start, "end": end}
-        return _json(await client.candles(_coin(coin, settings), interval, **asked))
+        return _json(await ask(coin, lambda name: client.candles(name, interval, **asked)))
 
     @router.get(
         event_stream.PATH,
@@ -118,10 +147,31 @@ def _json(answer: dict[str, Any]) -> Response:
     return Response(_encode(answer), media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """The quote as it is now: one of before is as much older as the answer is."""
+def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> dict[str, Any] | None:
+    """The newest quote of the live stream as a current quote; None if there is none, or it is too old to be a price."""
+    if newest is None:
+        return None
+    quote, age_s = newest
+    fields = msgspec.structs.asdict(QuoteJson.of(quote))
+    del fields["prev"]
+    told = {**fields, "age_ms": 0, "status": "fresh", "source": "cache", "breaker": None}
+    return aged(told, math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
+
+
+def _current(
+    answer: CallResult[dict[str, Any]], newest: tuple[Quote, float] | None, settings: Settings
+) -> dict[str, Any]:
+    """The quote as it is now: an earlier answer is as much older, and gives way to a newer quote of the live stream."""
     if answer.source is not Source.CACHE:
         return answer.value
+    is_newer = newest is not None and newest[0].position > (answer.value["epoch"], answer.value["seq"])
+    if is_newer and (streamed := _streamed(newest, settings)) is not None:
+        return streamed | {"breaker": None if answer.breaker_state is None else answer.breaker_state.value}
+    return _aged(answer, settings)
+
+
+def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    """An earlier answer, as old as it is by now."""
     told = aged(answer.value, round(answer.age * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
     if told is None:
         age_ms = answer.value["age_ms"] + round(answer.age * 1000)

@@ -1,0 +1,53 @@
+"""Which coin names are worth a question to quote_service.
+
+The gateway learns every few seconds which coins there are. A name that is none of them may be one that was added just
+now, so it is asked about, but not often: the answer that it is unknown holds for `UNKNOWN_S`, and new names are asked
+about at `ASKS_PER_S` at most. What is beyond that is answered here, from the coins that are known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+
+from cotacoes.errors import OverloadedError, UnknownCoinError
+from cotacoes.patterns.token_bucket import TokenBucket
+
+UNKNOWN_S = 5.0
+UNKNOWN_NAMES_MAX = 1_024
+ASKS_PER_S = 5.0
+ASKS_AT_ONCE = 10.0
+
+
+class CoinNames:
+    """See the head of this file. `known` are the coins that there are, as far as we know; times are monotonic seconds.
+
+    `is_told` becomes true when quote_service has said which coins there are.
+    """
+
+    def __init__(self, known: Callable[[], Collection[str]], clock: Callable[[], float]) -> None:
+        self.is_told = False
+        self._known = known
+        self._clock = clock
+        self._unknown: OrderedDict[str, tuple[float, UnknownCoinError]] = OrderedDict()
+        self._asks = TokenBucket(ASKS_PER_S, ASKS_AT_ONCE, clock())
+
+    def check(self, name: str) -> None:
+        """Return if quote_service may be asked about this name; UnknownCoinError or OverloadedError otherwise."""
+        if name in self._known():
+            return
+        now = self._clock()
+        until, error = self._unknown.get(name, (0.0, None))
+        if error is not None and now < until:
+            raise UnknownCoinError(error.detail, did_you_mean=error.extra.get("did_you_mean", []))
+        if wait_s := self._asks.take(now):
+            if self.is_told:
+                raise UnknownCoinError(f"{name} is not quoted here", did_you_mean=[])
+            raise OverloadedError("too many names of coins are asked about", retry_after_s=wait_s)
+
+    def note_unknown(self, name: str, error: UnknownCoinError) -> None:
+        """quote_service does not know it."""
+        self._unknown.pop(name, None)
+        self._unknown[name] = (self._clock() + UNKNOWN_S, error)
+        if len(self._unknown) > UNKNOWN_NAMES_MAX:
+            self._unknown.popitem(last=False)
