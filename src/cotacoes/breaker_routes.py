@@ -91,7 +91,12 @@ def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRo
         **answering(BreakersJson),
     )
     async def show() -> dict[str, Any]:
-        """Last errors and transitions come newest first; `retry_after_s` is null where nothing is waited for."""
+        """Last errors and transitions come newest first.
+
+        `next_call` says what becomes of the next call: made, a probe, or refused for `retry_after_s`. An open circuit
+        that nobody calls stays open when its wait is over, and the next call is a probe. `is_awaited`: the service has
+        not answered yet since we started, which does not count as a failure at first.
+        """
         return {"service": name, "breakers": endpoints.described()}
 
     @router.put(

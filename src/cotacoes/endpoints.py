@@ -2,6 +2,8 @@
 
 The patterns report facts; here they become metrics, log lines (changes of state only), and the short memory that
 `GET /v1/breakers` shows: the last errors and the last transitions of each breaker.
+
+A service that has not answered yet, on any of its routes, is awaited for `WAITING_S`: see `patterns/first_answer.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from cotacoes.patterns import (
     Verdict,
     classify,
 )
-from cotacoes.patterns.breaker_events import Event
+from cotacoes.patterns.breaker_events import Event, Snapshot
+from cotacoes.patterns.first_answer import FirstAnswer
 from cotacoes.patterns.resilience import PolicyEvent
 from cotacoes.quote import format_time
 from cotacoes.telemetry import Metrics, ResilienceMetrics, get_logger
@@ -49,6 +52,7 @@ BREAKER_INSIDE = CircuitBreakerConfig(
     max_wait_duration_in_half_open=10.0,
 )
 ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
+WAITING_S = 30.0  # on a busy machine the first start of everything took 20 s
 ERRORS_KEPT = 5
 TRANSITIONS_KEPT = 20
 SETTABLE: Mapping[State, Callable[[CircuitBreaker], None]] = {
@@ -77,16 +81,27 @@ class _Endpoint:
 
 
 class Endpoints:
-    """Of one service. `clock` gives monotonic seconds, `now` the wall time in which the past is told."""
+    """Of one service. `clock` gives monotonic seconds, `now` the wall time in which the past is told.
+
+    `waiting_s` is how long what is called may take to be there at first.
+    """
 
     def __init__(
-        self, metrics: Metrics, *, random: Random, clock: Callable[[], float], now: Callable[[], datetime]
+        self,
+        metrics: Metrics,
+        *,
+        random: Random,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        waiting_s: float = WAITING_S,
     ) -> None:
         self._metrics = ResilienceMetrics(metrics)
         self._random = random
         self._clock = clock
         self._now = now
+        self._waiting_s = waiting_s
         self._endpoints: dict[str, _Endpoint] = {}
+        self._services: dict[str, FirstAnswer] = {}
 
     @property
     def names(self) -> list[str]:
@@ -103,6 +118,7 @@ class Endpoints:
         **companions: Any,
     ) -> ResiliencePolicy:
         """The policy of one endpoint; `companions` are those of ResiliencePolicy."""
+        first_answer = self._first_answer(_service_of(name))
         its_breaker = CircuitBreaker(name, breaker, clock=self._clock, random=self._random, on_event=self._on_breaker)
         its_policy = ResiliencePolicy(
             name,
@@ -110,7 +126,7 @@ class Endpoints:
             clock=self._clock,
             random=self._random,
             breaker=its_breaker,
-            classify=classify,
+            classify=lambda error: first_answer.classified(error, classify(error)),
             on_event=self._on_policy,
             **companions,
         )
@@ -136,6 +152,8 @@ class Endpoints:
             "state": seen.state.value,
             "generation": seen.generation,
             "retry_after_s": _finite(seen.retry_after),
+            "is_awaited": self._first_answer(_service_of(name)).is_awaited,
+            "next_call": _next_call(seen),
             "window": {
                 "type": config.sliding_window_type,
                 "size": config.sliding_window_size,
@@ -164,9 +182,22 @@ class Endpoints:
     def _told(self, at: float) -> str:
         return format_time(self._now() - timedelta(seconds=self._clock() - at))
 
+    def _first_answer(self, service: str) -> FirstAnswer:
+        if service not in self._services:
+            self._services[service] = FirstAnswer(
+                self._waiting_s,
+                clock=self._clock,
+                on_missing=lambda waited_s: get_logger().warning(
+                    "service.missing", missing=service, waited_s=round(waited_s, 1)
+                ),
+            )
+        return self._services[service]
+
     def _on_breaker(self, event: Event) -> None:
         endpoint = self._endpoints[event.name]
         if isinstance(event, CallSettled):
+            if event.verdict is Verdict.SUCCESS:
+                self._first_answer(_service_of(event.name)).note_answer()
             if event.slow:
                 self._metrics.slow_calls.labels(endpoint=event.name).inc()
             if event.verdict is Verdict.FAILURE and event.error is not None:
@@ -225,6 +256,17 @@ def inside(deadline_s: float, attempts: int = 1) -> ResilienceConfig:
         attempt_timeout=deadline_s * ATTEMPT_SHARE / attempts,
         retry=RetryConfig(max_attempts=attempts),
     )
+
+
+def _service_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _next_call(seen: Snapshot) -> str:
+    """What becomes of the next call: `made`, a `probe`, or `refused`."""
+    if seen.state is State.FORCED_OPEN or seen.retry_after is not None:
+        return "refused"
+    return "probe" if seen.state in (State.OPEN, State.HALF_OPEN) else "made"
 
 
 WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes

@@ -4,6 +4,10 @@ People get text, coloured on a terminal; programs get one JSON object a line (`-
 
     {"type":"source","text"}   {"type":"parts","parts":[…]}   {"type":"part","time","part","state","detail"}
     {"type":"event","part","event",…}   and client_subscriber's own lines (`client_subscriber/lines.py`)
+    {"type":"unshown","coin","after","through"}   quotes that were recorded while client_subscriber was restarted
+
+A client_subscriber that was restarted begins with the newest quote, however long it was away. What lies between that
+and the last one that was shown is said, not fetched: it may be much, and the history has it.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.client_subscriber.lines import Lines
-from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.client_subscriber.lines import Lines, position_range
+from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
 from cotacoes.patterns.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.supervision.part import Change, State
@@ -65,9 +69,12 @@ class LiveView:
     ) -> None:
         self._style = style
         self._put = put
+        self._coin_width = coin_width
         self._now = now
         self._lines = Lines(coin_width, coloured=style is Style.COLOURED)
         self._has_table = False
+        self._last_shown: dict[bytes, bytes] = {}  # by coin, the line of its newest quote
+        self._resuming: set[bytes] = set()  # coins that client_subscriber has not shown since it was started again
         self._held: list[str] = []
         self.rows: Callable[[], Sequence[Mapping[str, object]]] = list
 
@@ -100,6 +107,8 @@ class LiveView:
 
     def show_change(self, change: Change) -> None:
         """A part came into a state."""
+        if change.part == SUBSCRIBER and change.state is not State.RUNNING:
+            self._resuming = set(self._last_shown)
         now = self._now()
         if self._style is Style.JSON:
             told = {"type": "part", "time": format_time(now), "part": change.part, "state": change.state.value}
@@ -130,6 +139,8 @@ class LiveView:
         self._tell({"type": "note", "time": format_time(self._now()), "text": text}, f"{_clock(self._now())} {text}")
 
     def _show_news(self, line: bytes) -> bool:
+        if line.startswith(QUOTE_LINE):
+            self._note_quote(line)
         if self._style is Style.JSON and line.startswith(QUOTE_LINE):
             self._put(
                 line.decode("utf-8", "replace")
@@ -145,6 +156,30 @@ class LiveView:
         except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
             return False
         return True
+
+    def _note_quote(self, line: bytes) -> None:
+        """Remember it as the last of its coin; after a restart, say what was not shown before it."""
+        coin = line[len(QUOTE_LINE) :].partition(b",")[0]
+        last = self._last_shown.get(coin)
+        if last is not None and coin in self._resuming:
+            self._resuming.discard(coin)
+            self._say_unshown(last, line)
+        self._last_shown[coin] = line
+
+    def _say_unshown(self, last: bytes, line: bytes) -> None:
+        try:
+            before, quote = (msgspec.json.decode(one, type=QuoteJson).quote() for one in (last, line))
+        except (ValueError, msgspec.MsgspecError):
+            return
+        gap = FeedPosition(quote.coin, before.position).take(quote).gap
+        if gap is None or gap.reason is Reason.REWRITTEN:
+            return
+        if self._style is Style.JSON:
+            fields = {name: text for name, text in gap.fields().items() if name != "reason"}
+            self._put(_encode({"type": "unshown", **fields}))
+        else:
+            text = f"not shown while {SUBSCRIBER} was restarted: {position_range(gap)}"
+            self._put_below(f"{_clock(self._now())}  {gap.coin:<{self._coin_width}}  {text}")
 
     def _time_of(self, event: Mapping[str, Any]) -> datetime:
         try:

@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ Logger = structlog.stdlib.BoundLogger
 _outputs: list[printer.Printer] = []  # of this process's log, so that the lines they dropped can be counted
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+AGE_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)  # 300 s is the default limit
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -148,8 +149,9 @@ class Metrics:
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"cotacoes_{name}", text, labels, registry=self.registry)
 
-    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"cotacoes_{name}", text, labels, registry=self.registry, buckets=LATENCY_BUCKETS_S)
+    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        """`buckets` reach as far as what is measured can: beyond the last one nothing is told apart."""
+        return Histogram(f"cotacoes_{name}", text, labels, registry=self.registry, buckets=buckets)
 
 
 class DroppedLogLines(Collector):
@@ -166,7 +168,9 @@ class HttpMetrics:
     def __init__(self, metrics: Metrics) -> None:
         metrics.registry.register(DroppedLogLines())
         self.requests = metrics.counter("http_requests", "Requests answered", "route", "status")
-        self.seconds = metrics.histogram("http_request_seconds", "From headers to the last byte sent", "route")
+        self.seconds = metrics.histogram(
+            "http_request_seconds", "From headers to the last byte sent", "route", buckets=LATENCY_BUCKETS_S
+        )
         self.refused = metrics.counter("http_refused", "Requests or connections turned away", "reason")
 
 
@@ -222,7 +226,9 @@ class QuoteMetrics:
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")
         self.log_bytes = metrics.gauge("log_bytes", "Size of the local log")
         self.log_failures = metrics.counter("log_failures", "Commits that the log refused")
-        self.record_seconds = metrics.histogram("record_seconds", "From the source's answer to the commit in the log")
+        self.record_seconds = metrics.histogram(
+            "record_seconds", "From the source's answer to the commit in the log", buckets=LATENCY_BUCKETS_S
+        )
 
 
 class ResilienceMetrics:
@@ -242,7 +248,9 @@ class ResilienceMetrics:
         self.fallbacks = metrics.counter(
             "fallbacks", "Answers of before given, or missed, in place of one that did not come", "endpoint", "reason"
         )
-        self.fallback_age = metrics.histogram("fallback_age_seconds", "Their age", "endpoint")
+        self.fallback_age = metrics.histogram(
+            "fallback_age_seconds", "Age of the earlier answers given", "endpoint", buckets=AGE_BUCKETS_S
+        )
         self.breaker_state = metrics.gauge(
             "breaker_state", "1 for the state in which the breaker is", "endpoint", "state"
         )

@@ -14,19 +14,27 @@ from tests.unit import virtual_time
 from cotacoes import config
 from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.breaker_routes import breaker_routes
-from cotacoes.endpoints import Endpoints
-from cotacoes.errors import SourceMalformedError, SourceUnavailableError
+from cotacoes.endpoints import WAITING_S, Endpoints
+from cotacoes.errors import (
+    HttpUnavailableError,
+    ServiceUnavailableError,
+    SourceMalformedError,
+    SourceUnavailableError,
+)
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.patterns import (
     CircuitBreakerConfig,
     CircuitOpenError,
+    Classification,
     LastGood,
     ResilienceConfig,
     ResiliencePolicy,
     RetryBudget,
     RetryConfig,
     State,
+    Verdict,
 )
+from cotacoes.patterns.first_answer import FirstAnswer
 from cotacoes.quote_service import app as quote_service
 from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
@@ -126,12 +134,13 @@ def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
 
 def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_time() -> None:
     async def work(rig: Rig) -> None:
+        await rig.call()
         await asyncio.sleep(10.0)
         await rig.open()
         await asyncio.sleep(1.0)
         shown = rig.endpoints.described()[0]
         assert (shown["name"], shown["state"], shown["generation"], shown["retry_after_s"]) == (NAME, "open", 1, 2.0)
-        assert (shown["window"]["calls"], shown["window"]["failures"], shown["consecutive_failures"]) == (3, 3, 3)
+        assert (shown["window"]["calls"], shown["window"]["failures"], shown["consecutive_failures"]) == (4, 3, 3)
         assert shown["last_errors"][0] == {
             "at": "2026-11-24T12:00:10.000000Z",
             "error": "SourceUnavailableError: no connection",
@@ -146,6 +155,88 @@ def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_t
         assert len(rig.endpoints.described()[0]["transitions"]) == 20
 
     run(work)
+
+
+def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() -> None:
+    async def work(rig: Rig) -> None:
+        def shown() -> tuple[str, str]:
+            told = rig.endpoints.describe(NAME)
+            return told["state"], told["next_call"]
+
+        await rig.call()
+        assert shown() == ("closed", "made")
+        await rig.open()
+        assert shown() == ("open", "refused")
+        await asyncio.sleep(3.0)
+        assert shown() == ("open", "probe")
+        rig.endpoints.set_state(NAME, State.FORCED_OPEN)
+        assert shown() == ("forced_open", "refused")
+
+    run(work)
+
+
+AWAY = SourceUnavailableError("no connection: 10.1.2.3 refused", outcome="unreachable")
+
+
+def test_what_was_never_there_is_awaited_without_alarm_and_missing_once_that_took_too_long() -> None:
+    async def work(rig: Rig) -> None:
+        with capture_logs() as logged:
+            while asyncio.get_running_loop().time() < WAITING_S - 1:
+                with pytest.raises(SourceUnavailableError):
+                    await rig.call(AWAY)
+                await asyncio.sleep(1.0)
+            assert logged == []
+            shown = rig.endpoints.describe(NAME)
+            assert (shown["state"], shown["is_awaited"], shown["window"]["failures"]) == ("closed", True, 0)
+            await asyncio.sleep(2.0)
+            await rig.open()
+        assert [line["event"] for line in logged] == ["service.missing", "breaker.opened"]
+        assert not rig.endpoints.describe(NAME)["is_awaited"]
+
+    run(work)
+
+
+def test_once_it_has_answered_on_any_route_its_absence_is_a_failure() -> None:
+    async def work(rig: Rig) -> None:
+        other = rig.add("external_service.quotes")
+        with pytest.raises(SourceUnavailableError):
+            await rig.call(AWAY)
+        await rig.call(policy=other)
+        await rig.open()
+        assert rig.endpoints.describe(NAME)["state"] == "open"
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SourceUnavailableError("503", outcome="unavailable"),
+        SourceUnavailableError("timed out", outcome="timed_out"),
+        SourceMalformedError("not JSON", outcome="malformed"),
+    ],
+    ids=["503", "hangs", "malformed"],
+)
+def test_an_error_that_it_answers_is_an_answer_and_counts(error: Exception) -> None:
+    async def work(rig: Rig) -> None:
+        for _ in range(3):
+            with pytest.raises(type(error)):
+                await rig.call(error)
+        assert rig.endpoints.describe(NAME)["window"]["failures"] >= 1
+
+    run(work)
+
+
+def test_an_error_of_ours_that_came_from_an_absence_is_one() -> None:
+    waiting = FirstAnswer(10.0, clock=lambda: 0.0)
+    away = ServiceUnavailableError("quote_service is away (no connection)")
+    away.__cause__ = HttpUnavailableError("no connection", outcome="unreachable")
+    failure = Classification(Verdict.FAILURE, retryable=True)
+    assert waiting.classified(away, failure).verdict is Verdict.IGNORED
+    assert waiting.classified(ConnectionRefusedError(), failure).retryable, "it may be asked again all the same"
+    assert waiting.is_awaited
+    waiting.note_answer()
+    assert waiting.classified(away, failure) is failure
 
 
 def test_changes_of_state_are_logged_and_calls_are_not() -> None:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from cotacoes.client.feeds import SILENT_AFTER_S, Back, Feeds, Silent
+from cotacoes.client.feeds import FIRST_WORD_S, SILENT_AFTER_S, Back, Feeds, Silent
 from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 from cotacoes.patterns.recovery_events import Seen
@@ -86,8 +86,18 @@ def test_feeds_of_several_coins_are_kept_apart() -> None:
 
 def test_a_feed_is_silent_once_and_back_with_the_first_thing_heard() -> None:
     feeds = begun()
-    assert feeds.fall_silent(SILENT_AFTER_S) == [Silent("bitcoin")], "even where nothing was ever heard"
+    feeds.take(CHANNEL, message(1), 1.0)
+    assert feeds.fall_silent(SILENT_AFTER_S + 0.9) == []
+    assert feeds.fall_silent(SILENT_AFTER_S + 1.0) == [Silent("bitcoin")]
     assert feeds.fall_silent(30.0) == []
+    _, events = feeds.take(CHANNEL, message(2), 31.0)
+    assert events == [Back("bitcoin"), Seen(quote(2))]
+
+
+def test_a_feed_that_has_never_spoken_is_awaited_and_silent_if_it_does_not_come_up_either() -> None:
+    feeds = begun()
+    assert feeds.fall_silent(FIRST_WORD_S - 0.1) == [], "all parts start at once"
+    assert feeds.fall_silent(FIRST_WORD_S) == [Silent("bitcoin")]
     _, events = feeds.take(CHANNEL, message(1), 31.0)
     assert events == [Back("bitcoin"), Seen(quote(1))]
 

@@ -16,6 +16,7 @@ from tests.unit.following import COIN, EPOCH, NOON, LoggedBus, World, following
 from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Feeds, Silent
 from cotacoes.client.filler import FILL_MOST_S, FILLS_MAX, QUIET_S, UNREACHED_S
 from cotacoes.client.follower import (
+    BUS_QUIET_S,
     JOIN_INTERVAL_S,
     PARDON_S,
     RECONNECT_MOST_S,
@@ -450,6 +451,21 @@ def test_a_dead_link_is_made_again_within_two_seconds_of_the_bus_being_back() ->
         assert await world.bus.publish([(channel(COIN), b"x")]) == [1]
 
     following(scenario)
+
+
+@pytest.mark.parametrize(("away_s", "said"), [(BUS_QUIET_S - 1, []), (BUS_QUIET_S + 3, ["bus.away", "bus.back"])])
+def test_a_bus_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s: float, said: list[str]) -> None:
+    def prepare(world: World) -> None:
+        world.bus.away = True
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(away_s)
+        world.bus.away = False
+        await asyncio.sleep(RECONNECT_MOST_S)
+
+    with structlog.testing.capture_logs() as logs:
+        following(scenario, prepare=prepare)
+    assert [entry["event"] for entry in logs] == said
 
 
 def test_a_bus_that_accepts_and_hangs_up_is_not_hammered() -> None:

@@ -151,9 +151,10 @@ async def test_a_refusal_of_a_healthy_service_is_not_covered_up_and_opens_nothin
 
 
 async def test_a_service_that_stays_away_is_asked_no_more_and_that_is_said_at_once() -> None:
-    twin = Twin(QUOTES)
-    twin.faults["*"] = HttpUnavailableError()
+    twin = Twin({**QUOTES, "ethereum": []})
     async with asking(twin) as gateway:
+        await gateway.get("/v1/quotes/bitcoin")
+        twin.faults["*"] = HttpUnavailableError()
         for _ in range(5):
             assert (await gateway.get(CURRENT)).status_code == 503
         del twin.faults["*"]
@@ -262,6 +263,18 @@ async def test_a_quote_of_the_stream_that_is_too_old_is_none_either() -> None:
         twin.faults["*"] = HttpUnavailableError()
         refused = await gateway.get(CURRENT)
     assert (refused.status_code, refused.json()["type"]) == (503, "/docs#service-unavailable")
+
+
+async def test_one_that_has_not_come_up_yet_is_awaited_and_answers_with_its_first_breath() -> None:
+    twin = Twin(QUOTES)
+    twin.faults["*"] = HttpUnavailableError()
+    async with asking(twin) as gateway:
+        for _ in range(20):
+            assert (await gateway.get(CURRENT)).status_code == 503
+        (shown, *_) = (await gateway.get("/v1/breakers")).json()["breakers"]
+        assert (shown["state"], shown["is_awaited"]) == ("closed", True)
+        del twin.faults["*"]
+        assert (await gateway.get(CURRENT)).status_code == 200
 
 
 @contextlib.asynccontextmanager

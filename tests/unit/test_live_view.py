@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from cotacoes.live_view import TEXT_MAX, LiveView, Style
@@ -213,3 +214,50 @@ def test_only_coloured_lines_carry_colour() -> None:
         shown.change("redis", State.FAILED, "no")
         shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
         assert ("\x1b[" in "".join(shown.lines)) is (style is Style.COLOURED)
+
+
+def subscriber_says(shown: Shown, *seqs: int, epoch: int = 5, coin: str = "bitcoin") -> None:
+    for seq in seqs:
+        told = {**QUOTE, "coin": coin, "epoch": epoch, "seq": seq}
+        shown.view.show_line("client_subscriber", "stdout", msgspec.json.encode(told))
+
+
+@pytest.mark.parametrize("style", [Style.PLAIN, Style.JSON])
+def test_what_was_not_shown_while_the_subscriber_was_restarted_is_said_once_for_each_coin(style: Style) -> None:
+    shown = Shown(style)
+    shown.settle()
+    subscriber_says(shown, 51, 52)
+    subscriber_says(shown, 7, coin="ethereum")
+    shown.view.show_change(Change("client_subscriber", State.RESTARTING, "killed"))
+    shown.view.show_change(Change("client_subscriber", State.STARTING))
+    shown.view.show_change(Change("client_subscriber", State.RUNNING))
+    shown.lines.clear()
+    subscriber_says(shown, 55, 56)
+    subscriber_says(shown, 8, coin="ethereum")
+    said, *quotes = shown.lines
+    assert len(quotes) == 3, "and nothing was missed of ethereum"
+    if style is Style.JSON:
+        assert json.loads(said) == {"type": "unshown", "coin": "bitcoin", "after": "5-52", "through": "5-54"}
+    else:
+        assert said == f"{CLOCK}  bitcoin   not shown while client_subscriber was restarted: 5-53 to …-54"
+
+
+def test_a_subscriber_that_was_away_over_an_era_is_said_to_have_missed_its_end() -> None:
+    shown = Shown()
+    shown.settle()
+    subscriber_says(shown, 52)
+    shown.view.show_change(Change("client_subscriber", State.RESTARTING))
+    shown.lines.clear()
+    subscriber_says(shown, 3, epoch=9)
+    assert "all after 5-52 to 9-2" in shown.lines[0]
+
+
+def test_a_subscriber_that_goes_on_where_it_was_or_shows_the_last_quote_again_has_missed_nothing() -> None:
+    for seq in (52, 53):
+        shown = Shown()
+        shown.settle()
+        subscriber_says(shown, 52)
+        shown.view.show_change(Change("client_subscriber", State.RESTARTING))
+        shown.lines.clear()
+        subscriber_says(shown, seq)
+        assert len(shown.lines) == 1

@@ -64,6 +64,8 @@ class Breaker(msgspec.Struct, frozen=True):
     retry_budget: float
     last_errors: list[Failure]
     transitions: list[Change]
+    next_call: str = "made"
+    is_awaited: bool = False
 
 
 class Breakers(msgspec.Struct, frozen=True):
@@ -144,7 +146,7 @@ def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
     error = breaker.last_errors[0] if breaker.last_errors else None
     return (
         f"{service}/{breaker.name}",
-        breaker.state,
+        _state(breaker),
         breaker.window.failures,
         breaker.window.calls,
         NONE if breaker.window.failure_rate is None else f"{breaker.window.failure_rate:.0%}",
@@ -157,6 +159,14 @@ def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
         NONE if change is None else f"{change.reason}, {_ago(change.at, now)}",
         NONE if error is None else f"{error.error}, {_ago(error.at, now)}",
     )
+
+
+def _state(breaker: Breaker) -> str:
+    """The state, and what is not seen by it."""
+    if breaker.is_awaited:
+        return f"{breaker.state}, service awaited"
+    is_over = breaker.state == "open" and breaker.next_call == "probe"
+    return "open, next call is a probe" if is_over else breaker.state
 
 
 def _ago(at: str, now: datetime) -> str:

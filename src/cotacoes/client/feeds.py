@@ -22,11 +22,12 @@ from cotacoes.patterns.recovery_events import Ignored
 from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote
 
 SILENT_AFTER_S = 5.0  # five heartbeats missed
+FIRST_WORD_S = 30.0  # until the first one: on a busy machine the first start of everything took 20 s
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A coin's feed has said nothing for `SILENT_AFTER_S`, not even a heartbeat."""
+    """A coin's feed has said nothing for `SILENT_AFTER_S`, or never since the start, not even a heartbeat."""
 
     coin: str
 
@@ -79,7 +80,7 @@ class Feeds:
         self._recoveries |= {
             coin: Recovery(coin, self._since.get(coin), start_quotes=self._start_quotes) for coin in new
         }
-        self._silences |= {coin: FeedSilence(SILENT_AFTER_S, now) for coin in new}
+        self._silences |= {coin: FeedSilence(SILENT_AFTER_S, now, FIRST_WORD_S) for coin in new}
         self._coins |= {self.channel(coin): coin for coin in new}
         return new
 

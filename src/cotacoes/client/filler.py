@@ -24,7 +24,7 @@ from cotacoes.telemetry import FailureLog, get_logger
 
 FILL_MOST_S = 2.0
 FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
-QUIET_S = 10.0  # from the start on: if all parts begin at once, the history needs some seconds more than we do
+QUIET_S = 30.0  # until the first answer: if all parts begin at once, the history needs some seconds more than we do
 UNREACHED_S = 5.0
 
 Changes = Callable[[], Sequence[Event]]
@@ -163,6 +163,7 @@ class Filler:
 
     def _note_answered(self, coin: str) -> None:
         self._unanswered.discard(coin)
+        self._quiet_until_s = self._clock()
         if self._is_silence_said and not self._unanswered:
             get_logger().info("history.back")
             self._is_silence_said = False

@@ -41,6 +41,7 @@ from cotacoes.telemetry import FailureLog, get_logger
 RECONNECT_MOST_S = 2.0
 START_S = 1.0
 WATCH_INTERVAL_S = 0.5
+BUS_QUIET_S = 3.0  # it starts when we do, and faster
 JOIN_INTERVAL_S = 5.0
 PARDON_S = 30.0  # a mistaken dismissal costs this long; a second system on the same Redis, a few questions as often
 IGNORED_LOG_S = 60.0
@@ -77,6 +78,7 @@ class Follower:
         self._order = asyncio.Lock()
         self._filler = Filler(feeds, history, self._change, clock=clock, random=random)
         self._failures = FailureLog()
+        self._quiet_until_s = clock() + BUS_QUIET_S  # until the bus was there once
         self._is_away = False
         self._is_refusing = False
         self._count_ignored = count_ignored
@@ -200,11 +202,14 @@ class Follower:
         self._ignored = Counter(ignored)
 
     def _note_away(self, reason: str) -> None:
+        if self._clock() < self._quiet_until_s:
+            return  # it is still awaited
         if not self._is_away:
             get_logger().warning("bus.away", reason=reason)
         self._is_away = True
 
     def _note_back(self) -> None:
+        self._quiet_until_s = self._clock()
         if self._is_away:
             get_logger().info("bus.back")
         self._is_away = False

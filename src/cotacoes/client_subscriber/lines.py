@@ -78,13 +78,13 @@ class Lines:
             case Seen(quote):
                 return quote.coin, self._quote(quote, now)
             case Missed(gap):
-                return gap.coin, self._in_colour("missed", f"missed {_range(gap)}")
+                return gap.coin, self._in_colour("missed", f"missed {position_range(gap)}")
             case Recovered(coin, _, through, quotes):
                 return coin, f"got back {quotes}, through {through}"
             case Lost(gap):
                 return gap.coin, self._in_colour("missed", _lost(gap))
             case Retracted(gap):
-                return gap.coin, self._in_colour("▼", f"retracted: {_range(gap)}, not what the history holds")
+                return gap.coin, self._in_colour("▼", f"retracted: {position_range(gap)}, not what the history holds")
             case Dismissed(gap):
                 return gap.coin, self._in_colour("missed", f"{gap.through} was announced, and does not exist")
             case Silent(coin):
@@ -114,10 +114,11 @@ class Lines:
 def _lost(gap: Gap) -> str:
     if gap.reason is Reason.REWRITTEN:
         return f"the history was rewritten: {gap.after or gap.through} is not in it"
-    return f"gone: {_range(gap)}, no longer in the history"
+    return f"gone: {position_range(gap)}, no longer in the history"
 
 
-def _range(gap: Gap) -> str:
+def position_range(gap: Gap) -> str:
+    """The positions of a gap, for people."""
     if gap.after is None:
         return f"all from the first one to {gap.through}"
     if gap.after.epoch != gap.through.epoch:  # nobody here can tell which is the next, or how many they are

@@ -155,22 +155,23 @@ class FeedPosition:
 class FeedSilence:
     """Whether a feed says anything at all: silence is not a gap, and not good news either.
 
-    Armed from the start, so that a feed that never sends is noticed too. Times are monotonic seconds, passed in.
+    Armed from the start, so that a feed that never sends is noticed too; before its first word it has longer, since all
+    parts of a system start at once. Times are monotonic seconds, passed in.
     """
 
-    def __init__(self, silent_after_s: float, now: float) -> None:
+    def __init__(self, silent_after_s: float, now: float, first_after_s: float | None = None) -> None:
         self._silent_after_s = silent_after_s
-        self._heard_at = now
+        self._due = now + (silent_after_s if first_after_s is None else first_after_s)
         self.is_silent = False
 
     @property
     def due(self) -> float:
         """When the feed is to be called silent if nothing comes."""
-        return self._heard_at + self._silent_after_s
+        return self._due
 
     def hear(self, now: float) -> bool:
         """Something came; True where that ends a silence."""
-        self._heard_at = now
+        self._due = now + self._silent_after_s
         was_silent, self.is_silent = self.is_silent, False
         return was_silent
 
