@@ -47,6 +47,13 @@ def test_there_are_never_more_of_them_than_the_log_holds() -> None:
     assert recent.bounds(NOON) == (3, 5)
 
 
+def test_looking_ahead_forgets_nothing() -> None:
+    recent = RecentPrices(LIMIT)
+    recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)
+    assert recent.bounds(NOON + timedelta(days=1)) is None
+    assert recent.bounds(NOON) == (5, 5)
+
+
 def test_a_copy_leaves_the_first_as_it_was() -> None:
     recent = RecentPrices(LIMIT)
     recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)

@@ -1,13 +1,16 @@
 """Poison is never let in, and what is merely not new is told apart from it."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import structlog
 
 from cotacoes.quote import Observation
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
-from cotacoes.quote_service.screen import ORIGINS_MAX, Screen
+from cotacoes.quote_service.screen import ORIGINS_MAX, Refusals, Screen
+from cotacoes.telemetry import Metrics, QuoteMetrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT = JumpLimit(Decimal(10), timedelta(seconds=300), confirm_prices=10, confirm=timedelta(seconds=30))
@@ -163,3 +166,14 @@ def test_a_source_that_makes_origins_up_is_held_to_a_number_of_them() -> None:
         assert market.reason(seen("100", number, origin=f"made-up-{number}")) is None
     assert market.reason(seen("100", 101, origin="one-more")) == "origins"
     assert market.reason(seen("100", 102, origin="made-up-7")) is None
+
+
+def test_ten_thousand_coins_that_are_not_ours_are_one_count_and_one_line() -> None:
+    metrics = Metrics()
+    refusals = Refusals(["bitcoin"], QuoteMetrics(metrics))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            refusals.count(Counter({("bitcoin", "future"): 1}), {}, unknown=9_990)
+    assert b'cotacoes_screened_total{coin="other",reason="unknown_coin"} 19980.0' in metrics.render()
+    assert [(log["coin"], log["reason"]) for log in logs] == [("other", "unknown_coin"), ("bitcoin", "future")]
+    assert refusals.why("bitcoin") == "its price was refused as future"

@@ -387,16 +387,28 @@ def test_rows_that_go_back_in_time_are_counted_told_once_and_claim_no_later_time
     times = [f"2024-03-01T09:00:{second:02}Z" for second in (0, 10, 40, 20, 30, 50)]
     path = write(tmp_path / "f.csv", [rows(*times)])
     recorded = Recording([path])
-    counted = Lines()
     with structlog.testing.capture_logs() as logs:
-        recorded.check()
-        assert len(list(recorded.prices(counted))) == 6
+        for _ in range(2):
+            counted = Lines()
+            assert len(list(recorded.prices(counted))) == 6
     assert counted == Lines(price=6, skipped=1, late=2)
     assert logs == [{"event": "replay.disordered", "log_level": "warning", "file": "f.csv", "line": 5}]
     stage = Stage([path])
     stage.seconds += 60
     found = asyncio.run(stage.tape.after(0, 10))
     assert [(observed.observed_at - NOON).seconds for _, observed in found] == [0, 10, 40, 20, 30, 50]
+
+
+def test_coins_may_overtake_each_other_in_a_recording_and_nothing_is_said_where_it_is_only_looked_at(
+    tmp_path: Path,
+) -> None:
+    overtaking = [own_line("bitcoin", 1, "5"), own_line("ethereum", 3, "3"), own_line("bitcoin", 2, "6")]
+    path, counted = write(tmp_path / "own", overtaking), Lines()
+    assert len(list(Recording([path]).prices(counted))) == 3
+    assert counted == Lines(price=3)
+    with structlog.testing.capture_logs() as logs:
+        Recording([write(tmp_path / "f.csv", [rows(*(f"2024-03-01T09:00:0{at}Z" for at in (2, 1, 3)))])]).check()
+    assert logs == []
 
 
 def test_the_newest_price_of_rows_that_go_back_is_the_one_that_is_newest_by_its_own_time(tmp_path: Path) -> None:

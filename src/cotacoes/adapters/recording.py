@@ -4,8 +4,9 @@ Where two files have the same time, the file named first goes first. A reading b
 each file at a time, so memory does not grow with the recording. Lines of other streams are skipped, lines that are none
 of the format are counted; neither ends the reading. What the formats are stands in `recording_formats.py`.
 
-A file is not sorted, since it may be larger than memory. Prices that go back in time keep their place and their own
-time; they are counted as late, and the first one of a file is logged. A file whose head runs backwards is refused.
+A file is not sorted, since it may be larger than memory. A price that lies before an earlier one of its coin keeps its
+place and its own time; it is counted as late, and the first one of a file is logged. A file whose head runs backwards
+is refused. Prices of different coins may overtake each other: each coin has its own way into a recording.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +52,7 @@ _DIGEST_BYTES = 65_536
 
 @dataclass
 class Lines:
-    """How many lines were read, by what they were; `late` are those prices that lie before one that came earlier.
+    """How many lines were read, by what they were; `late` are prices that lie before an earlier one of their coin.
 
     `problem` says what is wrong with the first line that could not be read.
     """
@@ -96,7 +96,7 @@ class Recording:
                     f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "
                     f"(COTACOES_REPLAY_PRICE is {self._price}), but lines of other pairs or streams, or of none"
                 )
-            if sum(later.received_ns < one.received_ns for one, later in pairwise(head)) > len(head) // 2:
+            if lines.late > len(head) // 2:
                 raise SettingError(
                     f"COTACOES_SOURCE: {path} runs backwards in time: sort it, with the oldest row first"
                 )
@@ -117,7 +117,7 @@ class Recording:
 
     def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
         read: Read | None = None
-        newest_ns = 0
+        newest_ns: dict[str, int] = {}
         for number, line in enumerate(itertools.islice(_lines_of(path), lines_max), start=1):
             try:
                 read = read or recognise(line, self._price, self._pairs)
@@ -132,13 +132,15 @@ class Recording:
                 lines.skipped += 1
                 continue
             lines.price += 1
-            if recorded.received_ns < newest_ns:
-                self._note_late(path, lines, number)
-            newest_ns = max(newest_ns, recorded.received_ns)
+            if recorded.received_ns < newest_ns.get(recorded.coin, 0):
+                lines.late += 1
+                if lines_max is None:
+                    self._say_disordered(path, number)
+            else:
+                newest_ns[recorded.coin] = recorded.received_ns
             yield recorded
 
-    def _note_late(self, path: Path, lines: Lines, number: int) -> None:
-        lines.late += 1
+    def _say_disordered(self, path: Path, number: int) -> None:
         if path not in self._disordered:  # once for the file, however often it is read
             self._disordered.add(path)
             telemetry.get_logger().warning("replay.disordered", file=path.name, line=number)

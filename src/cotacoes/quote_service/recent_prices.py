@@ -89,14 +89,16 @@ class RecentPrices:
                 self._highs.pop()
             self._lows.append(entry)
             self._highs.append(entry)
+            for queue in (self._lows, self._highs):
+                while queue[0].at < at - self._limit.window or queue[0].number <= self._count - PRICES_MAX:
+                    queue.popleft()
 
     def bounds(self, at: datetime) -> tuple[Decimal, Decimal] | None:
         """The lowest and the highest price that judge one recorded under `at`; None if there are none."""
         begin = at - self._limit.window
-        for queue in (self._lows, self._highs):
-            while queue and (queue[0].at < begin or queue[0].number <= self._count - PRICES_MAX):
-                queue.popleft()
-        return (self._lows[0].price, self._highs[0].price) if self._lows else None
+        low = next((entry.price for entry in self._lows if entry.at >= begin), None)
+        high = next((entry.price for entry in self._highs if entry.at >= begin), None)
+        return None if low is None or high is None else (low, high)
 
 
 def recorded_at(before: datetime | None, observed_at: datetime, now: datetime) -> datetime:

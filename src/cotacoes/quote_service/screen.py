@@ -41,8 +41,6 @@ from cotacoes.telemetry import QuoteMetrics, get_logger
 OLD_MAX = timedelta(hours=1)
 UNKNOWN = "?"  # stands for every coin that is not ours: their names are a stranger's
 ORIGINS_MAX = 100  # a deployment has a handful; a source that makes them up would use the shards' numbers up
-
-
 Facts = Mapping[tuple[str, str], Mapping[str, str]]  # of a coin and a reason
 
 
