@@ -223,6 +223,11 @@ class QuoteMetrics:
         )
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
+        self.publish_late = metrics.counter(
+            "publish_late",
+            "Those of them that Redis did not answer for by the deadline, and that may have been heard",
+            "coin",
+        )
         self.unheard = metrics.counter("unheard", "Messages that no subscriber heard", "coin")
         self.log_bytes = metrics.gauge("log_bytes", "Size of the local log")
         self.log_failures = metrics.counter("log_failures", "Commits that the log refused")

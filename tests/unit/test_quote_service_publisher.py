@@ -1,14 +1,17 @@
 """A quote is published once, in order, when the shard has answered or the wait is over."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import virtual_time
 
 from cotacoes.adapters.bus_memory import MemoryBus
+from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.live import Heartbeat, channel, decode_message
 from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.history import CoinHistory
@@ -92,3 +95,41 @@ def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone(
         return [(name, type(line)) for name, message in heard for line in decode_message(message)]
 
     assert set(virtual_time.run(run())) == {("blue:bitcoin", Quote), ("blue:bitcoin", Heartbeat)}
+
+
+class FailingBus(MemoryBus):
+    """Fails each publish in the same way, and notes when it was asked."""
+
+    def __init__(self, error: BusUnavailableError) -> None:
+        super().__init__()
+        self.error = error
+        self.asked: list[float] = []
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> list[int]:
+        self.asked.append(asyncio.get_running_loop().time())
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "late"), [(BusTimedOutError("not within 250 ms"), 3), (BusUnavailableError("not reachable"), 0)]
+)
+def test_quotes_that_redis_did_not_answer_for_in_time_are_counted_by_themselves(
+    error: BusUnavailableError, late: int
+) -> None:
+    metrics = Metrics()
+
+    async def run() -> None:
+        clock = asyncio.get_running_loop().time
+        histories = {"bitcoin": CoinHistory("bitcoin", "shard1", now=lambda: NOON, clock=clock)}
+        bus = FailingBus(error)
+        publisher = Publisher(histories, bus, QuoteMetrics(metrics), wait_s=WAIT_S, now=lambda: NOON, clock=clock)
+        async with background(publisher.run()):
+            publisher.add(quotes(1, 3))
+            await asyncio.sleep(0.5)
+
+    virtual_time.run(run())
+
+    def counted(name: str) -> float:
+        return metrics.registry.get_sample_value(f"cotacoes_{name}_total", {"coin": "bitcoin"}) or 0.0
+
+    assert (counted("publish_failed"), counted("publish_late")) == (3, late)

@@ -28,7 +28,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
-from cotacoes.errors import BusUnavailableError, InternalError, SettingError
+from cotacoes.errors import BusTimedOutError, BusUnavailableError, InternalError, SettingError
 from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
 
 IDLE_S = 5.0  # five heartbeats missed
@@ -177,7 +177,7 @@ def _translated(on_timeout: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise BusUnavailableError(on_timeout) from error
+        raise BusTimedOutError(on_timeout) from error
     except AuthenticationError as error:
         raise BusUnavailableError("Redis refused the user or the password") from error
     except ResponseError as error:

@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     accept_clock: bool = Field(False, description="start even if stored times lie over a day ahead of the clock")
     log_quota_bytes: int = Field(1_073_741_824, ge=1_048_576, le=2**50, description="of the local log")
     publish_wait_ms: int = Field(50, ge=1, le=5000, description="a publish waits this long for the shard")
-    publish_deadline_ms: int = Field(50, ge=1, le=5000, description="of one publish")
+    publish_deadline_ms: int = Field(250, ge=1, le=5000, description="of one publish")
     shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="of one call to a shard")
     catch_up_quotes_per_s: int = Field(
         100_000, ge=1_000, le=10_000_000, description="most quotes a second that one shard is sent while it catches up"

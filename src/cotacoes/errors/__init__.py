@@ -25,6 +25,7 @@
     │   ├── ShardUnavailableError     503
     │   │   └── ShardTimedOutError        not by the deadline
     │   ├── BusUnavailableError       503
+    │   │   └── BusTimedOutError          not by the deadline
     │   ├── ServiceUnavailableError   503, a service that is asked is away
     │   │   └── TimedOutError             or too slow
     │   ├── OverloadedError           503
@@ -80,6 +81,7 @@ from cotacoes.errors.failures import (
 )
 from cotacoes.errors.problems import (
     BadRequestError,
+    BusTimedOutError,
     BusUnavailableError,
     CursorGoneError,
     DeadlineExceededError,
@@ -119,6 +121,7 @@ from cotacoes.errors.root import (
 
 __all__ = [
     "BadRequestError",
+    "BusTimedOutError",
     "BusUnavailableError",
     "CoinMovedError",
     "CopyDiffersError",

@@ -155,6 +155,10 @@ class BusUnavailableError(UnavailableError):
     slug, title, status = "bus-unavailable", "Redis unavailable", 503
 
 
+class BusTimedOutError(BusUnavailableError):
+    """Redis did not answer by the deadline; what was published may have been heard all the same."""
+
+
 class ServiceUnavailableError(UnavailableError):
     """The service that knows the answer is away, or did not answer in time."""
 

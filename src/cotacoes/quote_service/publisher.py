@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from cotacoes.errors import BusUnavailableError
+from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.live import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.quote import Position, Quote
@@ -199,6 +199,8 @@ class Publisher:
     def _note_failure(self, batches: Sequence[tuple[str, list[Quote]]], error: BusUnavailableError) -> None:
         for coin, quotes in batches:
             self._metrics.publish_failed.labels(coin=coin).inc(len(quotes))
+            if isinstance(error, BusTimedOutError):
+                self._metrics.publish_late.labels(coin=coin).inc(len(quotes))
         if not self._is_away:
             self._is_away = True
             get_logger().warning("redis.away", reason=error.detail)
