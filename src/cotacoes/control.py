@@ -29,6 +29,7 @@ SECRET = "control"  # noqa: S105  # the name of the secret's file
 REQUEST_BYTES_MAX = 4096
 ANSWER_BYTES_MAX = 65_536
 REQUEST_DEADLINE_S = 5.0
+BACKLOG = 128
 SILENT_MAX = 128  # connections that have not sent their request
 UNDER_WAY_MAX = 32  # commands of those who know the secret
 ANSWER_DEADLINE_S = 30.0  # a part may take its grace to stop, and its time to start
@@ -49,8 +50,12 @@ class ControlServer:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=REQUEST_BYTES_MAX)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        # asyncio tries to accept as many as its backlog at once, and without a free descriptor logs an error for each
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=REQUEST_BYTES_MAX, backlog=1)
+        listener.listen(BACKLOG)
+        self.port = int(listener.getsockname()[1])
         return self
 
     async def __aexit__(self, *_: object) -> None:

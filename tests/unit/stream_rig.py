@@ -144,7 +144,10 @@ class MemoryClient:
 
     def __init__(self, rig: StreamRig, room: int, headers: dict[str, str], path: str) -> None:
         self.connection = rig.sockets.protocol(
-            connections=rig.connections, ended=lambda: None, read_buffer=memoryview(bytearray(16_384))
+            connections=rig.connections,
+            ended=lambda: None,
+            read_buffer=memoryview(bytearray(16_384)),
+            note_refused=lambda _: None,
         )
         self.transport = MemoryTransport(self.connection, room)
         self.frames: list[dict[str, Any]] = []

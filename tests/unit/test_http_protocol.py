@@ -206,7 +206,7 @@ async def test_what_stands_around_the_chunks_of_a_body_is_bounded_too(begin: byt
         taken += len(flood)
     assert taken <= http_protocol.MESSAGE_BYTES_MAX + 2 * len(flood)
     assert connection.statuses == [413]
-    assert connection.refused == ["too-large"]
+    assert connection.refused == ["too_large"]
 
 
 async def test_after_a_refusal_the_client_is_read_for_a_moment_so_that_the_answer_arrives_but_not_without_end() -> None:

@@ -231,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._head_ended()
         if self._is_refused or self.transport.is_closing():
             return
-        self._context.note_refused(error.slug)
+        self._context.note_refused(error.slug.replace("-", "_"))
         self._is_refused = True
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:  # the app waits for the body

@@ -35,7 +35,14 @@ CONNECTIONS_MAX = 4_000  # streams, which have a limit of their own, and as many
 class MakeWebSocket(Protocol):
     """Makes the protocol of a connection that becomes a WebSocket, and is listed in `connections` while it is open."""
 
-    def __call__(self, *, connections: set[object], ended: Ended, read_buffer: memoryview) -> Upgraded: ...
+    def __call__(
+        self,
+        *,
+        connections: set[object],
+        ended: Ended,
+        read_buffer: memoryview,
+        note_refused: Callable[[str], None],
+    ) -> Upgraded: ...
 
 
 class _Server(uvicorn.Server):
@@ -92,7 +99,12 @@ class _Server(uvicorn.Server):
     def _upgrade(self, ended: Ended) -> Upgraded:
         assert self._websocket is not None
         connections: set[object] = self.server_state.connections  # type: ignore[assignment]  # ours among uvicorn's
-        return self._websocket(connections=connections, ended=ended, read_buffer=self._context.read_buffer)
+        return self._websocket(
+            connections=connections,
+            ended=ended,
+            read_buffer=self._context.read_buffer,
+            note_refused=self._note_refused,
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

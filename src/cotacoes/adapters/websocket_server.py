@@ -80,7 +80,14 @@ class ServerConnection(Upgraded):
     """One connection, from its handshake on. `is_full`: more than `write_buffer_bytes` wait; `heard_at`: the last."""
 
     def __init__(
-        self, *, connections: set[Any], ended: Ended, read_buffer: memoryview, admit: Admit, limits: Limits
+        self,
+        *,
+        connections: set[Any],
+        ended: Ended,
+        read_buffer: memoryview,
+        note_refused: Callable[[str], None],
+        admit: Admit,
+        limits: Limits,
     ) -> None:
         self.is_full = False
         self._loop = asyncio.get_running_loop()
@@ -88,6 +95,7 @@ class ServerConnection(Upgraded):
         self._open_connections = connections
         self._ended = ended
         self._read_buffer = read_buffer
+        self._note_refused = note_refused
         self._admit = admit
         self._limits = limits
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
@@ -190,6 +198,7 @@ class ServerConnection(Upgraded):
         self._refuse(decided)
 
     def _refuse(self, error: ProblemError) -> None:
+        self._note_refused(error.slug.replace("-", "_"))
         self._is_deaf = True
         self._transport.write(problem_answer(error))
         self._transport.close()
