@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from cotacoes.adapters import http_server
+from cotacoes.adapters.accepting import ConnectionLimits
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.adapters.http_server import MakeWebSocket
@@ -18,6 +19,7 @@ async def serving(
     stop: asyncio.Event | None = None,
     websocket: MakeWebSocket | None = None,
     note_refused: Callable[[str], None] = lambda _: None,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
 ) -> AsyncIterator[int]:
     """Serve `app`; yields the port, stops at the end."""
     stop = stop or asyncio.Event()
@@ -25,7 +27,9 @@ async def serving(
         async with asyncio.TaskGroup() as group:
             hosts = AllowedHosts(HOSTS)
             group.create_task(
-                http_server.serve(app, listener, stop, hosts=hosts, websocket=websocket, note_refused=note_refused)
+                http_server.serve(
+                    app, listener, stop, hosts=hosts, websocket=websocket, limits=limits, note_refused=note_refused
+                )
             )
             port = int(listener.getsockname()[1])
             try:

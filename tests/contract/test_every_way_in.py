@@ -20,7 +20,7 @@ from tests.serving import connect, exchange, read_to_end, serving
 from tests.unit.stream_rig import StreamRig
 
 from cotacoes import config
-from cotacoes.adapters import http_server
+from cotacoes.adapters.accepting import ConnectionLimits, client_of
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.gateway_service.event_stream import EventStreams
@@ -91,10 +91,13 @@ def app_of(rig: StreamRig, streams: ASGIApp | None = None) -> ASGIApp:
 
 
 @contextlib.asynccontextmanager
-async def service(**settings: Any) -> AsyncIterator[tuple[int, list[str], StreamRig]]:
+async def service(
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
+    **settings: Any,
+) -> AsyncIterator[tuple[int, list[str], StreamRig]]:
     """A service with every way in: its port, what it refused, and its streams."""
     rig, refused = StreamRig(**settings), list[str]()
-    async with serving(app_of(rig), websocket=rig.sockets.protocol, note_refused=refused.append) as port:
+    async with serving(app_of(rig), websocket=rig.sockets.protocol, note_refused=refused.append, limits=limits) as port:
         yield port, refused, rig
 
 
@@ -286,9 +289,8 @@ async def test_what_a_caller_sent_is_repeated_to_it_in_part_only() -> None:
         assert len(answer.problem["detail"]) < 300
 
 
-async def test_one_address_may_not_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 6)
-    async with service() as (port, refused, _):
+async def test_one_address_may_not_take_all_connections() -> None:
+    async with service(limits=ConnectionLimits(total=6, per_address=3)) as (port, refused, _):
         held = [await connect(port) for _ in range(3)]
         for reader, writer in held:
             writer.write(request("framework", "x").encode())
@@ -301,6 +303,28 @@ async def test_one_address_may_not_take_all_connections(monkeypatch: pytest.Monk
                 await asyncio.sleep(0.01)
         for _, writer in held:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("streams", "per_address", "limits"),
+    [
+        (2_000, 1_000, ConnectionLimits(4_000, 3_000)),
+        (2_000, 2_000, ConnectionLimits(4_000, 4_000)),
+        (2_000, 10, ConnectionLimits(4_000, 2_010)),
+        (10, 1_000, ConnectionLimits(4_000, 4_000)),
+        (50_000, 1_000, ConnectionLimits(100_000, 51_000)),
+    ],
+)
+def test_one_address_leaves_the_others_the_connections_for_their_streams(
+    streams: int, per_address: int, limits: ConnectionLimits
+) -> None:
+    assert ConnectionLimits.beside_streams(streams, per_address) == limits
+
+
+def test_the_addresses_that_one_client_may_have_count_as_one() -> None:
+    assert client_of("10.0.0.1") == client_of("::ffff:10.0.0.1") == "10.0.0.1"
+    assert client_of("2001:db8::1") == client_of("2001:db8::ffff:1") != client_of("2001:db8:0:1::1")
+    assert client_of("fe80::1%eth0") == client_of("fe80::2%eth0")
 
 
 @pytest.mark.parametrize("way", ["stream", "websocket"])

@@ -16,18 +16,39 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cotacoes.bounded_log import BoundedLog
 from cotacoes.errors import OverloadedError
 from cotacoes.problem_json import problem_answer
 
 BACKLOG = 512
+CONNECTIONS_MAX = 4_000
 ACCEPTS_A_TURN = 16  # each costs some 50 µs
 PAUSE_S = 0.1  # after running out of descriptors
 DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
 _REFUSED = problem_answer(OverloadedError("too many connections are open"))
 
 Ended = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How many connections there may be, and how many from one address."""
+
+    total: int = CONNECTIONS_MAX
+    per_address: int = CONNECTIONS_MAX // 2
+
+    @classmethod
+    def beside_streams(cls, streams: int, streams_per_address: int) -> ConnectionLimits:
+        """Room for the streams and as many other connections; one address leaves the others their streams."""
+        total = max(CONNECTIONS_MAX, 2 * streams)
+        return cls(total, total - max(0, streams - streams_per_address))
+
+    def fitting(self) -> ConnectionLimits:
+        """The same, in proportion to the file descriptors that there are."""
+        room = room_for(self.total)
+        return ConnectionLimits(room, max(1, self.per_address * room // self.total))
 
 
 class Acceptor:
@@ -38,15 +59,12 @@ class Acceptor:
         self,
         listener: socket.socket,
         protocol: Callable[[Ended], asyncio.BaseProtocol],
-        *,
-        connections_max: int,
-        per_address_max: int,
+        limits: ConnectionLimits,
         note_refused: Callable[[str], None],
     ) -> None:
         self._listener = listener
         self._protocol = protocol
-        self._connections_max = connections_max
-        self._per_address_max = per_address_max
+        self._limits = limits
         self._note_refused = note_refused
         self._loop = asyncio.get_running_loop()
         self._log = BoundedLog(self._loop.time)
@@ -90,9 +108,9 @@ class Acceptor:
             self._admit(connection, client_of(address[0]))
 
     def _admit(self, connection: socket.socket, client: str) -> None:
-        if self._connections >= self._connections_max:
+        if self._connections >= self._limits.total:
             self._refuse(connection, "connections")
-        elif self._by_client[client] >= self._per_address_max:
+        elif self._by_client[client] >= self._limits.per_address:
             self._refuse(connection, "connections_of_address")
         else:
             self._connections += 1

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import uvicorn
 
-from cotacoes.adapters.accepting import BACKLOG, Acceptor, Ended, room_for
+from cotacoes.adapters.accepting import BACKLOG, Acceptor, ConnectionLimits, Ended
 from cotacoes.adapters.http_connection import HttpConnection
 from cotacoes.adapters.http_context import READ_BYTES_MAX, Context, Upgraded
 from cotacoes.adapters.http_exchange import ASGIApp
@@ -29,7 +29,6 @@ from cotacoes.problem_json import SAFETY_HEADERS
 
 KEEP_ALIVE_S = 15
 GRACE_S = 3
-CONNECTIONS_MAX = 4_000  # streams, which have a limit of their own, and as many again
 
 
 class MakeWebSocket(Protocol):
@@ -55,12 +54,14 @@ class _Server(uvicorn.Server):
         listener: socket.socket,
         hosts: AllowedHosts,
         websocket: MakeWebSocket | None,
+        limits: ConnectionLimits,
         note_refused: Callable[[str], None],
     ) -> None:
         super().__init__(config)
         self._stop = stop
         self._listener = listener
         self._websocket = websocket
+        self._limits = limits
         self._note_refused = note_refused
         self._context = Context(
             hosts,
@@ -74,14 +75,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        connections_max = room_for(CONNECTIONS_MAX)
-        acceptor = Acceptor(
-            self._listener,
-            self._make_protocol,
-            connections_max=connections_max,
-            per_address_max=max(1, connections_max // 2),
-            note_refused=self._note_refused,
-        )
+        acceptor = Acceptor(self._listener, self._make_protocol, self._limits.fitting(), self._note_refused)
         acceptor.open()
         self.servers = [acceptor]  # type: ignore[list-item]  # the part of a server that uvicorn's shutdown uses
         self.started = True
@@ -128,6 +122,7 @@ async def serve(
     *,
     hosts: AllowedHosts,
     websocket: MakeWebSocket | None = None,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
     note_refused: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Answer on `listener` until `stop` is set, then let open requests end, `GRACE_S` at most.
@@ -150,7 +145,7 @@ async def serve(
         timeout_graceful_shutdown=GRACE_S,
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    await _Server(config, stop, listener, hosts, websocket, note_refused).serve(sockets=[listener])
+    await _Server(config, stop, listener, hosts, websocket, limits, note_refused).serve(sockets=[listener])
 
 
 def _is_news(record: logging.LogRecord) -> bool:

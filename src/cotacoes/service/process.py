@@ -16,6 +16,7 @@ from typing import Any
 
 from cotacoes import config, telemetry
 from cotacoes.adapters import http_server
+from cotacoes.adapters.accepting import ConnectionLimits
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.adapters.http_server import MakeWebSocket
@@ -119,6 +120,7 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
                 stop.event,
                 hosts=AllowedHosts(settings.hosts),
                 websocket=service.websocket,
+                limits=ConnectionLimits.beside_streams(settings.streams_max, settings.streams_per_address_max),
                 note_refused=lambda reason: refused.labels(reason=reason).inc(),
             )
     telemetry.get_logger().info("service.stopped", code=stop.code)
