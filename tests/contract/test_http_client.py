@@ -6,6 +6,7 @@ import gzip
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import httpx2
 import pytest
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX, HttpClient, Response
@@ -160,6 +161,21 @@ def test_where_nobody_answers_the_call_is_unavailable_in_words(url: str) -> None
             with pytest.raises(HttpUnavailableError) as caught:
                 await client.get(url)
             assert str(caught.value)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("raised", [KeyError("x"), RuntimeError("not open"), OverflowError("port"), LookupError()])
+def test_whatever_the_library_raises_is_unavailable_and_a_wrong_call_shows(raised: Exception) -> None:
+    def fail(_: httpx2.Request) -> httpx2.Response:
+        raise raised
+
+    async def run() -> None:
+        async with HttpClient(5.0, BYTES_MAX, transport=httpx2.MockTransport(fail)) as client:
+            with pytest.raises(HttpUnavailableError, match=type(raised).__name__):
+                await client.get("http://quote_service/")
+            with pytest.raises(TypeError):
+                await client.get("http://quote_service/", {"x-header": 7})  # type: ignore[dict-item]
 
     asyncio.run(run())
 

@@ -56,6 +56,10 @@ async def test_a_delivery_that_is_held_is_told_with_its_reason_and_how_long_the_
     assert backlog.held_on("shard2") is None
     core.shard.away = True
     assert await probe() == f"shard1 is not reachable; {held}"
-    core.shard.away = core.shard.closed = False
+    core.shard.away, core.shard.closed, core.shard.is_read_only = False, False, True
+    held = "the delivery of bitcoin is held: shard1 takes no writes: it is a standby, or set to read-only"
+    await until(lambda: core.delivery.held is not None and "takes no writes" in core.delivery.held)
+    assert await probe() == f"{held}; the oldest quote has waited 40 s"
+    core.shard.is_read_only = False
     await until(lambda: core.history.pending == 0)
     assert await probe() is None

@@ -43,7 +43,7 @@ class MissingTableError(ShardUnavailableError):
     """The database has no such table: it is no shard yet, or one of another release."""
 
 
-def said_by_server(shard: str, sqlstate: str, message: str, detail: str | None) -> CotacoesError:
+def said_by_server(shard: str, sqlstate: str, message: str = "", detail: str | None = None) -> CotacoesError:
     """The error for one that the server sent."""
     match sqlstate:
         case "CT001":

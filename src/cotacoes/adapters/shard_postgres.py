@@ -11,12 +11,13 @@ from typing import Any, Self
 from cotacoes import tracing
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Pool
+from cotacoes.adapters.postgres_errors import said_by_server
 from cotacoes.adapters.schema_postgres import QUERIES as SCHEMA_QUERIES
 from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.candle import Candle, stored_minutes
 from cotacoes.config import SHARDS, Settings
-from cotacoes.errors import CoinMovedError, ShardUnavailableError, WriterSupersededError
+from cotacoes.errors import CoinMovedError, WriterSupersededError
 from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
 from cotacoes.quote import Position, Quote, to_microseconds
 from cotacoes.window import Window, WindowView
@@ -51,7 +52,7 @@ class PostgresShard:
         await self.ping()
         ((is_read_only,),) = await self._pool.fetch(SCHEMA_QUERIES["is_read_only"])
         if is_read_only:
-            raise ShardUnavailableError(f"{self.name} takes no writes: it is a standby, or set to read-only")
+            raise said_by_server(self.name, "25006")
 
     async def directory(self) -> Directory:
         """Every coin's home, and the shards beyond those that are settings; asked of shard1 only."""

@@ -40,7 +40,8 @@ def shard_check(directory: ShardDirectory, backlog: Backlog, name: str) -> Probe
         try:
             await directory.shards[name].check_writable()
         except ShardUnavailableError as error:
-            return error.detail if held is None else f"{error.detail}; {held}"
+            if held is None or error.detail not in held:
+                return "; ".join(filter(None, (error.detail, held)))
         return held
 
     return probe
