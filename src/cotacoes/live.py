@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from cotacoes.errors.values import explain_message
 from cotacoes.quote import Position, Quote, format_price, format_time, parse_price, parse_time
 
 MESSAGE_VERSION = 1
@@ -114,7 +115,7 @@ def _decode_line(line: bytes) -> Quote | Heartbeat:
     try:
         parsed = _line_decoder.decode(line)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"not a live message: {error}") from error
+        raise ValueError(f"not a live message: {explain_message(error)}") from error
     if parsed.v != MESSAGE_VERSION:
         raise ValueError(f"live message of version {parsed.v}, expected {MESSAGE_VERSION}")
     if parsed.type == "heartbeat":

@@ -53,9 +53,16 @@ _EPOCH_SEQ = "([0-9]{1,19})-([0-9]{1,10})"
 _POSITION = re.compile(rf"{_EPOCH_SEQ}\Z")
 
 
-def _text(rule: str) -> msgspec.Meta:
+def _whole(rule: str) -> str:
     """The whole text is of this rule: `$` alone would let a line feed follow."""
-    return msgspec.Meta(pattern=rf"^{rule}$(?!\n)")
+    return rf"^{rule}$(?!\n)"
+
+
+def _text(rule: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=_whole(rule))
+
+
+COIN_RULE = _whole(_COIN)  # for a document
 
 
 CoinText = Annotated[str, _text(_COIN)]

@@ -376,7 +376,10 @@ def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_
         assert (await add(rig, "origin")).status == 422
         assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum"]
         for _ in range(2):
-            assert json.loads((await add(rig, "solana")).body) == {"coins": ["bitcoin", "ethereum", "solana"]}
+            assert json.loads((await add(rig, "solana")).body) == {
+                "coins": ["bitcoin", "ethereum", "solana"],
+                "open": True,
+            }
         assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum", "solana"]
         page = await HttpTape(rig.client, rig.url, COINS).after(None, 3, 0.0)
         assert page.run != before

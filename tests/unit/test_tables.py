@@ -27,8 +27,13 @@ def test_columns_stand_below_their_names_if_they_fit(width: int | None) -> None:
     ]
 
 
+def test_columns_move_closer_before_they_are_given_up() -> None:
+    assert shown(43)[1] == "bitcoin  66654.81 USD fresh  66702.901365"
+    assert len(shown(41)) == 3
+
+
 def test_else_each_row_is_a_block_of_pairs() -> None:
-    assert shown(43) == [
+    assert shown(40) == [
         "bitcoin",
         "  price 66654.81 USD  status fresh",
         "  mean 66702.901365",

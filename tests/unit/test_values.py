@@ -5,6 +5,7 @@ import re
 from typing import Annotated, Any, get_args
 
 import httpx2
+import msgspec
 import pydantic
 import pytest
 from fastapi import APIRouter, Query
@@ -13,7 +14,7 @@ from pydantic_core.core_schema import ErrorType
 from cotacoes import config
 from cotacoes.config import Settings
 from cotacoes.errors import SettingError
-from cotacoes.errors.values import explain_value
+from cotacoes.errors.values import explain_message, explain_value
 from cotacoes.external_service.faults import FaultSetting
 from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
@@ -106,6 +107,33 @@ async def test_a_refused_parameter_is_named_and_explained(query: str, said: str)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as asking:
         answer = await asking.get(f"/quotes?{query}")
     assert (answer.status_code, answer.json()["detail"]) == (422, said)
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """Something that is decoded."""
+
+    price: str
+    coins: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{}", "price is missing"),
+        (b'{"price":"1","x":2}', "x is not known here"),
+        (b'{"price":1}', "price is not what it should be"),
+        (b'{"price":"1","coins":{"a":"b"}}', "coins[...] is not what it should be"),
+        (b"[]", "it is not what it should be"),
+        (b"{", "it is not valid JSON"),
+        (b"{} ]", "price is missing"),
+        (b'{"price":"\xff"}', "it is not UTF-8"),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_explained_in_our_own_words(text: bytes, said: str) -> None:
+    with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)) as refused:
+        msgspec.json.decode(text, type=Message)
+    assert explain_message(refused.value) == said
+    assert explain_message(ValueError("our own words")) == "our own words"
 
 
 def test_no_kind_of_problem_that_pydantic_knows_is_explained_in_its_words() -> None:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cotacoes.errors.values import explain_message
 from cotacoes.live import decode_message
 from cotacoes.quote import (
     PriceError,
@@ -157,7 +158,7 @@ class _BinanceFrames:
             frame = _frame.decode(match[2])
             return self._price_of(unix_ns(int(match[1])), frame.data) if frame.stream.endswith(self._stream) else None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PriceError) as error:
-            raise MalformedError(f"the frame cannot be read: {error}") from error
+            raise MalformedError(f"the frame cannot be read: {explain_message(error)}") from error
 
     def _mid(self, received_ns: int, data: msgspec.Raw) -> Recorded | None:
         ticker = _book_ticker.decode(data)

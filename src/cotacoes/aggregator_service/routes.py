@@ -40,15 +40,22 @@ PATHS = {
     "/v1/report": "The same, under its versioned name",
 }
 _DEFAULT = "where left out"
-_PARAMETERS = {
-    "coins": f"by commas; all, {_DEFAULT}",
-    "parts": f"of {', '.join(PARTS)}, by commas; all, {_DEFAULT}",
-    "last": f"of each coin's last logs, 1 to {LAST_MAX}; {LAST_LOGS}, {_DEFAULT}",
-    "window": f"one of {', '.join(WINDOWS)}, until the last full minute; {DEFAULT_WINDOW}, {_DEFAULT}",
-    "strict": "1: 503 where something is missing",
-    "trace": "1: how each branch went, as well",
-}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_ONE_PART = f"({'|'.join(PARTS)})"
+_PARAMETERS: dict[str, tuple[str, dict[str, object]]] = {
+    "coins": (f"by commas; all, {_DEFAULT}", {"type": "string", "pattern": "^[^,]+(,[^,]+)*$"}),
+    "parts": (
+        f"of {', '.join(PARTS)}, by commas; all, {_DEFAULT}",
+        {"type": "string", "pattern": f"^{_ONE_PART}(,{_ONE_PART})*$"},
+    ),
+    "last": (
+        f"of each coin's last logs; {LAST_LOGS}, {_DEFAULT}",
+        {"type": "integer", "minimum": 1, "maximum": LAST_MAX},
+    ),
+    "window": (f"until the last full minute; {DEFAULT_WINDOW}, {_DEFAULT}", {"type": "string", "enum": list(WINDOWS)}),
+    "strict": ("1: 503 if something is missing", {"type": "string", "enum": list(_SWITCH)}),
+    "trace": ("1: how each branch went, as well", {"type": "string", "enum": list(_SWITCH)}),
+}
 
 
 def report_route(reporter: Reporter) -> ASGIApp:
@@ -65,8 +72,8 @@ def documented() -> APIRouter:
     """The same route as `/docs` and `/openapi.json` show it."""
     router = APIRouter(tags=["report"])
     described = [
-        {"name": name, "in": "query", "required": False, "description": said, "schema": {"type": "string"}}
-        for name, said in _PARAMETERS.items()
+        {"name": name, "in": "query", "required": False, "description": said, "schema": schema}
+        for name, (said, schema) in _PARAMETERS.items()
     ]
 
     async def show() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-GAP = "  "
+GAP, TIGHT = "  ", " "  # between columns: the second if the first takes too much
 _BOLD = "1"
 _COLOURS: Mapping[str, str] = {
     "running": "32",
@@ -31,14 +31,19 @@ def table_lines(
     """The lines of a table in a terminal of this width; None: as wide as it needs to be."""
     held = list(rows)
     widths = [max(map(len, column)) for column in zip(columns, *held, strict=True)]
-    if width is not None and held and sum(widths) + len(GAP) * (len(widths) - 1) > width:
+    gap = GAP if _fits(widths, GAP, width) else TIGHT
+    if held and not _fits(widths, gap, width):
         for row in held:
-            yield from _block(columns, row, width, coloured)
+            yield from _block(columns, row, width or 0, coloured)
         return
     widths[-1] = 0  # nothing is aligned with it
     for row, colours in ((columns, dict.fromkeys(columns, _BOLD)), *((row, _COLOURS) for row in held)):
         painted = (_painted(cell, colours.get(cell), size, coloured) for cell, size in zip(row, widths, strict=True))
-        yield GAP.join(painted).rstrip()
+        yield gap.join(painted).rstrip()
+
+
+def _fits(widths: Sequence[int], gap: str, width: int | None) -> bool:
+    return width is None or sum(widths) + len(gap) * (len(widths) - 1) <= width
 
 
 def _block(columns: Sequence[str], row: Sequence[str], width: int, coloured: bool) -> Iterator[str]:

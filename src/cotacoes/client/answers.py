@@ -16,6 +16,7 @@ import msgspec
 from cotacoes.candle import CandleJson
 from cotacoes.client.history import Page, read_page
 from cotacoes.errors import ServiceUnavailableError
+from cotacoes.errors.values import explain_message
 from cotacoes.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 
 
@@ -124,4 +125,4 @@ def _of(coin: str, quote: Quote) -> Quote:
 
 
 def _malformed(error: Exception) -> ServiceUnavailableError:
-    return ServiceUnavailableError(f"the gateway did not answer as it should: {error}")
+    return ServiceUnavailableError(f"the gateway did not answer as it should: {explain_message(error)}")

@@ -21,6 +21,7 @@ import msgspec
 
 from cotacoes.client.overview import read_problem
 from cotacoes.errors import ProblemError, StreamMalformedError
+from cotacoes.errors.values import explain_message
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote, QuoteJson
 
@@ -180,7 +181,7 @@ def read_frame(message: str | bytes) -> Frame:
     try:
         return _decoder.decode(message).read()
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
-        raise StreamMalformedError(f"not a frame of the stream: {error}") from error
+        raise StreamMalformedError(f"not a frame of the stream: {explain_message(error)}") from error
 
 
 def subscribe_message(coins: Sequence[str], mode: str, since: Mapping[str, Position]) -> str:

@@ -1,6 +1,7 @@
 """What is wrong with a value that was given, in our own words, whichever library found it.
 
-pydantic says of each problem its kind and what the kind needs to be explained (`ctx`); its English is for programmers.
+pydantic says of each problem its kind and what the kind needs to be explained (`ctx`), msgspec one sentence with the
+place in it; the English of both is for programmers.
 """
 
 from __future__ import annotations
@@ -22,9 +23,26 @@ _WORDS |= dict.fromkeys(("bool_type", "bool_parsing"), "write 1 or 0")
 _WORDS |= dict.fromkeys(("string_type", "string_sub_type", "string_unicode"), "write text")
 _WORDS |= dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "write an object")
 _WORDS |= dict.fromkeys(("list_type", "tuple_type", "set_type"), "write a list")
+_FIELD = re.compile("Object (missing required|contains unknown) field `([^`]*)`")
+_PLACE = re.compile(r" - at `(?:key` in `)?\$\.?([^`]+)`")
 _QUOTED = re.compile("'([^']*)'")
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _LENGTHS = {"min_length": "at least", "max_length": "at most"}
+
+
+def explain_message(error: Exception) -> str:
+    """Why a message cannot be read, from what its decoding raised; errors of our own say it themselves."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if not type(error).__module__.startswith("msgspec"):
+        return str(error)
+    if field := _FIELD.search(str(error)):
+        return f"{field[2]} {'is missing' if field[1].startswith('missing') else 'is not known here'}"
+    if place := _PLACE.search(str(error)):
+        return f"{place[1]} is not what it should be"
+    return "it is not what it should be" if type(error).__name__ == "ValidationError" else "it is not valid JSON"
 
 
 def explain_value(problem: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
+from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from cotacoes import telemetry
@@ -33,10 +34,11 @@ from cotacoes.errors import BadRequestError, CursorGoneError, SettingError, Unau
 from cotacoes.external_service import answers
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market
-from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin
+from cotacoes.external_service.run import CURSOR_RULE, Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
 from cotacoes.payloads import SourceCoins, SourceQuoteJson
+from cotacoes.quote import COIN_RULE
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.document import answering, refusing
@@ -199,7 +201,13 @@ def _add_tape(router: APIRouter, market: Market, pages: Pages, bad: _BadAnswers,
         "/quotes", summary="Every price after a cursor, in order", **answering(PageJson, CursorGoneError, also=FAILURES)
     )
     async def quotes(
-        after: Annotated[str | None, Query(description="`next` of the page before; absent: from the first")] = None,
+        after: Annotated[
+            str | None,
+            Query(
+                description="`next` of the page before; absent: from the first",
+                json_schema_extra={"pattern": CURSOR_RULE},
+            ),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
         wait_ms: Annotated[int, Query(ge=0, le=WAIT_MS_MAX, description="where nothing is new, wait so long")] = 0,
     ) -> Response:
@@ -242,7 +250,7 @@ def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
         dependencies=[admins_only(settings)],
         **answering(SourceCoins, UnauthorizedError),
     )
-    async def add_coin(coin: str) -> Response:
+    async def add_coin(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
         if not isinstance(market, Simulation):
             raise BadRequestError("a replay quotes what was recorded: COTACOES_REPLAY_PAIRS names further pairs of it")
         market.add(coin)

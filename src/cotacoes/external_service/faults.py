@@ -21,9 +21,9 @@ from decimal import Decimal
 from typing import Annotated
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from cotacoes.quote import COIN_PATTERN, Observation, format_price, format_time
+from cotacoes.quote import COIN_PATTERN, COIN_RULE, Observation, format_price, format_time
 
 OLD_BY = timedelta(hours=2)
 FUTURE_BY = timedelta(hours=1)
@@ -72,7 +72,7 @@ def _some(status: tuple[int, ...]) -> tuple[int, ...]:
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 Status = Annotated[int, Field(ge=400, le=599, strict=True)]
 Milliseconds = Annotated[int, Field(ge=0, le=60_000, strict=True)]
-Coin = Annotated[str, AfterValidator(_coin)]
+Coin = Annotated[str, AfterValidator(_coin), WithJsonSchema({"type": "string", "pattern": COIN_RULE})]
 
 
 class FaultSetting(BaseModel):

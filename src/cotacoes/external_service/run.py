@@ -25,7 +25,8 @@ from cotacoes.telemetry import get_logger
 
 INDEX_MAX = 2**63 - 1
 REMEMBER_S = 1.0
-_CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z", re.ASCII)
+CURSOR_RULE = "^([0-9a-f]{12}[.][0-9]{1,17})-([0-9]{1,19})$"  # in the document, too
+_CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z")
 
 
 @dataclass(frozen=True)

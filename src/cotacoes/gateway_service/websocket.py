@@ -19,6 +19,7 @@ from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits,
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
+from cotacoes.errors.values import explain_message
 from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
@@ -144,7 +145,7 @@ def _read(text: bytes) -> _Op:
     try:
         op = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequestError(f"not a message of this stream: {error}") from error
+        raise BadRequestError(f"not a message of this stream: {explain_message(error)}") from error
     if op.id is not None and len(op.id) > ID_CHARACTERS_MAX:
         raise BadRequestError(f"id: give at most {ID_CHARACTERS_MAX} characters")
     return op
