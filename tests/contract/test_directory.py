@@ -15,6 +15,7 @@ from cotacoes.adapters.move_postgres import PostgresMovingShard
 from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
 from cotacoes.admin import directory, migrate
 from cotacoes.config import Settings
+from cotacoes.doctor.questions import ask_shard
 from cotacoes.errors import SettingError, ShardUnavailableError
 from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Quote
@@ -276,6 +277,7 @@ async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_
     for opening in (PostgresDays("shard2", dsn), PostgresMovingShard("shard2", dsn)):
         with pytest.raises(ShardUnavailableError, match=words):
             await opening.__aenter__()
+    assert (await ask_shard("shard2", dsn, NOON)).problem == f"{words}: give each shard its own; two may be swapped"
     swapped_first = "the DSN of shard1 leads to the database of shard2"
     with pytest.raises(SettingError, match=swapped_first):
         await migrate.main(swapped)

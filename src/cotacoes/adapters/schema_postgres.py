@@ -75,10 +75,11 @@ async def check_version(shard: str, fetch: Fetch) -> str | None:
 async def check_shard(shard: str, fetch: Fetch) -> None:
     """ShardUnavailableError if the database is not this shard: by its schema, or by the name that it bears."""
     if (name := await check_version(shard, fetch)) not in (None, shard):
-        raise ShardUnavailableError(_mistaken(shard, str(name)))
+        raise ShardUnavailableError(mistaken(shard, str(name)))
 
 
-def _mistaken(shard: str, name: str) -> str:
+def mistaken(shard: str, name: str) -> str:
+    """What is wrong if the database that is to be this shard bears another name."""
     return f"the DSN of {shard} leads to the database of {name}: give each shard its own; two may be swapped"
 
 
@@ -121,7 +122,7 @@ class SchemaConnection:
         (row,) = await self.run("can_be_identified")
         for identity in await self.run("identity") if row["is_there"] else []:
             if identity["name"] != self._shard:
-                raise SettingError(_mistaken(self._shard, identity["name"]))
+                raise SettingError(mistaken(self._shard, identity["name"]))
 
     async def run(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """One named query of `schema.sql`."""

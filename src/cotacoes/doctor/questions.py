@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.schema_postgres import inspect
+from cotacoes.adapters.schema_postgres import inspect, mistaken
 from cotacoes.client import ServiceClient
 from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses
 from cotacoes.doctor.facts import Prices, ShardFacts
@@ -35,6 +35,7 @@ async def ask_shard(name: str, dsn: str, now: datetime) -> ShardFacts:
     last = (now - PREPARED_BY).date() + timedelta(days=DAYS_AHEAD)
     questions: Mapping[str, tuple[Any, ...]] = {
         "migrations": (),
+        "identity": (),
         "newest_at": (),
         "missing_days": (now.date(), last),
     }
@@ -42,6 +43,9 @@ async def ask_shard(name: str, dsn: str, now: datetime) -> ShardFacts:
         told = await inspect(name, dsn, questions, deadline_s=ASK_DEADLINE_S)
     except CotacoesError as error:
         return ShardFacts(problem=str(error))
+    for identity in told["identity"]:
+        if identity["name"] != name:
+            return ShardFacts(problem=mistaken(name, identity["name"]))
     return ShardFacts(
         migrations=told["migrations"],
         missing_days=[row["day"] for row in told["missing_days"]],
