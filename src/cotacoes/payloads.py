@@ -95,14 +95,26 @@ class PositionsJson(msgspec.Struct, frozen=True):
     coins: dict[CoinText, Progress]
 
 
+class GapJson(msgspec.Struct, frozen=True):
+    """Positions that the history lacks for good: after one (exclusive) through another (inclusive)."""
+
+    after: PositionText
+    through: PositionText
+    reason: str
+
+
 class PageJson(msgspec.Struct, frozen=True):
-    """A page of a coin's history, ascending: `next` goes into `after`; `floor` is the oldest position held."""
+    """A page of a coin's history, ascending: `next` goes into `after`; `floor` is the oldest position held.
+
+    The quotes follow one another, except where `gaps` says that the history lacks what is between them.
+    """
 
     coin: CoinText
     quotes: list[QuoteJson]
     next: PositionText | None
     more: bool
     floor: PositionText | None
+    gaps: list[GapJson] = []
 
 
 class CandlesJson(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ when it decodes, so that no text of another shape is passed on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -282,11 +282,14 @@ def from_microseconds(microseconds: int) -> datetime:
     return EPOCH_START + timedelta(microseconds=microseconds)
 
 
-def first_gap(quotes: Sequence[Quote], after: Position | None) -> int | None:
-    """Index of the first quote that does not follow the one before it (or `after`), None where there is no hole."""
+def first_gap(quotes: Sequence[Quote], after: Position | None, known: Collection[Position | None] = ()) -> int | None:
+    """Index of the first quote that does not follow the one before it (or `after`), None if there is no hole.
+
+    `known` are the last positions of holes that are known: a quote that follows one of these is in its place.
+    """
     before = after
     for index, quote in enumerate(quotes):
-        if before is not None and quote.before != before:
+        if before is not None and quote.before != before and quote.before not in known:
             return index
         before = quote.position
     return None

@@ -27,6 +27,7 @@ from cotacoes.cli.lines import Page, printable, put_text, say, understood
 from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
 from cotacoes.patterns.backoff import Backoff
+from cotacoes.payloads import GapJson
 from cotacoes.quote import Position, QuoteJson, first_gap
 
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
@@ -56,10 +57,14 @@ class Wanted:
         """What every file of this coin and format begins with."""
         return self.head or f'{{"{COLUMNS[0]}":"{self.coin}","{COLUMNS[1]}":"'
 
-    def line(self, quote: QuoteJson) -> str:
-        """One quote."""
-        position = f"{quote.epoch}-{quote.seq}"
-        told = (quote.coin, position, quote.at, quote.observed_at, quote.price, quote.currency, quote.origin)
+    def line(self, one: QuoteJson | GapJson) -> str:
+        """One quote; or a gap: AFTER..THROUGH in place of the position, its reason in place of the origin."""
+        told: tuple[str, ...]
+        if isinstance(one, GapJson):
+            told = (self.coin, f"{one.after}..{one.through}", "", "", "", "", one.reason)
+        else:
+            position = f"{one.epoch}-{one.seq}"
+            told = (one.coin, position, one.at, one.observed_at, one.price, one.currency, one.origin)
         cells = [printable(cell) for cell in told]
         if self.form == "ndjson":
             return f"{msgspec.json.encode(dict(zip(COLUMNS, cells, strict=True))).decode()}\n"
@@ -68,7 +73,10 @@ class Wanted:
         return written.getvalue()
 
     def read(self, line: str) -> tuple[str, str]:
-        """Position and time in a line that `line` wrote; ValueError where it is none of this coin and format."""
+        """Position and time in a line that `line` wrote; ValueError if it is none of this coin and format.
+
+        Of a gap the last position, behind which the export goes on, and no time.
+        """
         try:
             told = msgspec.json.decode(line, type=dict[str, str]) if self.form == "ndjson" else None
         except msgspec.MsgspecError as error:
@@ -76,7 +84,7 @@ class Wanted:
         cells = list(told.values()) if told is not None else next(csv.reader([line]), [])
         if len(cells) != len(COLUMNS) or cells[0] != self.coin or (told is not None and tuple(told) != COLUMNS):
             raise ValueError("another coin, or other columns")
-        return str(Position.parse(cells[1])), cells[2]
+        return str(Position.parse(cells[1].rpartition("..")[2])), cells[2]
 
 
 class Progress:
@@ -152,18 +160,18 @@ class Export:
     async def to_stdout(self) -> None:
         """All of it, from the beginning."""
         put_text(self._wanted.head)
-        async for quotes in self._pages(None):
-            put_text("".join(map(self._wanted.line, quotes)))
-            self._progress.advance(quotes)
+        async for page in self._pages(None):
+            put_text("".join(map(self._wanted.line, page.lines())))
+            self._progress.advance(page.quotes)
         self._progress.end("")
 
     async def to_file(self, file: Path) -> None:
         """Into FILE.part, or what of it is missing there, which then becomes FILE; SettingError where it can not."""
         with Part(file, self._wanted.head.encode(), self._wanted.begins.encode()) as part:
             after = await self._resumed(part)
-            async for quotes in self._pages(after):
-                part.write("".join(map(self._wanted.line, quotes)).encode())
-                self._progress.advance(quotes)
+            async for page in self._pages(after):
+                part.write("".join(map(self._wanted.line, page.lines())).encode())
+                self._progress.advance(page.quotes)
             part.complete()
         self._progress.end(f" into {file}")
 
@@ -182,16 +190,16 @@ class Export:
         if self._wanted.end is not None and last_at >= self._wanted.end:
             raise foreign
         try:
-            (page,) = [quotes async for quotes in self._pages(None, first_only=True)]
+            (page,) = [page async for page in self._pages(None, first_only=True)]
         except PositionGoneError:  # dropped since: what follows the part may still be held, and is asked for then
-            page = []
+            pass
         else:
-            if [self._wanted.line(quote) for quote in page] != [part.first.decode()]:
+            if [self._wanted.line(quote) for quote in page.quotes] != [part.first.decode()]:
                 raise foreign
         say(f"going on after {last}")
         return last
 
-    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[list[QuoteJson]]:
+    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[Page]:
         """The range, page by page."""
         wanted = self._wanted
         more = True
@@ -199,8 +207,8 @@ class Export:
             asked: dict[str, Any] = {"after": after, "start": wanted.start, "end": wanted.end}
             answer = await self._patiently(asked, 1 if first_only else PAGE_QUOTES)
             page = understood(answer, Page, "quote_service")
-            _check(page.quotes, wanted.coin, after)
-            yield page.quotes
+            _check(page, wanted.coin, after)
+            yield page
             more, after = page.more and bool(page.quotes) and not first_only, page.next
 
     async def _patiently(self, asked: dict[str, Any], limit: int) -> dict[str, Any]:
@@ -220,13 +228,14 @@ class Export:
                 return answer
 
 
-def _check(told: list[QuoteJson], coin: str, after: str | None) -> None:
-    """ServiceUnavailableError unless these are quotes of the coin that follow one another, and `after`."""
+def _check(page: Page, coin: str, after: str | None) -> None:
+    """ServiceUnavailableError unless these are quotes of the coin that follow one another, and `after`, or a gap."""
     try:
-        quotes = [quote.quote() for quote in told]
+        quotes = [quote.quote() for quote in page.quotes]
+        ends = {Position.parse(gap.through) for gap in page.gaps}
     except ValueError as error:
         raise ServiceUnavailableError("quote_service did not answer as it should") from error
-    gap = first_gap(quotes, None if after is None else Position.parse(after))
+    gap = first_gap(quotes, None if after is None else Position.parse(after), ends)
     if gap is not None or any(quote.coin != coin for quote in quotes):
         raise ServiceUnavailableError(f"quote_service answered with a hole after {after or 'the beginning'}")
 

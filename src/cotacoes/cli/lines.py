@@ -19,6 +19,7 @@ import msgspec
 from cotacoes.candle import CandleJson
 from cotacoes.cli.tables import table_lines
 from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
+from cotacoes.payloads import GapJson
 from cotacoes.quote import CoinText, CurrencyText, Epoch, OriginText, PositionText, PriceText, QuoteJson, Seq, TimeText
 
 T = TypeVar("T")
@@ -46,6 +47,16 @@ class Page(msgspec.Struct, frozen=True):
     quotes: list[QuoteJson]
     next: PositionText | None
     more: bool
+    gaps: list[GapJson] = []
+
+    def lines(self) -> Iterator[QuoteJson | GapJson]:
+        """What is shown, in order: each quote, and before it what the history lacks there."""
+        gaps = {gap.through: gap for gap in self.gaps}
+        for quote in self.quotes:
+            before = quote.prev if quote.seq == 1 else f"{quote.epoch}-{quote.seq - 1}"
+            if before is not None and before in gaps:
+                yield gaps[before]
+            yield quote
 
 
 class CandlePage(msgspec.Struct, frozen=True):
@@ -144,6 +155,11 @@ def quote_line(quote: Current) -> str:
     """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
     position = f"{quote.epoch}-{quote.seq}"
     return f"{quote.coin} {money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
+
+
+def gap_line(coin: str, gap: GapJson) -> str:
+    """`- bitcoin - - hole 1732400000000-43..1732400000000-99`: with as many columns as a quote has."""
+    return f"{NONE} {coin} {NONE} {NONE} {gap.reason} {gap.after}..{gap.through}"
 
 
 def history_line(quote: QuoteJson) -> str:

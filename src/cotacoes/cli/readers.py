@@ -17,6 +17,7 @@ from cotacoes.cli.lines import (
     Page,
     candle_row,
     fault_lines,
+    gap_line,
     history_line,
     put,
     put_json,
@@ -44,6 +45,7 @@ from cotacoes.cli.report_lines import (
 )
 from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
+from cotacoes.payloads import GapJson
 from cotacoes.window import DEFAULT_WINDOW
 
 OK, STALE = 0, 3
@@ -143,12 +145,12 @@ async def history(
 ) -> int:
     """The `last` quotes, or all after a position and of a time range, by pages, to the end that is found there."""
     if after is None and start is None and end is None:
-        _put_page(await client.quotes(coin.lower(), last=last or LAST_DEFAULT), as_json=as_json)
+        _put_page(coin.lower(), await client.quotes(coin.lower(), last=last or LAST_DEFAULT), as_json=as_json)
         return OK
     more = True
     while more:
         answer = await client.quotes(coin.lower(), after=after, start=start, end=end, limit=PAGE_QUOTES)
-        page = _put_page(answer, as_json=as_json)
+        page = _put_page(coin.lower(), answer, as_json=as_json)
         more, after = page.more and bool(page.quotes), page.next
     return OK
 
@@ -188,13 +190,16 @@ async def candles(
     return OK
 
 
-def _put_page(page: Mapping[str, Any], *, as_json: bool) -> Page:
+def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> Page:
     shown = understood(page, Page, "quote_service")
-    for quote, told in zip(shown.quotes, page["quotes"], strict=True):
-        if as_json:
-            put_json(told)
+    for line in shown.lines():
+        if isinstance(line, GapJson):
+            fields = {"type": "gap", "coin": coin, "after": line.after, "through": line.through, "reason": line.reason}
+            put_json(fields) if as_json else put(gap_line(coin, line))
+        elif as_json:
+            put_json(line)
         else:
-            put(history_line(quote))
+            put(history_line(line))
     return shown
 
 

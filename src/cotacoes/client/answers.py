@@ -83,10 +83,10 @@ def read_current(coin: str, answer: Mapping[str, Any], waited_s: float) -> Curre
 
 
 def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> Page:
-    """A page that follows a position, where there is one, without a hole."""
+    """A page that follows a position, if there is one, without a hole but for the gaps that it tells."""
     try:
         page = read_page(coin, answer)
-        if first_gap(page.quotes, after) is not None:
+        if first_gap(page.quotes, after, page.gap_before) is not None:
             raise ValueError("the history has a hole")
         if page.more and not page.quotes:
             raise ValueError("nothing, and more to come")

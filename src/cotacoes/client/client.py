@@ -29,6 +29,7 @@ from cotacoes.client.reader import DEADLINE_S, Addresses, ServiceClient
 from cotacoes.client.stream import StreamState
 from cotacoes.client.streaming import Connect, Stream
 from cotacoes.errors import BadRequestError, StaleQuote
+from cotacoes.patterns.pub_sub import Gap
 from cotacoes.quote import Position, Quote, format_time
 
 CONNECT_S = 5.0
@@ -129,10 +130,11 @@ class Client:
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         last: int | None = None,
-    ) -> AsyncIterator[Quote]:
+    ) -> AsyncIterator[Quote | Gap]:
         """All quotes after a position, those with `at` in [start, end), or the `last` ones: in order, without a hole.
 
-        It is read page by page. After an UnavailableError what was given is good, and `after` its last goes on; with
+        What the history itself lacks is a `Gap`, reason `hole`, in its place: it was restored from a backup, say. Pages
+        are read one by one. After an UnavailableError what was given is good, and `after` its last goes on; with
         PositionGoneError some are no longer held.
         """
         position = None if after is None else _parsed(after)
@@ -150,6 +152,8 @@ class Client:
             page = read_quotes(coin, answer, known)
             more = page.more
             for quote in page.quotes:
+                if gap := page.gap_before.get(quote.before):
+                    yield gap
                 yield quote
                 position = known = quote.position
 

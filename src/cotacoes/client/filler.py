@@ -150,7 +150,9 @@ class Filler:
             anew = functools.partial(recovery.restart, resume_of(error)) if has_later(error) else recovery.unknown
             return lambda: anew() if _is_current(recovery, wanted) else [], _Answer.MORE
         is_end = wanted.last is None and not page.more
-        return lambda: recovery.recover(wanted, page.quotes, more=page.more), _Answer.END if is_end else _Answer.MORE
+        return lambda: recovery.recover(
+            wanted, page.quotes, more=page.more, gaps=page.gaps
+        ), _Answer.END if is_end else _Answer.MORE
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._random, most_s=FILL_MOST_S)

@@ -12,7 +12,9 @@ from cotacoes.client.feeds import check
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
+from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.payloads import GapJson
 from cotacoes.quote import Position, Quote, QuoteJson
 
 PAGE_QUOTES = 1_000  # some 250 KB
@@ -20,10 +22,16 @@ PAGE_QUOTES = 1_000  # some 250 KB
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Quotes, ascending, without a hole; `more` tells whether there are further ones."""
+    """Quotes, ascending, without a hole but for `gaps`; `more` tells whether there are further ones."""
 
     quotes: Sequence[Quote]
     more: bool
+    gaps: Sequence[Gap] = ()
+
+    @property
+    def gap_before(self) -> dict[Position | None, Gap]:
+        """The gap before a quote, by what stood before that quote."""
+        return {gap.through: gap for gap in self.gaps}
 
 
 class History(Protocol):
@@ -37,6 +45,7 @@ class History(Protocol):
 class _Told(msgspec.Struct, frozen=True):
     quotes: list[QuoteJson]
     more: bool
+    gaps: list[GapJson] = []
 
 
 def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
@@ -45,7 +54,8 @@ def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
     quotes = [quote.quote() for quote in told.quotes]
     for quote in quotes:
         check(quote, coin)
-    return Page(quotes, told.more)
+    gaps = [Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in told.gaps]
+    return Page(quotes, told.more, gaps)
 
 
 class ServiceHistory:

@@ -4,7 +4,7 @@
     {"type":"gap","coin","after","through","reason"}        the wire lost these (`lost`, `era`); they are being fetched
     {"type":"recovered","coin","after","through","quotes"}  all of them are shown by now; so many came from the history
     {"type":"gone","coin","after","through","reason"}       these will not come: the history no longer holds them
-                                                            (`gone`), or is another one (`rewritten`)
+                                                            (`gone`), lost them (`hole`), or is another (`rewritten`)
     {"type":"retracted","coin","after","through","reason"}  these were shown, and the history holds others, or none:
                                                             they do not count; what it holds after `after` comes next
     {"type":"dismissed","coin","after","through","reason"}  positions up to `through` were announced on Redis that do
@@ -114,6 +114,8 @@ class Lines:
 def _lost(gap: Gap) -> str:
     if gap.reason is Reason.REWRITTEN:
         return f"the history was rewritten: {gap.after or gap.through} is not in it"
+    if gap.reason is Reason.HOLE:
+        return f"gone: {position_range(gap)}, which the history has lost"
     return f"gone: {position_range(gap)}, no longer in the history"
 
 

@@ -4,7 +4,7 @@ A page is asked for when the connection takes bytes, and written at once, so non
 are complete do not change any more; the latest are kept for the many who come back to the same place at once.
 
     the history says                            told
-    quotes                                      they, up to where the ring goes on
+    quotes, and gaps between them               they, up to where the ring goes on
     the position is below its floor             a gap, reason gone, up to what it does hold
     the position was never given                a gap, reason rewritten, of nothing; then all later quotes, or, if there
                                                 are none, the newest
@@ -156,7 +156,11 @@ class Replays:
         if place in self._pages:
             return self._pages[place]
         page = await self._history.read(coin, Wanted(position), PAGE_QUOTES)
-        entries = [Entry.of_quote(quote) for quote in page.quotes]
+        entries: list[Entry] = []
+        for quote in page.quotes:
+            if gap := page.gap_before.get(quote.before):
+                entries.append(Entry.of_gap(gap))
+            entries.append(Entry.of_quote(quote))
         if position is None and entries and entries[0].before is not None:
             entries.insert(0, Entry.of_gap(Gap(coin, None, entries[0].before, Reason.GONE)))
         if page.more:

@@ -70,6 +70,7 @@ class Reason(enum.StrEnum):
     GONE = "gone"  # this and what follows is said by `recovery.py`, which asks the history
     RETRACTED = "retracted"
     UNREACHED = "unreached"
+    HOLE = "hole"  # the history itself lacks them, and goes on behind them
 
 
 @dataclass(frozen=True, slots=True)

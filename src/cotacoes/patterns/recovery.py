@@ -14,6 +14,7 @@ same is done if a second hole shows while the first is open. So memory is bounde
 
     the history says                                        handed on
     the quotes after `told`                                 they; Recovered once they meet what was held back
+    the same, and gaps between them                         Lost, reason hole, in their places
     `told` is below its floor                               Lost, reason gone, up to what it does hold
     it never gave `told`, and holds later quotes            Lost, reason rewritten, of nothing; then those, in order
     it never gave `told`, which lies beyond its end         Lost, reason rewritten; then as if started anew
@@ -21,9 +22,8 @@ same is done if a second hole shows while the first is open. So memory is bounde
     another quote under a position that was handed on       Retracted; then what it holds, from there on
     nothing: it is away                                     nothing, it is asked again; nothing is skipped meanwhile
 
-Two starts: after a position `since`, from where everything is owed; or with the newest quotes that the history has, so
-that there is something to show before the first price change. The second gives way to a live quote if the history is
-away: a price must not wait for one that is older.
+Two starts: after a position `since`, from where everything is owed; or with the newest quotes that the history has. The
+second gives way to a live quote if the history is away: a price must not wait for one that is older.
 
 Invariants: positions of Seen rise, except after Retracted. Seen and Lost of a coin, without what was retracted, tile
 the history from the start on, each position once.
@@ -125,10 +125,10 @@ class Recovery:
         self._is_starting = False
         return list(self._release())
 
-    def recover(self, wanted: Wanted, quotes: Sequence[Quote], *, more: bool) -> list[Event]:
-        """The history's answer to `wanted`, ascending; `more` tells whether it has further ones.
+    def recover(self, wanted: Wanted, quotes: Sequence[Quote], *, more: bool, gaps: Sequence[Gap] = ()) -> list[Event]:
+        """The history's answer to `wanted`, ascending; `more` tells whether it has further ones, `gaps` what it lacks.
 
-        HistoryHoleError if they do not follow what was told: nothing was changed, ask again.
+        HistoryHoleError if they do not follow what was told, or a gap: nothing was changed, ask again.
         """
         if wanted.last is not None:
             return self._begin_with(quotes) if self._is_starting else []
@@ -137,15 +137,12 @@ class Recovery:
         false = self._recent.first_false(quotes, through) if is_check else None
         told = self._told if false is None else false.before
         new = [quote for quote in quotes if told is None or quote.position > told]
-        require_no_hole(self.coin, new, new[0].before if new and wanted.after is None and told is None else told)
+        require_no_hole(self.coin, new, new[0].before if new and wanted.after is None and told is None else told, gaps)
         events: list[Event] = []
         if false is not None:
             events.append(self._retract(false))
         elif is_check:
             self._recent.confirm(through)
-        if new and new[0].before != self._told:
-            assert new[0].before is not None
-            events += self._give_up(new[0].before, Reason.GONE)
         events += self._tell(new)
         self._is_catching_up = self._is_catching_up and more
         return [*events, *self._release()]
@@ -233,15 +230,18 @@ class Recovery:
         return [*self._tell(quotes), *self._release()]
 
     def _tell(self, quotes: Sequence[Quote]) -> list[Event]:
-        """Hand on what the history gave."""
-        if not quotes:
-            return []
-        self._told = quotes[-1].position
-        self._feed.advance(self._told)
+        """Hand on what the history gave, and give up what it lacks."""
+        events: list[Event] = []
+        for quote in quotes:
+            if quote.before is not None and quote.before != self._told:
+                events += self._give_up(quote.before, Reason.GONE if self._told is None else Reason.HOLE)
+            self._told = quote.position
+            self._feed.advance(self._told)
+            events.append(Seen(quote))
         self._recent.add_confirmed(quotes)
         if self._recovered is not None:
             self._recovered += len(quotes)
-        return [Seen(quote) for quote in quotes]
+        return events
 
     def _give_up(self, through: Position, reason: Reason) -> Iterator[Event]:
         yield Lost(Gap(self.coin, self._told, through, reason))

@@ -78,10 +78,11 @@ class HistoryHoleError(ValueError):
     """An answer of the history that does not follow the position it was asked for."""
 
 
-def require_no_hole(coin: str, quotes: Sequence[Quote], before: Position | None) -> None:
-    """HistoryHoleError unless these follow a position, and one another."""
+def require_no_hole(coin: str, quotes: Sequence[Quote], before: Position | None, gaps: Sequence[Gap] = ()) -> None:
+    """HistoryHoleError unless these follow a position, and one another, or a gap."""
+    ends = {gap.through for gap in gaps}
     for quote in quotes:
-        if quote.before != before:
+        if quote.before != before and quote.before not in ends:
             raise HistoryHoleError(f"the history of {coin} goes on with {quote.position} after {before}")
         before = quote.position
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
-from cotacoes.payloads import BreakerState, CurrentJson, MeanJson, PageJson, PositionsJson, Progress
+from cotacoes.patterns.pub_sub import Reason
+from cotacoes.payloads import BreakerState, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
 from cotacoes.quote import (
     AgeLimits,
     Position,
@@ -118,13 +120,13 @@ class Answers:
     async def last(self, coin: str, count: int) -> bytes:
         """The newest quotes."""
         quotes = await self._reader.last(coin, count)
-        return self._page(coin, quotes, None, more=False)
+        return _encode(self._page(coin, quotes, None, more=False))
 
     async def after(self, coin: str, position: Position | None, limit: int) -> bytes:
         """The quotes after a position; PositionGoneError below the floor, PositionBeyondEndError where it never was."""
         self._refuse_beyond(coin, position)
         quotes = await self._reader.after(coin, position, limit + 1)
-        return self._page(coin, quotes[:limit], position, more=len(quotes) > limit)
+        return _encode(self._page(coin, quotes[:limit], position, more=len(quotes) > limit))
 
     async def between(
         self, coin: str, start: datetime | None, end: datetime | None, *, after: Position | None, limit: int
@@ -132,7 +134,17 @@ class Answers:
         """The quotes with `at` in [start, end), after a position; PositionGoneError where some are no longer held."""
         self._refuse_beyond(coin, after)
         quotes = await self._reader.between(coin, start, end, after=after, limit=limit + 1)
-        return self._page(coin, quotes[:limit], after, more=len(quotes) > limit)
+        page = self._page(coin, quotes[:limit], after, more=len(quotes) > limit)
+        return _encode(await self._without_lead(coin, page, after, quotes) if start is not None else page)
+
+    async def _without_lead(
+        self, coin: str, page: PageJson, after: Position | None, quotes: Sequence[Quote]
+    ) -> PageJson:
+        """The page without the gap before its first quote, if that begins later only because the range does."""
+        is_led = bool(page.gaps) and page.gaps[0].after == str(after)
+        if is_led and after is not None and not await self._reader.leads(coin, after, quotes[0]):
+            return replace(page, gaps=page.gaps[1:])
+        return page
 
     async def candles(self, coin: str, question: CandleQuestion) -> bytes:
         """The candles of one origin and currency; NoQuoteError where there never was a quote."""
@@ -158,17 +170,16 @@ class Answers:
         if is_beyond or (position is not None and self._reader.is_empty(coin)):
             raise PositionBeyondEndError(f"{position} was not given yet", last=None if newest is None else str(newest))
 
-    def _page(self, coin: str, quotes: Sequence[Quote], after: Position | None, *, more: bool) -> bytes:
+    def _page(self, coin: str, quotes: Sequence[Quote], after: Position | None, *, more: bool) -> PageJson:
         following = quotes[-1].position if quotes else after
         floor = self._histories[coin].floor
-        return _encode(
-            PageJson(
-                coin=coin,
-                quotes=[QuoteJson.of(quote) for quote in quotes],
-                next=None if following is None else str(following),
-                more=more,
-                floor=None if floor is None else str(floor),
-            )
+        return PageJson(
+            coin=coin,
+            quotes=[QuoteJson.of(quote) for quote in quotes],
+            next=None if following is None else str(following),
+            more=more,
+            floor=None if floor is None else str(floor),
+            gaps=_gaps(quotes, after),
         )
 
     def _text(self, quote: Quote) -> QuoteJson:
@@ -194,6 +205,17 @@ def read_range(start: str | None, end: str | None) -> tuple[datetime | None, dat
     if first is not None and last is not None and first >= last:
         raise BadRequestError("from must lie before to, which is not itself in the range: give a later to")
     return first, last
+
+
+def _gaps(quotes: Sequence[Quote], after: Position | None) -> list[GapJson]:
+    """The holes between quotes of which one is the next that there is after the other, and before the first of them."""
+    gaps = []
+    before = after
+    for quote in quotes:
+        if before is not None and quote.before is not None and quote.before > before:
+            gaps.append(GapJson(after=str(before), through=str(quote.before), reason=Reason.HOLE.value))
+        before = quote.position
+    return gaps
 
 
 def _kind(quote: Quote) -> tuple[str, str]:

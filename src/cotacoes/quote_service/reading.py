@@ -1,7 +1,8 @@
 """The one read of a coin's history: shard rows, then log entries, checked to be without a hole by their positions.
 
 Where the log alone covers the question it alone is asked. Never a short list: what can not be answered in full is
-refused, by name.
+refused, by name. Between two rows of the shard a position can be missing for good, since rows do not change: a hole,
+behind which the answer goes on. Behind the shard's end it is only missing until delivery has come as far.
 
 The seam between shard and log is exact while delivery goes on, because each side is asked how far it reaches before
 what lies beyond is asked for: the shard's end before its rows, its rows before the log.
@@ -83,8 +84,9 @@ class HistoryReader:
             return []
         for _ in range(READ_ATTEMPTS):
             held = await self.from_shard(coin, lambda shard: shard.last(coin, count))
-            later = await self.log_after(coin, held[-1].position if held else None, count)
-            if first_gap([*held, *later], None) is None:
+            through = held[-1].position if held else None
+            later = await self.log_after(coin, through, count)
+            if first_gap(later, through) is None:
                 return [*held, *later][-count:]
         raise hole_error(coin)
 
@@ -103,16 +105,20 @@ class HistoryReader:
         if covers and is_all and first_gap(logged, position) is None:
             return logged
         for _ in range(READ_ATTEMPTS):
-            quotes = await self.from_shard(coin, lambda shard: shard.after(coin, position, limit))
-            if len(quotes) < limit:
-                through = quotes[-1].position if quotes else position
-                quotes += await self.log_after(coin, through, limit - len(quotes))
-            gap = first_gap(quotes, position)
-            if gap is None:
-                return quotes
-            if gap == 0 and position is not None:
-                await self._refuse_position(coin, position, quotes[0])
+            held = await self.from_shard(coin, lambda shard: shard.after(coin, position, limit))
+            through = held[-1].position if held else position
+            later = await self.log_after(coin, through, limit - len(held)) if len(held) < limit else []
+            first = next(iter([*held, *later]), None)
+            if position is not None and first is not None and first.before != position:
+                await self._refuse_position(coin, position, first)
+            if first_gap(later, through) is None:
+                return [*held, *later]
         raise hole_error(coin)
+
+    async def leads(self, coin: str, position: Position, first: Quote) -> bool:
+        """Whether `first`, a quote after `position` that does not follow it, is the next one that there is."""
+        found = await self.from_shard(coin, lambda shard: shard.after(coin, position, 1))
+        return bool(found) and found[0].position == first.position
 
     async def between(
         self, coin: str, start: datetime | None, end: datetime | None, *, after: Position | None, limit: int
@@ -145,8 +151,6 @@ class HistoryReader:
         rows = await self.from_shard(
             coin, lambda shard: shard.between(coin, asked.start, asked.end, asked.after, asked.limit)
         )
-        if first_gap(rows, None) is not None:
-            return None
         if len(rows) == asked.limit:
             return rows
         begin = _furthest(begin, through, rows[-1].position if rows else None)
@@ -181,10 +185,16 @@ class HistoryReader:
             raise _gone_error("quotes of this range are no longer held", floor)
 
     async def _refuse_position(self, coin: str, position: Position, following: Quote) -> None:
-        """`following`, the first after `position`, does not follow it: say why, or return if `position` exists."""
+        """`following`, the first after `position`, does not follow it: say why.
+
+        Returns if what lies between them is a hole, on the shard for good or behind its end for now, or if `position`
+        exists.
+        """
         floor = await self._floor(coin)
         if floor is not None and position < floor.position:
             raise _gone_error(f"quotes right after {position} are no longer held", floor)
+        if following.before is not None and following.before > position:
+            return
         before = Position(position.epoch, position.seq - 1)
         found = await self.from_shard(coin, lambda shard: shard.after(coin, before, 1))
         if not found or found[0].position != position:
