@@ -218,9 +218,9 @@ class QuoteMetrics:
         self.clock_behind = metrics.gauge(
             "clock_behind_seconds", "By how much the newest stored time lies ahead of the clock, 0 if it does not"
         )
-        self.refused = metrics.counter(
-            "quotes_refused", "Quotes that came too late for the shard's history, and are orphans there", "coin"
-        )
+        self.holes = metrics.gauge("holes_unaccepted", "Holes of the history that nobody accepted yet", "coin")
+        self.orphans = metrics.gauge("orphans_unaccepted", "Quotes beside the history, not accepted yet", "coin")
+        self.refused = metrics.counter("quotes_refused", "Quotes that became orphans, too late for the history", "coin")
         self.published = metrics.counter("published", "Quotes published", "coin")
         self.publish_failed = metrics.counter("publish_failed", "Quotes whose publish failed", "coin")
         self.publish_late = metrics.counter(

@@ -1,6 +1,8 @@
 """The audit on PostgreSQL: a healthy ledger is right, each planted breach is named where it is, nothing is written."""
 
 import asyncio
+import json
+import tempfile
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -17,12 +19,14 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.admin import audit, migrate
+from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.admin.audit_look import CoinAudit
+from cotacoes.cli.app import main
 from cotacoes.cli.audit import show
 from cotacoes.config import Settings
-from cotacoes.errors import UnknownCoinError
-from cotacoes.quote import Quote
+from cotacoes.errors import ShardUnavailableError, UnknownCoinError
+from cotacoes.patterns.sharding import Stored
+from cotacoes.quote import Position, Quote
 
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=UTC)
 EVERY = timedelta(minutes=37)
@@ -459,6 +463,55 @@ async def test_conflicts_are_noted_and_nothing_is_wrong(ledger: Settings) -> Non
     assert (found.verdict, told["bitcoin"].conflicts) == ("right", 1)
 
 
+async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Settings) -> None:
+    """The history goes on after it was put back to before its last era, in a writer that has no more than its own."""
+    dsn = ledger.dsn("shard1")
+    last = BITCOIN[-1]
+    behind = [replace(last, seq=last.seq + 4 + n, at=last.at + n * EVERY, observed_at=last.at) for n in range(3)]
+    lost = [
+        replace(last, epoch=10, seq=n, price=Decimal(f"{n}.50"), prev=BITCOIN[-6].position if n == 1 else None)
+        for n in (1, 2)
+    ]
+    async with PostgresShard("shard1", dsn, deadline_s=10.0) as shard:
+        stored = await shard.append("bitcoin", 1, 5, [*lost, *behind], end=last.position)
+        assert stored == Stored(3, refused=2)
+    found, told = await run(ledger)
+    assert (found.verdict, found.wrong) == ("wrong", 2)
+    named = breaches(told)
+    assert named[0].startswith("bitcoin shard1 11-9  hole after 11-5, noted 20")
+    assert named[0].endswith("unaccepted, not accepted (`cotacoes ledger accept bitcoin`)")
+    assert named[1] == (
+        "bitcoin shard1 orphans  quotes that were recorded and are not in the history: 2 unaccepted, "
+        "not accepted (`cotacoes ledger accept bitcoin`)"
+    )
+    assert (told["bitcoin"].holes, told["bitcoin"].orphans) == (1, 2)
+    listed = await discrepancies.found(ledger, None)
+    assert [(one.kind, one.first, one.last, one.count, one.accepted_at) for one in listed] == [
+        ("orphan", Position(10, 1), Position(10, 2), 2, None),
+        ("hole", Position(11, 5), Position(11, 9), None, None),
+    ]
+    orphans = [one async for one in discrepancies.orphans(ledger, "bitcoin")]
+    assert [(one.position, one.price, one.origin) for one in orphans] == [
+        (Position(10, 1), "1.50", last.origin),
+        (Position(10, 2), "2.50", last.origin),
+    ]
+    assert await discrepancies.accept(ledger, "bitcoin") == (1, 2)
+    assert await discrepancies.accept(ledger, "bitcoin") == (0, 0)
+    found, told = await run(ledger)
+    assert (found.verdict, breaches(told)) == ("right", [])
+    assert [note for _, note in told["bitcoin"].notes] == [
+        "holes that were accepted: 1",
+        "orphans that were accepted: 2",
+    ]
+    assert all(one.accepted_at for one in await discrepancies.found(ledger, "bitcoin"))
+    assert await discrepancies.found(ledger, "ethereum") == []
+    psql(dsn, "UPDATE fence SET state = 'closed' WHERE coin_id = 1")
+    with pytest.raises(ShardUnavailableError):
+        await discrepancies.accept(ledger, "bitcoin")
+    with pytest.raises(UnknownCoinError):
+        await discrepancies.accept(ledger, "dogecoin")
+
+
 async def test_what_quote_service_has_not_delivered_is_pending_and_what_it_has_must_be_held(ledger: Settings) -> None:
     twin = Twin({})
     told_of = '{"coins": {"bitcoin": {"position": "11-9", "through": "%s", "pending": 4, "shard": "shard1"}}}'
@@ -604,6 +657,42 @@ async def test_a_move_that_ends_between_two_looks_is_no_breach(ledger: Settings)
 def environment(ledger: Settings) -> dict[str, str]:
     names = ("shard1_dsn", "shard2_dsn", "coins", "port_base")
     return {f"COTACOES_{name.upper()}": str(getattr(ledger, name)) for name in names}
+
+
+async def test_the_ledger_commands_list_export_and_accept_what_was_noted(
+    environment: dict[str, str], ledger: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = BITCOIN[-1]
+    lost = replace(last, epoch=10, seq=1, price=Decimal("1.50"), prev=None)
+    async with PostgresShard("shard1", ledger.dsn("shard1"), deadline_s=10.0) as shard:
+        await shard.append("bitcoin", 1, 5, [lost, replace(last, seq=9)], end=last.position)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tempfile.mkdtemp())
+
+    async def command(*words: str) -> list[str]:
+        assert await asyncio.to_thread(main, ["ledger", *words]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split()[1:3] for line in await command("list")] == [
+        ["coin", "kind"],
+        ["bitcoin", "orphan"],
+        ["bitcoin", "hole"],
+    ]
+    orphan, hole = [json.loads(line) for line in await command("list", "--coin", "BITCOIN", "--json")]
+    assert (hole["type"], hole["after"], hole["next"], hole["accepted_at"]) == ("hole", "11-5", "11-9", None)
+    assert (orphan["first"], orphan["last"], orphan["quotes"], orphan["reason"]) == ("10-1", "10-1", 1, "superseded")
+    head, row = await command("export", "bitcoin")
+    assert (head.split(",")[:2], row.split(",")[:2], row.split(",")[4]) == (
+        ["coin", "position"],
+        ["bitcoin", "10-1"],
+        "1.50",
+    )
+    (row,) = await command("export", "bitcoin", "--json")
+    assert json.loads(row)["price"] == "1.50"
+    assert await command("accept", "bitcoin") == ["bitcoin: accepted 1 holes, 1 orphans"]
+    assert await command("accept", "--all") == []
+    assert await asyncio.to_thread(main, ["ledger", "accept"]) != 0
 
 
 async def test_the_command_prints_a_line_a_coin_and_a_sentence_and_ends_with_the_verdict(

@@ -1,7 +1,7 @@
 """The audit's pure parts: the chain finds whatever is taken out, put in or altered; homes; what is printed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby, pairwise
@@ -15,17 +15,16 @@ from cotacoes.admin.audit import Audit
 from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.admin.audit_rules import standing
 from cotacoes.cli.audit import coin_json, coin_lines, verdict_line
-from cotacoes.patterns.ledger_chain import (
+from cotacoes.patterns.ledger_chain import Chain, total_breaches
+from cotacoes.patterns.ledger_facts import (
     Breach,
     CandleTotal,
-    Chain,
     Content,
     Ends,
     Manifest,
     Piece,
     Step,
     StoredDay,
-    total_breaches,
 )
 from cotacoes.patterns.sharding import Home
 from cotacoes.quote import Position
@@ -57,6 +56,7 @@ class Ledger:
     manifests: dict[int, Manifest]
     fence: Ends
     dropped: int
+    holes: dict[Position, Position | None] = field(default_factory=dict)
 
     @property
     def held(self) -> list[Row]:
@@ -64,7 +64,7 @@ class Ledger:
 
     def breaches(self, held: Iterable[Row]) -> list[Breach]:
         """What the chain says where these rows are held."""
-        chain = Chain(self.eras)
+        chain = Chain(self.eras, self.holes)
         by_day = {day: sorted(rows, key=lambda row: row.position) for day, rows in grouped(held).items()}
         found: list[Breach] = []
         for day in sorted({*by_day, *self.manifests}):
@@ -130,6 +130,31 @@ def ledgers(draw: st.DrawFn) -> Ledger:
     return Ledger(rows, eras, manifests, fence, dropped)
 
 
+@st.composite
+def holed_ledgers(draw: st.DrawFn) -> Ledger:
+    """The same after some quotes could not be stored any more, which was noted each time; at least one hole."""
+    whole = draw(ledgers())
+    lost = draw(st.sets(st.sampled_from(range(len(whole.rows))), min_size=1))
+    rows = [row for row in whole.rows if row.number not in lost]
+    assume(rows)
+    befores = [None, *(row.position for row in rows)]
+    holes = {
+        row.position: before
+        for row, before in zip(rows, befores, strict=False)
+        if before != (whole.rows[row.number - 1].position if row.number else None)
+    }
+    assume(holes)
+    firsts = {row.position.epoch for row in rows if row.position.seq == 1}
+    days = grouped(rows)
+    dropped = draw(st.sampled_from([0, *days]))
+    manifests = {
+        day: manifest_of(held, is_sealed=day <= dropped, is_dropped=day < dropped) for day, held in days.items()
+    }
+    fence = Ends(next(row.position for row in rows if row.day >= dropped), rows[-1].position, rows[-1].at)
+    eras = {epoch: prev for epoch, prev in whole.eras.items() if epoch in firsts}
+    return Ledger(rows, eras, manifests, fence, dropped, holes)
+
+
 def pick(draw: st.DataObject, rows: Sequence[Row]) -> Row:
     return draw.draw(st.sampled_from(rows))
 
@@ -142,6 +167,33 @@ def test_a_whole_history_has_no_breach(ledger: Ledger) -> None:
 @given(ledgers())
 def test_quotes_of_dropped_days_that_are_not_erased_yet_are_no_breach(ledger: Ledger) -> None:
     assert ledger.breaches(ledger.rows) == []
+
+
+@given(holed_ledgers(), st.booleans())
+def test_a_history_with_holes_that_were_noted_has_no_breach(ledger: Ledger, erased: bool) -> None:
+    assert ledger.breaches(ledger.held if erased else ledger.rows) == []
+
+
+@given(holed_ledgers(), st.data())
+def test_a_hole_that_was_not_noted_or_noted_elsewhere_is_found(ledger: Ledger, data: st.DataObject) -> None:
+    behind = data.draw(st.sampled_from(sorted(ledger.holes)))
+    after = ledger.holes.pop(behind)
+    assert ledger.breaches(ledger.held) != []
+    other = data.draw(st.sampled_from([None, *(row.position for row in ledger.rows if row.position < behind)]))
+    assume(other != after)
+    ledger.holes[behind] = other
+    assert ledger.breaches(ledger.held) != []
+
+
+@given(ledgers(), st.data())
+def test_a_hole_noted_where_nothing_is_missing_is_found(ledger: Ledger, data: st.DataObject) -> None:
+    row = pick(data, ledger.rows)
+    before = ledger.rows[row.number - 1].position if row.number else None
+    assume(before is not None)
+    ledger.holes[row.position] = before
+    ledger.eras.pop(row.position.epoch, None)
+    ledger.holes[Position(row.position.epoch, row.position.seq + 99)] = row.position
+    assert ledger.breaches(ledger.held) != []
 
 
 @given(ledgers(), st.data(), st.booleans())

@@ -22,6 +22,15 @@ FROM fence ORDER BY coin_id;
 -- How many quotes of each coin came under a position that another one had.
 SELECT coin_id, count(*) AS conflicts FROM conflict GROUP BY coin_id;
 
+-- name: orphans
+-- How many orphans each coin has, and how many of them are accepted.
+SELECT coin_id, count(*) AS orphans, count(accepted_at) AS accepted FROM orphan GROUP BY coin_id;
+
+-- name: holes
+-- The holes of a coin, ascending: coin's id.
+SELECT next_epoch, next_seq, after_epoch, after_seq, noted_at, accepted_at IS NOT NULL AS is_accepted
+FROM hole WHERE coin_id = $1 ORDER BY next_epoch, next_seq;
+
 -- name: partitions
 -- The day of every partition, and whether it has the name and the bounds of that day.
 SELECT utc_day(b.starts) AS day, c.relname AS name,
@@ -50,7 +59,7 @@ WITH RECURSIVE held AS (
 SELECT coin_id FROM held WHERE coin_id IS NOT NULL;
 
 -- name: coins_beside
--- The coins that have an era, a day, a candle or a conflict.
+-- The coins that have an era, a day, a candle, or something kept aside.
 WITH RECURSIVE candles AS (
     (SELECT coin_id FROM candle ORDER BY coin_id LIMIT 1)
     UNION ALL
@@ -58,7 +67,8 @@ WITH RECURSIVE candles AS (
     FROM candles AS h WHERE h.coin_id IS NOT NULL
 )
 SELECT coin_id FROM candles WHERE coin_id IS NOT NULL
-UNION SELECT coin_id FROM era UNION SELECT coin_id FROM day UNION SELECT coin_id FROM conflict;
+UNION SELECT coin_id FROM era UNION SELECT coin_id FROM day UNION SELECT coin_id FROM conflict
+UNION SELECT coin_id FROM orphan UNION SELECT coin_id FROM hole;
 
 -- name: eras
 -- What each era of a coin says stood before it: coin's id.

@@ -11,13 +11,22 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_version
 from cotacoes.adapters.shard_postgres import position_of
-from cotacoes.patterns.ledger_chain import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
+from cotacoes.patterns.ledger_facts import (
+    Breach,
+    CandleTotal,
+    Content,
+    Ends,
+    Manifest,
+    Piece,
+    Step,
+    StoredDay,
+)
 from cotacoes.quote import Position, format_time
 
 CONNECT_DEADLINE_S = 10.0
@@ -37,6 +46,23 @@ class FenceRow:
     state: str
     moved_to: str | None
     ends: Ends
+
+
+class OrphanCount(NamedTuple):
+    """How many orphans of a coin there are, and how many of them are accepted."""
+
+    orphans: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class HoleRow:
+    """One hole as it was noted: it lies after a position, None: before the coin's first quote, and before another."""
+
+    after: Position | None
+    behind: Position
+    noted_at: datetime
+    is_accepted: bool
 
 
 class ShardSnapshot:
@@ -70,6 +96,14 @@ class ShardSnapshot:
     async def conflicts(self) -> dict[int, int]:
         """How many conflicts are kept, by the coin's id."""
         return {row["coin_id"]: row["conflicts"] for row in await self._fetch("conflicts")}
+
+    async def orphans(self) -> dict[int, OrphanCount]:
+        """How many orphans are kept, by the coin's id."""
+        return {row["coin_id"]: OrphanCount(row["orphans"], row["accepted"]) for row in await self._fetch("orphans")}
+
+    async def holes(self, coin_id: int) -> list[HoleRow]:
+        """The holes of a coin, ascending."""
+        return [_hole(row) for row in await self._fetch("holes", coin_id)]
 
     async def partitions(self) -> dict[str, tuple[date, bool]]:
         """By name, the day of every partition, and whether it is named and bounded as the partition of that day."""
@@ -151,6 +185,11 @@ def _fence(row: Any) -> FenceRow:
         row["last_at"],
     )
     return FenceRow(row["coin"], row["coin_id"], row["placement"], row["state"], row["moved_to"], ends)
+
+
+def _hole(row: Any) -> HoleRow:
+    after = position_of(row["after_epoch"], row["after_seq"])
+    return HoleRow(after, Position(row["next_epoch"], row["next_seq"]), row["noted_at"], row["is_accepted"])
 
 
 def _manifest(row: Any) -> Manifest:

@@ -6,7 +6,7 @@ at it, with new snapshots: what was under way during the first one has ended, or
     wrong      a fact that contradicts another one: the verdict is WRONG, whatever else could not be reached
     away       a shard that does not answer: what it holds is unproven, the verdict is INCOMPLETE
     pending    recorded, and not on the shard yet: nothing is wrong
-    noted      conflicts kept aside, copies of moves: facts of the past, nothing is wrong
+    noted      conflicts kept aside, copies of moves, holes and orphans that somebody has accepted: nothing is wrong
 """
 
 from __future__ import annotations

@@ -14,14 +14,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from cotacoes.adapters.audit_postgres import FenceRow, ShardSnapshot
+from cotacoes.adapters.audit_postgres import FenceRow, HoleRow, OrphanCount, ShardSnapshot
 from cotacoes.admin import audit_rules, directory
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
-from cotacoes.patterns.ledger_chain import NONE, Breach, Chain, content_breaches, total_breaches
+from cotacoes.patterns.ledger_chain import Chain, content_breaches, total_breaches
+from cotacoes.patterns.ledger_facts import (
+    NONE,
+    Breach,
+)
 from cotacoes.patterns.sharding import Directory
-from cotacoes.quote import Position
+from cotacoes.quote import Position, format_time
 
 BREACHES_MAX = 100  # of one coin that are told one by one, and as many of its candles; all are counted
 ASK_DEADLINE_S = 6.0
@@ -45,6 +49,8 @@ class CoinAudit:
     quotes: int = 0
     candles: int = 0
     conflicts: int = 0
+    orphans: int = 0
+    holes: int = 0
     pending: int | None = None
     wrong: int = 0
     breaches: list[tuple[str, Breach]] = field(default_factory=list)
@@ -73,6 +79,7 @@ class Look:
     say: Tell
     fences: dict[str, dict[str, FenceRow]] = field(default_factory=dict)
     conflicts: dict[str, dict[int, int]] = field(default_factory=dict)
+    orphans: dict[str, dict[int, OrphanCount]] = field(default_factory=dict)
     held_days: dict[str, dict[int, list[date]]] = field(default_factory=dict)
 
     @property
@@ -87,6 +94,7 @@ class Look:
         try:
             self.fences[shard] = await snapshot.fences()
             self.conflicts[shard] = await snapshot.conflicts()
+            self.orphans[shard] = await snapshot.orphans()
             if (name := snapshot.identity) not in (None, shard):
                 found.add(shard, [Breach("identity", "name of the database", str(name), shard)])
             days: dict[int, list[date]] = defaultdict(list)
@@ -129,7 +137,8 @@ class Look:
     async def _audit_home(self, found: CoinAudit, shard: str, fence: FenceRow) -> None:
         snapshot = self.snapshots[shard]
         manifests = await snapshot.manifests(fence.coin_id)
-        chain = Chain(await snapshot.eras(fence.coin_id))
+        holes = await snapshot.holes(fence.coin_id)
+        chain = Chain(await snapshot.eras(fence.coin_id), {hole.behind: hole.after for hole in holes})
         days = {*manifests, *self.held_days[shard].get(fence.coin_id, ()), *await snapshot.candle_days(fence.coin_id)}
         room, unerased = BREACHES_MAX, 0
         for number, day in enumerate(sorted(days), start=1):
@@ -149,6 +158,21 @@ class Look:
         found.add(shard, chain.end(fence.ends))
         found.eras, found.days, found.quotes = len(chain.epochs), len(days), chain.quotes
         found.conflicts = self.conflicts[shard].get(fence.coin_id, 0)
+        self._audit_discrepancies(found, shard, holes, self.orphans[shard].get(fence.coin_id, OrphanCount(0, 0)))
+
+    def _audit_discrepancies(self, found: CoinAudit, shard: str, holes: list[HoleRow], orphans: OrphanCount) -> None:
+        """What is noted is wrong until somebody accepts it."""
+        found.holes, found.orphans = len(holes), orphans.orphans
+        wanted = f"accepted (`cotacoes ledger accept {found.coin}`)"
+        for hole in holes:
+            if not hole.is_accepted:
+                what = f"hole after {hole.after or NONE}, noted {format_time(hole.noted_at)[:19]}Z"
+                found.add(shard, [Breach(str(hole.behind), what, "unaccepted", wanted)])
+        if unaccepted := orphans.orphans - orphans.accepted:
+            what = "quotes that were recorded and are not in the history"
+            found.add(shard, [Breach("orphans", what, f"{unaccepted} unaccepted", wanted)])
+        accepted = {"holes": sum(hole.is_accepted for hole in holes), "orphans": orphans.accepted}
+        found.notes += [(shard, f"{name} that were accepted: {count}") for name, count in accepted.items() if count]
 
     def _against_log(self, found: CoinAudit, shard: str, fence: FenceRow) -> None:
         progress = None if self.progress is None else self.progress.get(found.coin)

@@ -14,7 +14,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from cotacoes.adapters.audit_postgres import FenceRow
-from cotacoes.patterns.ledger_chain import NONE, Breach
+from cotacoes.patterns.ledger_facts import (
+    NONE,
+    Breach,
+)
 from cotacoes.patterns.sharding import Home
 
 AT_HOME = ("open", "closed")

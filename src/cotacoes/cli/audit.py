@@ -114,6 +114,10 @@ def _state(one: CoinAudit) -> str:
         words.append(f"{one.pending:,} pending")
     if one.conflicts:
         words.append(f"{_number(one.conflicts, 'conflict')} kept aside")
+    if one.orphans:
+        words.append(f"{_number(one.orphans, 'orphan')} kept aside")
+    if one.holes:
+        words.append(_number(one.holes, "hole"))
     return ", ".join(words)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from cotacoes import config
 from cotacoes.admin import directory
-from cotacoes.cli import moves, readers
+from cotacoes.cli import discrepancies, moves, readers
 from cotacoes.cli.lines import confirms, put, put_json, put_table, say, some_of
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, ServiceClient
@@ -21,7 +21,8 @@ app = typer.Typer()
 coins_app = typer.Typer(help="Which coins there are, and where each lives.")
 shards_app = typer.Typer(help="Which shards there are, and moving coins between them.")
 directory_app = typer.Typer(help="The directory of coins and shards.")
-for name, group in (("coins", coins_app), ("shards", shards_app), ("directory", directory_app)):
+groups = (("coins", coins_app), ("shards", shards_app), ("directory", directory_app), ("ledger", discrepancies.app))
+for name, group in groups:
     app.add_typer(group, name=name)
 
 Shard = Annotated[str | None, typer.Option("--shard", metavar="SHARD", help="on which; else on the emptiest")]

@@ -11,6 +11,9 @@ Of a dropped day only its row counts, the manifest. With the eras it still tells
 goes on through it, and its count is checked. Its quotes are erased some time later, all at once: all of them may still
 be there, a part may not. At the end stands the fence, with the first and the last position held.
 
+A *hole* that was noted when it came to be is a link of the chain, wherever it lies: what stands before and behind it is
+what was noted. It has to be there, too.
+
 Pure: it reads nothing, and of a day it keeps nothing but its end.
 """
 
@@ -18,110 +21,40 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import NamedTuple
 
 from cotacoes.candle import STORED_MINUTES
+from cotacoes.patterns.ledger_facts import (
+    NONE,
+    Breach,
+    CandleTotal,
+    Content,
+    Ends,
+    Manifest,
+    Piece,
+    Step,
+    StoredDay,
+)
 from cotacoes.quote import Position, format_price, format_time
-
-NONE = "none"
-
-
-class Breach(NamedTuple):
-    """One thing that is wrong: where, what is meant, how it is and how it should be."""
-
-    place: str
-    what: str
-    found: str
-    wanted: str
-
-    def __str__(self) -> str:
-        return f"{self.place}  {self.what}: {self.found}, not {self.wanted}"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The quotes of one era in one day; `nameless` are those of them whose origin has no name."""
-
-    first: Position
-    last: Position
-    count: int
-    last_at: datetime | None = None
-    nameless: int = 0
-
-
-class Step(NamedTuple):
-    """Two quotes of a day, one right after the other, between which a position is missing or `at` falls."""
-
-    before: Position
-    before_at: datetime
-    position: Position
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a number of quotes come to; `digest` does not depend on their order."""
-
-    count: int
-    sum: Decimal
-    digest: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class CandleTotal:
-    """What the stored candles of a day and of one length come to, over all origins."""
-
-    minutes: int
-    candles: int
-    count: int
-    sum: Decimal
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The row of a day; `content` of a sealed one."""
-
-    first: Position
-    last: Position
-    count: int
-    content: Content | None = None
-    is_dropped: bool = False
-
-
-@dataclass(frozen=True)
-class StoredDay:
-    """All that is stored of a day. `content` is computed anew, for a sealed day that is still held."""
-
-    day: date
-    manifest: Manifest | None
-    pieces: Sequence[Piece] = ()
-    steps: Sequence[Step] = ()
-    content: Content | None = None
-
-
-@dataclass(frozen=True)
-class Ends:
-    """What a fence says of the history: the first position held, the last one, and when that was recorded."""
-
-    floor: Position | None
-    last: Position | None
-    last_at: datetime | None
 
 
 class Chain:
-    """See the head of this file. `eras` maps each era to the position that it says stood before it.
+    """See the head of this file.
+
+    `eras` maps each era to the position that it says stood before it, `holes` each position behind a noted hole to the
+    one before it, None if there was none.
 
     `last` is how far the chain has come, `quotes` and `epochs` are what it has seen on the way.
     """
 
-    def __init__(self, eras: Mapping[int, Position]) -> None:
+    def __init__(self, eras: Mapping[int, Position], holes: Mapping[Position, Position | None] | None = None) -> None:
         self.last: Position | None = None
         self.quotes = 0
         self.epochs: set[int] = set()
         self._eras = eras
+        self._holes = holes or {}
+        self._passed: set[Position] = set()  # the holes that are where they were noted
         self._numbers = sorted(eras)
         self._floor: Position | None = None  # the first position of a quote that is held
         self._last_at: datetime | None = None  # None too while the last position is that of a dropped day
@@ -134,13 +67,13 @@ class Chain:
 
     def end(self, fence: Ends) -> list[Breach]:
         """What is wrong with the fence, and with eras that no quote has begun."""
-        return [*self._against_fence(fence), *self._without_quote()]
+        return [*self._against_fence(fence), *self._without_quote(), *self._without_hole()]
 
     def _held_day(self, day: StoredDay) -> Iterator[Breach]:
-        explained = {step.position.epoch for step in day.steps}
+        explained = {step.position.epoch for step in day.steps if not self._is_noted(step.before, step.position)}
         for piece in day.pieces:
             yield from self._follow(piece.first)
-            span = piece.last.seq - piece.first.seq + 1
+            span = piece.last.seq - piece.first.seq + 1 - self._missing_in(piece)
             if piece.count != span and piece.first.epoch not in explained:
                 what = f"number of positions from {piece.first} to {piece.last}"
                 yield Breach(str(day.day), what, str(piece.count), str(span))
@@ -150,7 +83,19 @@ class Chain:
             self._floor = self._floor or piece.first
             self.quotes += piece.count
         for step in day.steps:
-            yield from _step_breaches(step)
+            yield from _step_breaches(step, is_noted=self._is_noted(step.before, step.position))
+
+    def _is_noted(self, before: Position | None, behind: Position) -> bool:
+        return behind in self._holes and self._holes[behind] == before
+
+    def _missing_in(self, piece: Piece) -> int:
+        """How many positions a piece lacks by the holes within it."""
+        missing = 0
+        for behind, after in self._holes.items():
+            if after is not None and piece.first <= after and behind <= piece.last:
+                missing += behind.seq - after.seq - 1
+                self._passed.add(behind)
+        return missing
 
     def _dropped_day(self, day: StoredDay, manifest: Manifest) -> Iterator[Breach]:
         held = sum(piece.count for piece in day.pieces)
@@ -163,25 +108,33 @@ class Chain:
         self._go_to(manifest.last, None)
 
     def _through(self, day: StoredDay, manifest: Manifest) -> Iterator[Breach]:
-        """The count of a dropped day, from the eras that began in it."""
+        """The count of a dropped day, from the eras that began in it, and its holes."""
         begin, end = (bisect_right(self._numbers, epoch) for epoch in (manifest.first.epoch, manifest.last.epoch))
         numbers = self._numbers[begin:end]
         self.epochs.update(numbers, [manifest.first.epoch])
+        links = {Position(number, 1): self._eras[number] for number in numbers}
+        for behind, after in self._holes.items():
+            if after is not None and manifest.first <= after and behind <= manifest.last:
+                links[behind] = after
+                self._passed.add(behind)
         count = 0
         start = manifest.first
-        for last, number in [*((self._eras[number], number) for number in numbers), (manifest.last, 0)]:
+        for begins, last in [*sorted(links.items()), (None, manifest.last)]:
             if last.epoch != start.epoch or last.seq < start.seq:
-                place, what = (f"{number}-1", "position before its era") if number else (str(day.day), "last position")
+                place, what = (str(begins), "position before its era") if begins else (str(day.day), "last position")
                 yield Breach(place, what, str(last), f"one of the era that begins with {start}")
                 return
             count += last.seq - start.seq + 1
-            start = Position(number, 1)
+            start = begins or start
         if count != manifest.count:
             yield Breach(str(day.day), "count of the day row", str(manifest.count), str(count))
 
     def _follow(self, first: Position) -> Iterator[Breach]:
         """Whether a piece that begins with `first` begins right behind the last one."""
         before, place = self.last, str(first)
+        if self._is_noted(before, first):
+            self._passed.add(first)
+            return
         prev = self._eras.get(first.epoch) if first.seq == 1 else None
         if before is not None and first <= before:
             yield Breach(place, f"position that should rise above {before} of the day before", place, _next(before))
@@ -214,6 +167,10 @@ class Chain:
         for number in self._numbers:
             if number not in self.epochs:
                 yield Breach(f"{number}-1", "quotes of an era that follows a position", "0", "at least 1")
+
+    def _without_hole(self) -> Iterator[Breach]:
+        for behind in sorted(self._holes.keys() - self._passed):
+            yield Breach(str(behind), "hole noted before it", _text(self._holes[behind]), "none, as nothing is missing")
 
 
 def _against_manifest(day: StoredDay) -> Iterator[Breach]:
@@ -261,9 +218,9 @@ def total_breaches(day: date, manifest: Manifest, totals: Sequence[CandleTotal])
             yield Breach(str(day), f"sum {what}", format_price(total.sum), format_price(manifest.content.sum))
 
 
-def _step_breaches(step: Step) -> Iterator[Breach]:
+def _step_breaches(step: Step, *, is_noted: bool) -> Iterator[Breach]:
     place = str(step.position)
-    if step.position.epoch == step.before.epoch and step.position.seq != step.before.seq + 1:
+    if not is_noted and step.position.epoch == step.before.epoch and step.position.seq != step.before.seq + 1:
         yield Breach(place, f"position after {step.before}", place, _next(step.before))
     if step.at < step.before_at:
         wanted = f"{_time(step.before_at)} or later"

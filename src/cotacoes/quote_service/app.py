@@ -31,6 +31,7 @@ from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
+from cotacoes.quote_service.discrepancies import DiscrepancyWatch
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.intake import build_intake, jump_limit
 from cotacoes.quote_service.publisher import Publisher
@@ -145,6 +146,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         restarts=restarts,
     )
 
+    discrepancies = DiscrepancyWatch(directory, counted)
     clock_watch = ClockWatch(counted, _now)
     backlog = Backlog(recorder, roster.deliveries, counted, _now)
 
@@ -189,12 +191,14 @@ def build(settings: Settings, stop: Stop) -> Service:
                     restarts.kept("upkeep", lambda: _keep(recorder, roster.deliveries, backlog, counted, clock_watch)),
                     restarts.kept("roster", roster.run),
                     restarts.kept("directory", directory.run),
+                    restarts.kept("discrepancies", discrepancies.run),
                     restarts.kept("currencies", lambda: _learn_currencies(directory, histories)),
                 )
             )
             yield
 
     asked = {
+        "ledger": Check(discrepancies.check, required=False),
         "log": Check(checks.log_check(recorder), required=False),
         "quotes": Check(checks.quotes_check(histories), required=True),
         "redis": Check(checks.ping_check(bus.ping)),

@@ -1,0 +1,54 @@
+"""What `cotacoes ledger` does: list, export and accept the discrepancies of all shards, or of one coin's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from cotacoes.adapters.discrepancies_postgres import Discrepancy, Orphan, ShardDiscrepancies
+from cotacoes.admin import directory
+from cotacoes.config import Settings
+from cotacoes.errors import FenceClosedError, ShardUnavailableError
+from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.quote import Position
+from cotacoes.service.requests import require_coin
+
+PAGE_ORPHANS = 1_000
+
+
+async def found(settings: Settings, coin: str | None) -> list[Discrepancy]:
+    """Everything that was noted, of one coin or of all, oldest first. ShardUnavailableError if a shard is away."""
+    known = await directory.read(settings)
+    if coin is not None:
+        require_coin(coin, known.homes)
+    told: list[Discrepancy] = []
+    for shard, dsn in directory.dsns(settings, known).items():
+        async with ShardDiscrepancies(shard, dsn) as one:
+            told += await one.found(coin)
+    return sorted(told, key=lambda one: (one.noted_at, one.coin, one.last))
+
+
+async def orphans(settings: Settings, coin: str) -> AsyncIterator[Orphan]:
+    """The orphans of a coin, ascending."""
+    shard, dsn = await _home(settings, coin)
+    async with ShardDiscrepancies(shard, dsn) as one:
+        after = Position(0, 0)
+        while page := await one.orphans(coin, after, PAGE_ORPHANS):
+            for orphan in page:
+                yield orphan
+            after = page[-1].position
+
+
+async def accept(settings: Settings, coin: str) -> Unaccepted:
+    """Accept what was noted of a coin so far; how much that was."""
+    shard, dsn = await _home(settings, coin)
+    async with ShardDiscrepancies(shard, dsn) as one:
+        try:
+            return await one.accept(coin)
+        except FenceClosedError as error:
+            raise ShardUnavailableError(f"a move of {coin} is at its end: try again in a moment") from error
+
+
+async def _home(settings: Settings, coin: str) -> tuple[str, str]:
+    known = await directory.read(settings)
+    shard = known.homes[require_coin(coin, known.homes)].shard
+    return shard, directory.dsns(settings, known)[shard]

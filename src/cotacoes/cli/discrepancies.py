@@ -1,0 +1,137 @@
+"""`cotacoes ledger`: what the history lacks, and what is not in it though it was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from typing import Annotated, Any
+
+import typer
+
+from cotacoes import config
+from cotacoes.adapters.discrepancies_postgres import Discrepancy, Orphan
+from cotacoes.admin import directory, discrepancies
+from cotacoes.cli import readers
+from cotacoes.cli.lines import printable, put, put_json, put_table, put_text, say
+from cotacoes.cli.options import AsJson, Coin, Data
+from cotacoes.errors import SettingError
+from cotacoes.quote import format_time
+
+LIST_COLUMNS = ("noted", "coin", "kind", "where", "quotes", "reason", "accepted")
+ORPHAN_COLUMNS = (
+    "coin",
+    "position",
+    "at",
+    "observed_at",
+    "price",
+    "currency",
+    "origin",
+    "reason",
+    "noted_at",
+    "accepted_at",
+)
+
+app = typer.Typer(help="Holes of the history, and recorded quotes that are not in it (orphans).")
+
+
+@app.command("list")
+def list_all(
+    coin: Annotated[str | None, typer.Option(metavar="COIN", help="only this one; else all")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every hole and every batch of orphans, oldest first.
+
+    \b
+    Examples:
+      cotacoes ledger list
+      cotacoes ledger list --coin bitcoin --json
+    """
+    told = asyncio.run(discrepancies.found(readers.settings_of(data), coin and coin.lower()))
+    if as_json:
+        for one in told:
+            put_json(_fields(one))
+        return
+    put_table(LIST_COLUMNS, [_row(one) for one in told])
+
+
+@app.command()
+def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
+    """The orphans of a coin as CSV, or as lines of JSON, every digit as recorded.
+
+    \b
+    Examples:
+      cotacoes ledger export bitcoin > orphans.csv
+      cotacoes ledger export bitcoin --json > orphans.ndjson
+    """
+    asyncio.run(_export(readers.settings_of(data), coin.lower(), as_json=as_json))
+
+
+@app.command()
+def accept(
+    coin: Annotated[str | None, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="of every coin")] = False,
+    data: Data = None,
+) -> None:
+    """Accept what was noted of a coin so far: the audit, /readyz and the metrics then raise no alarm for it.
+
+    \b
+    Examples:
+      cotacoes ledger accept bitcoin
+      cotacoes ledger accept --all
+
+    Nothing is deleted: it stays listed, and readers are still told of each hole.
+    """
+    if (coin is None) != everything:
+        raise SettingError("name one coin, or give --all")
+    settings = readers.settings_of(data)
+    coins = [coin.lower()] if coin is not None else list(asyncio.run(directory.read(settings)).homes)
+    for name in coins:
+        holes, orphans = asyncio.run(discrepancies.accept(settings, name))
+        if holes or orphans or coin is not None:
+            put(f"{name}: accepted {holes} holes, {orphans} orphans")
+    say("accepted")
+
+
+async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> None:
+    if not as_json:
+        put(",".join(ORPHAN_COLUMNS))
+    async for one in discrepancies.orphans(settings, coin):
+        cells = _cells(coin, one)
+        if as_json:
+            put_json(dict(zip(ORPHAN_COLUMNS, cells, strict=True)))
+        else:
+            written = io.StringIO()
+            csv.writer(written, lineterminator="\n").writerow([printable(cell or "") for cell in cells])
+            put_text(written.getvalue())
+
+
+def _cells(coin: str, one: Orphan) -> tuple[str | None, ...]:
+    noted_at = format_time(one.noted_at)
+    accepted_at = None if one.accepted_at is None else format_time(one.accepted_at)
+    quote = (coin, str(one.position), format_time(one.at), format_time(one.observed_at), one.price, one.currency)
+    return *quote, one.origin, one.reason, noted_at, accepted_at
+
+
+def _fields(one: Discrepancy) -> dict[str, Any]:
+    first = None if one.first is None else str(one.first)
+    bounds = {"after": first, "next": str(one.last)} if one.kind == "hole" else {"first": first, "last": str(one.last)}
+    return {
+        "type": one.kind,
+        "coin": one.coin,
+        **bounds,
+        **({} if one.count is None else {"quotes": one.count}),
+        "reason": one.reason,
+        "noted_at": format_time(one.noted_at),
+        "accepted_at": None if one.accepted_at is None else format_time(one.accepted_at),
+    }
+
+
+def _row(one: Discrepancy) -> tuple[object, ...]:
+    where = (
+        f"between {one.first or 'the beginning'} and {one.last}" if one.kind == "hole" else f"{one.first}..{one.last}"
+    )
+    accepted = "no" if one.accepted_at is None else f"{format_time(one.accepted_at)[:19]}Z"
+    count = "?" if one.count is None else one.count
+    return f"{format_time(one.noted_at)[:19]}Z", one.coin, one.kind, where, count, one.reason, accepted

@@ -1,0 +1,58 @@
+"""Holes and orphans that nobody has accepted: asked of every shard now and then, for the metrics and /readyz.
+
+They are no reason not to answer, so the check is not required. What a shard said last stands while it is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from cotacoes.adapters.shard_directory import ShardDirectory
+from cotacoes.errors import ShardUnavailableError
+from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.telemetry import QuoteMetrics
+
+ASK_INTERVAL_S = 10.0
+NAMED_COINS_MAX = 5
+
+
+class DiscrepancyWatch:
+    """See the head of this file; `run` is its task."""
+
+    def __init__(self, directory: ShardDirectory, metrics: QuoteMetrics) -> None:
+        self._directory = directory
+        self._metrics = metrics
+        self._by_shard: dict[str, Mapping[str, Unaccepted]] = {}
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(ASK_INTERVAL_S)
+
+    async def ask(self) -> None:
+        """Ask every shard once."""
+        before = set(self._counts())
+        for name, shard in list(self._directory.shards.items()):
+            try:
+                self._by_shard[name] = await shard.unaccepted()
+            except ShardUnavailableError:
+                continue
+        counts = self._counts()
+        for coin in before | set(counts):
+            count = counts.get(coin, Unaccepted(0, 0))
+            self._metrics.holes.labels(coin=coin).set(count.holes)
+            self._metrics.orphans.labels(coin=coin).set(count.orphans)
+
+    async def check(self) -> str | None:
+        """What /readyz says; None if there is nothing to accept."""
+        counts = self._counts()
+        if not counts:
+            return None
+        named = [f"{coin} {count.holes} holes, {count.orphans} orphans" for coin, count in sorted(counts.items())]
+        more = f", and {len(named) - NAMED_COINS_MAX} coins more" if len(named) > NAMED_COINS_MAX else ""
+        return f"not accepted: {'; '.join(named[:NAMED_COINS_MAX])}{more} (`cotacoes ledger list`)"
+
+    def _counts(self) -> dict[str, Unaccepted]:
+        return {coin: count for counts in self._by_shard.values() for coin, count in counts.items()}

@@ -1,0 +1,56 @@
+"""What quote_service says of holes and orphans that nobody has accepted."""
+
+import pytest
+from tests.unit.core import COIN
+from tests.unit.directories import directory_over
+
+from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.quote_service.discrepancies import DiscrepancyWatch
+from cotacoes.telemetry import Metrics, QuoteMetrics
+
+pytestmark = pytest.mark.anyio
+
+
+class DoubtfulShard(MemoryShard):
+    """A shard that says what the test tells it."""
+
+    counts: dict[str, Unaccepted]
+
+    async def unaccepted(self) -> dict[str, Unaccepted]:
+        await self.ping()
+        return self.counts
+
+
+async def test_ready_and_the_metrics_say_what_is_not_accepted_until_it_is_and_while_the_shard_is_away() -> None:
+    shard = DoubtfulShard("shard1", [COIN])
+    metrics = Metrics()
+    watch = DiscrepancyWatch(directory_over({"shard1": shard}, {COIN: "shard1"}), QuoteMetrics(metrics))
+
+    def gauge(name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"cotacoes_{name}_unaccepted", {"coin": COIN})
+
+    shard.counts = {COIN: Unaccepted(holes=1, orphans=51)}
+    assert await watch.check() is None  # nobody was asked yet
+    await watch.ask()
+    assert await watch.check() == "not accepted: bitcoin 1 holes, 51 orphans (`cotacoes ledger list`)"
+    assert (gauge("holes"), gauge("orphans")) == (1, 51)
+    shard.away = True
+    await watch.ask()
+    assert (gauge("holes"), gauge("orphans")) == (1, 51)
+    shard.away, shard.counts = False, {}
+    await watch.ask()
+    assert await watch.check() is None
+    assert (gauge("holes"), gauge("orphans")) == (0, 0)
+
+
+async def test_of_many_coins_a_few_are_named_and_the_others_counted() -> None:
+    shard = DoubtfulShard("shard1", [COIN])
+    shard.counts = {f"coin-{number}": Unaccepted(1, 0) for number in range(7)}
+    watch = DiscrepancyWatch(directory_over({"shard1": shard}, {COIN: "shard1"}), QuoteMetrics(Metrics()))
+    await watch.ask()
+    told = await watch.check()
+    assert told is not None
+    assert "coin-4" in told
+    assert "coin-5" not in told
+    assert "and 2 coins more" in told
