@@ -42,7 +42,7 @@ TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
 MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults", "breakers"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
-LEDGER = ["coins", "shards", "directory", "audit"]
+LEDGER = ["coins", "shards", "directory", "ledger", "audit"]
 COMMANDS = [*SYSTEM, "doctor", *MARKET, *LEDGER, "migrate", *SERVICES]
 
 
