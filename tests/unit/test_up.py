@@ -140,6 +140,13 @@ def test_a_service_gets_its_settings_and_of_our_environment_only_what_any_progra
     assert environment["COTACOES_ADMIN_TOKEN"] == folder.secret("admin_token")
 
 
+def test_a_word_for_the_clock_reaches_the_writer_and_nobody_else(tmp_path: Path) -> None:
+    settings = UpOptions(data=tmp_path, accept_clock=True).settings()
+    told = {name for name in SERVICES if "COTACOES_ACCEPT_CLOCK" in service_environment(name, settings, {})}
+    assert told == {"quote_service"}
+    assert config.load(service_environment("quote_service", settings, {})).accept_clock
+
+
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COTACOES_SEED", "3")
     monkeypatch.setenv("COTACOES_SPEED", "3")

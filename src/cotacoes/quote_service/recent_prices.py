@@ -76,29 +76,39 @@ class RecentPrices:
 
     def add_older(self, prices: Iterable[tuple[datetime, Decimal]]) -> None:
         """Prices that were recorded before the newest one, ascending."""
+        lows, highs = self._lows, self._highs
         for at, price in prices:
-            bounds = self.bounds(at)
-            if bounds is not None and not self._limit.allows(*bounds, price):
-                self._lows.clear()
-                self._highs.clear()
             self._count += 1
-            entry = _Entry(self._count, at, price)
-            while self._lows and self._lows[-1].price >= price:
-                self._lows.pop()
-            while self._highs and self._highs[-1].price <= price:
-                self._highs.pop()
-            self._lows.append(entry)
-            self._highs.append(entry)
-            for queue in (self._lows, self._highs):
-                while queue[0].at < at - self._limit.window or queue[0].number <= self._count - PRICES_MAX:
+            begin, first = at - self._limit.window, self._count - PRICES_MAX
+            for queue in (lows, highs):
+                while queue and (queue[0].at < begin or queue[0].number <= first):
                     queue.popleft()
+            if lows and not self._limit.allows(lows[0].price, highs[0].price, price):
+                lows.clear()
+                highs.clear()
+            entry = _Entry(self._count, at, price)
+            while lows and lows[-1].price >= price:
+                lows.pop()
+            while highs and highs[-1].price <= price:
+                highs.pop()
+            lows.append(entry)
+            highs.append(entry)
 
     def bounds(self, at: datetime) -> tuple[Decimal, Decimal] | None:
-        """The lowest and the highest price that judge one recorded under `at`; None if there are none."""
+        """The lowest and the highest price that judge one recorded under `at`; None if there are none.
+
+        Nothing is dropped here: the price that is judged may be refused.
+        """
         begin = at - self._limit.window
-        low = next((entry.price for entry in self._lows if entry.at >= begin), None)
-        high = next((entry.price for entry in self._highs if entry.at >= begin), None)
+        low, high = _first_since(begin, self._lows), _first_since(begin, self._highs)
         return None if low is None or high is None else (low, high)
+
+
+def _first_since(begin: datetime, queue: deque[_Entry]) -> Decimal | None:
+    for entry in queue:
+        if entry.at >= begin:
+            return entry.price
+    return None
 
 
 def recorded_at(before: datetime | None, observed_at: datetime, now: datetime) -> datetime:

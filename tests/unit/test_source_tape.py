@@ -1,0 +1,54 @@
+"""A page of the tape is read in steps, no longer than was asked for, and of our coins only."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from cotacoes.adapters.source_tape import STEP_PRICES, TapePage, read_page
+from cotacoes.errors import SourceMalformedError
+
+RUN = "0123456789ab.1732400000000"
+ENTRY = {"coin": "bitcoin", "currency": "USD", "price": "67012.30", "observed_at": "2026-11-24T12:00:00Z"}
+
+
+def body(count: int, **changed: Any) -> bytes:
+    quotes = [{**ENTRY, "index": index, **changed} for index in range(1, count + 1)]
+    return json.dumps({"run": RUN, "origin": "sim", "next": f"{RUN}-{count}", "quotes": quotes}).encode()
+
+
+def read(answer: bytes, limit: int = 1000) -> TapePage:
+    return asyncio.run(read_page(answer, {"bitcoin"}, limit))
+
+
+def test_prices_of_coins_that_are_not_ours_are_counted_and_not_looked_at() -> None:
+    page = read(body(900, coin="dogecoin", price="not a price", currency="-", observed_at="-"))
+    assert (page.count, page.unknown, page.entries, page.rejected) == (900, 900, [], [])
+
+
+def test_what_cannot_be_read_of_our_coin_is_rejected_by_its_reason() -> None:
+    assert read(body(1, price="NaN")).rejected == [("bitcoin", "not_finite")]
+    assert read(body(1, price="6.4e-06")).rejected == [("bitcoin", "malformed")]
+    assert read(body(1, observed_at="noon")).rejected == [("bitcoin", "malformed")]
+
+
+@pytest.mark.parametrize("answer", [body(11), body(15_000, coin="", currency="", price="", observed_at="")])
+def test_a_page_longer_than_was_asked_for_is_refused(answer: bytes) -> None:
+    with pytest.raises(SourceMalformedError, match="longer than what was asked for"):
+        read(answer, 10)
+
+
+def test_a_page_that_is_far_too_long_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(SourceMalformedError, match="longer than what was asked for"):
+        read(b'{"run":' + b"{" * 2_000, 1000)
+
+
+async def test_between_the_steps_of_a_long_page_others_have_their_turn() -> None:
+    turns = 0
+    reading = asyncio.ensure_future(read_page(body(4_000), {"bitcoin"}, 4_000))
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(reading.result().entries) == 4_000
+    assert turns >= 4_000 / STEP_PRICES
