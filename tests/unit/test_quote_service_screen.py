@@ -168,6 +168,13 @@ def test_a_source_that_makes_origins_up_is_held_to_a_number_of_them() -> None:
     assert market.reason(seen("100", 102, origin="made-up-7")) is None
 
 
+def test_an_origin_whose_prices_are_refused_takes_no_name_from_the_others() -> None:
+    market = Market("100")
+    for number in range(ORIGINS_MAX + 1):
+        assert market.reason(seen("5000", 1, origin=f"made-up-{number}")) == "absurd"
+    assert market.reason(seen("101", 2, origin="replay:x")) is None
+
+
 def test_ten_thousand_coins_that_are_not_ours_are_one_count_and_one_line() -> None:
     metrics = Metrics()
     refusals = Refusals(["bitcoin"], QuoteMetrics(metrics))

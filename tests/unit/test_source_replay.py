@@ -418,6 +418,15 @@ def test_the_newest_price_of_rows_that_go_back_is_the_one_that_is_newest_by_its_
     assert stage.counted("late") == 2
 
 
+def test_a_coin_whose_prices_all_lie_before_the_first_of_the_file_is_shown(tmp_path: Path) -> None:
+    own = [own_line("bitcoin", 10, "5"), own_line("ethereum", 1, "3"), own_line("ethereum", 2, "4")]
+    stage = Stage([write(tmp_path / "own", own)]).play()
+    assert {coin: format_price(one.price) for coin, one in stage.replay.quotes().items()} == {
+        "bitcoin": "5",
+        "ethereum": "4",
+    }
+
+
 @pytest.mark.parametrize("unit", [1000, 10**6, 10**9])
 def test_a_trade_time_is_read_in_ms_us_or_ns_and_never_made_younger(tmp_path: Path, unit: int) -> None:
     line = b'%d {"stream":"btcusdt@trade","data":{"s":"BTCUSDT","p":"1","T":%d}}\n'

@@ -157,7 +157,9 @@ class Playing:
         while self._coming and self._coming[0][0] <= moment:
             _, played = self._coming.popleft()
             coin = played.recorded.coin
-            if played.own_ns >= self._newest_ns.get(coin, 0):  # one that goes back in time is not the newest
+            if played.own_ns >= self._newest_ns.get(
+                coin, played.own_ns
+            ):  # one that goes back in time is not the newest
                 passed[coin] = played
                 self._newest_ns[coin] = played.own_ns
         for coin, played in passed.items():

@@ -46,7 +46,7 @@ class SimulatedMarket:
     """The walk of each coin, one tick every `tick_s` seconds from `started_at` on; a `Market` and a `Tape`.
 
     The coins tick one after the other within `tick_s`, as no real market moves all prices at one instant. `clock` gives
-    monotonic seconds, `now` the wall time; `elapsed_s` is how far the walk has come, which else the wall time says.
+    monotonic seconds, `now` the wall time; `elapsed_s` is how far the walk has come; None: by the wall time.
     """
 
     origin = ORIGIN

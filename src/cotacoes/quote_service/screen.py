@@ -98,14 +98,12 @@ class Screen:
         expected = self._currency_of(observation.coin) or (None if recent.newest is None else recent.newest.currency)
         if expected is not None and observation.currency != expected:
             return Refusal("currency", {"currency": observation.currency, "expected": expected})
-        if not self._is_known_origin(observation.origin):
+        if observation.origin not in self._origins and len(self._origins) >= ORIGINS_MAX:
             return Refusal("origins")
-        return self._judge_step(observation, recent, now)
-
-    def _is_known_origin(self, origin: str) -> bool:
-        if origin not in self._origins and len(self._origins) < ORIGINS_MAX:
-            self._origins.add(origin)
-        return origin in self._origins
+        refusal = self._judge_step(observation, recent, now)
+        if refusal is None:  # else nothing is stored under this name
+            self._origins.add(observation.origin)
+        return refusal
 
     def _judge_step(self, observation: Observation, recent: RecentPrices, now: datetime) -> Refusal | None:
         coin, price = observation.coin, observation.price
