@@ -113,11 +113,11 @@ class Feeds:
             self._recoveries[coin].ignored[error.reason] += 1
             raise
         recovery = self._recoveries[coin]
-        ignored = recovery.ignored.total()
+        ignored = recovery.ignored_lines
         events: list[Event] = []
         for line in lines:
             events += recovery.hear(line)
-        is_life = recovery.ignored.total() - ignored < len(lines)  # else it says nothing of our own writer
+        is_life = recovery.ignored_lines - ignored < len(lines)  # else it says nothing of our own writer
         if is_life and self._silences[coin].hear(now):
             events.insert(0, Back(coin))
         return coin, events

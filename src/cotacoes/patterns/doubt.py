@@ -29,28 +29,24 @@ class RecentQuotes:
     def __init__(self) -> None:
         self.doubted: list[Quote] = []
         self._quotes: deque[Quote] = deque(maxlen=RECENT_QUOTES)
-        self._is_confirmed: deque[bool] = deque(maxlen=RECENT_QUOTES)
+        self._confirmed: set[Position] = set()
 
     def add(self, quote: Quote) -> None:
         """One that the wire brought; positions rise."""
         self._quotes.append(quote)
-        self._is_confirmed.append(False)
 
     def add_confirmed(self, quotes: Sequence[Quote]) -> None:
         """Those that the history brought."""
-        newest = quotes[-RECENT_QUOTES:]
-        self._quotes.extend(newest)
-        self._is_confirmed.extend([True] * len(newest))
+        self._quotes.extend(quotes[-RECENT_QUOTES:])
+        self._confirm(quotes[-RECENT_QUOTES:])
 
     def judge(self, line: Quote | Heartbeat, told: Position) -> list[Ignored]:
         """Why a line at or before `told` means nothing; empty if the history is to say, or if it is a sign of life."""
         if isinstance(line, Heartbeat):
             return self._judge_heartbeat(line, told)
-        pairs = zip(self._quotes, self._is_confirmed, strict=True)
-        own, is_confirmed = next((pair for pair in pairs if pair[0].position == line.position), (line, True))
-        if own == line:
+        if next((quote for quote in self._quotes if quote.position == line.position), line) == line:
             return [Ignored.OLD]
-        if is_confirmed:
+        if line.position in self._confirmed:
             return [Ignored.CONTRADICTED]
         self.doubt()
         return []
@@ -77,29 +73,30 @@ class RecentQuotes:
 
     def confirm(self, through: Position | None) -> None:
         """The history holds the doubted ones up to a position, None: all of them."""
-        good = {quote.position for quote in self.doubted if through is None or quote.position <= through}
-        self.doubted = [quote for quote in self.doubted if quote.position not in good]
-        pairs = zip(self._quotes, self._is_confirmed, strict=True)
-        flags = [is_confirmed or quote.position in good for quote, is_confirmed in pairs]
-        self._is_confirmed = deque(flags, maxlen=RECENT_QUOTES)
+        good = [quote for quote in self.doubted if through is None or quote.position <= through]
+        self.doubted = self.doubted[len(good) :]
+        self._confirm(good)
 
     def cut(self, position: Position) -> None:
         """Forget the one of this position and all later ones: nothing is doubted any more."""
         self.confirm(None)
         while self._quotes and self._quotes[-1].position >= position:
-            self._quotes.pop()
-            self._is_confirmed.pop()
+            self._confirmed.discard(self._quotes.pop().position)
 
     def clear(self) -> None:
         """Forget all."""
         self.doubted = []
         self._quotes.clear()
-        self._is_confirmed.clear()
+        self._confirmed.clear()
+
+    def _confirm(self, quotes: Iterable[Quote]) -> None:
+        self._confirmed.update(quote.position for quote in quotes)
+        if len(self._confirmed) > 2 * RECENT_QUOTES:
+            self._confirmed.intersection_update({quote.position for quote in self._quotes})
 
     @property
     def _unconfirmed(self) -> list[Quote]:
-        pairs = zip(self._quotes, self._is_confirmed, strict=True)
-        return [quote for quote, is_confirmed in pairs if not is_confirmed]
+        return [quote for quote in self._quotes if quote.position not in self._confirmed]
 
 
 @dataclass(slots=True)
@@ -136,9 +133,9 @@ class Dismissals:
             return False
         return position.seq >= found.from_seq
 
-    def knows(self, position: Position) -> bool:
+    def knows(self, position: Position | None) -> bool:
         """Whether something of its epoch was dismissed, pardoned or not."""
-        return position.epoch in self._by_epoch
+        return position is not None and position.epoch in self._by_epoch
 
     def pardon(self) -> None:
         """Believe everything again, until it is dismissed again."""

@@ -59,12 +59,13 @@ HELD_QUOTES_MAX = 10_000  # per coin; some 5 MB, and seconds of a feed that is f
 class Recovery:
     """One coin; see the head of this file. `start_quotes` are those to begin with if there is no `since`.
 
-    `ignored` counts the lines that meant nothing, by reason; `dismissals` are to be pardoned now and then.
+    `ignored` and `ignored_lines` count those that meant nothing; `dismissals` are to be pardoned now and then.
     """
 
     def __init__(self, coin: str, since: Position | None = None, *, start_quotes: int = 1) -> None:
         self.coin = coin
         self.ignored: Counter[Ignored] = Counter()
+        self.ignored_lines = 0
         self.dismissals = Dismissals()
         self._start_quotes = start_quotes
         self._feed = FeedPosition(coin, since)
@@ -111,13 +112,11 @@ class Recovery:
         told, position = self._told, line.position
         if told is not None and position is not None:
             if isinstance(line, Quote) and line.epoch == told.epoch and line.seq == told.seq + 1:
-                return self._go_on(line, told)
+                return self._go_on(line, position, told)
             if position <= told:
-                self.ignored.update(self._recent.judge(line, told))
-                return []
+                return self._ignore(self._recent.judge(line, told))
         if position is not None and self.dismissals.covers(position, told):
-            self.ignored[Ignored.FOREIGN] += 1
-            return []
+            return self._ignore([Ignored.FOREIGN])
         return self._hear_further(line)
 
     def skip_start(self) -> list[Event]:
@@ -152,7 +151,7 @@ class Recovery:
         if floor is not None and floor.before is None:  # the first quote ever: `told` is of another history
             return self.restart(None)
         self._recent.confirm(None)  # what was in doubt is no longer held
-        through = self._next_held_before() if floor is None else floor.before
+        through = (self._held[0].before if self._held else self._feed.known) if floor is None else floor.before
         if through is None or (self._told is not None and through <= self._told):
             return []  # it was answered before, or is held by now
         return [*self._give_up(through, Reason.GONE), *self._release()]
@@ -186,11 +185,16 @@ class Recovery:
         self._go_back_to_told()
         return [Dismissed(Gap(self.coin, self._told, claim, Reason.UNREACHED))] if is_new else []
 
-    def _go_on(self, quote: Quote, told: Position) -> list[Event]:
+    def _ignore(self, reasons: Sequence[Ignored]) -> list[Event]:
+        self.ignored.update(reasons)
+        self.ignored_lines += len(reasons)
+        return []
+
+    def _go_on(self, quote: Quote, position: Position, told: Position) -> list[Event]:
         """The wire brought the quote that follows `told`, whatever else it announced."""
         is_all = self._feed.known == told
-        self._told = quote.position
-        self._feed.advance(self._told)
+        self._told = position
+        self._feed.advance(position)
         self._recent.add(quote)
         return [Seen(quote)] if is_all else [Seen(quote), *self._release()]
 
@@ -199,7 +203,6 @@ class Recovery:
         heard = self._feed.take(line)
         events: list[Event] = []
         if heard.gap is not None:
-            assert line.position is not None
             self._held.clear()  # from the history as well: what is held is always one run without a hole
             is_news = heard.gap.reason is not Reason.REWRITTEN and not self.dismissals.knows(line.position)
             if is_news and not self._is_starting:  # else it is before what we begin with, or found again behind it
@@ -218,9 +221,6 @@ class Recovery:
         """Whether something is missing; what is held back by itself would follow."""
         known, told = self._feed.known, self._told
         return bool(self._held) or (self._has_begun and known is not None and (told is None or known > told))
-
-    def _next_held_before(self) -> Position | None:
-        return self._held[0].before if self._held else self._feed.known
 
     def _begin_with(self, quotes: Sequence[Quote]) -> list[Event]:
         self._is_starting, self._has_begun = False, True
@@ -279,7 +279,7 @@ class Recovery:
             return
         is_start = not self._has_begun and (bool(self._held) or self._feed.has_begun)
         if is_start:  # without the history, which is to say once it answers whether this is good
-            self._told = self._next_held_before()
+            self._told = self._held[0].before if self._held else self._feed.known
             self._has_begun = self._is_catching_up = True
         while self._held and self._told is not None and self._held[0].position <= self._told:
             self._held.popleft()
