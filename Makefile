@@ -10,6 +10,8 @@ UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
 CONTRACT := tests/contract -n 3 --dist loadfile
 REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract
 NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
+# pip's own lines, a few of them: it is silent or tells every file
+PROGRESS := awk '/^Collecting/ && ++found % 10 == 0 { print "  " found " found" } /^Installing/ { print "  writing them" } { fflush() }'
 UV := $(shell command -v uv 2>/dev/null)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 
@@ -82,7 +84,8 @@ clean: ## remove .venv and caches; your data (.cotacoes) stays
 ifdef UV
 	uv venv -q --python $(PYTHON) .venv
 else
-	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo "making .venv"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 endif
 
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/python
@@ -90,8 +93,13 @@ ifdef UV
 	uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock || { $(NO_WHEELS); exit 1; }
 	uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 else
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock || { $(NO_WHEELS); exit 1; }
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "installing the packages of requirements.lock into .venv: once, about half a minute"
+	@{ $(BIN)/python -m pip install --no-compile --disable-pip-version-check --require-hashes -r requirements.lock; \
+	echo $$? > .venv/pip-ended; } | $(PROGRESS)
+	@[ "$$(cat .venv/pip-ended)" = 0 ] || { $(NO_WHEELS); exit 1; }
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "  compiling them"
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib src >/dev/null || true  # some are for other releases of Python
 endif
 	@touch $@
 

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,3 +127,11 @@ def test_both_readmes_say_the_same() -> None:
 def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
     assert [target for target in targets if "://" not in target and not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("module", ["cotacoes.cli.app", "cotacoes.up", "cotacoes.client_subscriber.app"])
+def test_what_has_no_routes_loads_no_web_framework(module: str) -> None:
+    """It is a third of the time that a command takes to start."""
+    code = f"import sys, {module}; print(*{{'fastapi', 'starlette', 'uvicorn'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "\n"

@@ -14,8 +14,9 @@ from cotacoes.errors import NotFoundError, UnauthorizedError
 from cotacoes.patterns import State
 from cotacoes.payloads import BreakerState
 from cotacoes.quote import TimeText
+from cotacoes.service.coins import nearest
 from cotacoes.service.document import answering
-from cotacoes.service.requests import admins_only, nearest
+from cotacoes.service.requests import admins_only
 from cotacoes.telemetry import get_logger
 
 

@@ -12,14 +12,10 @@ import os
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from fastapi.telemetry import TelemetryConfig
-
 from cotacoes import tracing
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.telemetry import Metrics, SpanMetrics, get_logger
 
-# FastAPI could do this itself, but not for lean answers and refusals at the edge; and it tells the query string
-NO_FASTAPI_SPANS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 _CALLER_HEADERS = (b"traceparent", b"tracestate")
 
 

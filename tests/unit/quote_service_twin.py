@@ -16,7 +16,7 @@ from cotacoes.problem_json import problem_of
 from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
 from cotacoes.service.app import build_app
-from cotacoes.service.requests import require_coin
+from cotacoes.service.coins import require_coin
 from cotacoes.telemetry import Metrics
 
 HOST = "http://quote_service"

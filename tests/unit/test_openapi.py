@@ -30,7 +30,7 @@ from cotacoes.gateway_service import app as gateway_service
 from cotacoes.quote import Quote
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import Check, build_app
-from cotacoes.service.requests import require_coin
+from cotacoes.service.coins import require_coin
 from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -20,7 +20,8 @@ from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.patterns import current_deadline
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
-from cotacoes.service.requests import require_admin, require_coin
+from cotacoes.service.coins import require_coin
+from cotacoes.service.requests import require_admin
 from cotacoes.telemetry import Metrics
 
 SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")

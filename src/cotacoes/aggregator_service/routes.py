@@ -27,8 +27,8 @@ from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.payloads import ReportJson
+from cotacoes.service.coins import require_coin
 from cotacoes.service.document import answering
-from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
 LAST_MAX = 100

@@ -19,8 +19,8 @@ from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
+from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Stop, run_part
-from cotacoes.service.requests import require_coin
 from cotacoes.window import DEFAULT_WINDOW, WINDOWS
 
 INTERRUPTED = 130

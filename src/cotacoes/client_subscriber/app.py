@@ -30,8 +30,8 @@ from cotacoes.errors import OutputError, SettingError, UnavailableError, Unknown
 from cotacoes.printer import descriptor_writer
 from cotacoes.quote import COIN_PATTERN
 from cotacoes.service.background import background
+from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Stop
-from cotacoes.service.requests import require_coin
 from cotacoes.telemetry import get_logger
 
 WATCH_INTERVAL_S = 0.5

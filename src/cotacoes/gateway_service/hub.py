@@ -27,7 +27,7 @@ from cotacoes.gateway_service.wires import Wire
 from cotacoes.live import decode_message
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.quote import Position, Quote
-from cotacoes.service.requests import require_coin
+from cotacoes.service.coins import require_coin
 from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import StreamMetrics
 

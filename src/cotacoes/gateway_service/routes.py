@@ -32,8 +32,8 @@ from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.patterns import CallResult, Source
 from cotacoes.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
+from cotacoes.service.coins import require_coin
 from cotacoes.service.document import answering
-from cotacoes.service.requests import require_coin
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]
 PASSED_ON = (UnknownCoinError, NoQuoteError, ServiceUnavailableError)

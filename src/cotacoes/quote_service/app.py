@@ -41,8 +41,8 @@ from cotacoes.quote_service.routes import routes
 from cotacoes.quote_service.takeover_pause import TakeoverPause
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
+from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Service, Stop, serve_http
-from cotacoes.service.requests import require_coin
 from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
 

@@ -23,8 +23,8 @@ from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
+from cotacoes.service.coins import require_coin
 from cotacoes.service.document import answering
-from cotacoes.service.requests import require_coin
 
 QUOTED = (UnknownCoinError, NoQuoteError)
 READ = (UnknownCoinError, HistoryUnavailableError, PositionGoneError)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
+from fastapi.telemetry import TelemetryConfig
 
 from cotacoes import config, docs_page, telemetry, tracing
 from cotacoes.adapters.http_exchange import ASGIApp
@@ -17,8 +18,10 @@ from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
 from cotacoes.service.document import DocumentedApp, answering
 from cotacoes.service.problems import answer_errors
-from cotacoes.service_tracing import NO_FASTAPI_SPANS, traced
+from cotacoes.service_tracing import traced
 
+# service_tracing does this: FastAPI could, but not for lean answers and refusals, and it tells the query string
+NO_FASTAPI_SPANS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 CHECK_DEADLINE_S = 1.0
 
 

@@ -12,18 +12,19 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cotacoes import config, telemetry
-from cotacoes.adapters import http_server
 from cotacoes.adapters.accepting import ConnectionLimits
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.adapters.http_server import MakeWebSocket
 from cotacoes.bounded_log import log_loop_errors
 from cotacoes.errors import OutputError, SettingError
 from cotacoes.service_tracing import reported
 from cotacoes.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from cotacoes.adapters.http_server import MakeWebSocket
 
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -104,6 +105,8 @@ def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Settin
 
 async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
     """Listen on the service's port while its resources are open; SettingError where the port is taken."""
+    from cotacoes.adapters import http_server  # slow to import, and a part without routes has no use for it
+
     port = settings.port(service.name)
     try:
         listener = http_server.listen(settings.host, port)

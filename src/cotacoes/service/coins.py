@@ -1,0 +1,25 @@
+"""The coin that a request or a person names: one that is quoted here, or the names that may have been meant.
+
+Apart from `requests`, since commands without a server need it and FastAPI takes a third of a second to import.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+from cotacoes.errors import UnknownCoinError
+from cotacoes.quote import COIN_PATTERN
+
+
+def require_coin(coin: str, coins: Collection[str]) -> str:
+    """The coin, where it is quoted here; UnknownCoinError with the nearest names otherwise."""
+    if coin in coins:
+        return coin
+    shown = coin if COIN_PATTERN.match(coin) else "that name"
+    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, list(coins)))
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The names that may have been meant, at most three."""
+    return difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
