@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 WAITING_BYTES_MAX = 1_000_000
+LINE_CHARACTERS_MAX = 65_536  # of one without an end
 CLOSE_S = 1.0  # what a reader that does not read is given at the end
 
 
@@ -115,6 +116,9 @@ class LineStream(io.TextIOBase):
     def write(self, text: str) -> int:
         with self._lock:
             *lines, self._rest = (self._rest + text).split("\n")
+            if len(self._rest) > LINE_CHARACTERS_MAX:
+                lines.append(self._rest)
+                self._rest = ""
             for line in lines:
                 self._put(line)
         return len(text)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import free_port
+from tests.system.conftest import free_port_block
 
 from cotacoes.config import PORT_OFFSETS
 
@@ -52,7 +52,7 @@ def full_disk() -> tuple[int, list[int]]:
 @contextlib.contextmanager
 def external_service(folder: Path, stderr: int | None) -> Iterator[int]:
     """A real external_service whose standard error is this descriptor, None: closed; its port."""
-    port_base = free_port() - PORT_OFFSETS["external_service"]
+    port_base = free_port_block()
     ours = {name: text for name, text in os.environ.items() if not name.startswith("COTACOES_")}
     settings = {"COTACOES_PORT_BASE": str(port_base), "COTACOES_DATA": str(folder), "COTACOES_ADMIN_TOKEN": TOKEN}
     command = [sys.executable, "-m", "cotacoes", "external-service"]

@@ -5,11 +5,11 @@ import json
 import time
 from pathlib import Path
 
-from tests.conftest import free_port
 from tests.contract.conftest import Placed
+from tests.system.conftest import free_port_block
 
 from cotacoes import config
-from cotacoes.config import PORT_OFFSETS, Settings
+from cotacoes.config import Settings
 from cotacoes.external_service import app as external_service
 from cotacoes.quote_service import app as quote_service
 from cotacoes.service.process import Stop
@@ -19,9 +19,14 @@ COIN = "bitcoin"
 
 
 def settings_of(folder: Path, dsns: tuple[str, str], **given: object) -> Settings:
-    port_base = free_port() - PORT_OFFSETS["quote_service"]
     return config.load(
-        {}, data=folder, port_base=port_base, shard1_dsn=dsns[0], shard2_dsn=dsns[1], coins=f"{COIN}:shard1", **given
+        {},
+        data=folder,
+        port_base=free_port_block(),
+        shard1_dsn=dsns[0],
+        shard2_dsn=dsns[1],
+        coins=f"{COIN}:shard1",
+        **given,
     )
 
 

@@ -169,6 +169,15 @@ def test_a_full_disk_under_standard_error_fails_nobody(monkeypatch: pytest.Monke
     assert memory.getvalue() == "… 1 lines were not shown\nkept\n"
 
 
+def test_a_line_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    monkeypatch.setattr(sys, "stderr", memory)
+    with unblocked_stderr(missing):
+        for _ in range(3):
+            sys.stderr.write("x" * 50_000)
+    assert memory.getvalue() == "x" * 100_000 + "\n" + "x" * 50_000 + "\n"
+
+
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
 def test_a_process_started_without_standard_streams_opens_nothing_else_in_their_place(closed: list[int]) -> None:
     code = f"""
