@@ -26,8 +26,9 @@ BEHIND = {
     "replay_paths": {"source"},
     "seed_placement": {"coins"},
 }
-# What a process imports and does not call: it opens no directory, and has no route.
-NOT_CALLED = {"migrate": {"data"}, "client_subscriber": {"host", "allowed_hosts", "admin_token"}}
+# What a process imports and does not call: it opens no directory, and does not listen.
+LISTENING = {"host", "allowed_hosts", "admin_token", "streams_max", "streams_per_address_max"}
+NOT_CALLED = {"migrate": {"data"}, "client_subscriber": LISTENING}
 # Read by a name that stands in no single module: `Addresses.of` reads each address, and here one is called.
 ALSO_READ = {"client_subscriber": {"quote_url"}}
 # Settings that judge each other, which must be given together.

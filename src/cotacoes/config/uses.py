@@ -7,7 +7,11 @@ table; a setting that stands in no row reaches no service.
 from __future__ import annotations
 
 _LISTENS = frozenset(
-    {"host", "allow_public", "allowed_hosts", "port_base", "admin_token", "request_deadline_s", "coins", "log_level"}
+    {
+        *("host", "allow_public", "allowed_hosts", "port_base", "admin_token", "request_deadline_s", "coins"),
+        *("streams_max", "streams_per_address_max"),  # its connections: streams, and as many again
+        "log_level",
+    }
 )
 _DIRECTORY = frozenset({"shard1_dsn", "shard2_dsn", "coins", "data"})
 _BUS = frozenset({"redis_url", "channel_prefix", "publish_deadline_ms", "port_base"})
