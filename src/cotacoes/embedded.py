@@ -189,18 +189,20 @@ def refuse_unusable_postgres(folder: Path) -> None:
     if status.st_mode & 0o027:
         raise SettingError(f"{folder} is open to other users, which PostgreSQL refuses: run `chmod 700 {folder}`")
     if found != (own := postgres_major()):
-        raise SettingError(
-            f"{folder} holds data of PostgreSQL {found}, and this release brings PostgreSQL {own}: go on with the "
-            "release that made it, or set --data to another folder"
-        )
+        words = f"holds data of PostgreSQL {found}, and this release brings PostgreSQL {own}"
+        raise SettingError(f"{folder} {words}: go on with the release that made it, or set --data to another folder")
 
 
 @functools.cache
 def postgres_major() -> str:
-    """The major version of our PostgreSQL, such as 18."""
-    program = str(postgres_folder() / "postgres")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=INITDB_DEADLINE_S, check=True)
-    return said.stdout.split()[-1].partition(".")[0]
+    """The major version of our PostgreSQL, such as 18; SettingError if it cannot be started."""
+    program = postgres_folder() / "postgres"
+    command = [str(program), "--version"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INITDB_DEADLINE_S, check=True)
+        return done.stdout.split()[-1].partition(".")[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise SettingError(f"{program} cannot be started: {COMPOSE_HINT}") from error
 
 
 def recover_postgres(folder: Path) -> None:
@@ -255,15 +257,18 @@ def postgres_dsn(port: int, password: str, database: str = DATABASE) -> str:
 
 
 def require_password_of_valkey(settings_file: Path, password: str) -> None:
-    """Write the file by which Valkey learns its password: on the command line every user of this machine could read it.
+    """Write the file, for its owner only, by which Valkey learns its password: a command line is visible to everybody.
 
-    Only its owner can read the file. Blocking; SettingError if it cannot be written.
+    One that is there stays, so a restart needs no room on the disk. Blocking; SettingError if it cannot be written.
     """
+    text = f"requirepass {password}\n"
     try:
+        if settings_file.exists() and settings_file.read_text(errors="replace") == text:
+            return
         settings_file.unlink(missing_ok=True)
         descriptor = os.open(settings_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"requirepass {password}\n")
+            file.write(text)
     except OSError as error:
         raise SettingError(f"{settings_file} cannot be written ({error.strerror})") from error
 
@@ -280,7 +285,6 @@ def _words(value: str) -> list[str]:
 
 
 def valkey_url(port: int, password: str) -> str:
-    """The address with the password."""
     return f"redis://:{password}@127.0.0.1:{port}"
 
 

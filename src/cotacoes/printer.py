@@ -123,11 +123,10 @@ class LineStream(io.TextIOBase):
                 self._put(line)
         return len(text)
 
-    def close(self) -> None:
-        """Hand over the last line, if it did not end; the stream behind stays open."""
-        if not self.closed and self._rest:
+    def end_line(self) -> None:
+        """Hand over the last line, if it did not end."""
+        if self._rest:
             self.write("\n")
-        super().close()
 
     def writable(self) -> bool:
         return True
@@ -144,12 +143,13 @@ def unblocked_stderr(dropped_line: Callable[[int], str]) -> Iterator[Printer]:
     """Within, nothing that writes to `sys.stderr` waits for its reader or fails with it."""
     stream = sys.stderr
     encoding = stream.encoding or "utf-8"
-    with (
-        Printer(stream_writer(stream), lambda _: None, encoding=encoding, dropped_line=dropped_line) as printer,
-        contextlib.closing(LineStream(stream, printer.put)) as lines,
-        contextlib.redirect_stderr(lines),
-    ):
-        yield printer
+    with Printer(stream_writer(stream), lambda _: None, encoding=encoding, dropped_line=dropped_line) as printer:
+        lines = LineStream(stream, printer.put)  # never closed: who kept it must not fail afterwards either
+        try:
+            with contextlib.redirect_stderr(lines):
+                yield printer
+        finally:
+            lines.end_line()
 
 
 def stream_writer(stream: TextIO) -> Callable[[bytes], None]:

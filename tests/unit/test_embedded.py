@@ -116,6 +116,15 @@ def test_valkey_learns_its_password_from_a_file_for_its_owner_only(tmp_path: Pat
         embedded.require_password_of_valkey(tmp_path / "nowhere" / "valkey.conf", "x")
 
 
+def test_a_restart_of_valkey_writes_nothing_as_the_disk_may_be_full(tmp_path: Path) -> None:
+    file = tmp_path / "valkey.conf"
+    embedded.require_password_of_valkey(file, "password")
+    before = file.stat()
+    embedded.require_password_of_valkey(file, "password")
+    after = file.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_folder_that_postgres_can_use_or_that_is_not_there_is_not_refused(tmp_path: Path) -> None:
     folder = tmp_path / "shard1"
     embedded.refuse_unusable_postgres(folder)

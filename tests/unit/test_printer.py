@@ -154,6 +154,8 @@ def test_everything_that_writes_to_standard_error_goes_the_same_way(monkeypatch:
         assert words in said
     assert said.endswith("without an end\n")
     assert sys.stderr is memory
+    log.error("after the end, to nobody")
+    log.handlers[0].flush()
 
 
 def test_a_full_disk_under_standard_error_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import FenceClosedError, ShardUnavailableError
 from cotacoes.patterns.sharding import Unaccepted
 from cotacoes.quote import Position
-from cotacoes.service.requests import require_coin
+from cotacoes.service.coins import require_coin
 
 PAGE_ORPHANS = 1_000
 
