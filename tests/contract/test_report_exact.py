@@ -87,8 +87,8 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed) -> Non
                 assert parse_time(told["window"]["from"]) == end - length
                 for coin, quotes in held.items():
                     its = told["coins"][coin]
-                    held = [quote.at for quote in quotes if end - length <= quote.at < end]
-                    first, last = (at.replace(second=0, microsecond=0) for at in (held[0], held[-1]))
+                    within = [quote.at for quote in quotes if end - length <= quote.at < end]
+                    first, last = (at.replace(second=0, microsecond=0) for at in (within[0], within[-1]))
                     last += timedelta(minutes=1)
                     assert (parse_time(its["window"]["from"]), parse_time(its["window"]["to"])) == (first, last)
                     assert its["window"]["complete"] == ((first, last) == (end - length, end))

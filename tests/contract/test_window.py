@@ -59,8 +59,10 @@ def history(dice: random.Random, *, coin: str = COIN, holes: bool = True) -> lis
 async def hold(shard: Shard, quotes: Sequence[Quote]) -> None:
     coin = quotes[0].coin
     fence = await shard.become_writer(coin, quotes[-1].epoch, "writer")
+    end: Position | None = None
     for quote in quotes:  # a batch is of one era; what stands between two of them does not matter here
-        await shard.append(coin, fence.placement, fence.writer_epoch, [quote])
+        await shard.append(coin, fence.placement, fence.writer_epoch, [quote], end=end)
+        end = quote.position
 
 
 def windows(dice: random.Random, quotes: Sequence[Quote]) -> list[Window]:
@@ -86,7 +88,7 @@ async def test_a_window_is_that_of_all_quotes_in_one_place(shard: Shard, request
         if isinstance(shard, MemoryShard):
             shard.copies[COIN] = type(shard.copies[COIN])()
         else:
-            tables = "TRUNCATE quote, day, candle, era; "
+            tables = "TRUNCATE quote, day, candle, era, hole; "
             nothing = "last_epoch = NULL, last_seq = NULL, last_at = NULL, floor_epoch = NULL, floor_seq = NULL"
             psql(request.getfixturevalue("dsn"), f"{tables} UPDATE fence SET writer_epoch = 0, writer = '', {nothing}")
 
