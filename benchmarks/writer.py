@@ -58,6 +58,7 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
             directory,
             metrics,
             quota_bytes=settings.log_quota_bytes,
+            kept_s=settings.log_kept_s,
             now=_now,
             clock=time.monotonic,
             on_superseded=publisher.silence,

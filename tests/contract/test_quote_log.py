@@ -12,20 +12,15 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.folder_lock import FolderLock
-from cotacoes.adapters.quote_log import (
-    KEPT_QUOTES,
-    PAGE_BYTES,
-    TRIM_EVERY,
-    TRIM_QUOTES_MAX,
-    WAL_PAGES,
-    QuoteLog,
-)
+from cotacoes.adapters.quote_log import PAGE_BYTES, WAL_PAGES, QuoteLog
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
+from cotacoes.adapters.quote_log_trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import Position, Quote, format_price
 
@@ -107,6 +102,72 @@ def test_delivered_entries_are_trimmed_and_the_newest_and_the_undelivered_stay(t
         assert await log.count_after("bitcoin", None) == KEPT_QUOTES
 
     with_log(tmp_path, work)
+
+
+def kept_for(tmp_path: Path, seconds: float, quota_bytes: int, work: Callable[[QuoteLog, list[datetime]], Any]) -> None:
+    """Run `work` on a log that keeps entries so long; the wall time is the one item of the list."""
+    clock = [NOON]
+
+    async def scenario() -> None:
+        log = QuoteLog(tmp_path, quota_bytes=quota_bytes, kept_s=seconds, now=lambda: clock[0])
+        await log.open()
+        await work(log, clock)
+        await log.close()
+
+    asyncio.run(scenario())
+
+
+def test_delivered_entries_stay_for_a_time_after_they_were_recorded_whatever_their_own_time_is(tmp_path: Path) -> None:
+    async def work(log: QuoteLog, clock: list[datetime]) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        for minute in range(100):  # the times of the quotes are those of one second
+            clock[0] = NOON + timedelta(minutes=minute)
+            first = 1 + minute * TRIM_EVERY
+            delivered = Mark(Position(5, first - 1) if minute else None, None)
+            await log.append(make_quotes(5, first, TRIM_EVERY), {"bitcoin": delivered})
+        oldest = (await log.after("bitcoin", None, 1))[0]
+        assert oldest.seq == 1 + 40 * TRIM_EVERY  # what was recorded within the hour before the last one
+        clock[0] += timedelta(hours=2)
+        await log.mark({"bitcoin": Mark(Position(5, 100 * TRIM_EVERY), None)})
+        while await log.count_after("bitcoin", None) > KEPT_QUOTES:
+            await log.mark({"bitcoin": Mark(Position(5, 100 * TRIM_EVERY), None)})
+        assert await log.count_after("bitcoin", None) == KEPT_QUOTES
+
+    kept_for(tmp_path, 3600.0, QUOTA, work)
+
+
+def test_entries_kept_for_a_time_leave_half_of_the_quota_to_what_is_not_delivered(tmp_path: Path) -> None:
+    quota = 4 * 2**20
+
+    async def work(log: QuoteLog, clock: list[datetime]) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        most, delivered = 0, None
+        for first in range(1, 60_000, TRIM_EVERY):  # at full speed: the clock stands still
+            await log.append(make_quotes(5, first, TRIM_EVERY), {"bitcoin": Mark(delivered, None)})
+            delivered = Position(5, first + TRIM_EVERY - 1)
+            most = max(most, await log.size_bytes())
+        assert quota * 0.4 < most < quota * 0.6
+        assert await log.count_after("bitcoin", None) > KEPT_QUOTES
+
+    kept_for(tmp_path, 3600.0, quota, work)
+
+
+def test_the_log_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
+    async def write(log: QuoteLog) -> None:
+        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.append(make_quotes(5, 1, 3), {})
+
+    with_log(tmp_path, write)
+    with sqlite3.connect(tmp_path / "quotes.sqlite3") as database:
+        database.execute("ALTER TABLE entry DROP COLUMN recorded_at")
+        database.execute("PRAGMA user_version=1")
+
+    async def go_on(log: QuoteLog) -> None:
+        await log.append(make_quotes(5, 4, 1), {})
+        assert await log.after("bitcoin", None, 10) == make_quotes(5, 1, 4)
+        await log.mark({"bitcoin": Mark(Position(5, 4), None)})
+
+    with_log(tmp_path, go_on)
 
 
 def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds_up_no_other_coin(

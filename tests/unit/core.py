@@ -82,6 +82,7 @@ class Core:
             self.directory,
             metrics,
             quota_bytes=quota_bytes,
+            kept_s=0.0,
             now=lambda: self.wall,
             clock=time.monotonic,
             accepts_clock=accepts_clock,

@@ -1,9 +1,9 @@
 """The local log: what makes a quote durable. SQLite in WAL mode with `synchronous=FULL`; the only file that imports it.
 
-A commit here is the moment a quote exists. The log holds what a shard has not answered for yet, and the newest
-`KEPT_QUOTES` of each coin beyond that, so that short questions are answered with the shard away. All work runs in one
-thread of its own, in order. After any failed or late commit the log must be closed and opened anew: what it then holds,
-and nothing else, has happened.
+A commit here is the moment a quote exists. The log holds what a shard has not answered for yet, and beyond that for a
+while what it has, so that short questions are answered with the shard away and a shard that was restored from a backup
+gets again what it lost; `quote_log_trim.py` says for how long. All work runs in one thread of its own, in order. After
+any failed or late commit the log must be closed and opened anew: what it then holds, and nothing else, has happened.
 
 The quota bounds the file itself. Beside it stands its write-ahead file, which takes up to `WAL_PAGES` and the commit
 that passes that mark, about 4 MB; then it is written over from its beginning.
@@ -15,26 +15,21 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark, position_of, quote_of
+from cotacoes.adapters.quote_log_trim import QUOTA_SHARE, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
-KEPT_QUOTES = 1_000  # per coin, delivered ones: the mean of the last ten and a late subscriber's questions
-TRIM_EVERY = 500  # quotes of a coin between two trims
-TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
-TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 PAGE_BYTES = 4_096
 PAGE_QUOTES = 500  # of one read: some 5 ms, for which a commit may have to wait
 WAL_PAGES = 1_000
@@ -42,6 +37,12 @@ CACHE_KIBIBYTES = 2_048
 
 _SQL = named_queries.read("quote_log.sql")
 _NO = (None, None)  # position
+
+
+def utc_now() -> datetime:
+    """The wall time of this machine."""
+    return datetime.now(UTC)
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,13 +83,16 @@ def _reason(error: sqlite3.Error) -> str:
 class QuoteLog:
     """The log in one folder; `open` reads it, `close` ends it. Raises LogUnavailableError, and is then to be closed."""
 
-    def __init__(self, folder: Path, *, quota_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, quota_bytes: int, kept_s: float = 0.0, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._path = folder / "quotes.sqlite3"
         self._quota_bytes = quota_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quote_log")
         self._database: sqlite3.Connection | None = None
         self._is_closed = False
-        self._untrimmed: Counter[str] = Counter()
+        self._now = now
+        self._trimming = Trimming(kept_s, now)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -115,6 +119,8 @@ class QuoteLog:
             f"journal_size_limit={2 * WAL_PAGES * PAGE_BYTES}",  # after a commit beyond all measure
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
+        if version == 1:  # which did not note when an entry was recorded
+            database.execute("ALTER TABLE entry ADD COLUMN recorded_at INTEGER")
         database.executescript(_SQL["schema"])
         if version != FORMAT_VERSION:  # a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
@@ -132,18 +138,18 @@ class QuoteLog:
         with self._transaction() as database:
             database.execute(_SQL["begin_era"], (coin, epoch))
             if newest is not None:
-                database.execute(_SQL["insert_known"], _row(newest))
+                database.execute(_SQL["insert_known"], (*_row(newest), to_microseconds(self._now())))
             self._write_marks(database, {coin: mark})
 
     @_in_thread
     def append(self, quotes: Sequence[Quote], marks: Mapping[str, Mark]) -> None:
         """Commit quotes, all or none, and how far delivery has come."""
         with self._transaction() as database:
-            database.executemany(_SQL["insert"], [_row(quote) for quote in quotes])
+            recorded_at = to_microseconds(self._now())
+            database.executemany(_SQL["insert"], [(*_row(quote), recorded_at) for quote in quotes])
             self._write_marks(database, marks)
-        self._untrimmed.update(quote.coin for quote in quotes)
-        due = (coin for coin, count in self._untrimmed.items() if count >= TRIM_EVERY)
-        self._trim(list(islice(due, TRIM_COINS_MAX)))
+        if due := self._trimming.due(quotes):
+            self._trim(due)
 
     @_in_thread
     def mark(self, marks: Mapping[str, Mark]) -> None:
@@ -224,9 +230,7 @@ class QuoteLog:
     @_in_thread
     def size_bytes(self) -> int:
         """What the quota bounds: the pages in use, with those that only the write-ahead file has; free ones not."""
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        return int(pages - free) * PAGE_BYTES
+        return self._used_bytes()
 
     async def close(self) -> None:
         """End the file and the thread. LogUnavailableError where a disk hangs: then it is not closed, and in use.
@@ -261,23 +265,13 @@ class QuoteLog:
         database.executemany(_SQL["mark"], rows)
 
     def _trim(self, coins: Iterable[str]) -> None:
-        """Drop delivered entries of these coins beyond their newest `KEPT_QUOTES`; what is too much at once, soon."""
-        left = TRIM_QUOTES_MAX
-        for coin in coins:
-            if left == 0:
-                self._untrimmed[coin] = TRIM_EVERY
-                continue
-            self._untrimmed.pop(coin, None)  # whoever comes again comes after the others
-            asked = {"coin": coin, "kept": KEPT_QUOTES - 1}
-            row = self._db.execute(_SQL["trim_bounds"], asked).fetchone() or _NO * 2
-            delivered, kept = position_of(*row[:2]), position_of(*row[2:])
-            if delivered is None or kept is None:
-                continue
-            end = min(delivered, kept)
-            if beyond := self._db.execute(_SQL["trim_beyond"], (coin, *end, left)).fetchone():
-                end = Position(*beyond)
-                self._untrimmed[coin] = TRIM_EVERY
-            left -= self._db.execute(_SQL["trim"], (coin, *end)).rowcount
+        is_tight = self._used_bytes() > self._quota_bytes * QUOTA_SHARE
+        self._trimming.trim(self._db.execute, coins, is_tight=is_tight)
+
+    def _used_bytes(self) -> int:
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(pages - free) * PAGE_BYTES
 
     def _logged(self, row: tuple[Any, ...]) -> LoggedCoin:
         name, epoch, cursor, *delivered_and_floor = row

@@ -7,6 +7,7 @@ CREATE TABLE IF NOT EXISTS coin (
 CREATE TABLE IF NOT EXISTS entry (
     coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, observed_at INTEGER NOT NULL,
     price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL, prev_epoch INTEGER, prev_seq INTEGER,
+    recorded_at INTEGER,
     PRIMARY KEY (coin, epoch, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source_gap (
@@ -43,13 +44,14 @@ SELECT after, next, noted_at FROM source_gap ORDER BY noted_at;
 
 -- name: insert
 -- One entry; a position that is there already is an error.
-INSERT INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_known
 -- One entry that the shard has told, unless it is there.
-INSERT OR IGNORE INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT OR IGNORE INTO entry
+(coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: after
 -- The entries after a position, ascending: coin, epoch, seq, limit.
@@ -84,6 +86,11 @@ WHERE c.name = :coin;
 -- name: trim_beyond
 -- The entry at which to stop where more are to be dropped than may be at once: coin, epoch, seq, how many may be.
 SELECT epoch, seq FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch, seq LIMIT 1 OFFSET ?;
+
+-- name: trim_young
+-- The first entry before a position that was recorded after a time: coin, epoch, seq, time.
+SELECT epoch, seq FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) AND recorded_at > ?
+ORDER BY epoch, seq LIMIT 1;
 
 -- name: trim
 -- Drop the entries before a position: coin, epoch, seq. A position that were itself a query would be searched for by

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     jump_confirm_s: float = Field(30.0, ge=0, le=86_400, description="time that these prices must span")
     accept_clock: bool = Field(False, description="start even if stored times lie over a day ahead of the clock")
     log_quota_bytes: int = Field(1_073_741_824, ge=1_048_576, le=2**50, description="of the local log")
+    log_kept_s: float = Field(
+        3600.0, ge=0, le=604_800, description="delivered quotes stay in the log so long, up to half of its quota"
+    )
     publish_wait_ms: int = Field(50, ge=1, le=5000, description="a publish waits this long for the shard")
     publish_deadline_ms: int = Field(250, ge=1, le=5000, description="of one publish")
     shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="of one call to a shard")

@@ -30,7 +30,7 @@ USES: dict[str, frozenset[str]] = {
         *("external_url", "poll_interval_s", "fetch_deadline_s", "fetch_attempts", "fetch_bytes_max"),
         *("breaker_failures", "breaker_failure_rate", "breaker_open_s", "breaker_open_max_s", "breaker_probes"),
         *("jump_factor_max", "jump_window_s", "jump_confirm_prices", "jump_confirm_s", "accept_clock"),
-        *("log_quota_bytes", "publish_wait_ms", "shard_deadline_s", "catch_up_quotes_per_s"),
+        *("log_quota_bytes", "log_kept_s", "publish_wait_ms", "shard_deadline_s", "catch_up_quotes_per_s"),
     },
     "aggregator_service": _LISTENS | _DIRECTORY | _AGES | {"quote_url", "report_deadline_s", "report_kept_s"},
     # its breakers can be set by an administrator, hence the token

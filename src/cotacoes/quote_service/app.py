@@ -101,6 +101,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         directory,
         counted,
         quota_bytes=settings.log_quota_bytes,
+        kept_s=settings.log_kept_s,
         now=_now,
         clock=time.monotonic,
         accepts_clock=settings.accept_clock,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +52,7 @@ class Recorder:
         metrics: QuoteMetrics,
         *,
         quota_bytes: int,
+        kept_s: float,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         on_superseded: Callable[[], None],
@@ -59,9 +61,8 @@ class Recorder:
         self.writer = secrets.token_hex(8)  # this process, in the fences
         self.histories = histories
         self.failure: str | None = None
-        self._folder = folder
-        self._quota_bytes = quota_bytes
-        self.log = QuoteLog(folder, quota_bytes=quota_bytes)
+        self._new_log = functools.partial(QuoteLog, folder, quota_bytes=quota_bytes, kept_s=kept_s, now=now)
+        self.log = self._new_log()
         self._directory = directory
         self._metrics = metrics
         self._now = now
@@ -101,7 +102,7 @@ class Recorder:
         self._reopen_at = self._clock() + self._reopen_wait_s
         self._reopen_wait_s = min(REOPEN_WAIT_MAX_S, 2 * self._reopen_wait_s)
         await self._on_log(self.log.close())
-        self.log = QuoteLog(self._folder, quota_bytes=self._quota_bytes)
+        self.log = self._new_log()
         await self._on_log(self._open_log())
 
     async def record(

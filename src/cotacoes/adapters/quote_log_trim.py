@@ -1,0 +1,80 @@
+"""What the local log lets go of: delivered entries, oldest first, a few at a time.
+
+Kept of each coin are
+
+    what is not delivered      however much that is; the quota ends it
+    the newest 1,000           so that short questions are answered with the shard away
+    what was recorded within   `COTACOES_LOG_KEPT_S`, so that a shard that was restored from a backup of that age gets
+                               again all that it lost; while the log fills no more than half of its quota
+
+So a tape at full speed can not fill the log: from half of the quota on only the newest 1,000 stay. By when an entry was
+recorded and not by its own time, since that is as old as the source says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from cotacoes.adapters import named_queries
+from cotacoes.adapters.quote_log_rows import position_of
+from cotacoes.quote import Position, Quote, to_microseconds
+
+KEPT_QUOTES = 1_000  # per coin
+QUOTA_SHARE = 0.5  # up to which entries are kept for a time
+TRIM_EVERY = 500  # quotes of a coin between two trims
+TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
+TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
+
+_SQL = named_queries.read("quote_log.sql")
+_NONE = (None, None, None, None)
+
+Execute = Callable[[str, Any], Any]  # of the log's database
+
+
+class Trimming:
+    """See the head of this file. `kept_s` is how long entries are kept, `now` the wall time."""
+
+    def __init__(self, kept_s: float, now: Callable[[], datetime]) -> None:
+        self._kept_s = kept_s
+        self._now = now
+        self._untrimmed: Counter[str] = Counter()
+
+    def due(self, recorded: Sequence[Quote]) -> list[str]:
+        """The coins whose turn it is, after these quotes more."""
+        self._untrimmed.update(quote.coin for quote in recorded)
+        return list(islice((coin for coin, count in self._untrimmed.items() if count >= TRIM_EVERY), TRIM_COINS_MAX))
+
+    def trim(self, execute: Execute, coins: Iterable[str], *, is_tight: bool) -> None:
+        """Drop what these coins need no longer; what is too much at once, soon."""
+        left = TRIM_QUOTES_MAX
+        for coin in coins:
+            if left == 0:
+                self._untrimmed[coin] = TRIM_EVERY
+                continue
+            self._untrimmed.pop(coin, None)  # a coin that comes again comes after the others
+            end = self._end(execute, coin)
+            if end is None:
+                continue
+            beyond = execute(_SQL["trim_beyond"], (coin, *end, left)).fetchone()
+            if beyond is not None:
+                end = Position(*beyond)
+            young = None if is_tight else self._first_young(execute, coin, end)
+            if beyond is not None and young is None:
+                self._untrimmed[coin] = TRIM_EVERY
+            left -= execute(_SQL["trim"], (coin, *(young or end))).rowcount
+
+    def _end(self, execute: Execute, coin: str) -> Position | None:
+        """The oldest entry that stays whatever its age is; None if all do."""
+        row = execute(_SQL["trim_bounds"], {"coin": coin, "kept": KEPT_QUOTES - 1}).fetchone() or _NONE
+        delivered, kept = position_of(*row[:2]), position_of(*row[2:])
+        return None if delivered is None or kept is None else min(delivered, kept)
+
+    def _first_young(self, execute: Execute, coin: str, end: Position) -> Position | None:
+        """The first entry before `end` that was recorded within the time to keep."""
+        since = to_microseconds(self._now()) - round(self._kept_s * 1_000_000)
+        found = execute(_SQL["trim_young"], (coin, *end, since)).fetchone()
+        return None if found is None else Position(*found)
