@@ -1,13 +1,17 @@
 """A table fits the terminal, and no value in it is broken: columns if they fit, else a block for each row."""
 
+import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.cli.report_lines import levels_for, sparkline
+from cotacoes.cli.lines import put_json
+from cotacoes.cli.report_lines import held_text, levels_for, sparkline
 from cotacoes.cli.tables import table_lines
+from cotacoes.telemetry import words
+from cotacoes.window import WindowJson
 
 COLUMNS = ("coin", "price", "status", "mean")
 ROWS = [("bitcoin", "66654.81 USD", "fresh", "66702.901365"), ("ethereum", "3538.23 USD", "stale", "3541.8")]
@@ -65,3 +69,32 @@ def test_no_value_is_broken_and_no_line_is_wider_than_it_must_be(
 @pytest.mark.parametrize(("encoding", "shape"), [("utf-8", "▁▄█"), ("latin-1", "148"), ("ascii", "148"), (None, "148")])
 def test_a_sparkline_has_the_signs_that_the_encoding_can_write(encoding: str | None, shape: str) -> None:
     assert sparkline(["1", "1.5", "2"], levels=levels_for(encoding)) == shape
+
+
+@pytest.mark.parametrize(
+    ("begins", "text"),
+    [("2026-11-30T06:55", "18 min"), ("2026-11-30T00:08", "7 h 5 min"), ("2026-11-28T07:13", "2 d"), (None, "nothing")],
+)
+def test_what_is_held_of_a_window_is_said_in_words(begins: str | None, text: str) -> None:
+    ends = None if begins is None else "2026-11-30T07:13:00Z"
+    held = WindowJson(
+        from_=begins and f"{begins}:00Z", to=ends, minutes=0, holes=0, closed=True, closes=[], complete=False
+    )
+    assert held_text(held) == text
+
+
+HOSTILE = {"origin": "\x1b[2J\x9b2J\u202e\x00", "detail": "€ 😀 ▁"}
+
+
+def test_json_that_is_printed_commands_no_terminal_and_is_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
+    put_json(HOSTILE)
+    shown = capsys.readouterr().out
+    assert shown.removesuffix("\n").isprintable()
+    assert json.loads(shown) == HOSTILE
+    assert "€ 😀 ▁" in shown
+
+
+def test_a_log_in_words_commands_no_terminal() -> None:
+    line = words(None, "", {"event": "history.away", "coin": "\x1b[2J", "reason": "no\ntime", "level": "warning"})
+    assert line.isprintable()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  history away \(coin �\[2J\): no�time", line)
