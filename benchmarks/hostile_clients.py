@@ -97,11 +97,14 @@ async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
         yield reader, writer
     finally:
         writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _swallow(reader: asyncio.StreamReader) -> None:
-    while await reader.read(WRITE_BYTES):
-        pass
+    with contextlib.suppress(OSError):
+        while await reader.read(WRITE_BYTES):
+            pass
 
 
 async def run(kind: str, port: int, seconds: float) -> None:
