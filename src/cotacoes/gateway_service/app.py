@@ -1,7 +1,7 @@
 """gateway_service: the front door.
 
 GET /                              what runs where
-GET /v1/quotes/{coin}/current      the current quote; while quote_service is away its last one, with its true age
+GET /v1/quotes/{coin}/current      the current quote; without quote_service the newest one known, with its true age
 GET /v1/quotes/{coin}              the history, as quote_service has it
 GET /v1/candles/{coin}             candles, likewise
 GET /v1/ws                         the live stream, as a WebSocket
