@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Source, Speed, Token
 from cotacoes.errors import SettingError
@@ -28,10 +27,10 @@ PORT_OFFSETS = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. Durations end in their unit; an empty URL means the default next to `port_base`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where things are
     host: str = Field("127.0.0.1", description="the address the HTTP services listen on")
@@ -144,17 +143,6 @@ class Settings(BaseSettings):
         if self.age_max_s < self.fresh_s:
             raise ValueError("COTACOES_AGE_MAX_S must not be below COTACOES_FRESH_S")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # `load` passes the environment in, so that a test can pass its own
 
     def port(self, part: str) -> int:
         """The TCP port of a part on this machine."""
