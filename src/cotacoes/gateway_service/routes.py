@@ -91,7 +91,9 @@ def routes(settings: Settings, client: GuardedClient, names: CoinNames, newest: 
             if (streamed := _streamed(newest(coin), settings)) is not None:
                 return _json(streamed)
             raise
-        return _json(_current(answer, newest(coin), settings))
+        if answer.source is not Source.CACHE:
+            return _json(answer.value)
+        return _json(_newer(answer, newest(coin), settings))
 
     @router.get(
         "/v1/quotes/{coin}", summary="The history, in order, without a hole", **answering(PageJson, *PASSED_ON, *READ)
@@ -158,12 +160,10 @@ def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> dict[st
     return aged(told, math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
 
 
-def _current(
+def _newer(
     answer: CallResult[dict[str, Any]], newest: tuple[Quote, float] | None, settings: Settings
 ) -> dict[str, Any]:
     """The quote as it is now: an earlier answer is as much older, and gives way to a newer quote of the live stream."""
-    if answer.source is not Source.CACHE:
-        return answer.value
     is_newer = newest is not None and newest[0].position > (answer.value["epoch"], answer.value["seq"])
     if is_newer and (streamed := _streamed(newest, settings)) is not None:
         return streamed | {"breaker": None if answer.breaker_state is None else answer.breaker_state.value}
