@@ -112,6 +112,7 @@ def following(
     newcomers: Sequence[str] | None = None,
     since: Mapping[str, Position] | None = None,
     count_ignored: CountIgnored = lambda *_: None,
+    bus_quiet_s: float = 0.0,
 ) -> World:
     """Run a follower of `coins` beside the scenario; later there are `newcomers` too.
 
@@ -128,7 +129,14 @@ def following(
         feeds = Feeds(coins, clock(), since=since)
         taker = take(world)
         follower = Follower(
-            feeds, world.bus, world.history, taker, clock=clock, random=random.Random(1), count_ignored=count_ignored
+            feeds,
+            world.bus,
+            world.history,
+            taker,
+            clock=clock,
+            random=random.Random(1),
+            count_ignored=count_ignored,
+            bus_quiet_s=bus_quiet_s,
         )
         async with world.bus, asyncio.TaskGroup() as group:
             work = [follower.run(newcomers=None if newcomers is None else ask), *(start() for start in beside)]

@@ -464,8 +464,20 @@ def test_a_bus_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s:
         await asyncio.sleep(RECONNECT_MOST_S)
 
     with structlog.testing.capture_logs() as logs:
-        following(scenario, prepare=prepare)
+        following(scenario, prepare=prepare, bus_quiet_s=BUS_QUIET_S)
     assert [entry["event"] for entry in logs] == said
+
+
+def test_whoever_starts_alone_is_told_at_once_that_the_bus_is_away() -> None:
+    def prepare(world: World) -> None:
+        world.bus.away = True
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(0.1)
+
+    with structlog.testing.capture_logs() as logs:
+        following(scenario, prepare=prepare)
+    assert [entry["event"] for entry in logs] == ["bus.away"]
 
 
 def test_a_bus_that_accepts_and_hangs_up_is_not_hammered() -> None:

@@ -41,7 +41,7 @@ from cotacoes.telemetry import FailureLog, get_logger
 RECONNECT_MOST_S = 2.0
 START_S = 1.0
 WATCH_INTERVAL_S = 0.5
-BUS_QUIET_S = 3.0  # it starts when we do, and faster
+BUS_QUIET_S = 3.0  # for a listener that starts together with the bus, which is faster
 JOIN_INTERVAL_S = 5.0
 PARDON_S = 30.0  # a mistaken dismissal costs this long; a second system on the same Redis, a few questions as often
 IGNORED_LOG_S = 60.0
@@ -53,7 +53,8 @@ CountIgnored = Callable[[str, Ignored, int], None]
 class Follower:
     """See the head of this file. `take` gets the events of one coin, or silences of several, in order.
 
-    `count_ignored` hears now and then how many more lines of a coin were ignored, and why.
+    `count_ignored` hears now and then how many more lines of a coin were ignored, and why. A bus that was not there yet
+    is not called away for `bus_quiet_s`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Follower:
         clock: Callable[[], float],
         random: Random,
         count_ignored: CountIgnored = lambda *_: None,
+        bus_quiet_s: float = 0.0,
     ) -> None:
         self._feeds = feeds
         self._bus = bus
@@ -78,7 +80,7 @@ class Follower:
         self._order = asyncio.Lock()
         self._filler = Filler(feeds, history, self._change, clock=clock, random=random)
         self._failures = FailureLog()
-        self._quiet_until_s = clock() + BUS_QUIET_S  # until the bus was there once
+        self._quiet_until_s = clock() + bus_quiet_s  # until the bus was there once
         self._is_away = False
         self._is_refusing = False
         self._count_ignored = count_ignored

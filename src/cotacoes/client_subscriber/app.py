@@ -20,7 +20,7 @@ from typing import TextIO
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import Follower, log_change
+from cotacoes.client.follower import BUS_QUIET_S, Follower, log_change
 from cotacoes.client.history import ServiceHistory
 from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import Output
@@ -78,7 +78,13 @@ async def run(
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     client = ServiceClient(Addresses.of(settings))
     follower = Follower(
-        feeds, bus, ServiceHistory(client), subscriber.show, clock=time.monotonic, random=SystemRandom()
+        feeds,
+        bus,
+        ServiceHistory(client),
+        subscriber.show,
+        clock=time.monotonic,
+        random=SystemRandom(),
+        bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person is told at once; `up` starts all parts together
     )
     get_logger().info("service.started", coins=",".join(chosen))
     following = follower.run(newcomers=None if coins else ask_coins)

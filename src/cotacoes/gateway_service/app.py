@@ -24,7 +24,7 @@ from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.client.feeds import Feeds
-from cotacoes.client.follower import Follower
+from cotacoes.client.follower import BUS_QUIET_S, Follower
 from cotacoes.client.history import ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.endpoints import new_endpoints
@@ -137,6 +137,7 @@ def wire(
                 clock=loop.time,
                 random=random,
                 count_ignored=stream_metrics.count_ignored,
+                bus_quiet_s=BUS_QUIET_S,
             )
             # the follower is not begun again: what it had handed on and what the rings hold might differ unseen, while
             # clients of a new process resume exactly
