@@ -54,8 +54,8 @@ def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
     quotes = [quote.quote() for quote in told.quotes]
     for quote in quotes:
         check(quote, coin)
-    gaps = [Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in told.gaps]
-    return Page(quotes, told.more, gaps)
+    gaps = (Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in told.gaps)
+    return Page(quotes, told.more, tuple(gaps))
 
 
 class ServiceHistory:
