@@ -13,6 +13,7 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import ShardRewoundError, WriterSupersededError
 from cotacoes.patterns.sharding import Shard, Stored, Unaccepted
 from cotacoes.quote import Position, Quote
+from cotacoes.window import Window
 
 pytestmark = pytest.mark.anyio
 
@@ -221,3 +222,25 @@ async def test_a_quote_that_retention_has_dropped_is_no_orphan(
         await shard.append(COIN, fence.placement, 6, later)
         never = [replace(quote, at=quote.at - 3 * day) for quote in era(4, 2, None)]
         assert await shard.append(COIN, fence.placement, 6, [*never, *old]) == Stored(0, already=3, refused=2)
+
+
+@pytest.mark.parametrize("behind", [[(5, 8), (5, 9)], [(7, 1), (7, 2)]], ids=["within an era", "before an era"])
+async def test_a_window_counts_the_hole_in_it(
+    shard: Shard, written: Callable[..., Awaitable[Stored]], behind: list[tuple[int, int]]
+) -> None:
+    await written(5, era(5, 3, None))
+    later = [
+        replace(
+            make_quotes(*position, 1)[0],
+            at=NOON + timedelta(minutes=9),
+            observed_at=NOON,
+            prev=Position(6, 40) if position[1] == 1 else None,
+        )
+        for position in behind
+    ]
+    await written(behind[0][0], later, Position(5, 3))
+    window = Window.until("24h", NOON + timedelta(hours=1))
+    view = (await shard.newest([COIN], 1, window))[COIN].window
+    assert view is not None
+    assert view.candle is not None
+    assert (view.candle.count, view.holes) == (5, 1)
