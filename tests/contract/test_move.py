@@ -2,8 +2,11 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
+from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
+from tests.contract.conftest import psql
 from tests.contract.moving import (
     COIN,
     KilledError,
@@ -23,6 +26,8 @@ from cotacoes.admin.copies import compare_left
 from cotacoes.admin.copying import Progress
 from cotacoes.admin.purge import GRACE
 from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, ShardUnavailableError
+from cotacoes.patterns.moving import AsideCount
+from cotacoes.patterns.sharding import Unaccepted
 from cotacoes.quote import Position
 
 
@@ -45,6 +50,31 @@ async def test_a_coin_moves_with_all_that_is_known_of_it(world: World) -> None:
     with pytest.raises(CoinMovedError) as moved:
         await world.shards["shard1"].fence(COIN)
     assert (moved.value.to, moved.value.placement) == ("shard2", 2)
+
+
+async def test_holes_and_orphans_go_along_accepted_or_not(world: World) -> None:
+    """In an era the hole, and orphans of another origin, of which some are accepted and others come later."""
+    writer = await filled(world)
+    shard, last = world.shards["shard1"], writer.log[-1]
+    lost = [replace(last, epoch=last.epoch - 1, seq=1_000 + n, origin="replay:lost", prev=None) for n in range(3)]
+    behind = replace(last, seq=last.seq + 40, at=last.at + timedelta(minutes=1))
+    assert writer.placement is not None
+    await shard.append(COIN, writer.placement, last.epoch, [*lost[:2], behind], end=last.position)
+    if isinstance(shard, MemoryShard):
+        shard.accept(COIN)
+    else:
+        psql(world.dsns["shard1"], f"SELECT accept_discrepancies('{COIN}')")
+    await shard.append(COIN, writer.placement, last.epoch, lost)
+    async with world.connect() as shards:
+        before = await shards["shard1"].aside_count(1)
+        assert before == AsideCount(conflicts=9, orphans=3, holes=1, accepted=3)
+        await world.move("shard2")
+        assert await shards["shard2"].aside_count(1) == before
+    there = world.shards["shard2"]
+    assert await there.unaccepted() == {COIN: Unaccepted(holes=0, orphans=1)}
+    assert await there.after(COIN, last.position, 10) == [behind]
+    await world.move("shard1")
+    assert await world.shards["shard1"].unaccepted() == {COIN: Unaccepted(holes=0, orphans=1)}
 
 
 async def test_the_writer_goes_on_where_the_coin_went_and_an_older_one_is_refused_there(world: World) -> None:
