@@ -190,6 +190,13 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "cotacoes start shard1",
         ),
         ("shards", with_prices(readiness={"shard1": "refused"}), WARNING, "can not use shard1: refused", None),
+        (
+            "shards",
+            with_prices(readiness={"ledger": "not accepted: bitcoin 1 holes"}),
+            WARNING,
+            "1 holes",
+            "cotacoes ledger list",
+        ),
         ("schema", with_shard(migrations=[]), ERROR, "lacks 0001_ledger.sql", 'eval "$(cotacoes env'),
         ("schema", replace(with_shard(migrations=[]), is_running=False), ERROR, "lacks", "cotacoes migrate"),
         ("schema", with_shard(migrations=NEWER), ERROR, "newer than this release", None),

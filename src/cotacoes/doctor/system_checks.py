@@ -70,8 +70,14 @@ def shards(facts: Facts) -> Iterator[Judgement]:
             yield error(shard.problem, facts.start_of(name))
         elif facts.prices is not None and name in facts.prices.readiness:
             yield warning(f"quote_service can not use {name}: {facts.prices.readiness[name]}")
-    refused = set() if facts.prices is None else facts.shards.keys() & facts.prices.readiness.keys()
-    if facts.shards and not refused and not any(shard.problem for shard in facts.shards.values()):
+    readiness = {} if facts.prices is None else facts.prices.readiness
+    if "ledger" in readiness:
+        yield warning(f"the history lacks quotes: {readiness['ledger']}", facts.command("ledger", "list"))
+    elif (
+        facts.shards
+        and not facts.shards.keys() & readiness.keys()
+        and not any(shard.problem for shard in facts.shards.values())
+    ):
         yield ok(f"{_few(facts.shards)} answered")
 
 
