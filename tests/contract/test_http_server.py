@@ -251,6 +251,7 @@ def test_what_is_hardly_http_is_refused_or_answered_and_the_server_goes_on(
     async def work(port: int) -> None:
         answer = await exchange(port, request_bytes)
         assert not answer or (status_of(answer) < 500 or status_of(answer) in {501, 504, 505}), answer
+        monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 30.0)  # which a busy machine does not miss either
         assert status_of(await exchange(port, FINE)) == 200
 
     run(work)
