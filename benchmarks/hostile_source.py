@@ -12,7 +12,7 @@ UNKNOWN = 9_990
 
 
 def answer() -> bytes:
-    """One answer of the source, with the prices of now."""
+    """One answer of the source, with the present prices."""
     prices = COINS | {f"unknown-{number}": "1.5" for number in range(UNKNOWN)}
     told = prices | {
         "observed_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),

@@ -172,7 +172,7 @@ def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
                 select.select([], [descriptor], [])
 
     return write

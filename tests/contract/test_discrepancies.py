@@ -1,4 +1,4 @@
-"""What a shard can not store, or can no longer get, is a row and an alarm; in memory and on PostgreSQL."""
+"""What a shard cannot store, or can no longer get, is a row and an alarm; in memory and on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta

@@ -227,7 +227,7 @@ ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59,
         ("a", "symbol,price".encode("utf-16"), "UTF-16: write it as UTF-8"),
         ("a", ROWS_BACKWARDS, "runs backwards in time"),
         ("a", book_ticker(0, "1", "1", "DOGEUSDT"), "no price of BTCUSDT"),
-        ("a", b"\x00" * 3_000_000, "can not be read as a recording"),
+        ("a", b"\x00" * 3_000_000, "cannot be read as a recording"),
     ],
 )
 def test_an_unusable_recording_is_refused_by_name_before_anything_starts(

@@ -64,7 +64,7 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
         except sqlite3.Error as error:
             raise LogUnavailableError(f"the log can not be used: {_reason(error)}") from error
         except ArithmeticError as error:  # by a number that was never written
-            raise LogUnavailableError("the log can not be used: its file is damaged") from error
+            raise LogUnavailableError("the log cannot be used: its file is damaged") from error
 
     return call
 

@@ -7,7 +7,7 @@ Kept of each coin are
     what was recorded within   `COTACOES_LOG_KEPT_S`, so that a shard that was restored from a backup of that age gets
                                again all that it lost; while the log fills no more than half of its quota
 
-So a tape at full speed can not fill the log: from half of the quota on only the newest 1,000 stay. By when an entry was
+So a tape at full speed cannot fill the log: from half of the quota on only the newest 1,000 stay. By when an entry was
 recorded and not by its own time, since that is as old as the source says.
 """
 

@@ -88,9 +88,9 @@ class Recording:
                 head = list(itertools.islice(self._read(path, lines, HEAD_LINES_MAX), ORDER_PRICES))
             except _READ_ERRORS as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-                raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {reason}") from error
+                raise SettingError(f"COTACOES_SOURCE: {path} cannot be read as a recording: {reason}") from error
             if not head and lines.malformed > lines.skipped // 2:
-                raise SettingError(f"COTACOES_SOURCE: {path} can not be read as a recording: {lines.problem}")
+                raise SettingError(f"COTACOES_SOURCE: {path} cannot be read as a recording: {lines.problem}")
             if not head:
                 raise SettingError(
                     f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "

@@ -1,5 +1,5 @@
 -- name: schema_version
--- The highest migration applied to this database, and the shard that it is; raises if it is none yet.
+-- The highest migration applied to this database, and the shard that it is; raises if it is not a shard yet.
 SELECT max(version) AS version, (SELECT name FROM identity) AS name FROM schema_migration;
 
 -- name: is_read_only
@@ -29,7 +29,7 @@ SELECT pg_try_advisory_xact_lock(hashtext('cotacoes.migrate')) AS is_ours;
 SELECT to_regclass('identity') IS NOT NULL AS is_there;
 
 -- name: identity
--- The shard that this database is; no row if it is none yet.
+-- The shard that this database is; no row if it is not a shard yet.
 SELECT name FROM identity;
 
 -- name: identify

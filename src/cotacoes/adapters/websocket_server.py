@@ -5,8 +5,8 @@ What is sent to many is made a frame once (`text_frame`) and written as it is; w
 says, goes through the protocol, which knows the rules.
 
 What a client sends is bounded before it is parsed: it is taken in pieces, each frame costs a token, whatever its kind,
-and a message has a size and a number of fragments. A client that goes beyond its tokens is told so (1008), and not read
-again. A message that is not text, not UTF-8 or too large ends the connection with the code of the standard.
+and a message has a size and a number of fragments. A client that goes beyond its tokens is closed with 1008, and
+not read again. A message that is not text, not UTF-8 or too large ends the connection with the code of the standard.
 
 While the connection is full nothing is read from it, so a client cannot ask for more than it takes. Closing has a
 deadline: a client that does not answer, or does not take what is still to be sent, is cut.

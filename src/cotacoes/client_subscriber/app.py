@@ -84,7 +84,7 @@ async def run(
         subscriber.show,
         clock=time.monotonic,
         random=SystemRandom(),
-        bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person is told at once; `up` starts all parts together
+        bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person learns of it at once; `up` starts all parts together
     )
     get_logger().info("service.started", coins=",".join(chosen))
     following = follower.run(newcomers=None if coins else ask_coins)

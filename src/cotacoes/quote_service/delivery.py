@@ -103,7 +103,7 @@ class Delivery:
                 await self._back_off(str(error))
                 continue
             except Exception as error:
-                self._history.fence = None  # whoever begins again asks the shard first how far it has come
+                self._history.fence = None  # the next attempt first asks the shard how far it has come
                 self.held = f"{type(error).__name__}, which the log of quote_service explains"
                 raise
             await self._recorded.wait()

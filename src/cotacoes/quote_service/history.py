@@ -55,7 +55,7 @@ class CoinHistory:
         self._jump = jump
         self.writer_epoch: int | None = None  # the highest number under which this process has had the fence, or will
         self.end: Position | None = None  # where the shard ends, by its last answer to its writer
-        self.turn = asyncio.Lock()  # held by whoever writes to the shard: an era begins between two batches
+        self.turn = asyncio.Lock()  # held while the shard is written to: an era begins between two batches
         self._now = now
         self._clock = clock
         self._observed_s = 0.0  # when the newest quote was observed, on the monotonic clock

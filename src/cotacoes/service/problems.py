@@ -46,7 +46,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         response = await _on_problem(request, MethodNotAllowedError(f"this route takes {allowed}"))
         response.headers["allow"] = allowed
         return response
-    if isinstance(error.__cause__, TooLargeError):  # FastAPI takes it for a body that can not be parsed
+    if isinstance(error.__cause__, TooLargeError):  # FastAPI takes it for a body that cannot be parsed
         return await _on_problem(request, error.__cause__)
     if error.status_code == http.HTTPStatus.NOT_FOUND:
         return await _on_problem(request, NotFoundError("no such route; /docs lists them"))
