@@ -36,14 +36,14 @@ test-browser: .venv/installed-dev ## run the streams in a browser and in Node; i
 	cd tests/browser && npm ci --no-audit --no-fund
 	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
-check: .venv/installed-dev ## format, lint, types, import contracts, unit tests; under a minute
+check: .venv/installed-dev ## format, lint, types, import contracts, quick unit tests; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/hadolint deploy/Dockerfile
-	$(BIN)/python -m pytest $(UNIT) -q
+	$(BIN)/python -m pytest $(UNIT) -m "not slow" -q
 
 format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .

@@ -130,6 +130,7 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["cotacoes.cli.app", "cotacoes.up", "cotacoes.client_subscriber.app"])
+@pytest.mark.slow
 def test_what_has_no_routes_loads_no_web_framework(module: str) -> None:
     """It is a third of the time that a command takes to start."""
     code = f"import sys, {module}; print(*{{'fastapi', 'starlette', 'uvicorn'}} & set(sys.modules))"

@@ -115,6 +115,7 @@ def test_a_shard_that_is_away_costs_its_own_part_and_no_other() -> None:
     assert told["coins"]["ethereum"]["through"] == "5-12"
 
 
+@pytest.mark.slow
 def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
     started = time.monotonic()
     told = report(shard1=FrozenShard("shard1", ["bitcoin"]), deadline_s=1.0)
@@ -128,6 +129,7 @@ def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
     [(HttpUnavailableError(), "failed"), (None, "timed_out"), (b"<html>", "failed"), (InternalError("bug"), "failed")],
     ids=["away", "hangs", "babbles", "crashes"],
 )
+@pytest.mark.slow
 def test_quote_service_being_away_is_one_missing_part_and_the_shards_are_told_all_the_same(
     fault: Any, status: str
 ) -> None:
@@ -222,6 +224,7 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
     assert msgspec.json.encode(told)
 
 
+@pytest.mark.slow
 def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard() -> None:
     async def run() -> dict[str, Any]:
         shards = {"shard1": FrozenShard("shard1", ["bitcoin"]), "shard2": MemoryShard("shard2", ["ethereum"])}
@@ -265,6 +268,7 @@ def test_a_coin_that_moves_is_reported_from_where_its_fence_sends_to_with_shard1
     assert len(told["coins"]["bitcoin"]["last_logs"]) == 10
 
 
+@pytest.mark.slow
 async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_after_that_until_it_is_back() -> None:
     class Hanging(MemoryShard):
         asked = 0
@@ -452,6 +456,7 @@ def test_more_missing_parts_than_a_header_holds_are_counted() -> None:
     assert _named(["a", "b"]) == "a, b"
 
 
+@pytest.mark.slow
 def test_a_trace_tells_how_each_branch_went_in_the_order_of_the_plan() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None
@@ -496,6 +501,7 @@ async def test_those_who_ask_the_same_at_the_same_time_are_told_the_same_and_ask
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 async def test_one_who_hangs_up_takes_nothing_from_those_who_asked_the_same() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None
@@ -509,6 +515,7 @@ async def test_one_who_hangs_up_takes_nothing_from_those_who_asked_the_same() ->
         assert [one["part"] for one in (await second).json()["missing"]] == ["quote_service"]
 
 
+@pytest.mark.slow
 async def test_one_in_a_hurry_is_told_what_there_is_by_then() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None

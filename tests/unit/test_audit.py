@@ -175,6 +175,7 @@ def test_a_history_with_holes_that_were_noted_has_no_breach(ledger: Ledger, eras
 
 
 @given(holed_ledgers(), st.data())
+@pytest.mark.slow
 def test_a_hole_that_was_not_noted_or_noted_elsewhere_is_found(ledger: Ledger, data: st.DataObject) -> None:
     behind = data.draw(st.sampled_from(sorted(ledger.holes)))
     after = ledger.holes.pop(behind)

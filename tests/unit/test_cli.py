@@ -519,6 +519,7 @@ def words_of_commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", [[], *words_of_commands()], ids=" ".join)
+@pytest.mark.slow
 def test_help_begins_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     told = capsys.readouterr().out
@@ -552,6 +553,7 @@ BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUN
 
 
 @pytest.mark.parametrize(("script", "code", "said"), [(ENDLESS, 0, b""), (FAILED, 4, b"cotacoes: none yet\n")])
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_the_command_quietly(script: str, code: int, said: bytes) -> None:
     with subprocess.Popen([sys.executable, "-c", script], env=BUFFERED, stdin=-1, stdout=-1, stderr=-1) as process:
         assert process.stdin is not None

@@ -33,6 +33,7 @@ def run(*words: str, closed: int | None = None, stdout: int | None = None, **env
 
 
 @pytest.mark.parametrize("command", [["--version"], ["--help"], ["quote", "--help"], ["doctor"]], ids=" ".join)
+@pytest.mark.slow
 def test_a_closed_stdout_is_one_sentence_and_1(command: list[str], tmp_path: Path) -> None:
     told = run(*command, closed=1, COTACOES_DATA=str(tmp_path))
     assert told == (1, REFUSED % b"Bad file descriptor")
@@ -40,18 +41,21 @@ def test_a_closed_stdout_is_one_sentence_and_1(command: list[str], tmp_path: Pat
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
 @pytest.mark.parametrize("command", [["--version"], ["quote", "--help"]], ids=" ".join)
+@pytest.mark.slow
 def test_a_full_stdout_is_the_same_sentence_whoever_writes(command: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         assert run(*command, stdout=full.fileno()) == (1, REFUSED % b"No space left on device")
 
 
 @pytest.mark.parametrize("closed", [0, 2])
+@pytest.mark.slow
 def test_a_closed_stdin_or_stderr_changes_nothing(closed: int) -> None:
     assert run("--version", closed=closed) == (0, b"")
     assert run("quote", closed=closed)[0] == 2
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+@pytest.mark.slow
 def test_what_the_encoding_cannot_write_is_replaced(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SHOWN], env=BUFFERED | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=60

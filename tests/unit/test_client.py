@@ -225,6 +225,7 @@ async def guarding(fault: Exception | None = None, **given: Any) -> AsyncIterato
 
 
 @pytest.mark.parametrize("kind", list(problem_types()), ids=lambda kind: kind.slug)
+@pytest.mark.slow
 def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_healthy_one(
     kind: type[ProblemError],
 ) -> None:

@@ -651,6 +651,7 @@ async def leave_by_cancellation(client: Client) -> None:
 
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_the_context, leave_by_cancellation])
+@pytest.mark.slow
 def test_who_leaves_a_stream_leaves_nothing_behind(leave: Callable[[Client], Awaitable[None]]) -> None:
     twin = GatewayTwin({"bitcoin": FIVE})
 

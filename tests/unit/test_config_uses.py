@@ -125,6 +125,7 @@ def read_by(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", USES)
+@pytest.mark.slow
 def test_every_setting_that_a_process_reads_is_given_to_it(name: str) -> None:
     assert read_by(name) - USES[name] == set(), "add it to the row of this process in config/uses.py"
 

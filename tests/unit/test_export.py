@@ -134,6 +134,7 @@ def test_every_quote_of_the_range_comes_once_digit_for_digit(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_whatever_byte_it_was_torn_at_the_same_command_makes_it_whole(form: Format, tmp_path: Path) -> None:
     twin = Twin({"bitcoin": quotes(8)})
     run(twin, wanted(form), tmp_path / "whole")
@@ -350,6 +351,7 @@ raise SystemExit(ended(lambda: asyncio.run(endless())))
 """
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:
     with subprocess.Popen([sys.executable, "-c", PIPED], stdout=-1, stderr=-1) as process:
         assert process.stdout is not None

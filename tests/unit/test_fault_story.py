@@ -165,6 +165,7 @@ def test_a_source_that_is_down_for_minutes_is_probed_ever_more_rarely_and_taken_
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.slow
 def test_whatever_the_source_does_wrong_opens_the_circuit_and_is_called_by_its_name(
     setting: dict[str, Any], error: str
 ) -> None:

@@ -110,6 +110,7 @@ AWAY = [HttpUnavailableError(), None, b"nonsense", InternalError("bug")]
 
 
 @pytest.mark.parametrize("fault", AWAY, ids=["away", "hangs", "babbles", "crashes"])
+@pytest.mark.slow
 async def test_while_quote_service_is_away_the_last_quote_is_told_with_what_its_age_is_by_now(fault: Any) -> None:
     twin = Twin(QUOTES)
     async with asking(twin) as gateway:
@@ -127,6 +128,7 @@ async def test_while_quote_service_is_away_the_last_quote_is_told_with_what_its_
     assert kept["breaker"] == "closed"
 
 
+@pytest.mark.slow
 async def test_an_old_quote_is_stale_and_one_that_is_too_old_is_none() -> None:
     async def kept(age_max_s: float) -> httpx2.Response:
         twin = Twin(QUOTES)  # its quote is 200 ms old when it comes
@@ -152,6 +154,7 @@ async def test_a_refusal_of_a_healthy_service_is_not_covered_up_and_opens_nothin
     assert (shown["name"], shown["state"], shown["window"]["failures"]) == ("quote_service.current", "closed", 0)
 
 
+@pytest.mark.slow
 async def test_a_service_that_stays_away_is_asked_no_more_and_that_is_said_at_once() -> None:
     twin = Twin({**QUOTES, "ethereum": []})
     async with asking(twin) as gateway:

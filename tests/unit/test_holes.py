@@ -197,6 +197,7 @@ async def test_the_console_prints_the_hole_in_its_place(
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
 @pytest.mark.parametrize("page_quotes", [2, 4, 100])
+@pytest.mark.slow
 async def test_an_export_writes_the_hole_and_is_the_same_wherever_it_was_interrupted(
     holed: Seam, service: ServiceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, page_quotes: int
 ) -> None:

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,7 @@ def test_a_price_is_positive_has_two_places_and_stays_near_its_start(seed: int, 
     assert price > 0
 
 
+@pytest.mark.slow
 def test_the_walk_moves_a_little_at_each_tick_and_further_over_many() -> None:
     prices = [price_at(1, "bitcoin", tick) for tick in range(20_000)]
     steps = [abs(after - before) for before, after in itertools.pairwise(prices)]

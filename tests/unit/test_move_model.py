@@ -378,6 +378,7 @@ async def _unsaid(line: str) -> None:
 
 
 @pytest.mark.timeout(600)  # a few seconds; where something is found, it is made small first
+@pytest.mark.slow
 def test_random_interleavings_lose_nothing_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "CLAIM_TRIES_MAX", 1)
     monkeypatch.setattr(copies, "CLAIM_WAIT_S", 0.0)

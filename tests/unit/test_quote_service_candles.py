@@ -282,6 +282,7 @@ async def test_without_a_quote_there_is_none_and_before_anyone_could_say_it_is_n
 
 
 @pytest.mark.parametrize("round_", range(20))
+@pytest.mark.slow
 async def test_whatever_happens_between_any_two_reads_they_are_those_of_all_quotes_up_to_through(
     seam: Seam, seeded: random.Random, round_: int
 ) -> None:

@@ -87,6 +87,7 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
         assert not core.superseded
 
 
+@pytest.mark.slow
 async def test_a_log_at_its_quota_records_again_by_itself_once_the_shard_is_back(tmp_path: Path) -> None:
     core = Core(tmp_path, quota_bytes=2**20)
     async with core.running():
@@ -102,6 +103,7 @@ async def test_a_log_at_its_quota_records_again_by_itself_once_the_shard_is_back
         assert first_gap(await core.shard.after(COIN, None, 10**6), None) is None
 
 
+@pytest.mark.slow
 async def test_a_hanging_log_is_not_opened_a_second_time_and_what_it_committed_late_has_happened_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +396,7 @@ async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
     assert first_gap(list(copy.quotes.values()), None) == 3
 
 
+@pytest.mark.slow
 async def test_a_coin_that_can_not_join_yet_is_not_in_use_and_its_chain_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ async def test_who_asks_after_a_position_that_was_never_given_learns_where_to_go
     assert before.value.extra.get("resume") is None
 
 
+@pytest.mark.slow
 async def test_a_time_is_found_in_the_log_among_many_entries_and_eras(seam: Seam, seeded: random.Random) -> None:
     offset = 0.0
     for _ in range(8):
@@ -276,6 +277,7 @@ async def test_a_time_is_found_in_the_log_among_many_entries_and_eras(seam: Seam
 
 
 @pytest.mark.parametrize("round_", range(25))
+@pytest.mark.slow
 async def test_pages_of_a_range_are_its_quotes_whatever_happens_between_any_two_reads(
     seam: Seam, seeded: random.Random, round_: int
 ) -> None:

@@ -440,6 +440,7 @@ STRANGE = ["foreign", "foreign", "dismiss", "pardon"]
 
 @settings(max_examples=200)
 @given(histories(), st.data())
+@pytest.mark.slow
 def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
     written: list[Quote], data: st.DataObject
 ) -> None:
@@ -475,6 +476,7 @@ def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
 
 @settings(max_examples=200)
 @given(histories(), st.data())
+@pytest.mark.slow
 def test_whatever_a_stranger_publishes_what_is_left_after_retractions_tiles_the_history(
     written: list[Quote], data: st.DataObject
 ) -> None:

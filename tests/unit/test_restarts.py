@@ -220,6 +220,7 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
         directory,
         metrics,
         quota_bytes=2**30,
+        kept_s=0.0,
         now=lambda: NOON,
         clock=asyncio.get_running_loop().time,
         on_superseded=lambda: None,

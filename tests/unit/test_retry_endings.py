@@ -144,6 +144,7 @@ def test_no_permit_stays_out_where_the_classification_is_broken() -> None:
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError, CallDeadlineError, asyncio.CancelledError, None])
+@pytest.mark.slow
 def test_a_call_that_has_ended_keeps_nothing_alive(kind: type[BaseException] | None) -> None:
     """Neither with its error, which would keep the frames of the call, nor with tenacity's cycles, where it is good."""
 

@@ -32,6 +32,7 @@ def test_a_note_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> 
     assert load_or_begin(tmp_path, DIGEST, NOON).started_at == NOON.replace(microsecond=123000)
 
 
+@pytest.mark.slow
 async def test_how_far_it_has_come_is_remembered_and_no_clock_sends_it_back(tmp_path: Path) -> None:
     begun = load_or_begin(tmp_path, DIGEST, NOON + timedelta(hours=3))  # by a clock that is ahead
     keeping = asyncio.ensure_future(keep_played(tmp_path, lambda: replace(begun, played_s=600.0)))

@@ -408,6 +408,7 @@ def test_nobody_to_ask_is_a_complete_answer_at_once() -> None:
     assert (result.total, result.complete, elapsed) == (0, True, 0)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_prints_what_the_page_says() -> None:
     page = (Path(__file__).parents[2] / "docs" / "patterns" / "scatter-gather.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)

@@ -20,7 +20,7 @@ from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.patterns import current_deadline
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
-from cotacoes.service.coins import require_coin
+from cotacoes.service.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.service.requests import require_admin
 from cotacoes.telemetry import Metrics
 
@@ -274,3 +274,9 @@ def test_who_hung_up_before_anybody_listened_is_heard_all_the_same() -> None:
             assert len(told["heard_by"]) == 1
         assert not told["heard_by"]
     assert heard == [True]
+
+
+def test_an_unknown_name_is_compared_with_a_bounded_number_of_coins() -> None:
+    coins = [f"coin-{number}" for number in range(COMPARED_MAX)]
+    assert nearest("coin-77x", [*coins, "coin-77x"]) != nearest("coin-77x", ["coin-77x", *coins])
+    assert "coin-77" in nearest("coin-77x", [*coins, "coin-77x"])

@@ -242,6 +242,7 @@ def test_nobody_boards_one_that_has_ended_and_is_still_on_the_list() -> None:
 
 
 @pytest.mark.parametrize("error", [None, OSError("no route")])
+@pytest.mark.slow
 def test_one_cancelled_at_the_moment_of_the_answer_is_cancelled_without_noise(error: OSError | None) -> None:
     noise: list[object] = []
 

@@ -208,7 +208,7 @@ ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59,
         ("a.gz", b"", "empty"),
         ("a.gz", b"plain text\n", "not packed"),
         ("a.gz", gzip.compress(other(0) * 50, mtime=0)[:40], "ended before"),
-        ("a.gz", b"\x1f\x8b" + b"\x00" * 40, "can not be read"),
+        ("a.gz", b"\x1f\x8b" + b"\x00" * 40, "cannot be read"),
         ("a.gz", gzip.compress(other(0) * 3, mtime=0), "no price of BTCUSDT"),
         ("a", b"hello\n" * 10, "read as a recording: line 1: a CSV needs a header with symbol, price, timestamp"),
         ("a", b"10,42000.1,0.001\n11,42000.2,0.001\n", "this line begins '10,42000.1,0.001'"),
@@ -254,6 +254,7 @@ def test_the_origin_names_the_files_and_is_always_one() -> None:
         assert ORIGIN_PATTERN.match(Recording([Path(name) for name in names]).origin)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     peaks = []
     for count in (5_000, 50_000):
@@ -286,6 +287,7 @@ def own_reading(path: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.skipif(not RECORDING.is_dir(), reason="the recordings in ../shared/data are not here")
 @pytest.mark.parametrize("step_s", [0.5, 0.003])
+@pytest.mark.slow
 def test_a_real_recording_is_served_digit_for_digit_in_order_at_its_times(step_s: float) -> None:
     files = {"bitcoin": RECORDING / "btcusdt_20240808.gz", "ethereum": RECORDING / "ethusdt_20240808.gz"}
     recorded = {coin: own_reading(path) for coin, path in files.items()}

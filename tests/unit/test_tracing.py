@@ -605,6 +605,7 @@ def modules(code: str, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_where_spans_are_not_wanted_nothing_of_it_is_imported(tmp_path: Path) -> None:
     """FastAPI imports OpenTelemetry's interface for itself, and redis-py its metrics; of ours nobody imports any."""
     behind = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.proto", "google.protobuf", "requests")

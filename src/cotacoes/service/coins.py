@@ -6,10 +6,13 @@ Apart from `requests`, since commands without a server need it and FastAPI takes
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Iterable
 
 from cotacoes.errors import UnknownCoinError
 from cotacoes.quote import COIN_PATTERN
+
+COMPARED_MAX = 1_000  # some 2 ms: the whole process stands still while a name is compared with those that are known
 
 
 def require_coin(coin: str, coins: Collection[str]) -> str:
@@ -17,9 +20,10 @@ def require_coin(coin: str, coins: Collection[str]) -> str:
     if coin in coins:
         return coin
     shown = coin if COIN_PATTERN.match(coin) else "that name"
-    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, list(coins)))
+    raise UnknownCoinError(f"{shown} is not quoted here", did_you_mean=nearest(coin, coins))
 
 
-def nearest(name: str, known: Sequence[str]) -> list[str]:
-    """The names that may have been meant, at most three."""
-    return difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The names that may have been meant, at most three, of the first `COMPARED_MAX` that are known."""
+    compared = list(itertools.islice(known, COMPARED_MAX))
+    return difflib.get_close_matches(name[:64].lower(), compared, n=3, cutoff=0.5)
