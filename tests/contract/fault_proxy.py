@@ -192,6 +192,9 @@ class FaultProxy:
             server_reader, server_writer = await asyncio.open_connection(
                 self._server.hostname, self._server.port or POSTGRES_PORT
             )
+        if self._listener is None:  # refused meanwhile, and before it was a link that `reset` ends
+            server_writer.close()
+            return
         for one in (writer, server_writer):
             one.transport.set_write_buffer_limits(0)  # so that drained means handed to the system
         link = _Link(writer, server_writer)

@@ -1,6 +1,7 @@
 """The ledger on a running system: coins and shards that are added, coins that move, and nothing is lost."""
 
 import asyncio
+import functools
 import json
 import random
 import signal
@@ -159,7 +160,10 @@ def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: P
                     kill(system, victim)
                 mover.wait(60)
                 wait_until(f"bitcoin lives on {target}", lambda target=target: end_move(system, target), HEAL_LIMIT_S)
-                assert system.cli("shards", "purge", "bitcoin", "--now").returncode == 0
+                purge = functools.partial(
+                    system.cli, "shards", "purge", "bitcoin", "--now"
+                )  # of a shard that may be down
+                wait_until("the copy left behind is gone", lambda purge=purge: purge().returncode == 0, HEAL_LIMIT_S)
             system.ask("stop", "external_service")
             wait_until(
                 "everything is delivered",

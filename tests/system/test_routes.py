@@ -77,7 +77,8 @@ def test_the_history_is_paged_in_order_and_refuses_what_it_can_not_continue(runn
         lambda: len(running_system.get("quote_service", "/v1/quotes/bitcoin?last=3").body["quotes"]) == 3,
     )
     whole = running_system.get("quote_service", "/v1/quotes/bitcoin?limit=10000").body
-    assert set(whole) == {"coin", "quotes", "next", "more", "floor"}
+    assert set(whole) == {"coin", "quotes", "gaps", "next", "more", "floor"}
+    assert whole["gaps"] == []
     assert set(whole["quotes"][0]) == QUOTE
     first = f"{whole['quotes'][0]['epoch']}-{whole['quotes'][0]['seq']}"
     assert whole["floor"] == first

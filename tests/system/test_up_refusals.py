@@ -91,7 +91,7 @@ def test_a_full_disk_is_refused(system: System, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--source", "replay:/nowhere/at all.gz"], "/nowhere/at all.gz can not be read"),
+        (["--source", "replay:/nowhere/at all.gz"], "/nowhere/at all.gz cannot be read"),
         (["--source", "magic"], "COTACOES_SOURCE=magic is refused"),
         (["--failure-rate", "1.5"], "≤ 1"),
         (["--speed", "0"], "≥ 0.01"),
