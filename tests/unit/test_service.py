@@ -280,3 +280,15 @@ def test_an_unknown_name_is_compared_with_a_bounded_number_of_coins() -> None:
     coins = [f"coin-{number}" for number in range(COMPARED_MAX)]
     assert nearest("coin-77x", [*coins, "coin-77x"]) != nearest("coin-77x", ["coin-77x", *coins])
     assert "coin-77" in nearest("coin-77x", [*coins, "coin-77x"])
+
+
+async def test_background_work_begins_even_if_the_scope_ends_at_once() -> None:
+    begun = []
+
+    async def work() -> None:
+        begun.append(True)
+        await asyncio.Event().wait()
+
+    async with background(work()):
+        pass
+    assert begun

@@ -20,6 +20,7 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[as
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
             try:
+                await asyncio.sleep(0)  # all begin: one that is cancelled before would never be awaited
                 yield group
             finally:
                 for task in tasks:
