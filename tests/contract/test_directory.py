@@ -11,6 +11,7 @@ from tests.contract.conftest import Databases, Placed, psql
 
 from cotacoes import config
 from cotacoes.adapters.days_postgres import PostgresDays
+from cotacoes.adapters.discrepancies_postgres import ShardDiscrepancies
 from cotacoes.adapters.move_postgres import PostgresMovingShard
 from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
 from cotacoes.admin import directory, migrate
@@ -274,7 +275,7 @@ async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_
         for question in (shard.ping, shard.directory, lambda: shard.newest(["ethereum"], 1)):
             with pytest.raises(ShardUnavailableError, match=words):
                 await question()
-    for opening in (PostgresDays("shard2", dsn), PostgresMovingShard("shard2", dsn)):
+    for opening in (PostgresDays("shard2", dsn), PostgresMovingShard("shard2", dsn), ShardDiscrepancies("shard2", dsn)):
         with pytest.raises(ShardUnavailableError, match=words):
             await opening.__aenter__()
     assert (await ask_shard("shard2", dsn, NOON)).problem == f"{words}: give each shard its own; two may be swapped"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_version
+from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of
 from cotacoes.patterns.sharding import Unaccepted
 from cotacoes.quote import Position
@@ -58,12 +59,10 @@ class ShardDiscrepancies:
         self._session = Session(shard, dsn, connect_s=CONNECT_DEADLINE_S, deadline_s=STATEMENT_DEADLINE_S)
 
     async def __aenter__(self) -> Self:
-        await self._session.__aenter__()
-        try:
-            await check_version(self.shard, self._session.fetch)
-        except BaseException:
-            await self._session.__aexit__()
-            raise
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._session)
+            await check_shard(self.shard, self._session.fetch)
+            stack.pop_all()
         return self
 
     async def __aexit__(self, *error: object) -> None:
