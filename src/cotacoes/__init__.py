@@ -1,3 +1,3 @@
 """cotacoes: a crypto price feed that you run yourself and can pull the plug on."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
