@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check format soak bench tour diagram lock audit sbom clean
+.PHONY: help up install test test-browser check format soak bench tour diagram reference docs lock audit sbom clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -55,19 +55,22 @@ soak: .venv/installed-soak ## the long tests: fifty kills at random moments, and
 bench: .venv/installed-bench ## the figures, as a table and as JSON
 	$(BIN)/python -m benchmarks $(ARGS)
 
-tour: .venv/installed-dev ## run docs/tour.md again, and write what came
+tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write what came
 	PYTHONPATH=. $(BIN)/python docs/make_tour.py
 
 diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
 	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
+
+docs: .venv/installed-docs ## build the docs site into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group soak -c requirements-dev.lock -o requirements-soak.lock
-
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group audit -c requirements-dev.lock -o requirements-audit.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 audit: .venv/installed-audit ## hold every pinned package against the published vulnerabilities (asks PyPI for each)
 	for lock in requirements*.lock; do $(BIN)/pip-audit --strict --require-hashes --disable-pip -r $$lock || exit 1; done
@@ -111,4 +114,4 @@ else
 endif
 	@touch $@
 
-.venv/installed-bench .venv/installed-soak .venv/installed-audit: .venv/installed-dev
+.venv/installed-bench .venv/installed-soak .venv/installed-audit .venv/installed-docs: .venv/installed-dev

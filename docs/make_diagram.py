@@ -1,4 +1,4 @@
-"""Draws the circuit breaker's transitions into `docs/patterns/circuit-breaker.md`: `make diagram`.
+"""Draws the circuit breaker's transitions into `docs/explanation/circuit-breaker.md`: `make diagram`.
 
 The table in `patterns/breaker_events.py` is the machine; the picture is made of it, and a test holds the two together.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from cotacoes.patterns.breaker_config import State
 from cotacoes.patterns.breaker_events import TRANSITIONS, Reason
 
-PAGE = Path(__file__).parent / "patterns" / "circuit-breaker.md"
+PAGE = Path(__file__).parent / "explanation" / "circuit-breaker.md"
 BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 

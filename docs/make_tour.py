@@ -1,4 +1,4 @@
-"""Runs `docs/tour.md` and writes what came: `make tour`.
+"""Runs `docs/tutorial/pull-the-plug.md` and writes what came: `make tour`.
 
 The document is its own script. A block `sh` is run, and the block `text` behind it gets what it said. `text live=N`
 gets what the live view showed since the last `sh` block began, N seconds after it ended; `text up=N` its first N lines.
@@ -21,7 +21,7 @@ from benchmarks.system import free_port_block
 from cotacoes.config import PORT_OFFSETS, PREFIX
 
 ROOT = Path(__file__).parents[1]
-TOUR = ROOT / "docs" / "tour.md"
+TOUR = ROOT / "docs" / "tutorial" / "pull-the-plug.md"
 BLOCK = re.compile(r"^```(sh|text)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FIRST_PORT = 8000
 PORT_BASES = range(9000, 9900)  # with as many digits, so that tables stay in line

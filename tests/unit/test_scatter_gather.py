@@ -410,7 +410,7 @@ def test_nobody_to_ask_is_a_complete_answer_at_once() -> None:
 
 @pytest.mark.slow
 def test_the_program_of_the_page_prints_what_the_page_says() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "patterns" / "scatter-gather.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "scatter-gather.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     said = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)[0]
     ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)

@@ -23,7 +23,7 @@ POOLER = (
     "pool_mode = session"
 )
 SAID = {  # SQLSTATE: what that means here
-    "08P01": "is behind a pooler that refused us: docs/scale.md says how a pool has to be set up",
+    "08P01": "is behind a pooler that refused us: docs/explanation/scale.md says how a pool has to be set up",
     "25006": "takes no writes: it is a standby, or set to read-only",
     "26000": POOLER,
     "28000": "does not take the user of its DSN",

@@ -1,7 +1,7 @@
 """What a circuit breaker does and says: its transitions as a table, its verdicts, its events, its refusal.
 
 The table is the machine: a change of state that does not stand in it does not exist, and the diagram in
-`docs/patterns/circuit-breaker.md` is drawn from it.
+`docs/explanation/circuit-breaker.md` is drawn from it.
 """
 
 from __future__ import annotations
