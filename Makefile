@@ -61,6 +61,9 @@ tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write
 diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
 	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
 
+reference: .venv/installed-dev ## write docs/reference anew from the code
+	PYTHONPATH=. $(BIN)/python -m docs.make_reference
+
 docs: .venv/installed-docs ## build the docs site into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
