@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check format soak bench tour diagram reference docs lock audit sbom clean
+.PHONY: help up install test test-browser check format soak bench tour diagram reference picture docs lock audit sbom clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -61,8 +61,8 @@ tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write
 diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
 	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
 
-reference: .venv/installed-dev ## write docs/reference anew from the code
-	PYTHONPATH=. $(BIN)/python -m docs.make_reference
+picture: .venv/installed-dev ## run the system, and draw its terminal into docs/assets/terminal.svg
+	PYTHONPATH=. $(BIN)/python docs/make_picture.py
 
 docs: .venv/installed-docs ## build the docs site into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean

@@ -12,7 +12,7 @@ from tests.contract.conftest import Server
 from tests.contract.gateway_world import World
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["docs/explanation/pub-sub.md", "README.md", "README.pt-BR.md"]
+PAGES = ["docs/explanation/pub-sub.md", "docs/how-to/follow-live-prices.md"]
 
 
 def block_of(page: str) -> str:

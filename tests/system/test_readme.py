@@ -1,38 +1,37 @@
-"""The README's commands run as they stand: in the README's order, on one running system, as in a second terminal."""
+"""The commands of the README and of the how-to guides run as they stand there, as in a second terminal."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import System
+from tests.system.conftest import System, wait_until
 
 from cotacoes.config import PORT_OFFSETS
 
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT_BASE = 8000
 BLOCK_DEADLINE_S = 60
 
 
-def blocks() -> Iterator[str]:
-    """Each block of commands of the README."""
-    yield from BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+def blocks_of(page: Path) -> list[str]:
+    """The commands of a page, block by block."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def make_targets(block: str) -> list[str]:
     return re.findall(r"^make ([a-z]+)", block, re.MULTILINE)
 
 
-def test_every_command_of_make_that_is_named_exists() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_make_target_that_a_page_names_exists() -> None:
     targets = {
-        *re.findall(r"`make ([a-z]+)", readme),
-        *(target for block in blocks() for target in make_targets(block)),
+        *(target for page in PAGES for target in re.findall(r"`make ([a-z]+)", page.read_text(encoding="utf-8"))),
+        *(target for page in PAGES for block in blocks_of(page) for target in make_targets(block)),
     }
     assert {"up", "test"} <= targets
     for target in targets:
@@ -40,8 +39,9 @@ def test_every_command_of_make_that_is_named_exists() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_replay_that_the_readme_names_plays(tmp_path: Path) -> None:
-    (arguments,) = re.findall(r'^make up ARGS="(.*)"$', "".join(blocks()), re.MULTILINE)
+def test_the_replay_that_a_guide_names_plays(tmp_path: Path) -> None:
+    commands = "".join(block for page in PAGES for block in blocks_of(page))
+    (arguments,) = set(re.findall(r'^make up ARGS="(.*)"$', commands, re.MULTILINE))
     words = [
         f"replay:{ROOT / word.removeprefix('replay:')}" if word.startswith("replay:") else word
         for word in arguments.split()
@@ -51,13 +51,19 @@ def test_the_replay_that_the_readme_names_plays(tmp_path: Path) -> None:
         system.wait_for_event("a quote", lambda event: event["type"] == "quote", 40)
 
 
-def test_every_block_of_commands_runs(running_system: System, tmp_path: Path) -> None:
-    """In a folder that looks like the checkout, so that what they write lands nowhere else."""
-    place, ran = tmp_path / "checkout", 0
+def test_most_pages_have_commands_to_run() -> None:
+    assert sum(any(not make_targets(block) for block in blocks_of(page)) for page in PAGES) >= 12
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_commands_runs(page: Path, running_system: System, tmp_path: Path) -> None:
+    """The folder looks like the checkout, so that what the commands write lands nowhere else."""
+    place = tmp_path / "checkout"
     place.mkdir()
     for entry in (".venv", "docs", "Makefile"):
         (place / entry).symlink_to(ROOT / entry)
-    for block in blocks():
+    wait_until("a complete report", lambda: running_system.get("aggregator_service", "/report/full").body["complete"])
+    for block in blocks_of(page):
         if make_targets(block):
             continue  # `up` is what all tests here start, `test` is what runs this
         if "curl" in block and shutil.which("curl") is None:
@@ -76,8 +82,6 @@ def test_every_block_of_commands_runs(running_system: System, tmp_path: Path) ->
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert done.stdout or done.stderr, f"{block} says nothing"
-        ran += 1
-    assert ran >= 8
 
 
 def _on_ports_of(system: System, block: str) -> str:
