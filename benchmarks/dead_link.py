@@ -19,9 +19,9 @@ from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower
 from cotacoes.client.history import PAGE_QUOTES, Page
-from cotacoes.live import channel, encode_quote
+from cotacoes.model.live_message import channel, encode_quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Lost, Recovered, Seen, Wanted
-from cotacoes.quote import Position, Quote
 
 AIM = Aim(12.0)
 SILENT_AIM = Aim(0)

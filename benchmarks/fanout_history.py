@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from cotacoes.live import Heartbeat, encode_heartbeat
-from cotacoes.quote import Position, Quote, QuoteJson
+from cotacoes.model.live_message import Heartbeat, encode_heartbeat
+from cotacoes.model.quote import Position, Quote, QuoteJson
 
 COIN = "bitcoin"
 EPOCH = 1_732_400_000_000

@@ -18,7 +18,7 @@ from benchmarks.fanout_servers import HOLD_ALL, ask_valkey
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.helper_process import helper_process
 from benchmarks.servers import valkey_server
-from cotacoes.live import channel, encode_quote
+from cotacoes.model.live_message import channel, encode_quote
 from cotacoes.quote_service.publisher import MESSAGE_LINES_MAX
 
 AIM = Aim(3.0, is_floor=True)

@@ -16,7 +16,7 @@ import redis
 from benchmarks.fanout_history import COIN
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client.feeds import Feeds
-from cotacoes.live import channel
+from cotacoes.model.live_message import channel
 from cotacoes.patterns.recovery_events import Seen
 
 DEADLINE_S = 60.0

@@ -27,8 +27,8 @@ from benchmarks.fanout_receiver import Order, Told
 from benchmarks.fanout_servers import Server
 from benchmarks.figure import MeasureError, percentile
 from benchmarks.helper_process import helper_process
-from cotacoes.live import encode_quote
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import encode_quote
+from cotacoes.model.quote import Position, Quote
 
 SAMPLED = 5  # clients of which every quote is timed
 LEAD_S = 0.5  # from the last client's opening to the first message

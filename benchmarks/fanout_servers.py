@@ -31,7 +31,7 @@ from benchmarks.figure import MeasureError
 from benchmarks.servers import valkey_server
 from benchmarks.system import free_port_block
 from cotacoes.config import PREFIX
-from cotacoes.live import channel
+from cotacoes.model.live_message import channel
 from cotacoes.supervision import die_with_parent, processes
 
 READY_DEADLINE_S = 30.0

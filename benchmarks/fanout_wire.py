@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 Steps = list[tuple[bytes, bytes]]
 TEXT, BINARY, PONG = 0x1, 0x2, 0xA

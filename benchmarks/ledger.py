@@ -31,7 +31,7 @@ from benchmarks.servers import Server, postgres_server
 from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.quote import Position, Quote, format_price
+from cotacoes.model.quote import Position, Quote, format_price
 
 BATCH_AIMS = {1_000: Aim(0.33, is_floor=True), 5_000: Aim(0.45, is_floor=True)}
 PLAIN_AIM = Aim(0.95, is_floor=True)

@@ -30,8 +30,8 @@ from benchmarks.servers import Server, make_shards, postgres_server, valkey_serv
 from benchmarks.writer import COIN, TimedBus, Writing, background, writing
 from cotacoes import config
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.live import decode_message
-from cotacoes.quote import Observation, Position, Quote
+from cotacoes.model.live_message import decode_message
+from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.telemetry import configure_logging
 
 CLOSED_AIM = Aim(100.0)

@@ -24,8 +24,8 @@ from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, postgres_server
 from cotacoes.adapters.postgres import CONNECTIONS_MAX, Session
 from cotacoes.adapters.shard_postgres import QUERIES, PostgresShard, candle_of
-from cotacoes.candle import Candle
-from cotacoes.quote import Quote
+from cotacoes.model.candle import Candle
+from cotacoes.model.quote import Quote
 
 CANDLES_AIM = Aim(15.0, is_floor=True)
 LAST_AIM = Aim(0.25, is_floor=True)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.websocket_client import connect
-from cotacoes.live import channel, decode_message
-from cotacoes.quote import Quote, to_microseconds
+from cotacoes.model.live_message import channel, decode_message
+from cotacoes.model.quote import Quote, to_microseconds
 
 CONNECT_DEADLINE_S = 2.0
 QUOTE = b'{"v":1,"type":"quote"'

@@ -22,8 +22,8 @@ from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.quote_log import QuoteLog
 from cotacoes.adapters.quote_log_rows import Mark
+from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
-from cotacoes.quote import Quote
 from cotacoes.telemetry import configure_logging
 
 COMMIT_AIM = Aim(200_000.0, is_floor=True)

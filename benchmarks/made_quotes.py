@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from cotacoes.quote import Position, Quote
+from cotacoes.model.quote import Position, Quote
 
 SEED = 5
 FIRST_DAY = datetime(2024, 1, 8, tzinfo=UTC)

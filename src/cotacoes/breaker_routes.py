@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import NotFoundError, UnauthorizedError
+from cotacoes.model.coins import nearest
+from cotacoes.model.payloads import BreakerState
+from cotacoes.model.quote import TimeText
 from cotacoes.patterns import State
-from cotacoes.payloads import BreakerState
-from cotacoes.quote import TimeText
-from cotacoes.service.coins import nearest
 from cotacoes.service.document import answering
 from cotacoes.service.requests import admins_only
 from cotacoes.telemetry import get_logger

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random, SystemRandom
 from typing import Any
 
+from cotacoes.model.quote import format_time
 from cotacoes.patterns import (
     AttemptEnded,
     CallSettled,
@@ -37,7 +38,6 @@ from cotacoes.patterns import (
 from cotacoes.patterns.breaker_events import Event, Snapshot
 from cotacoes.patterns.first_answer import FirstAnswer
 from cotacoes.patterns.resilience import PolicyEvent
-from cotacoes.quote import format_time
 from cotacoes.telemetry import Metrics, ResilienceMetrics, get_logger
 
 # between the parts of the system

@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 
 from cotacoes.client_subscriber.lines import Lines, position_range
+from cotacoes.model.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
 from cotacoes.patterns.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.supervision.part import Change, State
 
 SUBSCRIBER = "client_subscriber"

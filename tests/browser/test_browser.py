@@ -24,7 +24,7 @@ from tests.frames import check_frame
 from tests.system.conftest import System
 from tests.unit.history_twin import breaches
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 HERE = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -28,7 +28,7 @@ from tests.unit.history_twin import HistoryTwin, breaches
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 LIMIT_S = 30.0
 PAUSE_S_MOST = 1.0

@@ -18,12 +18,12 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
-from cotacoes.candle import INTERVALS, candles_of
 from cotacoes.errors import CoinMovedError, FenceClosedError
+from cotacoes.model.candle import INTERVALS, candles_of
+from cotacoes.model.quote import Quote, QuoteJson, first_gap
+from cotacoes.model.window import WINDOWS, Window, window_of
 from cotacoes.patterns.moving import MovingShard
 from cotacoes.patterns.sharding import Shard, Stored
-from cotacoes.quote import Quote, QuoteJson, first_gap
-from cotacoes.window import WINDOWS, Window, window_of
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

@@ -33,7 +33,7 @@ from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.config import Settings
-from cotacoes.quote import Position, Quote, QuoteJson
+from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.service.process import Service
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -26,9 +26,9 @@ from tests.unit.history_twin import HistoryTwin, breaches
 from cotacoes import config
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.recovery_events import Wanted
-from cotacoes.quote import Position, Quote, QuoteJson
 from cotacoes.service.app import build_app
 from cotacoes.telemetry import Metrics
 

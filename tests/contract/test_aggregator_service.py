@@ -16,8 +16,8 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.scatter_gather import still_running
-from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEADLINE_S = 1.0

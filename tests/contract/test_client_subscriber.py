@@ -17,8 +17,8 @@ from tests.conftest import free_port
 from tests.contract.conftest import Server
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 
 LIMIT_S = 30.0
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ from tests.contract.test_shard import COIN, NOON, make_quotes
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import ShardRewoundError, WriterSupersededError
+from cotacoes.model.quote import Position, Quote
+from cotacoes.model.window import Window
 from cotacoes.patterns.sharding import Shard, Stored, Unaccepted
-from cotacoes.quote import Position, Quote
-from cotacoes.window import Window
 
 pytestmark = pytest.mark.anyio
 

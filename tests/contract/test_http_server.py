@@ -15,8 +15,8 @@ from cotacoes import config, telemetry
 from cotacoes.adapters import http_exchange, http_protocol, http_server
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
+from cotacoes.model.coins import require_coin
 from cotacoes.service.app import build_app
-from cotacoes.service.coins import require_coin
 
 FINE = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 

@@ -26,9 +26,9 @@ from cotacoes.admin.copies import compare_left
 from cotacoes.admin.copying import Progress
 from cotacoes.admin.purge import GRACE
 from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, ShardUnavailableError
+from cotacoes.model.quote import Position
 from cotacoes.patterns.moving import AsideCount
 from cotacoes.patterns.sharding import Unaccepted
-from cotacoes.quote import Position
 
 
 @pytest.fixture(params=["memory", "postgres"])

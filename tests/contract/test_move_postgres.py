@@ -31,7 +31,7 @@ from cotacoes.admin import copying
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.cli import moves
 from cotacoes.errors import CoinMovedError, CopyDiffersError, CopyRefusedError, SettingError
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from cotacoes.aggregator_service import app
 from cotacoes.client import Addresses, Overview, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
+from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
 from cotacoes.service.process import Service
-from cotacoes.window import Window
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound
 BOUND_S = 10.0

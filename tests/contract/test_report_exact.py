@@ -18,8 +18,8 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
+from cotacoes.model.quote import Position, Quote, parse_time
 from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
-from cotacoes.quote import Position, Quote, parse_time
 
 QUOTES = 20_000  # of each coin
 DAYS = 8

@@ -17,7 +17,7 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes import config
 from cotacoes.admin.copying import Progress
 from cotacoes.aggregator_service import app
-from cotacoes.quote import QuoteJson
+from cotacoes.model.quote import QuoteJson
 
 DEADLINE_S = 5.0
 

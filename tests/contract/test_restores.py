@@ -19,7 +19,7 @@ from cotacoes.adapters import quote_log_trim
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.config import Settings
-from cotacoes.quote import Position, Quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.quote_service import delivery
 
 pytestmark = pytest.mark.anyio

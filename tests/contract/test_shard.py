@@ -18,7 +18,6 @@ from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import migrate
-from cotacoes.candle import INTERVALS, Candle, candles_of
 from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
@@ -27,8 +26,9 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
+from cotacoes.model.candle import INTERVALS, Candle, candles_of
+from cotacoes.model.quote import Position, Quote, format_price
 from cotacoes.patterns.sharding import Shard, Stored
-from cotacoes.quote import Position, Quote, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

@@ -14,10 +14,10 @@ from tests.contract.test_shard import COIN, NOON, spread_quotes
 
 from cotacoes.adapters.postgres import Pool, Session
 from cotacoes.adapters.shard_postgres import PostgresShard
-from cotacoes.candle import candles_of
 from cotacoes.errors import ShardTimedOutError, ShardUnavailableError
+from cotacoes.model.candle import candles_of
+from cotacoes.model.quote import Quote, format_price
 from cotacoes.patterns.sharding import Stored
-from cotacoes.quote import Quote, format_price
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from tests.contract.test_shard_faults import BATCH, DEADLINE_S, EPOCH, WAITING, 
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import FenceClosedError, ShardRefusedError, WriterSupersededError
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 
 pytestmark = pytest.mark.anyio
 

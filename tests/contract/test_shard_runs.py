@@ -10,9 +10,9 @@ from tests.contract.test_shard import COIN, spread_quotes
 from tests.contract.test_shard_faults import DEADLINE_S, EPOCH, wrong_with
 
 from cotacoes.adapters.shard_postgres import PostgresShard, columns_of
-from cotacoes.candle import Candle, candles_of
+from cotacoes.model.candle import Candle, candles_of
+from cotacoes.model.quote import SEQ_MAX, Quote
 from cotacoes.patterns.sharding import Stored
-from cotacoes.quote import SEQ_MAX, Quote
 
 KINDS = [("sim", "USD"), ("replay:x", "USD"), ("replay:x", "EUR")]
 

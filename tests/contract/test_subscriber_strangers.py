@@ -11,8 +11,8 @@ from tests.contract.conftest import Server
 from tests.contract.subscribing import COIN, World, subscribing
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 
 FALSE_PRICE = "1.00"
 

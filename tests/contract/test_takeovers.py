@@ -17,8 +17,8 @@ from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import audit, discrepancies
 from cotacoes.config import Settings
-from cotacoes.live import decode_message
-from cotacoes.quote import Position, Quote, first_gap
+from cotacoes.model.live_message import decode_message
+from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.quote_service import delivery
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from typing import Any
 from tests.unit.core import COIN, Core
 
 from cotacoes.errors import LogUnavailableError
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 from cotacoes.telemetry import configure_logging
 
 DISK_MEBIBYTES = 6

@@ -8,7 +8,7 @@ import pytest
 from tests.system.conftest import System, wait_until
 from tests.system.witness import Row, falls, subscriber_lives, untold
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 COINS = ("bitcoin", "ethereum")
 OFTEN = {"COTACOES_POLL_INTERVAL_S": "0.2"}

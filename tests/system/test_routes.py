@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from tests.system.conftest import System, wait_until
 
-from cotacoes.candle import INTERVALS, CandleJson, candles_of
-from cotacoes.quote import Position, Quote, QuoteJson, format_time, parse_time
+from cotacoes.model.candle import INTERVALS, CandleJson, candles_of
+from cotacoes.model.quote import Position, Quote, QuoteJson, format_time, parse_time
 
 SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service"]
 CURRENT = {

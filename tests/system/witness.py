@@ -22,8 +22,8 @@ from tests.contract.conftest import psql
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import BusUnavailableError, UnavailableError
-from cotacoes.live import channel, decode_message
-from cotacoes.quote import Position, Quote, format_price
+from cotacoes.model.live_message import channel, decode_message
+from cotacoes.model.quote import Position, Quote, format_price
 
 POLL_S = 0.02
 AGAIN_S = 0.05

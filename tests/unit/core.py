@@ -20,8 +20,8 @@ from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.source_http import Fetched
 from cotacoes.adapters.source_tape import TapePage
+from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
-from cotacoes.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace

@@ -14,9 +14,9 @@ from tests.unit.history_twin import HistoryTwin, breaches
 from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import CountIgnored, Follower, Take
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Lost, Seen
-from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

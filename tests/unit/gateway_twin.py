@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from cotacoes.errors import StreamClosedError, StreamRefusedError, StreamUnavailableError
-from cotacoes.quote import Position, Quote
+from cotacoes.model.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BEAT_S = 5.0

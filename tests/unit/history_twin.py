@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Wanted
-from cotacoes.quote import Position, Quote
 
 
 class HistoryTwin:

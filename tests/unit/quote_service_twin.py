@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, ProblemError
+from cotacoes.model.candle import INTERVALS, CandleJson, candles_of
+from cotacoes.model.coins import require_coin
+from cotacoes.model.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.problem_json import problem_of
-from cotacoes.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.quote_service.answers import read_range
 from cotacoes.service.app import build_app
-from cotacoes.service.coins import require_coin
 from cotacoes.telemetry import Metrics
 
 HOST = "http://quote_service"

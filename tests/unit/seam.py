@@ -11,7 +11,7 @@ from tests.unit.core import COIN, NOON, Core
 
 from cotacoes.adapters import quote_log_trim
 from cotacoes.adapters.shard_memory import MemoryShard
-from cotacoes.quote import Observation, Position, Quote
+from cotacoes.model.quote import Observation, Position, Quote
 
 
 class SeamShard(MemoryShard):

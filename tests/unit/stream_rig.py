@@ -21,8 +21,8 @@ from cotacoes import config
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Seen
-from cotacoes.quote import Position, Quote
 from cotacoes.telemetry import Metrics, StreamMetrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

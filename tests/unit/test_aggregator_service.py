@@ -32,10 +32,10 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     ShardUnavailableError,
 )
+from cotacoes.model.quote import AgeLimits, Position, Quote
+from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import Directory, Shard, ShardView
-from cotacoes.quote import AgeLimits, Position, Quote
-from cotacoes.window import Window, WindowView
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")

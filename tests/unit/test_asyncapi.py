@@ -16,8 +16,8 @@ from tests.frames import DOCUMENT, check, check_frame, check_line, check_op, doc
 from cotacoes.client import streaming
 from cotacoes.client.modes import parse_mode
 from cotacoes.gateway_service.connection import RETRY_MS_LEAST, RETRY_MS_MOST, Ending
-from cotacoes.live import Heartbeat, encode_heartbeat, encode_quote
-from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, parse_price
+from cotacoes.model.live_message import Heartbeat, encode_heartbeat, encode_quote
+from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, parse_price
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     name: message["examples"][0]["payload"] for name, message in document()["components"]["messages"].items()

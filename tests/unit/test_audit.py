@@ -15,6 +15,7 @@ from cotacoes.admin.audit import Audit
 from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.admin.audit_rules import standing
 from cotacoes.cli.audit import coin_json, coin_lines, verdict_line
+from cotacoes.model.quote import Position
 from cotacoes.patterns.ledger_chain import Chain, total_breaches
 from cotacoes.patterns.ledger_facts import (
     Breach,
@@ -27,7 +28,6 @@ from cotacoes.patterns.ledger_facts import (
     StoredDay,
 )
 from cotacoes.patterns.sharding import Home
-from cotacoes.quote import Position
 
 FIRST_DAY = date(2026, 11, 24)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

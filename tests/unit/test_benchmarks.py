@@ -26,8 +26,8 @@ from benchmarks.__main__ import FIGURES
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
 from cotacoes.adapters.recording import Lines, Recording
-from cotacoes.live import Heartbeat, encode_heartbeat, encode_quote
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import Heartbeat, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

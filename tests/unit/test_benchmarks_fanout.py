@@ -26,8 +26,8 @@ from benchmarks.fanout_round import (
 from benchmarks.fanout_servers import NODE_FOLDER, MissingPeerError, Server, find_program
 from benchmarks.figure import MeasureError
 
-from cotacoes.live import decode_message, encode_quote
-from cotacoes.quote import Position
+from cotacoes.model.live_message import decode_message, encode_quote
+from cotacoes.model.quote import Position
 
 LINES = [encode_quote(quote) for quote in make_quotes(1, 3, 1000)]
 SUBSCRIBED = b'{"type":"subscribed","id":null,"mode":"every","coins":{"bitcoin":{"recovered":true,"position":"1-9"}}}'

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.candle import (
+from cotacoes.model.candle import (
     INTERVALS,
     STORED_MINUTES,
     Candle,
@@ -19,7 +19,7 @@ from cotacoes.candle import (
     merged,
     stored_minutes,
 )
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PRICES = st.decimals(min_value="0.000000000000000000000000000001", max_value=10**29, places=30)

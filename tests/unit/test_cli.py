@@ -35,7 +35,7 @@ from cotacoes.errors import (
     UnknownCoinError,
 )
 from cotacoes.external_service import app as external_service
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"

@@ -31,8 +31,8 @@ from cotacoes.errors import (
     UnknownCoinError,
     problem_types,
 )
+from cotacoes.model.quote import Quote
 from cotacoes.patterns import Deadline, State
-from cotacoes.quote import Quote
 from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -15,7 +15,6 @@ import pytest
 from tests.unit.quote_service_twin import BYTES_MAX, Twin
 
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.candle import candles_of
 from cotacoes.client import Client, CurrentQuote, Position, Quote, StaleQuote, client
 from cotacoes.errors import (
     BadRequestError,
@@ -24,7 +23,8 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     UnknownCoinError,
 )
-from cotacoes.quote import QuoteJson
+from cotacoes.model.candle import candles_of
+from cotacoes.model.quote import QuoteJson
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -21,10 +21,10 @@ from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import LINES_MAX, Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.errors import SettingError
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Lost, Missed, Recovered, Seen
 from cotacoes.printer import descriptor_writer
-from cotacoes.quote import Position, Quote
 from cotacoes.service.process import Stop
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -34,7 +34,7 @@ from cotacoes.doctor.facts import (
 )
 from cotacoes.doctor.finding import Finding, Severity
 from cotacoes.doctor.gathering import aside, by_deadline
-from cotacoes.quote import Position, Quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.supervision import processes
 from cotacoes.supervision.part import State
 

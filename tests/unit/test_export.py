@@ -30,7 +30,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     SettingError,
 )
-from cotacoes.quote import Position, Quote, format_price, format_time
+from cotacoes.model.quote import Position, Quote, format_price, format_time
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PRICES = ["67012.3400", "0.000000000000000000000000000001", "999999999999999999999999999999", "1.10"]

@@ -26,10 +26,10 @@ from cotacoes.client.follower import (
     Take,
     log_change,
 )
-from cotacoes.live import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.quote import Position, Quote
 
 
 def at(seq: int, epoch: int = EPOCH) -> Position:

@@ -19,8 +19,8 @@ from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError, OverloadedError, UnknownCoinError
 from cotacoes.gateway_service import app
 from cotacoes.gateway_service.coin_names import ASKS_AT_ONCE, UNKNOWN_NAMES_MAX, UNKNOWN_S, CoinNames
-from cotacoes.live import channel, encode_quote
-from cotacoes.quote import Quote
+from cotacoes.model.live_message import channel, encode_quote
+from cotacoes.model.quote import Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}

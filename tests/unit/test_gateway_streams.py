@@ -8,9 +8,9 @@ from tests.unit.stream_rig import StreamRig, assert_tiles, quote
 from tests.unit.stream_scenarios import anything, race, run, settle, since
 
 from cotacoes.gateway_service.ring import Entry, Kind
+from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Lost, Retracted, Seen
-from cotacoes.quote import Position
 
 
 def test_a_stream_begins_with_the_newest_quote_and_says_where() -> None:

@@ -32,8 +32,8 @@ from cotacoes.errors import (
     ShardRefusedError,
     ShardUnavailableError,
 )
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.sharding import Stored
-from cotacoes.quote import Position, Quote
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

@@ -27,10 +27,10 @@ from cotacoes.endpoints import BREAKER_INSIDE, inside, new_endpoints
 from cotacoes.errors import HistoryUnavailableError, PositionGoneError
 from cotacoes.external_service import app as external_service
 from cotacoes.gateway_service import app as gateway_service
-from cotacoes.quote import Quote
+from cotacoes.model.coins import require_coin
+from cotacoes.model.quote import Quote
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import Check, build_app
-from cotacoes.service.coins import require_coin
 from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

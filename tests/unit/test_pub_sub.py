@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.live import Heartbeat
+from cotacoes.model.live_message import Heartbeat
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import FeedPosition, FeedSilence, Gap, Heard, Reason
-from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Line = Quote | Heartbeat

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.live import Heartbeat, decode_message, encode_heartbeat, encode_quote
-from cotacoes.quote import (
+from cotacoes.model.live_message import Heartbeat, decode_message, encode_heartbeat, encode_quote
+from cotacoes.model.quote import (
     PRICE_FRACTION_DIGITS_MAX,
     SEQ_MAX,
     Position,

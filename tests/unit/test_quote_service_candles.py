@@ -11,9 +11,9 @@ import pytest
 from tests.unit.core import COIN, NOON
 from tests.unit.seam import Seam
 
-from cotacoes.candle import INTERVALS, CandleJson, candles_of, interval_start
 from cotacoes.errors import HistoryUnavailableError, NoQuoteError
-from cotacoes.quote import Position, Quote, format_time, parse_time
+from cotacoes.model.candle import INTERVALS, CandleJson, candles_of, interval_start
+from cotacoes.model.quote import Position, Quote, format_time, parse_time
 from cotacoes.quote_service import candles as candles_module
 from cotacoes.quote_service.candles import CandleQuestion
 

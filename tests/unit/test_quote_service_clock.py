@@ -11,7 +11,7 @@ from tests.unit.core import COIN, NOON, Core, seen
 from tests.unit.test_quote_service_tape import page
 
 from cotacoes.errors import LogUnavailableError, NoQuoteError, SettingError
-from cotacoes.quote import Quote
+from cotacoes.model.quote import Quote
 from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.telemetry import Metrics, QuoteMetrics
 

@@ -24,9 +24,9 @@ from cotacoes.errors import (
     PositionBeyondEndError,
     SourceUnavailableError,
 )
-from cotacoes.live import Heartbeat, channel, decode_message
+from cotacoes.model.live_message import Heartbeat, channel, decode_message
+from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.patterns.sharding import Home, Stored
-from cotacoes.quote import Position, Quote, first_gap
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import REOPEN_WAIT_S
 from cotacoes.service.background import background

@@ -16,8 +16,8 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.client import Overview as ReadOverview
 from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
+from cotacoes.model.quote import AgeLimits
 from cotacoes.patterns.deadline import HEADER
-from cotacoes.quote import AgeLimits
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import build_app

@@ -12,8 +12,8 @@ from tests.unit import virtual_time
 
 from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
-from cotacoes.live import Heartbeat, channel, decode_message
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import Heartbeat, channel, decode_message
+from cotacoes.model.quote import Position, Quote
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
 from cotacoes.service.background import background

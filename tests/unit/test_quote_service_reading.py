@@ -19,7 +19,7 @@ from cotacoes.errors import (
     PositionGoneError,
     ProblemError,
 )
-from cotacoes.quote import Position, Quote, format_time
+from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.quote_service.answers import read_range
 
 pytestmark = pytest.mark.anyio

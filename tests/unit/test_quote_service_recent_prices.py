@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.core import COIN, Core
 
-from cotacoes.quote import Observation
+from cotacoes.model.quote import Observation
 from cotacoes.quote_service.recent_prices import PRICES_MAX, JumpLimit, RecentPrices
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

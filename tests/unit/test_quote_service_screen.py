@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 import structlog
 
-from cotacoes.quote import Observation
+from cotacoes.model.quote import Observation
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
 from cotacoes.quote_service.screen import ORIGINS_MAX, Refusals, Screen
 from cotacoes.telemetry import Metrics, QuoteMetrics

@@ -17,8 +17,8 @@ from cotacoes.errors import (
     SourceError,
     SourceGoneError,
 )
+from cotacoes.model.quote import Observation
 from cotacoes.patterns.sharding import Home
-from cotacoes.quote import Observation
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.screen import Screen

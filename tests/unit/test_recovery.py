@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cotacoes.live import Heartbeat
+from cotacoes.model.live_message import Heartbeat
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery import HELD_QUOTES_MAX, Recovery
 from cotacoes.patterns.recovery_events import (
@@ -24,7 +25,6 @@ from cotacoes.patterns.recovery_events import (
     Seen,
     Wanted,
 )
-from cotacoes.quote import Position, Quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

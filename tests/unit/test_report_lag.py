@@ -15,9 +15,9 @@ from cotacoes import config
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.errors import ShardUnavailableError
+from cotacoes.model.quote import Position, Quote
+from cotacoes.model.window import Window
 from cotacoes.patterns.sharding import ShardView
-from cotacoes.quote import Position, Quote
-from cotacoes.window import Window
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PLACEMENT = {"bitcoin": "shard1", "litecoin": "shard1", "ethereum": "shard2"}

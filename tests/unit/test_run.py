@@ -12,7 +12,7 @@ import structlog
 from cotacoes import config
 from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin, parse_cursor
 from cotacoes.external_service.simulation import Simulation
-from cotacoes.quote import to_microseconds
+from cotacoes.model.quote import to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 DIGEST = digest_of("a.gz", "mid")

@@ -17,10 +17,10 @@ from cotacoes import config, docs_page
 from cotacoes.adapters import http_exchange
 from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
+from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.patterns import current_deadline
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
-from cotacoes.service.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.service.requests import require_admin
 from cotacoes.telemetry import Metrics
 

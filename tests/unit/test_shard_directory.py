@@ -9,8 +9,8 @@ from tests.unit.directories import directory_over
 
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import CoinMovedError
+from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding import Directory, Home, Shard
-from cotacoes.quote import Quote
 
 COIN = "bitcoin"
 

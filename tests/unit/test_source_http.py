@@ -23,7 +23,7 @@ from cotacoes.adapters.source_http import (
     read_retry_after,
 )
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
-from cotacoes.quote import Observation, format_price
+from cotacoes.model.quote import Observation, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = frozenset({"bitcoin", "ethereum", "doge", "a"})

@@ -25,7 +25,7 @@ from cotacoes.adapters.recording_formats import Pair
 from cotacoes.adapters.replay_tape import ReplayTape
 from cotacoes.adapters.source_replay import MAX_SPEED, Playing, Timeline, measure
 from cotacoes.errors import ServiceUnavailableError, SettingError
-from cotacoes.quote import ORIGIN_PATTERN, Observation, format_price, format_time, to_microseconds
+from cotacoes.model.quote import ORIGIN_PATTERN, Observation, format_price, format_time, to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FIRST_NS = 1_723_161_254_000_000_000

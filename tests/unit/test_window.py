@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.quote import Position, Quote, change_percent, format_time
-from cotacoes.window import WINDOWS, Window, WindowJson, WindowView, window_json, window_of
+from cotacoes.model.quote import Position, Quote, change_percent, format_time
+from cotacoes.model.window import WINDOWS, Window, WindowJson, WindowView, window_json, window_of
 
 NOW = datetime(2026, 11, 24, 12, 34, 56, 789, tzinfo=UTC)
 

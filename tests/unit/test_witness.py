@@ -3,7 +3,7 @@
 import pytest
 from tests.system.witness import Row, Seen, audit, falls, subscriber_lives, untold
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 P = Position
 SOUND = [

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_shard
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 QUERIES = named_queries.read("days.sql")
 CONNECT_DEADLINE_S = 5.0

@@ -11,8 +11,8 @@ from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of
+from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding import Unaccepted
-from cotacoes.quote import Position
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 60.0

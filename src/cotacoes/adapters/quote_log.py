@@ -26,7 +26,7 @@ from cotacoes.adapters import named_queries
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark, position_of, quote_of
 from cotacoes.adapters.quote_log_trim import QUOTA_SHARE, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
-from cotacoes.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
+from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
 
 FORMAT_VERSION = 2
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs

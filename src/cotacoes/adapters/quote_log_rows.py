@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from cotacoes.quote import Position, Quote, from_microseconds
+from cotacoes.model.quote import Position, Quote, from_microseconds
 
 
 @dataclass(frozen=True)

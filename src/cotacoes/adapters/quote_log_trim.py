@@ -21,7 +21,7 @@ from typing import Any
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.quote_log_rows import position_of
-from cotacoes.quote import Position, Quote, to_microseconds
+from cotacoes.model.quote import Position, Quote, to_microseconds
 
 KEPT_QUOTES = 1_000  # per coin
 QUOTA_SHARE = 0.5  # up to which entries are kept for a time

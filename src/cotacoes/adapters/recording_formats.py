@@ -23,8 +23,8 @@ from typing import NamedTuple
 import msgspec
 
 from cotacoes.errors.values import explain_message
-from cotacoes.live import decode_message
-from cotacoes.quote import (
+from cotacoes.model.live_message import decode_message
+from cotacoes.model.quote import (
     PriceError,
     Quote,
     computed_price,

@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from cotacoes.adapters.recording import Lines
 from cotacoes.adapters.source_replay import OUTCOMES, Played, Timeline
 from cotacoes.errors import ServiceUnavailableError
-from cotacoes.quote import Observation
+from cotacoes.model.quote import Observation
 
 READINGS_MAX = 3
 STEP_PRICES = 50_000  # read on the way to an asker in one question, in some half a second

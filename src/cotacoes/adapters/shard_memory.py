@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from cotacoes.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
@@ -20,10 +19,11 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
+from cotacoes.model.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
+from cotacoes.model.quote import Position, Quote
+from cotacoes.model.window import Window, window_of
 from cotacoes.patterns.moving import State
 from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored, Unaccepted
-from cotacoes.quote import Position, Quote
-from cotacoes.window import Window, window_of
 
 CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
 

@@ -28,8 +28,7 @@ import msgspec
 
 from cotacoes.adapters.http_client import Response
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
-from cotacoes.patterns.classification import Outcome, outcome_of_status
-from cotacoes.quote import (
+from cotacoes.model.quote import (
     CURRENCY_PATTERN,
     ORIGIN_PATTERN,
     PRICE_TEXT_MAX,
@@ -39,6 +38,7 @@ from cotacoes.quote import (
     parse_price,
     parse_time,
 )
+from cotacoes.patterns.classification import Outcome, outcome_of_status
 
 RESERVED = frozenset({"observed_at", "observed", "currency", "origin"})
 COINS_MAX = 10_000  # as many as the directory can name

@@ -23,7 +23,7 @@ from prometheus_client import Counter
 from cotacoes import telemetry
 from cotacoes.adapters.recording import Lines, Recording
 from cotacoes.adapters.recording_formats import Recorded
-from cotacoes.quote import Observation, from_microseconds
+from cotacoes.model.quote import Observation, from_microseconds
 
 BATCH_PRICES = 2_000  # some 10 ms of work
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next

@@ -12,14 +12,7 @@ import msgspec
 
 from cotacoes.adapters.source_http import Get, answer_of, unexpected
 from cotacoes.errors import SourceGoneError, SourceMalformedError
-from cotacoes.quote import (
-    CURRENCY_PATTERN,
-    ORIGIN_PATTERN,
-    Observation,
-    PriceError,
-    parse_price,
-    parse_time,
-)
+from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Observation, PriceError, parse_price, parse_time
 
 ANSWER_BYTES_MAX = 1_048_576  # a page of 4,000 prices has some 500 KB, 900 KB with the most digits
 CURSOR_MAX = 100

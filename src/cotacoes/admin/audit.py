@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from cotacoes.admin.audit_look import CoinAudit, Look, Tell, open_look
 from cotacoes.config import Settings
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.service.coins import require_coin
+from cotacoes.model.coins import require_coin
 
 SECOND_LOOK_AFTER_S = 2.0  # the close of a move is a matter of a second
 

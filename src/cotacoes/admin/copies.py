@@ -11,8 +11,8 @@ from cotacoes.adapters.move_postgres import PostgresMovingShard
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import CopyDiffersError, SettingError, ShardUnavailableError
+from cotacoes.model.quote import Position
 from cotacoes.patterns.moving import Copy, MovingShard
-from cotacoes.quote import Position
 
 DIRECTORY_SHARD = directory.DIRECTORY_SHARD
 CLAIM_TRIES_MAX = 15

@@ -15,8 +15,8 @@ from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
+from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
 from cotacoes.patterns.sharding import Directory, Home
-from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 ASK_DEADLINE_S = 10.0
 DIRECTORY_SHARD = SHARDS[0]

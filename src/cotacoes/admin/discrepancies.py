@@ -8,9 +8,9 @@ from cotacoes.adapters.discrepancies_postgres import Discrepancy, Orphan, ShardD
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import FenceClosedError, ShardUnavailableError
+from cotacoes.model.coins import require_coin
+from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding import Unaccepted
-from cotacoes.quote import Position
-from cotacoes.service.coins import require_coin
 
 PAGE_ORPHANS = 1_000
 

@@ -20,8 +20,8 @@ from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
+from cotacoes.model.quote import AgeLimits
 from cotacoes.patterns.scatter_gather import still_running
-from cotacoes.quote import AgeLimits
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer
 from cotacoes.client import Overview
+from cotacoes.model.quote import Position
 from cotacoes.patterns.gather_result import GatherResult
-from cotacoes.quote import Position
 
 
 class Lag(NamedTuple):

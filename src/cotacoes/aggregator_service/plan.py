@@ -13,7 +13,7 @@ import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cotacoes.window import Window
+from cotacoes.model.window import Window
 
 LAST_LOGS = 10
 PARTS = ("current", "average", "last_logs", "window", "pending")

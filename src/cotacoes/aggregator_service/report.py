@@ -28,10 +28,10 @@ from cotacoes.errors import (
     ShardUnavailableError,
     TimedOutError,
 )
+from cotacoes.model.quote import AgeLimits, QuoteJson, format_time
+from cotacoes.model.window import Window, WindowJson, WindowView, window_json
 from cotacoes.patterns.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding import ShardView
-from cotacoes.quote import AgeLimits, QuoteJson, format_time
-from cotacoes.window import Window, WindowJson, WindowView, window_json
 
 LAGGING = "lagging"  # how a source can do, beside the statuses of a branch
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)

@@ -26,10 +26,10 @@ from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError
-from cotacoes.payloads import ReportJson
-from cotacoes.service.coins import require_coin
+from cotacoes.model.coins import require_coin
+from cotacoes.model.payloads import ReportJson
+from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS, Window
 from cotacoes.service.document import answering
-from cotacoes.window import DEFAULT_WINDOW, WINDOWS, Window
 
 LAST_MAX = 100
 COINS_MAX = 2_000  # of one answer, which has some 7 MB by then

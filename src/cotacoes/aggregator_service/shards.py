@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import ShardUnavailableError, TimedOutError
+from cotacoes.model.window import Window
 from cotacoes.patterns import CallDeadlineError, CircuitOpenError, ResiliencePolicy
 from cotacoes.patterns.sharding import Shard, ShardView
-from cotacoes.window import Window
 
 
 class GuardedShards:

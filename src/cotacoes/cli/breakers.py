@@ -15,7 +15,7 @@ from cotacoes.cli.options import AsJson, Data
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import SETTABLE
 from cotacoes.errors import ProblemError
-from cotacoes.quote import parse_time
+from cotacoes.model.quote import parse_time
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
 STATES = tuple(state.value for state in SETTABLE)

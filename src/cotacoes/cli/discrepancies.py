@@ -16,7 +16,7 @@ from cotacoes.cli import readers
 from cotacoes.cli.lines import printable, put, put_json, put_table, put_text, say
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.errors import SettingError
-from cotacoes.quote import format_time
+from cotacoes.model.quote import format_time
 
 LIST_COLUMNS = ("noted", "coin", "kind", "where", "quotes", "reason", "accepted")
 ORPHAN_COLUMNS = (

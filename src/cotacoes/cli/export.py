@@ -26,9 +26,9 @@ from cotacoes.cli.export_file import Part
 from cotacoes.cli.lines import Page, printable, put_text, say, understood
 from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
+from cotacoes.model.payloads import GapJson
+from cotacoes.model.quote import Position, QuoteJson, first_gap
 from cotacoes.patterns.backoff import Backoff
-from cotacoes.payloads import GapJson
-from cotacoes.quote import Position, QuoteJson, first_gap
 
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
 PAGE_QUOTES = 2_000

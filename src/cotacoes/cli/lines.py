@@ -16,11 +16,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cotacoes.candle import CandleJson
 from cotacoes.cli.tables import table_lines
 from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
-from cotacoes.payloads import GapJson
-from cotacoes.quote import CoinText, CurrencyText, Epoch, OriginText, PositionText, PriceText, QuoteJson, Seq, TimeText
+from cotacoes.model.candle import CandleJson
+from cotacoes.model.payloads import GapJson
+from cotacoes.model.quote import (
+    CoinText,
+    CurrencyText,
+    Epoch,
+    OriginText,
+    PositionText,
+    PriceText,
+    QuoteJson,
+    Seq,
+    TimeText,
+)
 
 T = TypeVar("T")
 

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from cotacoes import config, control
-from cotacoes.candle import INTERVALS
 from cotacoes.cli import export as exporting
 from cotacoes.cli import readers
 from cotacoes.cli.lines import say
@@ -18,10 +17,11 @@ from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
 from cotacoes.cli.parts import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
+from cotacoes.model.candle import INTERVALS
+from cotacoes.model.coins import require_coin
+from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
-from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Stop, run_part
-from cotacoes.window import DEFAULT_WINDOW, WINDOWS
 
 INTERRUPTED = 130
 

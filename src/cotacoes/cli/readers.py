@@ -45,8 +45,8 @@ from cotacoes.cli.report_lines import (
 )
 from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
-from cotacoes.payloads import GapJson
-from cotacoes.window import DEFAULT_WINDOW
+from cotacoes.model.payloads import GapJson
+from cotacoes.model.window import DEFAULT_WINDOW
 
 OK, STALE = 0, 3
 LAST_DEFAULT = 20

@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from cotacoes.cli.lines import NONE, UNKNOWN, Current, age_text, money
-from cotacoes.quote import ComputedText, PositionText, QuoteJson, TimeText, parse_time
-from cotacoes.window import WindowJson
+from cotacoes.model.quote import ComputedText, PositionText, QuoteJson, TimeText, parse_time
+from cotacoes.model.window import WindowJson
 
 BAR, BAR_MIN = 40, 8  # characters of a waterfall's time
 BESIDE_BAR = 36  # what stands left and right of it

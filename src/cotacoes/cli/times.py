@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cotacoes.quote import format_time, parse_time
+from cotacoes.model.quote import format_time, parse_time
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 

@@ -9,9 +9,9 @@ from cotacoes.client.overview import Overview
 from cotacoes.client.reader import Addresses, ServiceClient
 from cotacoes.client.streaming import Stream
 from cotacoes.errors import StaleQuote
+from cotacoes.model.payloads import Progress
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.payloads import Progress
-from cotacoes.quote import Position, Quote
 
 __all__ = [
     "Addresses",

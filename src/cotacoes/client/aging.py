@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cotacoes.quote import AgeLimits
+from cotacoes.model.quote import AgeLimits
 
 
 def aged(quote: Mapping[str, Any], later_ms: int, limits: AgeLimits) -> dict[str, Any] | None:

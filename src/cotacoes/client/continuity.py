@@ -29,8 +29,8 @@ import msgspec
 
 from cotacoes.client.frames import Begun, QuoteTold
 from cotacoes.errors import StreamMalformedError
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
-from cotacoes.quote import Position, Quote
 
 
 class NewestQuote(Quote, frozen=True, gc=False):

@@ -22,6 +22,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     TimedOutError,
 )
+from cotacoes.model.payloads import Progress
 from cotacoes.patterns import (
     Bulkhead,
     BulkheadFullError,
@@ -37,7 +38,6 @@ from cotacoes.patterns import (
     classify,
     current_deadline,
 )
-from cotacoes.payloads import Progress
 
 T = TypeVar("T")
 

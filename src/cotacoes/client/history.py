@@ -12,10 +12,10 @@ from cotacoes.client.feeds import check
 from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
+from cotacoes.model.payloads import GapJson
+from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Wanted
-from cotacoes.payloads import GapJson
-from cotacoes.quote import Position, Quote, QuoteJson
 
 PAGE_QUOTES = 1_000  # some 250 KB
 

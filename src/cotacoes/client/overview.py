@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cotacoes.errors import BadRequestError, ProblemError, ServiceUnavailableError, problem_types
-from cotacoes.payloads import CurrentJson, MeanJson, Progress
+from cotacoes.model.payloads import CurrentJson, MeanJson, Progress
 
 T = TypeVar("T")
 _NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})

@@ -25,7 +25,7 @@ from cotacoes.errors import (
     HttpError,
     ServiceUnavailableError,
 )
-from cotacoes.payloads import CandlesJson, CurrentJson, PageJson, PositionsJson, Progress, SourceCoins
+from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson, PositionsJson, Progress, SourceCoins
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; beyond it all are asked for

@@ -28,8 +28,8 @@ from datetime import datetime
 from cotacoes.client.continuity import Continuity, Event
 from cotacoes.client.frames import Beat, Bye, Frame, QuoteTold, Subscribed, subscribe_message
 from cotacoes.errors import ProblemError, StaleQuote, StreamMalformedError
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap
-from cotacoes.quote import Position, Quote
 
 UNANSWERED_BEATS_MAX = 6  # half a minute; the gateway has to wait with its answer while the history is away
 

@@ -27,10 +27,10 @@ from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import OutputError, SettingError, UnavailableError, UnknownCoinError
+from cotacoes.model.coins import require_coin
+from cotacoes.model.quote import COIN_PATTERN
 from cotacoes.printer import descriptor_writer
-from cotacoes.quote import COIN_PATTERN
 from cotacoes.service.background import background
-from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Stop
 from cotacoes.telemetry import get_logger
 

@@ -37,10 +37,10 @@ from cotacoes.client.follower import Follower, log_change
 from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
-from cotacoes.live import CHANNEL_PREFIX, encode_quote
+from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
+from cotacoes.model.quote import Position, format_time
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Retracted, Seen
-from cotacoes.quote import Position, format_time
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop
 from cotacoes.telemetry import get_logger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cotacoes.errors import SettingError
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 
 def read_since(texts: Sequence[str], coins: Sequence[str]) -> dict[str, Position]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from cotacoes.quote import COIN_PATTERN, CURRENCY_PATTERN
+from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
 
 SHARDS = ("shard1", "shard2")
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]+)\Z", re.ASCII)

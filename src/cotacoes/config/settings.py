@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Source, Speed, Token
 from cotacoes.errors import SettingError
-from cotacoes.live import CHANNEL_PREFIX
+from cotacoes.model.live_message import CHANNEL_PREFIX
 
 PREFIX = "COTACOES_"
 

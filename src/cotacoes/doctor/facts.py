@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from cotacoes.payloads import Progress
+from cotacoes.model.payloads import Progress
 from cotacoes.supervision.part import State
 
 

@@ -18,8 +18,8 @@ from cotacoes.client import ServiceClient
 from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
-from cotacoes.payloads import Progress
-from cotacoes.quote import parse_time
+from cotacoes.model.payloads import Progress
+from cotacoes.model.quote import parse_time
 
 ASK_DEADLINE_S = 1.5
 WATCH_S = 1.3  # between two looks at the counters: each coin has a heartbeat a second

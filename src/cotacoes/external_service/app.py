@@ -37,8 +37,8 @@ from cotacoes.external_service.market import Market
 from cotacoes.external_service.run import CURSOR_RULE, Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
-from cotacoes.payloads import SourceCoins, SourceQuoteJson
-from cotacoes.quote import COIN_RULE
+from cotacoes.model.payloads import SourceCoins, SourceQuoteJson
+from cotacoes.model.quote import COIN_RULE
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.document import answering, refusing

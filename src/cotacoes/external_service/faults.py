@@ -23,7 +23,7 @@ from typing import Annotated
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from cotacoes.quote import COIN_PATTERN, COIN_RULE, Observation, format_price, format_time
+from cotacoes.model.quote import COIN_PATTERN, COIN_RULE, Observation, format_price, format_time
 
 OLD_BY = timedelta(hours=2)
 FUTURE_BY = timedelta(hours=1)

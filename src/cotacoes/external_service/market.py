@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from cotacoes.quote import Observation
+from cotacoes.model.quote import Observation
 
 ORIGIN = "sim"
 CURRENCY = "USD"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cotacoes.quote import from_microseconds, to_microseconds
+from cotacoes.model.quote import from_microseconds, to_microseconds
 from cotacoes.telemetry import get_logger
 
 INDEX_MAX = 2**63 - 1

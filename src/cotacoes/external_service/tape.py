@@ -13,7 +13,7 @@ import msgspec
 
 from cotacoes.errors import BadRequestError, CursorGoneError
 from cotacoes.external_service.run import Run, parse_cursor
-from cotacoes.quote import Observation, format_price, format_time
+from cotacoes.model.quote import Observation, format_price, format_time
 
 PAGE_QUOTES_MAX = 10_000
 WAIT_MS_MAX = 4_000  # below the deadline of a request

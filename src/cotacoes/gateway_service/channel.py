@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from cotacoes.client.modes import Mode
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Positions, Wire
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 CHUNK_BYTES = 65_536  # written at once to one connection
 CHUNKS_AT_ONCE = 4

@@ -17,7 +17,7 @@ from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.channel import Channel, Cursor, Member, Outlet
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import Positions, Wire
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 
 class Ending(enum.Enum):

@@ -18,7 +18,7 @@ from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, parse_cursor, retry
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 PATH = "/v1/stream"
 MEDIA_TYPE = "text/event-stream"

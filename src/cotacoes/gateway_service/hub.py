@@ -24,10 +24,10 @@ from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Memb
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.gateway_service.wires import Wire
-from cotacoes.live import decode_message
+from cotacoes.model.coins import require_coin
+from cotacoes.model.live_message import decode_message
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.quote import Position, Quote
-from cotacoes.service.coins import require_coin
 from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import StreamMetrics
 

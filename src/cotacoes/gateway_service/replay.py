@@ -26,9 +26,9 @@ from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.gateway_service.channel import Channel, Member
 from cotacoes.gateway_service.ring import Entry, Ring
+from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub import Gap, Reason
 from cotacoes.patterns.recovery_events import Wanted
-from cotacoes.quote import Position
 from cotacoes.service.restarts import Restarts
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once

@@ -24,9 +24,9 @@ from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
+from cotacoes.model.quote import Position
 from cotacoes.patterns.token_bucket import TokenBucket
 from cotacoes.problem_json import problem_of, shortened
-from cotacoes.quote import Position
 
 PATH = "/v1/ws"
 PING_S = 10.0  # below the idle time after which common proxies cut

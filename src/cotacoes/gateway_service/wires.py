@@ -18,7 +18,7 @@ import msgspec
 
 from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.gateway_service.ring import Entry
-from cotacoes.quote import COIN_PATTERN, Position, format_time
+from cotacoes.model.quote import COIN_PATTERN, Position, format_time
 
 RETRY_MS = 2_000  # how long a browser waits before it comes back, where nothing else was said
 _encode = msgspec.json.Encoder().encode

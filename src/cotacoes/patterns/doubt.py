@@ -15,9 +15,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cotacoes.live import Heartbeat
+from cotacoes.model.live_message import Heartbeat
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.recovery_events import Ignored
-from cotacoes.quote import Position, Quote
 
 RECENT_QUOTES = 32  # some 13 KB for each coin
 DISMISSED_EPOCHS_MAX = 16

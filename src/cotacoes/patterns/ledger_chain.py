@@ -24,7 +24,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 
-from cotacoes.candle import STORED_MINUTES
+from cotacoes.model.candle import STORED_MINUTES
+from cotacoes.model.quote import Position, format_price, format_time
 from cotacoes.patterns.ledger_facts import (
     NONE,
     Breach,
@@ -36,7 +37,6 @@ from cotacoes.patterns.ledger_facts import (
     Step,
     StoredDay,
 )
-from cotacoes.quote import Position, format_price, format_time
 
 
 class Chain:

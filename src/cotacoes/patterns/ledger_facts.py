@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from cotacoes.quote import Position
+from cotacoes.model.quote import Position
 
 NONE = "none"
 

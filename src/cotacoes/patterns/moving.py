@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
 from cotacoes.errors import SettingError, ShardUnavailableError
-from cotacoes.quote import Position, Quote, exact_sum
+from cotacoes.model.quote import Position, Quote, exact_sum
 
 State = Literal["open", "closed", "moved", "incoming"]
 

@@ -36,8 +36,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from cotacoes.live import Heartbeat
-from cotacoes.quote import Position, Quote
+from cotacoes.model.live_message import Heartbeat
+from cotacoes.model.quote import Position, Quote
 
 MESSAGE_BYTES_MAX = 1_048_576  # a hundred lines have some 30 KB; nothing of ours comes near
 

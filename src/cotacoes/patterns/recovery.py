@@ -36,7 +36,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
-from cotacoes.live import Heartbeat
+from cotacoes.model.live_message import Heartbeat
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.doubt import Dismissals, RecentQuotes
 from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
 from cotacoes.patterns.recovery_events import (
@@ -51,7 +52,6 @@ from cotacoes.patterns.recovery_events import (
     Wanted,
     require_no_hole,
 )
-from cotacoes.quote import Position, Quote
 
 HELD_QUOTES_MAX = 10_000  # per coin; some 5 MB, and seconds of a feed that is fast
 

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Gap
-from cotacoes.quote import Position, Quote
 
 
 @dataclass(frozen=True, slots=True)

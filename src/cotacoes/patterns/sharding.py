@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from cotacoes.candle import Candle
-from cotacoes.quote import Position, Quote
-from cotacoes.window import Window, WindowView
+from cotacoes.model.candle import Candle
+from cotacoes.model.quote import Position, Quote
+from cotacoes.model.window import Window, WindowView
 
 BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains little speed and holds its locks longer
 READ_QUOTES_MAX = 10_000

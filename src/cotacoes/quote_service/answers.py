@@ -14,9 +14,8 @@ from msgspec.structs import replace
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
-from cotacoes.patterns.pub_sub import Reason
-from cotacoes.payloads import BreakerState, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
-from cotacoes.quote import (
+from cotacoes.model.payloads import BreakerState, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
+from cotacoes.model.quote import (
     AgeLimits,
     Position,
     Quote,
@@ -26,6 +25,7 @@ from cotacoes.quote import (
     format_price,
     parse_time,
 )
+from cotacoes.patterns.pub_sub import Reason
 from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion
 from cotacoes.quote_service.reading import HistoryReader
 from cotacoes.quote_service.recorder import Recorder

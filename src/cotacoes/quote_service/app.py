@@ -23,7 +23,8 @@ from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
-from cotacoes.quote import AgeLimits, Position, Quote
+from cotacoes.model.coins import require_coin
+from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.quote_service import checks
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.backlog import Backlog
@@ -41,7 +42,6 @@ from cotacoes.quote_service.routes import routes
 from cotacoes.quote_service.takeover_pause import TakeoverPause
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
-from cotacoes.service.coins import require_coin
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.restarts import Restarts
 from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from cotacoes.candle import INTERVALS, Candle, CandleJson, candles_of, interval_start, interval_starts, merged
 from cotacoes.errors import HistoryUnavailableError, NoQuoteError
+from cotacoes.model.candle import INTERVALS, Candle, CandleJson, candles_of, interval_start, interval_starts, merged
+from cotacoes.model.payloads import CandlesJson
+from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.patterns.sharding import CandleView
-from cotacoes.payloads import CandlesJson
-from cotacoes.quote import Position, Quote, format_time
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.reading import READ_ATTEMPTS, TIME_MAX, TIME_MIN, HistoryReader, follows, hole_error
 

@@ -23,8 +23,8 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
+from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding import Fence, Shard, Stored
-from cotacoes.quote import Quote
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder

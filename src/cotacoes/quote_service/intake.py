@@ -13,8 +13,8 @@ from cotacoes.adapters.source_http import HttpSource
 from cotacoes.adapters.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
+from cotacoes.model.quote import Quote
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy, RetryConfig
-from cotacoes.quote import Quote
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from cotacoes.adapters.source_http import STEP_COINS, Fetched
 from cotacoes.errors import LogUnavailableError, SourceError
+from cotacoes.model.quote import Observation, Quote
 from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
-from cotacoes.quote import Observation, Quote
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
 from cotacoes.telemetry import QuoteMetrics

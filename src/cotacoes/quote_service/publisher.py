@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
-from cotacoes.live import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import Bus
-from cotacoes.quote import Position, Quote
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.telemetry import QuoteMetrics, get_logger
 

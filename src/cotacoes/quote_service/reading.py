@@ -25,8 +25,8 @@ from cotacoes.errors import (
     PositionGoneError,
     ShardUnavailableError,
 )
+from cotacoes.model.quote import SEQ_MAX, Position, Quote, first_gap, format_time
 from cotacoes.patterns.sharding import Shard
-from cotacoes.quote import SEQ_MAX, Position, Quote, first_gap, format_time
 from cotacoes.quote_service.recorder import Recorder
 
 READ_ATTEMPTS = 3  # a hole is met where delivery and trimming went on between two reads; the next try reaches further

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple, Self
 
-from cotacoes.quote import Observation, Quote
+from cotacoes.model.quote import Observation, Quote
 
 FUTURE_MAX = timedelta(seconds=5)  # how far a source's clock may run ahead of ours
 PRICES_MAX = 1_000  # what the log holds of a coin at the least, so a restart finds the same prices

@@ -28,8 +28,8 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
+from cotacoes.model.quote import Observation, Position, Quote, to_microseconds
 from cotacoes.patterns.sharding import Fence
-from cotacoes.quote import Observation, Position, Quote, to_microseconds
 from cotacoes.quote_service.clock import refuse_far_ahead
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import PRICES_MAX

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from cotacoes.candle import INTERVALS
 from cotacoes.errors import (
     BadRequestError,
     HistoryUnavailableError,
@@ -16,14 +15,15 @@ from cotacoes.errors import (
     PositionGoneError,
     UnknownCoinError,
 )
+from cotacoes.model.candle import INTERVALS
+from cotacoes.model.coins import require_coin
+from cotacoes.model.payloads import CandlesJson, CurrentJson, MeanJson, OverviewJson, PageJson, PositionsJson
+from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
 from cotacoes.patterns.sharding import READ_QUOTES_MAX
-from cotacoes.payloads import CandlesJson, CurrentJson, MeanJson, OverviewJson, PageJson, PositionsJson
-from cotacoes.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
-from cotacoes.service.coins import require_coin
 from cotacoes.service.document import answering
 
 QUOTED = (UnknownCoinError, NoQuoteError)

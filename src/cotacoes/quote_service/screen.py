@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from cotacoes.quote import Observation, format_price
+from cotacoes.model.quote import Observation, format_price
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices
 from cotacoes.telemetry import QuoteMetrics, get_logger
 

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol, Self
 
 from cotacoes.adapters.source_tape import STEP_PRICES, TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
+from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
-from cotacoes.quote import Observation, Position, Quote
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import RecentPrices

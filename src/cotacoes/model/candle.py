@@ -17,7 +17,7 @@ from typing import Annotated
 
 import msgspec
 
-from cotacoes.quote import (
+from cotacoes.model.quote import (
     ComputedText,
     Position,
     PriceText,

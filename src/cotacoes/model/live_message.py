@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from cotacoes.errors.values import explain_message
-from cotacoes.quote import Position, Quote, format_price, format_time, parse_price, parse_time
+from cotacoes.model.quote import Position, Quote, format_price, format_time, parse_price, parse_time
 
 MESSAGE_VERSION = 1
 CHANNEL_PREFIX = "cotacoes"  # two systems on one Redis need two (COTACOES_CHANNEL_PREFIX)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Collection, Iterable
 
 from cotacoes.errors import UnknownCoinError
-from cotacoes.quote import COIN_PATTERN
+from cotacoes.model.quote import COIN_PATTERN
 
 COMPARED_MAX = 1_000  # some 2 ms: the whole process stands still while a name is compared with those that are known
 

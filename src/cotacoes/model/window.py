@@ -22,8 +22,8 @@ from itertools import pairwise
 
 import msgspec
 
-from cotacoes.candle import Candle, candle_over, interval_start, interval_starts, stored_minutes
-from cotacoes.quote import (
+from cotacoes.model.candle import Candle, candle_over, interval_start, interval_starts, stored_minutes
+from cotacoes.model.quote import (
     ComputedText,
     CurrencyText,
     OriginText,

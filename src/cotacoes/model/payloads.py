@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 
 import msgspec
 
-from cotacoes.candle import CandleJson
-from cotacoes.quote import (
+from cotacoes.model.candle import CandleJson
+from cotacoes.model.quote import (
     CoinText,
     ComputedText,
     CurrencyText,
@@ -25,7 +25,7 @@ from cotacoes.quote import (
     TimeText,
     parse_time,
 )
-from cotacoes.window import WindowJson
+from cotacoes.model.window import WindowJson
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 BreakerState = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
