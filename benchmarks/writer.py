@@ -17,13 +17,13 @@ from typing import Any
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.config import Settings
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 COIN = "bitcoin"
 FOLDER = "quote_service"

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable
 
-from cotacoes.printer import open_standard_streams
+from cotacoes.observability.printer import open_standard_streams
 
 INTERRUPTED_EXIT_CODE = 130
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cotacoes.errors import problem_types
-from cotacoes.problem_json import PROBLEM_JSON
+from cotacoes.errors.problem_json import PROBLEM_JSON
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

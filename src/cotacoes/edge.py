@@ -18,10 +18,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
-from cotacoes import telemetry
 from cotacoes.adapters import http_exchange
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
-from cotacoes.bounded_log import BoundedLog, log_crash
 from cotacoes.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -30,8 +28,10 @@ from cotacoes.errors import (
     ProblemError,
     TooLargeError,
 )
+from cotacoes.errors.problem_json import PROBLEM_JSON, problem_body, problem_headers
+from cotacoes.observability import telemetry
+from cotacoes.observability.bounded_log import BoundedLog, log_crash
 from cotacoes.patterns.deadline import HEADER, Deadline
-from cotacoes.problem_json import PROBLEM_JSON, problem_body, problem_headers
 
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
 BODY_BYTES_MAX = 65_536

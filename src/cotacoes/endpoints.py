@@ -18,6 +18,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from cotacoes.model.quote import format_time
+from cotacoes.observability.telemetry import Metrics, ResilienceMetrics, get_logger
 from cotacoes.patterns import (
     AttemptEnded,
     CallSettled,
@@ -38,7 +39,6 @@ from cotacoes.patterns import (
 from cotacoes.patterns.breaker_events import Event, Snapshot
 from cotacoes.patterns.first_answer import FirstAnswer
 from cotacoes.patterns.resilience import PolicyEvent
-from cotacoes.telemetry import Metrics, ResilienceMetrics, get_logger
 
 # between the parts of the system
 BREAKER_INSIDE = CircuitBreakerConfig(

@@ -12,9 +12,9 @@ import os
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from cotacoes import tracing
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
-from cotacoes.telemetry import Metrics, SpanMetrics, get_logger
+from cotacoes.observability import tracing
+from cotacoes.observability.telemetry import Metrics, SpanMetrics, get_logger
 
 _CALLER_HEADERS = (b"traceparent", b"tracestate")
 

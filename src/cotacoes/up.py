@@ -26,13 +26,14 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from cotacoes import config, embedded, tracing
+from cotacoes import config, embedded
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
 from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
 from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
-from cotacoes.printer import Printer, descriptor_writer, unblocked_stderr
+from cotacoes.observability import tracing
+from cotacoes.observability.printer import Printer, descriptor_writer, unblocked_stderr
 from cotacoes.quote_service import takeover_pause
 from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
 from cotacoes.supervision.part import Part

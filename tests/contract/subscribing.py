@@ -28,9 +28,9 @@ from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote, QuoteJson
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.recovery_events import Wanted
 from cotacoes.service.app import build_app
-from cotacoes.telemetry import Metrics
 
 COIN = "bitcoin"
 EVERY_S = 0.05

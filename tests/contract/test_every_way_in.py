@@ -23,10 +23,10 @@ from cotacoes import config
 from cotacoes.adapters.accepting import ConnectionLimits, client_of
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.errors.problem_json import SAFETY_HEADERS
 from cotacoes.gateway_service.event_stream import EventStreams
-from cotacoes.problem_json import SAFETY_HEADERS
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.service.app import build_app
-from cotacoes.telemetry import Metrics
 
 UPGRADE = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n"
 KEY = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -352,7 +352,7 @@ SERVER = """
     from cotacoes import telemetry
     from cotacoes.adapters import http_server
     from cotacoes.adapters.http_hosts import AllowedHosts
-    from cotacoes.bounded_log import log_loop_errors
+    from cotacoes.observability.bounded_log import log_loop_errors
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})

@@ -18,9 +18,9 @@ from cotacoes.adapters import http_protocol, http_server
 from cotacoes.adapters.http_hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.service.app import build_app
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import Metrics
 
 HANDSHAKE = (
     b"GET /v1/ws HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"

@@ -11,11 +11,12 @@ import structlog
 from fastapi import APIRouter, Request
 from tests.serving import connect, exchange, read_to_end, serving
 
-from cotacoes import config, telemetry
+from cotacoes import config
 from cotacoes.adapters import http_exchange, http_protocol, http_server
 from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
 from cotacoes.model.coins import require_coin
+from cotacoes.observability import telemetry
 from cotacoes.service.app import build_app
 
 FINE = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

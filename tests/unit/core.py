@@ -21,6 +21,7 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.source_http import Fetched
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.batch_limit import BatchLimit
@@ -33,7 +34,6 @@ from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.tape import TapeTaker
 from cotacoes.service.background import background
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 COIN = "bitcoin"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

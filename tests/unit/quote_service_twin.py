@@ -11,13 +11,13 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, ProblemError
+from cotacoes.errors.problem_json import problem_of
 from cotacoes.model.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_time
-from cotacoes.problem_json import problem_of
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.quote_service.answers import read_range
 from cotacoes.service.app import build_app
-from cotacoes.telemetry import Metrics
 
 HOST = "http://quote_service"
 OWN_ROUTES = {"current": "/cotacao_atual", "mean": "/media_ultimos_10_logs", "position": "/v1/positions"}

@@ -10,8 +10,8 @@ from typing import Any
 from tests.unit import virtual_time
 from tests.unit.stream_rig import MemoryClient, StreamRig, assert_tiles
 
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import Metrics
 
 
 def run(scenario: Callable[[StreamRig], Coroutine[Any, Any, None]], *coins: str, **settings: Any) -> None:

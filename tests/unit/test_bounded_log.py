@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from cotacoes.bounded_log import INTERVAL_S, KINDS_MAX, BoundedLog, log_loop_errors
+from cotacoes.observability.bounded_log import INTERVAL_S, KINDS_MAX, BoundedLog, log_loop_errors
 
 
 def test_a_kind_is_logged_once_in_an_interval_and_then_with_how_many_there_were() -> None:

@@ -17,9 +17,9 @@ from cotacoes.cli import breakers, main
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
 from cotacoes.service.app import build_app
-from cotacoes.telemetry import Metrics
 
 NAME = "external_service.quote"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUN
 REFUSED = b"cotacoes: standard output cannot be written (%s)\n"
 SHOWN = """
 from cotacoes.cli.lines import put
-from cotacoes.printer import open_standard_streams
+from cotacoes.observability.printer import open_standard_streams
 open_standard_streams()
 put("price \\u2581\\u2588 67012.34 \\u20ac")
 """

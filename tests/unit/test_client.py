@@ -32,8 +32,8 @@ from cotacoes.errors import (
     problem_types,
 )
 from cotacoes.model.quote import Quote
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns import Deadline, State
-from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}

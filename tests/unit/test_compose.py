@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from cotacoes import config, embedded, tracing
+from cotacoes import config, embedded
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
 from cotacoes.data_folder import DataFolder
 from cotacoes.live_view import SUBSCRIBER
+from cotacoes.observability import tracing
 from cotacoes.running_system import Topology
 from cotacoes.up import SERVICES, topology
 

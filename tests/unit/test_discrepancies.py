@@ -5,9 +5,9 @@ from tests.unit.core import COIN
 from tests.unit.directories import directory_over
 
 from cotacoes.adapters.shard_memory import MemoryShard
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding import Unaccepted
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 pytestmark = pytest.mark.anyio
 

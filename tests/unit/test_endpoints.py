@@ -22,6 +22,7 @@ from cotacoes.errors import (
     SourceUnavailableError,
 )
 from cotacoes.gateway_service import app as gateway_service
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns import (
     CircuitBreakerConfig,
     CircuitOpenError,
@@ -37,7 +38,6 @@ from cotacoes.patterns import (
 from cotacoes.patterns.first_answer import FirstAnswer
 from cotacoes.quote_service import app as quote_service
 from cotacoes.service.app import build_app
-from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NAME = "external_service.quote"

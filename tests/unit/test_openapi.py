@@ -29,9 +29,9 @@ from cotacoes.external_service import app as external_service
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Quote
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import Check, build_app
-from cotacoes.telemetry import Metrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TOKEN = {"authorization": "Bearer sesame"}

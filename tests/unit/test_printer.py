@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from cotacoes import printer
-from cotacoes.printer import Printer, unblocked_stderr
+from cotacoes.observability import printer
+from cotacoes.observability.printer import Printer, unblocked_stderr
 
 
 def missing(count: int) -> str:
@@ -187,7 +187,7 @@ import os, sys
 for descriptor in {closed}:
     os.close(descriptor)
     setattr(sys, ["stdin", "stdout", "stderr"][descriptor], None)
-from cotacoes.printer import open_standard_streams
+from cotacoes.observability.printer import open_standard_streams
 open_standard_streams()
 if os.open(os.devnull, os.O_RDONLY) <= 2:
     os._exit(4)

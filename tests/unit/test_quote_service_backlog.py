@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.unit.core import COIN, Core, until
 
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.checks import shard_check
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 pytestmark = pytest.mark.anyio
 

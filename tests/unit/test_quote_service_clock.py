@@ -12,8 +12,8 @@ from tests.unit.test_quote_service_tape import page
 
 from cotacoes.errors import LogUnavailableError, NoQuoteError, SettingError
 from cotacoes.model.quote import Quote
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.clock import ClockWatch
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 pytestmark = pytest.mark.anyio
 

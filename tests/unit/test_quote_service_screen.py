@@ -8,9 +8,9 @@ import pytest
 import structlog
 
 from cotacoes.model.quote import Observation
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
 from cotacoes.quote_service.screen import ORIGINS_MAX, Refusals, Screen
-from cotacoes.telemetry import Metrics, QuoteMetrics
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT = JumpLimit(Decimal(10), timedelta(seconds=300), confirm_prices=10, confirm=timedelta(seconds=30))

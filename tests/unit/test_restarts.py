@@ -19,6 +19,7 @@ from tests.unit.stream_scenarios import settle
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.client.history import Page
 from cotacoes.errors import SettingError, WriterSupersededError
+from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
 from cotacoes.patterns.sharding import Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
@@ -28,7 +29,6 @@ from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
 from cotacoes.service.background import background
 from cotacoes.service.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
-from cotacoes.telemetry import FailureLog, Metrics, QuoteMetrics
 
 pytestmark = pytest.mark.anyio
 

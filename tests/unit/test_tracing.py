@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from tests.unit.quote_service_twin import Twin
 from tests.unit.test_aggregator_service import FrozenShard, ask, new_twin
 
-from cotacoes import config, tracing
+from cotacoes import config
 from cotacoes.adapters import tracing_otlp
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.shard_memory import MemoryShard
@@ -31,10 +31,11 @@ from cotacoes.adapters.tracing_otlp import OtlpTracer
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
+from cotacoes.observability import tracing
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.gather_result import IncompleteError
 from cotacoes.service.app import build_app
 from cotacoes.service_tracing import TracedRequests, reported
-from cotacoes.telemetry import Metrics
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-2] + "00"

@@ -18,9 +18,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cotacoes.bounded_log import BoundedLog
 from cotacoes.errors import OverloadedError
-from cotacoes.problem_json import problem_answer
+from cotacoes.errors.problem_json import problem_answer
+from cotacoes.observability.bounded_log import BoundedLog
 
 BACKLOG = 512
 CONNECTIONS_MAX = 4_000

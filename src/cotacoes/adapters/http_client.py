@@ -26,9 +26,9 @@ from typing import Self
 import httpcore2
 import httpx2
 
-from cotacoes import tracing
 from cotacoes.adapters.http_wire import CountedNetwork
 from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
+from cotacoes.observability import tracing
 from cotacoes.patterns.classification import Outcome
 from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
 from cotacoes.patterns.deadline import current_deadline, header_of

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from cotacoes.problem_json import SAFETY_HEADERS, head
+from cotacoes.errors.problem_json import SAFETY_HEADERS, head
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

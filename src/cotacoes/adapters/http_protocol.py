@@ -36,7 +36,7 @@ from cotacoes.errors import (
     RequestTimeoutError,
     TooLargeError,
 )
-from cotacoes.problem_json import problem_answer
+from cotacoes.errors.problem_json import problem_answer
 
 PIECES_A_TURN = 32
 HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one

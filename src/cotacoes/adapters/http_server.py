@@ -25,7 +25,7 @@ from cotacoes.adapters.http_connection import HttpConnection
 from cotacoes.adapters.http_context import READ_BYTES_MAX, Context, Upgraded
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.problem_json import SAFETY_HEADERS
+from cotacoes.errors.problem_json import SAFETY_HEADERS
 
 KEEP_ALIVE_S = 15
 GRACE_S = 3

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from cotacoes import telemetry
 from cotacoes.adapters.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import ORIGIN_PATTERN
+from cotacoes.observability import telemetry
 
 LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
 HEAD_LINES_MAX = 100_000  # how far `check` looks for prices

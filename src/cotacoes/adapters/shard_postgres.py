@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Self
 
-from cotacoes import tracing
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres import Pool
 from cotacoes.adapters.postgres_errors import said_by_server
@@ -20,6 +19,7 @@ from cotacoes.errors import CoinMovedError, WriterSupersededError
 from cotacoes.model.candle import Candle, stored_minutes
 from cotacoes.model.quote import Position, Quote, to_microseconds
 from cotacoes.model.window import Window, WindowView
+from cotacoes.observability import tracing
 from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
 
 QUERIES = named_queries.read("queries.sql")

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from cotacoes import telemetry
 from cotacoes.adapters.recording import Lines, Recording
 from cotacoes.adapters.recording_formats import Recorded
 from cotacoes.model.quote import Observation, from_microseconds
+from cotacoes.observability import telemetry
 
 BATCH_PRICES = 2_000  # some 10 ms of work
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next

@@ -28,8 +28,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import cotacoes
 from cotacoes.errors import SettingError
-from cotacoes.telemetry import get_logger
-from cotacoes.tracing import Attributes, Kind, Listener, Outcome
+from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome
 
 STOP_S = 2.0  # of a service's stop, for the last spans
 QUEUE_SPANS_MAX = 2_048  # as the specification has it

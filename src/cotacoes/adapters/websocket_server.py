@@ -28,10 +28,10 @@ from websockets.server import ServerProtocol
 from cotacoes.adapters.accepting import Ended
 from cotacoes.adapters.http_context import Upgraded
 from cotacoes.adapters.http_exchange import CLOSE_S, StreamHandler, prepare_stream
-from cotacoes.bounded_log import log_crash
 from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
+from cotacoes.errors.problem_json import problem_answer
+from cotacoes.observability.bounded_log import log_crash
 from cotacoes.patterns.token_bucket import TokenBucket
-from cotacoes.problem_json import problem_answer
 
 PIECE_BYTES = 512  # parsed at once: 85 of the smallest frames, a millisecond
 FRAGMENTS_MAX = 64  # of one message

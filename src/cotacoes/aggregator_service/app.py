@@ -21,12 +21,12 @@ from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.model.quote import AgeLimits
+from cotacoes.observability.telemetry import AggregatorMetrics, Metrics
 from cotacoes.patterns.scatter_gather import still_running
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import AggregatorMetrics, Metrics
 
 NAME = "aggregator_service"
 

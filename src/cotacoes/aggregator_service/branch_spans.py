@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from cotacoes import tracing
+from cotacoes.observability import tracing
 from cotacoes.patterns.gather_result import Branch, GatherResult, IncompleteError
 from cotacoes.patterns.scatter_gather import scatter_gather
 

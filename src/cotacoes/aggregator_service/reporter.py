@@ -33,11 +33,11 @@ from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.model.quote import AgeLimits
+from cotacoes.observability.telemetry import AggregatorMetrics, get_logger
 from cotacoes.patterns import SingleFlight, current_deadline
 from cotacoes.patterns.gather_result import GatherResult
 from cotacoes.patterns.scatter_gather import scatter_gather
 from cotacoes.patterns.sharding import Fence, Shard, ShardView
-from cotacoes.telemetry import AggregatorMetrics, get_logger
 
 RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
 RESERVE_SHARE_MAX = 0.1

@@ -25,6 +25,7 @@ from cotacoes.client.history import History
 from cotacoes.errors import (
     BusUnavailableError,
 )
+from cotacoes.observability.telemetry import FailureLog, get_logger
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery_events import (
@@ -36,7 +37,6 @@ from cotacoes.patterns.recovery_events import (
     Retracted,
     Seen,
 )
-from cotacoes.telemetry import FailureLog, get_logger
 
 RECONNECT_MOST_S = 2.0
 START_S = 1.0

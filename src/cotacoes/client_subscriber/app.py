@@ -29,10 +29,10 @@ from cotacoes.config import Settings
 from cotacoes.errors import OutputError, SettingError, UnavailableError, UnknownCoinError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import COIN_PATTERN
-from cotacoes.printer import descriptor_writer
+from cotacoes.observability.printer import descriptor_writer
+from cotacoes.observability.telemetry import get_logger
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop
-from cotacoes.telemetry import get_logger
 
 WATCH_INTERVAL_S = 0.5
 ASK_DEADLINE_S = 1.0

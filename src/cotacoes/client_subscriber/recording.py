@@ -39,11 +39,11 @@ from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
 from cotacoes.model.quote import Position, format_time
+from cotacoes.observability.telemetry import get_logger
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Retracted, Seen
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop
-from cotacoes.telemetry import get_logger
 
 FLUSH_S = 1.0
 FINISH_S = 5.0  # what a history that does not answer is given at the end; as long as a service gives a request

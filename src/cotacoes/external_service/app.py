@@ -24,7 +24,6 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
-from cotacoes import telemetry
 from cotacoes.adapters import source_http, source_replay
 from cotacoes.adapters.recording import Recording
 from cotacoes.adapters.recording_formats import PAIRS, Pair
@@ -39,6 +38,7 @@ from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
 from cotacoes.model.payloads import SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
+from cotacoes.observability import telemetry
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.document import answering, refusing

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cotacoes.model.quote import from_microseconds, to_microseconds
-from cotacoes.telemetry import get_logger
+from cotacoes.observability.telemetry import get_logger
 
 INDEX_MAX = 2**63 - 1
 REMEMBER_S = 1.0

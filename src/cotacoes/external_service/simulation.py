@@ -20,7 +20,7 @@ from cotacoes.external_service.market import ORIGIN, SimulatedMarket
 from cotacoes.external_service.run import Run, digest_of, load_or_begin
 from cotacoes.external_service.tape import PageJson, TapePages
 from cotacoes.model.quote import COIN_PATTERN, Observation
-from cotacoes.telemetry import get_logger
+from cotacoes.observability.telemetry import get_logger
 
 COINS_MAX = 10_000
 

@@ -36,12 +36,12 @@ from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.observability.telemetry import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import Metrics, StreamMetrics
 
 NAME = "gateway_service"
 ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then is away

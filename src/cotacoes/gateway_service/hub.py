@@ -27,9 +27,9 @@ from cotacoes.gateway_service.wires import Wire
 from cotacoes.model.coins import require_coin
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote
+from cotacoes.observability.telemetry import StreamMetrics
 from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import StreamMetrics
 
 if TYPE_CHECKING:
     from cotacoes.gateway_service.connection import Connection

@@ -19,6 +19,7 @@ from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits,
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
+from cotacoes.errors.problem_json import problem_of, shortened
 from cotacoes.errors.values import explain_message
 from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
@@ -26,7 +27,6 @@ from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
 from cotacoes.model.quote import Position
 from cotacoes.patterns.token_bucket import TokenBucket
-from cotacoes.problem_json import problem_of, shortened
 
 PATH = "/v1/ws"
 PING_S = 10.0  # below the idle time after which common proxies cut

@@ -25,6 +25,7 @@ from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import AgeLimits, Position, Quote
+from cotacoes.observability.telemetry import Metrics, QuoteMetrics, get_logger
 from cotacoes.quote_service import checks
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.backlog import Backlog
@@ -44,7 +45,6 @@ from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import Metrics, QuoteMetrics, get_logger
 
 NAME = "quote_service"
 SUPERSEDED_EXIT_CODE = 4

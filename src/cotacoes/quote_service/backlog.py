@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.telemetry import QuoteMetrics
 
 
 class Backlog:

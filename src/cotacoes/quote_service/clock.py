@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from cotacoes.errors import SettingError
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import FUTURE_MAX
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 AHEAD_MAX = timedelta(days=1)
 

@@ -20,9 +20,9 @@ from typing import Protocol
 from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, PostgresDays, Sealing
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
+from cotacoes.observability.telemetry import get_logger
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.patterns.sharding import Home
-from cotacoes.telemetry import get_logger
 
 DAYS_AHEAD = 2
 ROUND_INTERVAL_S = 3600.0

@@ -24,11 +24,11 @@ from cotacoes.errors import (
     WriterSupersededError,
 )
 from cotacoes.model.quote import Quote
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.patterns.sharding import Fence, Shard, Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 RETRY_WAIT_S = 0.1
 RETRY_WAIT_MAX_S = 2.0

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import ShardUnavailableError
+from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns.sharding import Unaccepted
-from cotacoes.telemetry import QuoteMetrics
 
 ASK_INTERVAL_S = 10.0
 NAMED_COINS_MAX = 5

@@ -14,6 +14,7 @@ from cotacoes.adapters.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
 from cotacoes.model.quote import Quote
+from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy, RetryConfig
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
@@ -21,7 +22,6 @@ from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
-from cotacoes.telemetry import QuoteMetrics
 
 SOURCE = "external_service"
 MINIMUM_CALLS = 50  # of fewer calls, one in five of which fails, half may do so by chance

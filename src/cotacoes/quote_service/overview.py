@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from cotacoes.errors import DeadlineExceededError, InternalError, ProblemError, UnknownCoinError
+from cotacoes.errors.problem_json import problem_of
+from cotacoes.observability.telemetry import get_logger
 from cotacoes.patterns.deadline import current_deadline
 from cotacoes.patterns.gather_result import Branch
 from cotacoes.patterns.scatter_gather import scatter_gather
-from cotacoes.problem_json import problem_of
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.telemetry import get_logger
 
 PARTS = ("current", "mean", "position")
 NAMED_COINS_MAX = 500  # as our own client names them

@@ -17,9 +17,9 @@ from datetime import datetime
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.patterns.pub_sub import Bus
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 QUEUE_QUOTES_MAX = 10_000  # per coin; beyond it the oldest is counted as a failed publish
 MESSAGE_LINES_MAX = 100

@@ -29,11 +29,11 @@ from cotacoes.errors import (
     WriterSupersededError,
 )
 from cotacoes.model.quote import Observation, Position, Quote, to_microseconds
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.patterns.sharding import Fence
 from cotacoes.quote_service.clock import refuse_far_ahead
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import PRICES_MAX
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 REOPEN_WAIT_S = 1.0
 REOPEN_WAIT_MAX_S = 10.0

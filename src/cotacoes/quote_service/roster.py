@@ -14,11 +14,11 @@ from typing import Any
 
 from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import LogUnavailableError
+from cotacoes.observability.telemetry import get_logger
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.service.restarts import Restarts
-from cotacoes.telemetry import get_logger
 
 AGAIN_S = 1.0
 

@@ -35,8 +35,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cotacoes.model.quote import Observation, format_price
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 OLD_MAX = timedelta(hours=1)
 UNKNOWN = "?"  # stands for every coin that is not ours: their names are a stranger's

@@ -18,13 +18,13 @@ from typing import NamedTuple, Protocol, Self
 from cotacoes.adapters.source_tape import STEP_PRICES, TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.model.quote import Observation, Position, Quote
+from cotacoes.observability.telemetry import QuoteMetrics, get_logger
 from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import RecentPrices
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
-from cotacoes.telemetry import QuoteMetrics, get_logger
 
 PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
 PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls

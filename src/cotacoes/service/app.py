@@ -12,10 +12,11 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 from fastapi.telemetry import TelemetryConfig
 
-from cotacoes import config, docs_page, telemetry, tracing
+from cotacoes import config, docs_page
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
+from cotacoes.observability import telemetry, tracing
 from cotacoes.service.document import DocumentedApp, answering
 from cotacoes.service.problems import answer_errors
 from cotacoes.service_tracing import traced

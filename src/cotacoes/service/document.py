@@ -32,7 +32,7 @@ from cotacoes.errors import (
     UnavailableError,
     problem_types,
 )
-from cotacoes.problem_json import PROBLEM_JSON
+from cotacoes.errors.problem_json import PROBLEM_JSON
 
 JSON = "application/json"
 OF_EVERY_ROUTE: tuple[type[ProblemError], ...] = (

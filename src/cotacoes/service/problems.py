@@ -19,8 +19,8 @@ from cotacoes.errors import (
     ProblemError,
     TooLargeError,
 )
+from cotacoes.errors.problem_json import PROBLEM_JSON, problem_body, problem_headers, shortened
 from cotacoes.errors.values import explain_value
-from cotacoes.problem_json import PROBLEM_JSON, problem_body, problem_headers, shortened
 
 NAME_CHARACTERS_MAX = 64
 

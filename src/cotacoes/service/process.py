@@ -14,14 +14,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cotacoes import config, telemetry
+from cotacoes import config
 from cotacoes.adapters.accepting import ConnectionLimits
 from cotacoes.adapters.http_exchange import ASGIApp
 from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.bounded_log import log_loop_errors
 from cotacoes.errors import OutputError, SettingError
+from cotacoes.observability import telemetry
+from cotacoes.observability.bounded_log import log_loop_errors
+from cotacoes.observability.telemetry import Metrics
 from cotacoes.service_tracing import reported
-from cotacoes.telemetry import Metrics
 
 if TYPE_CHECKING:
     from cotacoes.adapters.http_server import MakeWebSocket

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from random import Random, SystemRandom
 
 from cotacoes.errors import SettingError, WriterSupersededError, error_in
+from cotacoes.observability.telemetry import FailureLog, Metrics
 from cotacoes.patterns.backoff import Backoff
 from cotacoes.service.background import not_cancelled_by_itself
-from cotacoes.telemetry import FailureLog, Metrics
 
 PAUSE_S = 0.2  # at least, before each new beginning
 PAUSE_MOST_S = 30.0

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cotacoes import printer
+from cotacoes.observability import printer
 
 Logger = structlog.stdlib.BoundLogger
 

@@ -1,0 +1,1 @@
+"""Logs, metrics and traces, and the output that never holds up its writer."""
