@@ -22,7 +22,7 @@ from benchmarks.http_ratio import ratios
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.source_http import Fetched, HttpSource
 from cotacoes.errors import SourceError
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     Bulkhead,
     CircuitBreaker,
     CircuitBreakerConfig,
@@ -35,8 +35,8 @@ from cotacoes.patterns import (
     StateTransition,
     Verdict,
 )
-from cotacoes.patterns.breaker_config import State
-from cotacoes.patterns.breaker_events import Event
+from cotacoes.patterns.resilience.breaker_config import State
+from cotacoes.patterns.resilience.breaker_events import Event
 
 BLOCK = 20_000
 READERS = 100

@@ -21,7 +21,7 @@ from cotacoes.client.follower import Follower
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.model.live_message import channel, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.recovery_events import Lost, Recovered, Seen, Wanted
+from cotacoes.patterns.pub_sub.recovery_events import Lost, Recovered, Seen, Wanted
 
 AIM = Aim(12.0)
 SILENT_AIM = Aim(0)

@@ -17,7 +17,7 @@ from benchmarks.fanout_history import COIN
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.client.feeds import Feeds
 from cotacoes.model.live_message import channel
-from cotacoes.patterns.recovery_events import Seen
+from cotacoes.patterns.pub_sub.recovery_events import Seen
 
 DEADLINE_S = 60.0
 GO = "intake:go"  # a list: whoever waits for it goes once something is in it

@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from benchmarks.figure import Aim, Effort, Row
-from cotacoes.patterns.scatter_gather import scatter_gather
+from cotacoes.patterns.scatter_gather.gather import scatter_gather
 
 AIM = Aim(3.0)
 BRANCHES = 16

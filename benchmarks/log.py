@@ -24,7 +24,7 @@ from cotacoes.adapters.quote_log import QuoteLog
 from cotacoes.adapters.quote_log_rows import Mark
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import configure_logging
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 
 COMMIT_AIM = Aim(200_000.0, is_floor=True)
 DELIVERY_AIM = Aim(60_000.0, is_floor=True)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.config import Settings
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
-from cotacoes.patterns.pub_sub import Bus
+from cotacoes.patterns.pub_sub.bus import Bus
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory

@@ -1,6 +1,7 @@
 """Draws the circuit breaker's transitions into `docs/explanation/circuit-breaker.md`: `make diagram`.
 
-The table in `patterns/breaker_events.py` is the machine; the picture is made of it, and a test holds the two together.
+The table in `patterns/resilience/breaker_events.py` is the machine; the picture is made of it, and a test holds both
+together.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cotacoes.patterns.breaker_config import State
-from cotacoes.patterns.breaker_events import TRANSITIONS, Reason
+from cotacoes.patterns.resilience.breaker_config import State
+from cotacoes.patterns.resilience.breaker_events import TRANSITIONS, Reason
 
 PAGE = Path(__file__).parent / "explanation" / "circuit-breaker.md"
 BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)

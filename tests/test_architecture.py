@@ -32,7 +32,7 @@ OWNED = {
     "redis": "adapters/bus_redis.py",
     "hiredis": "adapters/bus_redis.py",
     "opentelemetry": "adapters/tracing_otlp.py",
-    "tenacity": "patterns/retry.py",
+    "tenacity": "patterns/resilience/retry.py",
     "websockets": ("adapters/websocket_client.py", "adapters/websocket_server.py"),  # its two ends
 }
 

@@ -15,7 +15,7 @@ from cotacoes.model.coins import nearest
 from cotacoes.model.payloads import BreakerState
 from cotacoes.model.quote import TimeText
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.patterns import State
+from cotacoes.patterns.resilience import State
 from cotacoes.service.document import answering
 from cotacoes.service.requests import admins_only
 

@@ -31,7 +31,7 @@ from cotacoes.errors import (
 from cotacoes.errors.problem_json import PROBLEM_JSON, problem_body, problem_headers
 from cotacoes.observability import telemetry
 from cotacoes.observability.bounded_log import BoundedLog, log_crash
-from cotacoes.patterns.deadline import HEADER, Deadline
+from cotacoes.patterns.resilience.deadline import HEADER, Deadline
 
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
 BODY_BYTES_MAX = 65_536

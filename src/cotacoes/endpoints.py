@@ -3,7 +3,8 @@
 The patterns report facts; here they become metrics, log lines (changes of state only), and the short memory that
 `GET /v1/breakers` shows: the last errors and the last transitions of each breaker.
 
-A service that has not answered yet, on any of its routes, is awaited for `WAITING_S`: see `patterns/first_answer.py`.
+A service that has not answered yet, on any of its routes, is awaited for `WAITING_S`: see
+`patterns/resilience/first_answer.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from cotacoes.model.quote import format_time
 from cotacoes.observability.telemetry import Metrics, ResilienceMetrics, get_logger
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     AttemptEnded,
     CallSettled,
     CircuitBreaker,
@@ -36,9 +37,9 @@ from cotacoes.patterns import (
     Verdict,
     classify,
 )
-from cotacoes.patterns.breaker_events import Event, Snapshot
-from cotacoes.patterns.first_answer import FirstAnswer
-from cotacoes.patterns.resilience import PolicyEvent
+from cotacoes.patterns.resilience.breaker_events import Event, Snapshot
+from cotacoes.patterns.resilience.first_answer import FirstAnswer
+from cotacoes.patterns.resilience.policy import PolicyEvent
 
 # between the parts of the system
 BREAKER_INSIDE = CircuitBreakerConfig(

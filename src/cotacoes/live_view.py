@@ -22,8 +22,8 @@ import msgspec
 
 from cotacoes.client_subscriber.lines import Lines, position_range
 from cotacoes.model.quote import Position, QuoteJson, format_time, parse_time
-from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
-from cotacoes.patterns.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.supervision.part import Change, State
 
 SUBSCRIBER = "client_subscriber"

@@ -22,8 +22,8 @@ from cotacoes.errors import CoinMovedError, FenceClosedError
 from cotacoes.model.candle import INTERVALS, candles_of
 from cotacoes.model.quote import Quote, QuoteJson, first_gap
 from cotacoes.model.window import WINDOWS, Window, window_of
-from cotacoes.patterns.moving import MovingShard
-from cotacoes.patterns.sharding import Shard, Stored
+from cotacoes.patterns.sharding.moving import MovingShard
+from cotacoes.patterns.sharding.shard import Shard, Stored
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

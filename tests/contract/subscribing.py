@@ -29,7 +29,7 @@ from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.patterns.pub_sub.recovery_events import Wanted
 from cotacoes.service.app import build_app
 
 COIN = "bitcoin"

@@ -17,7 +17,7 @@ from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.scatter_gather import still_running
+from cotacoes.patterns.scatter_gather.gather import still_running
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEADLINE_S = 1.0

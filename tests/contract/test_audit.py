@@ -26,7 +26,7 @@ from cotacoes.cli.audit import show
 from cotacoes.config import Settings
 from cotacoes.errors import ShardUnavailableError, UnknownCoinError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding.shard import Stored
 
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=UTC)
 EVERY = timedelta(minutes=37)

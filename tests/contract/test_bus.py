@@ -14,7 +14,7 @@ from tests.contract.conftest import Server, end, start_valkey
 from cotacoes.adapters.bus_memory import QUEUE_MESSAGES_MAX, MemoryBus
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, Bus
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX, Bus
 
 DEADLINE_S = 1.0
 LIMIT_S = 10.0

@@ -18,7 +18,7 @@ from cotacoes import embedded
 from cotacoes.adapters import bus_redis
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError, SettingError
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
 
 SHORT_DEADLINE_S = 0.05
 SLACK_S = 1.0  # for a machine that does other things as well

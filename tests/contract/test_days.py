@@ -20,7 +20,7 @@ from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import CoinMovedError, ShardUnavailableError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.days import DayKeeper
 
 FIRST = date(2024, 3, 1)  # long past by the server's clock, by which it notes when a day was dropped

@@ -19,7 +19,7 @@ from cotacoes.config import Settings
 from cotacoes.doctor.questions import ask_shard
 from cotacoes.errors import SettingError, ShardUnavailableError
 from cotacoes.model.quote import Quote
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.days import DayKeeper
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import ShardRewoundError, WriterSupersededError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window
-from cotacoes.patterns.sharding import Shard, Stored, Unaccepted
+from cotacoes.patterns.sharding.shard import Shard, Stored, Unaccepted
 
 pytestmark = pytest.mark.anyio
 

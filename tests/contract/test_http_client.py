@@ -11,7 +11,7 @@ import pytest
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX, HttpClient, Response
 from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
-from cotacoes.patterns import Deadline
+from cotacoes.patterns.resilience import Deadline
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BYTES_MAX = 4096

@@ -27,8 +27,8 @@ from cotacoes.admin.copying import Progress
 from cotacoes.admin.purge import GRACE
 from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
-from cotacoes.patterns.moving import AsideCount
-from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.patterns.sharding.moving import AsideCount
+from cotacoes.patterns.sharding.shard import Unaccepted
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -13,15 +13,15 @@ from tests.serving import connect
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX as HTTP_MAX
 from cotacoes.adapters.postgres import CONNECTIONS_MAX, Session
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.client import Addresses, Overview, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
 from cotacoes.model.window import Window
-from cotacoes.patterns.scatter_gather import still_running
-from cotacoes.patterns.sharding import Directory, Shard, ShardView
+from cotacoes.patterns.scatter_gather.gather import still_running
+from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.service.process import Service
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound

@@ -19,7 +19,7 @@ from cotacoes import config
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.model.quote import Position, Quote, parse_time
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 
 QUOTES = 20_000  # of each coin
 DAYS = 8

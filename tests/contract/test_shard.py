@@ -28,7 +28,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.candle import INTERVALS, Candle, candles_of
 from cotacoes.model.quote import Position, Quote, format_price
-from cotacoes.patterns.sharding import Shard, Stored
+from cotacoes.patterns.sharding.shard import Shard, Stored
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

@@ -17,7 +17,7 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import ShardTimedOutError, ShardUnavailableError
 from cotacoes.model.candle import candles_of
 from cotacoes.model.quote import Quote, format_price
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding.shard import Stored
 
 pytestmark = pytest.mark.anyio
 

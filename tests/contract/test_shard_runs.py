@@ -12,7 +12,7 @@ from tests.contract.test_shard_faults import DEADLINE_S, EPOCH, wrong_with
 from cotacoes.adapters.shard_postgres import PostgresShard, columns_of
 from cotacoes.model.candle import Candle, candles_of
 from cotacoes.model.quote import SEQ_MAX, Quote
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding.shard import Stored
 
 KINDS = [("sim", "USD"), ("replay:x", "USD"), ("replay:x", "EUR")]
 

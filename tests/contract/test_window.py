@@ -13,7 +13,7 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import WINDOWS, Window, WindowView, window_of
-from cotacoes.patterns.sharding import Shard
+from cotacoes.patterns.sharding.shard import Shard
 
 COIN = "bitcoin"
 FIRST = datetime(2026, 11, 16, 21, 47, 13, tzinfo=UTC)

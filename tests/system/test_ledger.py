@@ -20,7 +20,7 @@ from cotacoes import config
 from cotacoes.adapters.schema_postgres import known_migrations
 from cotacoes.admin import directory
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.shard import Home
 
 MANY = 100
 

@@ -11,7 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from cotacoes.patterns import CircuitBreakerConfig, Verdict
+from cotacoes.patterns.resilience import CircuitBreakerConfig, Verdict
 
 BY_A_PERSON = {"reset": "closed", "force_open": "forced_open", "disable": "disabled", "metrics_only": "metrics_only"}
 

@@ -22,7 +22,7 @@ from cotacoes.adapters.source_http import Fetched
 from cotacoes.adapters.source_tape import TapePage
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
+from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.patterns.sharding import Directory, Shard
+from cotacoes.patterns.sharding.shard import Directory, Shard
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
 
 def directory_over(

@@ -16,7 +16,7 @@ from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import CountIgnored, Follower, Take
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.recovery_events import Lost, Seen
+from cotacoes.patterns.pub_sub.recovery_events import Lost, Seen
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
 
 class HistoryTwin:

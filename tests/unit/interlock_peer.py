@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cotacoes.patterns import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience import CircuitBreakerConfig, State
 
 RENAMED = {  # ours to theirs, where the meaning is the same
     "failure_rate_threshold": "failure_rate_threshold",

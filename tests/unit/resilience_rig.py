@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.unit import virtual_time
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     Bulkhead,
     CallResult,
     CircuitBreaker,

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.unit import virtual_time
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     CircuitBreaker,
     CircuitBreakerConfig,
     Classification,
@@ -21,8 +21,8 @@ from cotacoes.patterns import (
     Verdict,
     classify,
 )
-from cotacoes.patterns.classification import Classify
-from cotacoes.patterns.retry import Retrier
+from cotacoes.patterns.resilience.classification import Classify
+from cotacoes.patterns.resilience.retry import Retrier
 
 ONE_PROBE = {"initial_state": State.HALF_OPEN, "permitted_calls_in_half_open": 1}
 

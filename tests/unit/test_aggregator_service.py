@@ -34,8 +34,8 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
-from cotacoes.patterns.gather_result import Branch, GatherResult, Status
-from cotacoes.patterns.sharding import Directory, Shard, ShardView
+from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")

@@ -16,18 +16,9 @@ from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.admin.audit_rules import standing
 from cotacoes.cli.audit import coin_json, coin_lines, verdict_line
 from cotacoes.model.quote import Position
-from cotacoes.patterns.ledger_chain import Chain, total_breaches
-from cotacoes.patterns.ledger_facts import (
-    Breach,
-    CandleTotal,
-    Content,
-    Ends,
-    Manifest,
-    Piece,
-    Step,
-    StoredDay,
-)
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.ledger_chain import Chain, total_breaches
+from cotacoes.patterns.sharding.ledger_facts import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
+from cotacoes.patterns.sharding.shard import Home
 
 FIRST_DAY = date(2026, 11, 24)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

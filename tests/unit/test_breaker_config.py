@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cotacoes.patterns import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience import CircuitBreakerConfig, State
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.unit.breaker_scenarios import Differs, Lacks, Same, Scenario
 from tests.unit.breaker_scenarios_set import SCENARIOS
 from tests.unit.interlock_peer import Interlock, LackingError
 
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
+from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
 
 START = 1000.0
 VERDICTS = {"ok": Verdict.SUCCESS, "fail": Verdict.FAILURE, "ignored": Verdict.IGNORED}

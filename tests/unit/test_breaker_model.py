@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.breaker_model import BY_A_PERSON, Call, Model
 
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
+from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
 
 SHARES = st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0])
 CONFIGS = st.fixed_dictionaries(

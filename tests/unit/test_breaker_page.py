@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from docs import make_diagram
 
-from cotacoes.patterns import TRANSITIONS, Reason, State
+from cotacoes.patterns.resilience import TRANSITIONS, Reason, State
 
 PAGE = make_diagram.PAGE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -30,6 +30,6 @@ def test_the_examples_run(number: int, capsys: pytest.CaptureFixture[str]) -> No
 def test_every_file_that_the_page_names_is_there() -> None:
     names = re.findall(r"^\| `([^|]*?)` \|", PAGE.split("\n## ")[0], re.MULTILINE)
     files = [name for cell in names for name in cell.split("`, `")]
-    patterns = Path(make_diagram.__file__).parents[1] / "src" / "cotacoes" / "patterns"
+    patterns = Path(make_diagram.__file__).parents[1] / "src" / "cotacoes" / "patterns" / "resilience"
     assert len(files) > 8
     assert [name for name in files if not (patterns / name).is_file()] == []

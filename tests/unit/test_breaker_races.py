@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit import virtual_time
 
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, Permit, State, Verdict
+from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, Permit, State, Verdict
 
 CROWD = 50
 WAIT_S = 5.0

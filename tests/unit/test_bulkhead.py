@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tests.unit import virtual_time
 
-from cotacoes.patterns import Bulkhead, BulkheadFullError, Deadline
+from cotacoes.patterns.resilience import Bulkhead, BulkheadFullError, Deadline
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     TRANSITIONS,
     CallNotPermitted,
     CallSettled,

@@ -13,7 +13,7 @@ from cotacoes.errors import (
     SourceMalformedError,
     SourceUnavailableError,
 )
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     OUTCOMES,
     AttemptTimeoutError,
     CallDeadlineError,

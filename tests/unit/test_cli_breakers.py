@@ -18,7 +18,7 @@ from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import CircuitBreakerConfig, ResilienceConfig, State
+from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig, State
 from cotacoes.service.app import build_app
 
 NAME = "external_service.quote"

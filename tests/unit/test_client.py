@@ -33,7 +33,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import Deadline, State
+from cotacoes.patterns.resilience import Deadline, State
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}

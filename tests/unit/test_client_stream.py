@@ -34,8 +34,8 @@ from cotacoes.errors import (
     UnauthorizedError,
     UnknownCoinError,
 )
-from cotacoes.patterns.backoff import FIRST_S, MOST_S
-from cotacoes.patterns.pub_sub import FeedPosition
+from cotacoes.patterns.pub_sub.bus import FeedPosition
+from cotacoes.patterns.resilience.backoff import FIRST_S, MOST_S
 
 Event = Quote | Gap
 LIMIT_S = 3600.0  # of virtual time, which never ends by itself

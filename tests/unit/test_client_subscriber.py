@@ -23,8 +23,8 @@ from cotacoes.client_subscriber.since import read_since
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.printer import descriptor_writer
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Lost, Missed, Recovered, Seen
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Lost, Missed, Recovered, Seen
 from cotacoes.service.process import Stop
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

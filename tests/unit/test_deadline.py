@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 import pytest
 from tests.unit import virtual_time
 
-from cotacoes.patterns import CallDeadlineError, Deadline, current_deadline
+from cotacoes.patterns.resilience import CallDeadlineError, Deadline, current_deadline
 
 
 def run(work: Callable[[Callable[[], float]], Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ from tests.unit.directories import directory_over
 
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
-from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.patterns.sharding.shard import Unaccepted
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
 
 pytestmark = pytest.mark.anyio

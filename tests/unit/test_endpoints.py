@@ -23,7 +23,7 @@ from cotacoes.errors import (
 )
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     CircuitBreakerConfig,
     CircuitOpenError,
     Classification,
@@ -35,7 +35,7 @@ from cotacoes.patterns import (
     State,
     Verdict,
 )
-from cotacoes.patterns.first_answer import FirstAnswer
+from cotacoes.patterns.resilience.first_answer import FirstAnswer
 from cotacoes.quote_service import app as quote_service
 from cotacoes.service.app import build_app
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cotacoes.patterns import LastGood
-from cotacoes.patterns.fallback import Kept
+from cotacoes.patterns.resilience import LastGood
+from cotacoes.patterns.resilience.fallback import Kept
 
 
 class Bench:

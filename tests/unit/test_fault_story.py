@@ -26,7 +26,7 @@ from cotacoes.endpoints import Endpoints
 from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
+from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.intake import source_policy
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from cotacoes.client.feeds import FIRST_WORD_S, SILENT_AFTER_S, Back, Feeds, Silent
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
-from cotacoes.patterns.recovery_events import Seen
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
+from cotacoes.patterns.pub_sub.recovery_events import Seen
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CHANNEL = channel("bitcoin")

@@ -28,8 +28,8 @@ from cotacoes.client.follower import (
 )
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Lost, Missed, Recovered, Retracted, Seen
 
 
 def at(seq: int, epoch: int = EPOCH) -> Position:

@@ -9,8 +9,8 @@ from tests.unit.stream_scenarios import anything, race, run, settle, since
 
 from cotacoes.gateway_service.ring import Entry, Kind
 from cotacoes.model.quote import Position
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Lost, Retracted, Seen
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Lost, Retracted, Seen
 
 
 def test_a_stream_begins_with_the_newest_quote_and_says_where() -> None:

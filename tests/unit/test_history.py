@@ -13,7 +13,7 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes.client.history import Page, ServiceHistory, floor_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in range(1, 5)]

@@ -27,10 +27,10 @@ from cotacoes.client.history import Page, ServiceHistory
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
 from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import recovery_events as events
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import Recovery
-from cotacoes.patterns.recovery_events import HistoryHoleError
+from cotacoes.patterns.pub_sub import recovery_events as events
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery import Recovery
+from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import build_app
 

@@ -33,7 +33,7 @@ from cotacoes.errors import (
     ShardUnavailableError,
 )
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding.shard import Stored
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cotacoes.model.live_message import Heartbeat
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import FeedPosition, FeedSilence, Gap, Heard, Reason
+from cotacoes.patterns.pub_sub.bus import FeedPosition, FeedSilence, Gap, Heard, Reason
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Line = Quote | Heartbeat

@@ -1,7 +1,7 @@
 """How many quotes a batch may hold: fewer once one misses the deadline, more again when there is time to spare."""
 
 from cotacoes.errors import FenceClosedError, ShardTimedOutError, ShardUnavailableError
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 from cotacoes.quote_service.batch_limit import BatchLimit
 
 

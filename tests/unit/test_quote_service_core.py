@@ -26,7 +26,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.live_message import Heartbeat, channel, decode_message
 from cotacoes.model.quote import Position, Quote, first_gap
-from cotacoes.patterns.sharding import Home, Stored
+from cotacoes.patterns.sharding.shard import Home, Stored
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import REOPEN_WAIT_S
 from cotacoes.service.background import background

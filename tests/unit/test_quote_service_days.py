@@ -12,7 +12,7 @@ import structlog
 from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, Sealing
 from cotacoes.errors import CoinMovedError, ShardUnavailableError
 from cotacoes.model.quote import Position
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.days import DAYS_AHEAD, RETRY_FIRST_S, RETRY_MOST_S, ROUND_INTERVAL_S, DayKeeper
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

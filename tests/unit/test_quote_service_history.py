@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cotacoes.adapters.quote_log_rows import LoggedCoin
 from cotacoes.model.quote import SEQ_MAX, Observation, Position, Quote, first_gap
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX, Fence
+from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX, Fence
 from cotacoes.quote_service.history import CoinHistory
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from cotacoes.client import Overview as ReadOverview
 from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns.deadline import HEADER
+from cotacoes.patterns.resilience.deadline import HEADER
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import build_app

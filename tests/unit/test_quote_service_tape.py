@@ -18,7 +18,7 @@ from cotacoes.errors import (
     SourceGoneError,
 )
 from cotacoes.model.quote import Observation
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.screen import Screen

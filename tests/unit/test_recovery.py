@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cotacoes.model.live_message import Heartbeat
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery import HELD_QUOTES_MAX, Recovery
-from cotacoes.patterns.recovery_events import (
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery import HELD_QUOTES_MAX, Recovery
+from cotacoes.patterns.pub_sub.recovery_events import (
     Dismissed,
     Event,
     HistoryHoleError,

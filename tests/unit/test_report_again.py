@@ -24,8 +24,8 @@ from cotacoes.aggregator_service.routes import _age_max_s
 from cotacoes.client import Overview
 from cotacoes.model.quote import AgeLimits, Quote
 from cotacoes.model.window import Window
-from cotacoes.patterns.gather_result import Branch, GatherResult, Status
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.sharding.shard import Home
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = [Quote("bitcoin", "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]

@@ -17,7 +17,7 @@ from cotacoes.aggregator_service import app
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window
-from cotacoes.patterns.sharding import ShardView
+from cotacoes.patterns.sharding.shard import ShardView
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PLACEMENT = {"bitcoin": "shard1", "litecoin": "shard1", "ethereum": "shard2"}

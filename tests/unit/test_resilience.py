@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.resilience_rig import Rig, run
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     AttemptTimeoutError,
     BulkheadFullError,
     CallDeadlineError,

@@ -12,7 +12,7 @@ import pytest
 from tests.unit import virtual_time
 from tests.unit.resilience_rig import Rig, run
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     CallResult,
     Deadline,
     State,

@@ -20,7 +20,7 @@ from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.client.history import Page
 from cotacoes.errors import SettingError, WriterSupersededError
 from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
-from cotacoes.patterns.sharding import Stored
+from cotacoes.patterns.sharding.shard import Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory

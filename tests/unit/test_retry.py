@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.retry_rig import ONE_PROBE, AskedToWaitError, Late, Rig, ignore_all, in_virtual_time
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     AttemptEnded,
     CallDeadlineError,
     CircuitOpenError,
@@ -23,7 +23,7 @@ from cotacoes.patterns import (
     StopReason,
     classify,
 )
-from cotacoes.patterns.retry import Retrier
+from cotacoes.patterns.resilience.retry import Retrier
 
 
 def test_a_call_that_fails_once_is_tried_again_and_both_ends_are_settled() -> None:

@@ -10,7 +10,7 @@ import pytest
 import tenacity
 from tests.unit.retry_rig import ONE_PROBE, Late, Rig, ignore_all, in_virtual_time
 
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     AttemptEnded,
     CallDeadlineError,
     Classification,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.unit.virtual_time import run
 
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     BulkheadFullError,
     CallResult,
     CircuitOpenError,
@@ -30,8 +30,8 @@ from cotacoes.patterns import (
     State,
     current_deadline,
 )
-from cotacoes.patterns.gather_result import GatherResult, IncompleteError, Status
-from cotacoes.patterns.scatter_gather import scatter_gather, still_running
+from cotacoes.patterns.scatter_gather.gather import scatter_gather, still_running
+from cotacoes.patterns.scatter_gather.gather_result import GatherResult, IncompleteError, Status
 
 Ask = Callable[[], Awaitable[Any]]
 DEADLINE = 2.0

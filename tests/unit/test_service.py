@@ -19,7 +19,7 @@ from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns import current_deadline
+from cotacoes.patterns.resilience import current_deadline
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.requests import require_admin

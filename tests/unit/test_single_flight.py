@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tests.unit import virtual_time
 
-from cotacoes.patterns import CallDeadlineError, Deadline, FlightLostError, SingleFlight, current_deadline
+from cotacoes.patterns.resilience import CallDeadlineError, Deadline, FlightLostError, SingleFlight, current_deadline
 
 
 class Callee:

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cotacoes.patterns.sliding_window import FAILED, SLOW, CountWindow, TimeWindow
+from cotacoes.patterns.resilience.sliding_window import FAILED, SLOW, CountWindow, TimeWindow
 
 CODES = st.sampled_from([0, FAILED, SLOW, FAILED | SLOW])
 

@@ -11,7 +11,7 @@ from cotacoes.adapters import quote_log_trim
 from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Position, Quote, first_gap
-from cotacoes.patterns.sharding import Fence, Stored
+from cotacoes.patterns.sharding.shard import Fence, Stored
 
 pytestmark = pytest.mark.anyio
 

@@ -33,7 +33,7 @@ from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.observability import tracing
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.patterns.gather_result import IncompleteError
+from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.service.app import build_app
 from cotacoes.service_tracing import TracedRequests, reported
 

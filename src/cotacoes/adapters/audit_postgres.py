@@ -18,16 +18,7 @@ from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_version
 from cotacoes.adapters.shard_postgres import position_of
 from cotacoes.model.quote import Position, format_time
-from cotacoes.patterns.ledger_facts import (
-    Breach,
-    CandleTotal,
-    Content,
-    Ends,
-    Manifest,
-    Piece,
-    Step,
-    StoredDay,
-)
+from cotacoes.patterns.sharding.ledger_facts import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 600.0  # a day of many millions of quotes is sorted within it

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Self
 
 from cotacoes.errors import BusUnavailableError
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
 
 QUEUE_MESSAGES_MAX = 10_000  # a listener this far behind is cut off, as Redis does at its output-buffer limit
 

@@ -29,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
 from cotacoes.errors import BusTimedOutError, BusUnavailableError, InternalError, SettingError
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
 
 IDLE_S = 5.0  # five heartbeats missed
 PONG_S = 2.0

@@ -12,7 +12,7 @@ from cotacoes.adapters.postgres import Session
 from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of
 from cotacoes.model.quote import Position
-from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.patterns.sharding.shard import Unaccepted
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 60.0

@@ -29,9 +29,9 @@ import httpx2
 from cotacoes.adapters.http_wire import CountedNetwork
 from cotacoes.errors import HttpError, HttpMalformedError, HttpUnavailableError
 from cotacoes.observability import tracing
-from cotacoes.patterns.classification import Outcome
-from cotacoes.patterns.deadline import HEADER as DEADLINE_HEADER
-from cotacoes.patterns.deadline import current_deadline, header_of
+from cotacoes.patterns.resilience.classification import Outcome
+from cotacoes.patterns.resilience.deadline import HEADER as DEADLINE_HEADER
+from cotacoes.patterns.resilience.deadline import current_deadline, header_of
 
 CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
 KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request

@@ -17,7 +17,7 @@ import msgspec
 from cotacoes.adapters.shard_memory import MemoryCopy, MemoryShard
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote, QuoteJson, exact_sum
-from cotacoes.patterns.moving import AsideCount, Content, Copy, Day, Page
+from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
 
 COIN_ID = 1
 

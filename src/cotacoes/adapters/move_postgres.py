@@ -17,7 +17,7 @@ from cotacoes.adapters.schema_postgres import check_shard
 from cotacoes.adapters.shard_postgres import position_of, quote_of
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.moving import AsideCount, Content, Copy, Day, Page
+from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 120.0  # the longest compares one coin's day: some 5 s for a million quotes

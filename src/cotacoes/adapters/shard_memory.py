@@ -22,8 +22,8 @@ from cotacoes.errors import (
 from cotacoes.model.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window, window_of
-from cotacoes.patterns.moving import State
-from cotacoes.patterns.sharding import CandleView, Fence, ShardView, Stored, Unaccepted
+from cotacoes.patterns.sharding.moving import State
+from cotacoes.patterns.sharding.shard import CandleView, Fence, ShardView, Stored, Unaccepted
 
 CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
 

@@ -13,14 +13,14 @@ from cotacoes.adapters.postgres import Pool
 from cotacoes.adapters.postgres_errors import said_by_server
 from cotacoes.adapters.schema_postgres import QUERIES as SCHEMA_QUERIES
 from cotacoes.adapters.schema_postgres import check_shard
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import CoinMovedError, WriterSupersededError
 from cotacoes.model.candle import Candle, stored_minutes
 from cotacoes.model.quote import Position, Quote, to_microseconds
 from cotacoes.model.window import Window, WindowView
 from cotacoes.observability import tracing
-from cotacoes.patterns.sharding import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
+from cotacoes.patterns.sharding.shard import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
 QUERIES = named_queries.read("queries.sql")
 

@@ -38,7 +38,7 @@ from cotacoes.model.quote import (
     parse_price,
     parse_time,
 )
-from cotacoes.patterns.classification import Outcome, outcome_of_status
+from cotacoes.patterns.resilience.classification import Outcome, outcome_of_status
 
 RESERVED = frozenset({"observed_at", "observed", "currency", "origin"})
 COINS_MAX = 10_000  # as many as the directory can name

@@ -31,7 +31,7 @@ from cotacoes.adapters.http_exchange import CLOSE_S, StreamHandler, prepare_stre
 from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
 from cotacoes.errors.problem_json import problem_answer
 from cotacoes.observability.bounded_log import log_crash
-from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 PIECE_BYTES = 512  # parsed at once: 85 of the smallest frames, a millisecond
 FRAGMENTS_MAX = 64  # of one message

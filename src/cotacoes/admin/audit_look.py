@@ -20,12 +20,9 @@ from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
 from cotacoes.model.quote import Position, format_time
-from cotacoes.patterns.ledger_chain import Chain, content_breaches, total_breaches
-from cotacoes.patterns.ledger_facts import (
-    NONE,
-    Breach,
-)
-from cotacoes.patterns.sharding import Directory
+from cotacoes.patterns.sharding.ledger_chain import Chain, content_breaches, total_breaches
+from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
+from cotacoes.patterns.sharding.shard import Directory
 
 BREACHES_MAX = 100  # of one coin that are told one by one, and as many of its candles; all are counted
 ASK_DEADLINE_S = 6.0

@@ -14,11 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from cotacoes.adapters.audit_postgres import FenceRow
-from cotacoes.patterns.ledger_facts import (
-    NONE,
-    Breach,
-)
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
+from cotacoes.patterns.sharding.shard import Home
 
 AT_HOME = ("open", "closed")
 

@@ -12,7 +12,7 @@ from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import CopyDiffersError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
-from cotacoes.patterns.moving import Copy, MovingShard
+from cotacoes.patterns.sharding.moving import Copy, MovingShard
 
 DIRECTORY_SHARD = directory.DIRECTORY_SHARD
 CLAIM_TRIES_MAX = 15

@@ -15,7 +15,7 @@ from random import Random
 from cotacoes.admin.copies import both
 from cotacoes.errors import CopyDiffersError
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.patterns.moving import Content, Copy, Day, MovingShard
+from cotacoes.patterns.sharding.moving import Content, Copy, Day, MovingShard
 
 PAGE_QUOTES = 5_000  # a statement of some 50 ms on the target
 ASIDES_MAX = 1_000

@@ -16,7 +16,7 @@ from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
-from cotacoes.patterns.sharding import Directory, Home
+from cotacoes.patterns.sharding.shard import Directory, Home
 
 ASK_DEADLINE_S = 10.0
 DIRECTORY_SHARD = SHARDS[0]

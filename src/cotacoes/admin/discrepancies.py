@@ -10,7 +10,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import FenceClosedError, ShardUnavailableError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Position
-from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.patterns.sharding.shard import Unaccepted
 
 PAGE_ORPHANS = 1_000
 

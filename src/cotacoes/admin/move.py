@@ -16,7 +16,7 @@ from typing import TypeVar
 from cotacoes.admin.copies import DIRECTORY_SHARD, claim, compare_left, copies_of, remove
 from cotacoes.admin.copying import Copying, OnStep, Progress
 from cotacoes.errors import CopyRefusedError, CotacoesError, SettingError, ShardUnavailableError
-from cotacoes.patterns.moving import Copy, MovingShard, Plan, Stage, is_left_behind, plan, plan_abort
+from cotacoes.patterns.sharding.moving import Copy, MovingShard, Plan, Stage, is_left_behind, plan, plan_abort
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from cotacoes.admin.copies import claim, compare_left, copies_of, remove
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.patterns.moving import MovingShard, home_of, is_left_behind
+from cotacoes.patterns.sharding.moving import MovingShard, home_of, is_left_behind
 
 GRACE = timedelta(hours=1)  # whoever still asks the old shard is told the new one until then
 

@@ -10,7 +10,6 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
@@ -22,7 +21,8 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.telemetry import AggregatorMetrics, Metrics
-from cotacoes.patterns.scatter_gather import still_running
+from cotacoes.patterns.scatter_gather.gather import still_running
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from cotacoes.observability import tracing
-from cotacoes.patterns.gather_result import Branch, GatherResult, IncompleteError
-from cotacoes.patterns.scatter_gather import scatter_gather
+from cotacoes.patterns.scatter_gather.gather import scatter_gather
+from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, IncompleteError
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from cotacoes.aggregator_service.plan import QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer
 from cotacoes.client import Overview
 from cotacoes.model.quote import Position
-from cotacoes.patterns.gather_result import GatherResult
+from cotacoes.patterns.scatter_gather.gather_result import GatherResult
 
 
 class Lag(NamedTuple):

@@ -30,8 +30,8 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import AgeLimits, QuoteJson, format_time
 from cotacoes.model.window import Window, WindowJson, WindowView, window_json
-from cotacoes.patterns.gather_result import Branch, GatherResult, Status
-from cotacoes.patterns.sharding import ShardView
+from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.sharding.shard import ShardView
 
 LAGGING = "lagging"  # how a source can do, beside the statuses of a branch
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)

@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.aggregator_service.kept_reports import KeptReports, Told
 from cotacoes.aggregator_service.lag import lagging, lags, without
@@ -34,10 +33,11 @@ from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.telemetry import AggregatorMetrics, get_logger
-from cotacoes.patterns import SingleFlight, current_deadline
-from cotacoes.patterns.gather_result import GatherResult
-from cotacoes.patterns.scatter_gather import scatter_gather
-from cotacoes.patterns.sharding import Fence, Shard, ShardView
+from cotacoes.patterns.resilience import SingleFlight, current_deadline
+from cotacoes.patterns.scatter_gather.gather import scatter_gather
+from cotacoes.patterns.scatter_gather.gather_result import GatherResult
+from cotacoes.patterns.sharding.shard import Fence, Shard, ShardView
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
 RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
 RESERVE_SHARE_MAX = 0.1

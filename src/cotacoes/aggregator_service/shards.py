@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import ShardUnavailableError, TimedOutError
 from cotacoes.model.window import Window
-from cotacoes.patterns import CallDeadlineError, CircuitOpenError, ResiliencePolicy
-from cotacoes.patterns.sharding import Shard, ShardView
+from cotacoes.patterns.resilience import CallDeadlineError, CircuitOpenError, ResiliencePolicy
+from cotacoes.patterns.sharding.shard import Shard, ShardView
 
 
 class GuardedShards:

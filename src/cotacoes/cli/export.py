@@ -28,7 +28,7 @@ from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, QuoteJson, first_gap
-from cotacoes.patterns.backoff import Backoff
+from cotacoes.patterns.resilience.backoff import Backoff
 
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
 PAGE_QUOTES = 2_000

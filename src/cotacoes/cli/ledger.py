@@ -15,7 +15,7 @@ from cotacoes.cli.lines import confirms, put, put_json, put_table, say, some_of
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
-from cotacoes.patterns.sharding import Directory
+from cotacoes.patterns.sharding.shard import Directory
 
 app = typer.Typer()
 coins_app = typer.Typer(help="Which coins there are, and where each lives.")

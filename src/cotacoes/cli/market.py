@@ -20,7 +20,7 @@ from cotacoes.client import Addresses, ServiceClient
 from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
-from cotacoes.patterns.sharding import READ_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.service.process import Stop, run_part
 
 INTERRUPTED = 130

@@ -11,7 +11,7 @@ from cotacoes.client.streaming import Stream
 from cotacoes.errors import StaleQuote
 from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
 
 __all__ = [
     "Addresses",

@@ -30,7 +30,7 @@ from cotacoes.client.stream import StreamState
 from cotacoes.client.streaming import Connect, Stream
 from cotacoes.errors import BadRequestError, StaleQuote
 from cotacoes.model.quote import Position, Quote, format_time
-from cotacoes.patterns.pub_sub import Gap
+from cotacoes.patterns.pub_sub.bus import Gap
 
 CONNECT_S = 5.0
 CANDLES_MAX = 100_000  # of one call: ten weeks of minutes

@@ -30,7 +30,7 @@ import msgspec
 from cotacoes.client.frames import Begun, QuoteTold
 from cotacoes.errors import StreamMalformedError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
+from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
 
 
 class NewestQuote(Quote, frozen=True, gc=False):

@@ -16,10 +16,10 @@ from functools import lru_cache
 
 from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, decode_message
 from cotacoes.model.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote
-from cotacoes.patterns import recovery_events
-from cotacoes.patterns.pub_sub import MESSAGE_BYTES_MAX, FeedSilence
-from cotacoes.patterns.recovery import Recovery
-from cotacoes.patterns.recovery_events import Ignored
+from cotacoes.patterns.pub_sub import recovery_events
+from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX, FeedSilence
+from cotacoes.patterns.pub_sub.recovery import Recovery
+from cotacoes.patterns.pub_sub.recovery_events import Ignored
 
 SILENT_AFTER_S = 5.0  # five heartbeats missed
 FIRST_WORD_S = 30.0  # until the first one: on a busy machine the first start of everything took 20 s

@@ -18,9 +18,9 @@ from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import InternalError, PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.observability.telemetry import FailureLog, get_logger
-from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.recovery import Recovery
-from cotacoes.patterns.recovery_events import HistoryHoleError, Wanted
+from cotacoes.patterns.pub_sub.recovery import Recovery
+from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError, Wanted
+from cotacoes.patterns.resilience.backoff import Backoff
 
 FILL_MOST_S = 2.0
 FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once

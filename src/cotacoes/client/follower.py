@@ -26,17 +26,9 @@ from cotacoes.errors import (
     BusUnavailableError,
 )
 from cotacoes.observability.telemetry import FailureLog, get_logger
-from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.pub_sub import Bus
-from cotacoes.patterns.recovery_events import (
-    Dismissed,
-    Ignored,
-    Lost,
-    Missed,
-    Recovered,
-    Retracted,
-    Seen,
-)
+from cotacoes.patterns.pub_sub.bus import Bus
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Ignored, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.resilience.backoff import Backoff
 
 RECONNECT_MOST_S = 2.0
 START_S = 1.0

@@ -23,7 +23,7 @@ from cotacoes.client.overview import read_problem
 from cotacoes.errors import ProblemError, StreamMalformedError
 from cotacoes.errors.values import explain_message
 from cotacoes.model.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote, QuoteJson
-from cotacoes.patterns.pub_sub import Gap, Reason
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
 
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
 _Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]

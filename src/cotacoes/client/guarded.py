@@ -23,7 +23,7 @@ from cotacoes.errors import (
     TimedOutError,
 )
 from cotacoes.model.payloads import Progress
-from cotacoes.patterns import (
+from cotacoes.patterns.resilience import (
     Bulkhead,
     BulkheadFullError,
     CallDeadlineError,

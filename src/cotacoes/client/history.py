@@ -14,8 +14,8 @@ from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
 PAGE_QUOTES = 1_000  # some 250 KB
 

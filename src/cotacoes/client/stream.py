@@ -29,7 +29,7 @@ from cotacoes.client.continuity import Continuity, Event
 from cotacoes.client.frames import Beat, Bye, Frame, QuoteTold, Subscribed, subscribe_message
 from cotacoes.errors import ProblemError, StaleQuote, StreamMalformedError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap
+from cotacoes.patterns.pub_sub.bus import Gap
 
 UNANSWERED_BEATS_MAX = 6  # half a minute; the gateway has to wait with its answer while the history is away
 

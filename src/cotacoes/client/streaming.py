@@ -44,7 +44,7 @@ from cotacoes.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from cotacoes.patterns.backoff import Backoff
+from cotacoes.patterns.resilience.backoff import Backoff
 
 SILENT_S = 11.0  # two heartbeats that did not come
 BYE_S = 1.0  # how long after its `bye` the gateway may take to close

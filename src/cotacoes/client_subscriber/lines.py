@@ -24,8 +24,8 @@ import msgspec
 
 from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Silent
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_price
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 
 _encode = msgspec.json.Encoder().encode
 _COLOURS = {"▲": "32", "▼": "31", "missed": "33", "dim": "2"}

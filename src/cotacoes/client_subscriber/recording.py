@@ -40,8 +40,8 @@ from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
 from cotacoes.model.quote import Position, format_time
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.patterns.pub_sub import Bus
-from cotacoes.patterns.recovery_events import Dismissed, Lost, Retracted, Seen
+from cotacoes.patterns.pub_sub.bus import Bus
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Retracted, Seen
 from cotacoes.service.background import background
 from cotacoes.service.process import Stop
 

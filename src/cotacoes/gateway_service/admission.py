@@ -15,7 +15,7 @@ from cotacoes.adapters.accepting import client_of
 from cotacoes.config import Settings
 from cotacoes.errors import ForbiddenError, OverloadedError, ProblemError
 from cotacoes.observability.telemetry import StreamMetrics
-from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 RETRY_S = 2.0  # of a refusal because all places are taken
 MESSAGE_BURST_S = 2.0  # so many seconds' worth of messages may come at once

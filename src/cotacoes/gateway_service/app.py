@@ -37,7 +37,7 @@ from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.observability.telemetry import Metrics, StreamMetrics
-from cotacoes.patterns.pub_sub import Bus
+from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.service.app import Check, build_app
 from cotacoes.service.background import background
 from cotacoes.service.process import Service, Stop, serve_http

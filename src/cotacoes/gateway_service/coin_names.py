@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 from cotacoes.errors import OverloadedError, UnknownCoinError
-from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 UNKNOWN_S = 5.0
 UNKNOWN_NAMES_MAX = 1_024

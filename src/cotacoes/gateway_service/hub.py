@@ -28,7 +28,7 @@ from cotacoes.model.coins import require_coin
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.telemetry import StreamMetrics
-from cotacoes.patterns.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.service.restarts import Restarts
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemEr
 from cotacoes.gateway_service.channel import Channel, Member
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.model.quote import Position
-from cotacoes.patterns.pub_sub import Gap, Reason
-from cotacoes.patterns.recovery_events import Wanted
+from cotacoes.patterns.pub_sub.bus import Gap, Reason
+from cotacoes.patterns.pub_sub.recovery_events import Wanted
 from cotacoes.service.restarts import Restarts
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once

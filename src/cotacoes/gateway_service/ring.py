@@ -18,7 +18,7 @@ import msgspec
 from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.model.live_message import encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap
+from cotacoes.patterns.pub_sub.bus import Gap
 
 BEFORE_ALL = Position(0, 0)  # where a stream is before the first quote ever
 ENTRY_BYTES = 300  # what one takes beside its text

@@ -32,7 +32,7 @@ from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
-from cotacoes.patterns import CallResult, Source
+from cotacoes.patterns.resilience import CallResult, Source
 from cotacoes.service.document import answering
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]

@@ -26,7 +26,7 @@ from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.wires import WEBSOCKET, Positions
 from cotacoes.model.quote import Position
-from cotacoes.patterns.token_bucket import TokenBucket
+from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 PATH = "/v1/ws"
 PING_S = 10.0  # below the idle time after which common proxies cut

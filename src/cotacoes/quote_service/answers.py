@@ -12,7 +12,6 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
 from cotacoes.model.payloads import BreakerState, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
 from cotacoes.model.quote import (
@@ -25,7 +24,8 @@ from cotacoes.model.quote import (
     format_price,
     parse_time,
 )
-from cotacoes.patterns.pub_sub import Reason
+from cotacoes.patterns.pub_sub.bus import Reason
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion
 from cotacoes.quote_service.reading import HistoryReader
 from cotacoes.quote_service.recorder import Recorder

@@ -17,7 +17,6 @@ from random import SystemRandom
 
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.folder_lock import FolderLock
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
@@ -26,6 +25,7 @@ from cotacoes.errors import LogUnavailableError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics, get_logger
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service import checks
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.backlog import Backlog

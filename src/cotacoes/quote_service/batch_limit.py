@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from cotacoes.errors import ShardTimedOutError
-from cotacoes.patterns.sharding import BATCH_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 
 SPARE_SHARE = 1 / 3  # of its deadline: what takes less still fits when it is twice as much, with room for a slow moment
 

@@ -19,7 +19,7 @@ from cotacoes.errors import HistoryUnavailableError, NoQuoteError
 from cotacoes.model.candle import INTERVALS, Candle, CandleJson, candles_of, interval_start, interval_starts, merged
 from cotacoes.model.payloads import CandlesJson
 from cotacoes.model.quote import Position, Quote, format_time
-from cotacoes.patterns.sharding import CandleView
+from cotacoes.patterns.sharding.shard import CandleView
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.reading import READ_ATTEMPTS, TIME_MAX, TIME_MIN, HistoryReader, follows, hole_error
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import ShardUnavailableError
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder

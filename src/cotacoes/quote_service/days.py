@@ -21,8 +21,8 @@ from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, PostgresDa
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.sharding import Home
+from cotacoes.patterns.resilience.backoff import Backoff
+from cotacoes.patterns.sharding.shard import Home
 
 DAYS_AHEAD = 2
 ROUND_INTERVAL_S = 3600.0

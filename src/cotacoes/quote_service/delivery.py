@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import (
     CoinMovedError,
     FenceClosedError,
@@ -25,7 +24,8 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import QuoteMetrics, get_logger
-from cotacoes.patterns.sharding import Fence, Shard, Stored
+from cotacoes.patterns.sharding.shard import Fence, Shard, Stored
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.observability.telemetry import QuoteMetrics
-from cotacoes.patterns.sharding import Unaccepted
+from cotacoes.patterns.sharding.shard import Unaccepted
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
 ASK_INTERVAL_S = 10.0
 NAMED_COINS_MAX = 5

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
 from cotacoes.model.quote import SEQ_MAX, Observation, Position, Quote
-from cotacoes.patterns.sharding import Fence
+from cotacoes.patterns.sharding.shard import Fence
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices, recorded_at
 
 TAIL_QUOTES_MAX = 10_000  # undelivered quotes kept in memory; older ones are read from the log

@@ -15,7 +15,13 @@ from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import QuoteMetrics
-from cotacoes.patterns import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy, RetryConfig
+from cotacoes.patterns.resilience import (
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    ResilienceConfig,
+    ResiliencePolicy,
+    RetryConfig,
+)
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit

@@ -18,9 +18,9 @@ import msgspec
 from cotacoes.errors import DeadlineExceededError, InternalError, ProblemError, UnknownCoinError
 from cotacoes.errors.problem_json import problem_of
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.patterns.deadline import current_deadline
-from cotacoes.patterns.gather_result import Branch
-from cotacoes.patterns.scatter_gather import scatter_gather
+from cotacoes.patterns.resilience.deadline import current_deadline
+from cotacoes.patterns.scatter_gather.gather import scatter_gather
+from cotacoes.patterns.scatter_gather.gather_result import Branch
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.history import CoinHistory
 

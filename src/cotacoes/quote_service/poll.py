@@ -12,7 +12,7 @@ from cotacoes.adapters.source_http import STEP_COINS, Fetched
 from cotacoes.errors import LogUnavailableError, SourceError
 from cotacoes.model.quote import Observation, Quote
 from cotacoes.observability.telemetry import QuoteMetrics
-from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
+from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
 

@@ -18,7 +18,7 @@ from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.telemetry import QuoteMetrics, get_logger
-from cotacoes.patterns.pub_sub import Bus
+from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.quote_service.history import CoinHistory
 
 QUEUE_QUOTES_MAX = 10_000  # per coin; beyond it the oldest is counted as a failed publish

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import (
     CoinMovedError,
     HistoryUnavailableError,
@@ -26,7 +25,8 @@ from cotacoes.errors import (
     ShardUnavailableError,
 )
 from cotacoes.model.quote import SEQ_MAX, Position, Quote, first_gap, format_time
-from cotacoes.patterns.sharding import Shard
+from cotacoes.patterns.sharding.shard import Shard
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.recorder import Recorder
 
 READ_ATTEMPTS = 3  # a hole is met where delivery and trimming went on between two reads; the next try reaches further

@@ -21,7 +21,6 @@ from typing import TypeVar
 
 from cotacoes.adapters.quote_log import QuoteLog
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import (
     LogUnavailableError,
     ShardRefusedError,
@@ -30,7 +29,8 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import Observation, Position, Quote, to_microseconds
 from cotacoes.observability.telemetry import QuoteMetrics, get_logger
-from cotacoes.patterns.sharding import Fence
+from cotacoes.patterns.sharding.shard import Fence
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.clock import refuse_far_ahead
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import PRICES_MAX

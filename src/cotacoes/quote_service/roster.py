@@ -12,9 +12,9 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from cotacoes.adapters.shard_directory import ShardDirectory
 from cotacoes.errors import LogUnavailableError
 from cotacoes.observability.telemetry import get_logger
+from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder

@@ -19,7 +19,7 @@ from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, MeanJson, OverviewJson, PageJson, PositionsJson
 from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Position
-from cotacoes.patterns.sharding import READ_QUOTES_MAX
+from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory

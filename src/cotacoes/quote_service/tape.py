@@ -19,7 +19,7 @@ from cotacoes.adapters.source_tape import STEP_PRICES, TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.observability.telemetry import QuoteMetrics, get_logger
-from cotacoes.patterns import CircuitOpenError, ResiliencePolicy
+from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import RecentPrices

@@ -15,7 +15,7 @@ from random import Random, SystemRandom
 
 from cotacoes.errors import SettingError, WriterSupersededError, error_in
 from cotacoes.observability.telemetry import FailureLog, Metrics
-from cotacoes.patterns.backoff import Backoff
+from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.service.background import not_cancelled_by_itself
 
 PAUSE_S = 0.2  # at least, before each new beginning

@@ -26,16 +26,16 @@ from random import Random
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from cotacoes.patterns.breaker_config import State
-from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
-from cotacoes.patterns.bulkhead import Bulkhead, BulkheadFullError
-from cotacoes.patterns.circuit_breaker import CircuitBreaker
-from cotacoes.patterns.classification import Classify, classify
-from cotacoes.patterns.deadline import CallDeadlineError, Deadline, current_deadline, without_timer
-from cotacoes.patterns.fallback import LastGood
-from cotacoes.patterns.retry import RetriedCall, Retrier, RetryConfig, RetryEvent
-from cotacoes.patterns.retry_budget import RetryBudget
-from cotacoes.patterns.single_flight import FlightLostError, SingleFlight
+from cotacoes.patterns.resilience.breaker_config import State
+from cotacoes.patterns.resilience.breaker_events import CircuitOpenError, Verdict
+from cotacoes.patterns.resilience.bulkhead import Bulkhead, BulkheadFullError
+from cotacoes.patterns.resilience.circuit_breaker import CircuitBreaker
+from cotacoes.patterns.resilience.classification import Classify, classify
+from cotacoes.patterns.resilience.deadline import CallDeadlineError, Deadline, current_deadline, without_timer
+from cotacoes.patterns.resilience.fallback import LastGood
+from cotacoes.patterns.resilience.retry import RetriedCall, Retrier, RetryConfig, RetryEvent
+from cotacoes.patterns.resilience.retry_budget import RetryBudget
+from cotacoes.patterns.resilience.single_flight import FlightLostError, SingleFlight
 
 T = TypeVar("T")
 

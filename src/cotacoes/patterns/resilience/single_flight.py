@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
-from cotacoes.patterns.deadline import Deadline
+from cotacoes.patterns.resilience.deadline import Deadline
 
 T = TypeVar("T")
 

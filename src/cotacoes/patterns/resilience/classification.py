@@ -29,8 +29,8 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cotacoes.patterns.breaker_events import Verdict
-from cotacoes.patterns.deadline import CallDeadlineError
+from cotacoes.patterns.resilience.breaker_events import Verdict
+from cotacoes.patterns.resilience.deadline import CallDeadlineError
 
 
 class Outcome(enum.StrEnum):

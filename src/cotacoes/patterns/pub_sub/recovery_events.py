@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub import Gap
+from cotacoes.patterns.pub_sub.bus import Gap
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cotacoes.model.live_message import Heartbeat
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.recovery_events import Ignored
+from cotacoes.patterns.pub_sub.recovery_events import Ignored
 
 RECENT_QUOTES = 32  # some 13 KB for each coin
 DISMISSED_EPOCHS_MAX = 16

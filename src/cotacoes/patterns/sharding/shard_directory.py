@@ -20,7 +20,7 @@ import msgspec
 
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.patterns.sharding import Directory, Home, Shard
+from cotacoes.patterns.sharding.shard import Directory, Home, Shard
 
 REFRESH_S = 2.0
 FOLLOW_MAX = 3  # moves that one question follows; more of them within a question are no moves

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotacoes.patterns.breaker_config import State
+from cotacoes.patterns.resilience.breaker_config import State
 
 
 class Verdict(enum.Enum):

@@ -35,13 +35,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar
 
 from cotacoes.errors import CotacoesError
-from cotacoes.patterns.breaker_events import CircuitOpenError
-from cotacoes.patterns.bulkhead import BulkheadFullError
-from cotacoes.patterns.classification import Outcome, classify
-from cotacoes.patterns.deadline import Deadline
-from cotacoes.patterns.gather_result import Branch, GatherResult, IncompleteError, Status
-from cotacoes.patterns.resilience import CallResult, Source
-from cotacoes.patterns.retry import count_attempts
+from cotacoes.patterns.resilience.breaker_events import CircuitOpenError
+from cotacoes.patterns.resilience.bulkhead import BulkheadFullError
+from cotacoes.patterns.resilience.classification import Outcome, classify
+from cotacoes.patterns.resilience.deadline import Deadline
+from cotacoes.patterns.resilience.policy import CallResult, Source
+from cotacoes.patterns.resilience.retry import count_attempts
+from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, IncompleteError, Status
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from decimal import Decimal
 
 from cotacoes.model.candle import STORED_MINUTES
 from cotacoes.model.quote import Position, format_price, format_time
-from cotacoes.patterns.ledger_facts import (
+from cotacoes.patterns.sharding.ledger_facts import (
     NONE,
     Breach,
     CandleTotal,

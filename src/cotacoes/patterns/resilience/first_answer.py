@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from cotacoes.patterns.breaker_events import Verdict
-from cotacoes.patterns.classification import Classification, Outcome, classify
+from cotacoes.patterns.resilience.breaker_events import Verdict
+from cotacoes.patterns.resilience.classification import Classification, Outcome, classify
 
 
 class FirstAnswer:

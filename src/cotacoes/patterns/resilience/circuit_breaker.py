@@ -36,8 +36,8 @@ import math
 import random as random_module
 from collections.abc import Callable
 
-from cotacoes.patterns.breaker_config import CircuitBreakerConfig, State
-from cotacoes.patterns.breaker_events import (
+from cotacoes.patterns.resilience.breaker_config import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience.breaker_events import (
     TRANSITIONS,
     CallNotPermitted,
     CallSettled,
@@ -48,7 +48,7 @@ from cotacoes.patterns.breaker_events import (
     StateTransition,
     Verdict,
 )
-from cotacoes.patterns.breaker_evidence import Evidence, reason_to_end_half_open, reason_to_open
+from cotacoes.patterns.resilience.breaker_evidence import Evidence, reason_to_end_half_open, reason_to_open
 
 ERROR_TEXT_MAX = 200
 

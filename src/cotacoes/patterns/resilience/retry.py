@@ -26,12 +26,12 @@ from typing import Any, Generic, TypeVar
 
 import tenacity
 
-from cotacoes.patterns.backoff import Backoff
-from cotacoes.patterns.breaker_events import CircuitOpenError, Verdict
-from cotacoes.patterns.circuit_breaker import CircuitBreaker, Permit
-from cotacoes.patterns.classification import Classification, Classify, Outcome
-from cotacoes.patterns.deadline import CallDeadlineError, Deadline
-from cotacoes.patterns.retry_budget import RetryBudget
+from cotacoes.patterns.resilience.backoff import Backoff
+from cotacoes.patterns.resilience.breaker_events import CircuitOpenError, Verdict
+from cotacoes.patterns.resilience.circuit_breaker import CircuitBreaker, Permit
+from cotacoes.patterns.resilience.classification import Classification, Classify, Outcome
+from cotacoes.patterns.resilience.deadline import CallDeadlineError, Deadline
+from cotacoes.patterns.resilience.retry_budget import RetryBudget
 
 T = TypeVar("T")
 

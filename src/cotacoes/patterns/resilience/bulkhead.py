@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from cotacoes.patterns.deadline import current_deadline, without_timer
+from cotacoes.patterns.resilience.deadline import current_deadline, without_timer
 
 
 class BulkheadFullError(Exception):

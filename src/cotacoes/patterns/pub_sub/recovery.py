@@ -38,9 +38,9 @@ from collections.abc import Iterator, Sequence
 
 from cotacoes.model.live_message import Heartbeat
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.doubt import Dismissals, RecentQuotes
-from cotacoes.patterns.pub_sub import FeedPosition, Gap, Reason
-from cotacoes.patterns.recovery_events import (
+from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
+from cotacoes.patterns.pub_sub.doubt import Dismissals, RecentQuotes
+from cotacoes.patterns.pub_sub.recovery_events import (
     Dismissed,
     Event,
     Ignored,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cotacoes.patterns.breaker_config import CircuitBreakerConfig, State
-from cotacoes.patterns.breaker_events import Reason
-from cotacoes.patterns.sliding_window import FAILED, SLOW, CountWindow, TimeWindow, Window
+from cotacoes.patterns.resilience.breaker_config import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience.breaker_events import Reason
+from cotacoes.patterns.resilience.sliding_window import FAILED, SLOW, CountWindow, TimeWindow, Window
 
 
 class UnderWay(Protocol):
