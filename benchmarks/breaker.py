@@ -20,7 +20,6 @@ from benchmarks import breaker_peers
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.source_http import Fetched, HttpSource
 from cotacoes.errors import SourceError
 from cotacoes.patterns.resilience import (
     Bulkhead,
@@ -37,6 +36,7 @@ from cotacoes.patterns.resilience import (
 )
 from cotacoes.patterns.resilience.breaker_config import State
 from cotacoes.patterns.resilience.breaker_events import Event
+from cotacoes.quote_service.source import Fetched, HttpSource
 
 BLOCK = 20_000
 READERS = 100

@@ -22,7 +22,7 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row, percentile
 from benchmarks.helper_process import helper_process
 from benchmarks.system import System, running
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.source_http import HttpSource
+from cotacoes.quote_service.source import HttpSource
 
 P50_AIM = Aim(3.0)
 P99_AIM = Aim(10.0)

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import recorded
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
-from cotacoes.adapters.recording_formats import PAIRS, recognise
+from cotacoes.external_service.recording_formats import PAIRS, recognise
 
 AIM = Aim(2.0, is_floor=True)
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.errors import SettingError
+from cotacoes.quote_service.folder_lock import FolderLock
 from cotacoes.supervision import processes
 
 VERSION = 1

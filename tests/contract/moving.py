@@ -11,9 +11,7 @@ from decimal import Decimal
 import pytest
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.move_memory import MemoryMovingShard
 from cotacoes.adapters.move_postgres import PostgresMovingShard
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.admin.move import Mover
@@ -24,6 +22,8 @@ from cotacoes.model.quote import Quote, QuoteJson, first_gap
 from cotacoes.model.window import WINDOWS, Window, window_of
 from cotacoes.patterns.sharding.moving import MovingShard
 from cotacoes.patterns.sharding.shard import Shard, Stored
+from cotacoes.testing.memory_move import MemoryMovingShard
+from cotacoes.testing.memory_shard import MemoryShard
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Server, end, start_valkey
 
-from cotacoes.adapters.bus_memory import QUEUE_MESSAGES_MAX, MemoryBus
 from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.errors import BusUnavailableError
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX, Bus
+from cotacoes.testing.memory_bus import QUEUE_MESSAGES_MAX, MemoryBus
 
 DEADLINE_S = 1.0
 LIMIT_S = 10.0

@@ -8,12 +8,12 @@ from msgspec.structs import replace
 from tests.contract.conftest import Placed, psql
 from tests.contract.test_shard import COIN, NOON, make_quotes
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.errors import ShardRewoundError, WriterSupersededError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window
 from cotacoes.patterns.sharding.shard import Shard, Stored, Unaccepted
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

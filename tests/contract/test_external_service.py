@@ -17,11 +17,11 @@ from tests.serving import connect, read_to_end, serving
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
-from cotacoes.adapters.source_http import Fetched, HttpSource
-from cotacoes.adapters.source_tape import HttpTape, TapePage
 from cotacoes.errors import SettingError, SourceGoneError, SourceMalformedError, SourceUnavailableError
 from cotacoes.external_service import answers, app
 from cotacoes.external_service.faults import Kind
+from cotacoes.quote_service.source import Fetched, HttpSource
+from cotacoes.quote_service.source_tape import HttpTape, TapePage
 
 TOKEN = "sesame"
 COINS = {"bitcoin", "ethereum", "solana"}

@@ -20,7 +20,6 @@ from tests.contract.moving import (
     on_postgres,
 )
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.admin import copying
 from cotacoes.admin.copies import compare_left
 from cotacoes.admin.copying import Progress
@@ -29,6 +28,7 @@ from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, Shar
 from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding.moving import AsideCount
 from cotacoes.patterns.sharding.shard import Unaccepted
+from cotacoes.testing.memory_shard import MemoryShard
 
 
 @pytest.fixture(params=["memory", "postgres"])

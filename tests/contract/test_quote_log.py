@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.adapters.quote_log import PAGE_BYTES, WAL_PAGES, QuoteLog
 from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
 from cotacoes.adapters.quote_log_trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import Position, Quote, format_price
+from cotacoes.quote_service.folder_lock import FolderLock
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTA = 64 * 2**20

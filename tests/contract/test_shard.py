@@ -15,7 +15,6 @@ from tests.contract.conftest import Placed, Server, psql
 from cotacoes import config
 from cotacoes.adapters.days_postgres import PostgresDays
 from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.admin import migrate
 from cotacoes.errors import (
@@ -29,6 +28,7 @@ from cotacoes.errors import (
 from cotacoes.model.candle import INTERVALS, Candle, candles_of
 from cotacoes.model.quote import Position, Quote, format_price
 from cotacoes.patterns.sharding.shard import Shard, Stored
+from cotacoes.testing.memory_shard import MemoryShard
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

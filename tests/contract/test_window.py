@@ -9,11 +9,11 @@ import pytest
 from tests.conftest import SEED
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.shard_postgres import PostgresShard
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import WINDOWS, Window, WindowView, window_of
 from cotacoes.patterns.sharding.shard import Shard
+from cotacoes.testing.memory_shard import MemoryShard
 
 COIN = "bitcoin"
 FIRST = datetime(2026, 11, 16, 21, 47, 13, tzinfo=UTC)

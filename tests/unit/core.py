@@ -16,10 +16,6 @@ import pytest
 from tests.unit.directories import directory_over
 
 from cotacoes.adapters import quote_log
-from cotacoes.adapters.bus_memory import MemoryBus
-from cotacoes.adapters.shard_memory import MemoryShard
-from cotacoes.adapters.source_http import Fetched
-from cotacoes.adapters.source_tape import TapePage
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
@@ -32,8 +28,12 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Screen
+from cotacoes.quote_service.source import Fetched
+from cotacoes.quote_service.source_tape import TapePage
 from cotacoes.quote_service.tape import TapeTaker
 from cotacoes.service.background import background
+from cotacoes.testing.memory_bus import MemoryBus
+from cotacoes.testing.memory_shard import MemoryShard
 
 COIN = "bitcoin"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

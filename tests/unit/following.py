@@ -11,12 +11,12 @@ from typing import Any
 from tests.unit import virtual_time
 from tests.unit.history_twin import HistoryTwin, breaches
 
-from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import CountIgnored, Follower, Take
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery_events import Lost, Seen
+from cotacoes.testing.memory_bus import MemoryBus
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COIN = "bitcoin"

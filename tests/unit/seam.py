@@ -10,8 +10,8 @@ from typing import Any
 from tests.unit.core import COIN, NOON, Core
 
 from cotacoes.adapters import quote_log_trim
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.model.quote import Observation, Position, Quote
+from cotacoes.testing.memory_shard import MemoryShard
 
 
 class SeamShard(MemoryShard):

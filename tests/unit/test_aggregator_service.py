@@ -17,7 +17,6 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.plan import Plan
 from cotacoes.aggregator_service.report import ShardAnswer, merge
@@ -36,6 +35,7 @@ from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
+from cotacoes.testing.memory_shard import MemoryShard
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")

@@ -25,7 +25,7 @@ from benchmarks import (
 from benchmarks.__main__ import FIGURES
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
-from cotacoes.adapters.recording import Lines, Recording
+from cotacoes.external_service.recording import Lines, Recording
 from cotacoes.model.live_message import Heartbeat, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 

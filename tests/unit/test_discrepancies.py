@@ -4,10 +4,10 @@ import pytest
 from tests.unit.core import COIN
 from tests.unit.directories import directory_over
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Unaccepted
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

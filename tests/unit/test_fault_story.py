@@ -21,13 +21,13 @@ from tests.unit import virtual_time
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
-from cotacoes.adapters.source_http import HttpSource
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.intake import source_policy
+from cotacoes.quote_service.source import HttpSource
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ENDPOINT = "external_service.quote"

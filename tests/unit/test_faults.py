@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cotacoes.adapters.source_http import Fetched, read_quotes
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.model.quote import Observation, format_price
+from cotacoes.quote_service.source import Fetched, read_quotes
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = {"bitcoin", "ethereum", "not-bitcoin"}

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.unit.virtual_time import VirtualTimeLoop
 
-from cotacoes.adapters.move_memory import MemoryMovingShard
-from cotacoes.adapters.shard_memory import MemoryCopy, MemoryShard
 from cotacoes.admin import copies, copying
 from cotacoes.admin.copying import Progress
 from cotacoes.admin.move import Mover
@@ -34,6 +32,8 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.sharding.shard import Stored
+from cotacoes.testing.memory_move import MemoryMovingShard
+from cotacoes.testing.memory_shard import MemoryCopy, MemoryShard
 
 COIN = "bitcoin"
 NAMES = ("shard1", "shard2", "shard3")

@@ -18,9 +18,7 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.adapters.http_exchange import ASGIApp
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.endpoints import BREAKER_INSIDE, inside, new_endpoints
@@ -32,6 +30,8 @@ from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.quote_service.routes import routes
 from cotacoes.service.app import Check, build_app
+from cotacoes.testing.memory_bus import MemoryBus
+from cotacoes.testing.memory_shard import MemoryShard
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TOKEN = {"authorization": "Bearer sesame"}

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
 from cotacoes.adapters import quote_log, quote_log_trim
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
@@ -30,6 +29,7 @@ from cotacoes.patterns.sharding.shard import Home, Stored
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import REOPEN_WAIT_S
 from cotacoes.service.background import background
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

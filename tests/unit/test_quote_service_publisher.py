@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import virtual_time
 
-from cotacoes.adapters.bus_memory import MemoryBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, decode_message
 from cotacoes.model.quote import Position, Quote
@@ -18,6 +17,7 @@ from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
 from cotacoes.service.background import background
+from cotacoes.testing.memory_bus import MemoryBus
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WAIT_S = 0.05

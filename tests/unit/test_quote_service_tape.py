@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from tests.unit.core import COIN, NOON, Core, hanging_disk, seen, until
 
-from cotacoes.adapters.shard_memory import MemoryShard
-from cotacoes.adapters.source_tape import TapePage
 from cotacoes.errors import (
     LogUnavailableError,
     SettingError,
@@ -22,7 +20,9 @@ from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.screen import Screen
+from cotacoes.quote_service.source_tape import TapePage
 from cotacoes.quote_service.tape import PAUSE_S
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,6 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app, reporter
 from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, KeptReports, Told
 from cotacoes.aggregator_service.plan import Plan
@@ -26,6 +25,7 @@ from cotacoes.model.quote import AgeLimits, Quote
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
 from cotacoes.patterns.sharding.shard import Home
+from cotacoes.testing.memory_shard import MemoryShard
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = [Quote("bitcoin", "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]

@@ -12,12 +12,12 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.aggregator_service import app
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window
 from cotacoes.patterns.sharding.shard import ShardView
+from cotacoes.testing.memory_shard import MemoryShard
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PLACEMENT = {"bitcoin": "shard1", "litecoin": "shard1", "ethereum": "shard2"}

@@ -16,7 +16,6 @@ from tests.unit.stream_rig import StreamRig
 from tests.unit.stream_scenarios import run as streaming
 from tests.unit.stream_scenarios import settle
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.client.history import Page
 from cotacoes.errors import SettingError, WriterSupersededError
 from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
@@ -29,6 +28,7 @@ from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
 from cotacoes.service.background import background
 from cotacoes.service.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

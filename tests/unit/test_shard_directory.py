@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tests.unit.directories import directory_over
 
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import CoinMovedError
 from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding.shard import Directory, Home, Shard
+from cotacoes.testing.memory_shard import MemoryShard
 
 COIN = "bitcoin"
 

@@ -13,7 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cotacoes.adapters.http_client import Response
-from cotacoes.adapters.source_http import (
+from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
+from cotacoes.model.quote import Observation, format_price
+from cotacoes.quote_service.source import (
     COINS_MAX,
     RETRY_AFTER_MAX_S,
     STEP_COINS,
@@ -22,8 +24,6 @@ from cotacoes.adapters.source_http import (
     read_quotes,
     read_retry_after,
 )
-from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
-from cotacoes.model.quote import Observation, format_price
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = frozenset({"bitcoin", "ethereum", "doge", "a"})

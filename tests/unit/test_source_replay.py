@@ -19,12 +19,12 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from cotacoes.adapters import recording, replay_tape
-from cotacoes.adapters.recording import Lines, Recording
-from cotacoes.adapters.recording_formats import Pair
-from cotacoes.adapters.replay_tape import ReplayTape
-from cotacoes.adapters.source_replay import MAX_SPEED, Playing, Timeline, measure
 from cotacoes.errors import ServiceUnavailableError, SettingError
+from cotacoes.external_service import recording, replay_tape
+from cotacoes.external_service.recording import Lines, Recording
+from cotacoes.external_service.recording_formats import Pair
+from cotacoes.external_service.replay import MAX_SPEED, Playing, Timeline, measure
+from cotacoes.external_service.replay_tape import ReplayTape
 from cotacoes.model.quote import ORIGIN_PATTERN, Observation, format_price, format_time, to_microseconds
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cotacoes.adapters.source_tape import STEP_PRICES, TapePage, read_page
 from cotacoes.errors import SourceMalformedError
+from cotacoes.quote_service.source_tape import STEP_PRICES, TapePage, read_page
 
 RUN = "0123456789ab.1732400000000"
 ENTRY = {"coin": "bitcoin", "currency": "USD", "price": "67012.30", "observed_at": "2026-11-24T12:00:00Z"}

@@ -8,10 +8,10 @@ import pytest
 from tests.unit.core import COIN, Core, until
 
 from cotacoes.adapters import quote_log_trim
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.patterns.sharding.shard import Fence, Stored
+from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,6 @@ from tests.unit.test_aggregator_service import FrozenShard, ask, new_twin
 from cotacoes import config
 from cotacoes.adapters import tracing_otlp
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.shard_memory import MemoryShard
 from cotacoes.adapters.tracing_otlp import OtlpTracer
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.edge import Edge
@@ -36,6 +35,7 @@ from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.service.app import build_app
 from cotacoes.service_tracing import TracedRequests, reported
+from cotacoes.testing.memory_shard import MemoryShard
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-2] + "00"

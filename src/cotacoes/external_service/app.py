@@ -24,19 +24,18 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
-from cotacoes.adapters import source_http, source_replay
-from cotacoes.adapters.recording import Recording
-from cotacoes.adapters.recording_formats import PAIRS, Pair
-from cotacoes.adapters.replay_tape import ReplayTape
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, CursorGoneError, SettingError, UnauthorizedError
-from cotacoes.external_service import answers
+from cotacoes.external_service import answers, replay
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market
+from cotacoes.external_service.recording import Recording
+from cotacoes.external_service.recording_formats import PAIRS, Pair
+from cotacoes.external_service.replay_tape import ReplayTape
 from cotacoes.external_service.run import CURSOR_RULE, Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
-from cotacoes.model.payloads import SourceCoins, SourceQuoteJson
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
 from cotacoes.observability import telemetry
 from cotacoes.service.app import Check, build_app
@@ -90,7 +89,7 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         return simulation, simulation, _beside(*_memory(settings, folder, simulation.played))
     recording = recording_of(settings)
     recording.check()
-    lap = source_replay.measure(recording) if settings.loop else None
+    lap = replay.measure(recording) if settings.loop else None
 
     def is_over(run: Run) -> bool:
         """Who polls the newest price has nothing of a replay that has ended; who takes the tape has had all of it."""
@@ -99,12 +98,12 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         elapsed_s = (now - run.started_at).total_seconds()
         if lap is not None:
             return elapsed_s < 0
-        return not 0 <= elapsed_s <= source_replay.measure(recording).length_ns / 1e9 / settings.speed
+        return not 0 <= elapsed_s <= replay.measure(recording).length_ns / 1e9 / settings.speed
 
     run = load_or_begin(folder, digest_of(recording.digest, settings.loop, settings.replay_times), now, is_over)
     started_s = time.monotonic() - max(0.0, run.elapsed_s(now))
     memory = _memory(settings, folder, lambda: replace(run, played_s=time.monotonic() - started_s))
-    timeline = source_replay.Timeline(
+    timeline = replay.Timeline(
         recording,
         speed=settings.speed,
         started_at=run.started_at,
@@ -114,12 +113,12 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         lap=lap,
         keeps_times=settings.replay_times == "original",
     )
-    is_paced = settings.speed != source_replay.MAX_SPEED
+    is_paced = settings.speed != replay.MAX_SPEED
     tape = ReplayTape(timeline, None if is_paced else counts.replay_frames)
     pages = TapePages(run, tape, recording.origin)
     if not is_paced:
         return tape, pages, _beside(*memory)  # what was taken last is the newest
-    playing = source_replay.Playing(timeline, frames=counts.replay_frames)
+    playing = replay.Playing(timeline, frames=counts.replay_frames)
     return playing, pages, _beside(playing.run, *memory)
 
 
@@ -147,7 +146,7 @@ def recording_of(settings: Settings) -> Recording:
 
 
 def _refuse_reserved(setting: str, coins: Sequence[str]) -> None:
-    taken = sorted(source_http.RESERVED.intersection(coins))
+    taken = sorted(SOURCE_QUOTE_FIELDS.intersection(coins))
     if taken:
         raise SettingError(f"{setting} names {taken[0]}, which is a field of /quote: call the coin otherwise")
 

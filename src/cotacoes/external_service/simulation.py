@@ -13,12 +13,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cotacoes.adapters import source_http
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
 from cotacoes.external_service.run import Run, digest_of, load_or_begin
 from cotacoes.external_service.tape import PageJson, TapePages
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import COIN_PATTERN, Observation
 from cotacoes.observability.telemetry import get_logger
 
@@ -34,7 +34,7 @@ class Simulation:
         self._settings = settings
         self._folder = folder
         seed = list(settings.seed_placement)
-        taken = sorted(source_http.RESERVED.intersection(seed))
+        taken = sorted(SOURCE_QUOTE_FIELDS.intersection(seed))
         if taken:
             raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
         self.coins = list(dict.fromkeys([*seed, *_added(folder)]))
@@ -54,7 +54,7 @@ class Simulation:
 
     def add(self, coin: str) -> None:
         """Quote this coin as well; BadRequestError where its name is none."""
-        if not COIN_PATTERN.match(coin) or coin in source_http.RESERVED:
+        if not COIN_PATTERN.match(coin) or coin in SOURCE_QUOTE_FIELDS:
             raise BadRequestError("coin: write 1 to 32 of a-z 0-9 -, and no field of /quote")
         if coin in self.coins:
             return

@@ -149,6 +149,9 @@ class SourceQuoteJson(msgspec.Struct, frozen=True):
     origin: OriginText
 
 
+SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every other name is a coin's
+
+
 class ProblemJson(msgspec.Struct, frozen=True):
     """A problem of one part of an answer, as the part's own route would have answered it."""
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from random import SystemRandom
 
 from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.adapters.folder_lock import FolderLock
 from cotacoes.adapters.shard_postgres import open_directory
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
@@ -34,6 +33,7 @@ from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
+from cotacoes.quote_service.folder_lock import FolderLock
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.intake import build_intake, jump_limit
 from cotacoes.quote_service.publisher import Publisher

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.source_http import HttpSource
-from cotacoes.adapters.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.config import Settings
 from cotacoes.endpoints import Endpoints
 from cotacoes.model.quote import Quote
@@ -27,6 +25,8 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Screen
+from cotacoes.quote_service.source import HttpSource
+from cotacoes.quote_service.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
 
 SOURCE = "external_service"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from cotacoes.adapters.source_http import STEP_COINS, Fetched
 from cotacoes.errors import LogUnavailableError, SourceError
 from cotacoes.model.quote import Observation, Quote
 from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
+from cotacoes.quote_service.source import STEP_COINS, Fetched
 
 
 class Source(Protocol):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
-from cotacoes.adapters.source_tape import STEP_PRICES, TapePage
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.observability.telemetry import QuoteMetrics, get_logger
@@ -25,6 +24,7 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import RecentPrices
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.screen import Refusals, Screen
+from cotacoes.quote_service.source_tape import STEP_PRICES, TapePage
 
 PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
 PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls

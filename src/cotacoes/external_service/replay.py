@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from cotacoes.adapters.recording import Lines, Recording
-from cotacoes.adapters.recording_formats import Recorded
+from cotacoes.external_service.recording import Lines, Recording
+from cotacoes.external_service.recording_formats import Recorded
 from cotacoes.model.quote import Observation, from_microseconds
 from cotacoes.observability import telemetry
 

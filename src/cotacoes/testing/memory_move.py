@@ -14,10 +14,10 @@ from typing import cast
 
 import msgspec
 
-from cotacoes.adapters.shard_memory import MemoryCopy, MemoryShard
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote, QuoteJson, exact_sum
 from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
+from cotacoes.testing.memory_shard import MemoryCopy, MemoryShard
 
 COIN_ID = 1
 

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cotacoes.adapters.source_http import Get, answer_of, unexpected
 from cotacoes.errors import SourceGoneError, SourceMalformedError
 from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Observation, PriceError, parse_price, parse_time
+from cotacoes.quote_service.source import Get, answer_of, unexpected
 
 ANSWER_BYTES_MAX = 1_048_576  # a page of 4,000 prices has some 500 KB, 900 KB with the most digits
 CURSOR_MAX = 100

@@ -28,6 +28,7 @@ import msgspec
 
 from cotacoes.adapters.http_client import Response
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import (
     CURRENCY_PATTERN,
     ORIGIN_PATTERN,
@@ -40,7 +41,6 @@ from cotacoes.model.quote import (
 )
 from cotacoes.patterns.resilience.classification import Outcome, outcome_of_status
 
-RESERVED = frozenset({"observed_at", "observed", "currency", "origin"})
 COINS_MAX = 10_000  # as many as the directory can name
 COLONS_MAX = 5 * COINS_MAX + 1_000  # of a coin's price, currency and time; more than that takes too long to decode
 STEP_COINS = 500  # read without a pause, in about 2 ms
@@ -149,14 +149,14 @@ async def read_quotes(body: bytes, coins: Container[str]) -> Fetched:
     origin = _read_text(fields.get("origin"))
     if origin is None or ORIGIN_PATTERN.match(origin) is None:
         raise SourceMalformedError("the answer names no origin")
-    if len(fields.keys() - RESERVED) > COINS_MAX:
+    if len(fields.keys() - SOURCE_QUOTE_FIELDS) > COINS_MAX:
         raise SourceMalformedError(f"the answer holds more than {COINS_MAX} coins")
     await asyncio.sleep(0)
     observed = _read_object(fields.get("observed", msgspec.Raw(b"{}")), "observed")
     await asyncio.sleep(0)
     currencies = _read_object(fields.get("currency", msgspec.Raw(b"{}")), "currency")
-    prices = {coin: raw for coin, raw in fields.items() if coin in coins and coin not in RESERVED}
-    fetched = Fetched([], [], len(fields.keys() - RESERVED) - len(prices))
+    prices = {coin: raw for coin, raw in fields.items() if coin in coins and coin not in SOURCE_QUOTE_FIELDS}
+    fetched = Fetched([], [], len(fields.keys() - SOURCE_QUOTE_FIELDS) - len(prices))
     for number, (coin, raw) in enumerate(prices.items()):
         if number % STEP_COINS == 0:
             await asyncio.sleep(0)

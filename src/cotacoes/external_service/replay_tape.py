@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import Counter
 
-from cotacoes.adapters.recording import Lines
-from cotacoes.adapters.source_replay import OUTCOMES, Played, Timeline
 from cotacoes.errors import ServiceUnavailableError
+from cotacoes.external_service.recording import Lines
+from cotacoes.external_service.replay import OUTCOMES, Played, Timeline
 from cotacoes.model.quote import Observation
 
 READINGS_MAX = 3

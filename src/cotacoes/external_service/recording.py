@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from cotacoes.adapters.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
 from cotacoes.errors import SettingError
+from cotacoes.external_service.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
 from cotacoes.model.quote import ORIGIN_PATTERN
 from cotacoes.observability import telemetry
 
