@@ -61,6 +61,9 @@ tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write
 diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
 	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
 
+reference: .venv/installed-dev ## write docs/reference anew from the code
+	PYTHONPATH=. $(BIN)/python -m docs.make_reference
+
 picture: .venv/installed-dev ## run the system, and draw its terminal into docs/assets/terminal.svg
 	PYTHONPATH=. $(BIN)/python docs/make_picture.py
 
