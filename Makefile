@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check format soak bench tour diagram reference picture docs lock audit sbom clean
+.PHONY: help up install test test-browser check hooks format soak bench tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,6 +13,9 @@ NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
 # pip's own lines, a few of them: it is silent or tells every file
 PROGRESS := awk '/^Collecting/ && ++found % 10 == 0 { print "  " found " found" } /^Installing/ { print "  writing them" } { fflush() }'
 UV := $(shell command -v uv 2>/dev/null)
+COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+# what `make install` installs: the checkout, as it is edited, or a wheel (make test WHEEL=dist/….whl)
+ITSELF = $(or $(WHEEL),--no-build-isolation -e .)
 NO_WHEELS := echo "if there are no wheels for this platform (the README lists those that have them): docker compose up --build"
 
 help: ## list the targets
@@ -36,14 +39,21 @@ test-browser: .venv/installed-dev ## run the streams in a browser and in Node; i
 	cd tests/browser && npm ci --no-audit --no-fund
 	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
-check: .venv/installed-dev ## format, lint, types, import contracts, quick unit tests; under a minute
+check: .venv/installed-dev ## format, lint, types, import contracts, spelling, workflows, quick unit tests; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/typos
+	$(BIN)/zizmor --offline --quiet .
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/python -m pytest $(UNIT) -m "not slow" -q
+
+hooks: .venv/installed-dev ## run the quick part of check on what each commit changes (needs pre-commit)
+	pre-commit install
 
 format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .
@@ -70,13 +80,13 @@ picture: .venv/installed-dev ## run the system, and draw its terminal into docs/
 docs: .venv/installed-docs ## build the docs site into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
-lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group soak -c requirements-dev.lock -o requirements-soak.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group audit -c requirements-dev.lock -o requirements-audit.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group docs -c requirements-dev.lock -o requirements-docs.lock
+lock: ## compile the lock files anew, with hashes, for every supported Python (needs uv); ARGS=--upgrade for newer releases
+	$(COMPILE) --group build -o requirements.lock
+	$(COMPILE) --group build --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group bench -c requirements-dev.lock -o requirements-bench.lock
+	$(COMPILE) --group soak -c requirements-dev.lock -o requirements-soak.lock
+	$(COMPILE) --group audit -c requirements-dev.lock -o requirements-audit.lock
+	$(COMPILE) --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 audit: .venv/installed-audit ## hold every pinned package against the published vulnerabilities (asks PyPI for each)
 	for lock in requirements*.lock; do $(BIN)/pip-audit --strict --require-hashes --disable-pip -r $$lock || exit 1; done
@@ -84,8 +94,12 @@ audit: .venv/installed-audit ## hold every pinned package against the published 
 sbom: .venv/installed-audit ## write what an installation consists of, with hashes: sbom.cdx.json (CycloneDX)
 	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json
 
+dist: .venv/installed-dev ## build the wheel and the sdist into dist/
+	rm -rf dist
+	$(BIN)/python -c 'from flit_core.buildapi import build_sdist, build_wheel; build_sdist("dist"); build_wheel("dist")'
+
 clean: ## remove .venv and caches; your data (.cotacoes) stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON): name a Python that is, as in make PYTHON=python3.12 up"; exit 1; }
@@ -100,13 +114,13 @@ endif
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/python
 ifdef UV
 	uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock || { $(NO_WHEELS); exit 1; }
-	uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	uv pip install -q --python $(BIN)/python --no-deps $(ITSELF)
 else
 	@echo "installing the packages of requirements.lock into .venv: once, about half a minute"
 	@{ $(BIN)/python -m pip install --no-compile --disable-pip-version-check --require-hashes -r requirements.lock; \
 	echo $$? > .venv/pip-ended; } | $(PROGRESS)
 	@[ "$$(cat .venv/pip-ended)" = 0 ] || { $(NO_WHEELS); exit 1; }
-	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-deps $(ITSELF)
 	@echo "  compiling them"
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib src >/dev/null || true  # some are for other releases of Python
 endif

@@ -128,10 +128,10 @@ def holed_ledgers(draw: st.DrawFn) -> Ledger:
     lost = draw(st.sets(st.sampled_from(range(len(whole.rows))), min_size=1))
     rows = [row for row in whole.rows if row.number not in lost]
     assume(rows)
-    befores = [None, *(row.position for row in rows)]
+    previous = [None, *(row.position for row in rows)]
     holes = {
         row.position: before
-        for row, before in zip(rows, befores, strict=False)
+        for row, before in zip(rows, previous, strict=False)
         if before != (whole.rows[row.number - 1].position if row.number else None)
     }
     assume(holes)

@@ -499,7 +499,7 @@ def test_a_collector_that_goes_away_is_said_once_and_so_is_its_return(
     assert events == ["collector.away", "collector.back", "collector.away"]
 
 
-def test_the_librarys_complaints_are_told_once_each_in_our_log_without_what_they_quote(
+def test_each_complaint_of_the_library_is_logged_once_without_the_values_that_it_quotes(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     library = logging.getLogger("opentelemetry.exporter.otlp")  # which sends nothing meanwhile
