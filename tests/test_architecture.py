@@ -122,6 +122,11 @@ def test_both_readmes_say_the_same() -> None:
     assert "](README.md)" in portuguese
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md"])
+def test_a_newcomer_can_finish_the_readme(name: str) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 200, "move details to docs/how-to"
+
+
 @pytest.mark.parametrize("document", [file for file in TRACKED if file.suffix == ".md"], ids=lambda file: file.name)
 def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ def test_every_block_of_commands_runs(page: str, request: pytest.FixtureRequest,
     place.mkdir()
     for entry in (".venv", "docs", "Makefile"):
         (place / entry).symlink_to(ROOT / entry)
-    wait_until("a complete report", lambda: system.get("aggregator_service", "/report/full").body["complete"])
+    wait_until("fresh quotes and a complete report", lambda: _is_well(system), 40)
     for block in blocks_of(page):
         if make_targets(block):
             continue  # `up` is what all tests here start, `test` is what runs this
@@ -103,6 +103,11 @@ def test_every_block_of_commands_runs(page: str, request: pytest.FixtureRequest,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert done.stdout or done.stderr or block.startswith(". "), f"{block} says nothing"
+
+
+def _is_well(system: System) -> bool:
+    report = system.get("aggregator_service", "/report/full").body
+    return report["complete"] and all(coin["current"]["status"] == "fresh" for coin in report["coins"].values())
 
 
 def _on_ports_of(system: System, block: str) -> str:

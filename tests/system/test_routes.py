@@ -1,4 +1,4 @@
-"""Every route of every service as the README names it, asked of the running system."""
+"""Every route of every service, requested from the running system."""
 
 import json
 import re

@@ -62,7 +62,7 @@ def _content(variable: str, file: Path) -> str:
 def _unknown(variable: str) -> str:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     near = difflib.get_close_matches(variable.upper(), known, n=1)
-    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see the README, Configuration")
+    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see docs/reference/settings.md")
 
 
 def _explain(problem: dict[str, Any]) -> str:
