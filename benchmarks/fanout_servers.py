@@ -201,10 +201,9 @@ def find_program(name: str, hint: str) -> str:
 @contextlib.contextmanager
 def _running(command: Sequence[str], port: int, *, environment: dict[str, str] | None = None) -> Iterator[int]:
     """The number of the process of a program that listens on `port`; it does not outlive us."""
-    launcher = [sys.executable, "-IS", die_with_parent.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [*launcher, *command],
+            [*die_with_parent.launcher(signal.SIGTERM), *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=complaints,

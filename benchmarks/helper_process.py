@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -19,9 +18,8 @@ STOP_DEADLINE_S = 10.0
 @contextlib.contextmanager
 def helper_process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`python -m module arguments…`, its stdout a pipe; ended with the context."""
-    launcher = [sys.executable, "-IS", die_with_parent.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
     process = subprocess.Popen(
-        [*launcher, sys.executable, "-m", module, *arguments],
+        [*die_with_parent.launcher(signal.SIGKILL), sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -129,9 +127,8 @@ def _running(
     command: list[str], is_ready: Callable[[int], bool], *, stop: signal.Signals, death: signal.Signals
 ) -> Iterator[None]:
     """A server that takes connections; it does not outlive us."""
-    launcher = [sys.executable, "-IS", die_with_parent.__file__, str(os.getpid()), str(int(death))]
     process = subprocess.Popen(
-        [*launcher, *command],
+        [*die_with_parent.launcher(death), *command],
         env=embedded.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

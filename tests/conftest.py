@@ -2,11 +2,17 @@
 
 import os
 import random
+import signal
 import socket
 
 import pytest
 import structlog
 from hypothesis import settings
+
+from cotacoes.supervision import die_with_parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # without it a worker goes on for ten seconds after its run was killed
+    die_with_parent.bind(os.getppid(), signal.SIGTERM)
 
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 os.environ["TEST_SEED"] = str(SEED)  # for the workers where tests run side by side: the printed seed is theirs too

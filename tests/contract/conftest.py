@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import time
 import urllib.parse
@@ -18,6 +19,7 @@ from tests.conftest import free_port
 
 from cotacoes import config, embedded
 from cotacoes.admin import migrate
+from cotacoes.supervision import die_with_parent
 
 READY_DEADLINE_S = 30.0
 OTHER_SERVER = "COTACOES_TEST_DSN"  # an administrator's DSN, by which the shards' suites run against another PostgreSQL
@@ -44,8 +46,16 @@ class Server:
         return [top, *top.children(recursive=True)]
 
 
-def start(command: list[str], port: int, is_ready: Callable[[int], bool]) -> Server:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def start(
+    command: list[str], port: int, is_ready: Callable[[int], bool], *, death: signal.Signals = signal.SIGKILL
+) -> Server:
+    """A server that takes connections; it gets `death` if this process is killed, so that nothing outlives a run."""
+    process = subprocess.Popen(
+        [*die_with_parent.launcher(death), *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     due = time.monotonic() + READY_DEADLINE_S
     while not is_ready(process.pid):
         assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
@@ -74,9 +84,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     port = free_port()
     # without fsync, for speed: no test here cuts the power, and a process that is killed loses nothing by it
     command = [*embedded.postgres_command(folder, port), "-c", "fsync=off"]
-    server = start(command, port, lambda pid: embedded.postgres_is_ready(folder, pid))
+    # SIGQUIT is its immediate shutdown, SIGINT the fast one, which does not wait for connections
+    server = start(command, port, lambda pid: embedded.postgres_is_ready(folder, pid), death=signal.SIGQUIT)
     yield server
-    server.process.send_signal(2)  # the fast shutdown, which does not wait for connections
+    server.process.send_signal(signal.SIGINT)
     end(server)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import SEED
 from cotacoes import control
 from cotacoes.config import PORT_OFFSETS, PREFIX
 from cotacoes.errors import ServiceUnavailableError
-from cotacoes.supervision import processes
+from cotacoes.supervision import die_with_parent, processes
 
 READY_DEADLINE_S = 40.0
 STOP_DEADLINE_S = 30.0
@@ -115,10 +115,11 @@ class System:
                 reader.join(5)
 
     def begin(self) -> Self:
-        """Start it, and do not wait."""
+        """Start it, and do not wait. It stops, with all that it started, if this process is killed."""
         self.events = []
         self.stderr = b""
         command = [
+            *die_with_parent.launcher(signal.SIGTERM),
             *self.wrapper,
             *self.program,
             "up",

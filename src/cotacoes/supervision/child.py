@@ -12,7 +12,6 @@ import functools
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
@@ -46,10 +45,9 @@ class Child:
         death_signal: signal.Signals = signal.SIGTERM,
     ) -> Child:
         """Start it in a session of its own; on Linux it gets `death_signal` when we end. OSError where it can not."""
-        launcher = [sys.executable, "-IS", die_with_parent.__file__, str(os.getpid()), str(int(death_signal))]
         with _pipe() as (stdout, to_stdout), _pipe() as (stderr, to_stderr):
             process = subprocess.Popen(  # noqa: ASYNC220  # returns at once; the child must descend from the main thread
-                [*launcher, *command],
+                [*die_with_parent.launcher(death_signal), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=to_stdout,
                 stderr=to_stderr,

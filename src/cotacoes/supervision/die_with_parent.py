@@ -14,13 +14,23 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int, signal: int, program: list[str]) -> None:
-    """Become `program`; does not return."""
+def launcher(signal: int) -> list[str]:
+    """The words to put before a program so that it gets `signal` when the thread that starts it ends."""
+    return [sys.executable, "-IS", __file__, str(os.getpid()), str(int(signal))]
+
+
+def bind(parent: int, signal: int) -> None:
+    """Let this process get `signal` when its parent ends; it exits if that has happened already."""
     if sys.platform == "linux":
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
         if os.getppid() != parent:  # it ended before we asked to be told
             sys.exit(1)
+
+
+def main(parent: int, signal: int, program: list[str]) -> None:
+    """Become `program`; does not return."""
+    bind(parent, signal)
     try:
         os.execvp(program[0], program)  # noqa: S606  # a list of words, given by our own supervisor
     except OSError as error:
