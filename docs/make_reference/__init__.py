@@ -1,6 +1,12 @@
 """Writes the pages of `docs/reference/` from the code: `make reference`.
 
+    routes       the HTTP routes, with the types of their answers
+    problems     the problem types
+    commands     the command line
     settings     the settings, their ranges, and which process is given each
+    metrics      what each service counts
+    log_events   what each room logs
+    messages     the messages on Redis and on the gateway's streams
 
 Each page is a function without arguments that returns Markdown; a test compares what it returns with what is committed.
 """
@@ -10,11 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.make_reference import settings
+from docs.make_reference import commands, log_events, messages, metrics, problems, routes, settings
 
 FOLDER = Path(__file__).parents[1] / "reference"
 PAGES: dict[str, Callable[[], str]] = {
+    "routes": routes.page,
+    "problems": problems.page,
+    "commands": commands.page,
     "settings": settings.page,
+    "metrics": metrics.page,
+    "log-events": log_events.page,
+    "messages": messages.page,
 }
 
 

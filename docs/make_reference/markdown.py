@@ -8,9 +8,13 @@ WRITTEN = "<!-- Written from the code by `make reference`: change the code, not 
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar or a line break inside a cell does not end it."""
+    """A table without its empty columns, nothing without rows; a bar or a line break inside a cell does not end it."""
+    rows = list(rows)
+    if not rows:
+        return ""
+    shown = [number for number in range(len(head)) if any(row[number] for row in rows)]
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(_cell(line[number]) for number in shown)} |\n" for line in lines)
 
 
 def code(text: object) -> str:
