@@ -50,7 +50,9 @@ class World:
         self.clock, self.twin = Clock(), Twin({"bitcoin": list(QUOTES)})
         self.shard = MemoryShard("shard1", ["bitcoin"])
         self.directory = directory_over({"shard1": self.shard}, {"bitcoin": "shard1"})
-        self.settings = config.load({}, coins="bitcoin:shard1", **{"request_deadline_s": 60.0, **settings})
+        self.settings = config.load(
+            {}, coins="bitcoin:shard1", **{"request_deadline_s": 60.0, "report_deadline_s": 60.0, **settings}
+        )
 
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[httpx2.AsyncClient]:
