@@ -68,8 +68,8 @@ bench: .venv/installed-bench ## the figures, as a table and as JSON
 tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write what came
 	PYTHONPATH=. $(BIN)/python docs/make_tour.py
 
-diagram: .venv/installed ## draw the circuit breaker's states into its page, from the table
-	PYTHONPATH=. $(BIN)/python docs/make_diagram.py
+diagram: .venv/installed-dev ## draw the pictures of the patterns' pages anew from the code
+	PYTHONPATH=. $(BIN)/python -m docs.make_diagrams
 
 reference: .venv/installed-dev ## write docs/reference anew from the code
 	PYTHONPATH=. $(BIN)/python -m docs.make_reference
