@@ -1,7 +1,7 @@
-"""The health check of a container: whether the service on this port of it says that it lives.
+"""The health check of a container: ends with 0 if the service on the given port answers `/livez` with 200.
 
-Beside the package and with nothing but the standard library, since it is run every few seconds; there is no curl in the
-image. Not urllib, which would ask a proxy that the environment names.
+It uses only the standard library, since it runs every few seconds and the image has no curl. It does not use urllib,
+which would go through a proxy that the environment names.
 """
 
 import http.client
@@ -11,7 +11,7 @@ DEADLINE_S = 2.0
 
 
 def main(port: int) -> int:
-    """0 where it lives, else 1: the exit codes that health checks know."""
+    """The exit code of a health check: 0 if the service is alive, else 1."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
     try:
         connection.request("GET", "/livez")
