@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from docs.make_reference import settings
 
-from cotacoes import config, docs_page
+from cotacoes import config
+from cotacoes.errors.problems import problem_types
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cotacoes"
@@ -65,7 +66,7 @@ def test_no_module_is_named_after_nothing() -> None:
 
 
 def test_every_problem_type_is_explained_once() -> None:
-    kinds = list(docs_page.problem_types())
+    kinds = list(problem_types())
     assert [slug for slug, count in Counter(kind.slug for kind in kinds).items() if count > 1] == []
     assert [kind.slug for kind in kinds if not kind.__doc__] == []
 

@@ -186,6 +186,7 @@ async def test_an_iterator_left_in_the_middle_leaves_the_bus_usable(bus: Bus) ->
 
 async def test_a_listener_that_falls_too_far_behind_in_memory_is_cut_off_and_the_others_are_not() -> None:
     async with MemoryBus() as bus, bus.subscribe(["one"]) as slow, bus.subscribe(["one"]) as quick:
+        heard: list[int] = []
         for _ in range(QUEUE_MESSAGES_MAX + 1):
             heard = await bus.publish([("one", b"x")])
             await anext(quick)

@@ -39,6 +39,7 @@ def run(*words: str, **environment: str) -> tuple[int, bytes]:
 def test_a_host_that_is_not_of_this_machine_is_named_and_not_the_port(host: str) -> None:
     with pytest.raises((OSError, UnicodeError)) as refused:
         http_server.listen(host, 0)
+    assert isinstance(refused.value, (OSError, UnicodeError))
     said = str(cannot_listen(host, 8000, refused.value))
     assert said.startswith(f"cannot listen on COTACOES_HOST={host} (")
     assert said.endswith("): set it to an address of this machine")

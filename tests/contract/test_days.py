@@ -155,8 +155,8 @@ async def test_a_day_is_sealed_once_with_exactly_what_it_holds(ledger: Ledger) -
 async def test_a_day_that_may_still_take_a_quote_is_never_sealed(ledger: Ledger) -> None:
     day = quotes_on(0, 3)
     end = datetime(2024, 3, 2, tzinfo=UTC)
-    last = [day[2].position.seq + 1, end - timedelta(microseconds=1)]
-    await ledger.write([*day, Quote(COIN, "USD", Decimal(1), 10, int(last[0]), last[1], last[1], "sim")])  # type: ignore[call-overload]
+    seq, at = day[2].position.seq + 1, end - timedelta(microseconds=1)
+    await ledger.write([*day, Quote(COIN, "USD", Decimal(1), 10, seq, at, at, "sim")])
     assert await ledger.keep(LATER) == []
     await ledger.write([Quote(COIN, "USD", Decimal(1), 10, 5, end, end, "sim")])
     assert await ledger.keep(LATER) == [f"day.sealed {COIN} {day_of(0)} 4", f"partition.compacted {day_of(0)}"]

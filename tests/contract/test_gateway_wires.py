@@ -320,7 +320,7 @@ async def test_a_bug_of_ours_ends_one_connection_and_says_whose_fault_it_is() ->
             raise RuntimeError("planted")
 
         (connection, _) = gateway.rig.hub.connections
-        connection.unsubscribe = crash  # type: ignore[method-assign]
+        connection.unsubscribe = crash  # type: ignore[method-assign,assignment]
         for one in (writer, other):
             one.write(text(b'{"op":"unsubscribe","coins":["bitcoin"]}'))
         async with asyncio.timeout(5):
@@ -371,7 +371,9 @@ async def test_a_web_socket_that_vanishes_is_forgotten() -> None:
 async def test_a_client_that_asks_and_does_not_read_is_not_read_either() -> None:
     async with wired(stream_messages_per_s=1_000, stream_write_buffer_bytes=8_192, stream_stall_s=2) as gateway:
         _, writer = await shaken(gateway)
-        writer.transport.pause_reading()
+        transport = writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
         question = text(b'{"op":"subscribe","coins":["bitcoin","ethereum"]}')
         sent = 0
         with contextlib.suppress(ConnectionError, TimeoutError):

@@ -373,7 +373,7 @@ def test_a_method_that_a_route_does_not_take_is_a_405_that_says_which_it_takes()
 
 def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "GRACE_S", 1)
-    released = asyncio.Event
+    gate = asyncio.Event()
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -385,8 +385,6 @@ def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not(monkeypat
             await asyncio.Event().wait()
 
     async def served() -> tuple[bytes, bytes, float]:
-        nonlocal gate
-        gate = released()
         stop = asyncio.Event()
         async with serving(stream, stop) as port:
             readers = []
@@ -404,7 +402,6 @@ def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not(monkeypat
                 writer.transport.abort()
         return told[0], told[1], time.monotonic() - started
 
-    gate: asyncio.Event = asyncio.Event()
     ended, given_up, seconds = asyncio.run(served())
     assert b"ended" in ended
     assert not given_up.endswith(b"0\r\n\r\n")

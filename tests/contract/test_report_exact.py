@@ -88,10 +88,10 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed) -> Non
                 for coin, quotes in held.items():
                     its = told["coins"][coin]
                     within = [quote.at for quote in quotes if end - length <= quote.at < end]
-                    first, last = (at.replace(second=0, microsecond=0) for at in (within[0], within[-1]))
-                    last += timedelta(minutes=1)
-                    assert (parse_time(its["window"]["from"]), parse_time(its["window"]["to"])) == (first, last)
-                    assert its["window"]["complete"] == ((first, last) == (end - length, end))
+                    beginning = within[0].replace(second=0, microsecond=0)
+                    until = within[-1].replace(second=0, microsecond=0) + timedelta(minutes=1)
+                    assert (parse_time(its["window"]["from"]), parse_time(its["window"]["to"])) == (beginning, until)
+                    assert its["window"]["complete"] == ((beginning, until) == (end - length, end))
                     expected = brute_force(quotes, end - length, end)
                     figures = {key: Decimal(its["window"][key]) for key in expected}
                     assert figures == expected, (coin, name)
@@ -102,5 +102,5 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed) -> Non
                     for number, close in enumerate(its["window"]["closes"]):
                         starts = max(begins + number * step, end - length)
                         ends = min(begins + (number + 1) * step, end)
-                        last = [quote.price for quote in quotes if starts <= quote.at < ends][-1:]
-                        assert ([] if close is None else [Decimal(close)]) == last
+                        closing = [quote.price for quote in quotes if starts <= quote.at < ends][-1:]
+                        assert ([] if close is None else [Decimal(close)]) == closing

@@ -1,5 +1,6 @@
 """`cotacoes doctor` on the real thing: each fault is planted, found, and mended by the very command that it names."""
 
+import functools
 import json
 import os
 import signal
@@ -271,16 +272,18 @@ def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp
         psql(running_system.dsn(shard), f"DROP DATABASE empty_{shard} WITH (FORCE)")
 
 
+def has_been_restarted(system: System, part: str, times: int) -> bool:
+    status = system.status()[part]
+    return bool(status["restarts"] >= times and status["state"] == "running")
+
+
 @SLOW
 def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(healthy_system: System) -> None:
     for restarts in range(1, 4):
         healthy_system.kill("external_service")
         wait_until(
             f"restart {restarts}",
-            lambda restarts=restarts: (
-                (part := healthy_system.status()["external_service"])["restarts"] >= restarts
-                and part["state"] == "running"
-            ),
+            functools.partial(has_been_restarted, healthy_system, "external_service", restarts),
             30,
         )
     trouble = examine(healthy_system).trouble("parts")

@@ -159,11 +159,9 @@ def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: P
                 elif victim is not None:
                     kill(system, victim)
                 mover.wait(60)
-                wait_until(f"bitcoin lives on {target}", lambda target=target: end_move(system, target), HEAL_LIMIT_S)
-                purge = functools.partial(
-                    system.cli, "shards", "purge", "bitcoin", "--now"
-                )  # of a shard that may be down
-                wait_until("the copy left behind is gone", lambda purge=purge: purge().returncode == 0, HEAL_LIMIT_S)
+                wait_until(f"bitcoin lives on {target}", functools.partial(end_move, system, target), HEAL_LIMIT_S)
+                words = ["shards", "purge", "bitcoin", "--now"]  # of a shard that may be down
+                wait_until("the copy left behind is gone", functools.partial(succeeds, system, *words), HEAL_LIMIT_S)
             system.ask("stop", "external_service")
             wait_until(
                 "everything is delivered",
@@ -180,6 +178,10 @@ def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: P
         assert psql(dsns[0], "SELECT count(*) FROM fence WHERE coin = 'bitcoin'") == "0", "purged"
         assert report(system)["complete"]
         proven(system)
+
+
+def succeeds(system: System, *words: str) -> bool:
+    return system.cli(*words).returncode == 0
 
 
 def start_move(system: System, target: str) -> subprocess.Popen[bytes]:

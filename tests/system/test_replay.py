@@ -60,7 +60,7 @@ def test_ages_are_honest_though_the_exchanges_clock_runs_ahead(tmp_path: Path) -
     with System(tmp_path / "data", *options, environment=fast) as system:
         system.begin()
         system.wait_for_states({"quote_service": "running", "external_service": "running"})
-        seen = set()
+        seen: set[str] = set()
         while len(seen) < 10:
             answer = system.get("quote_service", "/cotacao_atual/bitcoin")
             if answer.status == 200:

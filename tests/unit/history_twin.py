@@ -4,6 +4,7 @@ import asyncio
 import bisect
 from collections import Counter, defaultdict
 from itertools import pairwise
+from typing import Any
 
 from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
@@ -80,7 +81,9 @@ class HistoryTwin:
                 raise PositionGoneError(f"what follows {wanted.after} is no longer held")
             if not is_given:
                 before = ever[first].before if first < len(ever) else None
-                later = {"resume": before if before is None else str(before)} if first < len(ever) else {}
+                later: dict[str, Any] = {}
+                if first < len(ever):
+                    later["resume"] = None if before is None else str(before)
                 raise PositionBeyondEndError(f"{wanted.after} was never given", **later)
         return Page(ever[first : first + limit], more=len(ever) > first + limit)
 

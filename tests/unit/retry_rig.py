@@ -84,7 +84,8 @@ class Rig:
                 raise errors.pop(0)
             return self.calls
 
-        return await self.retrier.new_call(idempotent=idempotent, deadline=deadline).run(callee)
+        answer: int = await self.retrier.new_call(idempotent=idempotent, deadline=deadline).run(callee)
+        return answer
 
     @property
     def stopped(self) -> list[tuple[StopReason, int]]:

@@ -40,7 +40,7 @@ class MemoryTransport(asyncio.Transport):
         self.protocol = protocol
         self.room = room
         self.unread = bytearray()
-        self.is_reading = True
+        self.reads = True
         self.is_closed = False
         self._high = 65_536
         self._is_paused = False
@@ -80,10 +80,10 @@ class MemoryTransport(asyncio.Transport):
         return self.is_closed
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self.reads = True
 
     def close(self) -> None:
         self.abort()  # what is unread stays readable for the client
@@ -201,7 +201,7 @@ class MemoryClient:
 
     def _pass_on(self) -> None:
         data = b"".join(self._protocol.data_to_send())
-        if data and self.transport.is_reading and not self.transport.is_closed:
+        if data and self.transport.reads and not self.transport.is_closed:
             self.connection.feed(data)
 
 

@@ -98,8 +98,8 @@ def anything(chance: random.Random, *, steps: int, ring_bytes: int) -> None:
         assert clients
         for client in clients:
             for coin in client.coins:  # type: ignore[attr-defined]
-                written = rig.history.of(coin)
-                assert_tiles(client.frames, rig.history, coin, through=written[-1].position if written else None)
+                held = rig.history.of(coin)
+                assert_tiles(client.frames, rig.history, coin, through=held[-1].position if held else None)
 
     run(scenario, "bitcoin", "ethereum", stream_ring_bytes=ring_bytes, stream_stall_s=600, stream_age_max_s=1e6)
 

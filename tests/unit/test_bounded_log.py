@@ -48,7 +48,7 @@ async def test_errors_of_callbacks_are_logged_a_kind_at_a_time_and_the_first_wit
     finally:
         loop.set_exception_handler(None)
     assert len(logs) == 2
-    first: dict[str, Any] = next(line for line in logs if "callback" in line["message"])
+    first = next(line for line in logs if "callback" in line["message"])
     assert first["event"] == "loop.failed"
     assert isinstance(first["exc_info"], ZeroDivisionError)
 

@@ -143,7 +143,7 @@ def play(scenario: Scenario, subject: Subject) -> None:
             raise OtherwiseError(step.strip(), scenario) from error
 
 
-def those(kind: type) -> Any:
+def those(kind: type) -> pytest.MarkDecorator:
     found = [scenario for scenario in SCENARIOS if isinstance(scenario.peer, kind)]
     return pytest.mark.parametrize("scenario", found, ids=lambda scenario: scenario.promise)
 

@@ -1,6 +1,7 @@
 """The commands: what they print, how they end, and that their help begins with examples."""
 
 import asyncio
+import functools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from cotacoes.errors import (
     UnknownCoinError,
 )
 from cotacoes.external_service import app as external_service
+from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Quote
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
@@ -72,7 +74,7 @@ def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[st
     told |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "source": "cache", "breaker": "open"}
     twin.faults["*"] = json.dumps(told | {"status": "stale", "age_ms": 61_234}).encode()
     for as_json in (False, True):
-        assert ask(twin, lambda client, as_json=as_json: readers.quote(client, "bitcoin", as_json=as_json)) == 3
+        assert ask(twin, functools.partial(readers.quote, coin="bitcoin", as_json=as_json)) == 3
     line, data = capsys.readouterr().out.splitlines()
     assert line == "bitcoin 1.10 USD stale 61.2 s old sim 5-1"
     assert json.loads(data) == told | {"status": "stale", "age_ms": 61_234}
@@ -123,13 +125,13 @@ def spread_twin(count: int) -> Twin:
 def test_a_time_range_is_shown_to_its_end(
     given: dict[str, str], seqs: Sequence[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"last": None, "after": None, "as_json": True} | given
+    options: dict[str, Any] = {"last": None, "after": None, "as_json": True} | given
     ask(spread_twin(2500), lambda client: readers.history(client, "Bitcoin", **options))
     assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == list(seqs)
 
 
 async def show_candles(client: ServiceClient, interval: str = "1m", **given: Any) -> int:
-    options = {"last": None, "start": None, "end": None, "empty": False, "as_json": False} | given
+    options: dict[str, Any] = {"last": None, "start": None, "end": None, "empty": False, "as_json": False} | given
     return await readers.candles(client, "BitCoin", interval, **options)
 
 
@@ -147,7 +149,7 @@ def test_candles_are_a_table_and_what_they_are_of_is_said(capsys: pytest.Capture
 
 def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for last, count in ((None, 20), (3, 3)):
-        ask(spread_twin(100), lambda client, last=last: show_candles(client, last=last, as_json=True))
+        ask(spread_twin(100), functools.partial(show_candles, last=last, as_json=True))
         told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(told) == count
         assert told[-1]["at"] == "2026-11-24T12:49:00.000000Z"
@@ -175,7 +177,7 @@ def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is
 
 
 def test_an_empty_candle_shows_no_price() -> None:
-    empty = lines.CandleJson.empty(NOON, closed=True)
+    empty = CandleJson.empty(NOON, closed=True)
     assert lines.candle_row(empty) == ("2026-11-24T12:00:00.123456Z", "-", "-", "-", "-", "-", 0, "closed")
 
 
@@ -507,7 +509,7 @@ def test_options_that_exclude_each_other_are_refused(arguments: list[str], capsy
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    assert list(typer.main.get_command(app.app).list_commands(None)) == COMMANDS
+    assert list(typer.main.get_group(app.app).commands) == COMMANDS
 
 
 def words_of_commands() -> list[list[str]]:

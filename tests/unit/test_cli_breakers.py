@@ -13,7 +13,7 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.breaker_routes import breaker_routes
-from cotacoes.cli import breakers, main
+from cotacoes.cli import breakers, main, readers
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
@@ -112,7 +112,7 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
         return network.client(admin_token)
 
     monkeypatch.setattr(breakers, "ServiceClient", client_of)
-    monkeypatch.setattr(breakers.readers, "settings_of", lambda _: config.load({}, admin_token="sesame"))
+    monkeypatch.setattr(readers, "settings_of", lambda _: config.load({}, admin_token="sesame"))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
     assert told.described()[0]["state"] == "forced_open"
 

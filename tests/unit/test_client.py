@@ -208,11 +208,13 @@ class Guarded:
 
     async def refused(self, count: int = 1) -> ServiceUnavailableError:
         """What comes of the last of so many questions, each of which brings a problem."""
+        problem: ProblemError | None = None
         for _ in range(count):
             with pytest.raises(ProblemError) as caught:
                 await self.client.quotes("bitcoin")
-        assert isinstance(caught.value, ServiceUnavailableError)
-        return caught.value
+            problem = caught.value
+        assert isinstance(problem, ServiceUnavailableError)
+        return problem
 
 
 @contextlib.asynccontextmanager
@@ -265,7 +267,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
             for _ in range(10):
                 with Deadline(clock() + left_s, clock).scope():
                     refused = await guarded.refused()
-            assert refused.detail == "quote_service is away (no time left)"
+                assert refused.detail == "quote_service is away (no time left)"
             shown = guarded.shown("quotes")
             assert (shown["state"], shown["window"]["failures"], shown["last_errors"]) == ("closed", 0, [])
 

@@ -75,7 +75,7 @@ def ask(twin: Twin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 
 
 def collected(twin: Twin, **asked: Any) -> list[Quote]:
     async def use(one: Client) -> list[Quote]:
-        return [quote async for quote in one.history("bitcoin", **asked)]
+        return [quote async for quote in one.history("bitcoin", **asked) if isinstance(quote, Quote)]
 
     got: list[Quote] = ask(twin, use)
     return got
@@ -163,6 +163,7 @@ def test_a_history_is_not_read_further_than_the_caller_goes() -> None:
         history = one.history("bitcoin")
         first = await anext(aiter(history))
         await history.aclose()  # type: ignore[attr-defined]
+        assert isinstance(first, Quote)
         return first
 
     assert ask(Twin({"bitcoin": TEN}), use) == TEN[0]
@@ -232,8 +233,8 @@ def test_more_candles_than_one_call_gives_are_refused(monkeypatch: pytest.Monkey
 
 CANDLE = {"at": "2026-11-24T12:00:00Z", "mean": "1.5", "count": 2, "closed": True}
 CANDLE |= {"open": "1", "high": "2", "low": "1", "close": "2"}
-CANDLES = {"coin": "bitcoin", "currency": "USD", "origin": "sim", "interval": "1m", "candles": [CANDLE], "next": None}
-CANDLES |= {"more": False, "through": "5-10"}
+CANDLES: dict[str, Any] = {"coin": "bitcoin", "currency": "USD", "origin": "sim", "interval": "1m"}
+CANDLES |= {"candles": [CANDLE], "next": None, "more": False, "through": "5-10"}
 
 
 @pytest.mark.parametrize(

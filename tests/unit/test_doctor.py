@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,31 +65,31 @@ HEALTHY = Facts(
 OFF = replace(HEALTHY, is_running=False, parts={}, shards={}, has_redis=False, prices=None, stored_log=StoredLog())
 
 
-def with_machine(**changes: object) -> Facts:
-    return replace(HEALTHY, local=Local(replace(MACHINE, **changes), FOLDER))  # type: ignore[arg-type]
+def with_machine(**changes: Any) -> Facts:
+    return replace(HEALTHY, local=Local(replace(MACHINE, **changes), FOLDER))
 
 
-def with_folder(facts: Facts = HEALTHY, **changes: object) -> Facts:
-    return replace(facts, local=Local(MACHINE, replace(FOLDER, **changes)))  # type: ignore[arg-type]
+def with_folder(facts: Facts = HEALTHY, **changes: Any) -> Facts:
+    return replace(facts, local=Local(MACHINE, replace(FOLDER, **changes)))
 
 
 def with_part(name: str, state: State, restarts: int = 0, last_words: str = "") -> Facts:
     return replace(HEALTHY, parts={**HEALTHY.parts, name: RunningPart(state, restarts, last_words)})
 
 
-def with_shard(**changes: object) -> Facts:
-    return replace(HEALTHY, shards={"shard1": replace(SHARD, **changes)})  # type: ignore[arg-type]
+def with_shard(**changes: Any) -> Facts:
+    return replace(HEALTHY, shards={"shard1": replace(SHARD, **changes)})
 
 
-def with_prices(facts: Facts = HEALTHY, **changes: object) -> Facts:
-    return replace(facts, prices=replace(PRICES, **changes))  # type: ignore[arg-type]
+def with_prices(facts: Facts = HEALTHY, **changes: Any) -> Facts:
+    return replace(facts, prices=replace(PRICES, **changes))
 
 
 def current(status: str = "fresh", breaker: str = "closed") -> dict[str, object]:
     return {"bitcoin": {"status": status, "age_ms": 7_000, "breaker": breaker}}
 
 
-def pending(count: int, age_s: float | None) -> dict[str, object]:
+def pending(count: int, age_s: float | None) -> dict[str, Any]:
     oldest = {} if age_s is None else {"bitcoin": NOW - timedelta(seconds=age_s)}
     return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_at": oldest}
 
@@ -348,8 +349,12 @@ def test_the_last_words_of_a_part_are_its_last_line(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_hangs_holds_up_neither_the_answer_nor_the_end() -> None:
+    def hang() -> str:
+        time.sleep(30)
+        return "seen"
+
     async def ask() -> str:
-        return await by_deadline(aside(lambda: time.sleep(30) or "seen"), "late", deadline_s=0.05)
+        return await by_deadline(aside(hang), "late", deadline_s=0.05)
 
     started = time.monotonic()
     assert asyncio.run(ask()) == "late"

@@ -1,5 +1,6 @@
 """The embedded servers: where their programs are, how they are started, what is said where they can not be."""
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -24,7 +25,7 @@ def test_the_programs_are_found_in_the_wheels_without_importing_these() -> None:
 
 
 def test_a_platform_without_them_is_told_to_use_compose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for find in (embedded.postgres_folder, embedded.valkey_server):
         with pytest.raises(SettingError, match="use `docker compose up --build` instead"):
             find()

@@ -21,6 +21,7 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, Format, Progress, Wanted
+from cotacoes.cli.lines import Page, understood
 from cotacoes.client import ServiceClient
 from cotacoes.errors import (
     HistoryUnavailableError,
@@ -315,7 +316,7 @@ def test_progress_goes_to_stderr_where_a_file_is_written_or_a_person_looks(
     assert told.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = Progress(into_file=False, clock=lambda: 1.0)
-    progress.advance(exporting.understood(page_of(9), exporting.Page, "x").quotes)
+    progress.advance(understood(page_of(9), Page, "x").quotes)
     progress.close()
     assert capsys.readouterr().err == "\r9 quotes, up to 2026-11-24T12:00:08.000000Z, 9000 quotes/s\x1b[K\n"
 
@@ -329,7 +330,7 @@ def page_of(count: int) -> dict[str, Any]:
 
 
 def test_a_position_is_read_back_from_the_line_that_holds_it() -> None:
-    told = exporting.understood(page_of(4), exporting.Page, "x").quotes
+    told = understood(page_of(4), Page, "x").quotes
     for form in FORMS:
         for quote in told:
             position, at = wanted(form).read(wanted(form).line(quote))

@@ -87,7 +87,12 @@ def test_a_flush_of_many_coins_is_written_in_bounded_pieces() -> None:
         client.subscribe(*rig.coins)
         written: list[int] = []
         write = client.connection.write
-        client.connection.write = lambda data: (written.append(len(data)), write(data))[1]  # type: ignore[misc]
+
+        def counted(data: bytes | bytearray | memoryview) -> None:
+            written.append(len(data))
+            write(data)
+
+        client.connection.write = counted
         for coin in rig.coins:
             await rig.publish(coin, 300)
         await settle()

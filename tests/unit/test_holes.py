@@ -14,8 +14,8 @@ import pytest
 from tests.unit.core import COIN, NOON
 from tests.unit.seam import Seam
 from tests.unit.stream_rig import StreamRig
-from tests.unit.test_gateway_streams import run as run_streams
-from tests.unit.test_gateway_streams import since as since_text
+from tests.unit.stream_scenarios import run as run_streams
+from tests.unit.stream_scenarios import since as since_text
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient

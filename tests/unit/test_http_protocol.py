@@ -39,7 +39,7 @@ class MemoryTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.is_reading = True
+        self.reads = True
         self.has_ended = False
         self.is_cut = False
         self.waiting = 0
@@ -61,10 +61,10 @@ class MemoryTransport(asyncio.Transport):
         self.has_ended = True
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self.reads = True
 
     def is_closing(self) -> bool:
         return self.is_cut
@@ -103,7 +103,7 @@ class Connection:
 
     def read(self, data: bytes) -> None:
         """As the event loop does with what has come."""
-        assert self.transport.is_reading
+        assert self.transport.reads
         room = self.protocol.get_buffer(-1)
         assert len(data) <= len(room)
         room[: len(data)] = data
@@ -124,7 +124,7 @@ async def test_while_an_answer_is_under_way_nothing_further_is_parsed_and_the_co
     connection.read((HEAD * 1_000)[:READ_BYTES_MAX])
     await turns(20)
     assert len(connection.scopes) == 1
-    assert not connection.transport.is_reading
+    assert not connection.transport.reads
 
 
 async def test_requests_that_came_at_once_are_answered_one_a_turn_and_then_reading_goes_on() -> None:
@@ -137,7 +137,7 @@ async def test_requests_that_came_at_once_are_answered_one_a_turn_and_then_readi
         most, before = max(most, len(connection.scopes) - before), len(connection.scopes)
     assert most == 1
     assert connection.statuses == [200] * 50
-    assert connection.transport.is_reading
+    assert connection.transport.reads
 
 
 async def test_what_is_wrong_with_a_later_request_is_said_behind_the_answers_to_the_earlier_ones() -> None:
@@ -246,7 +246,11 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_and_a_slow_one_i
     due: list[Callable[[], None]] = []
     connection = Connection()
     handle = asyncio.get_running_loop().call_soon(lambda: None)
-    later = lambda _, call, *given: (due.append(lambda: call(*given)), handle)[1]  # noqa: E731  # a clock of our own
+
+    def later(_: float, call: Callable[..., Any], *given: Any) -> asyncio.Handle:  # a clock of our own
+        due.append(lambda: call(*given))
+        return handle
+
     monkeypatch.setattr(connection.protocol, "loop", type("Loop", (), {"call_later": staticmethod(later)})())
     connection.transport.waiting = waiting[0]
     connection.protocol.pause_writing()
@@ -284,7 +288,7 @@ def test_whatever_comes_is_answered_in_form_or_awaited_and_is_never_an_error_of_
 ) -> None:
     failures: list[object] = []
     log, handler = logging.getLogger("uvicorn.error"), logging.Handler(logging.ERROR)
-    handler.emit = failures.append  # type: ignore[method-assign]
+    handler.emit = failures.append  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
@@ -292,7 +296,7 @@ def test_whatever_comes_is_answered_in_form_or_awaited_and_is_never_an_error_of_
         connection.answer.set()
         stream = b"".join(tokens)
         for start in range(0, len(stream), read_bytes):
-            if connection.transport.is_reading and not connection.transport.is_cut:
+            if connection.transport.reads and not connection.transport.is_cut:
                 connection.read(stream[start : start + read_bytes])
             await turns(3)
         await turns(100)
@@ -335,7 +339,8 @@ def test_pieces_are_the_bytes_that_came_and_each_holds_the_end_of_one_head_at_mo
 ) -> None:
     """Whatever the reads; the length of a body is known only to the parser, and is left out here."""
     stream = b"".join(requests)
-    pieces, taken, at = Pieces(), [], 0
+    pieces, at = Pieces(), 0
+    taken: list[Any] = []
     while at < len(stream):
         size = reads[len(taken) % len(reads)]
         pieces.add(stream[at : at + size])

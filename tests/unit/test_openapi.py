@@ -167,8 +167,8 @@ async def test_a_document_leaves_nothing_to_guess(service: str, tmp_path: Path) 
     text = json.dumps(document)
     assert "HTTPValidationError" not in text
     assert "x-problems" not in text
-    for name, schema in document["components"]["schemas"].items():
-        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
+    for schema in document["components"]["schemas"].values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
     for method, path in Contract(None, document).operations():  # type: ignore[arg-type]
         operation = document["paths"][path][method.lower()]
         assert operation["summary"]

@@ -76,7 +76,7 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
             sent.append(epoch)
             return await append(coin, placement, epoch, quotes, **end)
 
-        core.recorder.log.after = era_begins_meanwhile  # type: ignore[method-assign]
+        core.recorder.log.after = era_begins_meanwhile  # type: ignore[method-assign,assignment]
         core.shard.append = note  # type: ignore[method-assign,assignment]
         core.delivery.wake()
         await until(lambda: core.history.epoch != first)

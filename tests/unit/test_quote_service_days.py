@@ -192,9 +192,14 @@ def test_the_back_off_begins_anew_after_a_round_that_went_well() -> None:
     away = {"open": ShardUnavailableError("shard1 is not reachable")}
     days.faults = dict(away)
     schedule = Schedule(days, 22)
-    schedule.on_wait = lambda number: {20: days.faults.clear, 21: lambda: days.faults.update(away)}.get(
-        number, lambda: None
-    )()
+
+    def change(number: int) -> None:
+        if number == 20:
+            days.faults.clear()
+        elif number == 21:
+            days.faults.update(away)
+
+    schedule.on_wait = change
     assert schedule.run() == ["days.held", "days.resumed", "days.held"]
     assert schedule.waits_s[20] == ROUND_INTERVAL_S
     assert schedule.waits_s[21] <= RETRY_FIRST_S

@@ -128,10 +128,10 @@ def test_a_log_opened_anew_ends_the_era_and_delivery_goes_on_under_it_until_the_
     record(history)
     history.delivered = Position(1000, 1)
     history.load(LoggedCoin(1000, history.newest, None, None), pending=0)
-    assert not history.can_draft
-    assert (history.epoch, history.fence is None, history.delivered) == (1000, False, Position(1000, 1))
+    assert (history.can_draft, history.epoch, history.delivered) == (False, 1000, Position(1000, 1))
+    assert history.fence == Fence(1, 1000, None, None)
     history.begin_era(2000)
-    assert (history.can_draft, history.fence) == (True, None)
+    assert (history.can_draft, history.fence is None) == (True, True)
 
 
 def test_a_newer_quote_met_before_the_first_of_an_era_is_the_one_that_it_follows() -> None:

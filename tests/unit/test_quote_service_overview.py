@@ -129,7 +129,7 @@ CURRENT = {"coin": "bitcoin", "currency": "USD", "price": "1.50", "epoch": 5, "s
 CURRENT |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "status": "fresh", "source": "live"}
 MEAN = {"coin": "bitcoin", "currency": "USD", "average": "0", "count": 2, "from": "5-6", "to": "5-7"}
 PROGRESS = {"position": "5-7", "through": None, "pending": 1, "shard": "shard1"}
-SOUND = {"current": CURRENT, "mean": MEAN, "position": PROGRESS}
+SOUND: dict[str, dict[str, Any]] = {"current": CURRENT, "mean": MEAN, "position": PROGRESS}
 SCRIPT = "<script>"
 
 

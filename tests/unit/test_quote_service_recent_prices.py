@@ -16,7 +16,11 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT = JumpLimit(Decimal(10), timedelta(seconds=300))
 
 
-def judged(prices: list[tuple[int, int]], at: int) -> tuple[int, int] | None:
+def decimals(least: int, most: int) -> tuple[Decimal, Decimal]:
+    return Decimal(least), Decimal(most)
+
+
+def judged(prices: list[tuple[int, int]], at: int) -> tuple[Decimal, Decimal] | None:
     """The same, looked up in the whole history: seconds and prices."""
     window: list[tuple[int, int]] = []
     for second, price in prices:
@@ -25,7 +29,7 @@ def judged(prices: list[tuple[int, int]], at: int) -> tuple[int, int] | None:
             window = []
         window.append((second, price))
     left = [price for second, price in window if second >= at - 300][-PRICES_MAX:]
-    return (min(left), max(left)) if left else None
+    return decimals(min(left), max(left)) if left else None
 
 
 @given(st.lists(st.tuples(st.integers(0, 120), st.integers(1, 200))), st.integers(0, 400))
@@ -44,14 +48,14 @@ def test_they_are_the_lowest_and_the_highest_of_the_window_since_the_last_real_s
 def test_there_are_never_more_of_them_than_the_log_holds() -> None:
     recent = RecentPrices(LIMIT)
     recent.add_older([(NOON, Decimal(price)) for price in (1, 9, 3, *[4] * (PRICES_MAX - 2), 5)])
-    assert recent.bounds(NOON) == (3, 5)
+    assert recent.bounds(NOON) == decimals(3, 5)
 
 
 def test_looking_ahead_forgets_nothing() -> None:
     recent = RecentPrices(LIMIT)
     recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)
     assert recent.bounds(NOON + timedelta(days=1)) is None
-    assert recent.bounds(NOON) == (5, 5)
+    assert recent.bounds(NOON) == decimals(5, 5)
 
 
 def test_a_copy_leaves_the_first_as_it_was() -> None:
@@ -59,7 +63,7 @@ def test_a_copy_leaves_the_first_as_it_was() -> None:
     recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)
     copied = recent.copy()
     copied.add(Observation(COIN, "USD", Decimal(1), NOON, "sim"), NOON)
-    assert (recent.bounds(NOON), copied.bounds(NOON)) == ((5, 5), (1, 5))
+    assert (recent.bounds(NOON), copied.bounds(NOON)) == (decimals(5, 5), decimals(1, 5))
 
 
 @pytest.mark.anyio
@@ -73,6 +77,6 @@ async def test_a_restart_finds_the_same_prices_as_the_process_that_recorded_them
     await first.recorder.close()
     core = Core(tmp_path, wall=first.wall)
     await core.recorder.start()
-    assert core.history.recent.bounds(at) == first.history.recent.bounds(at) == (8, 40)
+    assert core.history.recent.bounds(at) == first.history.recent.bounds(at) == decimals(8, 40)
     assert core.history.recent.newest == first.history.newest
     await core.recorder.close()

@@ -55,15 +55,19 @@ def since(seq: int) -> Recovery:
     """One that has all up to a position, and knows that there is no more."""
     recovery = Recovery(COIN, at(seq))
     recovery.recover(Wanted(at(seq)), [], more=False)
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     return recovery
+
+
+def asks_nothing(recovery: Recovery) -> bool:
+    return recovery.wanted is None
 
 
 def test_quotes_that_follow_are_handed_on_at_once() -> None:
     recovery = since(1)
     assert recovery.hear(quote(5, 2)) == [Seen(quote(5, 2))]
     assert recovery.hear(beat(2)) == []
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
 
 
 def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it() -> None:
@@ -75,7 +79,7 @@ def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it()
     assert seen(recovery.recover(Wanted(at(1)), quotes(2), more=True)) == [2]
     rest = recovery.recover(Wanted(at(2)), quotes(3), more=True)
     assert rest == [Seen(quote(5, 3)), Recovered(COIN, at(1), at(3), 2), Seen(quote(5, 4)), Seen(quote(5, 5))]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
 
 
 def test_what_the_history_gives_beyond_the_hole_is_not_handed_on_twice() -> None:
@@ -101,7 +105,7 @@ def test_a_second_hole_only_makes_the_first_one_wider() -> None:
     assert seen(recovery.recover(Wanted(at(1)), quotes(2, 3), more=True)) == [2, 3]
     assert recovery.wanted == Wanted(at(3))
     assert seen(recovery.recover(Wanted(at(3)), quotes(4), more=False)) == [4, 5]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
 
 
 def test_below_the_floor_the_rest_is_lost_and_said_so() -> None:
@@ -143,7 +147,7 @@ def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed()
     assert recovery.gone(quote(5, 1)) == [Lost(Gap(COIN, Position(1, 1), Position(1, 1), Reason.REWRITTEN))]
     assert recovery.wanted == Wanted(None)
     assert seen(recovery.recover(Wanted(None), quotes(1, 2, 3), more=False)) == [1, 2, 3]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert seen(recovery.hear(quote(5, 4))) == [4]
 
 
@@ -162,7 +166,7 @@ def test_a_history_without_what_is_told_is_told_and_gone_on_with_once_it_says_so
     assert recovery.wanted == Wanted(at(7))
     assert recovery.restart(at(4)) == [Lost(Gap(COIN, at(7), at(7), Reason.REWRITTEN))]
     assert recovery.recover(Wanted(at(4)), [after], more=False) == [Seen(after)]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
 
 
 # what anyone can publish
@@ -183,9 +187,9 @@ def test_the_first_quote_of_an_era_is_shown_when_the_history_knows_it_and_never_
     assert seen(recovery.hear(quote(5, 8))) == [8], "our own writer goes on meanwhile, and is not held up"
     assert recovery.recover(Wanted(at(8)), [], more=False) == []
     assert recovery.dismiss() == [Dismissed(Gap(COIN, at(8), foreign.position, Reason.UNREACHED))]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert [recovery.hear(line) for line in (quote(9, 2), Heartbeat(COIN, Position(9, 2), None, NOON))] == [[], []]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert recovery.ignored[Ignored.FOREIGN] == 3
 
 
@@ -204,7 +208,7 @@ def test_a_position_far_ahead_that_does_not_exist_holds_nothing_up_and_is_dismis
     assert seen(recovery.hear(quote(5, 8))) == [8]
     assert recovery.dismiss() == [Dismissed(Gap(COIN, at(8), at(900), Reason.UNREACHED))]
     assert recovery.hear(beat(901)) == []
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     recovery.hear(quote(5, 10))
     assert recovery.wanted == Wanted(at(8)), "a hole is still one"
 
@@ -237,7 +241,7 @@ def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_o
     assert recovery.wanted == Wanted(at(1)), "all that the history has not confirmed"
     events = recovery.recover(Wanted(at(1)), quotes(2, 3), more=False)
     assert events == [Retracted(Gap(COIN, at(2), at(4), Reason.RETRACTED)), Seen(quote(5, 3))]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert recovery.hear(quote(5, 4)) == [Seen(quote(5, 4))]
 
 
@@ -248,7 +252,7 @@ def test_a_false_quote_that_came_after_the_true_one_is_asked_about_once_and_then
     assert recovery.recover(Wanted(at(1)), quotes(2), more=False) == []
     for price in ("2.00", "3.00"):
         assert recovery.hear(other(quote(5, 2), price)) == []
-        assert recovery.wanted is None
+        assert asks_nothing(recovery)
     assert recovery.ignored[Ignored.CONTRADICTED] == 2
 
 
@@ -284,7 +288,7 @@ def test_a_quote_once_more_is_no_contradiction() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 2))
     assert recovery.hear(quote(5, 2)) == []
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert recovery.ignored == {Ignored.OLD: 1}
 
 
@@ -293,7 +297,7 @@ def test_it_begins_with_the_newest_quote_of_the_history() -> None:
     assert recovery.wanted == Wanted(None, 1)
     assert recovery.hear(beat(7)) == []
     assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert seen(recovery.hear(quote(5, 8))) == [8]
 
 
@@ -313,7 +317,7 @@ def test_without_the_history_it_begins_with_what_is_heard(line: Line) -> None:
     assert recovery.recover(Wanted(None, 1), quotes(8), more=False) == [], "too late"
     assert recovery.wanted == Wanted(at(9)), "once it answers, the history is to say whether that was good"
     assert recovery.recover(Wanted(at(9)), [], more=False) == []
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
     assert seen(recovery.hear(quote(5, 10))) == [10]
 
 
@@ -331,7 +335,7 @@ def test_after_a_position_all_pages_are_asked_for_without_waiting_for_the_wire()
     assert seen(recovery.recover(Wanted(at(1)), quotes(2, 3), more=True)) == [2, 3]
     assert recovery.wanted == Wanted(at(3))
     assert seen(recovery.recover(Wanted(at(3)), quotes(4), more=False)) == [4]
-    assert recovery.wanted is None
+    assert asks_nothing(recovery)
 
 
 def test_an_answer_with_a_hole_changes_nothing() -> None:
@@ -461,12 +465,12 @@ def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
         elif step == "late":
             for line in late:
                 model.hear(line)
-        elif (line := model.publish()) is not None:
+        elif (new := model.publish()) is not None:
             if step != "drop":
-                model.hear(line)
-                late.append(line)
+                model.hear(new)
+                late.append(new)
             if step == "double":
-                model.hear(line)
+                model.hear(new)
     model.hear(model.last_beat())
     for _ in range(100):
         model.answer(5)

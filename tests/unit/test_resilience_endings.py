@@ -6,6 +6,7 @@ import gc
 import random
 import traceback
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,13 +146,13 @@ async def cancelled_at(turn: int, *, key: str | None, with_timer: bool, is_joine
     victim = asyncio.create_task(rig.call(OSError(), 9.0, 0.1, key=key))
     other = asyncio.create_task(rig.call(key=key)) if is_joined else None
     turns = 0
-    turn_of_the_loop = loop._jumping.select
+    turn_of_the_loop: Callable[[float | None], list[Any]] = loop._jumping.select
 
     def select(timeout: float | None) -> list[Any]:
         nonlocal turns
         turns += 1
         if turns != turn:
-            return turn_of_the_loop(timeout)  # type: ignore[no-any-return]
+            return turn_of_the_loop(timeout)
         is_cancelled.append(victim.cancel())
         return turn_of_the_loop(timeout if with_timer else 0)  # with what is due at that moment, or before it
 

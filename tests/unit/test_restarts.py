@@ -172,9 +172,9 @@ async def test_an_intake_that_fails_anywhere_gives_no_position_twice_and_records
 ) -> None:
     core, rig = Core(tmp_path), Rig()
     if where == "before the log":
-        core.history.draft = OnceFailing(core.history.draft, 2)  # type: ignore[method-assign]
+        core.history.draft = OnceFailing(core.history.draft, 2)  # type: ignore[method-assign,assignment]
     elif where == "after the log":
-        core.history.note_recorded = OnceFailing(core.history.note_recorded, 2)  # type: ignore[method-assign]
+        core.history.note_recorded = OnceFailing(core.history.note_recorded, 2)  # type: ignore[method-assign,assignment]
     else:
         core.poll._on_recorded = OnceFailing(core.poll._on_recorded, 2)
     async with core.running():
@@ -252,7 +252,10 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
             await recorder.record({coin: [seen("1", NOON)] for coin in coins})
             for delivery in roster.deliveries.values():
                 delivery.wake()
-            pending = lambda: [coin for coin in coins if recorder.histories[coin].pending]  # noqa: E731
+
+            def pending() -> list[str]:
+                return [coin for coin in coins if recorder.histories[coin].pending]
+
             await until(lambda: pending() == ["bitcoin"] and rig.count("delivery") > 0 and len(days) > 1)
             assert roster.deliveries["bitcoin"].held == "AttributeError, which the log of quote_service explains"
             shard.sick = None
@@ -278,7 +281,7 @@ def test_one_client_whose_history_fails_does_not_keep_the_others_from_theirs() -
                 raise IndexError("nobody foresaw this")
             return own(coin, *question)
 
-        rig.history.page = page  # type: ignore[method-assign]
+        rig.history.page = page  # type: ignore[method-assign,assignment]
         clients = {coin: rig.client() for coin in ("bitcoin", "ethereum")}
         for coin, client in clients.items():
             client.subscribe(coin, since={coin: "5-3"})
@@ -304,7 +307,7 @@ def test_a_history_that_fails_for_one_coin_costs_no_other_and_is_asked_again() -
                 raise IndexError("nobody foresaw this")
             return own(coin, *question)
 
-        world.history.page = page  # type: ignore[method-assign]
+        world.history.page = page  # type: ignore[method-assign,assignment]
         for coin in ("bitcoin", "ethereum"):
             await world.publish(2, coin)
             world.record(3, coin)  # missed

@@ -79,7 +79,7 @@ async def test_a_new_coin_and_a_new_shard_are_told_to_who_waits() -> None:
     further: dict[str, str] = {}
     every = shards(shard1=COIN, third="solana")
     directory = directory_over(every, {COIN: "shard1"}, tell=lambda: Directory(dict(homes), dict(further)))
-    del directory._settled["third"], directory.shards["third"]  # type: ignore[attr-defined]
+    del directory._settled["third"], directory.shards["third"]
     async with directory:
         await directory.wait_change()
         waiting = asyncio.create_task(directory.wait_change())

@@ -268,7 +268,7 @@ def test_one_cancelled_at_the_moment_of_the_answer_is_cancelled_without_noise(er
 
 def test_an_error_that_is_shared_does_not_grow_with_those_who_share_it() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        lengths = []
+        lengths: list[int] = []
 
         async def asking() -> None:
             try:

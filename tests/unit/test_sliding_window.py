@@ -28,7 +28,8 @@ def test_a_count_window_is_the_last_calls(size: int, codes: list[int]) -> None:
 @given(st.integers(1, 8), st.integers(0, 10**6), st.lists(st.tuples(CODES, st.integers(0, 30)), max_size=40))
 def test_a_time_window_is_the_calls_of_the_last_seconds(size: int, start: int, calls: list[tuple[int, int]]) -> None:
     window = TimeWindow(size)
-    now, kept = float(start), []
+    now = float(start)
+    kept: list[tuple[int, int]] = []
     for code, quarters in calls:
         now += quarters / 4
         window.forget_old(now)

@@ -393,7 +393,7 @@ def test_rows_that_go_back_in_time_are_counted_told_once_and_claim_no_later_time
         for _ in range(2):
             counted = Lines()
             assert len(list(recorded.prices(counted))) == 6
-    assert counted == Lines(price=6, skipped=1, late=2)
+            assert counted == Lines(price=6, skipped=1, late=2)
     assert logs == [{"event": "replay.disordered", "log_level": "warning", "file": "f.csv", "line": 5}]
     stage = Stage([path])
     stage.seconds += 60

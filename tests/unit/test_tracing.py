@@ -32,6 +32,7 @@ from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.observability import tracing
 from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.tracing import Outcome
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.service.app import build_app
 from cotacoes.service_tracing import TracedRequests, reported
@@ -226,11 +227,13 @@ def test_an_answer_that_broke_off_is_one_that_failed(kept: Kept) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
 
+    async def received() -> Any: ...
+
     async def sent(message: Any) -> None: ...
 
     with kept.reported() as tracer:
         scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": []}
-        asyncio.run(TracedRequests(broken, tracer, (), ())(scope, sent, sent))
+        asyncio.run(TracedRequests(broken, tracer, (), ())(scope, received, sent))
     (span,) = kept.spans
     assert (told(span)["http.response.status_code"], told(span)["error.type"]) == (200, "incomplete")
 
@@ -420,8 +423,8 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monke
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
     counted = {"sent": 0, "dropped": 0, "failed": 0}
 
-    def count(outcome: str, spans: int) -> None:
-        counted[outcome] += spans
+    def count(outcome: Outcome, count: int) -> None:
+        counted[outcome] += count
 
     with capture_logs() as logged, tracing_otlp.opened("test_service", lambda: gate) as tracer:
         tracer.listener = count
