@@ -1,8 +1,8 @@
-"""Runs `docs/tutorial/pull-the-plug.md` and writes what came: `make tour`.
+"""Runs the commands of `docs/tutorial/pull-the-plug.md` and writes their output into it: `make tour`.
 
-The document is its own script. A block `sh` is run, and the block `text` behind it gets what it said. `text live=N`
-gets what the live view showed since the last `sh` block began, N seconds after it ended; `text up=N` its first N lines.
-Ports and the folder are shown as a newcomer has them.
+The document is its own script. A block `sh` is run, and the block `text` after it gets the output. `text live=N` gets
+what the live view showed from the start of the last `sh` block until N seconds after its end; `text up=N` gets the
+first N lines of the live view. Ports and the data folder are shown as a newcomer has them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ FIRST_PORT = 8000
 PORT_BASES = range(9000, 9900)  # with as many digits, so that tables stay in line
 START_S = 12.0
 COMMANDS_S_MAX = 60.0
-LINES_MAX = 24
+LINES_MAX = 36
 QUOTE = re.compile(r"\d\d:\d\d:\d\d  \w+ +[\d.]+ ")
 QUOTES_IN_A_ROW_MAX = 3
 
 
 class Terminal:
-    """`cotacoes up` in the first terminal, and what it shows."""
+    """`cotacoes up` in the first terminal, and the lines that it shows."""
 
     def __init__(self, data: Path) -> None:
         self.lines: list[str] = []
@@ -56,7 +56,7 @@ class Terminal:
         threading.Thread(target=self._read, daemon=True).start()
 
     def run(self, commands: str) -> str:
-        """What the commands say, in a second terminal."""
+        """The output of commands in a second terminal."""
         for offset in PORT_OFFSETS.values():
             commands = commands.replace(f":{FIRST_PORT + offset}/", f":{self._port_base + offset}/")
         done = subprocess.run(
@@ -87,7 +87,7 @@ class Terminal:
 
 
 def calm(lines: list[str]) -> list[str]:
-    """The lines, of many quotes in a row only the first few."""
+    """The lines, with only the first few of many quotes in a row."""
     shown: list[str] = []
     in_a_row = 0
     for line in lines:
@@ -100,7 +100,7 @@ def calm(lines: list[str]) -> list[str]:
 
 
 def run_tour(text: str, terminal: Terminal) -> str:
-    """The document with what came in it."""
+    """The document with the output of its commands."""
     said = ""
     since = 0
 
@@ -128,7 +128,7 @@ def run_tour(text: str, terminal: Terminal) -> str:
 
 
 def main() -> None:
-    """Run it, and write it."""
+    """Run the tour and write the document."""
     with tempfile.TemporaryDirectory() as place:
         terminal = Terminal(Path(place) / "data")
         try:
