@@ -5,13 +5,13 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from tests.conftest import SEED
 from tests.contract.conftest import Placed
-from tests.system.test_replay import FILES, RECORDING, recorded_mids
+from tests.harness_recordings import RecordedMarket, each_market, recorded_mids
 from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
@@ -21,18 +21,19 @@ from cotacoes.aggregator_service import app
 from cotacoes.model.quote import Position, Quote, parse_time
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 
-QUOTES = 20_000  # of each coin
+QUOTES_MAX = 20_000  # of each coin
 DAYS = 8
 LENGTHS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7)}
 
 
-def recorded(coin: str, now: datetime) -> list[Quote]:
+def recorded(coin: str, file: Path, now: datetime) -> list[Quote]:
     """The recording's first prices, at times of our own that reach from eight days ago until now, in a few eras."""
     dice = random.Random(f"{SEED} {coin}")
-    moments = sorted(dice.random() for _ in range(QUOTES))
+    prices = list(itertools.islice(recorded_mids(file), QUOTES_MAX))
+    moments = sorted(dice.random() for _ in prices)
     quotes: list[Quote] = []
     epoch, seq, prev = 5, 0, None
-    for price, moment in zip(itertools.islice(recorded_mids(FILES[coin]), QUOTES), moments, strict=True):
+    for price, moment in zip(prices, moments, strict=True):
         if dice.random() < 0.0005:
             epoch, seq, prev = epoch + 1, 0, Position(epoch, seq)
         seq += 1
@@ -61,15 +62,15 @@ def brute_force(quotes: Sequence[Quote], start: datetime, end: datetime) -> dict
     }
 
 
-@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
-async def test_the_report_over_a_recorded_market_is_exact(placed: Placed) -> None:
+@each_market
+async def test_the_report_over_a_recorded_market_is_exact(placed: Placed, market: RecordedMarket) -> None:
     coins = "bitcoin:shard1,ethereum:shard2"
     first, second = placed(coins)
     settings = config.load(
         {}, shard1_dsn=first, shard2_dsn=second, report_deadline_s=20, request_deadline_s=30, coins=coins
     )
     shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=20.0) for name in config.SHARDS}
-    held = {coin: recorded(coin, datetime.now(UTC)) for coin in FILES}
+    held = {coin: recorded(coin, file, datetime.now(UTC)) for coin, file in market.files.items()}
     async with shards["shard1"], shards["shard2"], Twin(held).client(deadline_s=20.0) as client:
         for coin, name in settings.seed_placement.items():
             for _, era in itertools.groupby(held[coin], key=lambda quote: quote.epoch):

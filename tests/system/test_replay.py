@@ -1,61 +1,56 @@
 """The system on a recorded market: every price anywhere is one of the recording's, digit for digit and in its order."""
 
-import gzip
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
-import pytest
+from tests.harness_recordings import RecordedMarket, recorded_mids, the_market
 from tests.system.conftest import System, wait_until
 from tests.system.witness import Witness, stored_rows
 
 from cotacoes.config import SHARDS
 
-RECORDING = Path(__file__).parents[3] / "shared" / "data" / "binance_spot_2024-08-08"
-FILES = {"bitcoin": RECORDING / "btcusdt_20240808.gz", "ethereum": RECORDING / "ethusdt_20240808.gz"}
-ORIGIN = "replay:btcusdt_20240808+ethusdt_20240808"
 SPEED = 10
 QUOTES_MIN = 100
 
 
-@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
-def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Path) -> None:
-    source = f"replay:{','.join(map(str, FILES.values()))}"
+@the_market
+def test_every_price_of_a_replay_is_the_recordings_digit_for_digit(tmp_path: Path, market: RecordedMarket) -> None:
+    coins = list(market.files)
     fast = {"COTACOES_POLL_INTERVAL_S": "0.05"}
-    with System(tmp_path / "data", "--source", source, "--speed", str(SPEED), environment=fast) as system:
+    with System(tmp_path / "data", "--source", market.source, "--speed", str(SPEED), environment=fast) as system:
         system.start()
         first = system.events[0]["text"]
-        assert first.startswith("replay of btcusdt_20240808.gz, ethusdt_20240808.gz")
+        assert first.startswith(f"replay of {market.bitcoin.name}, {market.ethereum.name}")
         dsns = [system.dsn(shard) for shard in SHARDS]
         redis = system.redis_url()
-        with Witness(redis, system.url("quote_service"), list(FILES)) as witness:
+        with Witness(redis, system.url("quote_service"), coins) as witness:
             wait_until(
                 f"{QUOTES_MIN} quotes of each",
                 lambda: all(len(seen.quotes) >= QUOTES_MIN for seen in witness.published.values()),
                 40,
             )
-            current = {coin: system.get("quote_service", f"/cotacao_atual/{coin}").body for coin in FILES}
+            current = {coin: system.get("quote_service", f"/cotacao_atual/{coin}").body for coin in coins}
             system.ask("stop", "external_service")
             report = wait_until("all is delivered", lambda: _delivered(system))
         rows = stored_rows(dsns)
-        for coin, file in FILES.items():
+        for coin, file in market.files.items():
             mids = list(recorded_mids(file))
             stored = [row.price for row in rows[coin]]
             assert first_strange(stored, mids) is None
             assert {price for _, price in witness.published[coin].quotes} <= set(stored)
             assert {price for _, price in witness.current[coin].quotes} <= set(stored)
             assert current[coin]["price"] in set(stored)
-            assert (current[coin]["origin"], current[coin]["currency"]) == (ORIGIN, "USDT")
-            assert {log["origin"] for log in report["coins"][coin]["last_logs"]} == {ORIGIN}
+            assert (current[coin]["origin"], current[coin]["currency"]) == (market.origin, "USDT")
+            assert {log["origin"] for log in report["coins"][coin]["last_logs"]} == {market.origin}
 
 
-@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
-def test_ages_are_honest_though_the_exchanges_clock_runs_ahead(tmp_path: Path) -> None:
+@the_market
+def test_ages_are_honest_though_the_exchanges_clock_runs_ahead(tmp_path: Path, market: RecordedMarket) -> None:
     """Trades bear the exchange's time, which was 1.25 s ahead of the receiver's when they were recorded."""
-    options = ("--source", f"replay:{FILES['bitcoin']}", "--replay-price", "trade", "--failure-rate", "0")
+    options = ("--source", f"replay:{market.bitcoin}", "--replay-price", "trade", "--failure-rate", "0")
     fast = {"COTACOES_POLL_INTERVAL_S": "0.05"}
     with System(tmp_path / "data", *options, environment=fast) as system:
         system.begin()
@@ -83,17 +78,6 @@ def first_strange(prices: Iterable[str], mids: Iterable[str]) -> str | None:
     """The first price that does not come in the recording, after where the one before it came; None where all do."""
     rest = iter(mids)
     return next((price for price in prices if not any(price == mid for mid in rest)), None)
-
-
-def recorded_mids(file: Path) -> Iterator[str]:
-    """The mid of each bookTicker frame of one coin, as decimal text, by another reading than the replay's own."""
-    with gzip.open(file, "rt") as lines:
-        for line in lines:
-            _, _, frame = line.partition(" ")
-            told = json.loads(frame)
-            if str(told.get("stream", "")).endswith("@bookTicker"):
-                mid = (Decimal(told["data"]["b"]) + Decimal(told["data"]["a"])) / 2
-                yield f"{mid:f}".rstrip("0").rstrip(".")
 
 
 def _delivered(system: System) -> dict[str, dict[str, dict[str, list[dict[str, str]]]]] | None:

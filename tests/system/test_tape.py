@@ -10,10 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 from tests.conftest import SEED
+from tests.harness_recordings import RecordedMarket, recorded_mids, the_market
 from tests.system.conftest import System, wait_until
-from tests.system.test_replay import FILES, RECORDING, recorded_mids
 from tests.system.test_storm import kill
 from tests.system.witness import audit, stored_rows
 
@@ -67,10 +66,12 @@ def test_no_price_of_the_tape_is_lost_or_doubled_over_kills_of_every_part(tmp_pa
         wait_stored(system, expected)
 
 
-@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"the recording is not here: {RECORDING.name}")
-def test_a_real_recording_is_taken_whole_as_fast_as_it_can_be_over_stops_in_order(tmp_path: Path) -> None:
-    expected = {coin: list(recorded_mids(file)) for coin, file in FILES.items()}
-    options = ("--source", f"replay:{','.join(map(str, FILES.values()))}", "--speed", "max", "--failure-rate", "0")
+@the_market
+def test_a_recording_is_taken_whole_and_in_order_at_full_speed_over_stops(
+    tmp_path: Path, market: RecordedMarket
+) -> None:
+    expected = {coin: list(recorded_mids(file)) for coin, file in market.files.items()}
+    options = ("--source", market.source, "--speed", "max", "--failure-rate", "0")
     with System(tmp_path / "data", *options, environment=TAPE) as system:
         system.start()
         for _ in range(3):  # a page is always under way
