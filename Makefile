@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check hooks format soak bench tour diagram reference picture docs lock audit sbom dist clean
+.PHONY: help up install test test-browser check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,8 +62,11 @@ format: .venv/installed-dev ## bring the code into its shape
 soak: .venv/installed-soak ## the long tests: fifty kills at random moments, and what takes the doctor long
 	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
 
-bench: .venv/installed-bench ## the figures, as a table and as JSON
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/installed-bench ## measure the figures, print a table, keep each result in benchmarks/results
+	$(BIN)/python -m benchmarks --keep $(ARGS)
+
+bench-compare: .venv/installed-bench ## measure the figures again and fail if one became 20 % worse than its kept result
+	$(BIN)/python -m benchmarks --compare $(ARGS)
 
 tour: .venv/installed-dev ## run docs/tutorial/pull-the-plug.md again, and write what came
 	PYTHONPATH=. $(BIN)/python docs/make_tour.py

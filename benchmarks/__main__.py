@@ -1,11 +1,16 @@
 """`python -m benchmarks`: measure the figures, print one table, leave nothing running.
 
-The exit code says whether everything could be measured, not whether the aims are met: that is in the table.
+`--keep` writes each figure's result into `benchmarks/results/NAME.json`, which git keeps. `--compare` holds what was
+measured, or read from a `--fresh` file, against those results.
+
+The exit code says whether everything could be measured, and after `--compare` whether nothing became worse. Whether the
+aims are met is in the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +43,7 @@ from benchmarks import (
     start,
     tape,
 )
+from benchmarks.comparison import Result, compare
 from benchmarks.figure import Effort, Figure, MeasureError, Row
 from cotacoes.errors import CotacoesError
 
@@ -68,35 +74,58 @@ FIGURES = {
     "hostile": Figure(hostile.measure, full=Effort(runs=3, seconds=15), quick=Effort(runs=1, seconds=2)),
     "frozen": Figure(frozen.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=2)),
 }
-UNMEASURED_EXIT_CODE = 1
+RESULTS = Path(__file__).parent / "results"
+FAILED_EXIT_CODE = 1  # something could not be measured, or became worse
 INTERRUPTED_EXIT_CODE = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, results: Path = RESULTS) -> int:
     """Measure what is asked for; the exit code."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # so that it ends like Ctrl-C, through every clean-up
+    failed = False
+    if options.fresh is not None:
+        fresh: Result = json.loads(Path(options.fresh).read_text())
+    else:
+        try:
+            fresh, failed = _measure_all(options, results)
+        except KeyboardInterrupt:
+            return INTERRUPTED_EXIT_CODE
+    is_worse = options.compare and _is_worse(fresh, results)
+    return FAILED_EXIT_CODE if failed or is_worse else 0
+
+
+def _measure_all(options: argparse.Namespace, results: Path) -> tuple[Result, bool]:
+    """What was measured, and whether something could not be; printed, and kept if that is asked for."""
     where, versions = machine.describe_machine(), machine.describe_versions()
     rows: list[Row] = []
     failed = False
-    try:
-        for name in options.only or FIGURES:
-            try:
-                rows += _measure(name, is_quick=options.quick)
-            except (MeasureError, CotacoesError, OSError) as error:  # the others may go well
-                failed = True
-                _say(f"{name}: {error}")
-    except KeyboardInterrupt:
-        return INTERRUPTED_EXIT_CODE
+    for name in options.only or FIGURES:
+        try:
+            found = _measure(name, is_quick=options.quick)
+        except (MeasureError, CotacoesError, OSError) as error:  # the others may go well
+            failed = True
+            _say(f"{name}: {error}")
+            continue
+        rows += found
+        if options.keep:
+            results.mkdir(exist_ok=True)
+            text = report.as_json(where, versions, found, is_quick=options.quick)
+            (results / f"{name}.json").write_text(text)
     as_json = report.as_json(where, versions, rows, is_quick=options.quick)
-    if options.json == "-":
-        sys.stdout.write(as_json)
-        return UNMEASURED_EXIT_CODE if failed else 0
-    sys.stdout.write(report.as_table(where, versions, rows))
-    if options.json is not None:
+    sys.stdout.write(as_json if options.json == "-" else report.as_table(where, versions, rows))
+    if options.json not in (None, "-"):
         Path(options.json).write_text(as_json)
-    return UNMEASURED_EXIT_CODE if failed else 0
+    return json.loads(as_json), failed
+
+
+def _is_worse(fresh: Result, results: Path) -> bool:
+    """Whether a figure became worse than its kept result; each is printed."""
+    findings = compare([json.loads(file.read_text()) for file in sorted(results.glob("*.json"))], fresh)
+    for finding in findings:
+        _say(f"{'WORSE' if finding.is_worse else '     '} {finding.name}: {finding.text}")
+    return any(finding.is_worse for finding in findings)
 
 
 def _measure(name: str, *, is_quick: bool) -> list[Row]:
@@ -109,8 +138,14 @@ def _measure(name: str, *, is_quick: bool) -> list[Row]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The figures of the system.")
     parser.add_argument("--only", metavar="NAME", action="append", choices=FIGURES, help="of " + ", ".join(FIGURES))
-    parser.add_argument("--quick", action="store_true", help="a few seconds each: that it works, not how fast")
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - is stdout, in place of the table")
+    parser.add_argument(
+        "--compare", action="store_true", help="fail if a figure became 20 % worse than its kept result"
+    )
+    parser.add_argument("--fresh", metavar="FILE", help="measure nothing, compare what an earlier --json wrote")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--quick", action="store_true", help="a few seconds each: that it works, not how fast")
+    kinds.add_argument("--keep", action="store_true", help="write the results into benchmarks/results, for git")
     return parser
 
 

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 from typing import Any
 
-from benchmarks import breaker_peers
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
+from benchmarks.peers import breakers
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.errors import SourceError
 from cotacoes.patterns.resilience import (
@@ -56,7 +56,7 @@ def measure(effort: Effort) -> list[Row]:
 
 
 def _breaker(**config: Any) -> CircuitBreaker:
-    given = CircuitBreakerConfig(sliding_window_size=breaker_peers.WINDOW, **config)
+    given = CircuitBreakerConfig(sliding_window_size=breakers.WINDOW, **config)
     return CircuitBreaker("bench", given, clock=time.monotonic, random=_RANDOM)
 
 
@@ -64,13 +64,13 @@ def _operations(runs: int) -> list[Row]:
     closed, with_slow, opened = _breaker(), _breaker(slow_call_duration_threshold=60.0), _breaker()
     opened.open_for(3600)
     success = Verdict.SUCCESS
-    peer, others = breaker_peers.interlock(), breaker_peers.others()
+    peer, others = breakers.interlock(), breakers.others()
     operations: dict[str, Callable[[], Any]] = {
         "closed ours": lambda: closed.acquire().settle(success),
         "closed ours, slow calls watched": lambda: with_slow.acquire().settle(success),
         f"closed {peer.name}": peer.good,
         "open ours": opened.try_acquire,
-        "open ours, raising": breaker_peers.raising(opened.acquire, CircuitOpenError),
+        "open ours, raising": breakers.raising(opened.acquire, CircuitOpenError),
         f"open {peer.name}": peer.refused,
         **{f"closed {other.name}": other.good for other in others},
         **{f"open {other.name}": other.refused for other in others},
@@ -106,7 +106,7 @@ def _micros(operation: Callable[[], Any]) -> float:
 
 async def _awaited(runs: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for name, (good, refused) in (await breaker_peers.awaited()).items():
+    for name, (good, refused) in (await breakers.awaited()).items():
         found[f"closed {name}"] = [await _micros_awaited(good) for _ in range(runs)]
         found[f"open {name}"] = [await _micros_awaited(refused) for _ in range(runs)]
     return found
@@ -154,11 +154,11 @@ def _memory() -> Row:
     for number in range(BREAKERS_WEIGHED):
         breaker = CircuitBreaker(
             f"endpoint {number}",
-            CircuitBreakerConfig(sliding_window_size=breaker_peers.WINDOW, slow_call_duration_threshold=60.0),
+            CircuitBreakerConfig(sliding_window_size=breakers.WINDOW, slow_call_duration_threshold=60.0),
             clock=time.monotonic,
             random=_RANDOM,
         )
-        for call in range(2 * breaker_peers.WINDOW):
+        for call in range(2 * breakers.WINDOW):
             breaker.acquire().settle(Verdict.FAILURE if call % 3 == 0 else Verdict.SUCCESS)
         kept.append(breaker)
     gc.collect()

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.fanout_program import Server
 from benchmarks.fanout_round import Batch, Load, Round, play, require_whole
-from benchmarks.fanout_servers import Server, servers
+from benchmarks.fanout_servers import servers
 from benchmarks.figure import Aim, Effort, Row
 
 OURS = "ours"

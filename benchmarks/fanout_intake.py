@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from benchmarks import fanout_wire as wire
 from benchmarks.fanout_history import COIN, make_quotes
 from benchmarks.fanout_intake_listener import DEADLINE_S, GO, KINDS
-from benchmarks.fanout_servers import HOLD_ALL, ask_valkey
+from benchmarks.fanout_program import HOLD_ALL, ask_valkey
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.helper_process import helper_process
 from benchmarks.servers import valkey_server

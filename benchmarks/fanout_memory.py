@@ -11,8 +11,9 @@ import time
 
 import psutil
 
+from benchmarks.fanout_program import Server
 from benchmarks.fanout_receiver import Order, open_stream
-from benchmarks.fanout_servers import Server, servers
+from benchmarks.fanout_servers import servers
 from benchmarks.figure import Aim, Effort, Row
 from cotacoes.supervision import processes
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 from benchmarks import fanout_wire as wire
 from benchmarks.fanout_history import beat_after, make_quotes
+from benchmarks.fanout_program import Server
 from benchmarks.fanout_receiver import Order, Told
-from benchmarks.fanout_servers import Server
 from benchmarks.figure import MeasureError, percentile
 from benchmarks.helper_process import helper_process
 from cotacoes.model.live_message import encode_quote

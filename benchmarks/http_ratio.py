@@ -49,7 +49,7 @@ def ratios(rates: list[float], of: list[float]) -> list[float]:
 @contextlib.contextmanager
 def _peer(kind: str) -> Iterator[int]:
     """The port of a peer that answers."""
-    with helper_process("benchmarks.http_peers", kind) as peer:
+    with helper_process("benchmarks.peers.http", kind) as peer:
         assert peer.stdout is not None
         said = peer.stdout.readline()
         if not said:

@@ -7,8 +7,6 @@ ccxt decodes the frame and makes its own ticker of it, in floats, as it is set u
 from __future__ import annotations
 
 import gzip
-import importlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import recorded
-from benchmarks.figure import Aim, Effort, MeasureError, Row
+from benchmarks.figure import Aim, Effort, Row
 from benchmarks.http_ratio import ratios
+from benchmarks.peers import ccxt
 from cotacoes.external_service.recording_formats import PAIRS, recognise
 
 AIM = Aim(2.0, is_floor=True)
@@ -26,7 +25,7 @@ AIM = Aim(2.0, is_floor=True)
 def measure(effort: Effort) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="cotacoes-bench-") as place:
         lines = _lines(recorded.frames(Path(place)))
-    readers = {"ours": _ours(lines[0]), "ccxt": _ccxt()}
+    readers = {"ours": _ours(lines[0]), "ccxt": ccxt.reader()}
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(effort.runs):
         for name, read in readers.items():
@@ -47,15 +46,3 @@ def _lines(path: Path) -> Sequence[bytes]:
 
 def _ours(first: bytes) -> Callable[[bytes], Any]:
     return recognise(first, "mid", PAIRS)
-
-
-def _ccxt() -> Callable[[bytes], Any]:
-    try:
-        exchange: Any = importlib.import_module("ccxt.pro").binance()
-    except ImportError as error:
-        raise MeasureError("ccxt is not installed: run it as `make bench`") from error
-
-    def read(line: bytes) -> Any:
-        return exchange.parse_ws_ticker(json.loads(line.partition(b" ")[2])["data"], "spot")
-
-    return read

@@ -11,6 +11,7 @@ from benchmarks.fanout import FANOUT, WIDE, in_turn, rows_of
 from benchmarks.fanout_history import COIN, EPOCH, History, beat_after, make_quotes
 from benchmarks.fanout_intake import batched
 from benchmarks.fanout_intake_listener import Account
+from benchmarks.fanout_program import MissingPeerError, Server, find_program
 from benchmarks.fanout_receiver import Counter, Order, Sampler, Told, pong_for, retry_after_s, spread
 from benchmarks.fanout_round import (
     LATE_NS,
@@ -23,8 +24,8 @@ from benchmarks.fanout_round import (
     read_round,
     require_whole,
 )
-from benchmarks.fanout_servers import NODE_FOLDER, MissingPeerError, Server, find_program
 from benchmarks.figure import MeasureError
+from benchmarks.peers.broadcasters import NODE_FOLDER
 
 from cotacoes.model.live_message import decode_message, encode_quote
 from cotacoes.model.quote import Position

@@ -1,6 +1,6 @@
 """The peers of the `http` figure, on the same server: a bare ASGI function, a plain FastAPI handler.
 
-    python -m benchmarks.http_peers bare|fastapi      ─▶ the port that it listens on, as its first line
+    python -m benchmarks.peers.http bare|fastapi      ─▶ the port that it listens on, as its first line
 
 Both answer with the same fields as the route that they stand beside.
 """
