@@ -15,7 +15,7 @@ from random import Random
 from benchmarks.fanout_history import COIN, beat_after, make_quotes
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.servers import valkey_server
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower
 from cotacoes.client.history import PAGE_QUOTES, Page

@@ -28,9 +28,9 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, doubled, make_quotes
 from benchmarks.servers import Server, postgres_server
-from cotacoes.adapters.days_postgres import PostgresDays
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.days import PostgresDays
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Position, Quote, format_price
 
 BATCH_AIMS = {1_000: Aim(0.33, is_floor=True), 5_000: Aim(0.45, is_floor=True)}
@@ -73,7 +73,7 @@ def without_candles(migration: str) -> str:
 
 def migration_text() -> str:
     """The schema of the ledger, as this release brings it."""
-    return resources.files("cotacoes.adapters").joinpath("schema", "0002_ledger.sql").read_text(encoding="utf-8")
+    return resources.files("cotacoes.adapters.postgres").joinpath("schema", "0002_ledger.sql").read_text(encoding="utf-8")
 
 
 async def _measure(server: Server, runs: int, count: int) -> list[Row]:

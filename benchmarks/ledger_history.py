@@ -18,7 +18,7 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.http_ratio import ratios
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, SEED
 from benchmarks.servers import Server, postgres_server
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Position, Quote
 
 AIM = Aim(1.3)

@@ -29,7 +29,7 @@ from benchmarks.made_quotes import FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, make_shards, postgres_server, valkey_server
 from benchmarks.writer import COIN, TimedBus, Writing, background, writing
 from cotacoes import config
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.observability.telemetry import configure_logging

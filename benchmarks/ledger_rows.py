@@ -12,7 +12,7 @@ from datetime import date
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, postgres_server
-from cotacoes.adapters.days_postgres import PostgresDays
+from cotacoes.adapters.postgres.days import PostgresDays
 
 OPEN_AIM = Aim(145.0)
 PACKED_AIM = Aim(115.0)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.adapters.websocket_client import connect
 from cotacoes.model.live_message import channel, decode_message
 from cotacoes.model.quote import Quote, to_microseconds

@@ -18,9 +18,9 @@ from benchmarks.made_quotes import FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, make_shards, postgres_server
 from benchmarks.writer import COIN, FOLDER, Writing, background, writing
 from cotacoes import config
-from cotacoes.adapters.days_postgres import PostgresDays
-from cotacoes.adapters.quote_log import QuoteLog
-from cotacoes.adapters.quote_log_rows import Mark
+from cotacoes.adapters.postgres.days import PostgresDays
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import configure_logging
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX

@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.figure import MeasureError
 from benchmarks.system import free_port_block
 from cotacoes import config, embedded
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import migrate
 from cotacoes.supervision import die_with_parent
 

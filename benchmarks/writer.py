@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cotacoes.adapters.shard_postgres import open_directory
+from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.config import Settings
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from cotacoes.adapters import http_server
-from cotacoes.adapters.accepting import ConnectionLimits
-from cotacoes.adapters.http_exchange import ASGIApp
-from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.adapters.http_server import MakeWebSocket
+from cotacoes.adapters.http_server import server
+from cotacoes.adapters.http_server.accepting import ConnectionLimits
+from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.hosts import AllowedHosts
+from cotacoes.adapters.http_server.server import MakeWebSocket
 
 HOSTS = ("127.0.0.1", "x", "gateway")  # by which the tests ask
 
@@ -23,11 +23,11 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve `app`; yields the port, stops at the end."""
     stop = stop or asyncio.Event()
-    with http_server.listen("127.0.0.1", 0) as listener:
+    with server.listen("127.0.0.1", 0) as listener:
         async with asyncio.TaskGroup() as group:
             hosts = AllowedHosts(HOSTS)
             group.create_task(
-                http_server.serve(
+                server.serve(
                     app, listener, stop, hosts=hosts, websocket=websocket, limits=limits, note_refused=note_refused
                 )
             )

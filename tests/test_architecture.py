@@ -25,15 +25,15 @@ TRACKED = [
     if (ROOT / name).is_file()
 ]
 OWNED = {
-    "asyncpg": "adapters/postgres.py",
-    "sqlite3": "adapters/quote_log.py",
+    "asyncpg": "adapters/postgres/pool.py",
+    "sqlite3": "adapters/quote_log/log.py",
     "httpx2": "adapters/http_client.py",
     "httpcore2": ("adapters/http_client.py", "adapters/http_wire.py"),  # what httpx2 is built on: its pool, its network
-    "uvicorn": ("adapters/http_protocol.py", "adapters/http_server.py"),  # one connection, and all of them
-    "httptools": "adapters/http_protocol.py",
-    "redis": "adapters/bus_redis.py",
-    "hiredis": "adapters/bus_redis.py",
-    "opentelemetry": "adapters/tracing_otlp.py",
+    "uvicorn": ("adapters/http_server/protocol.py", "adapters/http_server/server.py"),  # one connection, all of them
+    "httptools": "adapters/http_server/protocol.py",
+    "redis": "adapters/redis_bus.py",
+    "hiredis": "adapters/redis_bus.py",
+    "opentelemetry": "adapters/otlp.py",
     "tenacity": "patterns/resilience/retry.py",
     "websockets": ("adapters/websocket_client.py", "adapters/websocket_server.py"),  # its two ends
 }

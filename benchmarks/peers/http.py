@@ -14,8 +14,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cotacoes.adapters import http_server
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server import server
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 
 ANSWER: dict[str, str | int] = {
     "coin": "bitcoin",
@@ -55,10 +55,10 @@ def fastapi() -> FastAPI:
 async def main(kind: str) -> None:
     """Serve until ended."""
     app: Any = bare if kind == "bare" else fastapi()
-    listener = http_server.listen("127.0.0.1", 0)
+    listener = server.listen("127.0.0.1", 0)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    await http_server.serve(app, listener, asyncio.Event(), hosts=AllowedHosts(["127.0.0.1"]))
+    await server.serve(app, listener, asyncio.Event(), hosts=AllowedHosts(["127.0.0.1"]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.observability import tracing
 from cotacoes.observability.telemetry import Metrics, SpanMetrics, get_logger
 
@@ -26,9 +26,9 @@ def reported(service: str) -> Iterator[None]:
     if address is None:
         yield
         return
-    from cotacoes.adapters import tracing_otlp  # only then: it takes a while to import, and nobody else needs it
+    from cotacoes.adapters import otlp  # only then: it takes a while to import, and nobody else needs it
 
-    with tracing_otlp.opened(service) as tracer, tracing.reporting_to(tracer):
+    with otlp.opened(service) as tracer, tracing.reporting_to(tracer):
         get_logger().info("tracing.started", collector=address)
         yield
 

@@ -11,8 +11,8 @@ from decimal import Decimal
 import pytest
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.move_postgres import PostgresMovingShard
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.moves import PostgresMovingShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge

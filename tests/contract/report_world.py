@@ -30,7 +30,7 @@ from tests.serving import serving
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote, QuoteJson

@@ -24,7 +24,7 @@ from tests.serving import serving
 from tests.unit.history_twin import HistoryTwin, breaches
 
 from cotacoes import config
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote, QuoteJson

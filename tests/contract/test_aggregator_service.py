@@ -14,7 +14,7 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.scatter_gather.gather import still_running

@@ -18,7 +18,7 @@ from tests.serving import serving
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.cli.app import main

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Server, end, start_valkey
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusUnavailableError
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX, Bus
 from cotacoes.testing.memory_bus import QUEUE_MESSAGES_MAX, MemoryBus

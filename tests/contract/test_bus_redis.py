@@ -15,8 +15,8 @@ from tests.contract.conftest import Server, end, start, start_valkey
 from tests.contract.test_bus import DEADLINE_S, answered, take, url
 
 from cotacoes import embedded
-from cotacoes.adapters import bus_redis
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters import redis_bus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError, SettingError
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
 
@@ -158,7 +158,7 @@ async def test_an_error_in_the_middle_of_listening_ends_it() -> None:
 async def test_messages_that_come_one_after_the_other_are_read_together(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_redis, "READ_EVERY_S", 0.2)
+    monkeypatch.setattr(redis_bus, "READ_EVERY_S", 0.2)
     reads: list[float] = []
     async with RedisBus(url(valkey), deadline_s=DEADLINE_S) as bus, bus.subscribe(["heard"]) as messages:
         read = bus._read

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Server
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 

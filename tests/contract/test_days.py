@@ -15,9 +15,9 @@ import structlog
 from msgspec.structs import replace
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.days_postgres import CoinDay, PostgresDays
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.days import CoinDay, PostgresDays
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.errors import CoinMovedError, ShardUnavailableError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.sharding.shard import Home

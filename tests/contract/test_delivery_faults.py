@@ -11,7 +11,7 @@ from tests.contract.test_shard import COIN, NOON
 from tests.contract.test_shard_faults import DEADLINE_S, wrong_with
 from tests.unit.core import Core, until
 
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Quote
 from cotacoes.quote_service import delivery
 

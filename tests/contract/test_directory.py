@@ -10,10 +10,10 @@ import pytest
 from tests.contract.conftest import Databases, Placed, psql
 
 from cotacoes import config
-from cotacoes.adapters.days_postgres import PostgresDays
-from cotacoes.adapters.discrepancies_postgres import ShardDiscrepancies
-from cotacoes.adapters.move_postgres import PostgresMovingShard
-from cotacoes.adapters.shard_postgres import PostgresShard, open_directory
+from cotacoes.adapters.postgres.days import PostgresDays
+from cotacoes.adapters.postgres.discrepancies import ShardDiscrepancies
+from cotacoes.adapters.postgres.moves import PostgresMovingShard
+from cotacoes.adapters.postgres.shard import PostgresShard, open_directory
 from cotacoes.admin import directory, migrate
 from cotacoes.config import Settings
 from cotacoes.doctor.questions import ask_shard

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.contract.conftest import Placed, psql
 from tests.contract.test_shard import COIN, NOON, make_quotes
 
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.errors import ShardRewoundError, WriterSupersededError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window

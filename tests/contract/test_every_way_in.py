@@ -20,9 +20,9 @@ from tests.serving import connect, exchange, read_to_end, serving
 from tests.unit.stream_rig import StreamRig
 
 from cotacoes import config
-from cotacoes.adapters.accepting import ConnectionLimits, client_of
-from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server.accepting import ConnectionLimits, client_of
+from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.observability.telemetry import Metrics

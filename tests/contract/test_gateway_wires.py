@@ -14,8 +14,8 @@ from tests.unit.stream_rig import StreamRig
 from websockets.asyncio.client import connect as connect_web_socket
 from websockets.frames import Frame, Opcode
 
-from cotacoes.adapters import http_protocol, http_server
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server import protocol, server
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.observability.telemetry import Metrics
@@ -126,7 +126,7 @@ async def test_a_stream_begins_with_when_to_come_back_and_a_comment_and_is_kept_
 
 
 async def test_a_client_that_answers_stays_for_longer_than_any_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
     monkeypatch.setattr(websocket, "PING_S", 0.5)
     monkeypatch.setattr(hub, "CHECK_S", 0.1)
     async with wired(stream_stall_s=1, stream_subscribe_s=1) as gateway:
@@ -241,9 +241,9 @@ async def test_at_a_stop_each_wire_is_told_when_to_come_back() -> None:
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)
     stop = asyncio.Event()
-    with http_server.listen("127.0.0.1", 0) as listener:
+    with server.listen("127.0.0.1", 0) as listener:
         served = asyncio.create_task(
-            http_server.serve(app, listener, stop, hosts=AllowedHosts(["gateway"]), websocket=rig.sockets.protocol)
+            server.serve(app, listener, stop, hosts=AllowedHosts(["gateway"]), websocket=rig.sockets.protocol)
         )
         gateway = Wired(rig, int(listener.getsockname()[1]))
         _, _, reader, _ = await gateway.open()

@@ -26,7 +26,7 @@ from tests.contract.moving import (
 )
 
 from cotacoes import config, embedded
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import copying
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.cli import moves

@@ -15,9 +15,9 @@ import pytest
 from tests.contract.conftest import psql
 from tests.contract.fault_proxy import FaultProxy
 
-from cotacoes.adapters.postgres import Pool, Session
-from cotacoes.adapters.postgres_wire import Framing, NotPostgresError
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.pool import Pool, Session
+from cotacoes.adapters.postgres.shard import PostgresShard
+from cotacoes.adapters.postgres.wire import Framing, NotPostgresError
 from cotacoes.errors import (
     InternalError,
     SettingError,

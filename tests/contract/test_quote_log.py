@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log import PAGE_BYTES, WAL_PAGES, QuoteLog
-from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
-from cotacoes.adapters.quote_log_trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
+from cotacoes.adapters.quote_log.log import PAGE_BYTES, WAL_PAGES, QuoteLog
+from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark
+from cotacoes.adapters.quote_log.trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import Position, Quote, format_price
 from cotacoes.quote_service.folder_lock import FolderLock
@@ -193,7 +193,7 @@ def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds
 
 def test_what_is_dropped_is_found_without_reading_what_stays() -> None:
     database = sqlite3.connect(":memory:")
-    queries = named_queries.read("quote_log.sql")
+    queries = named_queries.read("cotacoes.adapters.quote_log", "quote_log.sql")
     database.executescript(queries["schema"])
     ((*_, plan),) = database.execute(f"EXPLAIN QUERY PLAN {queries['trim']}", ("bitcoin", 5, 1))
     database.close()
@@ -328,7 +328,7 @@ def test_a_second_quote_service_on_the_folder_is_refused(tmp_path: Path) -> None
 
 
 def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.adapters.quote_log.COMMIT_DEADLINE_S", 0.2)
+    monkeypatch.setattr("cotacoes.adapters.quote_log.log.COMMIT_DEADLINE_S", 0.2)
     other = sqlite3.connect(tmp_path / "quotes.sqlite3", isolation_level=None)
 
     async def work(log: QuoteLog) -> None:

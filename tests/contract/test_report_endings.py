@@ -12,8 +12,8 @@ from tests.contract.report_world import ALL, OF_READERS, OUT_OF_TIME, Shards, Wo
 from tests.serving import connect
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX as HTTP_MAX
-from cotacoes.adapters.postgres import CONNECTIONS_MAX, Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.pool import CONNECTIONS_MAX, Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.client import Addresses, Overview, ServiceClient
 from cotacoes.config import SHARDS, Settings

@@ -15,8 +15,8 @@ from tests.contract.conftest import OTHER_SERVER, Server, end, psql, start
 from tests.unit.core import COIN, Core, until
 
 from cotacoes import config, embedded
-from cotacoes.adapters import quote_log_trim
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
+from cotacoes.adapters.quote_log import trim
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote
@@ -127,8 +127,8 @@ async def test_a_backup_of_any_age_put_back_under_the_writer_leaves_no_more_than
         pytest.skip("the server's folder is out of reach")
     monkeypatch.setattr(delivery, "RETRY_WAIT_S", 0.005)
     monkeypatch.setattr(delivery, "RETRY_WAIT_MAX_S", 0.05)
-    monkeypatch.setattr(quote_log_trim, "KEPT_QUOTES", 30)
-    monkeypatch.setattr(quote_log_trim, "TRIM_EVERY", 10)
+    monkeypatch.setattr(trim, "KEPT_QUOTES", 30)
+    monkeypatch.setattr(trim, "TRIM_EVERY", 10)
     cluster = Cluster(tmp_path / "server")
     cluster.start()
     try:

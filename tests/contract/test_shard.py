@@ -13,9 +13,9 @@ import pytest
 from tests.contract.conftest import Placed, Server, psql
 
 from cotacoes import config
-from cotacoes.adapters.days_postgres import PostgresDays
-from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.days import PostgresDays
+from cotacoes.adapters.postgres.schema import SchemaConnection, known_migrations
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import migrate
 from cotacoes.errors import (
     CoinMovedError,

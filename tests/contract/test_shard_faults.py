@@ -12,8 +12,8 @@ import pytest
 from tests.contract.fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON, spread_quotes
 
-from cotacoes.adapters.postgres import Pool, Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.pool import Pool, Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.errors import ShardTimedOutError, ShardUnavailableError
 from cotacoes.model.candle import candles_of
 from cotacoes.model.quote import Quote, format_price

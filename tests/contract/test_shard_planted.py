@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from tests.contract.test_shard import COIN, spread_quotes
 from tests.contract.test_shard_faults import BATCH, DEADLINE_S, EPOCH, WAITING, wrong_with
 
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.errors import FenceClosedError, ShardRefusedError, WriterSupersededError
 from cotacoes.model.quote import Quote
 

@@ -10,7 +10,7 @@ import pytest
 from tests.contract.conftest import Server
 from tests.contract.subscribing import COIN, World, subscribing
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 

@@ -14,7 +14,7 @@ from tests.contract.fault_proxy import FaultProxy
 from tests.unit.core import COIN, NOON, Core, until
 
 from cotacoes import config
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import audit, discrepancies
 from cotacoes.config import Settings
 from cotacoes.model.live_message import decode_message

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SEED
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import WINDOWS, Window, WindowView, window_of
 from cotacoes.patterns.sharding.shard import Shard

@@ -17,7 +17,7 @@ from tests.system.test_storm import COINS, FAST, HEAL_LIMIT_S, kill
 from tests.system.witness import Witness, audit, falls, stored_rows
 
 from cotacoes import config
-from cotacoes.adapters.schema_postgres import known_migrations
+from cotacoes.adapters.postgres.schema import known_migrations
 from cotacoes.admin import directory
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding.shard import Home

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.contract.conftest import psql
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import BusUnavailableError, UnavailableError
 from cotacoes.model.live_message import channel, decode_message

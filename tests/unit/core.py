@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.unit.directories import directory_over
 
-from cotacoes.adapters import quote_log
+from cotacoes.adapters.quote_log import log
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
@@ -203,15 +203,15 @@ async def until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
 def hanging_disk(monkeypatch: pytest.MonkeyPatch, deadline_s: float = 0.2) -> Iterator[threading.Event]:
     """Every commit hangs until the event is set; a commit's deadline is short."""
     goes_on = threading.Event()
-    own = quote_log._row
+    own = log._row
 
     def row(quote: Quote) -> tuple[Any, ...]:
         goes_on.wait(20)
         return own(quote)
 
     with monkeypatch.context() as patch:
-        patch.setattr(quote_log, "_row", row)
-        patch.setattr(quote_log, "COMMIT_DEADLINE_S", deadline_s)
+        patch.setattr(log, "_row", row)
+        patch.setattr(log, "COMMIT_DEADLINE_S", deadline_s)
         try:
             yield goes_on
         finally:

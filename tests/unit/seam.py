@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.unit.core import COIN, NOON, Core
 
-from cotacoes.adapters import quote_log_trim
+from cotacoes.adapters.quote_log import trim
 from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -101,11 +101,11 @@ class Seam:
 
     async def trim(self, kept: int) -> None:
         """Drop what is delivered from the log, but for the newest `kept`."""
-        default, quote_log_trim.KEPT_QUOTES = quote_log_trim.KEPT_QUOTES, kept
+        default, trim.KEPT_QUOTES = trim.KEPT_QUOTES, kept
         try:
             await self.core.recorder.log.mark({COIN: self.core.history.mark()})
         finally:
-            quote_log_trim.KEPT_QUOTES = default
+            trim.KEPT_QUOTES = default
 
     async def begin_era(self) -> None:
         """As after a failure of the log."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cotacoes.adapters.audit_postgres import FenceRow
+from cotacoes.adapters.postgres.audit_reads import FenceRow
 from cotacoes.admin.audit import Audit
 from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.admin.audit_rules import standing

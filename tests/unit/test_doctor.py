@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cotacoes.adapters.quote_log import FORMAT_VERSION, QuoteLog
-from cotacoes.adapters.quote_log_rows import Mark
-from cotacoes.adapters.schema_postgres import known_migrations
+from cotacoes.adapters.postgres.schema import known_migrations
+from cotacoes.adapters.quote_log.log import FORMAT_VERSION, QuoteLog
+from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.cli import doctor
 from cotacoes.client import Progress
 from cotacoes.data_folder import VERSION, DataFolder

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from cotacoes.adapters import http_farewell, http_protocol
-from cotacoes.adapters.http_connection import HttpConnection
-from cotacoes.adapters.http_context import READ_BYTES_MAX, Context
-from cotacoes.adapters.http_exchange import Receive, Scope, Send
-from cotacoes.adapters.http_hosts import AllowedHosts
-from cotacoes.adapters.http_pieces import Pieces
+from cotacoes.adapters.http_server import farewell, protocol
+from cotacoes.adapters.http_server.connection import HttpConnection
+from cotacoes.adapters.http_server.context import READ_BYTES_MAX, Context
+from cotacoes.adapters.http_server.exchange import Receive, Scope, Send
+from cotacoes.adapters.http_server.hosts import AllowedHosts
+from cotacoes.adapters.http_server.pieces import Pieces
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 IN_CHUNKS = b"PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -204,7 +204,7 @@ async def test_what_stands_around_the_chunks_of_a_body_is_bounded_too(begin: byt
         connection.read(flood)
         await turns(60)
         taken += len(flood)
-    assert taken <= http_protocol.MESSAGE_BYTES_MAX + 2 * len(flood)
+    assert taken <= protocol.MESSAGE_BYTES_MAX + 2 * len(flood)
     assert connection.statuses == [413]
     assert connection.refused == ["too_large"]
 
@@ -214,7 +214,7 @@ async def test_after_a_refusal_the_client_is_read_for_a_moment_so_that_the_answe
     connection.read(b"nonsense\r\n\r\n")
     assert connection.statuses == [400]
     assert (connection.transport.has_ended, connection.transport.is_cut) == (True, False)
-    for _ in range(http_farewell.LINGER_BYTES_MAX // READ_BYTES_MAX + 1):
+    for _ in range(farewell.LINGER_BYTES_MAX // READ_BYTES_MAX + 1):
         connection.read(b"x" * READ_BYTES_MAX)
     assert connection.transport.is_cut
     assert connection.statuses == [400]

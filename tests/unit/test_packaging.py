@@ -26,7 +26,7 @@ def test_it_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
         if path.is_file() and path.suffix in {".py", ".sql", ".typed"}
     }
     assert packed == there
-    assert {"cotacoes/py.typed", "cotacoes/adapters/schema/0001_ledger.sql"} <= packed
+    assert {"cotacoes/py.typed", "cotacoes/adapters/postgres/schema/0001_ledger.sql"} <= packed
 
 
 def test_it_says_its_version_once_and_brings_the_command(wheel: zipfile.ZipFile) -> None:

@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
-from cotacoes.adapters import quote_log, quote_log_trim
+from cotacoes.adapters.quote_log import log, trim
 from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
@@ -318,17 +318,17 @@ def test_trimming_is_spread_over_the_appends_however_many_coins_there_are(tmp_pa
     coins = [f"coin-{number}" for number in range(20)]
     trimmed: list[str] = []
 
-    class Log(quote_log.QuoteLog):
+    class Log(log.QuoteLog):
         def _trim(self, coins: Iterable[str]) -> None:
             chosen = list(coins)
-            assert len(chosen) <= quote_log_trim.TRIM_COINS_MAX
+            assert len(chosen) <= trim.TRIM_COINS_MAX
             trimmed.extend(chosen)
             super()._trim(chosen)
 
     async def run() -> None:
         log = Log(tmp_path, quota_bytes=QUOTA)
         await log.open()
-        for start in range(0, 3 * quote_log_trim.TRIM_EVERY, 100):
+        for start in range(0, 3 * trim.TRIM_EVERY, 100):
             quotes = [
                 Quote(coin, "USD", Decimal(1), 5, seq, NOON, NOON, "sim")
                 for coin in coins
@@ -380,7 +380,7 @@ async def test_a_coin_that_moves_is_written_and_read_where_it_went_without_a_wor
 async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(quote_log_trim, "KEPT_QUOTES", 2)
+    monkeypatch.setattr(trim, "KEPT_QUOTES", 2)
     core = Core(tmp_path)
     async with core.running():
         quotes = await core.record(*map(str, range(1, 10)))

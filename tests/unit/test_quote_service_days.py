@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 import structlog
 
-from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, Sealing
+from cotacoes.adapters.postgres.days import CoinDay, Dropped, Erased, Sealing
 from cotacoes.errors import CoinMovedError, ShardUnavailableError
 from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding.shard import Home

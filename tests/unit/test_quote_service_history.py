@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.adapters.quote_log_rows import LoggedCoin
+from cotacoes.adapters.quote_log.rows import LoggedCoin
 from cotacoes.model.quote import SEQ_MAX, Observation, Position, Quote, first_gap
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX, Fence
 from cotacoes.quote_service.history import CoinHistory

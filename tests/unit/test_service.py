@@ -14,7 +14,7 @@ import structlog
 from fastapi import APIRouter, Request
 
 from cotacoes import config, docs_page
-from cotacoes.adapters import http_exchange
+from cotacoes.adapters.http_server import exchange
 from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
@@ -268,7 +268,7 @@ def test_who_hung_up_before_anybody_listened_is_heard_all_the_same() -> None:
     heard: list[bool] = []
     for is_gone in (True, False):
         told: dict[str, Any] = {"heard_by": set(), "is_gone": functools.partial(bool, is_gone)}
-        with http_exchange.hanging_up(
+        with exchange.hanging_up(
             {"extensions": {"cotacoes.hanging_up": told}}, functools.partial(heard.append, is_gone)
         ):
             assert len(told["heard_by"]) == 1

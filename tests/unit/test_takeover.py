@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.core import COIN, Core, until
 
-from cotacoes.adapters import quote_log_trim
+from cotacoes.adapters.quote_log import trim
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.patterns.sharding.shard import Fence, Stored
@@ -224,7 +224,7 @@ async def test_what_the_log_has_no_more_is_a_hole_and_the_history_goes_on_behind
         await recorded(core, "1", "2")
         backup = copy.deepcopy(core.shard.copies)
         quotes = await recorded(core, *"345678")
-        monkeypatch.setattr(quote_log_trim, "KEPT_QUOTES", 2)
+        monkeypatch.setattr(trim, "KEPT_QUOTES", 2)
         await core.recorder.log.mark({COIN: core.history.mark()})
         await restored(core, backup)
         later = await recorded(core, "9")

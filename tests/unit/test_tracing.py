@@ -24,9 +24,9 @@ from tests.unit.quote_service_twin import Twin
 from tests.unit.test_aggregator_service import FrozenShard, ask, new_twin
 
 from cotacoes import config
-from cotacoes.adapters import tracing_otlp
+from cotacoes.adapters import otlp
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.tracing_otlp import OtlpTracer
+from cotacoes.adapters.otlp import OtlpTracer
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
@@ -59,7 +59,7 @@ class Kept:
 
     @contextlib.contextmanager
     def reported(self, service: str = "test_service") -> Iterator[OtlpTracer]:
-        with tracing_otlp.opened(service, lambda: self.exporter) as tracer, tracing.reporting_to(tracer):
+        with otlp.opened(service, lambda: self.exporter) as tracer, tracing.reporting_to(tracer):
             yield tracer
 
     @property
@@ -297,7 +297,7 @@ def test_what_the_caller_does_not_follow_is_not_followed_here_either(kept: Kept)
 def test_a_long_path_from_outside_takes_no_more_room_than_it_may(kept: Kept) -> None:
     serve(kept, "/nowhere/" + "x" * 10_000)
     (span,) = kept.spans
-    assert len(told(span)["url.path"]) == tracing_otlp.VALUE_CHARS_MAX
+    assert len(told(span)["url.path"]) == otlp.VALUE_CHARS_MAX
     assert span.name == "GET"
 
 
@@ -426,7 +426,7 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monke
     def count(outcome: Outcome, count: int) -> None:
         counted[outcome] += count
 
-    with capture_logs() as logged, tracing_otlp.opened("test_service", lambda: gate) as tracer:
+    with capture_logs() as logged, otlp.opened("test_service", lambda: gate) as tracer:
         tracer.listener = count
         begin_and_end(tracer, 1)
         assert gate.is_held.wait(WAIT_S)  # with that one
@@ -440,10 +440,10 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monke
 
 def test_a_frozen_collector_holds_neither_a_request_nor_the_end(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the library itself comes after half a minute, and only then it ends the exporter."""
-    monkeypatch.setattr(tracing_otlp, "STOP_S", 0.05)
+    monkeypatch.setattr(otlp, "STOP_S", 0.05)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     with capture_logs() as logged:
-        with tracing_otlp.opened("test_service", lambda: gate) as tracer, tracing.reporting_to(tracer):
+        with otlp.opened("test_service", lambda: gate) as tracer, tracing.reporting_to(tracer):
             begin_and_end(tracer, 1)
             assert gate.is_held.wait(WAIT_S)
             assert asyncio.run(ask(new_twin())).json()["complete"]
@@ -476,9 +476,9 @@ class Retrying(SpanExporter):
 def test_a_collector_known_to_be_away_is_not_waited_for(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exporter is told first, and tries no more."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-    monkeypatch.setattr(tracing_otlp, "STOP_S", WAIT_S / 2)
+    monkeypatch.setattr(otlp, "STOP_S", WAIT_S / 2)
     exporter = Retrying(is_lost=is_lost)
-    with capture_logs() as logged, tracing_otlp.opened("test_service", lambda: exporter) as tracer:
+    with capture_logs() as logged, otlp.opened("test_service", lambda: exporter) as tracer:
         begin_and_end(tracer, 1)
         assert exporter.is_retrying.wait(WAIT_S)
         while is_lost and not logged:
@@ -496,7 +496,7 @@ def test_a_collector_that_goes_away_is_said_once_and_so_is_its_return(
     away, back = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
     gate.results = [back, away, away, away, back, back, away]
     gate.opened.set()
-    with capture_logs() as logged, tracing_otlp.opened("test_service", lambda: gate) as tracer:
+    with capture_logs() as logged, otlp.opened("test_service", lambda: gate) as tracer:
         begin_and_end(tracer, 7)
     events = [line["event"] for line in logged]
     assert events == ["collector.away", "collector.back", "collector.away"]
@@ -598,7 +598,7 @@ assert run_process("external_service", main) == 0
 print(*sys.modules)
 """
 WITHOUT_FASTAPI = (
-    "import sys, cotacoes.client, cotacoes.endpoints, cotacoes.adapters.shard_postgres; print(*sys.modules)"
+    "import sys, cotacoes.client, cotacoes.endpoints, cotacoes.adapters.postgres.shard; print(*sys.modules)"
 )
 
 

@@ -25,9 +25,9 @@ from websockets.http11 import Request
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
-from cotacoes.adapters.accepting import Ended
-from cotacoes.adapters.http_context import Upgraded
-from cotacoes.adapters.http_exchange import CLOSE_S, StreamHandler, prepare_stream
+from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.context import Upgraded
+from cotacoes.adapters.http_server.exchange import CLOSE_S, StreamHandler, prepare_stream
 from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
 from cotacoes.errors.problem_json import problem_answer
 from cotacoes.observability.bounded_log import log_crash

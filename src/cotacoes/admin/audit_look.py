@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from cotacoes.adapters.audit_postgres import FenceRow, HoleRow, OrphanCount, ShardSnapshot
+from cotacoes.adapters.postgres.audit_reads import FenceRow, HoleRow, OrphanCount, ShardSnapshot
 from cotacoes.admin import audit_rules, directory
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings

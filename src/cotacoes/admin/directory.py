@@ -11,8 +11,8 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from cotacoes.adapters.schema_postgres import SchemaConnection, known_migrations, pending_migrations
-from cotacoes.adapters.shard_postgres import PostgresShard
+from cotacoes.adapters.postgres.schema import SchemaConnection, known_migrations, pending_migrations
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from cotacoes.adapters.discrepancies_postgres import Discrepancy, Orphan, ShardDiscrepancies
+from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan, ShardDiscrepancies
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import FenceClosedError, ShardUnavailableError

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Mapping, Set
 from typing import Any
 
-from cotacoes.adapters.schema_postgres import SchemaConnection, inspect, known_migrations
+from cotacoes.adapters.postgres.schema import SchemaConnection, inspect, known_migrations
 from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError, ShardUnavailableError

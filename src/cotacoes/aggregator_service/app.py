@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from cotacoes.adapters.shard_postgres import open_directory
+from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotacoes import config
-from cotacoes.adapters.discrepancies_postgres import Discrepancy, Orphan
+from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan
 from cotacoes.admin import directory, discrepancies
 from cotacoes.cli import readers
 from cotacoes.cli.lines import printable, put, put_json, put_table, put_text, say

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from random import SystemRandom
 from typing import TextIO
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import BUS_QUIET_S, Follower, log_change

@@ -30,7 +30,7 @@ from typing import IO, Any, Self
 
 import msgspec
 
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client.feeds import Event, Feeds
 from cotacoes.client.follower import Follower, log_change

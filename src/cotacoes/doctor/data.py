@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cotacoes.adapters.quote_log import QuoteLog
+from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.config import SHARDS
 from cotacoes.data_folder import read_running
 from cotacoes.doctor.facts import Folder, StoredLog

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import cotacoes
-from cotacoes.adapters.quote_log import FORMAT_VERSION
+from cotacoes.adapters.quote_log.log import FORMAT_VERSION
 from cotacoes.data_folder import FREE_BYTES_MIN, LOG_BYTES_MAX, VERSION
 from cotacoes.doctor.facts import Facts, Folder
 from cotacoes.doctor.finding import Judgement, error, ok, warning

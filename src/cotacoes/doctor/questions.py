@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from cotacoes.adapters.bus_redis import RedisBus
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.adapters.schema_postgres import inspect, mistaken
+from cotacoes.adapters.postgres.schema import inspect, mistaken
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import ServiceClient
 from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses
 from cotacoes.doctor.facts import Prices, ShardFacts

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cotacoes.adapters.schema_postgres import known_migrations, pending_migrations
+from cotacoes.adapters.postgres.schema import known_migrations, pending_migrations
 from cotacoes.doctor.facts import Facts, RunningPart
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.errors import SettingError

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from cotacoes.adapters.accepting import client_of
+from cotacoes.adapters.http_server.accepting import client_of
 from cotacoes.config import Settings
 from cotacoes.errors import ForbiddenError, OverloadedError, ProblemError
 from cotacoes.observability.telemetry import StreamMetrics

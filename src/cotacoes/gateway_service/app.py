@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from random import SystemRandom
 
-from cotacoes.adapters.accepting import room_for
-from cotacoes.adapters.bus_redis import RedisBus
+from cotacoes.adapters.http_server.accepting import room_for
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.client import Addresses, GuardedClient, ServiceClient
 from cotacoes.client.feeds import Feeds

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
-from cotacoes.adapters.http_exchange import HttpStream, Receive, Scope, Send, open_stream
+from cotacoes.adapters.http_server.exchange import HttpStream, Receive, Scope, Send, open_stream
 from cotacoes.client.modes import Mode, parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, MethodNotAllowedError

@@ -1,7 +1,7 @@
 """Tracing: what a service tells of its work, piece by piece, so that one question can be followed through all of them.
 
 Nobody listens unless the environment names a collector, by OpenTelemetry's own variables; who does then is
-`adapters/tracing_otlp.py`, the only file that knows OpenTelemetry. Everyone else speaks to `Tracer` here.
+`adapters/otlp.py`, the only file that knows OpenTelemetry. Everyone else speaks to `Tracer` here.
 
 A span carries names, counts, states and classes of errors. Never a price, a query's text or arguments, a DSN, the query
 string of a request, or the words of an error that is not ours: all of that leaves this machine.

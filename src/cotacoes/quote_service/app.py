@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from random import SystemRandom
 
-from cotacoes.adapters.bus_redis import RedisBus
-from cotacoes.adapters.shard_postgres import open_directory
+from cotacoes.adapters.postgres.shard import open_directory
+from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.endpoints import new_endpoints

@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from cotacoes.adapters.days_postgres import CoinDay, Dropped, Erased, PostgresDays, Sealing
+from cotacoes.adapters.postgres.days import CoinDay, Dropped, Erased, PostgresDays, Sealing
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
 from cotacoes.observability.telemetry import get_logger

@@ -21,7 +21,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
+from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark
 from cotacoes.model.quote import SEQ_MAX, Observation, Position, Quote
 from cotacoes.patterns.sharding.shard import Fence
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices, recorded_at

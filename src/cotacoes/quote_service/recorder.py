@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cotacoes.adapters.quote_log import QuoteLog
-from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark
 from cotacoes.errors import (
     LogUnavailableError,
     ShardRefusedError,

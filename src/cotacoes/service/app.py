@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.telemetry import TelemetryConfig
 
 from cotacoes import config, docs_page
-from cotacoes.adapters.http_exchange import ASGIApp
+from cotacoes.adapters.http_server.exchange import ASGIApp
 from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
 from cotacoes.observability import telemetry, tracing

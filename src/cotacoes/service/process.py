@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cotacoes import config
-from cotacoes.adapters.accepting import ConnectionLimits
-from cotacoes.adapters.http_exchange import ASGIApp
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server.accepting import ConnectionLimits
+from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors import OutputError, SettingError
 from cotacoes.observability import telemetry
 from cotacoes.observability.bounded_log import log_loop_errors
@@ -25,7 +25,7 @@ from cotacoes.observability.telemetry import Metrics
 from cotacoes.service_tracing import reported
 
 if TYPE_CHECKING:
-    from cotacoes.adapters.http_server import MakeWebSocket
+    from cotacoes.adapters.http_server.server import MakeWebSocket
 
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -106,11 +106,11 @@ def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Settin
 
 async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
     """Listen on the service's port while its resources are open; SettingError where the port is taken."""
-    from cotacoes.adapters import http_server  # slow to import, and a part without routes has no use for it
+    from cotacoes.adapters.http_server import server  # slow to import, and a part without routes has no use for it
 
     port = settings.port(service.name)
     try:
-        listener = http_server.listen(settings.host, port)
+        listener = server.listen(settings.host, port)
     except (OSError, UnicodeError) as error:
         raise cannot_listen(settings.host, port, error) from error
     with listener:
@@ -118,7 +118,7 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
             gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms
             telemetry.get_logger().info("service.started", address=f"http://{settings.host}:{port}")
             refused = service.metrics.http.refused
-            await http_server.serve(
+            await server.serve(
                 service.app,
                 listener,
                 stop.event,

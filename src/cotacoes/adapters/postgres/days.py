@@ -14,11 +14,11 @@ from datetime import date, datetime
 from typing import Any, NamedTuple, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_shard
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.schema import check_shard
 from cotacoes.model.quote import Position
 
-QUERIES = named_queries.read("days.sql")
+QUERIES = named_queries.read(__package__, "days.sql")
 CONNECT_DEADLINE_S = 5.0
 STATEMENT_DEADLINE_S = 600.0  # a day of 100 million quotes is read and hashed in less
 SERVER_STATEMENT_DEADLINE_S = 590.0  # sooner, so that no statement goes on at the server when its connection is cut

@@ -22,8 +22,8 @@ from typing import Any, Self
 
 import asyncpg
 
-from cotacoes.adapters.postgres_errors import said_by_server, unreachable, unusable_dsn
-from cotacoes.adapters.postgres_wire import NotPostgresError, Wire
+from cotacoes.adapters.postgres.failures import said_by_server, unreachable, unusable_dsn
+from cotacoes.adapters.postgres.wire import NotPostgresError, Wire
 from cotacoes.errors import CotacoesError, InternalError, ShardTimedOutError, ShardUnavailableError
 
 CONNECTIONS_MAX = 4  # one batch per coin is in flight and reads are short: more would only queue in the server

@@ -20,11 +20,11 @@ from typing import Protocol
 
 import uvicorn
 
-from cotacoes.adapters.accepting import BACKLOG, Acceptor, ConnectionLimits, Ended
-from cotacoes.adapters.http_connection import HttpConnection
-from cotacoes.adapters.http_context import READ_BYTES_MAX, Context, Upgraded
-from cotacoes.adapters.http_exchange import ASGIApp
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server.accepting import BACKLOG, Acceptor, ConnectionLimits, Ended
+from cotacoes.adapters.http_server.connection import HttpConnection
+from cotacoes.adapters.http_server.context import READ_BYTES_MAX, Context, Upgraded
+from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 
 KEEP_ALIVE_S = 15

@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Pool
-from cotacoes.adapters.postgres_errors import said_by_server
-from cotacoes.adapters.schema_postgres import QUERIES as SCHEMA_QUERIES
-from cotacoes.adapters.schema_postgres import check_shard
+from cotacoes.adapters.postgres.failures import said_by_server
+from cotacoes.adapters.postgres.pool import Pool
+from cotacoes.adapters.postgres.schema import QUERIES as SCHEMA_QUERIES
+from cotacoes.adapters.postgres.schema import check_shard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import CoinMovedError, WriterSupersededError
 from cotacoes.model.candle import Candle, stored_minutes
@@ -22,7 +22,7 @@ from cotacoes.observability import tracing
 from cotacoes.patterns.sharding.shard import CandleView, Directory, Fence, Home, Shard, ShardView, Stored, Unaccepted
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
-QUERIES = named_queries.read("queries.sql")
+QUERIES = named_queries.read(__package__, "queries.sql")
 
 
 class PostgresShard:

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Any, Literal, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_shard
-from cotacoes.adapters.shard_postgres import position_of
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.schema import check_shard
+from cotacoes.adapters.postgres.shard import position_of
 from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding.shard import Unaccepted
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 60.0
-QUERIES = named_queries.read("discrepancies.sql")
+QUERIES = named_queries.read(__package__, "discrepancies.sql")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log_rows import position_of
+from cotacoes.adapters.quote_log.rows import position_of
 from cotacoes.model.quote import Position, Quote, to_microseconds
 
 KEPT_QUOTES = 1_000  # per coin
@@ -29,7 +29,7 @@ TRIM_EVERY = 500  # quotes of a coin between two trims
 TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
 TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 
-_SQL = named_queries.read("quote_log.sql")
+_SQL = named_queries.read(__package__, "quote_log.sql")
 _NONE = (None, None, None, None)
 
 Execute = Callable[[str, Any], Any]  # of the log's database

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cotacoes.adapters.http_exchange import (
+from cotacoes.adapters.http_server.exchange import (
     ANSWER,
     CUT,
     HANGING_UP,
@@ -18,7 +18,7 @@ from cotacoes.adapters.http_exchange import (
     StreamHandler,
     prepare_stream,
 )
-from cotacoes.adapters.http_protocol import BoundedProtocol
+from cotacoes.adapters.http_server.protocol import BoundedProtocol
 
 UNTAKEN_S = 15.0  # as the limit for streams
 

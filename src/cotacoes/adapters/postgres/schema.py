@@ -11,14 +11,14 @@ from importlib import resources
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Fetch, Session
-from cotacoes.adapters.postgres_errors import MissingTableError
+from cotacoes.adapters.postgres.failures import MissingTableError
+from cotacoes.adapters.postgres.pool import Fetch, Session
 from cotacoes.errors import SettingError, ShardUnavailableError
 
 LOCK_POLL_S = 0.1
 LOCK_ATTEMPTS = 50
 MIGRATION_STEP_S = 3600.0  # what is stored is carried over within one statement
-QUERIES = named_queries.read("schema.sql")
+QUERIES = named_queries.read(__package__, "schema.sql")
 
 
 @dataclass(frozen=True)

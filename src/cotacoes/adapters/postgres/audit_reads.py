@@ -14,16 +14,16 @@ from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_version
-from cotacoes.adapters.shard_postgres import position_of
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.schema import check_version
+from cotacoes.adapters.postgres.shard import position_of
 from cotacoes.model.quote import Position, format_time
 from cotacoes.patterns.sharding.ledger_facts import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 600.0  # a day of many millions of quotes is sorted within it
 STEPS_MAX = 20  # of one day: where more is missing, the count says how much
-QUERIES = named_queries.read("audit.sql")
+QUERIES = named_queries.read(__package__, "audit.sql")
 _CANDLE_FIELDS = ("open", "high", "low", "close", "count", "sum", "first", "last")
 
 

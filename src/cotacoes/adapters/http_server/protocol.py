@@ -25,10 +25,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cotacoes.adapters.accepting import Ended
-from cotacoes.adapters.http_context import Context
-from cotacoes.adapters.http_farewell import Farewell, Outlet
-from cotacoes.adapters.http_pieces import Pieces
+from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.context import Context
+from cotacoes.adapters.http_server.farewell import Farewell, Outlet
+from cotacoes.adapters.http_server.pieces import Pieces
 from cotacoes.errors import (
     HeadersTooLargeError,
     MalformedRequestError,

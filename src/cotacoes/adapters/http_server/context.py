@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cotacoes.adapters.accepting import Ended
-from cotacoes.adapters.http_hosts import AllowedHosts
+from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 
 READ_BYTES_MAX = 16_384  # at once from one connection
 

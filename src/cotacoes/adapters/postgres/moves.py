@@ -12,16 +12,16 @@ from decimal import Decimal
 from typing import Any, Self
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres import Session
-from cotacoes.adapters.schema_postgres import check_shard
-from cotacoes.adapters.shard_postgres import position_of, quote_of
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.schema import check_shard
+from cotacoes.adapters.postgres.shard import position_of, quote_of
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 120.0  # the longest compares one coin's day: some 5 s for a million quotes
-QUERIES = named_queries.read("moves.sql")
+QUERIES = named_queries.read(__package__, "moves.sql")
 _COLUMNS = (
     "epoch", "seq", "at", "observed_at", "price", "origin", "origins", "currencies", "era", "prev_epoch", "prev_seq",
 )  # fmt: skip

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log_rows import LoggedCoin, Mark, position_of, quote_of
-from cotacoes.adapters.quote_log_trim import QUOTA_SHARE, Trimming
+from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark, position_of, quote_of
+from cotacoes.adapters.quote_log.trim import QUOTA_SHARE, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
 
@@ -35,7 +35,7 @@ PAGE_QUOTES = 500  # of one read: some 5 ms, for which a commit may have to wait
 WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
-_SQL = named_queries.read("quote_log.sql")
+_SQL = named_queries.read(__package__, "quote_log.sql")
 _NO = (None, None)  # position
 
 

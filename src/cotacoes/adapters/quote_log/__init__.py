@@ -1,0 +1,1 @@
+"""The local log of quotes: SQLite, written before anything else."""
