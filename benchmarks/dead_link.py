@@ -16,9 +16,9 @@ from benchmarks.fanout_history import COIN, beat_after, make_quotes
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.servers import valkey_server
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import Follower
-from cotacoes.client.history import PAGE_QUOTES, Page
+from cotacoes.feed.consumer import FeedConsumer
+from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.history import PAGE_QUOTES, Page
 from cotacoes.model.live_message import channel, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery_events import Lost, Recovered, Seen, Wanted
@@ -95,7 +95,7 @@ async def _run(port: int) -> tuple[float, float, float]:
             RedisBus(url, deadline_s=DEADLINE_OF_CALL_S) as far,
         ):
             feeds = Feeds([COIN], time.monotonic())
-            follower = Follower(feeds, far, history, take, clock=time.monotonic, random=Random())
+            follower = FeedConsumer(feeds, far, history, take, clock=time.monotonic, random=Random())
             tasks = [asyncio.create_task(follower.run()), asyncio.create_task(_write(bus, history))]
             try:
                 async with asyncio.timeout(DEADLINE_S):

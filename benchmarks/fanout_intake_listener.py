@@ -15,7 +15,7 @@ import redis
 
 from benchmarks.fanout_history import COIN
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client.feeds import Feeds
+from cotacoes.feed.feeds import Feeds
 from cotacoes.model.live_message import channel
 from cotacoes.patterns.pub_sub.recovery_events import Seen
 

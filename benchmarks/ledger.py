@@ -73,7 +73,9 @@ def without_candles(migration: str) -> str:
 
 def migration_text() -> str:
     """The schema of the ledger, as this release brings it."""
-    return resources.files("cotacoes.adapters.postgres").joinpath("schema", "0002_ledger.sql").read_text(encoding="utf-8")
+    return (
+        resources.files("cotacoes.adapters.postgres").joinpath("schema", "0002_ledger.sql").read_text(encoding="utf-8")
+    )
 
 
 async def _measure(server: Server, runs: int, count: int) -> list[Row]:

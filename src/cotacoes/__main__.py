@@ -44,7 +44,7 @@ def _program(arguments: tuple[str, ...]) -> Callable[[], int]:
 
         return cli.main
     name, function = _ALONE[arguments]
-    from cotacoes.service.process import run_process
+    from cotacoes.web.process import run_process
 
     return functools.partial(run_process, name, getattr(importlib.import_module(f"cotacoes.{name}.app"), function))
 

@@ -34,7 +34,7 @@ from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.service.process import Service
+from cotacoes.web.process import Service
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOMES = {"bitcoin": "shard1", "ethereum": "shard2", "other": "shard1"}

@@ -30,7 +30,7 @@ from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, en
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 COIN = "bitcoin"
 EVERY_S = 0.05

@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 
 from cotacoes.adapters.websocket_client import MESSAGE_BYTES_MAX, MESSAGES_AHEAD, Link, connect
 from cotacoes.client import Client, Position, Stream
-from cotacoes.client.stream import StreamState
+from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import (
     NotFoundError,
     StreamClosedError,

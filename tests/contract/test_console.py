@@ -22,7 +22,7 @@ from tests.serving import serving
 from cotacoes.adapters import http_server
 from cotacoes.adapters.http_exchange import Receive, Scope, Send
 from cotacoes.cli import other_system
-from cotacoes.service.process import cannot_listen
+from cotacoes.web.process import cannot_listen
 
 NOWHERE = {"COTACOES_QUOTE_URL": "http://127.0.0.1:9", "COTACOES_REDIS_URL": "redis://127.0.0.1:9"}
 SERVE = "s = socket.create_server(('127.0.0.1', 0))"

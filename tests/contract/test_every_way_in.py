@@ -26,7 +26,7 @@ from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 UPGRADE = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n"
 KEY = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

@@ -19,8 +19,8 @@ from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.service.app import build_app
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.app import build_app
+from cotacoes.web.restarts import Restarts
 
 HANDSHAKE = (
     b"GET /v1/ws HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"

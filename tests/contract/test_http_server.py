@@ -17,7 +17,7 @@ from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
 from cotacoes.model.coins import require_coin
 from cotacoes.observability import telemetry
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 FINE = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 

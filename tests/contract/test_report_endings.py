@@ -22,7 +22,7 @@ from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
-from cotacoes.service.process import Service
+from cotacoes.web.process import Service
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound
 BOUND_S = 10.0

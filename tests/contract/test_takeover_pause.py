@@ -12,7 +12,7 @@ from cotacoes import config
 from cotacoes.config import Settings
 from cotacoes.external_service import app as external_service
 from cotacoes.quote_service import app as quote_service
-from cotacoes.service.process import Stop
+from cotacoes.web.process import Stop
 
 LIMIT_S = 30.0
 COIN = "bitcoin"

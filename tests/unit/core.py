@@ -31,9 +31,9 @@ from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.source import Fetched
 from cotacoes.quote_service.source_tape import TapePage
 from cotacoes.quote_service.tape import TapeTaker
-from cotacoes.service.background import background
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.background import background
 
 COIN = "bitcoin"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -11,8 +11,8 @@ from typing import Any
 from tests.unit import virtual_time
 from tests.unit.history_twin import HistoryTwin, breaches
 
-from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import CountIgnored, Follower, Take
+from cotacoes.feed.consumer import CountIgnored, FeedConsumer, Take
+from cotacoes.feed.feeds import Event, Feeds
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery_events import Lost, Seen
@@ -128,7 +128,7 @@ def following(
         prepare(world)
         feeds = Feeds(coins, clock(), since=since)
         taker = take(world)
-        follower = Follower(
+        follower = FeedConsumer(
             feeds,
             world.bus,
             world.history,

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
 
-from cotacoes.client.history import PAGE_QUOTES, Page
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
+from cotacoes.feed.history import PAGE_QUOTES, Page
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 

@@ -17,7 +17,7 @@ from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.quote_service.answers import read_range
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 HOST = "http://quote_service"
 OWN_ROUTES = {"current": "/cotacao_atual", "mean": "/media_ultimos_10_logs", "position": "/v1/positions"}

@@ -11,7 +11,7 @@ from tests.unit import virtual_time
 from tests.unit.stream_rig import MemoryClient, StreamRig, assert_tiles
 
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.restarts import Restarts
 
 
 def run(scenario: Callable[[StreamRig], Coroutine[Any, Any, None]], *coins: str, **settings: Any) -> None:

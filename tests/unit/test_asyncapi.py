@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.frames import DOCUMENT, check, check_frame, check_line, check_op, document
 
-from cotacoes.client import streaming
+from cotacoes.client import stream
 from cotacoes.client.modes import parse_mode
 from cotacoes.gateway_service.connection import RETRY_MS_LEAST, RETRY_MS_MOST, Ending
 from cotacoes.model.live_message import Heartbeat, encode_heartbeat, encode_quote
@@ -257,4 +257,4 @@ def test_our_own_client_comes_back_where_the_document_says_so() -> None:
         r"^\| ([0-9, ]+) \|.*\| (.+) \|$", document()["channels"]["websocket"]["description"], re.MULTILINE
     )
     stays = {int(code) for codes, reconnect in rows if reconnect == "not unchanged" for code in codes.split(", ")}
-    assert stays == streaming._OUR_FAULT
+    assert stays == stream._OUR_FAULT

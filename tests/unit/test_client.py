@@ -16,8 +16,7 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, GuardedClient, Progress, ServiceClient
-from cotacoes.endpoints import Endpoints
+from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
     HttpUnavailableError,
@@ -34,6 +33,8 @@ from cotacoes.errors import (
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import Deadline, State
+from cotacoes.web.resilient_client import ResilientClient
+from cotacoes.web.upstreams import Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}
@@ -198,9 +199,9 @@ class Guarded:
     def __init__(self, twin: Twin, client: ServiceClient, **given: Any) -> None:
         clock = asyncio.get_running_loop().time
         self.twin = twin
-        self.endpoints = Endpoints(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
+        self.endpoints = Upstreams(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
         asked = {"questions": ("current", "quotes", "positions"), "deadline_s": 2.0, "clock": clock, **given}
-        self.client = GuardedClient(client, self.endpoints, **asked)
+        self.client = ResilientClient(client, self.endpoints, **asked)
 
     def shown(self, question: str) -> dict[str, Any]:
         name = f"quote_service.{question}"

@@ -24,7 +24,7 @@ from tests.unit.gateway_twin import CUT, NOON, Fault, GatewayTwin, Script, TwinL
 from cotacoes.client import Client, Gap, NewestQuote, Position, Quote, Reason, StaleQuote, Stream
 from cotacoes.client.continuity import Continuity
 from cotacoes.client.frames import Begun, QuoteTold
-from cotacoes.client.streaming import ASKED_S_MAX, SILENT_S
+from cotacoes.client.stream import ASKED_S_MAX, SILENT_S
 from cotacoes.errors import (
     BadRequestError,
     ForbiddenError,

@@ -14,18 +14,18 @@ import structlog.testing
 from tests.unit.following import Scenario, World, following
 
 from cotacoes import config
-from cotacoes.client.feeds import Back, Event, Silent
-from cotacoes.client.follower import RECONNECT_MOST_S
 from cotacoes.client_subscriber import app
 from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import LINES_MAX, Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.errors import SettingError
+from cotacoes.feed.consumer import RECONNECT_MOST_S
+from cotacoes.feed.feeds import Back, Event, Silent
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.printer import descriptor_writer
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Lost, Missed, Recovered, Seen
-from cotacoes.service.process import Stop
+from cotacoes.web.process import Stop
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -13,8 +13,6 @@ from tests.unit import virtual_time
 
 from cotacoes import config
 from cotacoes.aggregator_service import app as aggregator_service
-from cotacoes.breaker_routes import breaker_routes
-from cotacoes.endpoints import WAITING_S, Endpoints
 from cotacoes.errors import (
     HttpUnavailableError,
     ServiceUnavailableError,
@@ -37,7 +35,9 @@ from cotacoes.patterns.resilience import (
 )
 from cotacoes.patterns.resilience.first_answer import FirstAnswer
 from cotacoes.quote_service import app as quote_service
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.upstreams import WAITING_S, Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NAME = "external_service.quote"
@@ -47,7 +47,7 @@ class Rig:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.metrics = Metrics()
-        self.endpoints = Endpoints(
+        self.endpoints = Upstreams(
             self.metrics,
             random=random.Random(1),
             clock=loop.time,

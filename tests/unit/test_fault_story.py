@@ -21,13 +21,13 @@ from tests.unit import virtual_time
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
-from cotacoes.endpoints import Endpoints
 from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.intake import source_policy
 from cotacoes.quote_service.source import HttpSource
+from cotacoes.web.upstreams import Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ENDPOINT = "external_service.quote"
@@ -53,7 +53,7 @@ class Story:
 
     settings: config.Settings
     metrics: Metrics
-    endpoints: Endpoints
+    endpoints: Upstreams
     policy: ResiliencePolicy
     source: HttpSource
     faults: Callable[..., Any]
@@ -106,7 +106,7 @@ async def told(**given: Any) -> AsyncIterator[Story]:
         settings = config.load({}, admin_token="sesame", failure_rate=0.0, data=Path(folder), **given)
         service = external_service.build(settings, asyncio.Event())
         metrics, dice = Metrics(), random.Random(7)
-        endpoints = Endpoints(metrics, random=dice, clock=loop.time, now=lambda: NOON + timedelta(seconds=loop.time()))
+        endpoints = Upstreams(metrics, random=dice, clock=loop.time, now=lambda: NOON + timedelta(seconds=loop.time()))
         policy = source_policy(settings, endpoints)
         transport = httpx2.ASGITransport(service.app)
 

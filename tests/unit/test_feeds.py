@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from cotacoes.client.feeds import FIRST_WORD_S, SILENT_AFTER_S, Back, Feeds, Silent
+from cotacoes.feed.feeds import FIRST_WORD_S, SILENT_AFTER_S, Back, Feeds, Silent
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX

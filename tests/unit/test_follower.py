@@ -13,19 +13,19 @@ import structlog.testing
 from tests.unit import virtual_time
 from tests.unit.following import COIN, EPOCH, NOON, LoggedBus, World, following
 
-from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Feeds, Silent
-from cotacoes.client.filler import FILL_MOST_S, FILLS_MAX, QUIET_S, UNREACHED_S
-from cotacoes.client.follower import (
+from cotacoes.feed.consumer import (
     BUS_QUIET_S,
     JOIN_INTERVAL_S,
     PARDON_S,
     RECONNECT_MOST_S,
     START_S,
     WATCH_INTERVAL_S,
-    Follower,
+    FeedConsumer,
     Take,
     log_change,
 )
+from cotacoes.feed.feeds import SILENT_AFTER_S, Back, Event, Feeds, Silent
+from cotacoes.feed.filler import FILL_MOST_S, FILLS_MAX, QUIET_S, UNREACHED_S
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
@@ -216,7 +216,7 @@ def test_at_the_end_all_that_the_history_has_beyond_what_was_heard_can_be_asked_
         world.history.away = True
         feeds = Feeds([COIN], 0.0, since={COIN: at(1)})
         clock = asyncio.get_running_loop().time
-        follower = Follower(feeds, world.bus, world.history, world.take, clock=clock, random=random.Random(1))
+        follower = FeedConsumer(feeds, world.bus, world.history, world.take, clock=clock, random=random.Random(1))
         async with asyncio.TaskGroup() as group:
             catching_up = group.create_task(follower.catch_up(COIN))
             await asyncio.sleep(10)

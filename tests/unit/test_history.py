@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from tests.unit.quote_service_twin import Twin
 
-from cotacoes.client.history import Page, ServiceHistory, floor_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
+from cotacoes.feed.history import Page, ServiceHistory, floor_of
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 

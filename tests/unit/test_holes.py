@@ -23,8 +23,8 @@ from cotacoes.cli import export as exporting
 from cotacoes.cli import readers
 from cotacoes.cli.export import Export, Wanted
 from cotacoes.client import Addresses, Client, ServiceClient
-from cotacoes.client.history import Page, ServiceHistory
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
+from cotacoes.feed.history import Page, ServiceHistory
 from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.pub_sub import recovery_events as events
@@ -32,7 +32,7 @@ from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery import Recovery
 from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError
 from cotacoes.quote_service.routes import routes
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 pytestmark = pytest.mark.anyio
 

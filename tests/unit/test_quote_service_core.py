@@ -28,8 +28,8 @@ from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.patterns.sharding.shard import Home, Stored
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import REOPEN_WAIT_S
-from cotacoes.service.background import background
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.background import background
 
 pytestmark = pytest.mark.anyio
 

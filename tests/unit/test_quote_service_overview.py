@@ -21,7 +21,7 @@ from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience.deadline import HEADER
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 SLOW = "slow"
 

@@ -16,8 +16,8 @@ from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
-from cotacoes.service.background import background
 from cotacoes.testing.memory_bus import MemoryBus
+from cotacoes.web.background import background
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WAIT_S = 0.05

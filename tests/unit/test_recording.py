@@ -11,9 +11,9 @@ import pytest
 from tests.unit import virtual_time
 from tests.unit.following import COIN, World
 
-from cotacoes.client.follower import RECONNECT_MOST_S
 from cotacoes.client_subscriber.recording import FINISH_S, Recorder, RecordingFile
 from cotacoes.errors import SettingError
+from cotacoes.feed.consumer import RECONNECT_MOST_S
 
 Scenario = Callable[[World], Coroutine[Any, Any, None]]
 

@@ -16,8 +16,8 @@ from tests.unit.stream_rig import StreamRig
 from tests.unit.stream_scenarios import run as streaming
 from tests.unit.stream_scenarios import settle
 
-from cotacoes.client.history import Page
 from cotacoes.errors import SettingError, WriterSupersededError
+from cotacoes.feed.history import Page
 from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
@@ -26,9 +26,9 @@ from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
-from cotacoes.service.background import background
-from cotacoes.service.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.background import background
+from cotacoes.web.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
 
 pytestmark = pytest.mark.anyio
 

@@ -13,16 +13,17 @@ import pytest
 import structlog
 from fastapi import APIRouter, Request
 
-from cotacoes import config, docs_page
+from cotacoes import config
 from cotacoes.adapters.http_server import exchange
-from cotacoes.edge import BODY_BYTES_MAX
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import current_deadline
-from cotacoes.service.app import Check, build_app
-from cotacoes.service.background import background
-from cotacoes.service.requests import require_admin
+from cotacoes.web import docs_page
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.background import background
+from cotacoes.web.request_limits import BODY_BYTES_MAX
+from cotacoes.web.requests import require_admin
 
 SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")
 
@@ -186,7 +187,7 @@ def test_a_check_that_hangs_is_said_to_hang(monkeypatch: pytest.MonkeyPatch) -> 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("cotacoes.service.app.CHECK_DEADLINE_S", 0.01)
+    monkeypatch.setattr("cotacoes.web.app.CHECK_DEADLINE_S", 0.01)
     reason = get("/readyz", new_app({"redis": Check(hang)})).json()["checks"]["redis"]["reason"]
     assert reason == "no answer within 0.01 s"
 
@@ -202,7 +203,7 @@ def test_requests_are_counted_by_route_and_status() -> None:
 
 
 def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.edge.REQUESTS_MAX", 3)
+    monkeypatch.setattr("cotacoes.web.request_limits.REQUESTS_MAX", 3)
     app = new_app()
 
     async def crowd() -> list[int]:

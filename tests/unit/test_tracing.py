@@ -28,15 +28,15 @@ from cotacoes.adapters import otlp
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.otlp import OtlpTracer
 from cotacoes.aggregator_service.branch_spans import traced_gather
-from cotacoes.edge import Edge
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.observability import tracing
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.observability.tracing import Outcome
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
-from cotacoes.service.app import build_app
-from cotacoes.service_tracing import TracedRequests, reported
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.app import build_app
+from cotacoes.web.request_limits import Edge
+from cotacoes.web.request_spans import TracedRequests, reported
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-2] + "00"
@@ -598,7 +598,7 @@ assert run_process("external_service", main) == 0
 print(*sys.modules)
 """
 WITHOUT_FASTAPI = (
-    "import sys, cotacoes.client, cotacoes.endpoints, cotacoes.adapters.postgres.shard; print(*sys.modules)"
+    "import sys, cotacoes.client, cotacoes.web.upstreams, cotacoes.adapters.postgres.shard; print(*sys.modules)"
 )
 
 
@@ -614,7 +614,7 @@ def test_where_spans_are_not_wanted_nothing_of_it_is_imported(tmp_path: Path) ->
     """FastAPI imports OpenTelemetry's interface for itself, and redis-py its metrics; of ours nobody imports any."""
     behind = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.proto", "google.protobuf", "requests")
     found = modules(OFF, tmp_path)
-    assert "cotacoes.service_tracing" in found
+    assert "cotacoes.web.request_spans" in found
     assert [name for name in found if name.startswith((*behind, "cotacoes.adapters.tracing"))] == []
     assert [name for name in modules(WITHOUT_FASTAPI, tmp_path) if name.startswith("opentelemetry")] == []
 

@@ -17,7 +17,7 @@ from cotacoes.errors import SettingError
 from cotacoes.errors.values import explain_message, explain_value
 from cotacoes.external_service.faults import FaultSetting
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
 
 OF_LIBRARIES = re.compile(
     "Input|String should|Value error|Extra inputs|Field required|Tuple|List should|Expected|pydantic|valid integer"

@@ -15,18 +15,19 @@ from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route
 from cotacoes.aggregator_service.shards import GuardedShards
-from cotacoes.breaker_routes import breaker_routes
-from cotacoes.client import Addresses, GuardedClient, ServiceClient
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import SHARDS, Settings
-from cotacoes.endpoints import new_endpoints
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.telemetry import AggregatorMetrics, Metrics
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
-from cotacoes.service.app import Check, build_app
-from cotacoes.service.background import background
-from cotacoes.service.process import Service, Stop, serve_http
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.background import background
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.resilient_client import ResilientClient
+from cotacoes.web.restarts import Restarts
+from cotacoes.web.upstreams import new_endpoints
 
 NAME = "aggregator_service"
 
@@ -67,7 +68,7 @@ def wire(
     """The service over a client and a directory that are open while `resources` is."""
     metrics = metrics or Metrics()
     endpoints = new_endpoints(metrics)
-    guarded = GuardedClient(
+    guarded = ResilientClient(
         client,
         endpoints,
         questions=("overview",),

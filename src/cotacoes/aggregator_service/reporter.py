@@ -29,7 +29,6 @@ from cotacoes.aggregator_service.lag import lagging, lags, without
 from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
 from cotacoes.aggregator_service.shards import GuardedShards
-from cotacoes.client import GuardedClient
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.telemetry import AggregatorMetrics, get_logger
@@ -38,6 +37,7 @@ from cotacoes.patterns.scatter_gather.gather import scatter_gather
 from cotacoes.patterns.scatter_gather.gather_result import GatherResult
 from cotacoes.patterns.sharding.shard import Fence, Shard, ShardView
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
+from cotacoes.web.resilient_client import ResilientClient
 
 RESERVE_S = 0.1  # of the deadline, for the merge and the way out: 1,000 coins take some 40 ms
 RESERVE_SHARE_MAX = 0.1
@@ -62,7 +62,7 @@ class Reporter:
 
     def __init__(
         self,
-        client: GuardedClient,
+        client: ResilientClient,
         shards: GuardedShards,
         directory: ShardDirectory,
         metrics: AggregatorMetrics,

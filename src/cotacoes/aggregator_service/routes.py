@@ -29,7 +29,7 @@ from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoi
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import ReportJson
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS, Window
-from cotacoes.service.document import answering
+from cotacoes.web.document import answering
 
 LAST_MAX = 100
 COINS_MAX = 2_000  # of one answer, which has some 7 MB by then

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
 from cotacoes.errors import ShardUnavailableError, TimedOutError
 from cotacoes.model.window import Window
 from cotacoes.patterns.resilience import CallDeadlineError, CircuitOpenError, ResiliencePolicy
 from cotacoes.patterns.sharding.shard import Shard, ShardView
+from cotacoes.web.upstreams import BREAKER_INSIDE, WAIT_S_MAX, Upstreams, internal_policy
 
 
 class GuardedShards:
     """`deadline_s` is of each question in seconds. Shards come and go: each gets its policy when it is first asked."""
 
-    def __init__(self, endpoints: Endpoints, *, deadline_s: float) -> None:
+    def __init__(self, endpoints: Upstreams, *, deadline_s: float) -> None:
         self._endpoints = endpoints
-        self._config = inside(deadline_s)
+        self._config = internal_policy(deadline_s)
         self._policies: dict[str, ResiliencePolicy] = {}
 
     async def newest(

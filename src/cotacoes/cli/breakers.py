@@ -13,9 +13,9 @@ from cotacoes.cli import readers
 from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.endpoints import SETTABLE
 from cotacoes.errors import ProblemError
 from cotacoes.model.quote import parse_time
+from cotacoes.web.upstreams import SETTABLE
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
 STATES = tuple(state.value for state in SETTABLE)

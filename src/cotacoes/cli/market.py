@@ -21,7 +21,7 @@ from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
-from cotacoes.service.process import Stop, run_part
+from cotacoes.web.process import Stop, run_part
 
 INTERRUPTED = 130
 

@@ -14,7 +14,7 @@ from cotacoes import config
 from cotacoes.cli import readers
 from cotacoes.cli.lines import put
 from cotacoes.cli.options import AsJson, Coins, Data, Since
-from cotacoes.service.process import Stop, run_part, run_process
+from cotacoes.web.process import Stop, run_part, run_process
 
 app = typer.Typer()
 

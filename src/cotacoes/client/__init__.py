@@ -4,10 +4,9 @@ from cotacoes.client.aging import aged
 from cotacoes.client.answers import CurrentQuote, QuoteCandle
 from cotacoes.client.client import Client
 from cotacoes.client.continuity import NewestQuote
-from cotacoes.client.guarded import GuardedClient
 from cotacoes.client.overview import Overview
-from cotacoes.client.reader import Addresses, ServiceClient
-from cotacoes.client.streaming import Stream
+from cotacoes.client.service_client import Addresses, ServiceClient
+from cotacoes.client.stream import Stream
 from cotacoes.errors import StaleQuote
 from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import Position, Quote
@@ -18,7 +17,6 @@ __all__ = [
     "Client",
     "CurrentQuote",
     "Gap",
-    "GuardedClient",
     "NewestQuote",
     "Overview",
     "Position",

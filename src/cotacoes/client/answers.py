@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from cotacoes.client.history import Page, read_page
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.values import explain_message
+from cotacoes.feed.history import Page, read_page
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 

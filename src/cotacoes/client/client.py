@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.websocket_client import Link, connect
 from cotacoes.client.answers import CurrentQuote, QuoteCandle, read_candles, read_current, read_quotes
-from cotacoes.client.history import PAGE_QUOTES
 from cotacoes.client.modes import parse_mode
-from cotacoes.client.reader import DEADLINE_S, Addresses, ServiceClient
-from cotacoes.client.stream import StreamState
-from cotacoes.client.streaming import Connect, Stream
+from cotacoes.client.service_client import DEADLINE_S, Addresses, ServiceClient
+from cotacoes.client.stream import Connect, Stream
+from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import BadRequestError, StaleQuote
+from cotacoes.feed.history import PAGE_QUOTES
 from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.patterns.pub_sub.bus import Gap
 

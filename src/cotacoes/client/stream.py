@@ -1,184 +1,219 @@
-"""What a stream of several coins has told so far, and what its next frame means.
+"""The stream that does not end: connects, subscribes, hands on what comes, and connects again where that ends.
 
-    frame ──▶ StreamState ──▶ the coin's Continuity ──▶ events
-                          └─▶ the coin's Freshness  ──▶ stale_due
+    `anext` ──▶ wait ──▶ connect ──▶ subscribe ──▶ receive ──▶ StreamState ──▶ a quote, or a gap
+                 ▲                                    │
+                 └──────── the link is no good ◀──────┘
 
-Quotes and gaps are in `continuity.py`. Here is decided when a coin is stale: the newest quote is older than the caller
-takes. That is not so while an older quote has a successor on its way, as those have that are recovered after `since`:
+Everything is done inside `anext`: there is no task, and no queue. One message is taken from the link when the caller
+asks; who asks seldom holds the gateway up, by TCP, and is resumed where it was should that cut it.
 
-    what comes                                        when the coin is stale
-    nothing yet                                       `max_age_s` after the start
-    a quote, young enough                             when it is `max_age_s` old
-    the answer to a subscription after a position     not before it is known what comes after that
-    a quote too old, recovered                        the same; if the link is lost, `max_age_s` from now
-    a quote too old, not recovered                    now
-    a heartbeat that says that nothing is behind      when the last quote is `max_age_s` old
-    a heartbeat that does not say, two without news   the same
-
-Pure: times are monotonic seconds, passed in, `at` is the time of day. `streaming.py` drives it.
+A link on which nothing comes for `SILENT_S` is dead: heartbeats come each 5 s. Before the next there is a pause with
+full jitter, on top of what the gateway asked for; it grows until something good comes, not until a connection does.
+What can not heal is raised: a coin that does not exist, a refusal with 4xx, a close code that says so.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from random import Random
+from types import TracebackType
+from typing import Any, Self
 
-from cotacoes.client.continuity import Continuity, Event
-from cotacoes.client.frames import Beat, Bye, Frame, QuoteTold, Subscribed, subscribe_message
-from cotacoes.errors import ProblemError, StaleQuote, StreamMalformedError
-from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub.bus import Gap
+import msgspec
 
-UNANSWERED_BEATS_MAX = 6  # half a minute; the gateway has to wait with its answer while the history is away
+from cotacoes.adapters.websocket_client import Link
+from cotacoes.client.continuity import Event
+from cotacoes.client.frames import Beat, read_frame
+from cotacoes.client.overview import read_problem
+from cotacoes.client.stream_state import StreamState
+from cotacoes.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InternalError,
+    NotFoundError,
+    ProblemError,
+    RequestError,
+    StreamClosedError,
+    StreamError,
+    StreamRefusedError,
+    StreamUnavailableError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from cotacoes.patterns.resilience.backoff import Backoff
 
+SILENT_S = 11.0  # two heartbeats that did not come
+BYE_S = 1.0  # how long after its `bye` the gateway may take to close
+ASKED_S_MAX = 60.0  # of a wait that the gateway asks for
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, 1009, 4002})  # close codes after which the same would end the same
+_HEALING = frozenset({408, 425, 429})  # and all of 500 and above
+_BY_STATUS = {401: UnauthorizedError, 403: ForbiddenError, 404: NotFoundError}
 
-class Freshness:
-    """One coin; see the head of this file."""
-
-    def __init__(self, max_age_s: float, now: float) -> None:
-        self._max_age_s = max_age_s
-        self._born_at = now  # when the newest quote was observed; before the first one the start
-        self._due = now + max_age_s
-        self._is_recovering = False
-        self._has_moved = False  # since the last heartbeat
-
-    @property
-    def due(self) -> float:
-        """When it is stale if nothing comes."""
-        return math.inf if self._is_recovering else self._due
-
-    def age(self, now: float) -> float:
-        """Of the newest quote in seconds, or how long there was none."""
-        return now - self._born_at
-
-    def recover(self) -> None:
-        """What comes after a position is on its way, or there is nothing."""
-        self._is_recovering = self._has_moved = True
-
-    def hear(self, age_s: float, now: float) -> None:
-        """A quote came that was observed so long ago."""
-        self._born_at, self._has_moved = now - age_s, True
-        if self._is_recovering and age_s > self._max_age_s:
-            self._due = now + self._max_age_s
-        else:
-            self._catch_up()
-
-    def beat(self, *, is_behind: bool | None) -> None:
-        """A heartbeat came: whether it says that more is on its way, None where it does not say."""
-        if self._is_recovering and not (self._has_moved if is_behind is None else is_behind):
-            self._catch_up()
-        self._has_moved = False
-
-    def lose(self) -> None:
-        """The link is gone: nothing is on its way."""
-        self._is_recovering = False
-
-    def _catch_up(self) -> None:
-        self._is_recovering, self._due = False, self._born_at + self._max_age_s
+Connect = Callable[[str], Awaitable[Link]]
 
 
-class StreamState:
-    """See the head of this file. `since` is by coin what is known already; without `max_age_s` nothing is stale.
+class Stream:
+    """An async iterator of quotes and gaps, and an async context manager that closes it; see the head of this file.
 
-    `events` are to be taken from it; `bye` is what the server said before it closes.
+    Cancelling one wait for the next event loses nothing. After an error it is closed. `failure` is why there is no link
+    just now, None where there is one.
     """
 
     def __init__(
         self,
-        coins: Sequence[str],
-        now: float,
+        url: str,
+        state: StreamState,
+        connect: Connect,
         *,
-        since: Mapping[str, Position] | None = None,
-        mode: str = "every",
-        max_age_s: float | None = None,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        random: Random,
+        silent_s: float = SILENT_S,
     ) -> None:
-        since = since or {}
-        self.events: deque[Event] = deque()
-        self.bye: Bye | None = None
-        self._mode = mode
-        self._max_age_s = max_age_s
-        self._coins = {coin: Continuity(coin, since.get(coin)) for coin in coins}
-        self._freshness = {} if max_age_s is None else {coin: Freshness(max_age_s, now) for coin in coins}
-        self._asked: dict[str, Position] = {}
-        self._unanswered_beats = 0
+        self.failure: Exception | None = None
+        self._url = url
+        self._state = state
+        self._connect = connect
+        self._clock = clock
+        self._now = now
+        self._silent_s = silent_s
+        self._backoff = Backoff(random)
+        self._link: Link | None = None
+        self._connect_at = clock()
+        self._heard_at = 0.0
+        self._is_asked = False
+        self._is_closed = False
 
-    def subscribe(self) -> str:
-        """The first message of a new connection."""
-        asked = {coin: continuity.ask() for coin, continuity in self._coins.items()}
-        self._asked = {coin: position for coin, position in asked.items() if position is not None}
-        self._unanswered_beats = 0
-        return subscribe_message(list(self._coins), self._mode, self._asked)
+    def __aiter__(self) -> Self:
+        return self
 
-    def lose(self) -> None:
-        """The connection is gone."""
-        self.bye = None
-        for freshness in self._freshness.values():
-            freshness.lose()
+    async def __anext__(self) -> Event:
+        """The next quote or gap. StaleQuote; RequestError and StreamClosedError where trying again will not help."""
+        if self._is_asked:
+            raise RuntimeError("another task waits for the next event of this stream")
+        self._is_asked = True
+        try:
+            while not self._is_closed:
+                if self._state.events:
+                    return self._state.events.popleft()
+                await self._go_on()
+            raise StopAsyncIteration
+        except Exception:
+            self._end()
+            raise
+        finally:
+            self._is_asked = False
 
-    @property
-    def stale_due(self) -> float:
-        """When the first coin is stale if nothing comes."""
-        return min((freshness.due for freshness in self._freshness.values()), default=math.inf)
+    async def __aenter__(self) -> Self:
+        return self
 
-    def stale(self, now: float) -> StaleQuote:
-        """The coin that is stale first, as an error."""
-        coin, freshness = min(self._freshness.items(), key=lambda item: item[1].due)
-        return StaleQuote(coin, freshness.age(now))
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
-    def take(self, frame: Frame, now: float, at: datetime) -> None:
-        """The next frame. StreamMalformedError where the connection is no good; a problem that was told is raised."""
-        match frame:
-            case QuoteTold():
-                self._hear(frame, now, at)
-            case Gap():
-                self.events += self._coin(frame.coin).miss(frame)
-            case Subscribed():
-                self._begin(frame)
-            case Beat():
-                self._beat(frame)
-            case Bye():
-                self.bye = frame
-            case ProblemError():
-                raise frame
-            case None:
-                pass
+    async def aclose(self) -> None:
+        """Close it, and tell the gateway."""
+        self._is_closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
-    def _hear(self, told: QuoteTold, now: float, at: datetime) -> None:
-        quote = told.quote
-        if told.is_newest == (self._mode == "every"):
-            raise StreamMalformedError(f"{quote.coin}: a quote of another mode")
-        events = self._coin(quote.coin).hear(told)
-        self.events += events
-        if self._freshness and events and isinstance(events[-1], Quote):
-            age_s = max(0.0, (at - quote.observed_at).total_seconds())
-            self._freshness[quote.coin].hear(age_s, now)
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # who left the loop with `break` holds no connection open; or it is gone
+            self._end()
 
-    def _begin(self, answer: Subscribed) -> None:
-        if answer.mode != self._mode:
-            raise StreamMalformedError("another mode than was asked for")
-        for coin, begun in answer.coins.items():
-            continuity = self._coin(coin)
-            if self._freshness and coin in self._asked and not continuity.is_answered:
-                self._freshness[coin].recover()
-            self.events += continuity.begin(begun)
+    def _end(self) -> None:
+        self._is_closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort()
 
-    def _beat(self, beat: Beat) -> None:
-        for coin, continuity in self._coins.items():
-            if coin in beat.positions:
-                position = beat.positions[coin]
-                self.events += continuity.beat(position)
-                if self._freshness and continuity.is_at(position):
-                    self._freshness[coin].beat(is_behind=None if beat.behind is None else coin in beat.behind)
-            elif continuity.is_answered:
-                raise StreamMalformedError(f"{coin}: a heartbeat does not know that it was asked for")
-        if not all(continuity.is_settled for continuity in self._coins.values()):
-            self._unanswered_beats += 1
-            if self._unanswered_beats > UNANSWERED_BEATS_MAX:
-                raise StreamMalformedError("the subscription, or the gap that its answer announced, does not come")
+    async def _go_on(self) -> None:
+        """One step: a link, or one message of it."""
+        try:
+            if self._link is None:
+                await self._open()
+            else:
+                await self._receive(self._link)
+        except StreamRefusedError as refusal:
+            if refusal.status < 500 and refusal.status not in _HEALING:
+                raise _problem(refusal) from refusal
+            self._lose(refusal, refusal.retry_after_s)
+        except StreamClosedError as closing:
+            if closing.code in _OUR_FAULT:
+                raise
+            self._lose(closing)
+        except (UnavailableError, InternalError) as problem:
+            self._lose(problem, problem.retry_after_s)
+        except StreamError as error:
+            self._lose(error)
 
-    def _coin(self, coin: str) -> Continuity:
-        if coin not in self._coins:
-            raise StreamMalformedError("a coin that was not asked for")
-        return self._coins[coin]
+    async def _open(self) -> None:
+        """Wait until it is time, connect and subscribe."""
+        try:
+            async with asyncio.timeout(self._stale_in_s()):
+                await asyncio.sleep(max(0.0, self._connect_at - self._clock()))
+                link = await self._connect(self._url)
+                try:
+                    await link.send(self._state.subscribe())
+                except BaseException:
+                    link.abort()
+                    raise
+                self._link = link
+        except TimeoutError:
+            raise self._state.stale(self._clock()) from self.failure
+        self._heard_at = self._clock()
+        self.failure = None
+
+    async def _receive(self, link: Link) -> None:
+        """One message, or the end of the link."""
+        silent_s = self._silent_s if self._state.bye is None else BYE_S
+        due = min(self._heard_at + silent_s, self._state.stale_due)
+        if due <= self._clock():
+            # the caller was away: first what has come meanwhile, which the loop sees in one pass, the link in the next
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(max(0.0, due - self._clock())):
+                message = await link.receive()
+        except TimeoutError:
+            if self._state.stale_due <= due:
+                raise self._state.stale(self._clock()) from None
+            raise StreamUnavailableError(f"nothing came for {silent_s:g} s") from None
+        self._heard_at = self._clock()
+        frame = read_frame(message)
+        self._state.take(frame, self._heard_at, self._now())
+        if self._state.events or isinstance(frame, Beat):
+            self._backoff.reset()
+
+    def _lose(self, why: Exception, asked_s: float | None = None) -> None:
+        """The link is no good: try another one later."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort()
+        if asked_s is None and self._state.bye is not None:
+            asked_s = self._state.bye.retry_s
+        self.failure = why
+        self._connect_at = self._clock() + self._backoff.next_s() + min(asked_s or 0.0, ASKED_S_MAX)
+        self._state.lose()
+
+    def _stale_in_s(self) -> float | None:
+        left_s = self._state.stale_due - self._clock()
+        return None if math.isinf(left_s) else max(0.0, left_s)
+
+
+def _problem(refusal: StreamRefusedError) -> ProblemError:
+    """The refusal of a handshake as the error that it is."""
+    try:
+        told: Any = msgspec.json.decode(refusal.body)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict):
+        return read_problem(told, refusal.status, refusal.retry_after_s)
+    kind: type[RequestError] = _BY_STATUS.get(refusal.status, BadRequestError)
+    return kind(f"the gateway {refusal}")

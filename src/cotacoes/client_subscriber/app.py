@@ -2,7 +2,7 @@
 
     Redis, history ──▶ Follower ──▶ Subscriber ──▶ output ──▶ stdout          changes of state ──▶ log (stderr)
 
-What a line looks like stands in `lines.py`, what is asked of the history and when in `client/follower.py`.
+What a line looks like stands in `lines.py`, what is asked of the history and when in `feed/consumer.py`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import TextIO
 
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import BUS_QUIET_S, Follower, log_change
-from cotacoes.client.history import ServiceHistory
 from cotacoes.client_subscriber.lines import Lines, as_json_line
 from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import OutputError, SettingError, UnavailableError, UnknownCoinError
+from cotacoes.feed.consumer import BUS_QUIET_S, FeedConsumer, log_change
+from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.history import ServiceHistory
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import COIN_PATTERN
 from cotacoes.observability.printer import descriptor_writer
 from cotacoes.observability.telemetry import get_logger
-from cotacoes.service.background import background
-from cotacoes.service.process import Stop
+from cotacoes.web.background import background
+from cotacoes.web.process import Stop
 
 WATCH_INTERVAL_S = 0.5
 ASK_DEADLINE_S = 1.0
@@ -77,7 +77,7 @@ async def run(
     )
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     client = ServiceClient(Addresses.of(settings))
-    follower = Follower(
+    follower = FeedConsumer(
         feeds,
         bus,
         ServiceHistory(client),

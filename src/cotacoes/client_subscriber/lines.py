@@ -22,7 +22,7 @@ from decimal import Decimal
 
 import msgspec
 
-from cotacoes.client.feeds import SILENT_AFTER_S, Back, Event, Silent
+from cotacoes.feed.feeds import SILENT_AFTER_S, Back, Event, Silent
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_price
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen

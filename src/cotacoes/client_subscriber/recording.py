@@ -32,18 +32,18 @@ import msgspec
 
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.follower import Follower, log_change
-from cotacoes.client.history import History, ServiceHistory
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
+from cotacoes.feed.consumer import FeedConsumer, log_change
+from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.history import History, ServiceHistory
 from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
 from cotacoes.model.quote import Position, format_time
 from cotacoes.observability.telemetry import get_logger
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Retracted, Seen
-from cotacoes.service.background import background
-from cotacoes.service.process import Stop
+from cotacoes.web.background import background
+from cotacoes.web.process import Stop
 
 FLUSH_S = 1.0
 FINISH_S = 5.0  # what a history that does not answer is given at the end; as long as a service gives a request
@@ -142,7 +142,9 @@ class Recorder:
         self._feeds = Feeds(coins, time.monotonic(), prefix=prefix)
         for coin in coins:
             self._feeds[coin].skip_start()
-        self._follower = Follower(self._feeds, bus, history, self._write, clock=time.monotonic, random=SystemRandom())
+        self._consumer = FeedConsumer(
+            self._feeds, bus, history, self._write, clock=time.monotonic, random=SystemRandom()
+        )
 
     @property
     def has_heard(self) -> bool:
@@ -150,14 +152,14 @@ class Recorder:
         return any(self._feeds[coin].known is not None for coin in self._feeds.coins)
 
     async def run(self) -> None:
-        await self._follower.run()
+        await self._consumer.run()
 
     async def finish(self) -> None:
         """Write what the history has beyond what was heard; where it does not say in time, what is held, and gaps."""
         left = {coin for coin in self._feeds.coins if self._feeds[coin].known is not None}
 
         async def catch_up(coin: str) -> None:
-            await self._follower.catch_up(coin)
+            await self._consumer.catch_up(coin)
             left.discard(coin)
 
         try:
@@ -171,7 +173,7 @@ class Recorder:
             recovery = self._feeds[coin]
             await self._write([*recovery.skip_start(), *recovery.gone(None)])
             self._write_gap(coin, recovery.told, None, "the history could not be asked")
-        self._follower.log_ignored()
+        self._consumer.log_ignored()
 
     async def _write(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -15,7 +15,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.postgres.schema import inspect, mistaken
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import ServiceClient
-from cotacoes.client.reader import ANSWER_BYTES_MAX, Addresses
+from cotacoes.client.service_client import ANSWER_BYTES_MAX, Addresses
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
 from cotacoes.model.payloads import Progress

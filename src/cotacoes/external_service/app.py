@@ -38,11 +38,11 @@ from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJso
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
 from cotacoes.observability import telemetry
-from cotacoes.service.app import Check, build_app
-from cotacoes.service.background import background
-from cotacoes.service.document import answering, refusing
-from cotacoes.service.process import Resources, Service, Stop, serve_http
-from cotacoes.service.requests import admins_only
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.background import background
+from cotacoes.web.document import answering, refusing
+from cotacoes.web.process import Resources, Service, Stop, serve_http
+from cotacoes.web.requests import admins_only
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0

@@ -21,14 +21,12 @@ from random import SystemRandom
 
 from cotacoes.adapters.http_server.accepting import room_for
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.breaker_routes import breaker_routes
-from cotacoes.client import Addresses, GuardedClient, ServiceClient
-from cotacoes.client.feeds import Feeds
-from cotacoes.client.follower import BUS_QUIET_S, Follower
-from cotacoes.client.history import ServiceHistory
+from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import Settings
-from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import ProblemError
+from cotacoes.feed.consumer import BUS_QUIET_S, FeedConsumer
+from cotacoes.feed.feeds import Feeds
+from cotacoes.feed.history import ServiceHistory
 from cotacoes.gateway_service import event_stream
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.coin_names import CoinNames
@@ -38,10 +36,13 @@ from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.observability.telemetry import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
-from cotacoes.service.app import Check, build_app
-from cotacoes.service.background import background
-from cotacoes.service.process import Service, Stop, serve_http
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.background import background
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.resilient_client import ResilientClient
+from cotacoes.web.restarts import Restarts
+from cotacoes.web.upstreams import new_endpoints
 
 NAME = "gateway_service"
 ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then is away
@@ -87,7 +88,7 @@ def wire(
     """
     metrics = Metrics()
     endpoints = new_endpoints(metrics)
-    guarded = GuardedClient(
+    guarded = ResilientClient(
         client,
         endpoints,
         questions=("current", "positions", "quotes", "candles"),
@@ -129,7 +130,7 @@ def wire(
             start_quotes = _start_quotes(settings, len(found))
             feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
             hub.has_begun, hub.silent = feeds.has_begun, lambda: feeds.silent
-            follower = Follower(
+            follower = FeedConsumer(
                 feeds,
                 bus,
                 history,

@@ -16,10 +16,10 @@ from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING
 
-from cotacoes.client.feeds import Event
-from cotacoes.client.follower import log_change
-from cotacoes.client.history import History
 from cotacoes.client.modes import Mode
+from cotacoes.feed.consumer import log_change
+from cotacoes.feed.feeds import Event
+from cotacoes.feed.history import History
 from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Member, NewestChannel
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Entry, Ring
@@ -29,7 +29,7 @@ from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.telemetry import StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.restarts import Restarts
 
 if TYPE_CHECKING:
     from cotacoes.gateway_service.connection import Connection

@@ -22,14 +22,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
+from cotacoes.feed.history import History, floor_of, has_later, resume_of
 from cotacoes.gateway_service.channel import Channel, Member
 from cotacoes.gateway_service.ring import Entry, Ring
 from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.restarts import Restarts
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
 PAGES_KEPT = 64

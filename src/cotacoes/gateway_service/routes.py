@@ -14,8 +14,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cotacoes.client import GuardedClient, aged
-from cotacoes.client.guarded import NO_ANSWER
+from cotacoes.client import aged
 from cotacoes.config import Settings
 from cotacoes.errors import (
     ForbiddenError,
@@ -33,7 +32,8 @@ from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.patterns.resilience import CallResult, Source
-from cotacoes.service.document import answering
+from cotacoes.web.document import answering
+from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]
 PASSED_ON = (UnknownCoinError, NoQuoteError, ServiceUnavailableError)
@@ -45,7 +45,7 @@ T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
-async def known_coins(client: GuardedClient, settings: Settings) -> list[str]:
+async def known_coins(client: ResilientClient, settings: Settings) -> list[str]:
     """All coins, or those of the settings where quote_service can not say."""
     try:
         return list(await client.positions())
@@ -56,7 +56,7 @@ async def known_coins(client: GuardedClient, settings: Settings) -> list[str]:
 Newest = Callable[[str], tuple[Quote, float] | None]
 
 
-def routes(settings: Settings, client: GuardedClient, names: CoinNames, newest: Newest) -> APIRouter:
+def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest: Newest) -> APIRouter:
     """All routes of the service but its streams and those that every service has.
 
     `newest` gives the newest quote of a coin's live stream, with its age in seconds.

@@ -17,9 +17,7 @@ from random import SystemRandom
 
 from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.breaker_routes import breaker_routes
 from cotacoes.config import SHARDS, Settings
-from cotacoes.endpoints import new_endpoints
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import AgeLimits, Position, Quote
@@ -41,10 +39,12 @@ from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.roster import Roster
 from cotacoes.quote_service.routes import routes
 from cotacoes.quote_service.takeover_pause import TakeoverPause
-from cotacoes.service.app import Check, build_app
-from cotacoes.service.background import background
-from cotacoes.service.process import Service, Stop, serve_http
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.background import background
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.restarts import Restarts
+from cotacoes.web.upstreams import new_endpoints
 
 NAME = "quote_service"
 SUPERSEDED_EXIT_CODE = 4

@@ -10,7 +10,6 @@ from decimal import Decimal
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.config import Settings
-from cotacoes.endpoints import Endpoints
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns.resilience import (
@@ -28,6 +27,7 @@ from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.source import HttpSource
 from cotacoes.quote_service.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
+from cotacoes.web.upstreams import Upstreams
 
 SOURCE = "external_service"
 MINIMUM_CALLS = 50  # of fewer calls, one in five of which fails, half may do so by chance
@@ -48,7 +48,7 @@ def build_intake(
     recorder: Recorder,
     publisher: Publisher,
     metrics: QuoteMetrics,
-    endpoints: Endpoints,
+    endpoints: Upstreams,
     *,
     now: Callable[[], datetime],
     currency_of: Callable[[str], str | None],
@@ -100,7 +100,7 @@ def jump_limit(settings: Settings) -> JumpLimit:
     )
 
 
-def source_policy(settings: Settings, endpoints: Endpoints) -> ResiliencePolicy:
+def source_policy(settings: Settings, endpoints: Upstreams) -> ResiliencePolicy:
     """How the source is called: on a tape a call may wait for something new, and takes so much longer."""
     is_tape = settings.source_mode == "tape"
     fetch_s = settings.fetch_deadline_s + (WAIT_S if is_tape else 0.0)

@@ -18,7 +18,7 @@ from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.service.restarts import Restarts
+from cotacoes.web.restarts import Restarts
 
 AGAIN_S = 1.0
 

@@ -24,7 +24,7 @@ from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
-from cotacoes.service.document import answering
+from cotacoes.web.document import answering
 
 QUOTED = (UnknownCoinError, NoQuoteError)
 READ = (UnknownCoinError, HistoryUnavailableError, PositionGoneError)

@@ -22,7 +22,7 @@ from cotacoes.errors import OutputError, SettingError
 from cotacoes.observability import telemetry
 from cotacoes.observability.bounded_log import log_loop_errors
 from cotacoes.observability.telemetry import Metrics
-from cotacoes.service_tracing import reported
+from cotacoes.web.request_spans import reported
 
 if TYPE_CHECKING:
     from cotacoes.adapters.http_server.server import MakeWebSocket

@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from cotacoes.client.feeds import Back, Event, Feeds, IgnoredMessageError, Silent
-from cotacoes.client.filler import Filler
-from cotacoes.client.history import History
 from cotacoes.errors import (
     BusUnavailableError,
 )
+from cotacoes.feed.feeds import Back, Event, Feeds, IgnoredMessageError, Silent
+from cotacoes.feed.filler import Filler
+from cotacoes.feed.history import History
 from cotacoes.observability.telemetry import FailureLog, get_logger
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Ignored, Lost, Missed, Recovered, Retracted, Seen
@@ -42,7 +42,7 @@ Take = Callable[[Sequence[Event]], Awaitable[None]]
 CountIgnored = Callable[[str, Ignored, int], None]
 
 
-class Follower:
+class FeedConsumer:
     """See the head of this file. `take` gets the events of one coin, or silences of several, in order.
 
     `count_ignored` hears now and then how many more lines of a coin were ignored, and why. A bus that was not there yet

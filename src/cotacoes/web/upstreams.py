@@ -81,7 +81,7 @@ class _Endpoint:
     is_refused: bool = False
 
 
-class Endpoints:
+class Upstreams:
     """Of one service. `clock` gives monotonic seconds, `now` the wall time in which the past is told.
 
     `waiting_s` is how long what is called may take to be there at first.
@@ -245,12 +245,12 @@ class Endpoints:
             endpoint.is_refused = is_refused
 
 
-def new_endpoints(metrics: Metrics) -> Endpoints:
+def new_endpoints(metrics: Metrics) -> Upstreams:
     """Of a service that runs: with the clocks and the chance of this machine."""
-    return Endpoints(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
+    return Upstreams(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
 
 
-def inside(deadline_s: float, attempts: int = 1) -> ResilienceConfig:
+def internal_policy(deadline_s: float, attempts: int = 1) -> ResilienceConfig:
     """How one part asks another: `deadline_s` for the whole question, and most of that for its tries."""
     return ResilienceConfig(
         deadline=deadline_s,

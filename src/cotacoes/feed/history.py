@@ -8,10 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cotacoes.client.feeds import check
-from cotacoes.client.guarded import GuardedClient
-from cotacoes.client.reader import ServiceClient
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
+from cotacoes.feed.feeds import check
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
@@ -58,10 +56,19 @@ def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
     return Page(quotes, told.more, tuple(gaps))
 
 
+class PageClient(Protocol):
+    """The one question to a client that the history needs."""
+
+    async def quotes(
+        self, coin: str, *, after: str | None = None, last: int | None = None, limit: int | None = None
+    ) -> dict[str, Any]:
+        """A page of the history, decoded; see `client.service_client.ServiceClient.quotes`."""
+
+
 class ServiceHistory:
     """The history of quote_service, or of a gateway that passes it on."""
 
-    def __init__(self, client: ServiceClient | GuardedClient) -> None:
+    def __init__(self, client: PageClient) -> None:
         self._client = client
 
     async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:

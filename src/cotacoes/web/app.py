@@ -12,14 +12,15 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 from fastapi.telemetry import TelemetryConfig
 
-from cotacoes import config, docs_page
+from cotacoes import config
 from cotacoes.adapters.http_server.exchange import ASGIApp
-from cotacoes.edge import Edge, Lean
 from cotacoes.errors import ProblemError
 from cotacoes.observability import telemetry, tracing
-from cotacoes.service.document import DocumentedApp, answering
-from cotacoes.service.problems import answer_errors
-from cotacoes.service_tracing import traced
+from cotacoes.web import docs_page
+from cotacoes.web.document import DocumentedApp, answering
+from cotacoes.web.problems import answer_errors
+from cotacoes.web.request_limits import Edge, Lean
+from cotacoes.web.request_spans import traced
 
 # service_tracing does this: FastAPI could, but not for lean answers and refusals, and it tells the query string
 NO_FASTAPI_SPANS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}

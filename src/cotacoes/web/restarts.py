@@ -16,7 +16,7 @@ from random import Random, SystemRandom
 from cotacoes.errors import SettingError, WriterSupersededError, error_in
 from cotacoes.observability.telemetry import FailureLog, Metrics
 from cotacoes.patterns.resilience.backoff import Backoff
-from cotacoes.service.background import not_cancelled_by_itself
+from cotacoes.web.background import not_cancelled_by_itself
 
 PAUSE_S = 0.2  # at least, before each new beginning
 PAUSE_MOST_S = 30.0

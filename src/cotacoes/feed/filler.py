@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from cotacoes.client.feeds import Event, Feeds
-from cotacoes.client.history import History, floor_of, has_later, resume_of
 from cotacoes.errors import InternalError, PositionBeyondEndError, PositionGoneError, ProblemError
+from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.history import History, floor_of, has_later, resume_of
 from cotacoes.observability.telemetry import FailureLog, get_logger
 from cotacoes.patterns.pub_sub.recovery import Recovery
 from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError, Wanted

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from cotacoes.client.overview import Overview
-from cotacoes.client.reader import ServiceClient
-from cotacoes.endpoints import BREAKER_INSIDE, WAIT_S_MAX, Endpoints, inside
+from cotacoes.client.service_client import ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -38,6 +37,7 @@ from cotacoes.patterns.resilience import (
     classify,
     current_deadline,
 )
+from cotacoes.web.upstreams import BREAKER_INSIDE, WAIT_S_MAX, Upstreams, internal_policy
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def classify_answer(error: BaseException) -> Classification:
     return Classification(Verdict.FAILURE, is_away, asked_s, error.slug)
 
 
-class GuardedClient:
+class ResilientClient:
     """The questions, as `ServiceClient` has them, asked through one that is open.
 
     `questions` are those that are asked, `deadline_s` is of each in seconds, `attempts` how often one is asked at most.
@@ -73,7 +73,7 @@ class GuardedClient:
     def __init__(
         self,
         client: ServiceClient,
-        endpoints: Endpoints,
+        endpoints: Upstreams,
         *,
         questions: Sequence[str],
         deadline_s: float,
@@ -83,7 +83,7 @@ class GuardedClient:
         age_max_s: float | None = None,
     ) -> None:
         self._client = client
-        config = inside(deadline_s, attempts)
+        config = internal_policy(deadline_s, attempts)
         self._attempt_s = config.attempt_timeout
 
         def policy(route: str, **companions: Any) -> ResiliencePolicy:

@@ -9,15 +9,15 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotacoes.config import Settings
-from cotacoes.endpoints import Endpoints
 from cotacoes.errors import NotFoundError, UnauthorizedError
 from cotacoes.model.coins import nearest
 from cotacoes.model.payloads import BreakerState
 from cotacoes.model.quote import TimeText
 from cotacoes.observability.telemetry import get_logger
 from cotacoes.patterns.resilience import State
-from cotacoes.service.document import answering
-from cotacoes.service.requests import admins_only
+from cotacoes.web.document import answering
+from cotacoes.web.requests import admins_only
+from cotacoes.web.upstreams import Upstreams
 
 
 class BreakerSetting(BaseModel):
@@ -82,7 +82,7 @@ class BreakersJson(msgspec.Struct, frozen=True):
     breakers: list[BreakerJson]
 
 
-def breaker_routes(name: str, settings: Settings, endpoints: Endpoints) -> APIRouter:
+def breaker_routes(name: str, settings: Settings, endpoints: Upstreams) -> APIRouter:
     """Of the service `name`: what it calls, and whether it does."""
     router = APIRouter(tags=["operation"])
 
