@@ -15,7 +15,7 @@ from benchmarks.fanout_program import Server
 from benchmarks.fanout_receiver import Order, open_stream
 from benchmarks.fanout_servers import servers
 from benchmarks.figure import Aim, Effort, Row
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 AIM = Aim(40.0)
 CLIENTS = 1_000

@@ -15,7 +15,7 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row, percentile
 from benchmarks.helper_process import helper_process
 from benchmarks.live import LISTENER_MARGIN_S, RATE, RATE_SHARE_MIN, SETTLE_S, ages_ms, rate_of
 from benchmarks.system import System, running
-from cotacoes import control
+from cotacoes.up import control
 
 AIM = Aim(60.0)
 COIN, SHARD = "bitcoin", "shard1"

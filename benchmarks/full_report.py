@@ -21,7 +21,7 @@ from benchmarks.http_load import content_length
 from benchmarks.servers import Server
 from benchmarks.system import data_folder, started
 from cotacoes.config import SHARDS
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 DATABASE = "market"
 DAYS = 90

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cotacoes.supervision import die_with_parent
+from cotacoes.up.supervision import die_with_parent
 
 ROOT = Path(__file__).parents[1]
 STOP_DEADLINE_S = 10.0

@@ -19,7 +19,7 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row, percentile
 from benchmarks.helper_process import helper_process
 from benchmarks.live import read_metrics
 from benchmarks.system import System, running
-from cotacoes import control
+from cotacoes.up import control
 
 P99_AIM = Aim(50.0)
 TO_QUIET_AIM = Aim(10.0)

@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.system import System, running
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 AIM = Aim(5.0)
 UNIT = "% of a core"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cotacoes import embedded
+from cotacoes.up import embedded_servers
 
 VERSION_DEADLINE_S = 10.0
 LIBRARIES = {"uvicorn": "uvicorn", "httpx2": "httpx2", "asyncpg": "asyncpg", "redis-py": "redis"}
@@ -35,8 +35,8 @@ def describe_versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "cotacoes": metadata.version("cotacoes"),
-        "postgres": _program_version(embedded.postgres_folder() / "postgres"),
-        "valkey": _program_version(embedded.valkey_server()),
+        "postgres": _program_version(embedded_servers.postgres_folder() / "postgres"),
+        "valkey": _program_version(embedded_servers.valkey_server()),
         **{name: metadata.version(package) for name, package in LIBRARIES.items()},
     }
 

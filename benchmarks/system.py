@@ -24,12 +24,12 @@ from typing import IO, Any
 import psutil
 
 from benchmarks.figure import MeasureError
-from cotacoes import control
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS
-from cotacoes.data_folder import read_running
-from cotacoes.supervision import processes
-from cotacoes.supervision.part import State
-from cotacoes.up import SERVICES
+from cotacoes.up import control
+from cotacoes.up.data_folder import read_running
+from cotacoes.up.supervision import processes
+from cotacoes.up.supervision.part import State
+from cotacoes.up.topology import SERVICES
 
 PARTS = (*SHARDS, "redis", *SERVICES)
 RUNNING = State.RUNNING.value

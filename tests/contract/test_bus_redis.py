@@ -14,11 +14,11 @@ from tests.conftest import free_port
 from tests.contract.conftest import Server, end, start, start_valkey
 from tests.contract.test_bus import DEADLINE_S, answered, take, url
 
-from cotacoes import embedded
 from cotacoes.adapters import redis_bus
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError, SettingError
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
+from cotacoes.up import embedded_servers
 
 SHORT_DEADLINE_S = 0.05
 SLACK_S = 1.0  # for a machine that does other things as well
@@ -220,15 +220,17 @@ async def test_a_url_that_is_none_is_refused_by_the_name_of_its_setting(end: str
 
 async def test_a_valkey_with_a_password_lets_nobody_publish_without_it(tmp_path: Path) -> None:
     file, port = tmp_path / "valkey.conf", free_port()
-    embedded.require_password_of_valkey(file, "hunter2")
+    embedded_servers.require_password_of_valkey(file, "hunter2")
     server = start(
-        embedded.valkey_command(tmp_path, port, file), port, lambda _: embedded.valkey_is_ready(port, "hunter2")
+        embedded_servers.valkey_command(tmp_path, port, file),
+        port,
+        lambda _: embedded_servers.valkey_is_ready(port, "hunter2"),
     )
     try:
-        assert not embedded.valkey_is_ready(port)
-        async with RedisBus(embedded.valkey_url(port, "hunter2"), deadline_s=DEADLINE_S) as bus:
+        assert not embedded_servers.valkey_is_ready(port)
+        async with RedisBus(embedded_servers.valkey_url(port, "hunter2"), deadline_s=DEADLINE_S) as bus:
             await bus.ping()
-        for url in (f"redis://127.0.0.1:{port}", embedded.valkey_url(port, "hunter3")):
+        for url in (f"redis://127.0.0.1:{port}", embedded_servers.valkey_url(port, "hunter3")):
             async with RedisBus(url, deadline_s=DEADLINE_S) as stranger:
                 with pytest.raises(BusUnavailableError):
                     await stranger.publish([("cotacoes:bitcoin", b'{"price":"1.00"}')])

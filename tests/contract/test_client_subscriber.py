@@ -24,7 +24,7 @@ LIMIT_S = 30.0
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PROGRAM = """
 import sys
-from cotacoes.service.process import run_process
+from cotacoes.web.process import run_process
 from cotacoes.client_subscriber import app
 sys.exit(run_process("client_subscriber", getattr(app, sys.argv[1])))
 """

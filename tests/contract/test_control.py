@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from cotacoes.control import SILENT_MAX, ControlServer
+from cotacoes.up.control import SILENT_MAX, ControlServer
 
 
 async def status(port: int) -> Any:

@@ -349,9 +349,9 @@ async def test_one_address_may_not_take_all_streams(way: str) -> None:
 
 SERVER = """
     import asyncio, os, resource, sys
-    from cotacoes import telemetry
-    from cotacoes.adapters import http_server
-    from cotacoes.adapters.http_hosts import AllowedHosts
+    from cotacoes.observability import telemetry
+    from cotacoes.adapters.http_server import server as http_server
+    from cotacoes.adapters.http_server.hosts import AllowedHosts
     from cotacoes.observability.bounded_log import log_loop_errors
 
     async def app(scope, receive, send):

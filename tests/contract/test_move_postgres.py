@@ -25,13 +25,14 @@ from tests.contract.moving import (
     on_postgres,
 )
 
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import copying
 from cotacoes.admin.copying import OnStep, Progress
 from cotacoes.cli import moves
 from cotacoes.errors import CoinMovedError, CopyDiffersError, CopyRefusedError, SettingError
 from cotacoes.model.quote import Quote
+from cotacoes.up import embedded_servers
 
 
 @pytest.fixture
@@ -192,7 +193,12 @@ async def test_neither_move_nor_purge_waits_for_a_reader_or_lets_one_wait(world:
     script = "BEGIN; SELECT count(*) FROM quote; SELECT count(*) FROM candle; SELECT pg_sleep(60);"
     readers = [
         await asyncio.create_subprocess_exec(
-            str(embedded.postgres_folder() / "psql"), "-qXAt", "-c", script, world.dsns[name], stdout=subprocess.DEVNULL
+            str(embedded_servers.postgres_folder() / "psql"),
+            "-qXAt",
+            "-c",
+            script,
+            world.dsns[name],
+            stdout=subprocess.DEVNULL,
         )
         for name in ("shard1", "shard2")
     ]
@@ -256,7 +262,7 @@ async def test_the_coin_moves_while_it_is_written_and_read_all_the_time(world: W
 
 MOVER = """
     import asyncio, random, sys, time
-    from cotacoes.adapters.move_postgres import PostgresMovingShard
+    from cotacoes.adapters.postgres.moves import PostgresMovingShard
     from cotacoes.admin import copying
     from cotacoes.admin.move import Mover
     import contextlib

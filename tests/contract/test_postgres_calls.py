@@ -161,7 +161,7 @@ NOT_POSTGRESQL = {
 }
 ANSWERING = """
 import asyncio, sys
-from cotacoes.adapters.postgres import Pool, Session
+from cotacoes.adapters.postgres.pool import Pool, Session
 from cotacoes.errors import ShardUnavailableError
 
 async def unchecked(_):

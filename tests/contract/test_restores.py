@@ -14,13 +14,14 @@ from tests.conftest import free_port
 from tests.contract.conftest import OTHER_SERVER, Server, end, psql, start
 from tests.unit.core import COIN, Core, until
 
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.adapters.quote_log import trim
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote
 from cotacoes.quote_service import delivery
+from cotacoes.up import embedded_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +35,14 @@ class Cluster:
         self._folder = folder
         self._port = free_port()
         self._server: Server | None = None
-        embedded.initialise_postgres(folder, "password")
+        embedded_servers.initialise_postgres(folder, "password")
 
     def dsn(self, database: str) -> str:
-        return embedded.postgres_dsn(self._port, "password", database)
+        return embedded_servers.postgres_dsn(self._port, "password", database)
 
     def start(self) -> None:
-        command = [*embedded.postgres_command(self._folder, self._port), "-c", "fsync=off"]
-        self._server = start(command, self._port, lambda pid: embedded.postgres_is_ready(self._folder, pid))
+        command = [*embedded_servers.postgres_command(self._folder, self._port), "-c", "fsync=off"]
+        self._server = start(command, self._port, lambda pid: embedded_servers.postgres_is_ready(self._folder, pid))
 
     def stop(self) -> None:
         if self._server is not None:

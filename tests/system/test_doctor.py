@@ -17,7 +17,7 @@ from tests.contract.conftest import psql
 from tests.system.conftest import System, wait_until
 
 from cotacoes.config import PORT_OFFSETS
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 ENDS_WITHIN_S = 10.0  # 5 s as promised, and as much again for a machine that is busy with other tests
 MEND_DEADLINE_S = 60.0

@@ -19,8 +19,8 @@ from tests.system.conftest import PARTS, System, wait_until
 from tests.system.witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
 
 from cotacoes.config import SHARDS
-from cotacoes.data_folder import read_running
-from cotacoes.supervision import processes
+from cotacoes.up.data_folder import read_running
+from cotacoes.up.supervision import processes
 
 COINS = ("bitcoin", "ethereum")
 EVERYTHING = "everything"

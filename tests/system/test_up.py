@@ -12,7 +12,7 @@ import pytest
 from tests.system.conftest import PARTS, System, wait_until
 
 from cotacoes.config import PORT_OFFSETS
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 
 def test_first_it_says_what_the_prices_are_then_the_parts_then_quotes(running_system: System) -> None:

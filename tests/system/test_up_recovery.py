@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tests.system.conftest import PARTS, System, wait_until
 
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a child with its parent")
 

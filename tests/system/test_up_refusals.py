@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.system.conftest import System, wait_until
 
-from cotacoes.data_folder import VERSION
+from cotacoes.up.data_folder import VERSION
 
 USAGE = 2
 

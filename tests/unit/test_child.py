@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cotacoes.supervision.child import LINE_BYTES_MAX, Child
+from cotacoes.up.supervision.child import LINE_BYTES_MAX, Child
 
 LIMIT_S = 20.0
 BLOCKING = "import os; os.set_blocking(1, True); "

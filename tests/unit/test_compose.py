@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
-from cotacoes.data_folder import DataFolder
-from cotacoes.live_view import SUBSCRIBER
 from cotacoes.observability import tracing
-from cotacoes.running_system import Topology
-from cotacoes.up import SERVICES, topology
+from cotacoes.up import embedded_servers
+from cotacoes.up.data_folder import DataFolder
+from cotacoes.up.live_view import SUBSCRIBER
+from cotacoes.up.running_system import Topology
+from cotacoes.up.topology import SERVICES, topology
 
 ROOT = Path(__file__).parents[2]
 PORT_BASE = 8000
@@ -298,14 +299,14 @@ def test_redis_keeps_nothing_and_has_the_bounds_of_up(services: Services) -> Non
     command = services["redis"]["command"]
     given = dict(zip(command[2::2], command[3::2], strict=True))
     for name in ("save", "appendonly", "maxmemory", "client-output-buffer-limit"):
-        assert given[f"--{name}"] == embedded.VALKEY_SETTINGS[name]
+        assert given[f"--{name}"] == embedded_servers.VALKEY_SETTINGS[name]
 
 
 def test_shards_are_set_as_those_of_up(services: Services) -> None:
     for shard in SHARDS:
         given = dict(re.findall(r"-c (\w+)=(\S+)", services[shard]["command"]))
         assert given
-        assert given.items() <= embedded.POSTGRES_SETTINGS.items()
+        assert given.items() <= embedded_servers.POSTGRES_SETTINGS.items()
 
 
 def test_prometheus_asks_every_service_for_its_metrics() -> None:

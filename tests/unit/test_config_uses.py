@@ -11,7 +11,7 @@ import cotacoes
 from cotacoes import config
 from cotacoes.config import PREFIX, Settings
 from cotacoes.config.uses import USES
-from cotacoes.up import service_environment
+from cotacoes.up.topology import service_environment
 
 SOURCE = Path(cotacoes.__file__).parent
 ENTRIES = {name: f"cotacoes.{name}.app" for name in USES if name != "migrate"} | {"migrate": "cotacoes.admin.migrate"}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cotacoes import control
-from cotacoes.control import REQUEST_BYTES_MAX, ControlServer
-from cotacoes.data_folder import DataFolder
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
-from cotacoes.supervision import processes
+from cotacoes.up import control
+from cotacoes.up.control import REQUEST_BYTES_MAX, ControlServer
+from cotacoes.up.data_folder import DataFolder
+from cotacoes.up.supervision import processes
 
 
 async def answered(request: bytes, *, ends: bool = True) -> tuple[dict[str, Any], list[tuple[str, str]]]:

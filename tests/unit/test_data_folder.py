@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cotacoes.data_folder import VERSION, DataFolder, PartLogs, Running, read_running, read_secret
 from cotacoes.errors import SettingError
-from cotacoes.supervision import processes
+from cotacoes.up.data_folder import VERSION, DataFolder, PartLogs, Running, read_running, read_secret
+from cotacoes.up.supervision import processes
 
 
 def test_one_at_a_time_uses_a_folder(tmp_path: Path) -> None:

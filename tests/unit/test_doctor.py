@@ -19,7 +19,6 @@ from cotacoes.adapters.quote_log.log import FORMAT_VERSION, QuoteLog
 from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.cli import doctor
 from cotacoes.client import Progress
-from cotacoes.data_folder import VERSION, DataFolder
 from cotacoes.doctor import data
 from cotacoes.doctor.examination import CHECKS, judge
 from cotacoes.doctor.facts import (
@@ -36,8 +35,9 @@ from cotacoes.doctor.facts import (
 from cotacoes.doctor.finding import Finding, Severity
 from cotacoes.doctor.gathering import aside, by_deadline
 from cotacoes.model.quote import Position, Quote
-from cotacoes.supervision import processes
-from cotacoes.supervision.part import State
+from cotacoes.up.data_folder import VERSION, DataFolder
+from cotacoes.up.supervision import processes
+from cotacoes.up.supervision.part import State
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 GB = 1_000_000_000

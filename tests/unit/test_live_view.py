@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cotacoes.live_view import TEXT_MAX, LiveView, Style
-from cotacoes.supervision.part import Change, State
+from cotacoes.up.live_view import TEXT_MAX, LiveView, Style
+from cotacoes.up.supervision.part import Change, State
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 CLOCK = f"{NOON.astimezone():%H:%M:%S}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 SLEEP = [sys.executable, "-IS", "-c", "import time; time.sleep(600)"]
 DEADLINE_S = 10.0

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from cotacoes.errors import BadRequestError, SettingError, ShardUnavailableError
-from cotacoes.supervision import part as supervised_part
-from cotacoes.supervision import processes
-from cotacoes.supervision.part import Change, Hooks, Part, State
-from cotacoes.supervision.supervisor import Step, Supervisor
+from cotacoes.up.supervision import part as supervised_part
+from cotacoes.up.supervision import processes
+from cotacoes.up.supervision.part import Change, Hooks, Part, State
+from cotacoes.up.supervision.supervisor import Step, Supervisor
 
 LIMIT_S = 20.0
 SLEEP = "import time; time.sleep(600)"
@@ -232,7 +232,7 @@ async def test_in_a_hurry_nobody_gets_a_grace() -> None:
 
 
 async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.supervision.supervisor.STEP_WAIT_S", 0.01)
+    monkeypatch.setattr("cotacoes.up.supervision.supervisor.STEP_WAIT_S", 0.01)
     tries: list[int] = []
 
     async def step() -> None:
@@ -280,7 +280,7 @@ def test_a_part_gets_its_stop_signal_when_its_parent_is_killed(tmp_path: Path) -
     code = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from cotacoes.supervision.child import Child
+from cotacoes.up.supervision.child import Child
 async def main():
     child = await Child.start(
         [sys.executable, "-c", "import signal, sys, time; signal.signal(signal.SIGINT, "

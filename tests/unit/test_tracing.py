@@ -589,7 +589,7 @@ def test_a_service_has_its_own_name_unless_it_is_given_another(
 
 OFF = """
 import importlib, sys
-from cotacoes.service.process import run_process
+from cotacoes.web.process import run_process
 for name in ("external", "quote", "aggregator", "gateway"):
     importlib.import_module(f"cotacoes.{name}_service.app")
 async def main(settings, stop):

@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from cotacoes import config
 from cotacoes.config import Settings
-from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
-from cotacoes.running_system import Topology
-from cotacoes.supervision.part import Part
-from cotacoes.up import UpOptions, describe_source, run, service_environment, topology
+from cotacoes.up.data_folder import DataFolder
+from cotacoes.up.running_system import Topology
+from cotacoes.up.supervision.part import Part
+from cotacoes.up.topology import UpOptions, describe_source, run, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]
 SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotacoes import config, control
+from cotacoes import config
 from cotacoes.cli import readers
 from cotacoes.cli.lines import put, put_json
 from cotacoes.cli.options import AsJson, Data
+from cotacoes.up import control
 
 if TYPE_CHECKING:
     from cotacoes.admin.audit import Audit  # slow to import, and only needed here

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cotacoes import config, control
+from cotacoes import config
 from cotacoes.cli import export as exporting
 from cotacoes.cli import readers
 from cotacoes.cli.lines import say
@@ -21,6 +21,7 @@ from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
+from cotacoes.up import control
 from cotacoes.web.process import Stop, run_part
 
 INTERRUPTED = 130

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotacoes import config, control
+from cotacoes import config
 from cotacoes.cli.faults import merged
 from cotacoes.cli.lines import (
     CANDLE_COLUMNS,
@@ -47,6 +47,7 @@ from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
+from cotacoes.up import control
 
 OK, STALE = 0, 3
 LAST_DEFAULT = 20

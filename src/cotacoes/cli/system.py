@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from cotacoes import control
 from cotacoes.cli.lines import export_lines, put, put_json, put_table, say
 from cotacoes.cli.options import AsJson, Data, Part, data_folder
 from cotacoes.errors import SettingError
+from cotacoes.up import control
 
 app = typer.Typer()
 
@@ -55,7 +55,7 @@ def up(
     """
     if plain and as_json:
         raise SettingError("give either --plain or --json, not both")
-    from cotacoes.up import UpOptions, run
+    from cotacoes.up.topology import UpOptions, run
 
     is_rich = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     return run(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.config import SHARDS
-from cotacoes.data_folder import read_running
 from cotacoes.doctor.facts import Folder, StoredLog
 from cotacoes.errors import LogUnavailableError, SettingError
-from cotacoes.supervision import processes
+from cotacoes.up.data_folder import read_running
+from cotacoes.up.supervision import processes
 
 LOG_FILE = "quotes.sqlite3"
 COPY_BYTES_MAX = 100_000_000  # copied in a fraction of a second; a log is larger only where a shard was long away

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotacoes.model.payloads import Progress
-from cotacoes.supervision.part import State
+from cotacoes.up.supervision.part import State
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,18 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from cotacoes import config, control
+from cotacoes import config
 from cotacoes.client import Addresses
 from cotacoes.config import PORT_OFFSETS, PREFIX, Settings
-from cotacoes.data_folder import read_running, read_secret
 from cotacoes.doctor import data, questions
 from cotacoes.doctor.facts import Facts, Local, Prices, RunningPart, ShardFacts, StoredLog
 from cotacoes.doctor.machine import Listeners, look_at_machine
 from cotacoes.doctor.system_checks import RESTARTS_CALM
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, SettingError
-from cotacoes.supervision import processes
-from cotacoes.supervision.part import State
+from cotacoes.up import control
+from cotacoes.up.data_folder import read_running, read_secret
+from cotacoes.up.supervision import processes
+from cotacoes.up.supervision.part import State
 
 UP_DEADLINE_S = 0.8  # of each of the two questions to `up`
 DEADLINE_S = 3.0  # of everything else, side by side; with the start of Python some 5 s in all

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from cotacoes import embedded
 from cotacoes.config import PORT_OFFSETS
 from cotacoes.doctor.facts import Machine, Port
 from cotacoes.errors import SettingError
+from cotacoes.up import embedded_servers
 
 NAMESPACE_DEADLINE_S = 1.5
 PORT_BASE_STEP = 100
@@ -42,7 +42,7 @@ def look_at_machine(folder: Path) -> Machine:
 
 def _why_no_servers() -> str | None:
     try:
-        programs = [embedded.postgres_folder() / "postgres", embedded.valkey_server()]
+        programs = [embedded_servers.postgres_folder() / "postgres", embedded_servers.valkey_server()]
     except SettingError as error:
         return str(error)
     closed = [str(program) for program in programs if not os.access(program, os.X_OK)]
@@ -57,7 +57,13 @@ def _why_no_namespaces() -> str | None:
     unshare = shutil.which("unshare")
     if unshare is None:
         return refusal
-    command = [unshare, "--user", f"--map-user={embedded.NOBODY}", f"--map-group={embedded.NOBODY}", "true"]
+    command = [
+        unshare,
+        "--user",
+        f"--map-user={embedded_servers.NOBODY}",
+        f"--map-group={embedded_servers.NOBODY}",
+        "true",
+    ]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if subprocess.run(command, capture_output=True, timeout=NAMESPACE_DEADLINE_S, check=False).returncode == 0:
             return None

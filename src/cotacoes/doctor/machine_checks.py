@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import cotacoes
 from cotacoes.adapters.quote_log.log import FORMAT_VERSION
-from cotacoes.data_folder import FREE_BYTES_MIN, LOG_BYTES_MAX, VERSION
 from cotacoes.doctor.facts import Facts, Folder
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.quote_service.clock import AHEAD_MAX
 from cotacoes.quote_service.recent_prices import FUTURE_MAX
+from cotacoes.up.data_folder import FREE_BYTES_MIN, LOG_BYTES_MAX, VERSION
 
 PYTHON_MIN = (3, 11, 0)
 FREE_BYTES_CALM = 1_000_000_000  # the local log alone may grow that far, and full disks come at night

@@ -10,7 +10,7 @@ from cotacoes.adapters.postgres.schema import known_migrations, pending_migratio
 from cotacoes.doctor.facts import Facts, RunningPart
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.errors import SettingError
-from cotacoes.supervision.part import State
+from cotacoes.up.supervision.part import State
 
 RESTARTS_CALM = 2  # more of them are no accident
 STEADY_S = 600.0  # alive for so long, a part's deaths are of the past

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-from cotacoes.supervision import die_with_parent
+from cotacoes.up.supervision import die_with_parent
 
 LINE_BYTES_MAX = 65_536
 LAST_LINES_S = 0.25  # what is left in the pipes of a child that has ended is read for so long

@@ -24,7 +24,7 @@ from cotacoes.client_subscriber.lines import Lines, position_range
 from cotacoes.model.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.supervision.part import Change, State
+from cotacoes.up.supervision.part import Change, State
 
 SUBSCRIBER = "client_subscriber"
 TEXT_MAX = 300

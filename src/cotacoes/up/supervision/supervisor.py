@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
-from cotacoes.supervision.part import Change, Hooks, Part, State, SupervisedPart
+from cotacoes.up.supervision.part import Change, Hooks, Part, State, SupervisedPart
 
 STEP_WAIT_S = 0.5
 STEP_WAIT_MAX_S = 5.0

@@ -20,7 +20,7 @@ from typing import Self
 
 from cotacoes.errors import SettingError
 from cotacoes.quote_service.folder_lock import FolderLock
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 VERSION = 1
 LOG_BYTES_MAX = 5_000_000  # of one part; as much again in its `.1`

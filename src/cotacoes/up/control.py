@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
-from cotacoes.data_folder import Running, read_running, read_secret
 from cotacoes.errors import BadRequestError, ServiceUnavailableError
+from cotacoes.up.data_folder import Running, read_running, read_secret
 
 SECRET = "control"  # noqa: S105  # the name of the secret's file
 REQUEST_BYTES_MAX = 4096

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cotacoes.supervision import processes
-from cotacoes.supervision.child import Child
+from cotacoes.up.supervision import processes
+from cotacoes.up.supervision.child import Child
 
 READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.25

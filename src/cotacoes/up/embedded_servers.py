@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from cotacoes.errors import SettingError
-from cotacoes.supervision import processes
+from cotacoes.up.supervision import processes
 
 DATABASE = "cotacoes"
 USER = "cotacoes"

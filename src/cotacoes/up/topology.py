@@ -26,18 +26,19 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
-from cotacoes.data_folder import DataFolder
 from cotacoes.errors import SettingError
-from cotacoes.live_view import SUBSCRIBER, LiveView, Style, dropped_line
 from cotacoes.observability import tracing
 from cotacoes.observability.printer import Printer, descriptor_writer, unblocked_stderr
 from cotacoes.quote_service import takeover_pause
-from cotacoes.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
-from cotacoes.supervision.part import Part
-from cotacoes.supervision.supervisor import Step
+from cotacoes.up import embedded_servers
+from cotacoes.up.data_folder import DataFolder
+from cotacoes.up.live_view import SUBSCRIBER, LiveView, Style, dropped_line
+from cotacoes.up.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
+from cotacoes.up.supervision.part import Part
+from cotacoes.up.supervision.supervisor import Step
 
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5
@@ -125,18 +126,18 @@ def _refuse_useless_source(settings: Settings) -> None:
 def _refuse_unusable_shards(topology: Topology, folder: DataFolder) -> None:
     for part in topology.parts:
         if part.name in SHARDS and part.command is not None:
-            embedded.refuse_unusable_postgres(folder.path / part.name)
+            embedded_servers.refuse_unusable_postgres(folder.path / part.name)
 
 
 def topology(settings: Settings, folder: DataFolder) -> Topology:
     """What runs, for these settings on this folder; servers whose address is given in the settings run elsewhere."""
     _refuse_foreign_services(settings)
     passwords = {shard: folder.secret(shard) for shard in SHARDS}
-    own = {shard: embedded.postgres_dsn(settings.port(shard), passwords[shard]) for shard in SHARDS}
+    own = {shard: embedded_servers.postgres_dsn(settings.port(shard), passwords[shard]) for shard in SHARDS}
     given = {"shard1": settings.shard1_dsn, "shard2": settings.shard2_dsn}
     # what `cotacoes env` exported of this very folder names our own servers
     external = {shard for shard in SHARDS if given[shard] and passwords[shard] not in given[shard]}
-    own_redis = embedded.valkey_url(settings.port("redis"), folder.secret("redis"))
+    own_redis = embedded_servers.valkey_url(settings.port("redis"), folder.secret("redis"))
     # also without the password, as an older release exported it
     is_own_redis = config.without_password(settings.redis_url or own_redis) == config.without_password(own_redis)
     complete = settings.model_copy(
@@ -184,15 +185,15 @@ def exports(settings: Settings) -> dict[str, str]:
 
 def _shard(name: str, path: Path, port: int, password: str) -> Part:
     def prepare() -> None:
-        embedded.initialise_postgres(path, password)
-        embedded.recover_postgres(path)
+        embedded_servers.initialise_postgres(path, password)
+        embedded_servers.recover_postgres(path)
 
     return Part(
         name,
-        f"postgresql://127.0.0.1:{port}/{embedded.DATABASE}",
-        lambda: embedded.postgres_command(path, port),
-        is_ready=lambda pid: embedded.postgres_is_ready(path, pid),
-        environment=embedded.environment(),
+        f"postgresql://127.0.0.1:{port}/{embedded_servers.DATABASE}",
+        lambda: embedded_servers.postgres_command(path, port),
+        is_ready=lambda pid: embedded_servers.postgres_is_ready(path, pid),
+        environment=embedded_servers.environment(),
         prepare=prepare,
         stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown, which does not wait for connections
     )
@@ -203,10 +204,10 @@ def _redis(path: Path, port: int, password: str) -> Part:
     return Part(
         "redis",
         f"redis://127.0.0.1:{port}",
-        lambda: embedded.valkey_command(path, port, settings_file),
-        is_ready=lambda _: embedded.valkey_is_ready(port, password),
-        environment=embedded.environment(),
-        prepare=lambda: embedded.require_password_of_valkey(settings_file, password),
+        lambda: embedded_servers.valkey_command(path, port, settings_file),
+        is_ready=lambda _: embedded_servers.valkey_is_ready(port, password),
+        environment=embedded_servers.environment(),
+        prepare=lambda: embedded_servers.require_password_of_valkey(settings_file, password),
     )
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotacoes import embedded
 from cotacoes.config import Settings
-from cotacoes.control import SECRET, ControlServer
-from cotacoes.data_folder import DataFolder, PartLogs
 from cotacoes.errors import BadRequestError, SettingError
-from cotacoes.live_view import LiveView
-from cotacoes.supervision.part import Hooks, Part
-from cotacoes.supervision.supervisor import Step, Supervisor
+from cotacoes.up import embedded_servers
+from cotacoes.up.control import SECRET, ControlServer
+from cotacoes.up.data_folder import DataFolder, PartLogs
+from cotacoes.up.live_view import LiveView
+from cotacoes.up.supervision.part import Hooks, Part
+from cotacoes.up.supervision.supervisor import Step, Supervisor
 
 INTERRUPTED_EXIT_CODE = 130
 TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
@@ -117,5 +117,5 @@ class RunningSystem:
 def _programs() -> str:
     """The folder of psql; empty where there is none for this platform, and all servers are external."""
     with contextlib.suppress(SettingError):
-        return str(embedded.postgres_folder())
+        return str(embedded_servers.postgres_folder())
     return ""
