@@ -17,11 +17,12 @@ from pathlib import Path
 
 from benchmarks.figure import MeasureError
 from benchmarks.system import free_port_block
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.adapters.postgres.pool import Session
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import migrate
-from cotacoes.supervision import die_with_parent
+from cotacoes.up import embedded_servers
+from cotacoes.up.supervision import die_with_parent
 
 PASSWORD = "measure"
 READY_DEADLINE_S = 30.0
@@ -40,7 +41,7 @@ class Server:
     folder: Path
 
     def dsn(self, database: str) -> str:
-        return embedded.postgres_dsn(self.port, PASSWORD, database)
+        return embedded_servers.postgres_dsn(self.port, PASSWORD, database)
 
     def psql(self, database: str, *words: str) -> str:
         """What psql says to commands and scripts, `-c SQL` or `-f FILE`; MeasureError where one fails."""
@@ -54,8 +55,8 @@ class Server:
         """What a program from the wheel says; MeasureError where it fails."""
         try:
             done = subprocess.run(
-                [str(embedded.postgres_folder() / program), *words],
-                env=embedded.environment(),
+                [str(embedded_servers.postgres_folder() / program), *words],
+                env=embedded_servers.environment(),
                 capture_output=True,
                 text=True,
                 timeout=PROGRAM_DEADLINE_S,
@@ -96,12 +97,12 @@ def postgres_server() -> Iterator[Server]:
     """A PostgreSQL with an empty database `cotacoes`; MeasureError where it does not start."""
     with tempfile.TemporaryDirectory(prefix="cotacoes-bench-") as place:
         folder = Path(place) / "postgres"
-        embedded.initialise_postgres(folder, PASSWORD)
+        embedded_servers.initialise_postgres(folder, PASSWORD)
         port = free_port_block()
         # SIGINT is its fast shutdown, SIGQUIT the immediate one
         with _running(
-            embedded.postgres_command(folder, port),
-            lambda pid: embedded.postgres_is_ready(folder, pid),
+            embedded_servers.postgres_command(folder, port),
+            lambda pid: embedded_servers.postgres_is_ready(folder, pid),
             stop=signal.SIGINT,
             death=signal.SIGQUIT,
         ):
@@ -114,8 +115,8 @@ def valkey_server() -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="cotacoes-bench-") as place:
         port = free_port_block()
         with _running(
-            embedded.valkey_command(Path(place), port),
-            lambda _: embedded.valkey_is_ready(port),
+            embedded_servers.valkey_command(Path(place), port),
+            lambda _: embedded_servers.valkey_is_ready(port),
             stop=signal.SIGTERM,
             death=signal.SIGKILL,
         ):
@@ -129,7 +130,7 @@ def _running(
     """A server that takes connections; it does not outlive us."""
     process = subprocess.Popen(
         [*die_with_parent.launcher(death), *command],
-        env=embedded.environment(),
+        env=embedded_servers.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from cotacoes.supervision import die_with_parent
+from cotacoes.up.supervision import die_with_parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # without it a worker goes on for ten seconds after its run was killed
     die_with_parent.bind(os.getppid(), signal.SIGTERM)

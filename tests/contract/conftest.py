@@ -17,9 +17,10 @@ import psutil
 import pytest
 from tests.conftest import free_port
 
-from cotacoes import config, embedded
+from cotacoes import config
 from cotacoes.admin import migrate
-from cotacoes.supervision import die_with_parent
+from cotacoes.up import embedded_servers
+from cotacoes.up.supervision import die_with_parent
 
 READY_DEADLINE_S = 30.0
 OTHER_SERVER = "COTACOES_TEST_DSN"  # an administrator's DSN, by which the shards' suites run against another PostgreSQL
@@ -80,19 +81,19 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     if OTHER_SERVER in os.environ:
         pytest.skip(f"the server's processes are out of reach: {OTHER_SERVER} names another one")
     folder = tmp_path_factory.mktemp("postgres server") / "shard"
-    embedded.initialise_postgres(folder, "password")
+    embedded_servers.initialise_postgres(folder, "password")
     port = free_port()
     # without fsync, for speed: no test here cuts the power, and a process that is killed loses nothing by it
-    command = [*embedded.postgres_command(folder, port), "-c", "fsync=off"]
+    command = [*embedded_servers.postgres_command(folder, port), "-c", "fsync=off"]
     # SIGQUIT is its immediate shutdown, SIGINT the fast one, which does not wait for connections
-    server = start(command, port, lambda pid: embedded.postgres_is_ready(folder, pid), death=signal.SIGQUIT)
+    server = start(command, port, lambda pid: embedded_servers.postgres_is_ready(folder, pid), death=signal.SIGQUIT)
     yield server
     server.process.send_signal(signal.SIGINT)
     end(server)
 
 
 def start_valkey(folder: Path, port: int) -> Server:
-    return start(embedded.valkey_command(folder, port), port, lambda _: embedded.valkey_is_ready(port))
+    return start(embedded_servers.valkey_command(folder, port), port, lambda _: embedded_servers.valkey_is_ready(port))
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def valkey(tmp_path: Path) -> Iterator[Server]:
 def psql(dsn: str, sql: str) -> str:
     """Run SQL as an operator would."""
     done = subprocess.run(
-        [str(embedded.postgres_folder() / "psql"), "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, dsn],
+        [str(embedded_servers.postgres_folder() / "psql"), "-qXAt", "-v", "ON_ERROR_STOP=1", "-c", sql, dsn],
         capture_output=True,
         text=True,
         timeout=20,
@@ -121,7 +122,7 @@ def admin_dsn(request: pytest.FixtureRequest) -> str:
     if OTHER_SERVER in os.environ:
         return os.environ[OTHER_SERVER]
     server: Server = request.getfixturevalue("postgres_server")
-    return embedded.postgres_dsn(server.port, "password", "postgres")
+    return embedded_servers.postgres_dsn(server.port, "password", "postgres")
 
 
 def with_database(dsn: str, name: str) -> str:

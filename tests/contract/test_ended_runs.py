@@ -12,7 +12,7 @@ import pytest
 from tests.contract.harness_ended_run import PIDS
 from tests.system.conftest import wait_until
 
-from cotacoes.supervision import die_with_parent, processes
+from cotacoes.up.supervision import die_with_parent, processes
 
 ENDLESS = Path(__file__).with_name("harness_ended_run.py")
 START_DEADLINE_S = 60.0

@@ -19,10 +19,10 @@ from typing import Any, Self
 import pytest
 from tests.conftest import SEED
 
-from cotacoes import control
 from cotacoes.config import PORT_OFFSETS, PREFIX
 from cotacoes.errors import ServiceUnavailableError
-from cotacoes.supervision import die_with_parent, processes
+from cotacoes.up import control
+from cotacoes.up.supervision import die_with_parent, processes
 
 READY_DEADLINE_S = 40.0
 STOP_DEADLINE_S = 30.0

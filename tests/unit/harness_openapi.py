@@ -16,19 +16,19 @@ from tests.unit.directories import directory_over
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.adapters.http_exchange import ASGIApp
+from cotacoes.adapters.http_server.exchange import ASGIApp
 from cotacoes.aggregator_service import app as aggregator_service
-from cotacoes.breaker_routes import breaker_routes
-from cotacoes.endpoints import BREAKER_INSIDE, inside, new_endpoints
 from cotacoes.external_service import app as external_service
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Quote
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.quote_service.routes import routes
-from cotacoes.service.app import Check, build_app
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.app import Check, build_app
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.upstreams import BREAKER_INSIDE, internal_policy, new_endpoints
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SETTINGS = config.load({}, admin_token="sesame", coins=f"{COIN}:shard1", failure_rate=0)
@@ -101,7 +101,7 @@ async def quote(folder: Path, *, recorded: int = 12) -> AsyncIterator[Contract]:
     core = Core(folder)
     await core.recorder.start()
     endpoints = new_endpoints(Metrics())
-    endpoints.add("external_service.quote", BREAKER_INSIDE, inside(1.0))
+    endpoints.add("external_service.quote", BREAKER_INSIDE, internal_policy(1.0))
     if recorded:
         await core.record(*["67012.30"] * recorded)
     router = routes(core.answers, {COIN: core.history})
