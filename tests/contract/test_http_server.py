@@ -12,8 +12,9 @@ from fastapi import APIRouter, Request
 from tests.serving import connect, exchange, read_to_end, serving
 
 from cotacoes import config
-from cotacoes.adapters import http_exchange, http_protocol, http_server
-from cotacoes.adapters.http_exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters import http_server
+from cotacoes.adapters.http_server import exchange, protocol
+from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
 from cotacoes.model.coins import require_coin
 from cotacoes.observability import telemetry
@@ -78,7 +79,7 @@ async def ask(port: int, target: bytes, method: bytes = b"GET", *more: bytes) ->
     "start", [b"", b"GET", b"GET /livez HTTP/1.1\r\nhost: x\r\n", b"GET /livez HTTP/1.1\r\nhost: x\r\nx-half: "]
 )
 def test_a_head_that_does_not_come_is_cut_off_by_its_deadline(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.2)
 
     async def work(port: int) -> None:
         started = time.monotonic()
@@ -94,7 +95,7 @@ def test_a_head_that_does_not_come_is_cut_off_by_its_deadline(start: bytes, monk
 def test_a_head_that_drips_is_cut_off_all_the_same(
     before: bytes, drops: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
 
     async def work(port: int) -> None:
         reader, writer = await connect(port)
@@ -114,7 +115,7 @@ def test_a_head_that_drips_is_cut_off_all_the_same(
 
 
 def test_a_body_that_drips_on_after_its_answer_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
 
     async def work(port: int) -> None:
         reader, writer = await connect(port)
@@ -161,7 +162,7 @@ def test_a_head_without_an_end_is_refused(flood: bytes) -> None:
         answer = await exchange(port, flood)
         assert not answer or status_of(answer) in {400, 414, 431}
         reader, writer = await connect(port)  # slowly enough that each piece is read by itself: the status arrives
-        for start in range(0, http_protocol.HEAD_BYTES_MAX + 1, 2048):
+        for start in range(0, protocol.HEAD_BYTES_MAX + 1, 2048):
             writer.write(flood[start : start + 2048])
             await asyncio.sleep(0.001)
         async with asyncio.timeout(5):
@@ -247,12 +248,12 @@ MALFORMED = [
 def test_what_is_hardly_http_is_refused_or_answered_and_the_server_goes_on(
     request_bytes: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 0.5)
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.5)
 
     async def work(port: int) -> None:
         answer = await exchange(port, request_bytes)
         assert not answer or (status_of(answer) < 500 or status_of(answer) in {501, 504, 505}), answer
-        monkeypatch.setattr(http_protocol, "HEAD_DEADLINE_S", 30.0)  # which a busy machine does not miss either
+        monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 30.0)  # which a busy machine does not miss either
         assert status_of(await exchange(port, FINE)) == 200
 
     run(work)
@@ -412,7 +413,7 @@ def test_a_cut_answer_is_seen_as_cut_and_is_no_error_of_the_server(caplog: pytes
     async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        await http_exchange.cut(scope)
+        await exchange.cut(scope)
 
     async def work(port: int) -> None:
         answer = await exchange(port, FINE)

@@ -12,14 +12,14 @@ from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.breaker_routes import breaker_routes
 from cotacoes.cli import breakers, main, readers
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.endpoints import Endpoints
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig, State
-from cotacoes.service.app import build_app
+from cotacoes.web.app import build_app
+from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.upstreams import Endpoints
 
 NAME = "external_service.quote"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

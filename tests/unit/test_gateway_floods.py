@@ -7,8 +7,8 @@ from tests.unit.stream_rig import MemoryClient, StreamRig
 from tests.unit.stream_scenarios import run, settle
 from websockets.frames import Frame, Opcode
 
-from cotacoes.adapters.http_context import READ_BYTES_MAX
-from cotacoes.adapters.http_exchange import CLOSE_S
+from cotacoes.adapters.http_server.context import READ_BYTES_MAX
+from cotacoes.adapters.http_server.exchange import CLOSE_S
 from cotacoes.adapters.websocket_server import FRAGMENTS_MAX
 
 
