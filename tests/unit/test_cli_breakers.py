@@ -19,14 +19,14 @@ from cotacoes.observability.telemetry import Metrics
 from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig, State
 from cotacoes.web.app import build_app
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.upstreams import Endpoints
+from cotacoes.web.upstreams import Upstreams
 
 NAME = "external_service.quote"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def endpoints(*names: str) -> Endpoints:
-    found = Endpoints(Metrics(), random=random.Random(1), clock=lambda: 0.0, now=lambda: NOON)
+def endpoints(*names: str) -> Upstreams:
+    found = Upstreams(Metrics(), random=random.Random(1), clock=lambda: 0.0, now=lambda: NOON)
     for name in names:
         found.add(name, CircuitBreakerConfig(), ResilienceConfig())
     return found
@@ -35,7 +35,7 @@ def endpoints(*names: str) -> Endpoints:
 class Network:
     """The three services by the host of their address; one that is not in `services` is away."""
 
-    def __init__(self, services: dict[str, Endpoints]) -> None:
+    def __init__(self, services: dict[str, Upstreams]) -> None:
         settings = config.load({}, admin_token="sesame")
         self.apps: dict[str, Any] = {
             name: build_app(name, settings, Metrics(), breaker_routes(name, settings, found))

