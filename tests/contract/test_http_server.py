@@ -374,7 +374,7 @@ def test_a_method_that_a_route_does_not_take_is_a_405_that_says_which_it_takes()
 
 
 def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "GRACE_S", 1)
+    monkeypatch.setattr(server, "GRACE_S", 1)
     gate = asyncio.Event()
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
