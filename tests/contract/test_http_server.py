@@ -12,7 +12,6 @@ from fastapi import APIRouter, Request
 from tests.serving import connect, exchange, read_to_end, serving
 
 from cotacoes import config
-
 from cotacoes.adapters.http_server import exchange as http_exchange
 from cotacoes.adapters.http_server import protocol, server
 from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
