@@ -65,18 +65,6 @@ def test_adapters_hold_what_imports_a_network_or_database_library_and_nothing_el
     assert found - rooms == {"__init__.py", "named_queries.py"}  # the latter reads the SQL of two rooms
 
 
-def test_the_package_has_at_most_twenty_rooms() -> None:
-    rooms = {module.relative_to(SOURCE).parts[0] for module in MODULES} - {"__init__.py"}
-    assert len(rooms) <= 20
-
-
-def test_adapters_hold_what_imports_a_network_or_database_library_and_nothing_else() -> None:
-    owners = [file for files in OWNED.values() for file in ((files,) if isinstance(files, str) else files)]
-    rooms = {file.split("/")[1] for file in owners if file.startswith("adapters/")}
-    found = {module.relative_to(SOURCE / "adapters").parts[0] for module in (SOURCE / "adapters").rglob("*.py")}
-    assert found - rooms == {"__init__.py", "named_queries.py"}  # the latter reads the SQL of two rooms
-
-
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(SOURCE)))
 def test_a_file_says_what_it_is_and_stays_short(module: Path) -> None:
     tree = ast.parse(module.read_text(encoding="utf-8"))
