@@ -19,7 +19,7 @@ import pytest
 from starlette.responses import Response
 from tests.serving import serving
 
-from cotacoes.adapters import http_server
+from cotacoes.adapters.http_server import server as http_server
 from cotacoes.adapters.http_server.exchange import Receive, Scope, Send
 from cotacoes.cli import other_system
 from cotacoes.web.process import cannot_listen
