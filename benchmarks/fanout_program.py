@@ -16,7 +16,7 @@ from typing import IO
 from benchmarks import fanout_wire as wire
 from benchmarks.fanout_history import History
 from benchmarks.figure import MeasureError
-from cotacoes.supervision import die_with_parent, processes
+from cotacoes.up.supervision import die_with_parent, processes
 
 READY_DEADLINE_S = 30.0
 READY_POLL_S = 0.05
