@@ -256,5 +256,7 @@ def test_our_own_client_comes_back_where_the_document_says_so() -> None:
     rows = re.findall(
         r"^\| ([0-9, ]+) \|.*\| (.+) \|$", document()["channels"]["websocket"]["description"], re.MULTILINE
     )
-    stays = {int(code) for codes, reconnect in rows if reconnect == "not unchanged" for code in codes.split(", ")}
+    stays = {
+        int(code) for codes, reconnect in rows if reconnect == "not without a change" for code in codes.split(", ")
+    }
     assert stays == stream._OUR_FAULT
