@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cotacoes.model.quote import from_microseconds, to_microseconds
 from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.whole_file import replace_file
 
 INDEX_MAX = 2**63 - 1
 REMEMBER_S = 1.0
@@ -88,9 +89,7 @@ async def keep_played(folder: Path, played: Callable[[], Run]) -> None:
 
 def _write(path: Path, run: Run) -> None:
     note = {"digest": run.digest, "started_ms": to_microseconds(run.started_at) // 1000, "played_s": run.played_s}
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(note))
-    draft.replace(path)
+    replace_file(path, json.dumps(note).encode())
 
 
 def _read(path: Path) -> Run | None:

@@ -21,6 +21,7 @@ from cotacoes.external_service.tape import PageJson, TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import COIN_PATTERN, Observation
 from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.whole_file import replace_file
 
 COINS_MAX = 10_000
 
@@ -87,9 +88,7 @@ class Simulation:
     def _remember(self) -> None:
         added = [coin for coin in self.coins if coin not in self._settings.seed_placement]
         try:
-            draft = self._folder / "coins.new"
-            draft.write_text(json.dumps(added))
-            draft.replace(self._folder / "coins.json")
+            replace_file(self._folder / "coins.json", json.dumps(added).encode())
         except OSError as error:  # it is quoted all the same, until a restart
             get_logger().warning("coin.forgotten", reason=error.strerror)
 

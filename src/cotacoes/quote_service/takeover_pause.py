@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from cotacoes.observability.whole_file import replace_file
+
 FIRST_S = 5.0
 LONGEST_S = 600.0
 STEADY_S = 2 * LONGEST_S  # longer than another writer ever pauses
@@ -36,9 +38,8 @@ class TakeoverPause:
     def note_superseded(self, written_for_s: float) -> float:
         """Remember that another writer has taken over; the pause before the next start. OSError if that fails."""
         count = 1 if written_for_s > STEADY_S else self._read()[0] + 1
-        draft = self.file.with_suffix(".new")
-        draft.write_text(json.dumps({"count": count, "until_s": self._wall_s() + _pause_s(count)}))
-        draft.replace(self.file)
+        note = {"count": count, "until_s": self._wall_s() + _pause_s(count)}
+        replace_file(self.file, json.dumps(note).encode())
         return _pause_s(count)
 
     def _read(self) -> tuple[int, float]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from cotacoes.errors import SettingError
+from cotacoes.observability.whole_file import OWNER_ONLY, replace_file
 from cotacoes.quote_service.folder_lock import FolderLock
 from cotacoes.up.supervision import processes
 
@@ -126,12 +127,7 @@ class DataFolder:
         self._write("up.json", json.dumps(asdict(running)))
 
     def _write(self, name: str, text: str) -> None:
-        """All of it or nothing, for its owner only."""
-        draft = self.path / f"{name}.new"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        draft.replace(self.path / name)
+        replace_file(self.path / name, text.encode(), mode=OWNER_ONLY)
 
 
 def read_running(path: Path) -> Running | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -20,6 +19,7 @@ import msgspec
 
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.whole_file import OWNER_ONLY, replace_file
 from cotacoes.patterns.sharding.shard import Directory, Home, Shard
 
 REFRESH_S = 2.0
@@ -175,14 +175,10 @@ class ShardDirectory:
 
     def _save(self) -> None:
         further = {name: dsn for name, dsn in self.dsns.items() if name not in self._settled}
-        told = msgspec.json.encode(_Kept(self.homes, further))
-        draft = self._file.with_suffix(".new")
+        content = msgspec.json.encode(_Kept(self.homes, further))
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # for its owner only: a DSN carries a password
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(told)
-            draft.replace(self._file)
+            replace_file(self._file, content, mode=OWNER_ONLY)  # a DSN carries a password
         except OSError as error:  # it goes on, and a start with shard1 away would know less
             get_logger().warning("directory.unsaved", reason=error.strerror)
 
