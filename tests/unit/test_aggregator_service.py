@@ -20,7 +20,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.plan import Plan
 from cotacoes.aggregator_service.report import ShardAnswer, merge
-from cotacoes.aggregator_service.routes import _named, plan
+from cotacoes.aggregator_service.routes import plan
 from cotacoes.client import Addresses, Overview, Progress, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
@@ -451,11 +451,6 @@ def test_an_answer_is_bounded_and_who_asks_for_more_is_told_by_what(
         plan(placement, None, None, last, "1h", NOON)
     if last is not None:
         assert plan(placement, None, "window", last, "1h", NOON).parts == ("window",)
-
-
-def test_more_missing_parts_than_a_header_holds_are_counted() -> None:
-    assert _named([f"p{number}" for number in range(12)]) == "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, and 2 more"
-    assert _named(["a", "b"]) == "a, b"
 
 
 @pytest.mark.slow

@@ -53,4 +53,4 @@ async def test_of_many_coins_a_few_are_named_and_the_others_counted() -> None:
     assert told is not None
     assert "coin-4" in told
     assert "coin-5" not in told
-    assert "and 2 coins more" in told
+    assert "and 2 more" in told

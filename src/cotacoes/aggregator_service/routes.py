@@ -15,7 +15,7 @@ keep it: it would tell the ages of then as those of now. Who gets a 304 counts a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
@@ -27,6 +27,7 @@ from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.model.coins import require_coin
+from cotacoes.model.listing import listed
 from cotacoes.model.payloads import ReportJson
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS, Window
 from cotacoes.web.document import answering
@@ -107,10 +108,10 @@ async def _respond(reporter: Reporter, query: str, sent: Headers) -> Response:
     told = await reporter.report(asked, trace=is_traced, age_max_s=_age_max_s(",".join(sent.getlist("cache-control"))))
     if is_strict and told.missing:
         reasons = [f"{one['part']} ({one['reason']})" for one in told.missing]
-        raise ServiceUnavailableError(f"the report is not complete: {_named(reasons)}")
+        raise ServiceUnavailableError(f"the report is not complete: {listed(reasons, NAMED_MAX)}")
     headers = {"cache-control": "no-store", "age": str(int(told.age_s))}
     if told.missing:
-        headers["x-partial"] = _named([one["part"] for one in told.missing])
+        headers["x-partial"] = listed([one["part"] for one in told.missing], NAMED_MAX)
     if is_traced:  # it is of this one asking
         return Response(told.body, media_type="application/json", headers=headers)
     headers["etag"] = told.tag
@@ -178,8 +179,3 @@ def _split(text: str, name: str) -> list[str]:
     if not all(found):
         raise BadRequestError(f"{name}: name at least one, separated by commas")
     return found
-
-
-def _named(parts: Sequence[str]) -> str:
-    more = f", and {len(parts) - NAMED_MAX} more" if len(parts) > NAMED_MAX else ""
-    return ", ".join(parts[:NAMED_MAX]) + more

@@ -11,11 +11,14 @@ import typer
 from cotacoes import config
 from cotacoes.admin import directory
 from cotacoes.cli import discrepancies, moves, readers
-from cotacoes.cli.lines import confirms, put, put_json, put_table, say, some_of
+from cotacoes.cli.lines import confirms, put, put_json, put_table, say
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
+from cotacoes.model.listing import listed
 from cotacoes.patterns.sharding.shard import Directory
+
+SOURCE_COINS_NAMED_MAX = 10
 
 app = typer.Typer()
 coins_app = typer.Typer(help="Which coins there are, and where each lives.")
@@ -205,7 +208,7 @@ async def _question(settings: config.Settings, coin: str) -> str:
     except ProblemError as error:
         quoted = f"what the source quotes is not known ({error.detail})"
     else:
-        quoted = f"the source quotes {some_of(source.coins)}"
+        quoted = f"the source quotes {listed(source.coins, SOURCE_COINS_NAMED_MAX)}"
         if coin not in source.coins:
             quoted += f", and would invent prices of {coin}" if source.open else f", not {coin}"
     return f"{coin} cannot be removed once it is added; {quoted}. Add {coin}?"

@@ -112,12 +112,6 @@ def confirms(question: str, *, without: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def some_of(names: Sequence[str], most: int = 10) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table, in columns that fit a terminal; coloured only there, and not with NO_COLOR."""
     width = terminal_width()

@@ -10,6 +10,7 @@ from cotacoes.adapters.postgres.schema import known_migrations, pending_migratio
 from cotacoes.doctor.facts import Facts, RunningPart
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.errors import SettingError
+from cotacoes.model.listing import listed
 from cotacoes.up.supervision.part import State
 
 RESTARTS_CALM = 2  # more of them are no accident
@@ -78,7 +79,7 @@ def shards(facts: Facts) -> Iterator[Judgement]:
         and not facts.shards.keys() & readiness.keys()
         and not any(shard.problem for shard in facts.shards.values())
     ):
-        yield ok(f"{_few(facts.shards)} answered")
+        yield ok(f"{listed(facts.shards, NAMED_MAX)} answered")
 
 
 def schema(facts: Facts) -> Iterator[Judgement]:
@@ -97,7 +98,7 @@ def schema(facts: Facts) -> Iterator[Judgement]:
                 troubles.append(error(f"{name} lacks {names}: no service uses it", _migrate(facts)))
     yield from troubles
     if asked and not troubles:
-        yield ok(f"the schema of {_few(asked)} is {known[-1].version}, as this release needs")
+        yield ok(f"the schema of {listed(asked, NAMED_MAX)} is {known[-1].version}, as this release needs")
 
 
 def _migrate(facts: Facts) -> str:
@@ -125,9 +126,9 @@ def redis(facts: Facts) -> Iterator[Judgement]:
         return
     prices = facts.prices
     if prices is not None and prices.unpublished:
-        yield error(f"Redis answers, but quotes of {_few(prices.unpublished)} are not published in time")
+        yield error(f"Redis answers, but quotes of {listed(prices.unpublished, NAMED_MAX)} are not published in time")
     if prices is not None and prices.unheard:
-        yield warning(f"nobody listens to {_few(prices.unheard)}", facts.start_of("client_subscriber"))
+        yield warning(f"nobody listens to {listed(prices.unheard, NAMED_MAX)}", facts.start_of("client_subscriber"))
     if prices is None or not (prices.unpublished or prices.unheard):
         yield ok("Redis answers" + ("" if prices is None or prices.problem else ", and somebody listens to every coin"))
 
@@ -148,7 +149,7 @@ def quotes(facts: Facts) -> Iterator[Judgement]:
             yield warning(f"{coin} is stale, {int(told.get('age_ms', 0)) / 1000:.1f} s old", fix)
     fresh = [coin for coin, told in prices.currents.items() if not isinstance(told, str) and _is_fresh(told)]
     if len(fresh) == len(prices.currents):
-        yield ok(f"fresh: {_few(fresh)}")
+        yield ok(f"fresh: {listed(fresh, NAMED_MAX)}")
 
 
 def _is_fresh(current: dict[str, Any]) -> bool:
@@ -211,8 +212,3 @@ def source_gaps(facts: Facts) -> Iterator[Judgement]:
         yield warning(f"the source's tape has holes ({told.source_gaps} noted): those prices were never to be had")
     else:
         yield ok("no hole in the source's tape is noted")
-
-
-def _few(coins: Any) -> str:
-    names = list(coins)
-    return ", ".join(names[:NAMED_MAX]) + (f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else "")

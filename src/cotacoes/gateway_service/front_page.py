@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 
 from cotacoes.config import Settings
+from cotacoes.model.listing import listed
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -30,14 +31,9 @@ def render(settings: Settings, coins: Sequence[str], host: str) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>cotacoes</title><style>{_STYLE}</style><h1>cotacoes</h1>"
         "<p>A crypto price feed that you run yourself, and that you can pull the plug on.</p>"
-        f"<p>Coins: {html.escape(_few(coins))}</p>"
+        f"<p>Coins: {html.escape(listed(coins, COINS_SHOWN_MAX))}</p>"
         f"<table><tr><th>service<th>address<th>ask</tr>{rows}</table></html>"
     )
-
-
-def _few(coins: Sequence[str]) -> str:
-    further = len(coins) - COINS_SHOWN_MAX
-    return ", ".join(coins[:COINS_SHOWN_MAX]) + (f" and {further} more" if further > 0 else "")
 
 
 def _routes(coins: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

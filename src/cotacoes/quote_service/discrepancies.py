@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 
 from cotacoes.errors import ShardUnavailableError
+from cotacoes.model.listing import listed
 from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns.sharding.shard import Unaccepted
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
@@ -51,8 +52,7 @@ class DiscrepancyWatch:
         if not counts:
             return None
         named = [f"{coin} {count.holes} holes, {count.orphans} orphans" for coin, count in sorted(counts.items())]
-        more = f", and {len(named) - NAMED_COINS_MAX} coins more" if len(named) > NAMED_COINS_MAX else ""
-        return f"not accepted: {'; '.join(named[:NAMED_COINS_MAX])}{more} (`cotacoes ledger list`)"
+        return f"not accepted: {listed(named, NAMED_COINS_MAX, '; ')} (`cotacoes ledger list`)"
 
     def _counts(self) -> dict[str, Unaccepted]:
         return {coin: count for counts in self._by_shard.values() for coin, count in counts.items()}
