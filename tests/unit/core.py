@@ -27,10 +27,10 @@ from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.source import Fetched
 from cotacoes.quote_service.source_tape import TapePage
 from cotacoes.quote_service.tape import TapeTaker
+from cotacoes.quote_service.validation import Validator
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.background import background
@@ -109,7 +109,7 @@ class Core:
         self.poll = Poll(
             self,
             calls,
-            Screen(jump, currency_of=lambda coin: self.directory.homes[coin].currency),
+            Validator(jump, currency_of=lambda coin: self.directory.homes[coin].currency),
             self.recorder,
             metrics,
             interval_s=1.0,
@@ -122,7 +122,7 @@ class Core:
         self.taker = TapeTaker(
             self,
             calls,
-            Screen(jump, is_tape=True),
+            Validator(jump, is_tape=True),
             self.recorder,
             self.publisher,
             metrics,

@@ -19,9 +19,9 @@ from cotacoes.model.quote import Observation
 from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
-from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.source_tape import TapePage
 from cotacoes.quote_service.tape import PAUSE_S
+from cotacoes.quote_service.validation import Validator
 from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
@@ -119,7 +119,7 @@ async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_lat
     core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
     core.directory.shards["shard2"] = shard2
     core.directory.homes["ethereum"] = Home(2, "shard2", 1)
-    core.taker._screen = Screen(JumpLimit(), is_tape=True)
+    core.taker._screen = Validator(JumpLimit(), is_tape=True)
     await core.recorder.start()
     ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]
     both = replace(page(1, "5", "6"), entries=[page(1, "5").entries[0], *ether])

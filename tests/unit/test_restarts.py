@@ -21,11 +21,11 @@ from cotacoes.feed.history import Page
 from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
+from cotacoes.quote_service.coin_tasks import CoinTasks
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.roster import Roster
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.background import background
 from cotacoes.web.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
@@ -237,7 +237,7 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
         days.append(name)
         raise ZeroDivisionError
 
-    roster = Roster(
+    roster = CoinTasks(
         directory,
         recorder,
         make_history=lambda coin, name: CoinHistory(coin, name, now=lambda: NOON, clock=lambda: 0.0, jump=JumpLimit()),

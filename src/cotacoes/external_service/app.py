@@ -29,10 +29,16 @@ from cotacoes.errors import BadRequestError, CursorGoneError, SettingError, Unau
 from cotacoes.external_service import answers, replay
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.external_service.market import Market
+from cotacoes.external_service.playback_session import (
+    CURSOR_RULE,
+    PlaybackSession,
+    digest_of,
+    keep_played,
+    load_or_begin,
+)
 from cotacoes.external_service.recording import Recording
 from cotacoes.external_service.recording_formats import PAIRS, Pair
 from cotacoes.external_service.replay_tape import ReplayTape
-from cotacoes.external_service.run import CURSOR_RULE, Run, digest_of, keep_played, load_or_begin
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourceQuoteJson
@@ -91,7 +97,7 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
     recording.check()
     lap = replay.measure(recording) if settings.loop else None
 
-    def is_over(run: Run) -> bool:
+    def is_over(run: PlaybackSession) -> bool:
         """Who polls the newest price has nothing of a replay that has ended; who takes the tape has had all of it."""
         if settings.source_mode == "tape":
             return False
@@ -122,7 +128,7 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
     return playing, pages, _beside(playing.run, *memory)
 
 
-def _memory(settings: Settings, folder: Path, played: Callable[[], Run]) -> list[Work]:
+def _memory(settings: Settings, folder: Path, played: Callable[[], PlaybackSession]) -> list[Work]:
     """What remembers how far the run has come: of a tape, in which its readers have a place."""
     return [functools.partial(keep_played, folder, played)] if settings.source_mode == "tape" else []
 

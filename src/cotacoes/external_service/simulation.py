@@ -16,7 +16,7 @@ from pathlib import Path
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
-from cotacoes.external_service.run import Run, digest_of, load_or_begin
+from cotacoes.external_service.playback_session import PlaybackSession, digest_of, load_or_begin
 from cotacoes.external_service.tape import PageJson, TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import COIN_PATTERN, Observation
@@ -41,7 +41,7 @@ class Simulation:
         self.coins = list(dict.fromkeys([*seed, *_added(folder)]))
         self._run, self._market, self._pages = self._play()
 
-    def played(self) -> Run:
+    def played(self) -> PlaybackSession:
         """The run, with how far it has come."""
         return replace(self._run, played_s=self._market.elapsed_s())
 
@@ -66,7 +66,7 @@ class Simulation:
         self._run, self._market, self._pages = self._play()
         get_logger().info("coin.added", coin=coin)
 
-    def _play(self) -> tuple[Run, SimulatedMarket, TapePages]:
+    def _play(self) -> tuple[PlaybackSession, SimulatedMarket, TapePages]:
         now, tick_s = datetime.now(UTC), self._settings.tick_ms / 1000 / self._settings.speed
         run = load_or_begin(
             self._folder,

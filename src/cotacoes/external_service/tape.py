@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from cotacoes.errors import BadRequestError, CursorGoneError
-from cotacoes.external_service.run import Run, parse_cursor
+from cotacoes.external_service.playback_session import PlaybackSession, parse_cursor
 from cotacoes.model.quote import Observation, format_price, format_time
 
 PAGE_QUOTES_MAX = 10_000
@@ -62,7 +62,7 @@ class Pages(Protocol):
 class TapePages:
     """Pages of one run's tape, `origin` being that of all its prices."""
 
-    def __init__(self, run: Run, tape: Tape, origin: str) -> None:
+    def __init__(self, run: PlaybackSession, tape: Tape, origin: str) -> None:
         self._run = run
         self._tape = tape
         self._origin = origin

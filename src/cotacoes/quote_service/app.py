@@ -28,6 +28,7 @@ from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.clock import ClockWatch
+from cotacoes.quote_service.coin_tasks import CoinTasks
 from cotacoes.quote_service.days import DayKeeper
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
@@ -36,7 +37,6 @@ from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.intake import build_intake, jump_limit
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.roster import Roster
 from cotacoes.quote_service.routes import routes
 from cotacoes.quote_service.takeover_pause import TakeoverPause
 from cotacoes.web.app import Check, build_app
@@ -136,7 +136,7 @@ def build(settings: Settings, stop: Stop) -> Service:
             histories[coin].floor = floor
 
     jump = jump_limit(settings)
-    roster = Roster(
+    roster = CoinTasks(
         directory,
         recorder,
         make_history=lambda coin, shard: CoinHistory(coin, shard, now=_now, clock=time.monotonic, jump=jump),

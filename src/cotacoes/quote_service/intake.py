@@ -23,10 +23,10 @@ from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import Screen
 from cotacoes.quote_service.source import HttpSource
 from cotacoes.quote_service.source_tape import ANSWER_BYTES_MAX, HttpTape
 from cotacoes.quote_service.tape import WAIT_S, TapeTaker
+from cotacoes.quote_service.validation import Validator
 from cotacoes.web.upstreams import Upstreams
 
 SOURCE = "external_service"
@@ -59,7 +59,7 @@ def build_intake(
     breaker = calls.breaker
     assert breaker is not None
     is_tape = settings.source_mode == "tape"
-    screen = Screen(jump_limit(settings), is_tape=is_tape, currency_of=currency_of)
+    screen = Validator(jump_limit(settings), is_tape=is_tape, currency_of=currency_of)
     if not is_tape:
         client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
         poll = Poll(

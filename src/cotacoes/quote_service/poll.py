@@ -13,8 +13,8 @@ from cotacoes.model.quote import Observation, Quote
 from cotacoes.observability.telemetry import QuoteMetrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import Refusals, Screen
 from cotacoes.quote_service.source import STEP_COINS, Fetched
+from cotacoes.quote_service.validation import Refusals, Validator
 
 
 class Source(Protocol):
@@ -31,7 +31,7 @@ class Poll:
         self,
         source: Source,
         calls: ResiliencePolicy,
-        screen: Screen,
+        screen: Validator,
         recorder: Recorder,
         metrics: QuoteMetrics,
         *,

@@ -23,8 +23,8 @@ from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import RecentPrices
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.screen import Refusals, Screen
 from cotacoes.quote_service.source_tape import STEP_PRICES, TapePage
+from cotacoes.quote_service.validation import Refusals, Validator
 
 PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
 PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls
@@ -61,7 +61,7 @@ class TapeTaker:
         self,
         tape: Tape,
         calls: ResiliencePolicy,
-        screen: Screen,
+        screen: Validator,
         recorder: Recorder,
         publisher: Publisher,
         metrics: QuoteMetrics,

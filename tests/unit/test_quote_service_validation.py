@@ -10,7 +10,7 @@ import structlog
 from cotacoes.model.quote import Observation
 from cotacoes.observability.telemetry import Metrics, QuoteMetrics
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
-from cotacoes.quote_service.screen import ORIGINS_MAX, Refusals, Screen
+from cotacoes.quote_service.validation import ORIGINS_MAX, Refusals, Validator
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT = JumpLimit(Decimal(10), timedelta(seconds=300), confirm_prices=10, confirm=timedelta(seconds=30))
@@ -27,7 +27,7 @@ class Market:
 
     def __init__(self, *recorded: str, is_tape: bool = False, currency: str | None = None) -> None:
         self.recent = RecentPrices(LIMIT)
-        self.screen = Screen(LIMIT, is_tape=is_tape, currency_of=lambda _: currency)
+        self.screen = Validator(LIMIT, is_tape=is_tape, currency_of=lambda _: currency)
         for price in recorded:
             self.recent.add(seen(price), NOON)
 
@@ -55,7 +55,7 @@ def test_the_rules_of_a_first_price(observation: Observation, reason: str | None
 
 
 def test_a_coin_that_is_not_ours_is_refused_as_such() -> None:
-    refusal = Screen(LIMIT).judge(seen("100", coin="dogecoin"), None, NOON)
+    refusal = Validator(LIMIT).judge(seen("100", coin="dogecoin"), None, NOON)
     assert refusal is not None
     assert refusal.reason == "unknown_coin"
 

@@ -23,7 +23,7 @@ from cotacoes.web.restarts import Restarts
 AGAIN_S = 1.0
 
 
-class Roster:
+class CoinTasks:
     """See the head of this file; `run` is its task. `deliver` makes a coin's delivery, `keep` a shard's upkeep."""
 
     def __init__(

@@ -68,7 +68,7 @@ class _Move:
         self.count += 1
 
 
-class Screen:
+class Validator:
     """Judges one observation at a time. `currency_of` is what the directory says of a coin, None if nothing.
 
     `is_tape`: every price is new, however old.

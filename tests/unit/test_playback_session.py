@@ -10,7 +10,13 @@ import pytest
 import structlog
 
 from cotacoes import config
-from cotacoes.external_service.run import Run, digest_of, keep_played, load_or_begin, parse_cursor
+from cotacoes.external_service.playback_session import (
+    PlaybackSession,
+    digest_of,
+    keep_played,
+    load_or_begin,
+    parse_cursor,
+)
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.model.quote import to_microseconds
 
@@ -20,7 +26,7 @@ DIGEST = digest_of("a.gz", "mid")
 
 def test_a_restart_goes_on_with_the_run_that_it_began(tmp_path: Path) -> None:
     first = load_or_begin(tmp_path / "new", DIGEST, NOON)
-    assert first == Run(DIGEST, NOON.replace(microsecond=123000))
+    assert first == PlaybackSession(DIGEST, NOON.replace(microsecond=123000))
     assert load_or_begin(tmp_path / "new", DIGEST, NOON + timedelta(days=3)) == first
 
 
@@ -75,7 +81,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_borne(tmp_path: Path) -> N
 
 
 def test_a_cursor_is_read_as_it_is_written() -> None:
-    run = Run(DIGEST, NOON)
+    run = PlaybackSession(DIGEST, NOON)
     assert parse_cursor(run.cursor(7)) == (run.name, 7)
 
 

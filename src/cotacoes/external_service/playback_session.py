@@ -31,7 +31,7 @@ _CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z")
 
 
 @dataclass(frozen=True)
-class Run:
+class PlaybackSession:
     """See the head of this file. `played_s` is how far it had come when that was remembered last."""
 
     digest: str
@@ -64,13 +64,15 @@ def parse_cursor(text: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def load_or_begin(folder: Path, digest: str, now: datetime, is_over: Callable[[Run], bool] = lambda _: False) -> Run:
+def load_or_begin(
+    folder: Path, digest: str, now: datetime, is_over: Callable[[PlaybackSession], bool] = lambda _: False
+) -> PlaybackSession:
     """The run that the folder remembers, if it is of this digest and not over; else one that begins now."""
     path = folder / "run.json"
     remembered = _read(path)
     if remembered is not None and remembered.digest == digest and not is_over(remembered):
         return remembered
-    run = Run(digest, from_microseconds(to_microseconds(now) // 1000 * 1000))
+    run = PlaybackSession(digest, from_microseconds(to_microseconds(now) // 1000 * 1000))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(path, run)
@@ -79,7 +81,7 @@ def load_or_begin(folder: Path, digest: str, now: datetime, is_over: Callable[[R
     return run
 
 
-async def keep_played(folder: Path, played: Callable[[], Run]) -> None:
+async def keep_played(folder: Path, played: Callable[[], PlaybackSession]) -> None:
     """Remember each second how far the run has come, as `played` says it, until cancelled."""
     while True:
         await asyncio.sleep(REMEMBER_S)
@@ -87,15 +89,15 @@ async def keep_played(folder: Path, played: Callable[[], Run]) -> None:
             _write(folder / "run.json", played())
 
 
-def _write(path: Path, run: Run) -> None:
+def _write(path: Path, run: PlaybackSession) -> None:
     note = {"digest": run.digest, "started_ms": to_microseconds(run.started_at) // 1000, "played_s": run.played_s}
     replace_file(path, json.dumps(note).encode())
 
 
-def _read(path: Path) -> Run | None:
+def _read(path: Path) -> PlaybackSession | None:
     try:
         note = json.loads(path.read_text())
         started_at = from_microseconds(int(note["started_ms"]) * 1000)
-        return Run(str(note["digest"]), started_at, float(note.get("played_s", 0.0)))
+        return PlaybackSession(str(note["digest"]), started_at, float(note.get("played_s", 0.0)))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
