@@ -18,6 +18,7 @@ from cotacoes.adapters.http_server import protocol, server
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
+from cotacoes.gateway_service.websocket import WebSocketConnection
 from cotacoes.observability.telemetry import Metrics
 from cotacoes.web.app import build_app
 from cotacoes.web.restarts import Restarts
@@ -320,6 +321,7 @@ async def test_a_bug_of_ours_ends_one_connection_and_says_whose_fault_it_is() ->
             raise RuntimeError("planted")
 
         (connection, _) = gateway.rig.hub.connections
+        assert isinstance(connection, WebSocketConnection)
         connection.unsubscribe = crash  # type: ignore[method-assign,assignment]
         for one in (writer, other):
             one.write(text(b'{"op":"unsubscribe","coins":["bitcoin"]}'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -92,6 +92,17 @@ class MemoryTransport(asyncio.Transport):
         if not self.is_closed:
             self.is_closed = True
             self.protocol.connection_lost(None)
+
+
+class FakeFeeds:
+    """States of feeds, as the hub asks about them."""
+
+    def __init__(self, *, has_begun: Callable[[str], bool] = lambda _: True, silent: Sequence[str] = ()) -> None:
+        self.silent = silent
+        self._has_begun = has_begun
+
+    def has_begun(self, coin: str) -> bool:
+        return self._has_begun(coin)
 
 
 class StreamRig:

@@ -339,6 +339,6 @@ def test_names_beyond_the_rate_are_refused_here_and_as_unknown_only_if_the_coins
         names.check(f"name-{number}")
     with pytest.raises(OverloadedError):
         names.check("one-more")
-    names.is_told = True
+    names.note_listed()
     with pytest.raises(UnknownCoinError):
         names.check("one-more")

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from tests.unit.stream_rig import StreamRig, assert_tiles, quote
+from tests.unit.stream_rig import FakeFeeds, StreamRig, assert_tiles, quote
 from tests.unit.stream_scenarios import anything, race, run, settle, since
 
 from cotacoes.gateway_service.ring import Entry, Kind
@@ -48,7 +48,7 @@ def test_before_the_first_quote_ever_a_stream_begins_with_nothing_and_misses_not
 @pytest.mark.parametrize("mode", ["every", "conflate"])
 def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_does(mode: str) -> None:
     async def scenario(rig: StreamRig) -> None:
-        rig.hub.has_begun = lambda coin: bool(rig.history.of(coin))
+        rig.hub.follow(FakeFeeds(has_begun=lambda coin: bool(rig.history.of(coin))))
         client = rig.client()
         client.subscribe("bitcoin", "ethereum", mode=mode)
         await rig.publish("ethereum", 2)
@@ -70,7 +70,7 @@ def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_d
 
 def test_who_leaves_before_it_is_answered_is_forgotten() -> None:
     async def scenario(rig: StreamRig) -> None:
-        rig.hub.has_begun = lambda _: False
+        rig.hub.follow(FakeFeeds(has_begun=lambda _: False))
         for _ in range(3):
             client = rig.client()
             client.subscribe("bitcoin")
@@ -583,7 +583,7 @@ def test_heartbeats_say_how_far_the_stream_is_and_which_feeds_are_silent() -> No
         client = rig.client()
         client.subscribe("bitcoin", "ethereum")
         await rig.publish()
-        rig.hub.silent = lambda: ["ethereum"]
+        rig.hub.follow(FakeFeeds(silent=["ethereum"]))
         await asyncio.sleep(5.5)
         client.read()
         beat = client.frames[-1]

@@ -164,9 +164,7 @@ class Continuity:
         """What is missing before a quote that is further on."""
         after = told.after
         if not told.is_newest:
-            feed = FeedPosition(self.coin, known)
-            feed.has_begun = True
-            gap = feed.take(told.quote).gap
+            gap = FeedPosition(self.coin, known, has_begun=True).take(told.quote).gap
             return None if gap is not None and gap.reason is Reason.REWRITTEN and known == self._left else gap
         if after == known:
             return None

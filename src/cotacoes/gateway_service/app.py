@@ -117,7 +117,7 @@ def wire(
     async def coins() -> list[str]:
         try:
             found = list(await guarded.positions())
-            names.is_told = True
+            names.note_listed()
         except ProblemError:
             found = list(settings.seed_placement)
         hub.add(found)
@@ -129,7 +129,7 @@ def wire(
             found = await coins()
             start_quotes = _start_quotes(settings, len(found))
             feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
-            hub.has_begun, hub.silent = feeds.has_begun, lambda: feeds.silent
+            hub.follow(feeds)
             follower = FeedConsumer(
                 feeds,
                 bus,

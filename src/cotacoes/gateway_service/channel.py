@@ -22,7 +22,7 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from cotacoes.client.modes import Mode
 from cotacoes.gateway_service.ring import Entry, Ring
@@ -93,7 +93,7 @@ class Channel(abc.ABC):
         self.wire = wire
         self.live: set[Member] = set()
         self.behind: set[Member] = set()
-        self.delivered = 0  # events, to all members together
+        self._delivered = 0  # events, to all members together
         self._rings = {coin: rings[coin] for coin in self.coins}
         self._ask_history = ask_history
         self._call_soon = call_soon
@@ -122,6 +122,11 @@ class Channel(abc.ABC):
         """How far it was told a coin."""
         return (member.cursor or self._cursor).positions[coin]
 
+    def pop_delivered(self) -> int:
+        """How many events were delivered since the last call, to all members together."""
+        delivered, self._delivered = self._delivered, 0
+        return delivered
+
     @abc.abstractmethod
     def flush(self, coins: Iterable[str]) -> None:
         """Tell the live members what is new of these coins."""
@@ -135,7 +140,7 @@ class Channel(abc.ABC):
             entries = self._next(member, member.cursor)
             if entries:
                 member.outlet.write(self.wire.encode(entries, member.cursor.positions))
-                self.delivered += len(entries)
+                self._delivered += len(entries)
                 continue
             if member.held or not self._has_caught_up(member.cursor):
                 return  # the history is asked
@@ -148,7 +153,7 @@ class Channel(abc.ABC):
         """Hand a member what the history gave of a coin; it goes on at an index of the ring, None if not there yet."""
         assert member.cursor is not None
         member.outlet.write(self.wire.encode(entries, member.cursor.positions))
-        self.delivered += len(entries)
+        self._delivered += len(entries)
         for entry in entries:
             member.cursor.indexes[entry.coin] = index
 
@@ -176,7 +181,7 @@ class Channel(abc.ABC):
             outlet.write(data)
             if outlet.is_full:
                 full.append(member)
-        self.delivered += events * len(self.live)
+        self._delivered += events * len(self.live)
         for member in full:
             self._fall_behind(member)
 
@@ -254,8 +259,17 @@ class EveryChannel(Channel):
 class NewestChannel(Channel):
     """The newest of each coin, and the range that it stands for."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(
+        self,
+        coins: Iterable[str],
+        mode: Mode,
+        wire: Wire,
+        rings: Mapping[str, Ring],
+        *,
+        ask_history: AskHistory,
+        call_soon: CallSoon,
+    ) -> None:
+        super().__init__(coins, mode, wire, rings, ask_history=ask_history, call_soon=call_soon)
         self._newest = {coin: ring.newest for coin, ring in self._rings.items()}
         self._cursor.positions = {coin: None if e is None else e.position for coin, e in self._newest.items()}
 

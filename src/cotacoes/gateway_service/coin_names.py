@@ -20,17 +20,18 @@ ASKS_AT_ONCE = 10.0
 
 
 class CoinNames:
-    """See the head of this file. `known` are the coins that there are, as far as we know; times are monotonic seconds.
-
-    `is_told` becomes true when quote_service has said which coins there are.
-    """
+    """See the head of this file. `known` gives the coins known so far; times are monotonic seconds."""
 
     def __init__(self, known: Callable[[], Collection[str]], clock: Callable[[], float]) -> None:
-        self.is_told = False
+        self._is_listed = False  # quote_service has said which coins there are
         self._known = known
         self._clock = clock
         self._unknown: OrderedDict[str, tuple[float, UnknownCoinError]] = OrderedDict()
         self._asks = TokenBucket(ASKS_PER_S, ASKS_AT_ONCE, clock())
+
+    def note_listed(self) -> None:
+        """Note that quote_service has listed its coins."""
+        self._is_listed = True
 
     def check(self, name: str) -> None:
         """Return if quote_service may be asked about this name; UnknownCoinError or OverloadedError otherwise."""
@@ -41,7 +42,7 @@ class CoinNames:
         if error is not None and now < until:
             raise UnknownCoinError(error.detail, did_you_mean=error.extra.get("did_you_mean", []))
         if wait_s := self._asks.take(now):
-            if self.is_told:
+            if self._is_listed:
                 raise UnknownCoinError(f"{name} is not quoted here", did_you_mean=[])
             raise OverloadedError("too many names of coins are asked about", retry_after_s=wait_s)
 

@@ -59,10 +59,16 @@ class Connection(abc.ABC):
     """See the head of this file. Times are monotonic seconds, passed in."""
 
     def __init__(
-        self, hub: Hub, admission: Admission, wire: Wire, outlet: Outlet, settings: Settings, now: float, address: str
+        self,
+        hub: Hub,
+        admission: Admission,
+        settings: Settings,
+        *,
+        wire: Wire,
+        outlet: Outlet,
+        address: str,
+        now: float,
     ) -> None:
-        admission.enter(wire.name, address)
-        hub.connections.add(self)
         self._hub = hub
         self._admission = admission
         self._wire = wire
@@ -76,6 +82,11 @@ class Connection(abc.ABC):
         self._has_ended = False
         self._members: dict[Mode, tuple[Channel, Member]] = {}
         self._pending: list[_Pending] = []
+
+    def open(self) -> None:
+        """Count the stream as open, and have it checked; `lost` undoes both."""
+        self._admission.enter(self._wire.name, self._address)
+        self._hub.watch(self)
 
     @property
     def coins(self) -> set[str]:

@@ -29,9 +29,9 @@ class EventStreamConnection(Connection):
     """One client. Its methods are those that `adapters.http_exchange.StreamHandler` asks for."""
 
     def __init__(
-        self, hub: Hub, admission: Admission, stream: HttpStream, settings: Settings, now: float, address: str
+        self, hub: Hub, admission: Admission, settings: Settings, *, stream: HttpStream, address: str, now: float
     ) -> None:
-        super().__init__(hub, admission, EVENT_STREAM, stream, settings, now, address)
+        super().__init__(hub, admission, settings, wire=EVENT_STREAM, outlet=stream, address=address, now=now)
         self._stream = stream
 
     def _close(self, ending: Ending, retry_ms: int) -> None:
@@ -71,8 +71,9 @@ class EventStreams:
         def opened(stream: HttpStream) -> EventStreamConnection:
             stream.write(b": cotacoes\n" + retry(RETRY_MS))
             connection = EventStreamConnection(
-                self._hub, self._admission, stream, self._settings, self._clock(), address
+                self._hub, self._admission, self._settings, stream=stream, address=address, now=self._clock()
             )
+            connection.open()
             connection.subscribe(coins, mode, since, lambda *_: None)  # there is no answer before the first event
             return connection
 

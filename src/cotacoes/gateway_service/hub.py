@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cotacoes.client.modes import Mode
 from cotacoes.feed.consumer import log_change
@@ -31,9 +31,6 @@ from cotacoes.observability.telemetry import StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.web.restarts import Restarts
 
-if TYPE_CHECKING:
-    from cotacoes.gateway_service.connection import Connection
-
 FLUSH_S = 0.005
 FLUSH_MOST_S = 0.03
 FLUSH_SHARE = 0.17  # of the time, that handing out may take
@@ -43,6 +40,27 @@ HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
 CHECK_S = 1.0
 
 _Key = tuple[tuple[str, ...], Mode, str]
+
+
+class FeedStates(Protocol):
+    """What the hub asks about the feeds of the coins; `Feeds` implements it."""
+
+    @property
+    def silent(self) -> Sequence[str]:
+        """The coins whose feeds are silent now."""
+
+    def has_begun(self, coin: str) -> bool:
+        """Whether it is known where the coin's feed stands."""
+
+
+class OpenStream(Protocol):
+    """An open connection, as the hub sees it."""
+
+    def check(self, now: float) -> None:
+        """End the stream if it is too slow, too old or idle."""
+
+    def begin_at_newest(self, coin: str) -> None:
+        """Begin the coin at its newest quote, which is known from now on."""
 
 
 class Hub:
@@ -60,9 +78,8 @@ class Hub:
         random: Random,
     ) -> None:
         self.random = random
-        self.has_begun: Callable[[str], bool] = lambda _: True  # whether it is known where a coin's stream is
-        self.silent: Callable[[], Sequence[str]] = list  # the coins whose feeds say nothing just now
-        self.connections: set[Connection] = set()
+        self._feeds: FeedStates | None = None
+        self._connections: set[OpenStream] = set()
         self._metrics = metrics
         self._ring_bytes = ring_bytes
         self._loop = loop
@@ -71,7 +88,7 @@ class Hub:
         self._channels: dict[_Key, Channel] = {}
         self._by_coin: dict[str, set[Channel]] = {}
         self._replays = Replays(history, self._rings, call_later=loop.call_later, random=random)
-        self._awaiting: dict[Connection, set[str]] = {}
+        self._awaiting: dict[OpenStream, set[str]] = {}
         self._dirty: set[str] = set()
         self._fresh = 0  # entries since the last flush
         self._is_due = False
@@ -83,6 +100,15 @@ class Hub:
     def coins(self) -> Collection[str]:
         """Those that it has streams of."""
         return self._rings.keys()
+
+    @property
+    def connections(self) -> Collection[OpenStream]:
+        """The open connections."""
+        return self._connections
+
+    def follow(self, feeds: FeedStates) -> None:
+        """Take the state of the coins' feeds from here; until then every feed counts as begun and none as silent."""
+        self._feeds = feeds
 
     def newest(self, coin: str) -> tuple[Quote, float] | None:
         """The newest quote of the coin's stream, and its age in seconds by the clock that says longer."""
@@ -105,7 +131,7 @@ class Hub:
                 self._rings[coin] = Ring(coin, 0)
                 self._by_coin[coin] = set()
         for ring in self._rings.values():
-            ring.bytes_max = self._ring_bytes // len(self._rings)
+            ring.resize(self._ring_bytes // len(self._rings))
 
     async def run(self, restarts: Restarts) -> None:
         """Replay, send heartbeats and check the connections, until cancelled."""
@@ -148,7 +174,7 @@ class Hub:
             begun = ring.read(first, 1)
             position = begun[0].before if begun else ring.told
             recovered[coin] = coin in since
-            if coin not in since and not self.has_begun(coin):
+            if coin not in since and not self._has_begun(coin):
                 unresolved.add(coin)  # nobody knows yet what is the newest
             if coin in since and (mode.is_every or ring.told is None or since[coin] <= ring.told):
                 position = since[coin]
@@ -186,13 +212,17 @@ class Hub:
                 self._by_coin[coin].discard(channel)
         return cursor
 
-    def await_begin(self, connection: Connection, coins: Collection[str]) -> None:
+    def await_begin(self, connection: OpenStream, coins: Collection[str]) -> None:
         """Tell the connection once it is known where the streams of these coins are."""
         self._awaiting.setdefault(connection, set()).update(coins)
 
-    def forget(self, connection: Connection) -> None:
-        """It is gone."""
-        self.connections.discard(connection)
+    def watch(self, connection: OpenStream) -> None:
+        """Check the connection every `CHECK_S` until it is forgotten."""
+        self._connections.add(connection)
+
+    def forget(self, connection: OpenStream) -> None:
+        """The connection has ended."""
+        self._connections.discard(connection)
         self._awaiting.pop(connection, None)
 
     def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
@@ -246,13 +276,17 @@ class Hub:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            silent = [] if self._feeds is None else self._feeds.silent
             for channel in list(self._channels.values()):
-                channel.heartbeat(self._now(), self.silent())
+                channel.heartbeat(self._now(), silent)
                 self._count(channel)
+
+    def _has_begun(self, coin: str) -> bool:
+        return self._feeds is None or self._feeds.has_begun(coin)
 
     def _note_begun(self) -> None:
         for connection, coins in list(self._awaiting.items()):
-            begun = set(filter(self.has_begun, coins))
+            begun = set(filter(self._has_begun, coins))
             coins.difference_update(begun)
             if not coins:
                 del self._awaiting[connection]
@@ -264,10 +298,9 @@ class Hub:
             await asyncio.sleep(CHECK_S)
             self._note_begun()
             now = self._loop.time()
-            for connection in list(self.connections):
+            for connection in list(self._connections):
                 connection.check(now)
             self._metrics.ring_bytes.set(sum(ring.bytes for ring in self._rings.values()))
 
     def _count(self, channel: Channel) -> None:
-        self._metrics.delivered.labels(wire=channel.wire.name).inc(channel.delivered)
-        channel.delivered = 0
+        self._metrics.delivered.labels(wire=channel.wire.name).inc(channel.pop_delivered())

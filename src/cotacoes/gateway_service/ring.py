@@ -96,11 +96,11 @@ class Entry(msgspec.Struct, gc=False):
 
 
 class Ring:
-    """See the head of this file. `bytes_max` may be changed at any time; it holds from the next entry on."""
+    """See the head of this file."""
 
     def __init__(self, coin: str, bytes_max: int) -> None:
         self.coin = coin
-        self.bytes_max = bytes_max
+        self._bytes_max = bytes_max
         self.first = 0  # the index of the oldest entry that is here
         self.newest: Entry | None = None  # the newest quote
         self.newest_at = 0.0  # when it came
@@ -113,6 +113,10 @@ class Ring:
         """The index of the entry that comes next."""
         return self.first + len(self._entries)
 
+    def resize(self, bytes_max: int) -> None:
+        """Change the bound; it holds from the next entry on."""
+        self._bytes_max = bytes_max
+
     def append(self, entry: Entry, now: float = 0.0) -> None:
         """The next of the stream, which came just now."""
         if self.told is not None and (entry.position or BEFORE_ALL) <= self.told:
@@ -124,7 +128,7 @@ class Ring:
         self.told = entry.position
         if entry.kind is Kind.QUOTE:
             self.newest, self.newest_at = entry, now
-        if self.bytes > self.bytes_max:
+        if self.bytes > self._bytes_max:
             self._make_room()
 
     def index_after(self, position: Position | None, *, is_true: bool = False) -> int | None:
@@ -164,7 +168,7 @@ class Ring:
 
     def _make_room(self) -> None:
         """Let the oldest fall out, an eighth at once, since taking from the front of a list costs its length."""
-        count, enough = 0, self.bytes_max - self.bytes_max // 8
+        count, enough = 0, self._bytes_max - self._bytes_max // 8
         while self.bytes > enough and count < len(self._entries) - 1:
             self.bytes -= _size(self._entries[count])
             count += 1

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from cotacoes.adapters.http_server.accepting import Ended
 from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits, ServerConnection, text_frame
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
@@ -56,12 +57,13 @@ class WebSocketConnection(Connection):
         self,
         hub: Hub,
         admission: Admission,
-        connection: ServerConnection,
         settings: Settings,
-        now: float,
+        *,
+        connection: ServerConnection,
         address: str,
+        now: float,
     ) -> None:
-        super().__init__(hub, admission, WEBSOCKET, connection, settings, now, address)
+        super().__init__(hub, admission, settings, wire=WEBSOCKET, outlet=connection, address=address, now=now)
         self._connection = connection
         burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
         self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
@@ -167,14 +169,35 @@ class WebSockets:
         headers, address = handshake.headers, handshake.address
         if refusal := self._admission.refusal(headers.get("origin"), headers.get("host"), address):
             return refusal
-        return lambda connection: WebSocketConnection(
-            self._hub, self._admission, connection, self._settings, self._clock(), address
-        )
 
-    def protocol(self, **given: Any) -> ServerConnection:
+        def opened(connection: ServerConnection) -> WebSocketConnection:
+            handler = WebSocketConnection(
+                self._hub,
+                self._admission,
+                self._settings,
+                connection=connection,
+                address=address,
+                now=self._clock(),
+            )
+            handler.open()
+            return handler
+
+        return opened
+
+    def protocol(
+        self,
+        *,
+        connections: set[object],
+        ended: Ended,
+        read_buffer: memoryview,
+        note_refused: Callable[[str], None],
+    ) -> ServerConnection:
         """A connection, as the HTTP server asks for one."""
         return ServerConnection(
-            **given,
+            connections=connections,
+            ended=ended,
+            read_buffer=read_buffer,
+            note_refused=note_refused,
             admit=self.admit,
             limits=Limits(
                 message_bytes_max=self._settings.stream_message_bytes_max,

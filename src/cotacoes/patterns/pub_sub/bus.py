@@ -102,13 +102,19 @@ class Heard:
 class FeedPosition:
     """How far a subscriber has come in one coin's feed; see the head of this file.
 
-    `since` is the last position that it already has, None where it begins with whatever comes first.
+    `since` is the last position that it already has. None means that it begins with whatever comes first or, if
+    `has_begun`, that it lacks everything from the first quote on.
     """
 
-    def __init__(self, coin: str, since: Position | None = None) -> None:
+    def __init__(self, coin: str, since: Position | None = None, *, has_begun: bool = False) -> None:
         self.coin = coin
         self._known = since
-        self.has_begun = since is not None  # something is known, if only that there is nothing yet
+        self._has_begun = has_begun or since is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything is known, if only that there is no quote yet."""
+        return self._has_begun
 
     @property
     def known(self) -> Position | None:
@@ -119,12 +125,12 @@ class FeedPosition:
         """Everything up to this position was had in another way."""
         if self._known is None or position > self._known:
             self._known = position
-        self.has_begun = True
+        self._has_begun = True
 
     def take(self, line: Quote | Heartbeat) -> Heard:
         """Account for the next line of the coin's channel."""
-        position, known, has_begun = line.position, self._known, self.has_begun
-        self.has_begun = True
+        position, known, has_begun = line.position, self._known, self._has_begun
+        self._has_begun = True
         if position is None or (known is not None and position <= known):
             return Heard()
         self._known = position

@@ -259,8 +259,7 @@ class Recovery:
 
     def _go_back_to_told(self) -> None:
         """Forget what was announced beyond `told`."""
-        self._feed = FeedPosition(self.coin, self._told)
-        self._feed.has_begun = True
+        self._feed = FeedPosition(self.coin, self._told, has_begun=True)
         self._held.clear()
         self._recovered = None
 
