@@ -158,6 +158,16 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     assert [target for target in targets if "://" not in target and not (document.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("document", [file for file in TRACKED if file.suffix == ".md"], ids=lambda file: file.name)
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    """A file of the package may be named from the package's root, and a file in a folder by its name alone."""
+    names = re.findall(r"`([\w./-]+\.(?:py|sql|md|yaml|toml|js))`", document.read_text(encoding="utf-8"))
+    known = {file.name for file in TRACKED}
+    assert [
+        name for name in names if not any((place / name).exists() for place in (ROOT, SOURCE)) and name not in known
+    ] == []
+
+
 @pytest.mark.parametrize("module", ["cotacoes.cli.app", "cotacoes.up.topology", "cotacoes.client_subscriber.app"])
 @pytest.mark.slow
 def test_what_has_no_routes_loads_no_web_framework(module: str) -> None:
