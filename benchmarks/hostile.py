@@ -136,4 +136,4 @@ def _recorded(system: System) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", system.port("quote_service"), timeout=ANSWER_DEADLINE_S)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
-        return min(read_metrics(connection.getresponse().read().decode(), "cotacoes_recorded_total"))
+        return min(read_metrics(connection.getresponse().read().decode(), "cotacoes_quotes_recorded_total"))

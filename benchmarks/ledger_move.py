@@ -32,7 +32,7 @@ from cotacoes import config
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Observation, Position, Quote
-from cotacoes.observability.telemetry import configure_logging
+from cotacoes.observability.logs import configure_logging
 
 CLOSED_AIM = Aim(100.0)
 CLOSED_WORST_AIM = Aim(300.0)

@@ -98,7 +98,8 @@ def _record_seconds(system: System) -> tuple[float, float]:
     """Sum and count of quote_service's own histogram, from the source's answer to the commit."""
     with urllib.request.urlopen(f"{system.url('quote_service')}/metrics", timeout=FETCH_DEADLINE_S) as answer:
         text = answer.read().decode()
-    return read_metric(text, "cotacoes_record_seconds_sum"), read_metric(text, "cotacoes_record_seconds_count")
+    name = "cotacoes_record_duration_seconds"
+    return read_metric(text, f"{name}_sum"), read_metric(text, f"{name}_count")
 
 
 def read_metric(text: str, name: str) -> float:

@@ -22,7 +22,7 @@ from cotacoes.adapters.postgres.days import PostgresDays
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import configure_logging
+from cotacoes.observability.logs import configure_logging
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 from cotacoes.testing.memory_bus import MemoryBus
 

@@ -51,7 +51,8 @@ def _counts(system: System) -> tuple[float, float]:
     """How many quotes the shards have answered for, and how many were published."""
     with urllib.request.urlopen(f"{system.url('quote_service')}/metrics", timeout=ASK_DEADLINE_S) as answer:
         text = answer.read().decode()
-    return sum(read_metrics(text, "cotacoes_delivered_total")), sum(read_metrics(text, "cotacoes_published_total"))
+    delivered = sum(read_metrics(text, "cotacoes_quotes_delivered_total"))
+    return delivered, sum(read_metrics(text, "cotacoes_quotes_published_total"))
 
 
 def _memory(system: System) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.config import Settings
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.batch_limit import BatchLimit

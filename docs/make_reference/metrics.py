@@ -16,7 +16,7 @@ from docs.make_reference.markdown import WRITTEN, code, codes, joined, table
 from prometheus_client import CollectorRegistry
 from tests.unit.harness_openapi import SERVICES
 
-from cotacoes.observability.telemetry import Metrics, SpanMetrics
+from cotacoes.observability.metrics import Metrics, SpanMetrics
 from cotacoes.web.restarts import Restarts
 
 INTRODUCTION = """

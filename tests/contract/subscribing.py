@@ -28,7 +28,7 @@ from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusUnavailableError, ServiceUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 from cotacoes.web.app import build_app
 

@@ -25,7 +25,7 @@ from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 from cotacoes.gateway_service.event_stream import EventStreams
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
 
 UPGRADE = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n"
@@ -338,7 +338,7 @@ async def test_one_address_may_not_take_all_streams(way: str) -> None:
         answer.assert_problem(503, "overloaded")
         assert "COTACOES_STREAMS_PER_ADDRESS_MAX" in answer.problem["detail"]
         assert "retry-after" in answer.headers
-        assert rig.metrics.refused.labels(reason="address")._value.get() == 1
+        assert rig.metrics.streams_refused.labels(reason="address")._value.get() == 1
         held[0][1].transport.abort()
         async with asyncio.timeout(5):
             while (await first_of(port, request(way, "x"))).status == 503:
@@ -349,7 +349,7 @@ async def test_one_address_may_not_take_all_streams(way: str) -> None:
 
 SERVER = """
     import asyncio, os, resource, sys
-    from cotacoes.observability import telemetry
+    from cotacoes.observability.logs import configure_logging
     from cotacoes.adapters.http_server import server as http_server
     from cotacoes.adapters.http_server.hosts import AllowedHosts
     from cotacoes.observability.bounded_log import log_loop_errors
@@ -374,7 +374,7 @@ SERVER = """
         print(len(refused), flush=True)
         os._exit(0)
 
-    telemetry.configure_logging("test")
+    configure_logging("test")
     asyncio.run(main())
 """
 

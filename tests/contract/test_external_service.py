@@ -191,7 +191,7 @@ def test_no_fault_touches_the_routes_of_operators() -> None:
             assert (await rig.client.get(f"{rig.url}{route}", deadline_s=5.0)).status == 200
         await rig.client.get(f"{rig.url}/quote")
         metrics = (await rig.client.get(f"{rig.url}/metrics")).body.decode()
-        assert 'cotacoes_source_served_total{fault="error"} 1.0' in metrics
+        assert 'cotacoes_source_requests_total{fault="error"} 1.0' in metrics
 
     with_service(work)
 

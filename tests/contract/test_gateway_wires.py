@@ -19,7 +19,7 @@ from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.websocket import WebSocketConnection
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
 from cotacoes.web.restarts import Restarts
 

@@ -17,7 +17,7 @@ from cotacoes.adapters.http_server import protocol, server
 from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
 from cotacoes.model.coins import require_coin
-from cotacoes.observability import telemetry
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
 
 FINE = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -55,7 +55,7 @@ def app() -> ASGIApp:
         return b'{"coin":"bitcoin"}'
 
     settings = config.load({}, request_deadline_s=0.5)
-    return build_app("test", settings, telemetry.Metrics(), router, lean={"/lean": lean})
+    return build_app("test", settings, Metrics(), router, lean={"/lean": lean})
 
 
 def run(work: Callable[[int], Awaitable[None]], asgi: ASGIApp | None = None) -> None:
@@ -359,7 +359,7 @@ def test_for_a_client_that_hangs_up_its_question_ends_and_its_change_goes_on() -
 
     settings = config.load({}, request_deadline_s=60)
     with structlog.testing.capture_logs() as logs:
-        run(work, build_app("test", settings, telemetry.Metrics(), router))
+        run(work, build_app("test", settings, Metrics(), router))
     assert not logs
 
 

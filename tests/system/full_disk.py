@@ -15,7 +15,7 @@ from tests.unit.core import COIN, Core
 
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import configure_logging
+from cotacoes.observability.logs import configure_logging
 
 DISK_MEBIBYTES = 6
 BATCH = 100

@@ -43,7 +43,9 @@ def served(system: System) -> float:
     """How many requests for prices have reached external_service."""
     with urllib.request.urlopen(f"{system.url('external_service')}/metrics", timeout=5) as answer:
         text = answer.read().decode()
-    return sum(float(value) for value in re.findall(r"^cotacoes_source_served_total\{.*\} (\S+)$", text, re.MULTILINE))
+    return sum(
+        float(value) for value in re.findall(r"^cotacoes_source_requests_total\{.*\} (\S+)$", text, re.MULTILINE)
+    )
 
 
 @pytest.mark.parametrize(

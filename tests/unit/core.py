@@ -17,7 +17,7 @@ from tests.unit.directories import directory_over
 
 from cotacoes.adapters.quote_log import log
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.batch_limit import BatchLimit

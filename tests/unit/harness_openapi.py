@@ -22,7 +22,7 @@ from cotacoes.external_service import app as external_service
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.quote_service.routes import routes
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard

@@ -15,7 +15,7 @@ from cotacoes.errors.problem_json import problem_of
 from cotacoes.model.candle import INTERVALS, CandleJson, candles_of
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_time
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.quote_service.answers import read_range
 from cotacoes.web.app import build_app
 

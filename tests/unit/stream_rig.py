@@ -22,7 +22,7 @@ from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.model.quote import Position, Quote
-from cotacoes.observability.telemetry import Metrics, StreamMetrics
+from cotacoes.observability.metrics import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import Seen
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from typing import Any
 from tests.unit import virtual_time
 from tests.unit.stream_rig import MemoryClient, StreamRig, assert_tiles
 
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.restarts import Restarts
 
 

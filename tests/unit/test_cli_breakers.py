@@ -15,7 +15,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import breakers, main, readers
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig, State
 from cotacoes.web.app import build_app
 from cotacoes.web.breaker_routes import breaker_routes

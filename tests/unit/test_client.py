@@ -31,7 +31,7 @@ from cotacoes.errors import (
     problem_types,
 )
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import Deadline, State
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.upstreams import Upstreams

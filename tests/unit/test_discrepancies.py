@@ -4,7 +4,7 @@ import pytest
 from tests.unit.core import COIN
 from tests.unit.directories import directory_over
 
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Unaccepted
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
 from cotacoes.testing.memory_shard import MemoryShard

@@ -20,7 +20,7 @@ from cotacoes.errors import (
     SourceUnavailableError,
 )
 from cotacoes.gateway_service import app as gateway_service
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import (
     CircuitBreakerConfig,
     CircuitOpenError,
@@ -80,7 +80,7 @@ class Rig:
                 await self.call(SourceUnavailableError("no connection: 10.1.2.3 refused", outcome="unreachable"))
 
     def counted(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"cotacoes_{name}", {"endpoint": NAME, **labels})
+        return self.metrics.registry.get_sample_value(f"cotacoes_{name}", {"upstream": NAME, **labels})
 
 
 def run(work: Callable[[Rig], Awaitable[None]]) -> None:
@@ -96,9 +96,9 @@ def test_calls_are_counted_by_outcome_and_states_and_changes_with_their_reasons(
         await rig.open()
         with pytest.raises(CircuitOpenError):
             await rig.call()
-        assert rig.counted("calls_total", outcome="ok") == 1
-        assert rig.counted("calls_total", outcome="unreachable") == 3
-        assert rig.counted("calls_total", outcome="not_permitted") == 1
+        assert rig.counted("outbound_calls_total", outcome="ok") == 1
+        assert rig.counted("outbound_calls_total", outcome="unreachable") == 3
+        assert rig.counted("outbound_calls_total", outcome="not_permitted") == 1
         assert rig.counted("retries_stopped_total", reason="budget") == 2
         assert rig.counted("retries_stopped_total", reason="circuit") == 2
         assert rig.counted("breaker_state", state="open") == 1

@@ -23,7 +23,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.intake import source_policy
 from cotacoes.quote_service.source import HttpSource
@@ -89,10 +89,10 @@ class Story:
         return Counter(ended for _, ended in self.polls[first:])
 
     def calls_ended(self, outcome: str) -> float:
-        return self._counted("calls", outcome=outcome)
+        return self._counted("outbound_calls", outcome=outcome)
 
     def _counted(self, name: str, **labels: str) -> float:
-        named = {"endpoint": ENDPOINT, **labels}
+        named = {"upstream": ENDPOINT, **labels}
         return self.metrics.registry.get_sample_value(f"cotacoes_{name}_total", named) or 0.0
 
     def reached_since(self, moment: float) -> int:

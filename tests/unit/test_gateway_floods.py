@@ -60,7 +60,7 @@ def test_a_flood_of_frames_is_parsed_in_part_only_and_ends_with_its_own_code_cou
         client.read()
         assert client.close in {(1008, "flood"), (4002, "rate")}
         reason = client.close[1]
-        assert rig.metrics.ended.labels(wire="websocket", reason=reason)._value.get() == 1
+        assert rig.metrics.streams_ended.labels(wire="websocket", reason=reason)._value.get() == 1
         await rig.publish()
         await settle()
         other.read()
@@ -116,7 +116,7 @@ def test_a_client_that_the_kernel_gave_up_is_counted_among_those_that_ended(
         client = rig.client()
         client.subscribe("bitcoin")
         client.connection.connection_lost(error)
-        assert rig.metrics.ended.labels(wire="websocket", reason="unanswered")._value.get() == count
+        assert rig.metrics.streams_ended.labels(wire="websocket", reason="unanswered")._value.get() == count
         assert not rig.hub.connections
 
     run(scenario)

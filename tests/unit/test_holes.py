@@ -26,7 +26,7 @@ from cotacoes.client import Addresses, Client, ServiceClient
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
 from cotacoes.feed.history import Page, ServiceHistory
 from cotacoes.model.quote import Position, Quote, format_time
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.pub_sub import recovery_events as events
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery import Recovery

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.core import COIN, Core, until
 
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.checks import shard_check
 

@@ -12,7 +12,7 @@ from tests.unit.test_quote_service_tape import page
 
 from cotacoes.errors import LogUnavailableError, NoQuoteError, SettingError
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.clock import ClockWatch
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.client import Overview as ReadOverview
 from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.model.quote import AgeLimits
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience.deadline import HEADER
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes

@@ -13,7 +13,7 @@ from tests.unit import virtual_time
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, decode_message
 from cotacoes.model.quote import Position, Quote
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
 from cotacoes.testing.memory_bus import MemoryBus
@@ -132,4 +132,4 @@ def test_quotes_that_redis_did_not_answer_for_in_time_are_counted_by_themselves(
     def counted(name: str) -> float:
         return metrics.registry.get_sample_value(f"cotacoes_{name}_total", {"coin": "bitcoin"}) or 0.0
 
-    assert (counted("publish_failed"), counted("publish_late")) == (3, late)
+    assert (counted("publish_failures"), counted("publish_timeouts")) == (3, late)

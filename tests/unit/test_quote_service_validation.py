@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from cotacoes.model.quote import Observation
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
 from cotacoes.quote_service.validation import ORIGINS_MAX, Refusals, Validator
 
@@ -181,6 +181,6 @@ def test_ten_thousand_coins_that_are_not_ours_are_one_count_and_one_line() -> No
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             refusals.count(Counter({("bitcoin", "future"): 1}), {}, unknown=9_990)
-    assert b'cotacoes_screened_total{coin="other",reason="unknown_coin"} 19980.0' in metrics.render()
+    assert b'cotacoes_prices_rejected_total{coin="other",reason="unknown_coin"} 19980.0' in metrics.render()
     assert [(log["coin"], log["reason"]) for log in logs] == [("other", "unknown_coin"), ("bitcoin", "future")]
     assert refusals.why("bitcoin") == "its price was refused as future"

@@ -18,7 +18,8 @@ from tests.unit.stream_scenarios import settle
 
 from cotacoes.errors import SettingError, WriterSupersededError
 from cotacoes.feed.history import Page
-from cotacoes.observability.telemetry import FailureLog, Metrics, QuoteMetrics
+from cotacoes.observability.logs import FailureLog
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Stored
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.coin_tasks import CoinTasks

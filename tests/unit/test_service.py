@@ -17,7 +17,7 @@ from cotacoes import config
 from cotacoes.adapters.http_server import exchange
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import current_deadline
 from cotacoes.web import docs_page
 from cotacoes.web.app import Check, build_app
@@ -132,7 +132,7 @@ def test_tries_without_the_token_are_counted_and_logged_a_line_for_many() -> Non
     with structlog.testing.capture_logs() as logs:
         for _ in range(50):
             asyncio.run(ask("PUT", "/put", app, headers={"authorization": "Bearer wrong"}))
-    assert 'cotacoes_http_refused_total{reason="unauthorized"} 50.0' in get("/metrics", app).text
+    assert 'cotacoes_http_refusals_total{reason="unauthorized"} 50.0' in get("/metrics", app).text
     assert len(logs) == 1
     assert {name: logs[0][name] for name in ("event", "route", "method", "address")} == {
         "event": "admin.refused",

@@ -11,7 +11,7 @@ from cotacoes.cli.lines import put_json
 from cotacoes.cli.report_lines import held_text, levels_for, sparkline
 from cotacoes.cli.tables import table_lines
 from cotacoes.model.window import WindowJson
-from cotacoes.observability.telemetry import words
+from cotacoes.observability.logs import words
 
 COLUMNS = ("coin", "price", "status", "mean")
 ROWS = [("bitcoin", "66654.81 USD", "fresh", "66702.901365"), ("ethereum", "3538.23 USD", "stale", "3541.8")]

@@ -44,7 +44,7 @@ async def test_quotes_of_a_cut_off_writer_whose_log_comes_back_are_orphans_and_n
         before = await recorded(cut_off, "1", "2")
         cut_off.shard.away = True
         lost = await cut_off.record("3", "4", "5")
-        await until(lambda: count(cut_off, "published") == 5)
+        await until(lambda: count(cut_off, "quotes_published") == 5)
     other = Core(tmp_path / "second", view_of(shard))
     other.wall = cut_off.wall
     async with other.running():
@@ -53,8 +53,8 @@ async def test_quotes_of_a_cut_off_writer_whose_log_comes_back_are_orphans_and_n
     back.wall = other.wall
     async with back.running():
         last = await recorded(back, "8")
-        assert count(back, "quotes_refused") == 3
-        assert count(back, "delivered") == len(after[-1:] + last)  # the log has the last one that it was told, too
+        assert count(back, "quotes_orphaned") == 3
+        assert count(back, "quotes_delivered") == len(after[-1:] + last)  # the log keeps the last one too
     held = await shard.after(COIN, None, 100)
     assert [quote.price for quote in held] == [quote.price for quote in (*before, *after, *last)]
     assert first_gap(held, None) is None
@@ -186,10 +186,10 @@ async def test_a_shard_that_does_not_account_for_each_quote_has_none_delivered(t
         await until(lambda: count(core, "deliveries_failed") >= 1)
         assert core.history.pending == 2
         assert core.history.delivered == first.position
-        assert count(core, "delivered") == 1
+        assert count(core, "quotes_delivered") == 1
         core.shard.append = append  # type: ignore[method-assign]
         await all_delivered(core)
-        assert count(core, "delivered") == 3
+        assert count(core, "quotes_delivered") == 3
 
 
 async def restored(core: Core, backup: dict[str, Any]) -> None:

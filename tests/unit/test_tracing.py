@@ -30,7 +30,7 @@ from cotacoes.adapters.otlp import OtlpTracer
 from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.observability import tracing
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.observability.tracing import Outcome
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.testing.memory_shard import MemoryShard

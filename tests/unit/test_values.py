@@ -16,7 +16,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import SettingError
 from cotacoes.errors.values import explain_message, explain_value
 from cotacoes.external_service.faults import FaultSetting
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
 
 OF_LIBRARIES = re.compile(

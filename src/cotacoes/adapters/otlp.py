@@ -28,7 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import cotacoes
 from cotacoes.errors import SettingError
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome
 
 STOP_S = 2.0  # of a service's stop, for the last spans

@@ -18,7 +18,7 @@ from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.model.quote import AgeLimits
-from cotacoes.observability.telemetry import AggregatorMetrics, Metrics
+from cotacoes.observability.metrics import AggregatorMetrics, Metrics
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.web.app import Check, build_app

@@ -31,7 +31,8 @@ from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, reto
 from cotacoes.aggregator_service.shards import GuardedShards
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.model.quote import AgeLimits
-from cotacoes.observability.telemetry import AggregatorMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import AggregatorMetrics
 from cotacoes.patterns.resilience import SingleFlight, current_deadline
 from cotacoes.patterns.scatter_gather.gather import scatter_gather
 from cotacoes.patterns.scatter_gather.gather_result import GatherResult
@@ -222,7 +223,7 @@ class Reporter:
     def _note(self, told: Mapping[str, Any], result: GatherResult[Any]) -> None:
         self._metrics.reports.labels(complete=str(told["complete"]).lower()).inc()
         for name, source in told["sources"].items():
-            self._metrics.sources.labels(source=name, status=source["status"]).inc()
+            self._metrics.report_branches.labels(branch=name, status=source["status"]).inc()
             is_away = source["status"] != "ok"
             if is_away and name not in self._away:
                 get_logger().warning("source.away", part=name, status=source["status"])

@@ -29,8 +29,8 @@ from cotacoes.feed.feeds import Event, Feeds
 from cotacoes.feed.history import ServiceHistory
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import COIN_PATTERN
+from cotacoes.observability.logs import get_logger
 from cotacoes.observability.printer import descriptor_writer
-from cotacoes.observability.telemetry import get_logger
 from cotacoes.web.background import background
 from cotacoes.web.process import Stop
 

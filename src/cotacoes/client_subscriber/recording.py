@@ -39,7 +39,7 @@ from cotacoes.feed.feeds import Event, Feeds
 from cotacoes.feed.history import History, ServiceHistory
 from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
 from cotacoes.model.quote import Position, format_time
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Retracted, Seen
 from cotacoes.web.background import background

@@ -105,8 +105,8 @@ async def ask_prices(addresses: Addresses) -> Prices:
         progress=progress,
         oldest_pending_at=oldest,
         readiness=readiness,
-        unheard=_risen("cotacoes_unheard_total", before, after),
-        unpublished=_risen("cotacoes_publish_failed_total", before, after),
+        unheard=_risen("cotacoes_messages_without_subscriber_total", before, after),
+        unpublished=_risen("cotacoes_publish_failures_total", before, after),
         source_gaps=int(after.get(("cotacoes_source_gaps_total", ""), 0)),
     )
 

@@ -43,7 +43,8 @@ from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
-from cotacoes.observability import telemetry
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import ExternalMetrics, Metrics
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
 from cotacoes.web.document import answering, refusing
@@ -65,14 +66,14 @@ async def main(settings: Settings, stop: Stop) -> None:
 
 def build(settings: Settings, stopping: asyncio.Event) -> Service:
     """The wired service; bad answers that hold a connection let go when `stopping` is set."""
-    metrics = telemetry.Metrics()
-    counts = telemetry.ExternalMetrics(metrics)
+    metrics = Metrics()
+    counts = ExternalMetrics(metrics)
     market, pages, resources = _source(settings, counts)
     faults = Faults(
         FaultSetting(error_rate=settings.failure_rate),
         clock=time.monotonic,
         random=random.Random(f"{settings.seed}/faults"),  # noqa: S311  # dice, not a secret
-        on_end=lambda ended: telemetry.get_logger().info("faults.ended", **_told(ended)),
+        on_end=lambda ended: get_logger().info("faults.ended", **_told(ended)),
     )
     router = APIRouter()
     bad = _BadAnswers(settings, faults, counts, stopping)
@@ -88,7 +89,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> Service:
     return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
 
 
-def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Market, Pages, Resources]:
+def _source(settings: Settings, counts: ExternalMetrics) -> tuple[Market, Pages, Resources]:
     folder, now = settings.data / NAME, datetime.now(UTC)
     if settings.source == "sim":
         simulation = Simulation(settings, folder)
@@ -120,11 +121,11 @@ def _source(settings: Settings, counts: telemetry.ExternalMetrics) -> tuple[Mark
         keeps_times=settings.replay_times == "original",
     )
     is_paced = settings.speed != replay.MAX_SPEED
-    tape = ReplayTape(timeline, None if is_paced else counts.replay_frames)
+    tape = ReplayTape(timeline, None if is_paced else counts.replay_lines)
     pages = TapePages(run, tape, recording.origin)
     if not is_paced:
         return tape, pages, _beside(*memory)  # what was taken last is the newest
-    playing = replay.Playing(timeline, frames=counts.replay_frames)
+    playing = replay.Playing(timeline, frames=counts.replay_lines)
     return playing, pages, _beside(playing.run, *memory)
 
 
@@ -160,9 +161,7 @@ def _refuse_reserved(setting: str, coins: Sequence[str]) -> None:
 class _BadAnswers:
     """What the faults make of a request before it gets its prices: an error, a delay, an answer that is none."""
 
-    def __init__(
-        self, settings: Settings, faults: Faults, counts: telemetry.ExternalMetrics, stopping: asyncio.Event
-    ) -> None:
+    def __init__(self, settings: Settings, faults: Faults, counts: ExternalMetrics, stopping: asyncio.Event) -> None:
         self._faults = faults
         self._counts = counts
         self._stopping = stopping
@@ -172,12 +171,12 @@ class _BadAnswers:
         """The verdict on this request, and the answer where it is a bad one."""
         verdict = self._faults.judge()
         if verdict.status is not None:
-            self._counts.served.labels(fault="error").inc()
+            self._counts.source_requests.labels(fault="error").inc()
             return verdict, answers.refusal(verdict.status, verdict.retry_after_s)
         if verdict.delay_s:
             await asyncio.sleep(verdict.delay_s)
         kind = verdict.kind
-        self._counts.served.labels(fault=kind.value if kind is not None else "none").inc()
+        self._counts.source_requests.labels(fault=kind.value if kind is not None else "none").inc()
         if kind is None or kind in PRICE_KINDS:
             return verdict, None
         if kind is Kind.TOO_MANY_REQUESTS:
@@ -239,7 +238,7 @@ def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: F
         if unknown:
             raise BadRequestError(f"coins: {unknown[0]} is not quoted here")
         faults.set(setting)
-        telemetry.get_logger().info("faults.set", **_told(setting))
+        get_logger().info("faults.set", **_told(setting))
         return faults.current()
 
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cotacoes.model.quote import from_microseconds, to_microseconds
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
 
 INDEX_MAX = 2**63 - 1

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from cotacoes.errors import SettingError
 from cotacoes.external_service.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
 from cotacoes.model.quote import ORIGIN_PATTERN
-from cotacoes.observability import telemetry
+from cotacoes.observability.logs import get_logger
 
 LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
 HEAD_LINES_MAX = 100_000  # how far `check` looks for prices
@@ -113,7 +113,7 @@ class Recording:
         try:
             yield from self._read(path, lines)
         except _TORN as error:
-            telemetry.get_logger().warning("replay.broken", file=path.name, reason=str(error))
+            get_logger().warning("replay.broken", file=path.name, reason=str(error))
 
     def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
         read: Read | None = None
@@ -143,7 +143,7 @@ class Recording:
     def _say_disordered(self, path: Path, number: int) -> None:
         if path not in self._disordered:  # once for the file, however often it is read
             self._disordered.add(path)
-            telemetry.get_logger().warning("replay.disordered", file=path.name, line=number)
+            get_logger().warning("replay.disordered", file=path.name, line=number)
 
 
 def _has_times_of_a_market(recorded: Recorded) -> bool:

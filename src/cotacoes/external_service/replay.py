@@ -23,7 +23,7 @@ from prometheus_client import Counter
 from cotacoes.external_service.recording import Lines, Recording
 from cotacoes.external_service.recording_formats import Recorded
 from cotacoes.model.quote import Observation, from_microseconds
-from cotacoes.observability import telemetry
+from cotacoes.observability.logs import get_logger
 
 BATCH_PRICES = 2_000  # some 10 ms of work
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next
@@ -176,11 +176,11 @@ class Playing:
                 self._coming.extend((timeline.due_s(played), played) for played in batch)
                 await self._until(timeline.due_s(batch[0]))
         except OSError as error:
-            telemetry.get_logger().warning("replay.broken", origin=self.origin, reason=str(error))
+            get_logger().warning("replay.broken", origin=self.origin, reason=str(error))
         self._count(lines)
         if self._coming:
             await self._until(self._coming[-1][0])
-        telemetry.get_logger().info("replay.ended", origin=timeline.recording.origin)
+        get_logger().info("replay.ended", origin=timeline.recording.origin)
 
     async def _until(self, due_s: float) -> None:
         """Sleep to that second, dropping what is past."""

@@ -20,7 +20,7 @@ from cotacoes.external_service.playback_session import PlaybackSession, digest_o
 from cotacoes.external_service.tape import PageJson, TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import COIN_PATTERN, Observation
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
 
 COINS_MAX = 10_000

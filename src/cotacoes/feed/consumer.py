@@ -25,7 +25,7 @@ from cotacoes.errors import (
 from cotacoes.feed.feeds import Back, Event, Feeds, IgnoredMessageError, Silent
 from cotacoes.feed.filler import Filler
 from cotacoes.feed.history import History
-from cotacoes.observability.telemetry import FailureLog, get_logger
+from cotacoes.observability.logs import FailureLog, get_logger
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Ignored, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.patterns.resilience.backoff import Backoff

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cotacoes.errors import InternalError, PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.feed.feeds import Event, Feeds
 from cotacoes.feed.history import History, floor_of, has_later, resume_of
-from cotacoes.observability.telemetry import FailureLog, get_logger
+from cotacoes.observability.logs import FailureLog, get_logger
 from cotacoes.patterns.pub_sub.recovery import Recovery
 from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError, Wanted
 from cotacoes.patterns.resilience.backoff import Backoff

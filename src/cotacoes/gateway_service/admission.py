@@ -14,7 +14,7 @@ from collections.abc import Callable
 from cotacoes.adapters.http_server.accepting import client_of
 from cotacoes.config import Settings
 from cotacoes.errors import ForbiddenError, OverloadedError, ProblemError
-from cotacoes.observability.telemetry import StreamMetrics
+from cotacoes.observability.metrics import StreamMetrics
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 RETRY_S = 2.0  # of a refusal because all places are taken
@@ -37,19 +37,19 @@ class Admission:
     def refusal(self, origin: str | None, host: str | None, address: str) -> ProblemError | None:
         """Why a stream may not be opened now from this address; None if it may."""
         if origin is not None and not self._is_ours(origin, host):
-            self._metrics.refused.labels(reason="origin").inc()
+            self._metrics.streams_refused.labels(reason="origin").inc()
             return ForbiddenError("pages of this origin may not read the stream: list it in COTACOES_ALLOWED_ORIGINS")
         if self._taken >= self._places:
-            self._metrics.refused.labels(reason="full").inc()
+            self._metrics.streams_refused.labels(reason="full").inc()
             return OverloadedError(f"{self._places} streams are open", retry_after_s=RETRY_S)
         if self._by_client[client_of(address)] >= self._per_address_max:
-            self._metrics.refused.labels(reason="address").inc()
+            self._metrics.streams_refused.labels(reason="address").inc()
             return OverloadedError(
                 f"{self._per_address_max} streams of your address are open (COTACOES_STREAMS_PER_ADDRESS_MAX)",
                 retry_after_s=RETRY_S,
             )
         if wait_s := self._accepts.take(self._clock()):
-            self._metrics.refused.labels(reason="rate").inc()
+            self._metrics.streams_refused.labels(reason="rate").inc()
             return OverloadedError("more streams are being opened than are let in at once", retry_after_s=wait_s)
         return None
 
@@ -57,7 +57,7 @@ class Admission:
         """One was opened from this address."""
         self._taken += 1
         self._by_client[client_of(address)] += 1
-        self._metrics.open.labels(wire=wire).inc()
+        self._metrics.streams_open.labels(wire=wire).inc()
 
     def leave(self, wire: str, address: str) -> None:
         """One from this address has ended."""
@@ -66,11 +66,11 @@ class Admission:
         self._by_client[client] -= 1
         if not self._by_client[client]:
             del self._by_client[client]
-        self._metrics.open.labels(wire=wire).dec()
+        self._metrics.streams_open.labels(wire=wire).dec()
 
     def note_ended(self, wire: str, reason: str) -> None:
         """One was ended by us, or by the kernel for us."""
-        self._metrics.ended.labels(wire=wire, reason=reason).inc()
+        self._metrics.streams_ended.labels(wire=wire, reason=reason).inc()
 
     def is_listed(self, origin: str) -> bool:
         """Whether pages of another origin may read, so that the browser is told."""

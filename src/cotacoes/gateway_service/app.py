@@ -34,7 +34,7 @@ from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.websocket import WebSockets
-from cotacoes.observability.telemetry import Metrics, StreamMetrics
+from cotacoes.observability.metrics import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background

@@ -27,7 +27,7 @@ from cotacoes.gateway_service.wires import Wire
 from cotacoes.model.coins import require_coin
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote
-from cotacoes.observability.telemetry import StreamMetrics
+from cotacoes.observability.metrics import StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
 from cotacoes.web.restarts import Restarts
 
@@ -148,16 +148,16 @@ class Hub:
                     self._append(Entry.of_quote(quote))
                 case Lost(gap):
                     self._append(Entry.of_gap(gap))
-                    self._metrics.upstream.labels(coin=gap.coin, kind="lost").inc()
+                    self._metrics.feed_gaps.labels(coin=gap.coin, kind="lost").inc()
                 case Retracted(gap):
                     self._append(Entry.of_retraction(gap))
-                    self._metrics.upstream.labels(coin=gap.coin, kind="retracted").inc()
+                    self._metrics.feed_gaps.labels(coin=gap.coin, kind="retracted").inc()
                 case Dismissed(gap):
-                    self._metrics.upstream.labels(coin=gap.coin, kind="dismissed").inc()
+                    self._metrics.feed_gaps.labels(coin=gap.coin, kind="dismissed").inc()
                 case Missed(gap):
-                    self._metrics.upstream.labels(coin=gap.coin, kind="missed").inc()
+                    self._metrics.feed_gaps.labels(coin=gap.coin, kind="missed").inc()
                 case Recovered(coin):
-                    self._metrics.upstream.labels(coin=coin, kind="recovered").inc()
+                    self._metrics.feed_gaps.labels(coin=coin, kind="recovered").inc()
             log_change(event)
         if self._awaiting:
             self._note_begun()
@@ -300,7 +300,7 @@ class Hub:
             now = self._loop.time()
             for connection in list(self._connections):
                 connection.check(now)
-            self._metrics.ring_bytes.set(sum(ring.bytes for ring in self._rings.values()))
+            self._metrics.ring_size.set(sum(ring.bytes for ring in self._rings.values()))
 
     def _count(self, channel: Channel) -> None:
-        self._metrics.delivered.labels(wire=channel.wire.name).inc(channel.pop_delivered())
+        self._metrics.stream_events.labels(wire=channel.wire.name).inc(channel.pop_delivered())

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 
 INTERVAL_S = 10.0
 KINDS_MAX = 64  # beyond them all are one kind

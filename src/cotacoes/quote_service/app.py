@@ -21,7 +21,8 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import AgeLimits, Position, Quote
-from cotacoes.observability.telemetry import Metrics, QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service import checks
 from cotacoes.quote_service.answers import Answers
@@ -154,7 +155,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     def hand_on(quotes: list[Quote]) -> None:
         publisher.add(quotes)
         for coin, count in Counter(quote.coin for quote in quotes).items():
-            counted.recorded.labels(coin=coin).inc(count)
+            counted.quotes_recorded.labels(coin=coin).inc(count)
             roster.deliveries[coin].wake()
 
     intake = build_intake(
@@ -234,12 +235,12 @@ async def _keep(
         clock.look(recorder.histories.values())
         try:
             await recorder.begin_missing_eras()
-            metrics.log_bytes.set(await recorder.log.size_bytes())
+            metrics.log_size.set(await recorder.log.size_bytes())
             await backlog.measure()
         except LogUnavailableError:
-            metrics.log_bytes.set(float("nan"))  # said in the log where it failed
+            metrics.log_size.set(float("nan"))  # said in the log where it failed
         for coin, history in recorder.histories.items():
-            metrics.pending.labels(coin=coin).set(history.pending)
+            metrics.quotes_pending.labels(coin=coin).set(history.pending)
             if history.epoch is not None and history.fence is None:
                 deliveries[coin].wake()
         await asyncio.sleep(KEEP_INTERVAL_S)

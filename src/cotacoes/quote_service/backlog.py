@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from cotacoes.observability.telemetry import QuoteMetrics
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recorder import Recorder
@@ -31,7 +31,7 @@ class Backlog:
         """Look how long each coin's oldest undelivered quote has waited. LogUnavailableError."""
         for coin, history in list(self._recorder.histories.items()):
             self._waited_s[coin] = await self._oldest_s(history)
-            self._metrics.pending_oldest.labels(coin=coin).set(self._waited_s[coin])
+            self._metrics.oldest_pending_age.labels(coin=coin).set(self._waited_s[coin])
 
     def held_on(self, shard: str) -> str | None:
         """Which coins of the shard are not delivered, for how long and why; None if all are."""

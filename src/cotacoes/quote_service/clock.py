@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from cotacoes.errors import SettingError
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import FUTURE_MAX
 

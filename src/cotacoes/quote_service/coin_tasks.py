@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cotacoes.errors import LogUnavailableError
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory

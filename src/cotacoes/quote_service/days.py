@@ -20,7 +20,7 @@ from typing import Protocol
 from cotacoes.adapters.postgres.days import CoinDay, Dropped, Erased, PostgresDays, Sealing
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.patterns.sharding.shard import Home
 

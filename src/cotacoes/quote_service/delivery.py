@@ -23,7 +23,8 @@ from cotacoes.errors import (
     WriterSupersededError,
 )
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.sharding.shard import Fence, Shard, Stored
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.batch_limit import BatchLimit
@@ -156,13 +157,13 @@ class Delivery:
 
     def _note_stored(self, batch: Sequence[Quote], stored: Stored) -> None:
         coin, shard = self._history.coin, self._history.shard
-        self._metrics.delivered.labels(coin=coin).inc(stored.held)
-        self._metrics.delivered_through.labels(coin=coin).set(batch[-1].at.timestamp())
+        self._metrics.quotes_delivered.labels(coin=coin).inc(stored.held)
+        self._metrics.last_delivered.labels(coin=coin).set(batch[-1].at.timestamp())
         if stored.conflicts:
-            self._metrics.conflicts.labels(coin=coin).inc(stored.conflicts)
+            self._metrics.position_conflicts.labels(coin=coin).inc(stored.conflicts)
             get_logger().error("quote.conflicted", coin=coin, count=stored.conflicts, shard=shard)
         if stored.refused:
-            self._metrics.refused.labels(coin=coin).inc(stored.refused)
+            self._metrics.quotes_orphaned.labels(coin=coin).inc(stored.refused)
             first, last = str(batch[0].position), str(batch[-1].position)
             get_logger().error("quote.orphaned", coin=coin, count=stored.refused, shard=shard, first=first, last=last)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.model.listing import listed
-from cotacoes.observability.telemetry import QuoteMetrics
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.sharding.shard import Unaccepted
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
@@ -43,8 +43,8 @@ class DiscrepancyWatch:
         counts = self._counts()
         for coin in before | set(counts):
             count = counts.get(coin, Unaccepted(0, 0))
-            self._metrics.holes.labels(coin=coin).set(count.holes)
-            self._metrics.orphans.labels(coin=coin).set(count.orphans)
+            self._metrics.holes_unaccepted.labels(coin=coin).set(count.holes)
+            self._metrics.orphans_unaccepted.labels(coin=coin).set(count.orphans)
 
     async def check(self) -> str | None:
         """What /readyz says; None if there is nothing to accept."""

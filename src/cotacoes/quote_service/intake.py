@@ -11,7 +11,7 @@ from decimal import Decimal
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.config import Settings
 from cotacoes.model.quote import Quote
-from cotacoes.observability.telemetry import QuoteMetrics
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.resilience import (
     CircuitBreaker,
     CircuitBreakerConfig,

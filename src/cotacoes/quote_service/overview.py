@@ -17,7 +17,7 @@ import msgspec
 
 from cotacoes.errors import DeadlineExceededError, InternalError, ProblemError, UnknownCoinError
 from cotacoes.errors.problem_json import problem_of
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.resilience.deadline import current_deadline
 from cotacoes.patterns.scatter_gather.gather import scatter_gather
 from cotacoes.patterns.scatter_gather.gather_result import Branch

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cotacoes.errors import LogUnavailableError, SourceError
 from cotacoes.model.quote import Observation, Quote
-from cotacoes.observability.telemetry import QuoteMetrics
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.source import STEP_COINS, Fetched
@@ -78,7 +78,7 @@ class Poll:
             return
         self.live = frozenset(unchanged | {quote.coin for quote in recorded})
         if recorded:
-            self._metrics.record_seconds.observe(self._clock() - started)
+            self._metrics.record_duration.observe(self._clock() - started)
             self._on_recorded(recorded)
 
     async def _judge(self, fetched: Fetched) -> tuple[dict[str, Observation], set[str]]:

@@ -17,7 +17,8 @@ from datetime import datetime
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.quote_service.history import CoinHistory
 
@@ -108,7 +109,7 @@ class Publisher:
         now = self._clock()
         for coin, recorded in itertools.groupby(quotes, key=lambda quote: quote.coin):
             if dropped := self._queue(coin).add(recorded, now):
-                self._metrics.publish_failed.labels(coin=coin).inc(dropped)
+                self._metrics.publish_failures.labels(coin=coin).inc(dropped)
         self._wake.set()
 
     def wake(self) -> None:
@@ -189,18 +190,18 @@ class Publisher:
 
     def _note_success(self, batches: Sequence[tuple[str, list[Quote]]], heard: Sequence[int]) -> None:
         for (coin, quotes), receivers in zip(batches, heard, strict=False):  # the heartbeats come after the batches
-            self._metrics.published.labels(coin=coin).inc(len(quotes))
+            self._metrics.quotes_published.labels(coin=coin).inc(len(quotes))
             if not receivers:
-                self._metrics.unheard.labels(coin=coin).inc()
+                self._metrics.messages_without_subscriber.labels(coin=coin).inc()
         if self._is_away:
             self._is_away = False
             get_logger().info("redis.back")
 
     def _note_failure(self, batches: Sequence[tuple[str, list[Quote]]], error: BusUnavailableError) -> None:
         for coin, quotes in batches:
-            self._metrics.publish_failed.labels(coin=coin).inc(len(quotes))
+            self._metrics.publish_failures.labels(coin=coin).inc(len(quotes))
             if isinstance(error, BusTimedOutError):
-                self._metrics.publish_late.labels(coin=coin).inc(len(quotes))
+                self._metrics.publish_timeouts.labels(coin=coin).inc(len(quotes))
         if not self._is_away:
             self._is_away = True
             get_logger().warning("redis.away", reason=error.detail)

@@ -28,7 +28,8 @@ from cotacoes.errors import (
     WriterSupersededError,
 )
 from cotacoes.model.quote import Observation, Position, Quote, to_microseconds
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.sharding.shard import Fence
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.clock import refuse_far_ahead

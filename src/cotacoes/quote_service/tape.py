@@ -17,7 +17,8 @@ from typing import NamedTuple, Protocol, Self
 
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
 from cotacoes.model.quote import Observation, Position, Quote
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher

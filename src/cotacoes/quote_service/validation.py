@@ -35,7 +35,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cotacoes.model.quote import Observation, format_price
-from cotacoes.observability.telemetry import QuoteMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices
 
 OLD_MAX = timedelta(hours=1)
@@ -165,7 +166,7 @@ class Refusals:
         if unknown:
             refused[UNKNOWN, "unknown_coin"] += unknown
         for (coin, reason), count in refused.items():
-            self._metrics.screened.labels(coin=self._shown(coin), reason=reason).inc(count)
+            self._metrics.prices_rejected.labels(coin=self._shown(coin), reason=reason).inc(count)
         poison = frozenset((coin, reason) for coin, reason in refused if reason != "not_new")
         for coin, reason in sorted(poison - self._poison)[:10]:
             get_logger().warning(

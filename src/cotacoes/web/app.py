@@ -15,7 +15,8 @@ from fastapi.telemetry import TelemetryConfig
 from cotacoes import config
 from cotacoes.adapters.http_server.exchange import ASGIApp
 from cotacoes.errors import ProblemError
-from cotacoes.observability import telemetry, tracing
+from cotacoes.observability import tracing
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web import docs_page
 from cotacoes.web.document import DocumentedApp, answering
 from cotacoes.web.problems import answer_errors
@@ -62,7 +63,7 @@ class Ready(msgspec.Struct, frozen=True):
 def build_app(
     name: str,
     settings: config.Settings,
-    metrics: telemetry.Metrics,
+    metrics: Metrics,
     router: APIRouter,
     *,
     checks: Mapping[str, Check] | None = None,
@@ -93,7 +94,7 @@ def build_app(
     return traced(edge, metrics, lean=lean or {}, streams=streams or {})
 
 
-def _operator_routes(app: FastAPI, metrics: telemetry.Metrics, checks: Mapping[str, Check]) -> APIRouter:
+def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/livez", summary="The process runs; touches nothing else", **answering(Alive))

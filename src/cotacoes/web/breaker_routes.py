@@ -13,7 +13,7 @@ from cotacoes.errors import NotFoundError, UnauthorizedError
 from cotacoes.model.coins import nearest
 from cotacoes.model.payloads import BreakerState
 from cotacoes.model.quote import TimeText
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.resilience import State
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only

@@ -19,9 +19,9 @@ from cotacoes.adapters.http_server.accepting import ConnectionLimits
 from cotacoes.adapters.http_server.exchange import ASGIApp
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors import OutputError, SettingError
-from cotacoes.observability import telemetry
 from cotacoes.observability.bounded_log import log_loop_errors
-from cotacoes.observability.telemetry import Metrics
+from cotacoes.observability.logs import get_logger, logging_to_stderr
+from cotacoes.observability.metrics import Metrics
 from cotacoes.web.request_spans import reported
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_part(
     The settings come from `environment`, by default this process's own, and from `given`, which wins.
     """
     settings = config.load(environment, **given)
-    with telemetry.logging_to_stderr(name, settings.log_level, in_words=in_words), reported(name):
+    with logging_to_stderr(name, settings.log_level, in_words=in_words), reported(name):
         return asyncio.run(_until_stopped(main, settings))
 
 
@@ -116,8 +116,8 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
     with listener:
         async with service.resources():
             gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms
-            telemetry.get_logger().info("service.started", address=f"http://{settings.host}:{port}")
-            refused = service.metrics.http.refused
+            get_logger().info("service.started", address=f"http://{settings.host}:{port}")
+            refused = service.metrics.http.refusals
             await server.serve(
                 service.app,
                 listener,
@@ -127,4 +127,4 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
                 limits=ConnectionLimits.beside_streams(settings.streams_max, settings.streams_per_address_max),
                 note_refused=lambda reason: refused.labels(reason=reason).inc(),
             )
-    telemetry.get_logger().info("service.stopped", code=stop.code)
+    get_logger().info("service.stopped", code=stop.code)

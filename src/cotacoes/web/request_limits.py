@@ -29,8 +29,8 @@ from cotacoes.errors import (
     TooLargeError,
 )
 from cotacoes.errors.problem_json import PROBLEM_JSON, problem_body, problem_headers
-from cotacoes.observability import telemetry
 from cotacoes.observability.bounded_log import BoundedLog, log_crash
+from cotacoes.observability.metrics import HttpMetrics
 from cotacoes.patterns.resilience.deadline import HEADER, Deadline
 
 REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
@@ -55,7 +55,7 @@ class Edge:
     def __init__(
         self,
         app: ASGIApp,
-        metrics: telemetry.HttpMetrics,
+        metrics: HttpMetrics,
         deadline_s: float,
         lean: Mapping[str, Lean],
         direct: Mapping[str, ASGIApp],
@@ -89,7 +89,7 @@ class Edge:
                 await self._answer_lean(scope, prefix, answer, last, send)
                 return
         if self._under_way >= REQUESTS_MAX:
-            self._metrics.refused.labels(reason="overloaded").inc()
+            self._metrics.refusals.labels(reason="overloaded").inc()
             await _send_problem(send, OverloadedError(f"{REQUESTS_MAX} requests are under way"))
             return
         self._under_way += 1
@@ -169,11 +169,11 @@ class Edge:
             if status == UNAUTHORIZED:
                 self._note_unauthorized(scope, route)
             self._metrics.requests.labels(route=route, status=str(status)).inc()
-            self._metrics.seconds.labels(route=route).observe(time.monotonic() - started)
+            self._metrics.request_duration.labels(route=route).observe(time.monotonic() - started)
 
     def _note_unauthorized(self, scope: Scope, route: str) -> None:
         """Somebody tried an administrative route without the token: an operator wants to know."""
-        self._metrics.refused.labels(reason="unauthorized").inc()
+        self._metrics.refusals.labels(reason="unauthorized").inc()
         address = (scope.get("client") or ("unknown",))[0]
         self._log.note("admin.refused", route, route=route, method=scope["method"], address=address)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.observability import tracing
-from cotacoes.observability.telemetry import Metrics, SpanMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import Metrics, SpanMetrics
 
 _CALLER_HEADERS = (b"traceparent", b"tracestate")
 

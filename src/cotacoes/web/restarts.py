@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from random import Random, SystemRandom
 
 from cotacoes.errors import SettingError, WriterSupersededError, error_in
-from cotacoes.observability.telemetry import FailureLog, Metrics
+from cotacoes.observability.logs import FailureLog
+from cotacoes.observability.metrics import Metrics, RestartMetrics
 from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.web.background import not_cancelled_by_itself
 
@@ -34,9 +35,7 @@ class Restarts:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._count = metrics.counter(
-            "background_restarts", "Background tasks begun again after an unexpected error", "task"
-        )
+        self._restarts = RestartMetrics(metrics).restarts
         self._random = random or SystemRandom()
         self._clock = clock
         self._sleep = sleep
@@ -54,7 +53,7 @@ class Restarts:
                 if ending := error_in(error, (SettingError, WriterSupersededError)):
                     raise ending from None
                 self._failures.note("task.failed", error, task=task)
-            self._count.labels(task=task).inc()
+            self._restarts.labels(task=task).inc()
             if self._clock() - began > STEADY_S:
                 backoff.reset()
             await self._sleep(PAUSE_S + backoff.next_s())

@@ -19,7 +19,8 @@ from random import Random, SystemRandom
 from typing import Any
 
 from cotacoes.model.quote import format_time
-from cotacoes.observability.telemetry import Metrics, ResilienceMetrics, get_logger
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import Metrics, ResilienceMetrics
 from cotacoes.patterns.resilience import (
     AttemptEnded,
     CallSettled,
@@ -133,7 +134,7 @@ class Upstreams:
         )
         self._endpoints[name] = _Endpoint(its_policy, its_breaker)
         self._show_state(name, its_breaker.state)
-        self._metrics.retry_budget.labels(endpoint=name).set_function(lambda: its_policy.budget.saved)
+        self._metrics.retry_budget.labels(upstream=name).set_function(lambda: its_policy.budget.saved)
         return its_policy
 
     def set_state(self, name: str, state: State) -> None:
@@ -200,20 +201,20 @@ class Upstreams:
             if event.verdict is Verdict.SUCCESS:
                 self._first_answer(_service_of(event.name)).note_answer()
             if event.slow:
-                self._metrics.slow_calls.labels(endpoint=event.name).inc()
+                self._metrics.slow_calls.labels(upstream=event.name).inc()
             if event.verdict is Verdict.FAILURE and event.error is not None:
                 endpoint.errors.append((event.at, _without_addresses(event.error)))
         elif isinstance(event, StateTransition):
             endpoint.transitions.append(event)
             self._show_state(event.name, event.to_state)
-            self._metrics.transitions.labels(
-                endpoint=event.name, to_state=event.to_state.value, reason=event.reason.value
+            self._metrics.breaker_transitions.labels(
+                upstream=event.name, to_state=event.to_state.value, reason=event.reason.value
             ).inc()
             self._log(event, endpoint.breaker)
 
     def _show_state(self, name: str, state: State) -> None:
         for one in State:
-            self._metrics.breaker_state.labels(endpoint=name, state=one.value).set(one is state)
+            self._metrics.breaker_state.labels(upstream=name, state=one.value).set(one is state)
 
     def _log(self, event: StateTransition, breaker: CircuitBreaker) -> None:
         facts: dict[str, Any] = {"endpoint": event.name, "reason": event.reason.value}
@@ -224,16 +225,16 @@ class Upstreams:
 
     def _on_policy(self, event: PolicyEvent) -> None:
         if isinstance(event, AttemptEnded):
-            self._metrics.calls.labels(endpoint=event.name, outcome=event.outcome).inc()
+            self._metrics.outbound_calls.labels(upstream=event.name, outcome=event.outcome).inc()
             if event.attempt > 1 and event.outcome != "not_permitted":
-                self._metrics.retries.labels(endpoint=event.name).inc()
+                self._metrics.retries.labels(upstream=event.name).inc()
             self._note_refusal(event)
         elif isinstance(event, RetriesStopped):
-            self._metrics.retries_stopped.labels(endpoint=event.name, reason=event.reason.value).inc()
+            self._metrics.retries_stopped.labels(upstream=event.name, reason=event.reason.value).inc()
         elif isinstance(event, FellBack):
-            self._metrics.fallbacks.labels(endpoint=event.name, reason=event.reason).inc()
+            self._metrics.fallbacks.labels(upstream=event.name, reason=event.reason).inc()
             if event.age is not None:
-                self._metrics.fallback_age.labels(endpoint=event.name).observe(event.age)
+                self._metrics.fallback_age.labels(upstream=event.name).observe(event.age)
 
     def _note_refusal(self, event: AttemptEnded) -> None:
         """No breaker opens for a question that is wrong, so that it is has to be said otherwise."""

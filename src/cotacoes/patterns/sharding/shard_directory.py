@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
-from cotacoes.observability.telemetry import get_logger
+from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import OWNER_ONLY, replace_file
 from cotacoes.patterns.sharding.shard import Directory, Home, Shard
 
