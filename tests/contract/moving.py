@@ -11,9 +11,9 @@ from decimal import Decimal
 import pytest
 from tests.contract.conftest import Placed, psql
 
-from cotacoes.adapters.postgres.moves import PostgresMovingShard
+from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
 from cotacoes.adapters.postgres.shard import PostgresShard
-from cotacoes.admin.copying import OnStep, Progress
+from cotacoes.admin.copying import MoveProgress, OnStep
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
 from cotacoes.errors import CoinMovedError, FenceClosedError
@@ -35,7 +35,7 @@ class KilledError(BaseException):
     """The mover is no more: no handler of errors of this project sees it."""
 
 
-async def nothing(step: str, progress: Progress) -> None:
+async def nothing(step: str, progress: MoveProgress) -> None:
     """What is done after a step, where nothing is."""
 
 
@@ -47,7 +47,7 @@ class World:
     connect: Callable[[], contextlib.AbstractAsyncContextManager[dict[str, MovingShard]]]
     dsns: dict[str, str] = field(default_factory=dict)
 
-    async def move(self, to: str, on_step: OnStep = nothing, *, abort: bool = False) -> Progress:
+    async def move(self, to: str, on_step: OnStep = nothing, *, abort: bool = False) -> MoveProgress:
         """As the command does, with connections of its own."""
         async with self.connect() as shards:
             away = set(NAMES) - set(shards)
@@ -224,7 +224,7 @@ def killed_after(number: int) -> OnStep:
     """Kills the mover after so many steps."""
     left = [number]
 
-    async def kill(step: str, _: Progress) -> None:
+    async def kill(step: str, _: MoveProgress) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise KilledError(step)
@@ -233,7 +233,7 @@ def killed_after(number: int) -> OnStep:
 
 
 def killed_at(wanted: str) -> OnStep:
-    async def kill(step: str, _: Progress) -> None:
+    async def kill(step: str, _: MoveProgress) -> None:
         if step == wanted:
             raise KilledError(step)
 

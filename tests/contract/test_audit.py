@@ -20,7 +20,7 @@ from tests.unit.quote_service_twin import Twin
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import audit, discrepancies, migrate
-from cotacoes.admin.audit_look import CoinAudit
+from cotacoes.admin.audit_snapshot import CoinAudit
 from cotacoes.cli.app import main
 from cotacoes.cli.audit import show
 from cotacoes.config import Settings

@@ -11,8 +11,8 @@ from tests.contract.conftest import Databases, Placed, psql
 
 from cotacoes import config
 from cotacoes.adapters.postgres.days import PostgresDays
-from cotacoes.adapters.postgres.discrepancies import ShardDiscrepancies
-from cotacoes.adapters.postgres.moves import PostgresMovingShard
+from cotacoes.adapters.postgres.discrepancies import PostgresDiscrepancies
+from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
 from cotacoes.adapters.postgres.shard import PostgresShard, open_directory
 from cotacoes.admin import directory, migrate
 from cotacoes.config import Settings
@@ -275,7 +275,11 @@ async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_
         for question in (shard.ping, shard.directory, lambda: shard.newest(["ethereum"], 1)):
             with pytest.raises(ShardUnavailableError, match=words):
                 await question()
-    for opening in (PostgresDays("shard2", dsn), PostgresMovingShard("shard2", dsn), ShardDiscrepancies("shard2", dsn)):
+    for opening in (
+        PostgresDays("shard2", dsn),
+        PostgresMovingShard("shard2", dsn),
+        PostgresDiscrepancies("shard2", dsn),
+    ):
         with pytest.raises(ShardUnavailableError, match=words):
             await opening.__aenter__()
     assert (await ask_shard("shard2", dsn, NOON)).problem == f"{words}: give each shard its own; two may be swapped"

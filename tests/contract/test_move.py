@@ -22,7 +22,7 @@ from tests.contract.moving import (
 
 from cotacoes.admin import copying
 from cotacoes.admin.copies import compare_left
-from cotacoes.admin.copying import Progress
+from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.purge import GRACE
 from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
@@ -214,7 +214,7 @@ async def test_the_writer_goes_on_at_every_step_and_waits_only_while_the_fence_i
     writer = await filled(world)
     waited: list[str] = []
 
-    async def write(step: str, _: Progress) -> None:
+    async def write(step: str, _: MoveProgress) -> None:
         if writer.log[-1].seq % 3 == 0:
             writer.begin_era()
         writer.record(3)
@@ -240,7 +240,7 @@ async def test_a_writer_as_fast_as_the_mover_does_not_keep_it_for_ever(
     writer.record(50)
     await writer.deliver()
 
-    async def write(step: str, _: Progress) -> None:
+    async def write(step: str, _: MoveProgress) -> None:
         if step == "verified":
             writer.record(20)
             await writer.deliver()
@@ -256,7 +256,7 @@ async def test_a_second_mover_of_the_coin_is_refused(world: World, monkeypatch: 
     writer = await filled(world)
     refused = []
 
-    async def again(step: str, _: Progress) -> None:
+    async def again(step: str, _: MoveProgress) -> None:
         for abort in (False, True):
             try:
                 await world.move("shard2", abort=abort)
@@ -378,7 +378,7 @@ async def test_with_the_directory_away_at_the_end_the_move_is_done_and_says_so()
     await world.move("shard2")
     first = memory_shard(world, "shard1")
 
-    async def unplug(step: str, _: Progress) -> None:
+    async def unplug(step: str, _: MoveProgress) -> None:
         first.away = first.away or step == "left"
 
     progress = await world.move("shard3", unplug)
@@ -399,7 +399,7 @@ async def test_a_target_that_goes_away_behind_the_closed_fence_leaves_the_source
     writer = await filled(world)
     second = memory_shard(world, "shard2")
 
-    async def unplug(step: str, _: Progress) -> None:
+    async def unplug(step: str, _: MoveProgress) -> None:
         second.away = step == "closed"
 
     with pytest.raises(ShardUnavailableError):
@@ -416,7 +416,7 @@ async def test_a_target_that_may_have_opened_leaves_the_source_closed_until_that
     writer = await filled(world)
     second = memory_shard(world, "shard2")
 
-    async def unplug(step: str, _: Progress) -> None:
+    async def unplug(step: str, _: MoveProgress) -> None:
         second.away = step == "finished"
 
     with pytest.raises(ShardUnavailableError, match="run the command again"):

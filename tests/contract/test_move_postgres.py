@@ -28,8 +28,8 @@ from tests.contract.moving import (
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import copying
-from cotacoes.admin.copying import OnStep, Progress
-from cotacoes.cli import moves
+from cotacoes.admin.copying import MoveProgress, OnStep
+from cotacoes.cli import shards
 from cotacoes.errors import CoinMovedError, CopyDiffersError, CopyRefusedError, SettingError
 from cotacoes.model.quote import Quote
 from cotacoes.up import embedded_servers
@@ -95,7 +95,7 @@ async def test_days_sealed_and_dropped_while_they_are_copied_are_so_on_the_targe
     writer = await filled(world, days=5)
     due = [SEAL, DROP.format(days=0), DROP.format(days=2), DROP.format(days=3)]
 
-    async def on_step(step: str, progress: Progress) -> None:
+    async def on_step(step: str, progress: MoveProgress) -> None:
         if (step == "copied" and progress.copied % 300 == 0) or step in ("verified", "sampled"):
             if due:
                 psql(world.dsns["shard1"], due.pop(0))
@@ -130,7 +130,7 @@ def other_hand(world: World, what: str, wanted: str) -> OnStep:
     """Once there are quotes on the target, another hand changes the copy there."""
     due = [TAMPERED[what]]
 
-    async def on_step(step: str, progress: Progress) -> None:
+    async def on_step(step: str, progress: MoveProgress) -> None:
         if step == wanted and progress.copied > 0 and due:
             psql(world.dsns["shard2"], due.pop())
 
@@ -206,7 +206,7 @@ async def test_neither_move_nor_purge_waits_for_a_reader_or_lets_one_wait(world:
         while int(psql(world.dsns["shard1"], "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) < 2:
             await asyncio.sleep(0.05)
 
-        async def read(step: str, _: Progress) -> None:
+        async def read(step: str, _: MoveProgress) -> None:
             assert psql(world.dsns["shard1"], "SET lock_timeout = '100ms'; SELECT count(*) FROM quote, fence") != ""
             assert psql(world.dsns["shard2"], "SET lock_timeout = '100ms'; SELECT count(*) FROM quote, fence") != ""
 
@@ -334,19 +334,19 @@ def test_the_commands_say_what_they_do_and_where_the_coin_lives(
             await writer.deliver()
 
     asyncio.run(write())
-    moves.move(COIN, "shard2")
+    shards.move(COIN, "shard2")
     told = capsys.readouterr()
     assert told.out == "bitcoin lives on shard2\n"
     assert "claimed: bitcoin goes from shard1 to shard2\n" in told.err
     assert "finished: 300 quotes copied, 300 compared\n" in told.err
     assert re.search(r"left: shard1 sends everyone to shard2, after [0-9.]+ ms with a closed fence\n", told.err)
-    moves.purge(COIN)
+    shards.purge(COIN)
     assert "bitcoin on shard1 stays until it has been left for 1:00:00; --now" in capsys.readouterr().out
-    moves.purge(COIN, now=True)
+    shards.purge(COIN, now=True)
     assert capsys.readouterr().out == "bitcoin on shard1 is deleted; it lives on shard2\n"
     with pytest.raises(SettingError, match="lives there now"):
-        moves.move(COIN, "shard2", abort=True)
+        shards.move(COIN, "shard2", abort=True)
     with pytest.raises(SettingError, match="there is no shard shard9"):
-        moves.move(COIN, "shard9")
+        shards.move(COIN, "shard9")
     with pytest.raises(SettingError, match="dogecoin lives on no shard"):
-        moves.move("dogecoin", "shard2")
+        shards.move("dogecoin", "shard2")

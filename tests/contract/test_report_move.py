@@ -15,7 +15,7 @@ from tests.serving import serving
 from tests.unit.quote_service_twin import Twin
 
 from cotacoes import config
-from cotacoes.admin.copying import Progress
+from cotacoes.admin.copying import MoveProgress
 from cotacoes.aggregator_service import app
 from cotacoes.model.quote import QuoteJson
 
@@ -98,7 +98,7 @@ async def test_a_report_during_a_move_is_right_or_says_what_it_lacks_and_is_whol
             at_steps, beside = Asker(asking, writer, last=10), Asker(asking, writer, last=5)
             asked: list[str] = []
 
-            async def step(name: str, _: Progress) -> None:
+            async def step(name: str, _: MoveProgress) -> None:
                 """Between any two steps the writer goes on, and somebody asks."""
                 writer.record(2)
                 if await writer.deliver():

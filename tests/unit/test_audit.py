@@ -10,14 +10,23 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cotacoes.adapters.postgres.audit_reads import FenceRow
+from cotacoes.adapters.postgres.shard_snapshot import FenceRow
 from cotacoes.admin.audit import Audit
-from cotacoes.admin.audit_look import CoinAudit
 from cotacoes.admin.audit_rules import standing
+from cotacoes.admin.audit_snapshot import CoinAudit
 from cotacoes.cli.audit import coin_json, coin_lines, verdict_line
 from cotacoes.model.quote import Position
-from cotacoes.patterns.sharding.ledger_chain import Chain, total_breaches
-from cotacoes.patterns.sharding.ledger_facts import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
+from cotacoes.patterns.sharding.ledger_chain import LedgerChain, total_breaches
+from cotacoes.patterns.sharding.ledger_facts import (
+    Breach,
+    CandleTotal,
+    Content,
+    Discontinuity,
+    Ends,
+    Manifest,
+    Piece,
+    StoredDay,
+)
 from cotacoes.patterns.sharding.shard import Home
 
 FIRST_DAY = date(2026, 11, 24)
@@ -55,7 +64,7 @@ class Ledger:
 
     def breaches(self, held: Iterable[Row]) -> list[Breach]:
         """What the chain says where these rows are held."""
-        chain = Chain(self.eras, self.holes)
+        chain = LedgerChain(self.eras, self.holes)
         by_day = {day: sorted(rows, key=lambda row: row.position) for day, rows in grouped(held).items()}
         found: list[Breach] = []
         for day in sorted({*by_day, *self.manifests}):
@@ -78,9 +87,9 @@ def pieces(rows: Sequence[Row]) -> list[Piece]:
     return [Piece(era[0].position, era[-1].position, len(era), max(row.at for row in era)) for era in eras]
 
 
-def steps(rows: Sequence[Row]) -> list[Step]:
+def steps(rows: Sequence[Row]) -> list[Discontinuity]:
     return [
-        Step(one.position, one.at, two.position, two.at)
+        Discontinuity(one.position, one.at, two.position, two.at)
         for one, two in pairwise(rows)
         if two.at < one.at or (one.position.epoch == two.position.epoch and two.position.seq - one.position.seq != 1)
     ]
@@ -307,8 +316,8 @@ def test_a_fence_that_says_something_else_is_found(ledger: Ledger) -> None:
 
 
 def test_a_fence_without_quotes_must_say_nothing() -> None:
-    assert Chain({}).end(Ends(None, None, None)) == []
-    assert [breach.what for breach in Chain({}).end(Ends(Position(5, 1), Position(5, 1), NOON))] == [
+    assert LedgerChain({}).end(Ends(None, None, None)) == []
+    assert [breach.what for breach in LedgerChain({}).end(Ends(Position(5, 1), Position(5, 1), NOON))] == [
         "last position",
         "time of the last position",
         "first position held",
@@ -317,14 +326,14 @@ def test_a_fence_without_quotes_must_say_nothing() -> None:
 
 def test_a_time_that_falls_is_named_with_both_times() -> None:
     rows = [Row(Position(5, 1), 0, 1), Row(Position(5, 2), 0, 0)]
-    found = Chain({}).take(StoredDay(FIRST_DAY, None, pieces(rows), steps(rows)))
+    found = LedgerChain({}).take(StoredDay(FIRST_DAY, None, pieces(rows), steps(rows)))
     assert str(found[-1]) == (
         "5-2  time, which falls after 5-1: 2026-11-24T12:00:00.000000Z, not 2026-11-24T12:00:01.000000Z or later"
     )
 
 
 def test_more_rows_than_positions_are_found_without_any_step() -> None:
-    found = Chain({}).take(StoredDay(FIRST_DAY, None, [Piece(Position(5, 1), Position(5, 4), 5, NOON)]))
+    found = LedgerChain({}).take(StoredDay(FIRST_DAY, None, [Piece(Position(5, 1), Position(5, 4), 5, NOON)]))
     assert Breach("2026-11-24", "number of positions from 5-1 to 5-4", "5", "4") in found
 
 

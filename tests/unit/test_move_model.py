@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.unit.virtual_time import VirtualTimeLoop
 
 from cotacoes.admin import copies, copying
-from cotacoes.admin.copying import Progress
+from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
 from cotacoes.errors import (
@@ -42,7 +42,7 @@ BATCH_QUOTES = 3
 RULES_MAX = 60
 
 T = TypeVar("T")
-Admin = Callable[[Mover], Awaitable[Progress]]
+Admin = Callable[[Mover], Awaitable[MoveProgress]]
 
 
 class KilledError(BaseException):
@@ -142,7 +142,7 @@ class MoveModel(RuleBasedStateMachine):
         self.seen = 0
         self.writer = Delivery(self.shards, 1, "a", "shard1")
         self.older: list[Delivery] = []
-        self.mover: asyncio.Task[Progress] | None = None
+        self.mover: asyncio.Task[MoveProgress] | None = None
         self.gate = Gate()
         self.connections: list[MemoryMovingShard] = []
 
@@ -304,7 +304,7 @@ class MoveModel(RuleBasedStateMachine):
     def move_at_once(self, to: str, abort: bool) -> None:
         """Refused where a mover is at work; else a whole move, or an abort."""
 
-        def move(shards: dict[str, Any]) -> Coroutine[Any, Any, Progress]:
+        def move(shards: dict[str, Any]) -> Coroutine[Any, Any, MoveProgress]:
             mover = Mover(COIN, shards, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing)
             return mover.abort(to) if abort else mover.move(to)
 
@@ -369,7 +369,7 @@ class MoveModel(RuleBasedStateMachine):
             self.runner.close()
 
 
-async def _nothing(step: str, progress: Progress) -> None:
+async def _nothing(step: str, progress: MoveProgress) -> None:
     """The gates hold the mover up, not its steps."""
 
 

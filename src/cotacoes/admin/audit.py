@@ -16,7 +16,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cotacoes.admin.audit_look import CoinAudit, Look, Tell, open_look
+from cotacoes.admin.audit_snapshot import AuditSnapshot, CoinAudit, Tell, open_audit_snapshot
 from cotacoes.config import Settings
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.model.coins import require_coin
@@ -24,7 +24,7 @@ from cotacoes.model.coins import require_coin
 SECOND_LOOK_AFTER_S = 2.0  # the close of a move is a matter of a second
 
 
-class Verdict(enum.StrEnum):
+class AuditVerdict(enum.StrEnum):
     """What the audit comes to, the worst first."""
 
     WRONG = "wrong"
@@ -48,11 +48,11 @@ class Audit:
     away: dict[str, str] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AuditVerdict:
         """See the head of this file."""
         if self.wrong:
-            return Verdict.WRONG
-        return Verdict.INCOMPLETE if self.away or self.unproven else Verdict.RIGHT
+            return AuditVerdict.WRONG
+        return AuditVerdict.INCOMPLETE if self.away or self.unproven else AuditVerdict.RIGHT
 
     def add(self, one: CoinAudit) -> None:
         """Count one audit in."""
@@ -87,7 +87,7 @@ async def main(
         audit.add(one)
         tell(one)
 
-    async with open_look(settings, say) as look:
+    async with open_audit_snapshot(settings, say) as look:
         surveys = await _surveys(look)
         doubtful = {}
         for name in _chosen(look, coin):
@@ -100,7 +100,7 @@ async def main(
         audit.shards = len(surveys)
     if doubtful or any(one.wrong for one in surveys) or audit.away:
         await asyncio.sleep(second_look_after_s)
-        async with open_look(settings, say) as look:
+        async with open_audit_snapshot(settings, say) as look:
             surveys = await _surveys(look)
             for name, first in doubtful.items():
                 put(await look.audit(name) if name in look.coins else first)
@@ -112,11 +112,11 @@ async def main(
     return audit
 
 
-async def _surveys(look: Look) -> list[CoinAudit]:
+async def _surveys(look: AuditSnapshot) -> list[CoinAudit]:
     return [await look.survey(shard) for shard in list(look.snapshots)]
 
 
-def _chosen(look: Look, coin: str | None) -> list[str]:
+def _chosen(look: AuditSnapshot, coin: str | None) -> list[str]:
     if coin is None:
         return look.coins
     if look.away and coin not in look.coins:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from cotacoes.adapters.postgres.audit_reads import FenceRow
+from cotacoes.adapters.postgres.shard_snapshot import FenceRow
 from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
 from cotacoes.patterns.sharding.shard import Home
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TypeVar
 
-from cotacoes.adapters.postgres.moves import PostgresMovingShard
+from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import CopyDiffersError, SettingError, ShardUnavailableError

@@ -24,7 +24,7 @@ START = Position(0, 0)
 
 
 @dataclass
-class Progress:
+class MoveProgress:
     """How far a move has come; `closed_s` is how long the source's fence was closed, None before that is over."""
 
     coin: str
@@ -37,7 +37,7 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
 
 
-OnStep = Callable[[str, Progress], Awaitable[None]]
+OnStep = Callable[[str, MoveProgress], Awaitable[None]]
 
 
 class Copying:
@@ -48,7 +48,7 @@ class Copying:
 
     def __init__(
         self,
-        progress: Progress,
+        progress: MoveProgress,
         source: MovingShard,
         target: MovingShard,
         home: Copy,

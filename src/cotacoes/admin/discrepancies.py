@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan, ShardDiscrepancies
+from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan, PostgresDiscrepancies
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import FenceClosedError, ShardUnavailableError
@@ -22,7 +22,7 @@ async def found(settings: Settings, coin: str | None) -> list[Discrepancy]:
         require_coin(coin, known.homes)
     told: list[Discrepancy] = []
     for shard, dsn in directory.dsns(settings, known).items():
-        async with ShardDiscrepancies(shard, dsn) as one:
+        async with PostgresDiscrepancies(shard, dsn) as one:
             told += await one.found(coin)
     return sorted(told, key=lambda one: (one.noted_at, one.coin, one.last))
 
@@ -30,7 +30,7 @@ async def found(settings: Settings, coin: str | None) -> list[Discrepancy]:
 async def orphans(settings: Settings, coin: str) -> AsyncIterator[Orphan]:
     """The orphans of a coin, ascending."""
     shard, dsn = await _home(settings, coin)
-    async with ShardDiscrepancies(shard, dsn) as one:
+    async with PostgresDiscrepancies(shard, dsn) as one:
         after = Position(0, 0)
         while page := await one.orphans(coin, after, PAGE_ORPHANS):
             for orphan in page:
@@ -41,7 +41,7 @@ async def orphans(settings: Settings, coin: str) -> AsyncIterator[Orphan]:
 async def accept(settings: Settings, coin: str) -> Unaccepted:
     """Accept what was noted of a coin so far; how much that was."""
     shard, dsn = await _home(settings, coin)
-    async with ShardDiscrepancies(shard, dsn) as one:
+    async with PostgresDiscrepancies(shard, dsn) as one:
         try:
             return await one.accept(coin)
         except FenceClosedError as error:

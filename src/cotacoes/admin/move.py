@@ -14,9 +14,17 @@ from random import Random
 from typing import TypeVar
 
 from cotacoes.admin.copies import DIRECTORY_SHARD, claim, compare_left, copies_of, remove
-from cotacoes.admin.copying import Copying, OnStep, Progress
+from cotacoes.admin.copying import Copying, MoveProgress, OnStep
 from cotacoes.errors import CopyRefusedError, CotacoesError, SettingError, ShardUnavailableError
-from cotacoes.patterns.sharding.moving import Copy, MovingShard, Plan, Stage, is_left_behind, plan, plan_abort
+from cotacoes.patterns.sharding.moving import (
+    Copy,
+    MovePlan,
+    MoveStage,
+    MovingShard,
+    is_left_behind,
+    plan_abort,
+    plan_move,
+)
 
 T = TypeVar("T")
 
@@ -46,23 +54,23 @@ class Mover:
         self._on_step = on_step
         self._closed_at: float | None = None
 
-    async def move(self, to: str) -> Progress:
+    async def move(self, to: str) -> MoveProgress:
         """Bring the coin to the shard `to`, or what is left of that. SettingError, ShardUnavailableError,
         CopyDiffersError, CopyRefusedError; whichever it is, the same call again goes on."""
-        due, copies = await self._claimed(to, plan)
-        progress = Progress(self._coin, due.source, to)
+        due, copies = await self._claimed(to, plan_move)
+        progress = MoveProgress(self._coin, due.source, to)
         home = due.copy
-        if due.stage is Stage.COPY:
+        if due.stage is MoveStage.COPY:
             home = await self._copy(progress, home, copies.get(to))
-        if due.stage is not Stage.DONE:
+        if due.stage is not MoveStage.DONE:
             await self._leave(progress, home)
-        await self._place(progress, home.placement + (due.stage is not Stage.DONE))
+        await self._place(progress, home.placement + (due.stage is not MoveStage.DONE))
         return progress
 
-    async def abort(self, to: str) -> Progress:
+    async def abort(self, to: str) -> MoveProgress:
         """Give up the move to the shard `to`; SettingError where it can not be stopped any more."""
         due, _ = await self._claimed(to, plan_abort)
-        progress, home = Progress(self._coin, due.source, to), due.copy
+        progress, home = MoveProgress(self._coin, due.source, to), due.copy
         target = self._shards[to]
         await target.give_up(home.coin_id, home.placement + 1)
         await self._on_step("given_up", progress)
@@ -75,8 +83,8 @@ class Mover:
         return progress
 
     async def _claimed(
-        self, to: str, decide: Callable[[str, str, Mapping[str, Copy], Collection[str]], Plan]
-    ) -> tuple[Plan, dict[str, Copy]]:
+        self, to: str, decide: Callable[[str, str, Mapping[str, Copy], Collection[str]], MovePlan]
+    ) -> tuple[MovePlan, dict[str, Copy]]:
         """What is to be done, once nobody else can do anything to either copy."""
         if to not in self._shards and to not in self._away:
             raise SettingError(
@@ -95,7 +103,7 @@ class Mover:
             raise SettingError(f"{self._coin} was moved meanwhile: run the command again")
         return due, copies
 
-    async def _copy(self, progress: Progress, home: Copy, there: Copy | None) -> Copy:
+    async def _copy(self, progress: MoveProgress, home: Copy, there: Copy | None) -> Copy:
         """From the first page to the open target."""
         source, target = self._shards[progress.source], self._shards[progress.target]
         await source.reopen(home.coin_id, home.placement)  # a mover was killed while it was closed
@@ -120,7 +128,7 @@ class Mover:
                 break
         return await self._switch(progress, home, copying)
 
-    async def _switch(self, progress: Progress, home: Copy, copying: Copying) -> Copy:
+    async def _switch(self, progress: MoveProgress, home: Copy, copying: Copying) -> Copy:
         """Behind the closed fence: the rest, and the target opened."""
         source, target = self._shards[progress.source], self._shards[progress.target]
         self._closed_at = self._clock()
@@ -147,13 +155,13 @@ class Mover:
         await self._on_step("opened", progress)
         return closed
 
-    async def _leave(self, progress: Progress, home: Copy) -> None:
+    async def _leave(self, progress: MoveProgress, home: Copy) -> None:
         await self._shards[progress.source].leave(home.coin_id, home.placement, progress.target)
         if self._closed_at is not None:
             progress.closed_s = self._clock() - self._closed_at
         await self._on_step("left", progress)
 
-    async def _place(self, progress: Progress, placement: int) -> None:
+    async def _place(self, progress: MoveProgress, placement: int) -> None:
         """The directory comes last, and may be away: the fences say the same."""
         try:
             if DIRECTORY_SHARD not in self._shards:

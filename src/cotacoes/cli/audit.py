@@ -18,7 +18,7 @@ from cotacoes.up import control
 
 if TYPE_CHECKING:
     from cotacoes.admin.audit import Audit  # slow to import, and only needed here
-    from cotacoes.admin.audit_look import CoinAudit
+    from cotacoes.admin.audit_snapshot import CoinAudit
 
 EXIT_CODES = {"right": 0, "wrong": 1, "incomplete": 4}
 
@@ -50,7 +50,7 @@ def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> 
     from cotacoes.admin import audit as proof
 
     settings = config.load(environment)
-    progress = Progress(is_shown=sys.stderr.isatty())
+    progress = ProgressLine(is_shown=sys.stderr.isatty())
 
     def tell(one: CoinAudit) -> None:
         progress.clear()
@@ -71,7 +71,7 @@ def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> 
     return EXIT_CODES[found.verdict]
 
 
-class Progress:
+class ProgressLine:
     """One line on the terminal that is written over, and gone at the end; nothing where there is no terminal."""
 
     def __init__(self, *, is_shown: bool) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote, QuoteJson, exact_sum
-from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
+from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, CopyPage, Day
 from cotacoes.testing.memory_shard import MemoryCopy, MemoryShard
 
 COIN_ID = 1
@@ -76,7 +76,7 @@ class MemoryMovingShard:
     async def quote(self, coin: str, coin_id: int, after: Position) -> Quote | None:
         return next(iter(await self._after(after)), None)
 
-    async def page(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def page(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         return _page((await self._after(after))[:limit])
 
     async def dropped(self, coin_id: int, day: date) -> object | None:
@@ -86,11 +86,11 @@ class MemoryMovingShard:
         await self._shard.ping()
         return None
 
-    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def asides(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         held = await self._held() or MemoryCopy()
         positions = {*held.holes, *(one.position for one in (*held.conflicts, *held.orphans))}
         last = max((position for position in positions if position > after), default=None)
-        return Page(len(positions), last, held)  # all at once, whatever the limit
+        return CopyPage(len(positions), last, held)  # all at once, whatever the limit
 
     async def aside_count(self, coin_id: int) -> AsideCount:
         held = await self._held() or MemoryCopy()
@@ -101,7 +101,7 @@ class MemoryMovingShard:
             self._shard.copies[self._coin] = MemoryCopy(placement, "incoming", changed_at=self._now())
         await self._incoming(placement)
 
-    async def receive(self, coin_id: int, placement: int, after: Position, page: Page) -> None:
+    async def receive(self, coin_id: int, placement: int, after: Position, page: CopyPage) -> None:
         held = await self._incoming(placement)
         if (held.last or Position(0, 0)) < after:
             raise CopyRefusedError(f"{self.name}: its copy lacks what comes before this page")
@@ -113,7 +113,7 @@ class MemoryMovingShard:
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         await self._incoming(placement)
 
-    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
+    async def receive_asides(self, coin_id: int, placement: int, page: CopyPage) -> None:
         held, there = await self._incoming(placement), cast(MemoryCopy, page.rows)
         held.conflicts |= there.conflicts
         held.orphans |= there.orphans
@@ -195,8 +195,8 @@ class MemoryMovingShard:
         return held
 
 
-def _page(quotes: Sequence[Quote]) -> Page:
-    return Page(
+def _page(quotes: Sequence[Quote]) -> CopyPage:
+    return CopyPage(
         len(quotes), quotes[-1].position if quotes else None, tuple(msgspec.structs.replace(one) for one in quotes)
     )
 

@@ -22,7 +22,7 @@ from cotacoes.errors import (
 from cotacoes.model.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window, window_of
-from cotacoes.patterns.sharding.moving import State
+from cotacoes.patterns.sharding.moving import CopyState
 from cotacoes.patterns.sharding.shard import CandleView, Fence, ShardView, Stored, Unaccepted
 
 CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
@@ -33,7 +33,7 @@ class MemoryCopy:
     """One coin on one shard: its fence, and all that is stored."""
 
     placement: int = 1
-    state: State = "open"
+    state: CopyState = "open"
     moved_to: str | None = None
     changed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     writer_epoch: int = 0

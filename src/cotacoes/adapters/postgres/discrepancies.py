@@ -51,7 +51,7 @@ class Orphan:
     accepted_at: datetime | None
 
 
-class ShardDiscrepancies:
+class PostgresDiscrepancies:
     """One connection to one shard; an async context manager. ShardUnavailableError, SettingError at its opening."""
 
     def __init__(self, shard: str, dsn: str) -> None:

@@ -31,15 +31,15 @@ from cotacoes.patterns.sharding.ledger_facts import (
     Breach,
     CandleTotal,
     Content,
+    Discontinuity,
     Ends,
     Manifest,
     Piece,
-    Step,
     StoredDay,
 )
 
 
-class Chain:
+class LedgerChain:
     """See the head of this file.
 
     `eras` maps each era to the position that it says stood before it, `holes` each position behind a noted hole to the
@@ -218,7 +218,7 @@ def total_breaches(day: date, manifest: Manifest, totals: Sequence[CandleTotal])
             yield Breach(str(day), f"sum {what}", format_price(total.sum), format_price(manifest.content.sum))
 
 
-def _step_breaches(step: Step, *, is_noted: bool) -> Iterator[Breach]:
+def _step_breaches(step: Discontinuity, *, is_noted: bool) -> Iterator[Breach]:
     place = str(step.position)
     if not is_noted and step.position.epoch == step.before.epoch and step.position.seq != step.before.seq + 1:
         yield Breach(place, f"position after {step.before}", place, _next(step.before))

@@ -36,7 +36,7 @@ class Piece:
     nameless: int = 0
 
 
-class Step(NamedTuple):
+class Discontinuity(NamedTuple):
     """Two quotes of a day, one right after the other, between which a position is missing or `at` falls."""
 
     before: Position
@@ -82,7 +82,7 @@ class StoredDay:
     day: date
     manifest: Manifest | None
     pieces: Sequence[Piece] = ()
-    steps: Sequence[Step] = ()
+    steps: Sequence[Discontinuity] = ()
     content: Content | None = None
 
 

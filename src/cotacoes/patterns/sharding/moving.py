@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple, Protocol
 from cotacoes.errors import SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position, Quote, exact_sum
 
-State = Literal["open", "closed", "moved", "incoming"]
+CopyState = Literal["open", "closed", "moved", "incoming"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Copy:
     """What a shard's fence says of its copy of a coin, in whatever state; `age` is that of the state."""
 
     coin_id: int
-    state: State
+    state: CopyState
     placement: int
     last: Position | None
     last_at: datetime | None
@@ -79,7 +79,7 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class CopyPage:
     """`count` things that follow a position, up to `last`; `rows` is what the other side's adapter makes of them."""
 
     count: int
@@ -122,7 +122,7 @@ class MovingShard(Protocol):
     async def quote(self, coin: str, coin_id: int, after: Position) -> Quote | None:
         """The first quote after a position."""
 
-    async def page(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def page(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         """The first quotes after a position."""
 
     async def dropped(self, coin_id: int, day: date) -> object | None:
@@ -131,7 +131,7 @@ class MovingShard(Protocol):
     async def eras(self, coin_id: int) -> object:
         """Every era of the coin."""
 
-    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def asides(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         """What is kept aside (conflicts, orphans, holes) at the first positions after one."""
 
     async def aside_count(self, coin_id: int) -> AsideCount:
@@ -140,7 +140,7 @@ class MovingShard(Protocol):
     async def begin(self, coin_id: int, coin: str, placement: int) -> None:
         """Begin an incoming copy, or go on with it."""
 
-    async def receive(self, coin_id: int, placement: int, after: Position, page: Page) -> None:
+    async def receive(self, coin_id: int, placement: int, after: Position, page: CopyPage) -> None:
         """Store a page of quotes behind `after`, which must have come before."""
 
     async def receive_dropped(self, coin_id: int, placement: int, dropped: object) -> None:
@@ -149,7 +149,7 @@ class MovingShard(Protocol):
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         """Store eras."""
 
-    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
+    async def receive_asides(self, coin_id: int, placement: int, page: CopyPage) -> None:
         """Keep aside what is kept aside there."""
 
     async def receive_manifest(self, coin_id: int, placement: int, day: Day) -> None:
@@ -177,7 +177,7 @@ class MovingShard(Protocol):
         """Write into the directory where the coin lives, unless it knows of a later placement."""
 
 
-class Stage(Enum):
+class MoveStage(Enum):
     """How much of a move is left to do."""
 
     COPY = "copy"
@@ -186,10 +186,10 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MovePlan:
     """From where a coin goes, and what is left to do; `source` is the shard itself where all is done."""
 
-    stage: Stage
+    stage: MoveStage
     source: str
     copy: Copy
 
@@ -204,7 +204,7 @@ def home_of(coin: str, copies: Mapping[str, Copy], away: Collection[str]) -> str
     raise SettingError(f"{coin} lives on no shard: `cotacoes coins list` names those that do")
 
 
-def plan(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) -> Plan:
+def plan_move(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) -> MovePlan:
     """What is left of the move of `coin` to `to`, from what the shards that answer say of it.
 
     SettingError where another move comes first; ShardUnavailableError where one has to be asked that is `away`.
@@ -213,7 +213,9 @@ def plan(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) 
     here = copies[home]
     behind = [shard for shard, copy in copies.items() if copy.state == "closed" and shard != home]
     if home == to:
-        return Plan(Stage.FINISH, behind[0], copies[behind[0]]) if behind else Plan(Stage.DONE, home, here)
+        return (
+            MovePlan(MoveStage.FINISH, behind[0], copies[behind[0]]) if behind else MovePlan(MoveStage.DONE, home, here)
+        )
     if behind:
         raise SettingError(
             f"the move of {coin} to {home} is not finished: run `cotacoes shards move {coin} --to {home}` first"
@@ -225,10 +227,10 @@ def plan(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) 
                 f"a move of {coin} to {shard} is under way: finish it with `cotacoes shards move {coin} --to {shard}`, "
                 f"or give it up with `--abort`"
             )
-    return Plan(Stage.COPY, home, here)
+    return MovePlan(MoveStage.COPY, home, here)
 
 
-def plan_abort(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) -> Plan:
+def plan_abort(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[str]) -> MovePlan:
     """From where the coin does not go to `to` after all; SettingError where that can not be stopped any more."""
     home = home_of(coin, copies, away)
     here = copies[home]
@@ -243,7 +245,7 @@ def plan_abort(coin: str, to: str, copies: Mapping[str, Copy], away: Collection[
         raise SettingError(f"the move of {coin} that is under way goes to {_names(incoming)}: name that with --to")
     if not incoming and here.state == "open" and not (to in copies and copies[to].state == "incoming"):
         raise SettingError(f"no move of {coin} to {to} is under way: it lives on {home}")
-    return Plan(Stage.COPY, home, here)
+    return MovePlan(MoveStage.COPY, home, here)
 
 
 def is_left_behind(copy: Copy, home: Copy) -> bool:

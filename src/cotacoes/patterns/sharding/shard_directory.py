@@ -175,7 +175,7 @@ class ShardDirectory:
 
     def _save(self) -> None:
         further = {name: dsn for name, dsn in self.dsns.items() if name not in self._settled}
-        content = msgspec.json.encode(_Kept(self.homes, further))
+        content = msgspec.json.encode(_SavedDirectory(self.homes, further))
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace_file(self._file, content, mode=OWNER_ONLY)  # a DSN carries a password
@@ -183,17 +183,17 @@ class ShardDirectory:
             get_logger().warning("directory.unsaved", reason=error.strerror)
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _SavedDirectory(msgspec.Struct, frozen=True):
     homes: dict[str, Home]
     shards: dict[str, str]
 
 
-def _load(file: Path) -> _Kept:
+def _load(file: Path) -> _SavedDirectory:
     """What was kept; nothing where nothing was, or nothing that can be read."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Kept)
+        return msgspec.json.decode(file.read_bytes(), type=_SavedDirectory)
     except FileNotFoundError:
         pass
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         get_logger().warning("directory.unreadable", reason=type(error).__name__)
-    return _Kept({}, {})
+    return _SavedDirectory({}, {})

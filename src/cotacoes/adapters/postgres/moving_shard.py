@@ -17,7 +17,7 @@ from cotacoes.adapters.postgres.schema import check_shard
 from cotacoes.adapters.postgres.shard import position_of, quote_of
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, Day, Page
+from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, CopyPage, Day
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 120.0  # the longest compares one coin's day: some 5 s for a million quotes
@@ -68,7 +68,7 @@ class PostgresMovingShard:
         rows = await self._fetch("quote", coin_id, *after)
         return quote_of(coin, rows[0]) if rows else None
 
-    async def page(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def page(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         (row,) = await self._fetch("page", coin_id, *after, limit)
         return _page(row)
 
@@ -80,7 +80,7 @@ class PostgresMovingShard:
         (row,) = await self._fetch("eras", coin_id)
         return row["eras"]
 
-    async def asides(self, coin_id: int, after: Position, limit: int) -> Page:
+    async def asides(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         (row,) = await self._fetch("asides", coin_id, *after, limit)
         return _page(row)
 
@@ -91,7 +91,7 @@ class PostgresMovingShard:
     async def begin(self, coin_id: int, coin: str, placement: int) -> None:
         await self._change("begin", coin_id, coin, placement)
 
-    async def receive(self, coin_id: int, placement: int, after: Position, page: Page) -> None:
+    async def receive(self, coin_id: int, placement: int, after: Position, page: CopyPage) -> None:
         row: Any = page.rows
         await self._fetch("prepare_days", row["first_day"], row["last_day"])
         await self._change("receive", coin_id, placement, *after, *(row[column] for column in _COLUMNS))
@@ -103,7 +103,7 @@ class PostgresMovingShard:
     async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
         await self._change("receive_eras", coin_id, placement, eras)
 
-    async def receive_asides(self, coin_id: int, placement: int, page: Page) -> None:
+    async def receive_asides(self, coin_id: int, placement: int, page: CopyPage) -> None:
         row: Any = page.rows
         await self._change("receive_asides", coin_id, placement, row["conflicts"], row["orphans"], row["holes"])
 
@@ -175,5 +175,5 @@ def _day(row: Any) -> Day:
     )
 
 
-def _page(row: Any) -> Page:
-    return Page(row["count"], None if row["last"] is None else Position(*row["last"]), row)
+def _page(row: Any) -> CopyPage:
+    return CopyPage(row["count"], None if row["last"] is None else Position(*row["last"]), row)

@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from cotacoes.adapters.postgres.audit_reads import FenceRow, HoleRow, OrphanCount, ShardSnapshot
+from cotacoes.adapters.postgres.shard_snapshot import FenceRow, HoleRow, OrphanCount, PostgresSnapshot
 from cotacoes.admin import audit_rules, directory
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
 from cotacoes.model.quote import Position, format_time
-from cotacoes.patterns.sharding.ledger_chain import Chain, content_breaches, total_breaches
+from cotacoes.patterns.sharding.ledger_chain import LedgerChain, content_breaches, total_breaches
 from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
 from cotacoes.patterns.sharding.shard import Directory
 
@@ -66,10 +66,10 @@ class CoinAudit:
 
 
 @dataclass
-class Look:
+class AuditSnapshot:
     """See the head of this file; made by `open_look`."""
 
-    snapshots: dict[str, ShardSnapshot]
+    snapshots: dict[str, PostgresSnapshot]
     away: dict[str, str]
     directory: Directory
     progress: dict[str, Progress] | None
@@ -135,7 +135,7 @@ class Look:
         snapshot = self.snapshots[shard]
         manifests = await snapshot.manifests(fence.coin_id)
         holes = await snapshot.holes(fence.coin_id)
-        chain = Chain(await snapshot.eras(fence.coin_id), {hole.behind: hole.after for hole in holes})
+        chain = LedgerChain(await snapshot.eras(fence.coin_id), {hole.behind: hole.after for hole in holes})
         days = {*manifests, *self.held_days[shard].get(fence.coin_id, ()), *await snapshot.candle_days(fence.coin_id)}
         room, unerased = BREACHES_MAX, 0
         for number, day in enumerate(sorted(days), start=1):
@@ -218,7 +218,7 @@ class Look:
 
 
 @contextlib.asynccontextmanager
-async def open_look(settings: Settings, say: Tell) -> AsyncIterator[Look]:
+async def open_audit_snapshot(settings: Settings, say: Tell) -> AsyncIterator[AuditSnapshot]:
     """Ask quote_service, read the directory, take a snapshot of every shard that answers. SettingError."""
     progress = await _progress(settings)
     away: dict[str, str] = {}
@@ -228,7 +228,7 @@ async def open_look(settings: Settings, say: Tell) -> AsyncIterator[Look]:
     except ShardUnavailableError as error:
         away[directory.DIRECTORY_SHARD] = error.detail
     async with contextlib.AsyncExitStack() as stack:
-        snapshots = {shard: ShardSnapshot(shard, dsn) for shard, dsn in directory.dsns(settings, known).items()}
+        snapshots = {shard: PostgresSnapshot(shard, dsn) for shard, dsn in directory.dsns(settings, known).items()}
 
         async def enter(shard: str) -> None:
             try:
@@ -239,7 +239,9 @@ async def open_look(settings: Settings, say: Tell) -> AsyncIterator[Look]:
         ends = await asyncio.gather(*(enter(shard) for shard in snapshots if shard not in away), return_exceptions=True)
         for end in filter(None, ends):
             raise end
-        yield Look({shard: one for shard, one in snapshots.items() if shard not in away}, away, known, progress, say)
+        yield AuditSnapshot(
+            {shard: one for shard, one in snapshots.items() if shard not in away}, away, known, progress, say
+        )
 
 
 async def _progress(settings: Settings) -> dict[str, Progress] | None:

@@ -10,7 +10,7 @@ import typer
 
 from cotacoes import config
 from cotacoes.admin import directory
-from cotacoes.cli import discrepancies, moves, readers
+from cotacoes.cli import discrepancies, readers, shards
 from cotacoes.cli.lines import confirms, put, put_json, put_table, say
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.client import Addresses, ServiceClient
@@ -174,8 +174,8 @@ def add_shard(
     put(asyncio.run(directory.add_shard(readers.settings_of(data), name, dsn)))
 
 
-shards_app.command()(moves.move)
-shards_app.command()(moves.purge)
+shards_app.command()(shards.move)
+shards_app.command()(shards.purge)
 
 
 @directory_app.command()

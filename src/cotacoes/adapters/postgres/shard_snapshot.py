@@ -18,7 +18,16 @@ from cotacoes.adapters.postgres.pool import Session
 from cotacoes.adapters.postgres.schema import check_version
 from cotacoes.adapters.postgres.shard import position_of
 from cotacoes.model.quote import Position, format_time
-from cotacoes.patterns.sharding.ledger_facts import Breach, CandleTotal, Content, Ends, Manifest, Piece, Step, StoredDay
+from cotacoes.patterns.sharding.ledger_facts import (
+    Breach,
+    CandleTotal,
+    Content,
+    Discontinuity,
+    Ends,
+    Manifest,
+    Piece,
+    StoredDay,
+)
 
 CONNECT_DEADLINE_S = 10.0
 STATEMENT_DEADLINE_S = 600.0  # a day of many millions of quotes is sorted within it
@@ -56,7 +65,7 @@ class HoleRow:
     is_accepted: bool
 
 
-class ShardSnapshot:
+class PostgresSnapshot:
     """One shard as it stands at one moment; an async context manager.
 
     Everything raises ShardUnavailableError where the shard does not answer or is of another schema version.
@@ -206,9 +215,9 @@ def _piece(row: Any) -> Piece:
     return Piece(first, last, row["count"], row["last_at"], row["nameless"])
 
 
-def _step(row: Any) -> Step:
+def _step(row: Any) -> Discontinuity:
     before = Position(row["before_epoch"], row["before_seq"])
-    return Step(before, row["before_at"], Position(row["epoch"], row["seq"]), row["at"])
+    return Discontinuity(before, row["before_at"], Position(row["epoch"], row["seq"]), row["at"])
 
 
 def _candle_breach(row: Any) -> Breach:

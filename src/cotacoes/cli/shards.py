@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cotacoes.admin.copies import opened
-from cotacoes.admin.copying import Progress
+from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import GRACE
 from cotacoes.admin.purge import purge as purge_copies
@@ -38,9 +38,9 @@ def move(
     Whatever ends it, the same command goes on where it ended. The copy left behind is deleted by `shards purge`.
     """
     settings = readers.settings_of(data)
-    told = Told(time.monotonic())
+    told = MoveReporter(time.monotonic())
 
-    async def moving() -> Progress:
+    async def moving() -> MoveProgress:
         async with opened(settings) as (shards, away):
             mover = Mover(
                 coin.lower(), shards, away, random=random.SystemRandom(), clock=time.monotonic, on_step=told.step
@@ -82,13 +82,13 @@ def purge(
         put(f"nothing of {coin.lower()} was deleted")
 
 
-class Told:
+class MoveReporter:
     """What a person is told of a move while it goes on: every step, and of pages one a second."""
 
     def __init__(self, started: float) -> None:
         self._started = self._said = started
 
-    async def step(self, step: str, progress: Progress) -> None:
+    async def step(self, step: str, progress: MoveProgress) -> None:
         """A step was done."""
         now = time.monotonic()
         if step in ("copied", "verified"):
@@ -98,7 +98,7 @@ class Told:
         say(line_of(step, progress, now - self._started))
 
 
-def line_of(step: str, progress: Progress, elapsed_s: float) -> str:
+def line_of(step: str, progress: MoveProgress, elapsed_s: float) -> str:
     """`copied: 12 days, 120000 quotes copied, 90000 compared, 60000 quotes/s`."""
     words = {
         "claimed": f"{progress.coin} goes from {progress.source} to {progress.target}",
