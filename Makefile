@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test test-browser check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
+.PHONY: help up install test coverage test-browser check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,14 @@ test: .venv/installed-dev ## install what tests need, run all tests but the long
 	$(BIN)/python -m pytest $(UNIT) $(ARGS) $(NONE_IS_FINE)
 	$(BIN)/python -m pytest $(CONTRACT) -m "not soak" $(ARGS) $(NONE_IS_FINE)
 	$(BIN)/python -m pytest $(REST) -m "not soak" $(ARGS) $(NONE_IS_FINE)
+
+coverage: .venv/installed-dev ## run all tests but the long ones, print what they cover, fail below the floor; twice as long as test
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(UNIT) $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/coverage run -m pytest $(CONTRACT) -m "not soak" $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/coverage run -m pytest $(REST) -m "not soak" $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 test-browser: .venv/installed-dev ## run the streams in a browser and in Node; installs Chromium with apt-get where it can
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
@@ -102,7 +110,7 @@ dist: .venv/installed-dev ## build the wheel and the sdist into dist/
 	$(BIN)/python -c 'from flit_core.buildapi import build_sdist, build_wheel; build_sdist("dist"); build_wheel("dist")'
 
 clean: ## remove .venv and caches; your data (.cotacoes) stays
-	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 
 .venv/bin/python:
 	@command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON): name a Python that is, as in make PYTHON=python3.12 up"; exit 1; }

@@ -47,7 +47,7 @@ SUPERSEDED_EXIT_CODE = 4
 
 # What children get of our environment beside the settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_")
+_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_", "COVERAGE_")  # the last one for `make coverage`
 
 
 @dataclass(frozen=True)
