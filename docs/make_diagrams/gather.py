@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.unit.virtual_time import run
+from tests.unit.fake_event_loop import run
 
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.resilience import CallResult, CircuitOpenError, Source, State

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import Server, valkey  # noqa: F401  # a fixture
-from tests.contract.gateway_world import World
-from tests.frames import check_frame
+from tests.contract.harness_gateway import World
+from tests.harness_asyncapi import check_frame
 from tests.system.conftest import System
-from tests.unit.history_twin import breaches
+from tests.unit.fake_history import breaches
 
 from cotacoes.model.quote import Position
 

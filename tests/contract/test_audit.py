@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 from tests.conftest import free_port
 from tests.contract.conftest import Databases, psql
-from tests.serving import serving
-from tests.unit.quote_service_twin import Twin
+from tests.harness_http_server import serving
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard

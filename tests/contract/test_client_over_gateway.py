@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.gateway_world import World
-from tests.contract.subscribing import COIN
-from tests.unit.history_twin import breaches
+from tests.contract.harness_client_subscriber import COIN
+from tests.contract.harness_gateway import World
+from tests.unit.fake_history import breaches
 
 from cotacoes.client import Client, Gap, NewestQuote, Position, Quote, StaleQuote, Stream
 from cotacoes.errors import UnknownCoinError

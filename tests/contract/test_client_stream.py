@@ -13,8 +13,8 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from tests.unit import gateway_twin as twins
-from tests.unit.gateway_twin import era
+from tests.unit import fake_gateway as twins
+from tests.unit.fake_gateway import era
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response

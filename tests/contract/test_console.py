@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from starlette.responses import Response
-from tests.serving import serving
+from tests.harness_http_server import serving
 
 from cotacoes.adapters.http_server import server as http_server
 from cotacoes.adapters.http_server.exchange import Receive, Scope, Send

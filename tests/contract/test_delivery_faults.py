@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 from tests.contract.conftest import psql
-from tests.contract.fault_proxy import FaultProxy
+from tests.contract.harness_fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON
 from tests.contract.test_shard_faults import DEADLINE_S, wrong_with
-from tests.unit.core import Core, until
+from tests.unit.harness_quote_service import Core, until
 
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Quote

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import APIRouter
-from tests.serving import connect, exchange, read_to_end, serving
-from tests.unit.stream_rig import StreamRig
+from tests.harness_http_server import connect, exchange, read_to_end, serving
+from tests.unit.harness_gateway_stream import StreamRig
 
 from cotacoes import config
 from cotacoes.adapters.http_server.accepting import ConnectionLimits, client_of

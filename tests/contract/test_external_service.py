@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving import connect, read_to_end, serving
+from tests.harness_http_server import connect, read_to_end, serving
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.gateway_world import World
-from tests.contract.stream_proxy import StreamProxy
+from tests.contract.harness_gateway import World
+from tests.contract.harness_stream_proxy import StreamProxy
 
 BACK_S = 12.0  # what is promised for a link that is dead without saying so
 CLIENTS = 1_000

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from tests.unit.stream_scenarios import anything, race
+from tests.unit.harness_gateway_scenarios import anything, race
 
 
 def test_subscribing_in_the_middle_of_publishing_has_no_seam_ten_thousand_times(seeded: random.Random) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter
-from tests.frames import check_frame
-from tests.serving import connect, exchange, read_to_end, serving
-from tests.unit.stream_rig import StreamRig
+from tests.harness_asyncapi import check_frame
+from tests.harness_http_server import connect, exchange, read_to_end, serving
+from tests.unit.harness_gateway_stream import StreamRig
 from websockets.asyncio.client import connect as connect_web_socket
 from websockets.frames import Frame, Opcode
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import APIRouter, Request
-from tests.serving import connect, exchange, read_to_end, serving
+from tests.harness_http_server import connect, exchange, read_to_end, serving
 
 from cotacoes import config
 from cotacoes.adapters.http_server import exchange as http_exchange

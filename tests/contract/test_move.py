@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 from tests.contract.conftest import psql
-from tests.contract.moving import (
+from tests.contract.harness_move import (
     COIN,
     KilledError,
     World,

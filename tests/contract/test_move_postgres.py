@@ -14,16 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Placed, psql
-from tests.contract.moving import (
-    COIN,
-    World,
-    Writer,
-    check,
-    filled,
-    in_memory,
-    nothing,
-    on_postgres,
-)
+from tests.contract.harness_move import COIN, World, Writer, check, filled, in_memory, nothing, on_postgres
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.contract.conftest import psql
-from tests.contract.fault_proxy import FaultProxy
+from tests.contract.harness_fault_proxy import FaultProxy
 
 from cotacoes.adapters.postgres.pool import Pool, Session
 from cotacoes.adapters.postgres.shard import PostgresShard

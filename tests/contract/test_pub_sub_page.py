@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.gateway_world import World
+from tests.contract.harness_gateway import World
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["docs/explanation/pub-sub.md", "docs/how-to/follow-live-prices.md"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.contract.conftest import Databases, psql
-from tests.contract.report_world import ALL, OF_READERS, OUT_OF_TIME, Shards, World, filled
-from tests.serving import connect
+from tests.contract.harness_report import ALL, OF_READERS, OUT_OF_TIME, Shards, World, filled
+from tests.harness_http_server import connect
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX as HTTP_MAX
 from cotacoes.adapters.postgres.pool import CONNECTIONS_MAX, Session

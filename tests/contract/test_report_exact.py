@@ -12,8 +12,8 @@ import httpx2
 from tests.conftest import SEED
 from tests.contract.conftest import Placed
 from tests.harness_recordings import RecordedMarket, each_market, recorded_mids
-from tests.unit.directories import directory_over
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 from tests.contract.conftest import Databases
-from tests.contract.report_faulting import FAULTS, faults, pairs
-from tests.contract.report_world import PARTS, Shards, World, filled
+from tests.contract.harness_report import PARTS, Shards, World, filled
+from tests.contract.harness_report_faults import FAULTS, faults, pairs
 
 ONES = [(part, fault) for part in PARTS for fault in FAULTS[part]]
 PAIRS = len(pairs(Random(1)))

@@ -9,10 +9,10 @@ import httpx2
 import msgspec
 import pytest
 from tests.contract.conftest import Placed
-from tests.contract.moving import COIN, World, Writer, filled, on_postgres
-from tests.contract.report_world import ALL, BACK_S, NO_CACHE, OUT_OF_TIME, source_of
-from tests.serving import serving
-from tests.unit.quote_service_twin import Twin
+from tests.contract.harness_move import COIN, World, Writer, filled, on_postgres
+from tests.contract.harness_report import ALL, BACK_S, NO_CACHE, OUT_OF_TIME, source_of
+from tests.harness_http_server import serving
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.admin.copying import MoveProgress

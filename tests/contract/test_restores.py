@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import OTHER_SERVER, Server, end, psql, start
-from tests.unit.core import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, Core, until
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard

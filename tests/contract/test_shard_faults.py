@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.contract.fault_proxy import FaultProxy
+from tests.contract.harness_fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON, spread_quotes
 
 from cotacoes.adapters.postgres.pool import Pool, Session

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.contract.stream_proxy import BUFFER_BYTES, StreamProxy
+from tests.contract.harness_stream_proxy import BUFFER_BYTES, StreamProxy
 
 LIMIT_S = 10.0
 QUIET_S = 0.2  # in which nothing may come

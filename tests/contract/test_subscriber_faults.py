@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Server, start_valkey
-from tests.contract.subscribing import COIN, World, subscribing
+from tests.contract.harness_client_subscriber import COIN, World, subscribing
 
 BACK_S = 12.0  # what is promised for a link that is dead without saying so
 SMALL_BUFFER = "32768"

@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.subscribing import COIN, World, subscribing
+from tests.contract.harness_client_subscriber import COIN, World, subscribing
 
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Placed
-from tests.contract.fault_proxy import FaultProxy
-from tests.unit.core import COIN, NOON, Core, until
+from tests.contract.harness_fault_proxy import FaultProxy
+from tests.unit.harness_quote_service import COIN, NOON, Core, until
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.full_disk import BATCH
+from tests.system.harness_full_disk import BATCH
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Path:
 
 def run_scenario(disk: Path, filled_by: str) -> dict[str, Any]:
     done = subprocess.run(
-        [*NAMESPACE, sys.executable, "-m", "tests.system.full_disk", str(disk), filled_by],
+        [*NAMESPACE, sys.executable, "-m", "tests.system.harness_full_disk", str(disk), filled_by],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
         capture_output=True,

@@ -13,8 +13,8 @@ from typing import Any
 from tests.conftest import SEED
 from tests.contract.conftest import psql
 from tests.system.conftest import System, wait_until
+from tests.system.harness_witness import Witness, audit, falls, stored_rows
 from tests.system.test_storm import COINS, FAST, HEAL_LIMIT_S, kill
-from tests.system.witness import Witness, audit, falls, stored_rows
 
 from cotacoes import config
 from cotacoes.adapters.postgres.schema import known_migrations

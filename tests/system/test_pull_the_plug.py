@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.system.conftest import System, wait_until
-from tests.system.witness import Row, falls, subscriber_lives, untold
+from tests.system.harness_witness import Row, falls, subscriber_lives, untold
 
 from cotacoes.model.quote import Position
 

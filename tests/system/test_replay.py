@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.harness_recordings import RecordedMarket, recorded_mids, the_market
 from tests.system.conftest import System, wait_until
-from tests.system.witness import Witness, stored_rows
+from tests.system.harness_witness import Witness, stored_rows
 
 from cotacoes.config import SHARDS
 

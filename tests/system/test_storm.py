@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
-from tests.system.witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
+from tests.system.harness_witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
 
 from cotacoes.config import SHARDS
 from cotacoes.up.data_folder import read_running

@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.conftest import SEED
 from tests.harness_recordings import RecordedMarket, recorded_mids, the_market
 from tests.system.conftest import System, wait_until
+from tests.system.harness_witness import audit, stored_rows
 from tests.system.test_storm import kill
-from tests.system.witness import audit, stored_rows
 
 from cotacoes.config import SHARDS
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx2
 import jsonschema_rs
-from tests.unit.core import COIN, Core
-from tests.unit.directories import directory_over
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
+from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes import config
 from cotacoes.adapters.http_server.exchange import ASGIApp

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.directories import directory_over
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient

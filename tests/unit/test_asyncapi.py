@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.frames import DOCUMENT, check, check_frame, check_line, check_op, document
+from tests.harness_asyncapi import DOCUMENT, check, check_frame, check_line, check_op, document
 
 from cotacoes.client import stream
 from cotacoes.client.modes import parse_mode

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import pytest
-from tests.unit.breaker_scenarios import Differs, Lacks, Same, Scenario
-from tests.unit.breaker_scenarios_set import SCENARIOS
-from tests.unit.interlock_peer import Interlock, LackingError
+from tests.unit.harness_breaker_scenarios import Differs, Lacks, Same, Scenario
+from tests.unit.harness_breaker_scenarios_set import SCENARIOS
+from tests.unit.harness_interlock import Interlock, LackingError
 
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.unit.breaker_model import BY_A_PERSON, Call, Model
+from tests.unit.fake_circuit_breaker import BY_A_PERSON, Call, Model
 
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
 

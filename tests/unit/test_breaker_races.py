@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, Permit, State, Verdict
 
@@ -89,7 +89,7 @@ def test_of_a_crowd_at_half_open_as_many_reach_the_callee_as_are_permitted(permi
         allowed = await asyncio.gather(*(call(breaker, callee) for _ in range(CROWD)))
         assert sum(allowed) == callee.reached == callee.most_inside == (at_once or permitted)
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
@@ -113,7 +113,7 @@ def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
         assert max(reached_half_open) == 3
         assert callee.reached == CROWD
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_when_the_wait_ends_a_dead_callee_gets_one_call_a_round_and_not_a_crowd() -> None:
@@ -134,7 +134,7 @@ def test_when_the_wait_ends_a_dead_callee_gets_one_call_a_round_and_not_a_crowd(
         assert callee.most_inside == 1
         assert callee.reached == pytest.approx(600 / (WAIT_S + 1), abs=1)
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_when_it_answers() -> None:
@@ -167,7 +167,7 @@ def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_whe
         assert breaker.state is State.CLOSED
         assert breaker.metrics().failures == 0
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 @pytest.mark.parametrize("awaits", range(5))
@@ -204,7 +204,7 @@ def test_a_probe_that_is_cancelled_at_any_await_gives_its_place_back(awaits: int
             assert (both[0] is not None, both[1] is not None) == (True, awaits < 4)
             breaker.reset()
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
@@ -221,7 +221,7 @@ def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
         assert await call(breaker, callee)
         assert breaker.state is State.CLOSED
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seeded: random.Random) -> None:
@@ -244,7 +244,7 @@ def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seede
         assert [probe.settle(Verdict.SUCCESS) for probe in probes] == [True, True]
         assert breaker.state is State.CLOSED
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_a_probe_that_is_cancelled_after_its_sibling_decided_changes_nothing() -> None:
@@ -263,4 +263,4 @@ def test_a_probe_that_is_cancelled_after_its_sibling_decided_changes_nothing() -
         assert breaker.try_acquire() is None  # its place is not one of these
         assert [permit.settle(Verdict.SUCCESS) for permit in present] == [True, True]
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())

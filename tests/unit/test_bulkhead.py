@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import Bulkhead, BulkheadFullError, Deadline
 
@@ -15,7 +15,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work()
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 async def hold(bulkhead: Bulkhead, seconds: float) -> float:

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 import structlog
 import typer
-from tests.unit.quote_service_twin import HOST, Twin
+from tests.unit.fake_quote_service import HOST, Twin
 
 from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import Response
-from tests.unit import virtual_time
-from tests.unit.quote_service_twin import Twin
+from tests.unit import fake_event_loop
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -240,7 +240,7 @@ def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_
             assert guarded.shown("quotes")["state"] == ("open" if kind in NO_ANSWER else "closed")
             assert guarded.shown("current")["state"] == "closed"  # each question has its own
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_one_that_is_overloaded_is_left_alone_for_as_long_as_it_asked() -> None:
@@ -255,7 +255,7 @@ def test_one_that_is_overloaded_is_left_alone_for_as_long_as_it_asked() -> None:
             await asyncio.sleep(7.0)
             assert (await guarded.client.quotes("bitcoin"))["coin"] == "bitcoin"
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 @pytest.mark.parametrize("left_s", [0.3, 1.6])
@@ -272,7 +272,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
             shown = guarded.shown("quotes")
             assert (shown["state"], shown["window"]["failures"], shown["last_errors"]) == ("closed", 0, [])
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> None:
@@ -281,7 +281,7 @@ def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> 
             guarded.endpoints.set_state("quote_service.quotes", State.FORCED_OPEN)
             assert (await guarded.refused()).retry_after_s == 60.0
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody() -> None:
@@ -297,7 +297,7 @@ def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody()
             assert guarded.shown("quotes")["window"]["failures"] == 0
             await asyncio.gather(*hanging, return_exceptions=True)
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())
 
 
 @pytest.mark.parametrize(("attempts", "is_answered"), [(1, False), (2, True)])
@@ -326,4 +326,4 @@ def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes
                     await guarded.refused()
             assert asked == attempts
 
-    virtual_time.run(work())
+    fake_event_loop.run(work())

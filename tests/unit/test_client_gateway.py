@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from tests.unit.quote_service_twin import BYTES_MAX, Twin
+from tests.unit.fake_quote_service import BYTES_MAX, Twin
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Client, CurrentQuote, Position, Quote, StaleQuote, client

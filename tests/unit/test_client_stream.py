@@ -17,9 +17,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit import gateway_twin as twins
-from tests.unit import virtual_time
-from tests.unit.gateway_twin import CUT, NOON, Fault, GatewayTwin, Script, TwinLink, closed, era, quote, refused
+from tests.unit import fake_event_loop
+from tests.unit import fake_gateway as twins
+from tests.unit.fake_gateway import CUT, NOON, Fault, GatewayTwin, Script, TwinLink, closed, era, quote, refused
 
 from cotacoes.client import Client, Gap, NewestQuote, Position, Quote, Reason, StaleQuote, Stream
 from cotacoes.client.continuity import Continuity
@@ -63,7 +63,7 @@ def follow(twin: GatewayTwin, use: Callable[[Stream], Awaitable[Any]], *coins: s
         async with asyncio.timeout(LIMIT_S), client.stream(*(coins or ("bitcoin",)), **asked) as stream:
             return await use(stream)
 
-    return virtual_time.run(scenario())
+    return fake_event_loop.run(scenario())
 
 
 def take(count: int) -> Callable[[Stream], Awaitable[list[Event]]]:
@@ -663,7 +663,7 @@ def test_who_leaves_a_stream_leaves_nothing_behind(leave: Callable[[Client], Awa
             assert not twin.links
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    virtual_time.run(scenario())
+    fake_event_loop.run(scenario())
 
 
 def test_a_client_that_is_left_closes_its_streams() -> None:
@@ -677,7 +677,7 @@ def test_a_client_that_is_left_closes_its_streams() -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
 
-    virtual_time.run(scenario())
+    fake_event_loop.run(scenario())
 
 
 # --- what is too old

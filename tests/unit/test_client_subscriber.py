@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from tests.unit.following import Scenario, World, following
+from tests.unit.harness_feed_consumer import Scenario, World, following
 
 from cotacoes import config
 from cotacoes.client_subscriber import app

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator
 
 import pytest
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import CallDeadlineError, Deadline, current_deadline
 
@@ -20,7 +20,7 @@ def run(work: Callable[[Callable[[], float]], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work(asyncio.get_running_loop().time)
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 def test_what_is_left_runs_down_to_nothing_and_not_below() -> None:

@@ -1,8 +1,8 @@
 """What quote_service says of holes and orphans that nobody has accepted."""
 
 import pytest
-from tests.unit.core import COIN
-from tests.unit.directories import directory_over
+from tests.unit.harness_directory import directory_over
+from tests.unit.harness_quote_service import COIN
 
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Unaccepted

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from structlog.testing import capture_logs
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes import config
 from cotacoes.aggregator_service import app as aggregator_service
@@ -87,7 +87,7 @@ def run(work: Callable[[Rig], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work(Rig())
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 def test_calls_are_counted_by_outcome_and_states_and_changes_with_their_reasons() -> None:

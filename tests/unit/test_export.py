@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
@@ -340,7 +340,7 @@ def test_a_position_is_read_back_from_the_line_that_holds_it() -> None:
 PIPED = """
 import asyncio
 from tests.unit.test_export import quotes, wanted
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
 from cotacoes.cli.app import ended
 from cotacoes.cli.export import export
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
@@ -127,7 +127,7 @@ def run(work: Callable[[Story], Any], **given: Any) -> None:
         async with told(**given) as story:
             await work(story)
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 def test_a_source_that_is_down_for_minutes_is_probed_ever_more_rarely_and_taken_again_within_seconds() -> None:

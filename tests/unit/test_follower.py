@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 import structlog.testing
-from tests.unit import virtual_time
-from tests.unit.following import COIN, EPOCH, NOON, LoggedBus, World, following
+from tests.unit import fake_event_loop
+from tests.unit.harness_feed_consumer import COIN, EPOCH, NOON, LoggedBus, World, following
 
 from cotacoes.feed.consumer import (
     BUS_QUIET_S,
@@ -224,7 +224,7 @@ def test_at_the_end_all_that_the_history_has_beyond_what_was_heard_can_be_asked_
             world.history.away = False
         return world
 
-    assert virtual_time.run(run()).seqs() == list(range(2, 2501))
+    assert fake_event_loop.run(run()).seqs() == list(range(2, 2501))
 
 
 def test_a_history_that_is_away_is_asked_again_at_a_bounded_pace_and_nothing_is_skipped_meanwhile() -> None:

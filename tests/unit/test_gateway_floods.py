@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from tests.unit.stream_rig import MemoryClient, StreamRig
-from tests.unit.stream_scenarios import run, settle
+from tests.unit.harness_gateway_scenarios import run, settle
+from tests.unit.harness_gateway_stream import MemoryClient, StreamRig
 from websockets.frames import Frame, Opcode
 
 from cotacoes.adapters.http_server.context import READ_BYTES_MAX

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient

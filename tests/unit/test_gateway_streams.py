@@ -4,8 +4,8 @@ import asyncio
 import random
 
 import pytest
-from tests.unit.stream_rig import FakeFeeds, StreamRig, assert_tiles, quote
-from tests.unit.stream_scenarios import anything, race, run, settle, since
+from tests.unit.harness_gateway_scenarios import anything, race, run, settle, since
+from tests.unit.harness_gateway_stream import FakeFeeds, StreamRig, assert_tiles, quote
 
 from cotacoes.gateway_service.ring import Entry, Kind
 from cotacoes.model.quote import Position

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
 from cotacoes.feed.history import Page, ServiceHistory, floor_of

@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.core import COIN, NOON
-from tests.unit.seam import Seam
-from tests.unit.stream_rig import StreamRig
-from tests.unit.stream_scenarios import run as run_streams
-from tests.unit.stream_scenarios import since as since_text
+from tests.unit.harness_gateway_scenarios import run as run_streams
+from tests.unit.harness_gateway_scenarios import since as since_text
+from tests.unit.harness_gateway_stream import StreamRig
+from tests.unit.harness_history_seam import Seam
+from tests.unit.harness_quote_service import COIN, NOON
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient

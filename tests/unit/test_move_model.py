@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from tests.unit.virtual_time import VirtualTimeLoop
+from tests.unit.fake_event_loop import VirtualTimeLoop
 
 from cotacoes.admin import copies, copying
 from cotacoes.admin.copying import MoveProgress

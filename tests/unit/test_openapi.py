@@ -7,8 +7,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from tests.unit.core import COIN
-from tests.unit.directories import directory_over
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
 from tests.unit.harness_openapi import (
     QUOTES,
     SERVICES,
@@ -20,7 +20,7 @@ from tests.unit.harness_openapi import (
     gateway,
     quote,
 )
-from tests.unit.quote_service_twin import Twin
+from tests.unit.harness_quote_service import COIN
 
 from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.errors import HistoryUnavailableError, PositionGoneError

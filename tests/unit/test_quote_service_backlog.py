@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.core import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, Core, until
 
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.backlog import Backlog

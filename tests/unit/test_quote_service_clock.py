@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from tests.unit.core import COIN, NOON, Core, seen
+from tests.unit.harness_quote_service import COIN, NOON, Core, seen
 from tests.unit.test_quote_service_tape import page
 
 from cotacoes.errors import LogUnavailableError, NoQuoteError, SettingError

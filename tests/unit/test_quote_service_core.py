@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 from msgspec.structs import replace
-from tests.unit.core import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
+from tests.unit.harness_quote_service import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
 
 from cotacoes.adapters.quote_log import log, trim
 from cotacoes.errors import (

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from tests.unit.core import COIN, Core
+from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import Heartbeat, channel, decode_message
@@ -94,7 +94,7 @@ def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone(
                 heard = [await anext(messages) for _ in range(2)]
         return [(name, type(line)) for name, message in heard for line in decode_message(message)]
 
-    assert set(virtual_time.run(run())) == {("blue:bitcoin", Quote), ("blue:bitcoin", Heartbeat)}
+    assert set(fake_event_loop.run(run())) == {("blue:bitcoin", Quote), ("blue:bitcoin", Heartbeat)}
 
 
 class FailingBus(MemoryBus):
@@ -127,7 +127,7 @@ def test_quotes_that_redis_did_not_answer_for_in_time_are_counted_by_themselves(
             publisher.add(quotes(1, 3))
             await asyncio.sleep(0.5)
 
-    virtual_time.run(run())
+    fake_event_loop.run(run())
 
     def counted(name: str) -> float:
         return metrics.registry.get_sample_value(f"cotacoes_{name}_total", {"coin": "bitcoin"}) or 0.0

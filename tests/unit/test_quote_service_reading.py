@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.core import COIN, NOON
-from tests.unit.seam import Seam
+from tests.unit.harness_history_seam import Seam
+from tests.unit.harness_quote_service import COIN, NOON
 
 from cotacoes.errors import (
     BadRequestError,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.core import COIN, Core
+from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes.model.quote import Observation
 from cotacoes.quote_service.recent_prices import PRICES_MAX, JumpLimit, RecentPrices

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.unit.core import COIN, NOON, Core, hanging_disk, seen, until
+from tests.unit.harness_quote_service import COIN, NOON, Core, hanging_disk, seen, until
 
 from cotacoes.errors import (
     LogUnavailableError,

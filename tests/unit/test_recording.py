@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit import virtual_time
-from tests.unit.following import COIN, World
+from tests.unit import fake_event_loop
+from tests.unit.harness_feed_consumer import COIN, World
 
 from cotacoes.client_subscriber.recording import FINISH_S, Recorder, RecordingFile
 from cotacoes.errors import SettingError
@@ -38,7 +38,7 @@ def recorded(path: Path, scenario: Scenario, *, record_first: int = 3) -> list[A
                 assert asyncio.get_running_loop().time() - ended_s <= FINISH_S
         assert recorder.quotes == len([line for line in lines_of(path) if isinstance(line, int)])
 
-    virtual_time.run(run())
+    fake_event_loop.run(run())
     return lines_of(path)
 
 
@@ -155,4 +155,4 @@ def test_a_disk_that_takes_no_more_ends_it_in_words(path: Path) -> None:
                 with pytest.raises(SettingError, match="full"):
                     await recorder.finish()
 
-    virtual_time.run(run())
+    fake_event_loop.run(run())

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.directories import directory_over
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.aggregator_service import app, reporter

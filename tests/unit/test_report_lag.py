@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.directories import directory_over
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
+from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.aggregator_service import app

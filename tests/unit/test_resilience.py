@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from tests.unit.resilience_rig import Rig, run
+from tests.unit.harness_resilience import Rig, run
 
 from cotacoes.patterns.resilience import (
     AttemptTimeoutError,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit import virtual_time
-from tests.unit.resilience_rig import Rig, run
+from tests.unit import fake_event_loop
+from tests.unit.harness_resilience import Rig, run
 
 from cotacoes.patterns.resilience import (
     CallResult,
@@ -183,7 +183,7 @@ def test_cancellation_at_every_await_is_passed_on_and_leaves_nothing_behind(
     key: str | None, is_joined: bool, with_timer: bool
 ) -> None:
     turn = 1
-    while virtual_time.run(cancelled_at(turn, key=key, with_timer=with_timer, is_joined=is_joined)):
+    while fake_event_loop.run(cancelled_at(turn, key=key, with_timer=with_timer, is_joined=is_joined)):
         turn += 1
     assert turn > 8, "a place, two waits, a timeout, three tries"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.unit.core import COIN, NOON, Core, seen, until
-from tests.unit.directories import directory_over
-from tests.unit.following import World, following
-from tests.unit.stream_rig import StreamRig
-from tests.unit.stream_scenarios import run as streaming
-from tests.unit.stream_scenarios import settle
+from tests.unit.harness_directory import directory_over
+from tests.unit.harness_feed_consumer import World, following
+from tests.unit.harness_gateway_scenarios import run as streaming
+from tests.unit.harness_gateway_scenarios import settle
+from tests.unit.harness_gateway_stream import StreamRig
+from tests.unit.harness_quote_service import COIN, NOON, Core, seen, until
 
 from cotacoes.errors import SettingError, WriterSupersededError
 from cotacoes.feed.history import Page

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.retry_rig import ONE_PROBE, AskedToWaitError, Late, Rig, ignore_all, in_virtual_time
+from tests.unit.harness_retry import ONE_PROBE, AskedToWaitError, Late, Rig, ignore_all, in_virtual_time
 
 from cotacoes.patterns.resilience import (
     AttemptEnded,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from tests.unit.retry_rig import ONE_PROBE, Late, Rig, ignore_all, in_virtual_time
+from tests.unit.harness_retry import ONE_PROBE, Late, Rig, ignore_all, in_virtual_time
 
 from cotacoes.patterns.resilience import (
     AttemptEnded,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.virtual_time import run
+from tests.unit.fake_event_loop import run
 
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.resilience import (

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.unit.directories import directory_over
+from tests.unit.harness_directory import directory_over
 
 from cotacoes.errors import CoinMovedError
 from cotacoes.model.quote import Quote

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import CallDeadlineError, Deadline, FlightLostError, SingleFlight, current_deadline
 
@@ -43,7 +43,7 @@ def run(work: Callable[[SingleFlight[int]], Awaitable[None]], *, collect: bool =
         if collect:
             gc.collect()  # an exception that nobody looked at would be told here
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 def test_a_hundred_callers_are_one_call_and_the_next_one_is_another() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.core import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, Core, until
 
 from cotacoes.adapters.quote_log import trim
 from cotacoes.errors import LogUnavailableError

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.testing import capture_logs
-from tests.unit.quote_service_twin import Twin
+from tests.unit.fake_quote_service import Twin
 from tests.unit.test_aggregator_service import FrozenShard, ask, new_twin
 
 from cotacoes import config

@@ -1,7 +1,7 @@
 """The witness of the storms sees every breach that is planted, and none where there is none."""
 
 import pytest
-from tests.system.witness import Row, Seen, audit, falls, subscriber_lives, untold
+from tests.system.harness_witness import Row, Seen, audit, falls, subscriber_lives, untold
 
 from cotacoes.model.quote import Position
 

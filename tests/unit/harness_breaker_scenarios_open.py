@@ -1,8 +1,8 @@
-"""What a circuit breaker does while it is open, as data: see `breaker_scenarios.py` for the words."""
+"""What a circuit breaker does while it is open, as data: see `harness_breaker_scenarios.py` for the words."""
 
 from __future__ import annotations
 
-from tests.unit.breaker_scenarios import RATE, Differs, Lacks, Scenario
+from tests.unit.harness_breaker_scenarios import RATE, Differs, Lacks, Scenario
 
 NO_FORECAST = "half-open and forced open it gives no time, and 0 where the wait is over"
 JITTER_LACKS = Lacks("wait_duration_jitter")

@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import (
     Bulkhead,
@@ -95,4 +95,4 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work()
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())

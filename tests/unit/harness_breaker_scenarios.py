@@ -14,7 +14,7 @@ A step is one of
     changes N, reason NAME, at S     how many changes of state a listener heard of; of the last one: why, and when
 
 Time begins at 1,000 s, of which `at` does not know; the wait has no jitter unless a scenario gives one. The other
-scenarios are in `breaker_scenarios_open.py`, `…_half_open.py` and `…_set.py`.
+scenarios are in `harness_breaker_scenarios_open.py`, `…_half_open.py` and `…_set.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.unit.core import COIN, NOON, Core
+from tests.unit.harness_quote_service import COIN, NOON, Core
 
 from cotacoes.adapters.quote_log import trim
 from cotacoes.model.quote import Observation, Position, Quote

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.unit import virtual_time
-from tests.unit.stream_rig import MemoryClient, StreamRig, assert_tiles
+from tests.unit import fake_event_loop
+from tests.unit.harness_gateway_stream import MemoryClient, StreamRig, assert_tiles
 
 from cotacoes.observability.metrics import Metrics
 from cotacoes.web.restarts import Restarts
@@ -26,7 +26,7 @@ def run(scenario: Callable[[StreamRig], Coroutine[Any, Any, None]], *coins: str,
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    virtual_time.run(beside())
+    fake_event_loop.run(beside())
 
 
 async def settle() -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from tests.contract.stream_proxy import StreamProxy
-from tests.serving import serving
-from tests.unit.history_twin import HistoryTwin, breaches
+from tests.contract.harness_stream_proxy import StreamProxy
+from tests.harness_http_server import serving
+from tests.unit.fake_history import HistoryTwin, breaches
 
 from cotacoes import config
 from cotacoes.adapters.redis_bus import RedisBus

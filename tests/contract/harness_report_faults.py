@@ -11,8 +11,8 @@ from random import Random
 
 from fastapi import Response
 from tests.contract.conftest import psql
-from tests.contract.fault_proxy import FaultProxy
-from tests.contract.report_world import HOMES, OF_READERS, PARTS, PLACEMENT, World
+from tests.contract.harness_fault_proxy import FaultProxy
+from tests.contract.harness_report import HOMES, OF_READERS, PARTS, PLACEMENT, World
 
 from cotacoes.errors import OverloadedError
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.frames import check_frame
-from tests.unit.history_twin import HistoryTwin
+from tests.harness_asyncapi import check_frame
+from tests.unit.fake_history import HistoryTwin
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response

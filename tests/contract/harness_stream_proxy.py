@@ -20,7 +20,7 @@ import contextlib
 import socket
 from typing import Self
 
-from tests.contract.fault_proxy import Link
+from tests.contract.harness_fault_proxy import Link
 
 BUFFER_BYTES = 16_384  # for each of: the pieces read, the system's buffers on either side (which it doubles)
 CONNECT_DEADLINE_S = 5.0

@@ -1,13 +1,13 @@
 """What a circuit breaker does where a person has set it, and where it begins; and all scenarios together.
 
-See `breaker_scenarios.py` for the words.
+See `harness_breaker_scenarios.py` for the words.
 """
 
 from __future__ import annotations
 
-from tests.unit.breaker_scenarios import CLOSED_SCENARIOS, REASON_LACKS, SLOW, Differs, Lacks, Scenario
-from tests.unit.breaker_scenarios_half_open import HALF_OPEN, LATE, LIMIT, LIMITED, SLOW_HALF_OPEN
-from tests.unit.breaker_scenarios_open import JITTER_LACKS, NO_FORECAST, ONE_PROBE, OPEN, PROBES, REST, WAIT
+from tests.unit.harness_breaker_scenarios import CLOSED_SCENARIOS, REASON_LACKS, SLOW, Differs, Lacks, Scenario
+from tests.unit.harness_breaker_scenarios_half_open import HALF_OPEN, LATE, LIMIT, LIMITED, SLOW_HALF_OPEN
+from tests.unit.harness_breaker_scenarios_open import JITTER_LACKS, NO_FORECAST, ONE_PROBE, OPEN, PROBES, REST, WAIT
 
 KEEPS_FORCED = "it keeps the window's calls when a person changes the state; here each state begins its own"
 INITIAL_LACKS = Lacks("initial_state")

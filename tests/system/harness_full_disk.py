@@ -1,7 +1,7 @@
 """A log on a disk that is really full, and has room again: what happened, as one JSON object on stdout.
 
-Run in a mount namespace of its own, as `python -m tests.system.full_disk FOLDER log|other`. The disk is a tmpfs on
-FOLDER; what fills it is the log itself, or something else.
+Run in a mount namespace of its own, as `python -m tests.system.harness_full_disk FOLDER log|other`. The disk is a tmpfs
+on FOLDER; what fills it is the log itself, or something else.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.unit.core import COIN, Core
+from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Quote

@@ -20,11 +20,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.conftest import free_port
-from tests.contract.stream_proxy import StreamProxy
-from tests.contract.subscribing import COIN, Writer, history_app
-from tests.frames import check_frame
-from tests.serving import serving
-from tests.unit.history_twin import HistoryTwin, breaches
+from tests.contract.harness_client_subscriber import COIN, Writer, history_app
+from tests.contract.harness_stream_proxy import StreamProxy
+from tests.harness_asyncapi import check_frame
+from tests.harness_http_server import serving
+from tests.unit.fake_history import HistoryTwin, breaches
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.unit import virtual_time
-from tests.unit.history_twin import HistoryTwin, breaches
+from tests.unit import fake_event_loop
+from tests.unit.fake_history import HistoryTwin, breaches
 
 from cotacoes.feed.consumer import CountIgnored, FeedConsumer, Take
 from cotacoes.feed.feeds import Event, Feeds
@@ -148,4 +148,4 @@ def following(
                 task.cancel()
         return world
 
-    return virtual_time.run(run())
+    return fake_event_loop.run(run())

@@ -1,9 +1,9 @@
-"""What a circuit breaker does half-open, as data: see `breaker_scenarios.py` for the words."""
+"""What a circuit breaker does half-open, as data: see `harness_breaker_scenarios.py` for the words."""
 
 from __future__ import annotations
 
-from tests.unit.breaker_scenarios import REASON_LACKS, ROW, ROW_LACKS, SLOW, SLOW_ENDS, TIMED, Differs, Scenario
-from tests.unit.breaker_scenarios_open import GROWING, NO_FORECAST, ONE_PROBE, PROBES, REST_LACKS
+from tests.unit.harness_breaker_scenarios import REASON_LACKS, ROW, ROW_LACKS, SLOW, SLOW_ENDS, TIMED, Differs, Scenario
+from tests.unit.harness_breaker_scenarios_open import GROWING, NO_FORECAST, ONE_PROBE, PROBES, REST_LACKS
 
 DECIDES_LATE = "it waits for all permitted probes, also when the outcome is certain"
 NO_LIMIT = "a probe that does not come back holds it half-open for ever"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.directories import directory_over
+from tests.unit.harness_directory import directory_over
 
 from cotacoes.adapters.quote_log import log
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote

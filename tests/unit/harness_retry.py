@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.unit import virtual_time
+from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import (
     CircuitBreaker,
@@ -96,7 +96,7 @@ def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work()
 
-    virtual_time.run(whole())
+    fake_event_loop.run(whole())
 
 
 def ignore_all(error: BaseException) -> Classification:

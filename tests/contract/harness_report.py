@@ -25,9 +25,9 @@ from typing import Any
 import httpx2
 import msgspec
 from tests.contract.conftest import Databases, psql
-from tests.contract.fault_proxy import FaultProxy
-from tests.serving import serving
-from tests.unit.quote_service_twin import Twin
+from tests.contract.harness_fault_proxy import FaultProxy
+from tests.harness_http_server import serving
+from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
