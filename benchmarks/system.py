@@ -28,11 +28,11 @@ from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS
 from cotacoes.up import control
 from cotacoes.up.data_folder import read_running
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision.part import State
+from cotacoes.up.supervision.service import ServiceState
 from cotacoes.up.topology import SERVICES
 
 PARTS = (*SHARDS, "redis", *SERVICES)
-RUNNING = State.RUNNING.value
+RUNNING = ServiceState.RUNNING.value
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0  # each part may take its grace
 KILL_DEADLINE_S = 5.0

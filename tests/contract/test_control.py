@@ -17,7 +17,7 @@ async def status(port: int) -> Any:
 
 
 async def test_strangers_that_say_nothing_keep_no_command_out() -> None:
-    async def answer(command: str, part: str) -> dict[str, Any]:
+    async def answer(command: str, service: str) -> dict[str, Any]:
         return {"parts": []}
 
     async with ControlServer("the secret", answer) as server:

@@ -145,7 +145,7 @@ class System:
         return self
 
     def start(self) -> Self:
-        """Start it, and return once every part runs."""
+        """Start it, and return once every service runs."""
         self.begin()
         self.wait_for_states(dict.fromkeys(PARTS, "running"))
         return self
@@ -164,18 +164,18 @@ class System:
             timeout=CLI_DEADLINE_S,
         )
 
-    def ask(self, command: str, part: str = "") -> dict[str, Any]:
+    def ask(self, command: str, service: str = "") -> dict[str, Any]:
         """What `up` answers to `stop`, `start`, `freeze`, `status` and `env`, as the commands of these names ask it.
 
         Without a process of its own for it: `test_up.py` holds the commands themselves. BadRequestError and
         ServiceUnavailableError are the commands' refusals.
         """
-        return control.ask(self.data, command, part)
+        return control.ask(self.data, command, service)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """The parts by name; empty where nothing runs."""
+        """The services by name; empty where nothing runs."""
         try:
-            return {part["name"]: part for part in self.ask("status")["parts"]}
+            return {service["name"]: service for service in self.ask("status")["parts"]}
         except ServiceUnavailableError:
             return {}
 
@@ -187,15 +187,15 @@ class System:
         url: str = self.ask("env")["env"]["COTACOES_REDIS_URL"]
         return url
 
-    def url(self, part: str) -> str:
-        return f"http://127.0.0.1:{self.port(part)}"
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{self.port(service)}"
 
-    def port(self, part: str) -> int:
-        return self.port_base + PORT_OFFSETS[part]
+    def port(self, service: str) -> int:
+        return self.port_base + PORT_OFFSETS[service]
 
-    def get(self, part: str, path: str) -> Answer:
+    def get(self, service: str, path: str) -> Answer:
         """What a service answers, of now; refusals are answers too. OSError where it does not."""
-        asked = urllib.request.Request(self.url(part) + path, headers={"Cache-Control": "no-cache"})
+        asked = urllib.request.Request(self.url(service) + path, headers={"Cache-Control": "no-cache"})
         try:
             with urllib.request.urlopen(asked, timeout=GET_DEADLINE_S) as response:
                 return _answer(response)
@@ -203,14 +203,14 @@ class System:
             with refusal:
                 return _answer(refusal)
 
-    def pid(self, part: str) -> int:
-        pid = self.status()[part]["pid"]
-        assert isinstance(pid, int), f"{part} has no process"
+    def pid(self, service: str) -> int:
+        pid = self.status()[service]["pid"]
+        assert isinstance(pid, int), f"{service} has no process"
         return pid
 
-    def kill(self, part: str) -> None:
+    def kill(self, service: str) -> None:
         """kill -9."""
-        os.kill(self.pid(part), signal.SIGKILL)
+        os.kill(self.pid(service), signal.SIGKILL)
 
     def kill_up(self) -> None:
         """kill -9 of `up` alone."""
@@ -250,7 +250,7 @@ class System:
             assert self.up is not None
             assert self.up.poll() is None, f"up ended with {self.up.returncode}: {self.stderr.decode()}"
             seen = {event["part"]: event["state"] for event in list(self.events) if event["type"] == "part"}
-            return all(seen.get(part) == state for part, state in states.items())
+            return all(seen.get(service) == state for service, state in states.items())
 
         wait_until(f"{states}", reached, limit_s)
 

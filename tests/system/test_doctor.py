@@ -143,7 +143,7 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
         return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
     def pids() -> dict[str, object]:
-        return {name: part["pid"] for name, part in running_system.status().items()}
+        return {name: service["pid"] for name, service in running_system.status().items()}
 
     before = kept(), pids()
     examine(running_system)
@@ -151,7 +151,7 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
 
 
 @pytest.mark.parametrize(
-    ("part", "command"),
+    ("service", "command"),
     [
         ("shard1", "stop"),
         ("redis", "freeze"),
@@ -162,26 +162,26 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
         ),
     ],
 )
-def test_what_is_away_or_hangs_is_found_in_time_and_started(healthy_system: System, part: str, command: str) -> None:
-    healthy_system.ask(command, part)
+def test_what_is_away_or_hangs_is_found_in_time_and_started(healthy_system: System, service: str, command: str) -> None:
+    healthy_system.ask(command, service)
     report = examine(healthy_system)
     assert report.code == 1
-    check = {"shard1": "shards", "redis": "redis", "quote_service": "quotes"}[part]
+    check = {"shard1": "shards", "redis": "redis", "quote_service": "quotes"}[service]
     trouble = report.trouble(check)
     assert trouble["severity"] == "error"
-    assert report.trouble("parts")["text"] == f"somebody left {part} {'stopped' if command == 'stop' else 'frozen'}"
+    assert report.trouble("parts")["text"] == f"somebody left {service} {'stopped' if command == 'stop' else 'frozen'}"
     mend(healthy_system, trouble)
     wait_healthy(healthy_system)
 
 
 def test_everything_hangs_and_the_doctor_does_not(healthy_system: System) -> None:
     frozen = ["shard1", "shard2", "redis", "external_service", "aggregator_service", "gateway_service", "quote_service"]
-    for part in frozen:
-        healthy_system.ask("freeze", part)
+    for service in frozen:
+        healthy_system.ask("freeze", service)
     report = examine(healthy_system)
     assert {str(trouble["check"]) for trouble in report.troubles()} >= {"parts", "shards", "redis", "quotes"}
-    for part in frozen:
-        healthy_system.ask("start", part)
+    for service in frozen:
+        healthy_system.ask("start", service)
     wait_healthy(healthy_system)
 
 
@@ -272,13 +272,13 @@ def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp
         psql(running_system.dsn(shard), f"DROP DATABASE empty_{shard} WITH (FORCE)")
 
 
-def has_been_restarted(system: System, part: str, times: int) -> bool:
-    status = system.status()[part]
+def has_been_restarted(system: System, service: str, times: int) -> bool:
+    status = system.status()[service]
     return bool(status["restarts"] >= times and status["state"] == "running")
 
 
 @SLOW
-def test_a_part_that_dies_again_and_again_is_told_with_its_last_words(healthy_system: System) -> None:
+def test_a_service_that_dies_again_and_again_is_told_with_its_last_words(healthy_system: System) -> None:
     for restarts in range(1, 4):
         healthy_system.kill("external_service")
         wait_until(
@@ -356,7 +356,7 @@ def test_what_is_left_in_the_log_of_a_killed_system_is_read_and_stays(system: Sy
     system.ask("stop", "shard1")
     found(system, "local_log")
     system.kill_up()
-    wait_until("all parts are gone", lambda: not system.left())
+    wait_until("all services are gone", lambda: not system.left())
     log = system.data / "quote_service" / "quotes.sqlite3"
     before = log.read_bytes(), sorted(path.name for path in log.parent.iterdir())
     report = examine(system, COTACOES_PORT_BASE=str(system.port_base))

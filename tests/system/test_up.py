@@ -1,4 +1,4 @@
-"""`cotacoes up`: what it shows, what one can do to its parts, and that it leaves nothing running."""
+"""`cotacoes up`: what it shows, what one can do to its services, and that it leaves nothing running."""
 
 import json
 import signal
@@ -20,18 +20,20 @@ def test_first_it_says_what_the_prices_are_then_the_parts_then_quotes(running_sy
     assert first == {"type": "source", "text": "simulated market (seed 1, 20 % of requests fail on purpose)"}
     running_system.wait_for_event("a quote", lambda event: event["type"] == "quote")
     table = running_system.wait_for_event("the table", lambda event: event["type"] == "parts")
-    assert [part["name"] for part in table["parts"]] == PARTS
+    assert [service["name"] for service in table["parts"]] == PARTS
 
 
-def test_status_names_every_part_with_its_process_and_address(running_system: System) -> None:
-    parts = json.loads(running_system.cli("status", "--json").stdout)["parts"]
-    status = {part["name"]: part for part in parts}
+def test_status_names_every_service_with_its_process_and_address(running_system: System) -> None:
+    services = json.loads(running_system.cli("status", "--json").stdout)["parts"]
+    status = {service["name"]: service for service in services}
     assert list(status) == PARTS
-    for name, part in status.items():
-        assert set(part) == {"name", "pid", "address", "state", "restarts"}
-        assert psutil.pid_exists(part["pid"])
+    for name, service in status.items():
+        assert set(service) == {"name", "pid", "address", "state", "restarts"}
+        assert psutil.pid_exists(service["pid"])
         port = PORT_OFFSETS.get(name)
-        assert part["address"] is None if port is None else f":{running_system.port_base + port}" in part["address"]
+        assert (
+            service["address"] is None if port is None else f":{running_system.port_base + port}" in service["address"]
+        )
 
 
 def test_the_data_folder_and_its_secrets_are_for_their_owner_only(running_system: System) -> None:
@@ -52,7 +54,7 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(running_system: System) -> N
 
 
 def test_everything_listens_on_loopback_only(running_system: System) -> None:
-    family = [psutil.Process(part["pid"]) for part in running_system.status().values()]
+    family = [psutil.Process(service["pid"]) for service in running_system.status().values()]
     listening = {
         connection.laddr
         for process in family
@@ -76,60 +78,60 @@ def test_the_environment_it_tells_leads_to_every_server(running_system: System) 
         assert asked.stdout == "t\n", asked.stderr
 
 
-def test_a_stopped_part_stays_stopped_until_it_is_started(running_system: System) -> None:
+def test_a_stopped_service_stays_stopped_until_it_is_started(running_system: System) -> None:
     pid = running_system.pid("shard1")
     assert running_system.cli("stop", "shard1").returncode == 0
-    part = running_system.status()["shard1"]
-    assert (part["state"], part["pid"]) == ("stopped", None)
+    service = running_system.status()["shard1"]
+    assert (service["state"], service["pid"]) == ("stopped", None)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert running_system.cli("start", "shard1").returncode == 0
     assert running_system.status()["shard1"]["state"] == "running"
 
 
-@pytest.mark.parametrize("part", ["quote_service", "shard2", "redis"])
-def test_a_frozen_part_stands_still_with_all_its_processes_until_it_is_started(
-    running_system: System, part: str
+@pytest.mark.parametrize("service", ["quote_service", "shard2", "redis"])
+def test_a_frozen_service_stands_still_with_all_its_processes_until_it_is_started(
+    running_system: System, service: str
 ) -> None:
-    assert running_system.cli("freeze", part).returncode == 0
-    assert running_system.status()[part]["state"] == "frozen"
-    top = psutil.Process(running_system.pid(part))
+    assert running_system.cli("freeze", service).returncode == 0
+    assert running_system.status()[service]["state"] == "frozen"
+    top = psutil.Process(running_system.pid(service))
     family = [top, *top.children(recursive=True)]
     assert {process.status() for process in family} == {psutil.STATUS_STOPPED}
-    assert running_system.cli("start", part).returncode == 0
-    assert running_system.status()[part]["state"] == "running"
+    assert running_system.cli("start", service).returncode == 0
+    assert running_system.status()[service]["state"] == "running"
     assert psutil.STATUS_STOPPED not in {process.status() for process in family if process.is_running()}
 
 
-def test_a_frozen_part_can_be_stopped(running_system: System) -> None:
+def test_a_frozen_service_can_be_stopped(running_system: System) -> None:
     assert running_system.cli("freeze", "gateway_service").returncode == 0
     assert running_system.cli("stop", "gateway_service").returncode == 0
     assert running_system.status()["gateway_service"]["state"] == "stopped"
     assert running_system.cli("start", "gateway_service").returncode == 0
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_is_killed_comes_back_and_that_is_said(running_system: System, part: str) -> None:
-    before = running_system.status()[part]
-    running_system.kill(part)
+@pytest.mark.parametrize("service", PARTS)
+def test_a_service_that_is_killed_comes_back_and_that_is_said(running_system: System, service: str) -> None:
+    before = running_system.status()[service]
+    running_system.kill(service)
 
     def is_back() -> bool:
-        now = running_system.status()[part]
+        now = running_system.status()[service]
         return now["state"] == "running" and now["pid"] not in {before["pid"], None}  # None: its end is not noticed yet
 
-    wait_until(f"{part} is back", is_back, 30)
-    assert running_system.status()[part]["restarts"] > before["restarts"]
-    said = [event for event in running_system.events if event.get("part") == part and event.get("state")]
+    wait_until(f"{service} is back", is_back, 30)
+    assert running_system.status()[service]["restarts"] > before["restarts"]
+    said = [event for event in running_system.events if event.get("part") == service and event.get("state")]
     assert "killed by SIGKILL; again in" in next(e["detail"] for e in reversed(said) if e["state"] == "restarting")
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("stop", "shard3"), "there is no part shard3: the parts are shard1, shard2"),
-        (("freeze", "nothing"), "there is no part nothing"),
+        (("stop", "shard3"), "there is no service shard3: the services are shard1, shard2"),
+        (("freeze", "nothing"), "there is no service nothing"),
     ],
 )
-def test_a_part_that_is_none_is_refused_by_name(
+def test_a_service_that_is_none_is_refused_by_name(
     running_system: System, arguments: tuple[str, ...], reason: str
 ) -> None:
     done = running_system.cli(*arguments)
@@ -146,7 +148,7 @@ def test_only_who_knows_the_secret_is_heard(running_system: System) -> None:
     assert running_system.cli("status").returncode == 0
 
 
-def test_logs_are_kept_per_part_without_the_quotes(running_system: System) -> None:
+def test_logs_are_kept_per_service_without_the_quotes(running_system: System) -> None:
     logs = {path.stem: path.read_text() for path in (running_system.data / "logs").glob("*.log")}
     assert "database system is ready to accept connections" in logs["shard1"]
     assert "service.started" in logs["client_subscriber"]
@@ -162,7 +164,7 @@ def test_a_signal_stops_everything_in_reverse_order_and_leaves_nothing_running(
     assert system.wait_ended() == 130
     assert not system.left()
     states = [(event["part"], event["state"]) for event in system.events if event["type"] == "part"]
-    assert states[-len(PARTS) :] == [(part, "stopped") for part in reversed(PARTS)]
+    assert states[-len(PARTS) :] == [(service, "stopped") for service in reversed(PARTS)]
     assert not (system.data / "up.json").exists()
 
 
@@ -186,7 +188,7 @@ def test_when_nobody_reads_its_output_any_more_everything_stops(system: System) 
 def test_a_second_ctrl_c_leaves_nothing_running_either(system: System) -> None:
     system.start().note_pids()
     system.signal(signal.SIGINT)
-    system.wait_for_event("the first part stopped", lambda event: event.get("state") == "stopped")
+    system.wait_for_event("the first service stopped", lambda event: event.get("state") == "stopped")
     system.signal(signal.SIGINT)
     assert system.wait_ended() == 130
     assert not system.left()

@@ -1,4 +1,5 @@
-"""`cotacoes up` after a crash of its own: parts die with it, leftovers are ended, half a first start is no obstacle."""
+"""`cotacoes up` after a crash of its own: services die with it, leftovers are ended, and an unfinished first
+start is no obstacle."""
 
 import json
 import os
@@ -20,16 +21,16 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kerne
 @LINUX
 def test_all_parts_die_with_an_up_that_is_killed_and_the_next_one_works(system: System) -> None:
     system.start().kill_up()
-    wait_until("every part is gone", lambda: not system.left(), 15)
+    wait_until("every service is gone", lambda: not system.left(), 15)
     system.start()
     assert b"had left" not in system.stderr
 
 
 def test_what_outlives_a_killed_up_is_ended_by_the_next_one(system: System) -> None:
     system.start()
-    # frozen parts do not hear the signal that ends them
-    for part in ("shard1", "quote_service", "redis"):
-        system.ask("freeze", part)
+    # frozen services do not hear the signal that ends them
+    for service in ("shard1", "quote_service", "redis"):
+        system.ask("freeze", service)
     system.kill_up()
     frozen = {"shard1", "quote_service", "redis"}
     assert {name for name in frozen if system.left()}
@@ -41,9 +42,9 @@ def test_what_outlives_a_killed_up_is_ended_by_the_next_one(system: System) -> N
     assert frozen <= set(said.replace(",", " ").split())
 
 
-def test_a_process_that_only_has_the_number_of_an_old_part_is_left_alone(system: System) -> None:
+def test_a_process_that_only_has_the_number_of_an_old_service_is_left_alone(system: System) -> None:
     system.start().kill_up()
-    wait_until("every part is gone", lambda: not system.left(), 15)
+    wait_until("every service is gone", lambda: not system.left(), 15)
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         up_json = system.data / "up.json"
@@ -107,7 +108,7 @@ def _positions(system: System) -> str:
     return done.stdout.replace(" ", "")
 
 
-def test_a_broken_part_is_tried_again_and_says_why(system: System, tmp_path: Path) -> None:
+def test_a_broken_service_is_tried_again_and_says_why(system: System, tmp_path: Path) -> None:
     system.start()
     system.ask("stop", "shard2")
     control = system.data / "shard2" / "global" / "pg_control"
@@ -146,4 +147,4 @@ def test_parts_work_on_while_up_stands_still(system: System) -> None:
         )
     finally:
         system.signal(signal.SIGCONT)
-    assert {part["state"] for part in system.status().values()} == {"running"}
+    assert {service["state"] for service in system.status().values()} == {"running"}

@@ -32,11 +32,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("part", ["gateway_service", "redis", "shard2"])
-def test_a_port_in_use_is_named_with_the_setting_to_change(system: System, part: str) -> None:
-    with socket.create_server(("127.0.0.1", system.port(part))):
+@pytest.mark.parametrize("service", ["gateway_service", "redis", "shard2"])
+def test_a_port_in_use_is_named_with_the_setting_to_change(system: System, service: str) -> None:
+    with socket.create_server(("127.0.0.1", system.port(service))):
         said = refusal(system)
-    assert f"port {system.port(part)} for {part}" in said
+    assert f"port {system.port(service)} for {service}" in said
     assert "--port-base" in said
 
 
@@ -44,7 +44,7 @@ def test_a_second_up_on_the_same_data_is_refused_and_the_first_goes_on(system: S
     system.start()
     with System(system.data) as second:
         assert "another `cotacoes up` runs on" in refusal(second)
-    assert {part["state"] for part in system.status().values()} == {"running"}
+    assert {service["state"] for service in system.status().values()} == {"running"}
 
 
 def test_data_of_another_postgres_is_refused_with_both_versions_and_not_touched(system: System) -> None:
@@ -119,7 +119,9 @@ def test_an_output_that_cannot_be_written_is_said_and_the_system_runs_on(system:
     system.wrapper = ["sh", "-c", f'exec "$@" {output}', "sh"]
     system.begin()
     wait_until("it says so", lambda: system.stderr.startswith(b"standard output cannot be written"), 40)
-    wait_until("every part runs", lambda: {part["state"] for part in system.status().values()} == {"running"}, 40)
+    wait_until(
+        "every service runs", lambda: {service["state"] for service in system.status().values()} == {"running"}, 40
+    )
 
 
 def test_a_data_folder_without_a_name_is_refused_and_nothing_is_made(system: System, tmp_path: Path) -> None:

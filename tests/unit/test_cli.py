@@ -21,7 +21,7 @@ from tests.unit.fake_quote_service import HOST, Twin
 
 from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.cli import app, lines, main, readers, times
+from cotacoes.cli import app, main, output, queries, times
 from cotacoes.cli.faults import merged
 from cotacoes.cli.report_lines import sparkline
 from cotacoes.client import Addresses, ServiceClient
@@ -64,7 +64,7 @@ def ask(twin: Twin, command: Callable[[ServiceClient], Awaitable[int]]) -> int:
 
 
 def test_a_quote_is_one_line_with_its_age_and_origin(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(new_twin(), lambda client: readers.quote(client, "BitCoin", as_json=False)) == 0
+    assert ask(new_twin(), lambda client: queries.quote(client, "BitCoin", as_json=False)) == 0
     assert capsys.readouterr().out == "bitcoin 30.10 USD fresh 0.2 s old sim 5-30\n"
 
 
@@ -74,7 +74,7 @@ def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[st
     told |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "source": "cache", "breaker": "open"}
     twin.faults["*"] = json.dumps(told | {"status": "stale", "age_ms": 61_234}).encode()
     for as_json in (False, True):
-        assert ask(twin, functools.partial(readers.quote, coin="bitcoin", as_json=as_json)) == 3
+        assert ask(twin, functools.partial(queries.quote, coin="bitcoin", as_json=as_json)) == 3
     line, data = capsys.readouterr().out.splitlines()
     assert line == "bitcoin 1.10 USD stale 61.2 s old sim 5-1"
     assert json.loads(data) == told | {"status": "stale", "age_ms": 61_234}
@@ -84,11 +84,11 @@ def test_an_answer_of_another_shape_is_the_services_fault() -> None:
     twin = new_twin()
     twin.faults["*"] = b'{"price":7}'
     with pytest.raises(ServiceUnavailableError, match="quote_service did not answer as it should"):
-        ask(twin, lambda client: readers.quote(client, "bitcoin", as_json=True))
+        ask(twin, lambda client: queries.quote(client, "bitcoin", as_json=True))
 
 
 def test_the_history_shows_the_last_twenty_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    ask(new_twin(), lambda client: readers.history(client, "BITCOIN", last=None, after=None, as_json=False))
+    ask(new_twin(), lambda client: queries.history(client, "BITCOIN", last=None, after=None, as_json=False))
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in told] == [f"5-{seq}" for seq in range(11, 31)]
     assert told[-1] == "2026-11-24T12:00:00.123456Z bitcoin 30.10 USD sim 5-30"
@@ -97,7 +97,7 @@ def test_the_history_shows_the_last_twenty_in_order(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("count", [1, 2, 1001, 1002, 2500])
 def test_after_a_position_every_quote_to_the_end_is_shown_once(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin(count)
-    ask(twin, lambda client: readers.history(client, "bitcoin", last=None, after="5-1", as_json=True))
+    ask(twin, lambda client: queries.history(client, "bitcoin", last=None, after="5-1", as_json=True))
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [quote["seq"] for quote in told] == list(range(2, count + 1))
     assert all(quote["price"] == f"{quote['seq']}.10" for quote in told)
@@ -126,13 +126,13 @@ def test_a_time_range_is_shown_to_its_end(
     given: dict[str, str], seqs: Sequence[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options: dict[str, Any] = {"last": None, "after": None, "as_json": True} | given
-    ask(spread_twin(2500), lambda client: readers.history(client, "Bitcoin", **options))
+    ask(spread_twin(2500), lambda client: queries.history(client, "Bitcoin", **options))
     assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == list(seqs)
 
 
 async def show_candles(client: ServiceClient, interval: str = "1m", **given: Any) -> int:
     options: dict[str, Any] = {"last": None, "start": None, "end": None, "empty": False, "as_json": False} | given
-    return await readers.candles(client, "BitCoin", interval, **options)
+    return await queries.candles(client, "BitCoin", interval, **options)
 
 
 def test_candles_are_a_table_and_what_they_are_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,12 +164,12 @@ def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture
 def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "PAGE_CANDLES", 5)
+    monkeypatch.setattr(queries, "PAGE_CANDLES", 5)
     start = "2026-11-24T12:00:00.000000Z"
     ask(spread_twin(60), lambda client: show_candles(client, start=start, as_json=True))
     told = [json.loads(line)["at"] for line in capsys.readouterr().out.splitlines()]
     assert told == [f"2026-11-24T12:{minute:02}:00.000000Z" for minute in range(30)]
-    monkeypatch.setattr(readers, "TABLE_CANDLES_MAX", 10)
+    monkeypatch.setattr(queries, "TABLE_CANDLES_MAX", 10)
     ask(spread_twin(60), lambda client: show_candles(client, start=start))
     cut = capsys.readouterr()
     assert len(cut.out.splitlines()) == 11
@@ -178,7 +178,7 @@ def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is
 
 def test_an_empty_candle_shows_no_price() -> None:
     empty = CandleJson.empty(NOON, closed=True)
-    assert lines.candle_row(empty) == ("2026-11-24T12:00:00.123456Z", "-", "-", "-", "-", "-", 0, "closed")
+    assert output.candle_row(empty) == ("2026-11-24T12:00:00.123456Z", "-", "-", "-", "-", "-", 0, "closed")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ REPORT = {
 def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
-    assert ask(twin, lambda client: readers.report(client, as_json=False)) == 0
+    assert ask(twin, lambda client: queries.report(client, as_json=False)) == 0
     told = capsys.readouterr().out
     heads, bitcoin, ethereum, over, columns, *windows, words, missing = (line.split() for line in told.splitlines())
     assert heads == ["coin", "price", "status", "age", "mean", "of", "logs", "through", "pending"]
@@ -299,7 +299,7 @@ TRACE = [
 def test_a_trace_is_drawn_as_a_waterfall(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT | {"trace": TRACE}).encode()
-    assert ask(twin, lambda client: readers.report(client, ["Bitcoin"], trace=True, as_json=False)) == 0
+    assert ask(twin, lambda client: queries.report(client, ["Bitcoin"], trace=True, as_json=False)) == 0
     drawn = capsys.readouterr().out.splitlines()[-4:]
     assert drawn[0] == f"a.current |{'==':<40}|     2.0 ms  ok"
     assert drawn[1].startswith(f"mean      |{' ' * 10 + '=' * 10:<40}|    10.0 ms  failed, 2 calls: away")
@@ -311,7 +311,7 @@ def test_a_trace_is_drawn_as_a_waterfall(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_report_as_json_is_what_came(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
-    ask(twin, lambda client: readers.report(client, as_json=True))
+    ask(twin, lambda client: queries.report(client, as_json=True))
     assert json.loads(capsys.readouterr().out) == REPORT
 
 
@@ -323,7 +323,7 @@ def faults(*commands: Sequence[str], token: str = TOKEN) -> None:
         http = HttpClient(1.0, 65_536, transport=httpx2.ASGITransport(served.app))
         async with ServiceClient(Addresses(external_service=HOST), admin_token=token, http=http) as client:
             for words in commands:
-                await readers.faults(client, words, as_json=False)
+                await queries.faults(client, words, as_json=False)
 
     with structlog.testing.capture_logs():
         asyncio.run(scenario())
@@ -397,9 +397,9 @@ def nothing_runs(data: Path, _: str) -> dict[str, Any]:
 def test_the_system_that_is_asked_is_the_one_that_runs_on_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COTACOES_QUOTE_URL", "http://elsewhere:1")
     monkeypatch.setenv("COTACOES_COINS", "bitcoin:shard1")
-    found = readers.find_system(None, running)
+    found = queries.find_system(None, running)
     assert found == {"COTACOES_QUOTE_URL": "http://127.0.0.1:9002", "COTACOES_COINS": "bitcoin:shard1"}
-    assert readers.find_system(None, nothing_runs)["COTACOES_QUOTE_URL"] == "http://elsewhere:1"
+    assert queries.find_system(None, nothing_runs)["COTACOES_QUOTE_URL"] == "http://elsewhere:1"
 
 
 NOWHERE = "nothing is running on .cotacoes"
@@ -408,13 +408,13 @@ NOWHERE = "nothing is running on .cotacoes"
 @pytest.mark.parametrize("environment", [{}, {"COTACOES_DATA": ".cotacoes"}, {"COTACOES_COINS": "bitcoin:shard1"}])
 def test_where_nothing_runs_and_nothing_is_named_no_system_is_asked(environment: dict[str, str]) -> None:
     with pytest.raises(ServiceUnavailableError) as refused:
-        readers.find_system(None, nothing_runs, environment, lambda _: None)
+        queries.find_system(None, nothing_runs, environment, lambda _: None)
     assert str(refused.value) == NOWHERE
 
 
 def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
     with pytest.raises(ServiceUnavailableError) as refused:
-        readers.find_system(None, nothing_runs, {}, {8000: Path("/other/.cotacoes")}.get)
+        queries.find_system(None, nothing_runs, {}, {8000: Path("/other/.cotacoes")}.get)
     said = f"{NOWHERE}; the system on port 8000 is that of /other/.cotacoes: ask it with --data /other/.cotacoes"
     assert str(refused.value) == said
 
@@ -424,16 +424,16 @@ def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
 )
 def test_a_system_that_the_environment_names_is_asked(variable: str) -> None:
     environment = {variable: "9000", "PATH": "/bin"}
-    assert readers.find_system(None, nothing_runs, environment, lambda _: None) == {variable: "9000"}
+    assert queries.find_system(None, nothing_runs, environment, lambda _: None) == {variable: "9000"}
 
 
 def test_a_folder_that_was_named_and_where_nothing_runs_is_not_taken_for_another_system() -> None:
     with pytest.raises(ServiceUnavailableError, match="nothing is running on elsewhere"):
-        readers.find_system(Path("elsewhere"), nothing_runs)
+        queries.find_system(Path("elsewhere"), nothing_runs)
 
 
 def test_exports_survive_a_shell() -> None:
-    exports = "\n".join(lines.export_lines({"DSN": "postgresql://a:p'$(x)\"@h/d"}, "/a folder/bin"))
+    exports = "\n".join(output.export_lines({"DSN": "postgresql://a:p'$(x)\"@h/d"}, "/a folder/bin"))
     script = f'{exports}\nprintf "%s\\n" "$DSN" "$PATH"'
     done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/bin"}, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["postgresql://a:p'$(x)\"@h/d", "/bin:/a folder/bin"]
@@ -472,7 +472,7 @@ def test_ctrl_c_ends_with_130_without_a_word(capsys: pytest.CaptureFixture[str])
 
 def test_an_unknown_coin_comes_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
-    assert app.ended(lambda: ask(twin, lambda client: readers.quote(client, "Bitcon", as_json=False))) == 2
+    assert app.ended(lambda: ask(twin, lambda client: queries.quote(client, "Bitcon", as_json=False))) == 2
     assert capsys.readouterr().err == "cotacoes: bitcon is not quoted here: did you mean bitcoin?\n"
 
 
@@ -544,7 +544,7 @@ def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:
 ENDED = """
 import sys
 from cotacoes.cli.app import ended
-from cotacoes.cli.lines import put
+from cotacoes.cli.output import put
 from cotacoes.errors import NoQuoteError
 
 def run():

@@ -12,7 +12,7 @@ from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.cli import breakers, main, readers
+from cotacoes.cli import breakers, main, queries
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.observability.metrics import Metrics
@@ -112,7 +112,7 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
         return network.client(admin_token)
 
     monkeypatch.setattr(breakers, "ServiceClient", client_of)
-    monkeypatch.setattr(readers, "settings_of", lambda _: config.load({}, admin_token="sesame"))
+    monkeypatch.setattr(queries, "settings_of", lambda _: config.load({}, admin_token="sesame"))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
     assert told.described()[0]["state"] == "forced_open"
 

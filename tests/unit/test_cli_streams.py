@@ -10,7 +10,7 @@ import pytest
 BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as people have it
 REFUSED = b"cotacoes: standard output cannot be written (%s)\n"
 SHOWN = """
-from cotacoes.cli.lines import put
+from cotacoes.cli.output import put
 from cotacoes.observability.printer import open_standard_streams
 open_standard_streams()
 put("price \\u2581\\u2588 67012.34 \\u20ac")

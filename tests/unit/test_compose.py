@@ -80,7 +80,7 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_every_part_and_step_of_up_is_a_container_of_that_name(services: Services, system: Topology) -> None:
-    ours = {part.name for part in system.parts} | {step.name for step in system.steps}
+    ours = {part.name for part in system.services} | {step.name for step in system.steps}
     assert set(services) == ours | {"secrets"} | FURTHER
     assert {name: service["container_name"] for name, service in services.items()} == {name: name for name in services}
     assert {name for name, service in services.items() if service.get("profiles")} == FURTHER

@@ -18,8 +18,8 @@ from cotacoes.up.supervision import processes
 async def answered(request: bytes, *, ends: bool = True) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     asked: list[tuple[str, str]] = []
 
-    async def answer(command: str, part: str) -> dict[str, Any]:
-        asked.append((command, part))
+    async def answer(command: str, service: str) -> dict[str, Any]:
+        asked.append((command, service))
         if command == "refuse":
             raise BadRequestError("no such part")
         return {"state": "stopped"}
@@ -88,7 +88,7 @@ async def test_more_commands_than_may_be_under_way_are_refused_in_words(monkeypa
     monkeypatch.setattr(control, "UNDER_WAY_MAX", 2)
     may_end = asyncio.Event()
 
-    async def answer(command: str, part: str) -> dict[str, Any]:
+    async def answer(command: str, service: str) -> dict[str, Any]:
         await may_end.wait()
         return {}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cotacoes.errors import SettingError
-from cotacoes.up.data_folder import VERSION, DataFolder, PartLogs, Running, read_running, read_secret
+from cotacoes.up.data_folder import VERSION, DataFolder, Running, ServiceLogs, read_running, read_secret
 from cotacoes.up.supervision import processes
 
 
@@ -76,18 +76,18 @@ def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_a_log_is_bounded_and_the_part_before_is_kept(tmp_path: Path) -> None:
-    logs = PartLogs(tmp_path, bytes_max=30)
+    logs = ServiceLogs(tmp_path, bytes_max=30)
     for number in range(7):
         logs.write("part", b"line %d...." % number)  # 11 bytes with its line feed
     assert (tmp_path / "part.log").read_bytes() == b"line 6....\n"
     assert (tmp_path / "part.log.1").read_bytes() == b"".join(b"line %d....\n" % number for number in (4, 5))
-    again = PartLogs(tmp_path, bytes_max=30)  # after a restart the size is known
+    again = ServiceLogs(tmp_path, bytes_max=30)  # after a restart the size is known
     again.write("part", b"x" * 20)
     assert (tmp_path / "part.log.1").read_bytes() == b"line 6....\n"
 
 
 def test_what_a_log_cannot_take_is_dropped_and_how_much_is_said_once_there_is_room(tmp_path: Path) -> None:
-    logs = PartLogs(tmp_path)
+    logs = ServiceLogs(tmp_path)
     (tmp_path / "part.log").symlink_to("/dev/full")
     logs.write("part", b"lost")
     logs.write("part", b"lost too")
@@ -97,7 +97,7 @@ def test_what_a_log_cannot_take_is_dropped_and_how_much_is_said_once_there_is_ro
 
 
 def test_a_log_that_was_removed_to_make_room_begins_anew(tmp_path: Path) -> None:
-    logs = PartLogs(tmp_path, bytes_max=60)
+    logs = ServiceLogs(tmp_path, bytes_max=60)
     logs.write("part", b"x" * 50)
     (tmp_path / "part.log").unlink()
     for word in (b"one line, lost", b"two", b"three"):

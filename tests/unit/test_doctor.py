@@ -28,7 +28,7 @@ from cotacoes.doctor.facts import (
     Machine,
     Port,
     Prices,
-    RunningPart,
+    RunningService,
     ShardFacts,
     StoredLog,
 )
@@ -37,7 +37,7 @@ from cotacoes.doctor.gathering import aside, by_deadline
 from cotacoes.model.quote import Position, Quote
 from cotacoes.up.data_folder import VERSION, DataFolder
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision.part import State
+from cotacoes.up.supervision.service import ServiceState as State
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 GB = 1_000_000_000
@@ -57,12 +57,12 @@ HEALTHY = Facts(
     now=NOW,
     local=Local(MACHINE, FOLDER, [Port("gateway_service", 8000, None)]),
     is_running=True,
-    parts={name: RunningPart(State.RUNNING, 0) for name in ("shard1", "quote_service", "client_subscriber")},
+    services={name: RunningService(State.RUNNING, 0) for name in ("shard1", "quote_service", "client_subscriber")},
     shards={"shard1": SHARD},
     has_redis=True,
     prices=PRICES,
 )
-OFF = replace(HEALTHY, is_running=False, parts={}, shards={}, has_redis=False, prices=None, stored_log=StoredLog())
+OFF = replace(HEALTHY, is_running=False, services={}, shards={}, has_redis=False, prices=None, stored_log=StoredLog())
 
 
 def with_machine(**changes: Any) -> Facts:
@@ -73,8 +73,8 @@ def with_folder(facts: Facts = HEALTHY, **changes: Any) -> Facts:
     return replace(facts, local=Local(MACHINE, replace(FOLDER, **changes)))
 
 
-def with_part(name: str, state: State, restarts: int = 0, last_words: str = "") -> Facts:
-    return replace(HEALTHY, parts={**HEALTHY.parts, name: RunningPart(state, restarts, last_words)})
+def with_service(name: str, state: State, restarts: int = 0, last_words: str = "") -> Facts:
+    return replace(HEALTHY, services={**HEALTHY.services, name: RunningService(state, restarts, last_words)})
 
 
 def with_shard(**changes: Any) -> Facts:
@@ -162,19 +162,43 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ),
         ("system", replace(HEALTHY, up_problem="silence"), ERROR, "silence", None),
         ("system", replace(HEALTHY, up_problem="silence", up_suspended_pid=7), ERROR, "suspended", "kill -CONT 7"),
-        ("parts", with_part("shard1", State.STOPPED), WARNING, "left shard1 stopped", "cotacoes start shard1"),
-        ("parts", with_part("shard1", State.FROZEN), WARNING, "left shard1 frozen", "cotacoes start shard1"),
-        ("parts", with_part("shard1", State.FAILED, 0, "why"), ERROR, "gave up, and said last: why", "cotacoes start"),
-        ("parts", with_part("shard1", State.RESTARTING, 4, "why"), ERROR, "(restart 4), and said last: why", None),
-        ("parts", with_part("shard1", State.RUNNING, 3, "why"), WARNING, "again 3 times, and said last: why", None),
         (
             "parts",
-            replace(HEALTHY, parts={"shard1": RunningPart(State.RUNNING, 3, "why", 601.0)}),
-            OK,
-            "every part runs",
+            with_service("shard1", State.STOPPED),
+            WARNING,
+            "left shard1 stopped",
+            "cotacoes start shard1",
+        ),
+        ("parts", with_service("shard1", State.FROZEN), WARNING, "left shard1 frozen", "cotacoes start shard1"),
+        (
+            "parts",
+            with_service("shard1", State.FAILED, 0, "why"),
+            ERROR,
+            "gave up, and said last: why",
+            "cotacoes start",
+        ),
+        (
+            "parts",
+            with_service("shard1", State.RESTARTING, 4, "why"),
+            ERROR,
+            "(restart 4), and said last: why",
             None,
         ),
-        ("parts", with_part("shard1", State.WAITING), WARNING, "not up yet (waiting)", None),
+        (
+            "parts",
+            with_service("shard1", State.RUNNING, 3, "why"),
+            WARNING,
+            "again 3 times, and said last: why",
+            None,
+        ),
+        (
+            "parts",
+            replace(HEALTHY, services={"shard1": RunningService(State.RUNNING, 3, "why", 601.0)}),
+            OK,
+            "every service runs",
+            None,
+        ),
+        ("parts", with_service("shard1", State.WAITING), WARNING, "not up yet (waiting)", None),
         (
             "parts",
             replace(HEALTHY, silent={"quote_service": "late"}),
@@ -185,7 +209,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("shards", with_shard(problem="shard1 is not reachable"), ERROR, "shard1 is not reachable", None),
         (
             "shards",
-            replace(with_part("shard1", State.STOPPED), shards={"shard1": ShardFacts(problem="shard1 is away")}),
+            replace(with_service("shard1", State.STOPPED), shards={"shard1": ShardFacts(problem="shard1 is away")}),
             ERROR,
             "shard1 is away",
             "cotacoes start shard1",
@@ -205,7 +229,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("partitions", with_shard(missing_days=[date(2026, 11, 25)]), WARNING, "2026-11-25", "cotacoes stop quote_"),
         (
             "partitions",
-            replace(with_shard(missing_days=[date(2026, 11, 25)]), parts={}),
+            replace(with_shard(missing_days=[date(2026, 11, 25)]), services={}),
             WARNING,
             "no partition for 2026-11-25",
             None,
@@ -215,7 +239,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("redis", with_prices(unpublished=["bitcoin"]), ERROR, "bitcoin are not published", None),
         (
             "redis",
-            with_prices(with_part("client_subscriber", State.STOPPED), unheard=["bitcoin"]),
+            with_prices(with_service("client_subscriber", State.STOPPED), unheard=["bitcoin"]),
             WARNING,
             "nobody listens to bitcoin",
             "cotacoes start client_subscriber",
@@ -226,7 +250,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("circuit", with_prices(currents=current(breaker="open")), WARNING, "is open", "cotacoes faults clear"),
         (
             "circuit",
-            with_prices(with_part("external_service", State.STOPPED), currents=current(breaker="open")),
+            with_prices(with_service("external_service", State.STOPPED), currents=current(breaker="open")),
             WARNING,
             "is open",
             "cotacoes start external_service",
@@ -341,7 +365,7 @@ def test_a_damaged_log_is_a_problem_and_none_is_none(tmp_path: Path) -> None:
     assert "its file is damaged" in str(told.problem)
 
 
-def test_the_last_words_of_a_part_are_its_last_line(tmp_path: Path) -> None:
+def test_the_last_words_of_a_service_are_its_last_line(tmp_path: Path) -> None:
     assert data.last_words(tmp_path, "redis") == ""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "redis.log").write_bytes(b"old\n" * 10_000 + b"the reason \xff\n\n")

@@ -20,8 +20,8 @@ from tests.unit.fake_quote_service import Twin
 
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
-from cotacoes.cli.export import COLUMNS, Export, Format, Progress, Wanted
-from cotacoes.cli.lines import Page, understood
+from cotacoes.cli.export import COLUMNS, Export, ExportProgress, ExportRequest, Format
+from cotacoes.cli.output import HistoryPage, understood
 from cotacoes.client import ServiceClient
 from cotacoes.errors import (
     HistoryUnavailableError,
@@ -65,11 +65,13 @@ def rows(some: list[Quote]) -> list[list[str]]:
     ]
 
 
-def wanted(form: Format = "csv", start: float | None = None, end: float | None = None, coin: str = "bitcoin") -> Wanted:
+def wanted(
+    form: Format = "csv", start: float | None = None, end: float | None = None, coin: str = "bitcoin"
+) -> ExportRequest:
     def time(seconds: float | None) -> str | None:
         return None if seconds is None else format_time(NOON + timedelta(seconds=seconds))
 
-    return Wanted(coin, time(start), time(end), form)
+    return ExportRequest(coin, time(start), time(end), form)
 
 
 class Clock:
@@ -89,12 +91,12 @@ class Clock:
         self.meanwhile()
 
 
-def run(twin: Twin, what: Wanted, file: Path | None, clock: Clock | None = None) -> None:
+def run(twin: Twin, what: ExportRequest, file: Path | None, clock: Clock | None = None) -> None:
     clock = clock or Clock()
 
     async def scenario() -> None:
         async with twin.client() as client:
-            progress = Progress(into_file=file is not None)
+            progress = ExportProgress(into_file=file is not None)
             one = Export(client, what, progress, sleep=clock.sleep, clock=clock, dice=random.Random(1))
             await (one.to_stdout() if file is None else one.to_file(file))
 
@@ -176,7 +178,7 @@ def test_it_goes_on_where_it_was_and_asks_no_page_twice(tmp_path: Path, capsys: 
     [wanted("ndjson"), wanted(coin="ethereum"), wanted(start=1), wanted(end=5)],
     ids=["format", "coin", "start", "end"],
 )
-def test_a_part_of_something_else_is_not_gone_on_with(other: Wanted, tmp_path: Path) -> None:
+def test_a_part_of_something_else_is_not_gone_on_with(other: ExportRequest, tmp_path: Path) -> None:
     held = quotes(9)
     ethereum = [
         Quote("ethereum", *row)
@@ -208,7 +210,10 @@ def test_a_file_that_is_there_and_a_part_that_another_writes_are_refused(tmp_pat
     (tmp_path / "out").write_text("dear")
     with pytest.raises(SettingError, match="out is there already"):
         run(twin, wanted(), tmp_path / "out")
-    with export_file.Part(tmp_path / "new", b"", b""), pytest.raises(SettingError, match="another export writes"):
+    with (
+        export_file.PartialFile(tmp_path / "new", b"", b""),
+        pytest.raises(SettingError, match="another export writes"),
+    ):
         run(twin, wanted(), tmp_path / "new")
     with pytest.raises(SettingError, match="can not be written"):
         run(twin, wanted(), tmp_path / "nowhere" / "out")
@@ -315,8 +320,8 @@ def test_progress_goes_to_stderr_where_a_file_is_written_or_a_person_looks(
     assert told.out == ""
     assert told.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(into_file=False, clock=lambda: 1.0)
-    progress.advance(understood(page_of(9), Page, "x").quotes)
+    progress = ExportProgress(into_file=False, clock=lambda: 1.0)
+    progress.advance(understood(page_of(9), HistoryPage, "x").quotes)
     progress.close()
     assert capsys.readouterr().err == "\r9 quotes, up to 2026-11-24T12:00:08.000000Z, 9000 quotes/s\x1b[K\n"
 
@@ -330,7 +335,7 @@ def page_of(count: int) -> dict[str, Any]:
 
 
 def test_a_position_is_read_back_from_the_line_that_holds_it() -> None:
-    told = understood(page_of(4), Page, "x").quotes
+    told = understood(page_of(4), HistoryPage, "x").quotes
     for form in FORMS:
         for quote in told:
             position, at = wanted(form).read(wanted(form).line(quote))

@@ -20,8 +20,8 @@ from tests.unit.harness_quote_service import COIN, NOON
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import export as exporting
-from cotacoes.cli import readers
-from cotacoes.cli.export import Export, Wanted
+from cotacoes.cli import queries
+from cotacoes.cli.export import Export, ExportRequest
 from cotacoes.client import Addresses, Client, ServiceClient
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
 from cotacoes.feed.history import Page, ServiceHistory
@@ -185,11 +185,11 @@ async def test_the_console_prints_the_hole_in_its_place(
     holed: Seam, service: ServiceClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: dict[str, Any] = {"last": None, "after": None, "start": format_time(NOON), "end": None}
-    await readers.history(service, COIN, **asked, as_json=False)
+    await queries.history(service, COIN, **asked, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
     assert lines[4] == f"- bitcoin - - hole {at(holed, 4)}..{at(holed, 8)}"
-    await readers.history(service, COIN, **asked, as_json=True)
+    await queries.history(service, COIN, **asked, as_json=True)
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert shown[4] == {"type": "gap", "coin": COIN, **gap(holed, 4)}
     assert [one["seq"] for one in shown if "seq" in one] == HELD
@@ -202,10 +202,10 @@ async def test_an_export_writes_the_hole_and_is_the_same_wherever_it_was_interru
     holed: Seam, service: ServiceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, page_quotes: int
 ) -> None:
     monkeypatch.setattr(exporting, "PAGE_QUOTES", page_quotes)
-    wanted = Wanted(COIN, format_time(NOON), None, form)
+    wanted = ExportRequest(COIN, format_time(NOON), None, form)
 
     async def export(file: Path) -> None:
-        progress = exporting.Progress(into_file=True)
+        progress = exporting.ExportProgress(into_file=True)
         await Export(service, wanted, progress, sleep=asyncio.sleep, dice=random.Random(1)).to_file(file)
 
     await export(tmp_path / "whole")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cotacoes.up.live_view import TEXT_MAX, LiveView, Style
-from cotacoes.up.supervision.part import Change, State
+from cotacoes.up.supervision.service import ServiceState, StateChange
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 CLOCK = f"{NOON.astimezone():%H:%M:%S}"
@@ -26,24 +26,24 @@ QUOTE = {
 
 
 class Shown:
-    """A view, its lines, and the states of two parts."""
+    """A view, its lines, and the states of two services."""
 
     def __init__(self, style: Style = Style.PLAIN) -> None:
         self.lines: list[str] = []
-        self.states = {"redis": State.STARTING, "quote_service": State.WAITING}
+        self.states = {"redis": ServiceState.STARTING, "quote_service": ServiceState.WAITING}
         self.view = LiveView(style, self.lines.append, coin_width=8, now=lambda: NOON)
         self.view.rows = lambda: [
             {"name": name, "address": "redis://far" if name == "redis" else None, "state": state.value}
             for name, state in self.states.items()
         ]
 
-    def change(self, part: str, state: State, detail: str = "") -> None:
-        self.states[part] = state
-        self.view.show_change(Change(part, state, detail))
+    def change(self, service: str, state: ServiceState, detail: str = "") -> None:
+        self.states[service] = state
+        self.view.show_change(StateChange(service, state, detail))
 
     def settle(self) -> None:
-        for part in self.states:
-            self.change(part, State.RUNNING)
+        for service in self.states:
+            self.change(service, ServiceState.RUNNING)
         self.lines.clear()
 
 
@@ -54,9 +54,9 @@ def encoded(told: object) -> bytes:
 def test_the_table_comes_once_when_all_have_settled() -> None:
     shown = Shown()
     shown.view.show_source("simulated market")
-    shown.change("redis", State.RUNNING)
+    shown.change("redis", ServiceState.RUNNING)
     assert shown.lines == ["simulated market"]
-    shown.change("quote_service", State.RUNNING)
+    shown.change("quote_service", ServiceState.RUNNING)
     assert shown.lines[1:] == [
         "",
         "part           address      state",
@@ -72,7 +72,7 @@ def test_news_wait_for_the_table_but_trouble_does_not() -> None:
     shown = Shown()
     assert shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
     assert shown.lines == []
-    shown.change("redis", State.RESTARTING, "killed by SIGKILL; again in 0.5 s")
+    shown.change("redis", ServiceState.RESTARTING, "killed by SIGKILL; again in 0.5 s")
     assert shown.lines == [f"{CLOCK} redis restarting: killed by SIGKILL; again in 0.5 s"]
     shown.view.show_table()
     assert "67012.340 USD" in shown.lines[-1]
@@ -81,7 +81,13 @@ def test_news_wait_for_the_table_but_trouble_does_not() -> None:
 def test_after_the_table_a_change_is_one_line_and_passing_states_are_none() -> None:
     shown = Shown()
     shown.settle()
-    for state in (State.STOPPED, State.WAITING, State.STARTING, State.RUNNING, State.FROZEN):
+    for state in (
+        ServiceState.STOPPED,
+        ServiceState.WAITING,
+        ServiceState.STARTING,
+        ServiceState.RUNNING,
+        ServiceState.FROZEN,
+    ):
         shown.change("redis", state)
     assert shown.lines == [f"{CLOCK} redis {state}" for state in ("stopped", "running", "frozen")]
 
@@ -188,11 +194,11 @@ def test_a_line_of_the_subscriber_that_is_none_is_for_the_log_alone(line: bytes)
 def test_programs_get_one_object_a_line_for_everything() -> None:
     shown = Shown(Style.JSON)
     shown.view.show_source("simulated market")
-    shown.change("redis", State.STARTING)
+    shown.change("redis", ServiceState.STARTING)
     shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
     shown.view.show_line("quote_service", "stderr", encoded({"event": "a.b", "level": "info", "failures": 5}))
-    shown.change("redis", State.RUNNING)
-    shown.change("quote_service", State.RUNNING)
+    shown.change("redis", ServiceState.RUNNING)
+    shown.change("quote_service", ServiceState.RUNNING)
     shown.view.say("stopping")
     told = [json.loads(line) for line in shown.lines]
     assert [item["type"] for item in told] == ["source", "part", "quote", "event", "part", "part", "parts", "note"]
@@ -211,7 +217,7 @@ def test_only_coloured_lines_carry_colour() -> None:
     for style in Style:
         shown = Shown(style)
         shown.view.show_table()
-        shown.change("redis", State.FAILED, "no")
+        shown.change("redis", ServiceState.FAILED, "no")
         shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
         assert ("\x1b[" in "".join(shown.lines)) is (style is Style.COLOURED)
 
@@ -228,9 +234,9 @@ def test_what_was_not_shown_while_the_subscriber_was_restarted_is_said_once_for_
     shown.settle()
     subscriber_says(shown, 51, 52)
     subscriber_says(shown, 7, coin="ethereum")
-    shown.view.show_change(Change("client_subscriber", State.RESTARTING, "killed"))
-    shown.view.show_change(Change("client_subscriber", State.STARTING))
-    shown.view.show_change(Change("client_subscriber", State.RUNNING))
+    shown.view.show_change(StateChange("client_subscriber", ServiceState.RESTARTING, "killed"))
+    shown.view.show_change(StateChange("client_subscriber", ServiceState.STARTING))
+    shown.view.show_change(StateChange("client_subscriber", ServiceState.RUNNING))
     shown.lines.clear()
     subscriber_says(shown, 55, 56)
     subscriber_says(shown, 8, coin="ethereum")
@@ -246,7 +252,7 @@ def test_a_subscriber_that_was_away_over_an_era_is_said_to_have_missed_its_end()
     shown = Shown()
     shown.settle()
     subscriber_says(shown, 52)
-    shown.view.show_change(Change("client_subscriber", State.RESTARTING))
+    shown.view.show_change(StateChange("client_subscriber", ServiceState.RESTARTING))
     shown.lines.clear()
     subscriber_says(shown, 3, epoch=9)
     assert "all after 5-52 to 9-2" in shown.lines[0]
@@ -257,7 +263,7 @@ def test_a_subscriber_that_goes_on_where_it_was_or_shows_the_last_quote_again_ha
         shown = Shown()
         shown.settle()
         subscriber_says(shown, 52)
-        shown.view.show_change(Change("client_subscriber", State.RESTARTING))
+        shown.view.show_change(StateChange("client_subscriber", ServiceState.RESTARTING))
         shown.lines.clear()
         subscriber_says(shown, seq)
         assert len(shown.lines) == 1

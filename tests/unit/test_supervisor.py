@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from cotacoes.errors import BadRequestError, SettingError, ShardUnavailableError
-from cotacoes.up.supervision import part as supervised_part
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision.part import Change, Hooks, Part, State
-from cotacoes.up.supervision.supervisor import Step, Supervisor
+from cotacoes.up.supervision import service as supervised_service
+from cotacoes.up.supervision.service import Hooks, Service, ServiceState, StateChange
+from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
 LIMIT_S = 20.0
 SLEEP = "import time; time.sleep(600)"
@@ -27,18 +27,18 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 class Seen:
     """What the hooks heard."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[StateChange] = field(default_factory=list)
     lines: list[tuple[str, str, bytes]] = field(default_factory=list)
     spawns: int = 0
 
-    def states(self, part: str) -> list[State]:
-        return [change.state for change in self.changes if change.part == part]
+    def states(self, service: str) -> list[ServiceState]:
+        return [change.state for change in self.changes if change.service == service]
 
-    def details(self, part: str) -> list[str]:
-        return [change.detail for change in self.changes if change.part == part and change.detail]
+    def details(self, service: str) -> list[str]:
+        return [change.detail for change in self.changes if change.service == service and change.detail]
 
     def ends(self) -> list[str]:
-        return [change.part for change in self.changes if change.state is State.STOPPED]
+        return [change.service for change in self.changes if change.state is ServiceState.STOPPED]
 
     def count_spawn(self) -> None:
         self.spawns += 1
@@ -52,8 +52,8 @@ def python(code: str) -> Callable[[], list[str]]:
     return lambda: [sys.executable, "-IS", "-c", code]
 
 
-def part(name: str, code: str = SLEEP, **more: object) -> Part:
-    return Part(name, None, python(code), **more)  # type: ignore[arg-type]  # whatever the test wants to say
+def service(name: str, code: str = SLEEP, **more: object) -> Service:
+    return Service(name, None, python(code), **more)  # type: ignore[arg-type]  # whatever the test wants to say
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -63,9 +63,11 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def supervising(*parts: Part, steps: tuple[Step, ...] = ()) -> AsyncIterator[tuple[Supervisor, Seen]]:
+async def supervising(
+    *services: Service, steps: tuple[OneTimeTask, ...] = ()
+) -> AsyncIterator[tuple[Supervisor, Seen]]:
     seen = Seen()
-    supervisor = Supervisor(parts, steps, seen.hooks)
+    supervisor = Supervisor(services, steps, seen.hooks)
     running = asyncio.create_task(supervisor.run())
     try:
         yield supervisor, seen
@@ -81,17 +83,17 @@ def states(supervisor: Supervisor) -> dict[object, object]:
 
 async def test_whoever_needs_nothing_starts_at_once_the_others_when_their_need_is_ready() -> None:
     gate = asyncio.Event()
-    parts = (
-        part("slow", is_ready=lambda _: gate.is_set()),
-        part("free"),
-        part("needy", needs=("step",)),
+    services = (
+        service("slow", is_ready=lambda _: gate.is_set()),
+        service("free"),
+        service("needy", needs=("step",)),
     )
     ran: list[str] = []
 
     async def step() -> None:
         ran.append("step")
 
-    async with supervising(*parts, steps=(Step("step", ("slow",), step),)) as (supervisor, seen):
+    async with supervising(*services, steps=(OneTimeTask("step", ("slow",), step),)) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"slow": "starting", "free": "running", "needy": "waiting"})
         assert ran == []
         gate.set()
@@ -101,7 +103,7 @@ async def test_whoever_needs_nothing_starts_at_once_the_others_when_their_need_i
 
 
 async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_command() -> None:
-    async with supervising(Part("away", "redis://far", None), part("needy", needs=("away",))) as (supervisor, _):
+    async with supervising(Service("away", "redis://far", None), service("needy", needs=("away",))) as (supervisor, _):
         await until(lambda: states(supervisor) == {"away": "external", "needy": "running"})
         assert supervisor.status()[0] == {
             "name": "away",
@@ -114,13 +116,13 @@ async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_c
             await supervisor.stop("away")
 
 
-async def test_a_part_that_dies_is_restarted_with_a_growing_pause_and_the_reason_is_told(
+async def test_a_service_that_dies_is_restarted_with_a_growing_pause_and_the_reason_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervised_part, "RESTART_WAIT_S", 0.01)
-    monkeypatch.setattr(supervised_part, "RESTART_WAIT_MAX_S", 0.03)
+    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
+    monkeypatch.setattr(supervised_service, "RESTART_WAIT_MAX_S", 0.03)
     ends_at_once = "import sys; print('no luck today', file=sys.stderr); sys.exit(7)"
-    async with supervising(part("weak", ends_at_once)) as (supervisor, seen):
+    async with supervising(service("weak", ends_at_once)) as (supervisor, seen):
         await until(lambda: len(seen.details("weak")) >= 4)
         assert seen.details("weak")[:4] == [
             f"ended with exit code 7 (no luck today); again in {pause_s} s" for pause_s in (0.01, 0.02, 0.03, 0.03)
@@ -128,17 +130,17 @@ async def test_a_part_that_dies_is_restarted_with_a_growing_pause_and_the_reason
         assert int(str(supervisor.status()[0]["restarts"])) >= 4
 
 
-async def test_the_pause_is_short_again_after_the_part_was_up_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_part, "RESTART_WAIT_S", 0.01)
-    monkeypatch.setattr(supervised_part, "STEADY_S", 0.0)
-    async with supervising(part("weak", "")) as (_, seen):
+async def test_the_pause_is_short_again_after_the_service_was_up_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
+    monkeypatch.setattr(supervised_service, "STEADY_S", 0.0)
+    async with supervising(service("weak", "")) as (_, seen):
         await until(lambda: len(seen.details("weak")) >= 3)
         assert {detail.rpartition("; ")[2] for detail in seen.details("weak")} == {"again in 0.01 s"}
 
 
-async def test_a_killed_part_has_a_new_process_and_one_more_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_part, "RESTART_WAIT_S", 0.01)
-    async with supervising(part("strong")) as (supervisor, seen):
+async def test_a_killed_service_has_a_new_process_and_one_more_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
+    async with supervising(service("strong")) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"strong": "running"})
         first = supervisor.pids()["strong"]
         psutil.Process(first).kill()
@@ -149,65 +151,65 @@ async def test_a_killed_part_has_a_new_process_and_one_more_restart(monkeypatch:
 
 async def test_a_final_exit_code_is_not_tried_again_until_someone_starts_it() -> None:
     code = "import sys; print('it is refused', file=sys.stderr); sys.exit(2)"
-    refused = part("refused", code, is_ready=lambda _: False, final_exit_codes=frozenset({2}))
+    refused = service("refused", code, is_ready=lambda _: False, final_exit_codes=frozenset({2}))
     async with supervising(refused) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"refused": "failed"})
         assert seen.details("refused") == ["ended with exit code 2 (it is refused); not started again"]
         assert seen.spawns == 1
-        assert await supervisor.start("refused") is State.FAILED
+        assert await supervisor.start("refused") is ServiceState.FAILED
         assert seen.spawns == 2
 
 
-async def test_a_stopped_part_stays_stopped_until_it_is_started() -> None:
-    async with supervising(part("one")) as (supervisor, seen):
+async def test_a_stopped_service_stays_stopped_until_it_is_started() -> None:
+    async with supervising(service("one")) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"one": "running"})
         first = supervisor.pids()["one"]
-        assert await supervisor.stop("one") is State.STOPPED
+        assert await supervisor.stop("one") is ServiceState.STOPPED
         assert not processes.birth(first)
         assert supervisor.pids() == {}
-        assert await supervisor.start("one") is State.RUNNING
+        assert await supervisor.start("one") is ServiceState.RUNNING
         assert supervisor.status()[0]["restarts"] == 0
         assert seen.details("one") == []
 
 
-async def test_a_part_can_be_stopped_while_it_waits_and_while_it_pauses() -> None:
-    never = part("never", is_ready=lambda _: False)
-    async with supervising(never, part("waits", needs=("never",)), part("pauses", "")) as (supervisor, _):
-        assert await supervisor.stop("waits") is State.STOPPED
+async def test_a_service_can_be_stopped_while_it_waits_and_while_it_pauses() -> None:
+    never = service("never", is_ready=lambda _: False)
+    async with supervising(never, service("waits", needs=("never",)), service("pauses", "")) as (supervisor, _):
+        assert await supervisor.stop("waits") is ServiceState.STOPPED
         await until(lambda: states(supervisor)["pauses"] == "restarting")
-        assert await supervisor.stop("pauses") is State.STOPPED
+        assert await supervisor.stop("pauses") is ServiceState.STOPPED
 
 
-async def test_start_skips_the_pause_of_a_part_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_part, "RESTART_WAIT_S", 3600.0)
-    async with supervising(part("one")) as (supervisor, _):
+async def test_start_skips_the_pause_of_a_service_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 3600.0)
+    async with supervising(service("one")) as (supervisor, _):
         await until(lambda: states(supervisor) == {"one": "running"})
         psutil.Process(supervisor.pids()["one"]).kill()
         await until(lambda: states(supervisor) == {"one": "restarting"})
-        assert await supervisor.start("one") is State.RUNNING
+        assert await supervisor.start("one") is ServiceState.RUNNING
 
 
-async def test_frozen_means_that_every_process_of_the_part_stands_still() -> None:
+async def test_frozen_means_that_every_process_of_the_service_stands_still() -> None:
     family = f"import subprocess, sys; subprocess.run([sys.executable, '-IS', '-c', {SLEEP!r}])"
-    async with supervising(part("family", family)) as (supervisor, _):
+    async with supervising(service("family", family)) as (supervisor, _):
         # until the child is its own program: before that its parent waits in the kernel, and can not be stopped there
         await until(
             lambda: [SLEEP in m.cmdline() for m in processes.family(supervisor.pids().get("family", 0))][1:] == [True]
         )
         members = processes.family(supervisor.pids()["family"])
-        assert await supervisor.freeze("family") is State.FROZEN
+        assert await supervisor.freeze("family") is ServiceState.FROZEN
         await until(lambda: {member.status() for member in members} == {psutil.STATUS_STOPPED})
-        with pytest.raises(BadRequestError, match="family is frozen: only a running part can be frozen"):
+        with pytest.raises(BadRequestError, match="family is frozen: only a running service can be frozen"):
             await supervisor.freeze("family")
-        assert await supervisor.start("family") is State.RUNNING
+        assert await supervisor.start("family") is ServiceState.RUNNING
         await until(lambda: psutil.STATUS_STOPPED not in {member.status() for member in members})
         await supervisor.freeze("family")
-        assert await supervisor.stop("family") is State.STOPPED
+        assert await supervisor.stop("family") is ServiceState.STOPPED
         assert processes.wait_gone(members, LIMIT_S) == []
 
 
 async def test_all_are_stopped_one_after_the_other_the_last_started_first() -> None:
-    async with supervising(part("a"), part("b"), part("c")) as (supervisor, seen):
+    async with supervising(service("a"), service("b"), service("c")) as (supervisor, seen):
         await until(lambda: set(states(supervisor).values()) == {"running"})
         pids = supervisor.pids()
     assert seen.ends() == ["c", "b", "a"]
@@ -215,20 +217,20 @@ async def test_all_are_stopped_one_after_the_other_the_last_started_first() -> N
 
 
 async def test_whoever_does_not_hear_the_signal_is_killed_after_its_grace() -> None:
-    async with supervising(part("deaf", DEAF, grace_s=0.05)) as (supervisor, seen):
+    async with supervising(service("deaf", DEAF, grace_s=0.05)) as (supervisor, seen):
         await until(lambda: seen.lines == [("deaf", "stdout", b"deaf")])
-        assert await supervisor.stop("deaf") is State.STOPPED
+        assert await supervisor.stop("deaf") is ServiceState.STOPPED
 
 
 async def test_in_a_hurry_nobody_gets_a_grace() -> None:
-    async with supervising(part("deaf", DEAF, grace_s=3600.0)) as (supervisor, seen):
+    async with supervising(service("deaf", DEAF, grace_s=3600.0)) as (supervisor, seen):
         await until(lambda: seen.lines == [("deaf", "stdout", b"deaf")])
         stopping = asyncio.create_task(supervisor.stop_all())
         await asyncio.sleep(0)
         supervisor.hurry()
         async with asyncio.timeout(LIMIT_S):
             await stopping
-    assert seen.states("deaf")[-1] is State.STOPPED
+    assert seen.states("deaf")[-1] is ServiceState.STOPPED
 
 
 async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +242,10 @@ async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: py
         if len(tries) < 3:
             raise ShardUnavailableError("shard1 is away")
 
-    async with supervising(part("after", needs=("step",)), steps=(Step("step", (), step),)) as (supervisor, seen):
+    async with supervising(service("after", needs=("step",)), steps=(OneTimeTask("step", (), step),)) as (
+        supervisor,
+        seen,
+    ):
         await until(lambda: states(supervisor) == {"after": "running"})
         assert seen.details("step") == ["shard1 is away; again in 0.01 s", "shard1 is away; again in 0.02 s"]
 
@@ -250,7 +255,7 @@ async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> N
         raise SettingError("the disk is full")
 
     seen = Seen()
-    supervisor = Supervisor([part("other"), part("made", prepare=prepare)], (), seen.hooks)
+    supervisor = Supervisor([service("other"), service("made", prepare=prepare)], (), seen.hooks)
     with pytest.raises(SettingError, match="the disk is full"):
         await supervisor.run()
     await supervisor.stop_all()
@@ -258,14 +263,14 @@ async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> N
 
 
 async def test_a_program_that_is_not_there_is_told_in_a_sentence() -> None:
-    async with supervising(Part("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
+    async with supervising(Service("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
         await until(lambda: seen.details("absent"))
         assert "/nowhere/at all can not be started: No such file" in seen.details("absent")[0]
 
 
-async def test_a_part_gets_its_own_environment_and_session_and_nothing_to_read() -> None:
+async def test_a_service_gets_its_own_environment_and_session_and_nothing_to_read() -> None:
     code = "import json, os, sys; print(json.dumps([dict(os.environ), os.getsid(0) == os.getpid(), sys.stdin.read()]))"
-    one = part("one", code, environment={"LC_ALL": "C", "ONLY": "this"})
+    one = service("one", code, environment={"LC_ALL": "C", "ONLY": "this"})
     async with supervising(one) as (_, seen):
         await until(lambda: seen.lines)
         environment, leads_its_session, read = json.loads(seen.lines[0][2])
@@ -276,7 +281,7 @@ async def test_a_part_gets_its_own_environment_and_session_and_nothing_to_read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a child with its parent")
-def test_a_part_gets_its_stop_signal_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_a_service_gets_its_stop_signal_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -307,7 +312,10 @@ async def test_all_can_be_stopped_before_a_step_is_done(is_ready: bool) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    parts = (part("a", is_ready=lambda _: is_ready), part("b", needs=("step",)))
-    async with asyncio.timeout(LIMIT_S), supervising(*parts, steps=(Step("step", ("a",), never_done),)) as (_, seen):
+    services = (service("a", is_ready=lambda _: is_ready), service("b", needs=("step",)))
+    async with (
+        asyncio.timeout(LIMIT_S),
+        supervising(*services, steps=(OneTimeTask("step", ("a",), never_done),)) as (_, seen),
+    ):
         await until(lambda: begun.is_set() if is_ready else seen.spawns)
     assert seen.ends() == ["a"]

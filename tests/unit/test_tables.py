@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.cli.lines import put_json
+from cotacoes.cli.output import put_json
 from cotacoes.cli.report_lines import held_text, levels_for, sparkline
 from cotacoes.cli.tables import table_lines
 from cotacoes.model.window import WindowJson

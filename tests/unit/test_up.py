@@ -1,4 +1,4 @@
-"""The topology: what runs where for which settings, what each part is told, and what the prices are called."""
+"""The topology: what runs where for which settings, what each service is told, and what the prices are called."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import SettingError
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.running_system import Topology
-from cotacoes.up.supervision.part import Part
+from cotacoes.up.supervision.service import Service
 from cotacoes.up.topology import UpOptions, describe_source, run, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]
@@ -24,18 +24,18 @@ def folder(tmp_path: Path) -> Iterator[DataFolder]:
         yield one
 
 
-def parts(topology: Topology) -> dict[str, Part]:
-    return {part.name: part for part in topology.parts}
+def services(topology: Topology) -> dict[str, Service]:
+    return {service.name: service for service in topology.services}
 
 
 def load(**variables: str) -> Settings:
     return config.load({f"COTACOES_{name}": text for name, text in variables.items()})
 
 
-def test_every_part_has_its_address_next_to_the_port_base(folder: DataFolder) -> None:
-    found = parts(topology(load(PORT_BASE="9000"), folder))
+def test_every_service_has_its_address_next_to_the_port_base(folder: DataFolder) -> None:
+    found = services(topology(load(PORT_BASE="9000"), folder))
     assert list(found) == SERVERS + SERVICES
-    assert {name: part.address for name, part in found.items()} == {
+    assert {name: service.address for name, service in found.items()} == {
         "shard1": "postgresql://127.0.0.1:9011/cotacoes",
         "shard2": "postgresql://127.0.0.1:9012/cotacoes",
         "redis": "redis://127.0.0.1:9010",
@@ -49,12 +49,12 @@ def test_every_part_has_its_address_next_to_the_port_base(folder: DataFolder) ->
 
 def test_only_quote_service_waits_and_only_for_the_migration_of_both_shards(folder: DataFolder) -> None:
     system = topology(load(), folder)
-    assert {part.name: part.needs for part in system.parts if part.needs} == {"quote_service": ("migrate",)}
+    assert {one.name: one.needs for one in system.services if one.needs} == {"quote_service": ("migrate",)}
     assert [(step.name, step.needs) for step in system.steps] == [("migrate", ("shard1", "shard2"))]
 
 
 def test_a_superseded_writer_and_a_refused_setting_are_not_tried_again(folder: DataFolder) -> None:
-    found = parts(topology(load(), folder))
+    found = services(topology(load(), folder))
     assert found["quote_service"].final_exit_codes == {2, 4}
     assert found["gateway_service"].final_exit_codes == {2}
     assert not found["shard1"].final_exit_codes
@@ -64,8 +64,8 @@ def test_servers_whose_address_is_given_run_elsewhere_and_no_password_is_shown(f
     system = topology(
         load(SHARD2_DSN="postgresql://u:secret@far:5/db?sslmode=require", REDIS_URL="redis://:secret@far:6"), folder
     )
-    found = parts(system)
-    assert [name for name, part in found.items() if part.command is None] == ["shard2", "redis"]
+    found = services(system)
+    assert [name for name, service in found.items() if service.command is None] == ["shard2", "redis"]
     assert found["shard2"].address == "postgresql://far:5/db"
     assert found["redis"].address == "redis://far:6"
     assert system.settings.shard2_dsn == "postgresql://u:secret@far:5/db?sslmode=require"
@@ -76,7 +76,7 @@ def test_what_env_exported_of_this_folder_names_its_own_servers(folder: DataFold
     first = topology(load(), folder)
     exported = {name.removeprefix("COTACOES_"): text for name, text in first.exports.items()}
     again = topology(load(**exported), folder)
-    assert all(part.command is not None for part in again.parts)
+    assert all(service.command is not None for service in again.services)
     assert again.exports == first.exports
 
 
@@ -85,14 +85,14 @@ def test_the_own_valkey_has_a_password_that_is_neither_shown_nor_on_a_command_li
     password = folder.secret("redis")
     assert system.exports["COTACOES_REDIS_URL"] == f"redis://:{password}@127.0.0.1:8010"
     assert system.settings.redis == system.exports["COTACOES_REDIS_URL"]
-    redis = parts(system)["redis"]
+    redis = services(system)["redis"]
     assert redis.command is not None
     assert password not in f"{redis.address} {redis.command()} {redis.environment}"
 
 
 def test_the_address_of_the_own_valkey_as_an_older_release_exported_it_is_still_its_own(folder: DataFolder) -> None:
     system = topology(load(REDIS_URL="redis://127.0.0.1:8010"), folder)
-    assert parts(system)["redis"].command is not None
+    assert services(system)["redis"].command is not None
     assert folder.secret("redis") in system.settings.redis
 
 

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 import cotacoes
-from cotacoes.cli import audit, breakers, coins, doctor, market, parts, system
-from cotacoes.cli.lines import flush, put, say
+from cotacoes.cli import audit, breakers, coins, doctor, quotes, services, system
+from cotacoes.cli.output import flush, put, say
 from cotacoes.errors import CotacoesError, OutputError, ProblemError, RequestError, SettingError, UnavailableError
 
 _NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (system, doctor, market, breakers, coins, audit, parts):
+for group in (system, doctor, quotes, breakers, coins, audit, services):
     app.add_typer(group.app)
 
 

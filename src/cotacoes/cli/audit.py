@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cotacoes import config
-from cotacoes.cli import readers
-from cotacoes.cli.lines import put, put_json
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Data
+from cotacoes.cli.output import put, put_json
 from cotacoes.up import control
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def audit(
     Reads every day of every coin on every shard, while the system runs, and changes nothing. Exit code 1 where
     something is wrong, 4 where a shard did not answer.
     """
-    return show(readers.find_system(data, control.ask), coin, as_json=as_json)
+    return show(queries.find_system(data, control.ask), coin, as_json=as_json)
 
 
 def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> int:

@@ -9,9 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cotacoes.cli import readers
-from cotacoes.cli.lines import NONE, UNKNOWN, put_json, put_table, say, understood
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Data
+from cotacoes.cli.output import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError
 from cotacoes.model.quote import parse_time
@@ -99,7 +99,7 @@ def breakers(
     chosen = None if state is None else state.replace("-", "_").lower()
     if chosen is not None and chosen not in STATES:
         raise typer.BadParameter(f"give a state of {', '.join(STATES)}")
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
 
     async def asking() -> int:
         token = settings.admin_token.get_secret_value()

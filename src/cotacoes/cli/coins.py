@@ -10,9 +10,9 @@ import typer
 
 from cotacoes import config
 from cotacoes.admin import directory
-from cotacoes.cli import discrepancies, readers, shards
-from cotacoes.cli.lines import confirms, put, put_json, put_table, say
+from cotacoes.cli import discrepancies, queries, shards
 from cotacoes.cli.options import AsJson, Coin, Data
+from cotacoes.cli.output import confirms, put, put_json, put_table, say
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
 from cotacoes.model.listing import listed
@@ -39,7 +39,7 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes coins list
     """
-    homes = asyncio.run(directory.read(readers.settings_of(data))).homes
+    homes = asyncio.run(directory.read(queries.settings_of(data))).homes
     if as_json:
         put_json(
             {
@@ -81,7 +81,7 @@ def add_coin(
     A coin cannot be removed again, so it asks first, and says what the source quotes. The simulated market then quotes
     the coin too, in a new run; a replay quotes it if the recording has it.
     """
-    settings, coin = readers.settings_of(data), coin.lower()
+    settings, coin = queries.settings_of(data), coin.lower()
     if not yes and not confirms(
         asyncio.run(_question(settings, coin)), without="add --yes to add it without a question"
     ):
@@ -109,7 +109,7 @@ def retain(
     """
     if days != "all" and not (days.isascii() and days.isdigit() and 0 < int(days) < 100_000):
         raise SettingError(f"{days[:20]!r} is no number of days: write 1 or more, or all")
-    asyncio.run(directory.set_retention(readers.settings_of(data), coin.lower(), None if days == "all" else int(days)))
+    asyncio.run(directory.set_retention(queries.settings_of(data), coin.lower(), None if days == "all" else int(days)))
     say(f"{coin.lower()}: {'all quotes are' if days == 'all' else f'the quotes of {days} days are'} kept")
 
 
@@ -127,7 +127,7 @@ def set_currency(
 
     A coin gets its currency from its first price. Quotes that are stored keep theirs.
     """
-    asyncio.run(directory.set_currency(readers.settings_of(data), coin.lower(), currency.upper()))
+    asyncio.run(directory.set_currency(queries.settings_of(data), coin.lower(), currency.upper()))
     say(f"{coin.lower()}: prices are recorded in {currency.upper()} from now on")
 
 
@@ -139,7 +139,7 @@ def list_shards(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes shards list
     """
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
     known = asyncio.run(directory.read(settings))
     rows = [_shard_row(known, name, dsn) for name, dsn in directory.dsns(settings, known).items()]
     if as_json:
@@ -171,7 +171,7 @@ def add_shard(
     With -, the password is in no process list and in no history of a shell.
     """
     dsn = sys.stdin.readline().strip() if dsn == "-" else dsn
-    put(asyncio.run(directory.add_shard(readers.settings_of(data), name, dsn)))
+    put(asyncio.run(directory.add_shard(queries.settings_of(data), name, dsn)))
 
 
 shards_app.command()(shards.move)
@@ -194,7 +194,7 @@ def rebuild(
       cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
     """
     further = {name: dsn for name, _, dsn in (item.partition("=") for item in shard or [])}
-    lines = asyncio.run(directory.rebuild(readers.settings_of(data), further))
+    lines = asyncio.run(directory.rebuild(queries.settings_of(data), further))
     for line in lines:
         put(line)
     say("the directory says what the fences say" if lines else "the directory said already what the fences say")

@@ -12,9 +12,9 @@ import typer
 from cotacoes import config
 from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan
 from cotacoes.admin import directory, discrepancies
-from cotacoes.cli import readers
-from cotacoes.cli.lines import printable, put, put_json, put_table, put_text, say
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
+from cotacoes.cli.output import printable, put, put_json, put_table, put_text, say
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import format_time
 
@@ -48,7 +48,7 @@ def list_all(
       cotacoes ledger list
       cotacoes ledger list --coin bitcoin --json
     """
-    told = asyncio.run(discrepancies.found(readers.settings_of(data), coin and coin.lower()))
+    told = asyncio.run(discrepancies.found(queries.settings_of(data), coin and coin.lower()))
     if as_json:
         for one in told:
             put_json(_fields(one))
@@ -65,7 +65,7 @@ def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
       cotacoes ledger export bitcoin > orphans.csv
       cotacoes ledger export bitcoin --json > orphans.ndjson
     """
-    asyncio.run(_export(readers.settings_of(data), coin.lower(), as_json=as_json))
+    asyncio.run(_export(queries.settings_of(data), coin.lower(), as_json=as_json))
 
 
 @app.command()
@@ -85,7 +85,7 @@ def accept(
     """
     if (coin is None) != everything:
         raise SettingError("name one coin, or give --all")
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
     coins = [coin.lower()] if coin is not None else list(asyncio.run(directory.read(settings)).homes)
     for name in coins:
         holes, orphans = asyncio.run(discrepancies.accept(settings, name))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cotacoes.cli.lines import put, put_json
 from cotacoes.cli.options import AsJson, Data, data_folder
+from cotacoes.cli.output import put, put_json
 
 if TYPE_CHECKING:
     from cotacoes.doctor.finding import Finding  # slow to import, and only needed here

@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from cotacoes.cli.export_file import Part
-from cotacoes.cli.lines import Page, printable, put_text, say, understood
+from cotacoes.cli.export_file import PartialFile
+from cotacoes.cli.output import HistoryPage, printable, put_text, say, understood
 from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson
@@ -39,7 +39,7 @@ Format = Literal["csv", "ndjson"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportRequest:
     """What to export: a coin in lower case, times in RFC 3339 as `format_time` writes them, None where open."""
 
     coin: str
@@ -87,7 +87,7 @@ class Wanted:
         return str(Position.parse(cells[1].rpartition("..")[2])), cells[2]
 
 
-class Progress:
+class ExportProgress:
     """Quotes, the time reached and quotes a second, on stderr; silent where nobody would read it."""
 
     def __init__(self, *, into_file: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -143,8 +143,8 @@ class Export:
     def __init__(
         self,
         client: ServiceClient,
-        wanted: Wanted,
-        progress: Progress,
+        wanted: ExportRequest,
+        progress: ExportProgress,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -167,7 +167,7 @@ class Export:
 
     async def to_file(self, file: Path) -> None:
         """Into FILE.part, or what of it is missing there, which then becomes FILE; SettingError where it can not."""
-        with Part(file, self._wanted.head.encode(), self._wanted.begins.encode()) as part:
+        with PartialFile(file, self._wanted.head.encode(), self._wanted.begins.encode()) as part:
             after = await self._resumed(part)
             async for page in self._pages(after):
                 part.write("".join(map(self._wanted.line, page.lines())).encode())
@@ -175,7 +175,7 @@ class Export:
             part.complete()
         self._progress.end(f" into {file}")
 
-    async def _resumed(self, part: Part) -> str | None:
+    async def _resumed(self, part: PartialFile) -> str | None:
         """The last position in the part; None where there is none yet. SettingError where it is of something else."""
         if part.first is None or part.last is None:
             return None
@@ -199,14 +199,14 @@ class Export:
         say(f"going on after {last}")
         return last
 
-    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[Page]:
+    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[HistoryPage]:
         """The range, page by page."""
         wanted = self._wanted
         more = True
         while more:
             asked: dict[str, Any] = {"after": after, "start": wanted.start, "end": wanted.end}
             answer = await self._patiently(asked, 1 if first_only else PAGE_QUOTES)
-            page = understood(answer, Page, "quote_service")
+            page = understood(answer, HistoryPage, "quote_service")
             _check(page, wanted.coin, after)
             yield page
             more, after = page.more and bool(page.quotes) and not first_only, page.next
@@ -228,7 +228,7 @@ class Export:
                 return answer
 
 
-def _check(page: Page, coin: str, after: str | None) -> None:
+def _check(page: HistoryPage, coin: str, after: str | None) -> None:
     """ServiceUnavailableError unless these are quotes of the coin that follow one another, and `after`, or a gap."""
     try:
         quotes = [quote.quote() for quote in page.quotes]
@@ -240,9 +240,9 @@ def _check(page: Page, coin: str, after: str | None) -> None:
         raise ServiceUnavailableError(f"quote_service answered with a hole after {after or 'the beginning'}")
 
 
-async def export(client: ServiceClient, wanted: Wanted, output: Path | None) -> int:
+async def export(client: ServiceClient, wanted: ExportRequest, output: Path | None) -> int:
     """Export to a file, or to standard output; the exit code."""
-    progress = Progress(into_file=output is not None)
+    progress = ExportProgress(into_file=output is not None)
     run = Export(client, wanted, progress)
     try:
         await (run.to_stdout() if output is None else run.to_file(output))

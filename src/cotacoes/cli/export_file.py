@@ -13,7 +13,7 @@ from cotacoes.errors import OutputError, SettingError
 LINE_BYTES_MAX = 4_096  # a quote's line has some 150
 
 
-class Part:
+class PartialFile:
     """A context manager around FILE.part, which is this process's alone meanwhile.
 
     `head` is written into a new one; `begins` is what every such file begins with: the head, or the first bytes of its

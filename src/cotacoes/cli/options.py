@@ -32,7 +32,7 @@ Since = Annotated[
     list[str] | None,
     typer.Option(metavar="POSITION", help="all after this position first; COIN=POSITION, again for each of several"),
 ]
-Part = Annotated[str, typer.Argument(metavar="PART", help="as `cotacoes status` names it, for example shard1")]
+Service = Annotated[str, typer.Argument(metavar="PART", help="as `cotacoes status` names it, for example shard1")]
 
 
 def data_folder(given: Path | None) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from cotacoes.cli.lines import NONE, UNKNOWN, Current, age_text, money
+from cotacoes.cli.output import NONE, UNKNOWN, CurrentQuote, age_text, money
 from cotacoes.model.quote import ComputedText, PositionText, QuoteJson, TimeText, parse_time
 from cotacoes.model.window import WindowJson
 
@@ -31,7 +31,7 @@ class Mean(msgspec.Struct, frozen=True):
 class CoinReport(msgspec.Struct, frozen=True):
     """One coin of the report; what is missing is None."""
 
-    current: Current | None
+    current: CurrentQuote | None
     average: Mean | None
     last_logs: list[QuoteJson] | None
     through: PositionText | None

@@ -15,9 +15,9 @@ from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import GRACE
 from cotacoes.admin.purge import purge as purge_copies
-from cotacoes.cli import readers
-from cotacoes.cli.lines import put, say
+from cotacoes.cli import queries
 from cotacoes.cli.options import Coin, Data
+from cotacoes.cli.output import put, say
 
 SAID_EVERY_S = 1.0
 
@@ -37,7 +37,7 @@ def move(
 
     Whatever ends it, the same command goes on where it ended. The copy left behind is deleted by `shards purge`.
     """
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
     told = MoveReporter(time.monotonic())
 
     async def moving() -> MoveProgress:
@@ -69,7 +69,7 @@ def purge(
 
     Only once they are found to hold nothing that the coin's present shard does not.
     """
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
 
     async def tell(line: str) -> None:
         put(line)

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cotacoes.cli.lines import export_lines, put, put_json, put_table, say
-from cotacoes.cli.options import AsJson, Data, Part, data_folder
+from cotacoes.cli.options import AsJson, Data, Service, data_folder
+from cotacoes.cli.output import export_lines, put, put_json, put_table, say
 from cotacoes.errors import SettingError
 from cotacoes.up import control
 
@@ -113,7 +113,7 @@ def env(data: Data = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(part: Part, data: Data = None) -> None:
+def stop(part: Service, data: Data = None) -> None:
     """Stop a part until it is started.
 
     \b
@@ -125,7 +125,7 @@ def stop(part: Part, data: Data = None) -> None:
 
 
 @app.command()
-def start(part: Part, data: Data = None) -> None:
+def start(part: Service, data: Data = None) -> None:
     """Start a stopped part, or thaw a frozen one.
 
     \b
@@ -136,7 +136,7 @@ def start(part: Part, data: Data = None) -> None:
 
 
 @app.command()
-def freeze(part: Part, data: Data = None) -> None:
+def freeze(part: Service, data: Data = None) -> None:
     """Let a part hang until it is started.
 
     \b

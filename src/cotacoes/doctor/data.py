@@ -78,9 +78,9 @@ def _format_of(file: Path) -> int | None:
     return int.from_bytes(header[USER_VERSION], "big") if len(header) == HEADER_BYTES else None
 
 
-def last_words(path: Path, part: str) -> str:
-    """The last line of a part's log; empty where there is none."""
-    with contextlib.suppress(OSError), (path / "logs" / f"{part}.log").open("rb") as log:
+def last_words(path: Path, service: str) -> str:
+    """The last line of a service's log; empty where there is none."""
+    with contextlib.suppress(OSError), (path / "logs" / f"{service}.log").open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = log.read(TAIL_BYTES).decode("utf-8", "replace").split("\n")
         return next((line.strip()[:PREVIEW_CHARACTERS] for line in reversed(lines) if line.strip()), "")

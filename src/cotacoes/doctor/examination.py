@@ -22,7 +22,7 @@ CHECKS: Mapping[str, Callable[[Facts], Iterator[Judgement]]] = {
     "ports": machine_checks.ports,
     "clock": machine_checks.clock,
     "system": system_checks.system,
-    "parts": system_checks.parts,
+    "parts": system_checks.services,
     "shards": system_checks.shards,
     "schema": system_checks.schema,
     "partitions": system_checks.partitions,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotacoes.model.payloads import Progress
-from cotacoes.up.supervision.part import State
+from cotacoes.up.supervision.service import ServiceState
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Folder:
 
 @dataclass(frozen=True)
 class Port:
-    """A port of the topology; `taken_by` is who else has it, None where it is free or used by the part itself."""
+    """A port of the topology; `taken_by` is who else has it, None where it is free or used by the service itself."""
 
-    part: str
+    service: str
     number: int
     taken_by: str | None
 
@@ -66,10 +66,10 @@ class Local:
 
 
 @dataclass(frozen=True)
-class RunningPart:
-    """A part as `cotacoes status` tells it, with the last line of its log, and for how long its process has lived."""
+class RunningService:
+    """A service as `cotacoes status` shows it, the last line of its log, and the age of its process."""
 
-    state: State
+    state: ServiceState
     restarts: int
     last_words: str = ""
     alive_s: float = 0.0
@@ -118,7 +118,7 @@ class Prices:
 class Facts:
     """Everything. `local` is None for the reason `local_problem`.
 
-    `up_problem`: an `up` lives on the folder and does not answer; `parts` are empty then, and where there is none.
+    `up_problem`: an `up` lives on the folder and does not answer; `services` are empty then, and where there is none.
     `silent` are the services that run and do not answer /livez in time.
     """
 
@@ -130,7 +130,7 @@ class Facts:
     is_running: bool = False
     up_problem: str | None = None
     up_suspended_pid: int | None = None
-    parts: Mapping[str, RunningPart] = field(default_factory=dict)
+    services: Mapping[str, RunningService] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
     shards: Mapping[str, ShardFacts] = field(default_factory=dict)
     redis_problem: str | None = None
@@ -142,8 +142,8 @@ class Facts:
         """A command for the system of this folder, as it is typed."""
         return shlex.join(["cotacoes", *words, "--data", str(self.path)])
 
-    def start_of(self, part: str) -> str | None:
-        """The command that brings a part back which somebody stopped, or which gave up; None where none would."""
-        one = self.parts.get(part)
-        is_away = one is not None and one.state in {State.STOPPED, State.FROZEN, State.FAILED}
-        return self.command("start", part) if is_away else None
+    def start_of(self, service: str) -> str | None:
+        """The command that brings a service back which somebody stopped, or which gave up; None where none would."""
+        one = self.services.get(service)
+        is_away = one is not None and one.state in {ServiceState.STOPPED, ServiceState.FROZEN, ServiceState.FAILED}
+        return self.command("start", service) if is_away else None

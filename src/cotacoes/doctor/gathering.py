@@ -19,14 +19,14 @@ from cotacoes import config
 from cotacoes.client import Addresses
 from cotacoes.config import PORT_OFFSETS, PREFIX, Settings
 from cotacoes.doctor import data, questions
-from cotacoes.doctor.facts import Facts, Local, Prices, RunningPart, ShardFacts, StoredLog
+from cotacoes.doctor.facts import Facts, Local, Prices, RunningService, ShardFacts, StoredLog
 from cotacoes.doctor.machine import Listeners, look_at_machine
 from cotacoes.doctor.system_checks import RESTARTS_CALM
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, SettingError
 from cotacoes.up import control
 from cotacoes.up.data_folder import read_running, read_secret
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision.part import State
+from cotacoes.up.supervision.service import ServiceState
 
 UP_DEADLINE_S = 0.8  # of each of the two questions to `up`
 DEADLINE_S = 3.0  # of everything else, side by side; with the start of Python some 5 s in all
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Up:
-    """The `up` of the folder, where one lives: what it says of its parts, and how its system is reached."""
+    """The `up` of the folder, where one lives: what it says of its services, and how its system is reached."""
 
     pid: int | None = None
     problem: str | None = None
@@ -60,12 +60,12 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
     up = await aside(lambda: _ask_up(path))  # it keeps its own deadlines
     settings, refusal = _settings({name: text for name, text in environment.items() if name.startswith(PREFIX)}, up)
     asked = _asked(path, settings, up)
-    parts = {row["name"]: _part(path, row) for row in up.rows}
+    services = {row["name"]: _part(path, row) for row in up.rows}
     local, stored_log, redis_problem, silent, prices, shards = await asyncio.gather(
         _local(path, settings, up),
         _stored_log(path, up),
         _redis(asked),
-        _silent(asked, parts),
+        _silent(asked, services),
         _prices(asked),
         asyncio.gather(*(_shard(name, dsn) for name, dsn in asked.shards.items())),
     )
@@ -78,7 +78,7 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
         is_running=up.pid is not None,
         up_problem=up.problem,
         up_suspended_pid=up.pid if up.problem is not None and up.pid is not None and _is_suspended(up.pid) else None,
-        parts=parts,
+        services=services,
         silent=silent,
         shards=dict(zip(asked.shards, shards, strict=True)),
         has_redis=asked.redis is not None,
@@ -125,11 +125,11 @@ def _asked(path: Path, settings: Settings, up: _Up) -> _Asked:
     return _Asked(given, settings.redis_url or None, Addresses.of(settings) if settings.quote_url else None)
 
 
-def _part(path: Path, row: Mapping[str, Any]) -> RunningPart:
-    state, restarts = State(row["state"]), int(row["restarts"])
-    is_ill = state in {State.FAILED, State.RESTARTING} or restarts > RESTARTS_CALM
+def _part(path: Path, row: Mapping[str, Any]) -> RunningService:
+    state, restarts = ServiceState(row["state"]), int(row["restarts"])
+    is_ill = state in {ServiceState.FAILED, ServiceState.RESTARTING} or restarts > RESTARTS_CALM
     words = data.last_words(path, row["name"]) if is_ill else ""
-    return RunningPart(state, restarts, words, 0.0 if row["pid"] is None else _alive_s(row["pid"]))
+    return RunningService(state, restarts, words, 0.0 if row["pid"] is None else _alive_s(row["pid"]))
 
 
 def _alive_s(pid: int) -> float:
@@ -163,12 +163,12 @@ def _look(path: Path, settings: Settings, up: _Up) -> Local:
 def _ports(settings: Settings, up: _Up) -> dict[str, int]:
     """The ports that an `up` uses, or would; none where the environment names services, which then run without one."""
     if up.pid is not None:
-        own = (row for row in up.rows if row["address"] and row["state"] != State.EXTERNAL)
+        own = (row for row in up.rows if row["address"] and row["state"] != ServiceState.EXTERNAL)
         return {row["name"]: int(urlsplit(row["address"]).port or 0) for row in own}
     if any(settings.url(name) != f"http://127.0.0.1:{settings.port(name)}" for name in HTTP_SERVICES):
         return {}
     elsewhere = {"redis": settings.redis_url, "shard1": settings.shard1_dsn, "shard2": settings.shard2_dsn}
-    return {part: settings.port(part) for part in PORT_OFFSETS if not elsewhere.get(part)}
+    return {service: settings.port(service) for service in PORT_OFFSETS if not elsewhere.get(service)}
 
 
 async def _stored_log(path: Path, up: _Up) -> StoredLog | None:
@@ -194,8 +194,8 @@ async def _redis(asked: _Asked) -> str | None:
     return None if asked.redis is None else await by_deadline(questions.ask_redis(asked.redis), f"Redis gave {LATE}")
 
 
-async def _silent(asked: _Asked, parts: Mapping[str, RunningPart]) -> dict[str, str]:
-    running = [name for name in HTTP_SERVICES if name in parts and parts[name].state is State.RUNNING]
+async def _silent(asked: _Asked, services: Mapping[str, RunningService]) -> dict[str, str]:
+    running = [name for name in HTTP_SERVICES if name in services and services[name].state is ServiceState.RUNNING]
     if asked.services is None or not running:
         return {}
     return await by_deadline(questions.ask_alive(asked.services, running), dict.fromkeys(running, LATE))

@@ -81,8 +81,8 @@ class Listeners:
                     self._by_port[one.laddr.port].add(one.pid)
 
     def look_at(self, ports: Mapping[str, int], ours: Collection[int]) -> list[Port]:
-        """Each part's port, and who has it that is not among `ours`."""
-        return [Port(part, number, self._taker(number, ours)) for part, number in ports.items()]
+        """Each service's port, and who has it that is not among `ours`."""
+        return [Port(service, number, self._taker(number, ours)) for service, number in ports.items()]
 
     def free_base(self, above: int) -> int | None:
         """The next port base on which everything is free."""

@@ -17,7 +17,7 @@ from cotacoes.up.data_folder import FREE_BYTES_MIN, LOG_BYTES_MAX, VERSION
 PYTHON_MIN = (3, 11, 0)
 FREE_BYTES_CALM = 1_000_000_000  # the local log alone may grow that far, and full disks come at night
 MEMORY_BYTES_MIN = 400_000_000  # a system of two shards and five services takes some 300 MB
-LOGS_BYTES_MAX = 8 * 2 * LOG_BYTES_MAX  # eight parts, each with its `.log` and `.log.1`
+LOGS_BYTES_MAX = 8 * 2 * LOG_BYTES_MAX  # eight services, each with its `.log` and `.log.1`
 COMPOSE = "docker compose up --build"
 UPGRADE = "install a newer cotacoes"
 SET_CLOCK = "timedatectl set-ntp true"
@@ -140,11 +140,11 @@ def _up(facts: Facts) -> str:
 
 
 def logs(facts: Facts) -> Iterator[Judgement]:
-    """The size of the parts' log files, which have a bound."""
+    """The size of the services' log files, which have a bound."""
     told = _usable(facts)
     if told is None:
         return
-    text = f"the logs of the parts have {_size(told.logs_bytes)}"
+    text = f"the logs of the services have {_size(told.logs_bytes)}"
     if told.logs_bytes > LOGS_BYTES_MAX:
         yield warning(f"{text}, more than the {_size(LOGS_BYTES_MAX)} that we keep: look what else writes there")
     else:
@@ -152,12 +152,12 @@ def logs(facts: Facts) -> Iterator[Judgement]:
 
 
 def ports(facts: Facts) -> Iterator[Judgement]:
-    """That each part has its port, or can get it."""
+    """That each service has its port, or can get it."""
     if facts.local is None:
         return
     taken = [port for port in facts.local.ports if port.taken_by is not None]
     if taken:
-        told = ", ".join(f"{port.number} ({port.part}) is taken by {port.taken_by}" for port in taken)
+        told = ", ".join(f"{port.number} ({port.service}) is taken by {port.taken_by}" for port in taken)
         base = facts.local.free_port_base
         yield error(f"port {told}: end that, or move", None if base is None else _move(facts, base))
     elif facts.local.ports:

@@ -140,7 +140,7 @@ async def _readiness(http: HttpClient, url: str) -> dict[str, str]:
         HttpError, msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, AttributeError
     ):
         told = msgspec.json.decode((await http.get(f"{url}/readyz")).body)
-        return {part: str(one["reason"]) for part, one in told["checks"].items() if not one["ok"]}
+        return {name: str(one["reason"]) for name, one in told["checks"].items() if not one["ok"]}
     return {}
 
 

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from cotacoes.adapters.postgres.schema import known_migrations, pending_migrations
-from cotacoes.doctor.facts import Facts, RunningPart
+from cotacoes.doctor.facts import Facts, RunningService
 from cotacoes.doctor.finding import Judgement, error, ok, warning
 from cotacoes.errors import SettingError
 from cotacoes.model.listing import listed
-from cotacoes.up.supervision.part import State
+from cotacoes.up.supervision.service import ServiceState
 
 RESTARTS_CALM = 2  # more of them are no accident
-STEADY_S = 600.0  # alive for so long, a part's deaths are of the past
+STEADY_S = 600.0  # alive for so long, a service's deaths are of the past
 PENDING_CALM_S = 5.0  # a shard that is there has a quote well before
 NAMED_MAX = 5
 
@@ -28,40 +28,40 @@ def system(facts: Facts) -> Iterator[Judgement]:
             None if pid is None else f"kill -CONT {pid}",
         )
     elif facts.is_running:
-        yield ok(f"a system of {len(facts.parts)} parts runs on {facts.path}")
+        yield ok(f"a system of {len(facts.services)} services runs on {facts.path}")
     else:
         yield ok(f"nothing runs on {facts.path}: `{facts.command('up')}` starts it")
 
 
-def parts(facts: Facts) -> Iterator[Judgement]:
-    """Each part's state, and how often it had to be started again."""
-    judged = [judgement for name, part in facts.parts.items() for judgement in _part(facts, name, part)]
+def services(facts: Facts) -> Iterator[Judgement]:
+    """Each service's state, and how often it had to be started again."""
+    judged = [judgement for name, service in facts.services.items() for judgement in _part(facts, name, service)]
     yield from judged
-    if facts.parts and not judged:
-        yield ok("every part runs")
+    if facts.services and not judged:
+        yield ok("every service runs")
 
 
-def _part(facts: Facts, name: str, part: RunningPart) -> Iterator[Judgement]:
-    said = f", and said last: {part.last_words}" if part.last_words else ""
-    match part.state:
-        case State.FAILED:
+def _part(facts: Facts, name: str, service: RunningService) -> Iterator[Judgement]:
+    said = f", and said last: {service.last_words}" if service.last_words else ""
+    match service.state:
+        case ServiceState.FAILED:
             yield error(f"{name} gave up{said}", facts.command("start", name))
-        case State.RESTARTING:
-            yield error(f"{name} died and waits to be started again (restart {part.restarts}){said}")
-        case State.STOPPED | State.FROZEN:
-            yield warning(f"somebody left {name} {part.state}", facts.command("start", name))
-        case State.WAITING | State.STARTING:
-            yield warning(f"{name} is not up yet ({part.state})")
+        case ServiceState.RESTARTING:
+            yield error(f"{name} died and waits to be started again (restart {service.restarts}){said}")
+        case ServiceState.STOPPED | ServiceState.FROZEN:
+            yield warning(f"somebody left {name} {service.state}", facts.command("start", name))
+        case ServiceState.WAITING | ServiceState.STARTING:
+            yield warning(f"{name} is not up yet ({service.state})")
         case _ if name in facts.silent:
             yield error(f"{name} runs and does not answer: {facts.silent[name]}", _restart(facts, name))
-        case _ if part.restarts > RESTARTS_CALM and part.alive_s < STEADY_S:
-            yield warning(f"{name} runs, but had to be started again {part.restarts} times{said}")
+        case _ if service.restarts > RESTARTS_CALM and service.alive_s < STEADY_S:
+            yield warning(f"{name} runs, but had to be started again {service.restarts} times{said}")
 
 
-def _restart(facts: Facts, part: str) -> str | None:
-    if part not in facts.parts:
+def _restart(facts: Facts, service: str) -> str | None:
+    if service not in facts.services:
         return None  # it runs somewhere else
-    return f"{facts.command('stop', part)} && {facts.command('start', part)}"
+    return f"{facts.command('stop', service)} && {facts.command('start', service)}"
 
 
 def shards(facts: Facts) -> Iterator[Judgement]:
@@ -161,7 +161,7 @@ def circuit(facts: Facts) -> Iterator[Judgement]:
     if facts.prices is None:
         return
     states = {told.get("breaker") for told in facts.prices.currents.values() if not isinstance(told, str)} - {None}
-    mend = facts.start_of("external_service") or (facts.command("faults", "clear") if facts.parts else None)
+    mend = facts.start_of("external_service") or (facts.command("faults", "clear") if facts.services else None)
     for state in states - {"closed"}:
         yield warning(f"the circuit to the source is {state}: it fails, and prices age", mend)
     if states == {"closed"}:

@@ -32,15 +32,15 @@ REQUEST_DEADLINE_S = 5.0
 BACKLOG = 128
 SILENT_MAX = 128  # connections that have not sent their request
 UNDER_WAY_MAX = 32  # commands of those who know the secret
-ANSWER_DEADLINE_S = 30.0  # a part may take its grace to stop, and its time to start
-DOWN_DEADLINE_S = 120.0  # each part may take its grace
+ANSWER_DEADLINE_S = 30.0  # a service may take its grace to stop, and its time to start
+DOWN_DEADLINE_S = 120.0  # each service may take its grace
 DOWN_POLL_S = 0.05
 
 Answer = Callable[[str, str], Awaitable[dict[str, Any]]]
 
 
 class ControlServer:
-    """Listens while its context is open. `answer(command, part)` raises BadRequestError for what it does not do."""
+    """Listens while its context is open. `answer(command, service)` raises BadRequestError for what it does not do."""
 
     def __init__(self, secret: str, answer: Answer) -> None:
         self._secret = secret
@@ -87,7 +87,7 @@ class ControlServer:
                 line = await reader.readuntil(b"\n")
             heard()
             request = json.loads(line)
-            secret, command, part = (str(request.get(name, "")) for name in ("secret", "command", "part"))
+            secret, command, service = (str(request.get(name, "")) for name in ("secret", "command", "part"))
         except (ValueError, AttributeError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return {"error": "not a request"}
         if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._secret.encode()):
@@ -96,19 +96,19 @@ class ControlServer:
             return {"error": f"{UNDER_WAY_MAX} commands are under way: try again in a moment"}
         self._under_way += 1
         try:
-            return await self._answer(command, part)
+            return await self._answer(command, service)
         except BadRequestError as refusal:
             return {"error": refusal.detail}
         finally:
             self._under_way -= 1
 
 
-def ask(data: Path, command: str, part: str = "", *, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Any]:
+def ask(data: Path, command: str, service: str = "", *, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Any]:
     """Ask the `up` that runs on `data`. Blocking, `deadline_s` at most.
 
     ServiceUnavailableError where none runs there or it does not answer, BadRequestError where it refuses.
     """
-    answer = _exchange(data, _running(data), {"command": command, "part": part}, deadline_s)
+    answer = _exchange(data, _running(data), {"command": command, "part": service}, deadline_s)
     if "error" in answer:
         raise BadRequestError(str(answer["error"]))
     return answer

@@ -2,7 +2,7 @@
 
 lock        held by the running `up`            version     of this layout; a newer one is refused
 up.json     control port, pids and births       *.secret    token and passwords, for their owner only
-shard1/ shard2/ redis/ quote_service/ logs/     what the parts keep
+shard1/ shard2/ redis/ quote_service/ logs/     what the services keep
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cotacoes.quote_service.folder_lock import FolderLock
 from cotacoes.up.supervision import processes
 
 VERSION = 1
-LOG_BYTES_MAX = 5_000_000  # of one part; as much again in its `.1`
+LOG_BYTES_MAX = 5_000_000  # of one service; as much again in its `.1`
 LEFTOVERS_DEADLINE_S = 5.0
 FREE_BYTES_MIN = 200_000_000  # two database folders and a little room
 OTHER_FOLDER = "set --data to another folder"
@@ -148,8 +148,8 @@ def read_secret(path: Path, name: str) -> str:
         return ""
 
 
-class PartLogs:
-    """The log file of each part, bounded: at `bytes_max` it becomes `.log.1`, and a new one begins.
+class ServiceLogs:
+    """The log file of each service, bounded: at `bytes_max` it becomes `.log.1`, and a new one begins.
 
     What cannot be written, on a full disk, is dropped; how many lines that were is written once there is room.
     """
@@ -160,23 +160,23 @@ class PartLogs:
         self._sizes: dict[str, int] = {}
         self._dropped: Counter[str] = Counter()
 
-    def write(self, part: str, line: bytes) -> None:
+    def write(self, service: str, line: bytes) -> None:
         """Append one line."""
         try:
-            if missing := self._dropped[part]:
-                self._append(part, json.dumps({"event": "log.dropped", "count": missing}).encode())
-                del self._dropped[part]
-            self._append(part, line)
+            if missing := self._dropped[service]:
+                self._append(service, json.dumps({"event": "log.dropped", "count": missing}).encode())
+                del self._dropped[service]
+            self._append(service, line)
         except OSError:
-            self._dropped[part] += 1
-            self._sizes.pop(part, None)  # the file may have been removed
+            self._dropped[service] += 1
+            self._sizes.pop(service, None)  # the file may have been removed
 
-    def _append(self, part: str, line: bytes) -> None:
-        path = self._folder / f"{part}.log"
-        size = self._sizes[part] if part in self._sizes else path.stat().st_size if path.exists() else 0
+    def _append(self, service: str, line: bytes) -> None:
+        path = self._folder / f"{service}.log"
+        size = self._sizes[service] if service in self._sizes else path.stat().st_size if path.exists() else 0
         if size + len(line) + 1 > self._bytes_max:
             path.replace(path.with_suffix(".log.1"))
             size = 0
         with path.open("ab", buffering=0) as file:
             size += file.write(line + b"\n")
-        self._sizes[part] = size
+        self._sizes[service] = size

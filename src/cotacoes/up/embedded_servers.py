@@ -238,7 +238,7 @@ def _why_initdb_failed(said: str, folder: Path) -> str:
 
 def postgres_command(folder: Path, port: int) -> list[str]:
     """How PostgreSQL is started on a data folder; SIGINT is its fast shutdown."""
-    settings = [part for name, value in POSTGRES_SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    settings = [word for name, value in POSTGRES_SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return _unprivileged([str(postgres_folder() / "postgres"), "-D", str(folder), "-p", str(port), *settings])
 
 
@@ -275,7 +275,7 @@ def require_password_of_valkey(settings_file: Path, password: str) -> None:
 
 def valkey_command(folder: Path, port: int, settings_file: Path | None = None) -> list[str]:
     """How Valkey is started; it keeps nothing on disk. Without a `settings_file` it asks nobody for a password."""
-    settings = [part for name, value in VALKEY_SETTINGS.items() for part in (f"--{name}", *_words(value))]
+    settings = [word for name, value in VALKEY_SETTINGS.items() for word in (f"--{name}", *_words(value))]
     file = [] if settings_file is None else [str(settings_file)]
     return [str(valkey_server()), *file, "--port", str(port), "--dir", str(folder), *settings]
 

@@ -24,24 +24,24 @@ from cotacoes.client_subscriber.lines import Lines, position_range
 from cotacoes.model.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
-from cotacoes.up.supervision.part import Change, State
+from cotacoes.up.supervision.service import ServiceState, StateChange
 
 SUBSCRIBER = "client_subscriber"
 TEXT_MAX = 300
 HELD_LINES_MAX = 1000
 QUOTE_LINE = b'{"type":"quote",'
-_SETTLED = {State.RUNNING, State.EXTERNAL, State.STOPPED, State.FROZEN, State.FAILED}
-_PASSING = {State.WAITING, State.STARTING}  # not worth a line unless there is a reason to tell
+_SETTLED = {ServiceState.RUNNING, ServiceState.EXTERNAL, ServiceState.STOPPED, ServiceState.FROZEN, ServiceState.FAILED}
+_PASSING = {ServiceState.WAITING, ServiceState.STARTING}  # not worth a line unless there is a reason to tell
 _HIDDEN_LEVELS = {"debug"}
-_HIDDEN_EVENTS = {"service.started", "service.stopped"}  # the state of the part says the same
+_HIDDEN_EVENTS = {"service.started", "service.stopped"}  # the state of the service says the same
 _NOT_FACTS = {"event", "level", "time", "service", "exception"}
 _COLOURS = {
-    State.RUNNING: "32",
-    State.EXTERNAL: "32",
-    State.RESTARTING: "33",
-    State.FROZEN: "36",
-    State.STOPPED: "33",
-    State.FAILED: "31",
+    ServiceState.RUNNING: "32",
+    ServiceState.EXTERNAL: "32",
+    ServiceState.RESTARTING: "33",
+    ServiceState.FROZEN: "36",
+    ServiceState.STOPPED: "33",
+    ServiceState.FAILED: "31",
 }
 
 
@@ -56,7 +56,8 @@ class Style(enum.Enum):
 class LiveView:
     """Turns what happens into lines. `put` takes one line without its line feed; `rows` are those of `status`.
 
-    The table comes when all parts have settled, or when `show_table` is called; what people are to read below it waits.
+    The table is shown once all services have settled, or when `show_table` is called. What people read below it waits
+    until then.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LiveView:
         self._tell({"type": "source", "text": text}, text)
 
     def show_table(self) -> None:
-        """The parts, once."""
+        """The services, once."""
         if self._has_table:
             return
         self._has_table = True
@@ -98,40 +99,40 @@ class LiveView:
         widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
         self._put("")
         for name, address, state in cells:
-            shown = state if state == "state" else self._coloured(State(state), state)
+            shown = state if state == "state" else self._coloured(ServiceState(state), state)
             self._put(f"{name:<{widths[0]}}  {address:<{widths[1]}}  {shown}")
         self._put("")
         for line in self._held:
             self._put(line)
         self._held.clear()
 
-    def show_change(self, change: Change) -> None:
-        """A part came into a state."""
-        if change.part == SUBSCRIBER and change.state is not State.RUNNING:
+    def show_change(self, change: StateChange) -> None:
+        """A service came into a state."""
+        if change.service == SUBSCRIBER and change.state is not ServiceState.RUNNING:
             self._resuming = set(self._last_shown)
         now = self._now()
         if self._style is Style.JSON:
-            told = {"type": "part", "time": format_time(now), "part": change.part, "state": change.state.value}
+            told = {"type": "part", "time": format_time(now), "part": change.service, "state": change.state.value}
             self._put(_encode({**told, "detail": change.detail}))
         elif change.detail or (self._has_table and change.state not in _PASSING):
             detail = f": {_clean(change.detail)}" if change.detail else ""
             state = self._coloured(change.state, change.state.value)
-            self._put(f"{_clock(now)} {change.part} {state}{detail}")
+            self._put(f"{_clock(now)} {change.service} {state}{detail}")
         if not self._has_table and all(row["state"] in _SETTLED for row in self.rows()):
             self.show_table()
 
-    def show_line(self, part: str, stream: str, line: bytes) -> bool:
-        """A line that a part wrote; whether it was one for the live view, and not for the part's log alone."""
-        if part == SUBSCRIBER and stream == "stdout":
+    def show_line(self, service: str, stream: str, line: bytes) -> bool:
+        """A line that a service wrote; whether it was one for the live view, and not for the service's log alone."""
+        if service == SUBSCRIBER and stream == "stdout":
             return self._show_news(line)
         event = _event(line)
         if event is None or event.get("level") in _HIDDEN_LEVELS:
             return False
         if self._style is Style.JSON:
-            self._put(_encode({"type": "event", "part": part, **event}))
+            self._put(_encode({"type": "event", "part": service, **event}))
         elif event["event"] not in _HIDDEN_EVENTS:
             facts = "".join(f" {name}={_clean(value)}" for name, value in event.items() if name not in _NOT_FACTS)
-            self._put_below(f"{_clock(self._time_of(event))} {part} {_clean(event['event'])}{facts}")
+            self._put_below(f"{_clock(self._time_of(event))} {service} {_clean(event['event'])}{facts}")
         return True
 
     def say(self, text: str) -> None:
@@ -197,7 +198,7 @@ class LiveView:
     def _tell(self, fields: Mapping[str, object], text: str) -> None:
         self._put(_encode(fields) if self._style is Style.JSON else text)
 
-    def _coloured(self, state: State, text: str) -> str:
+    def _coloured(self, state: ServiceState, text: str) -> str:
         code = _COLOURS.get(state)
         return f"\x1b[{code}m{text}\x1b[0m" if self._style is Style.COLOURED and code else text
 

@@ -13,10 +13,10 @@ from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.up import embedded_servers
 from cotacoes.up.control import SECRET, ControlServer
-from cotacoes.up.data_folder import DataFolder, PartLogs
+from cotacoes.up.data_folder import DataFolder, ServiceLogs
 from cotacoes.up.live_view import LiveView
-from cotacoes.up.supervision.part import Hooks, Part
-from cotacoes.up.supervision.supervisor import Step, Supervisor
+from cotacoes.up.supervision.service import Hooks, Service
+from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
 INTERRUPTED_EXIT_CODE = 130
 TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
@@ -24,11 +24,11 @@ TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
 
 @dataclass(frozen=True)
 class Topology:
-    """The parts, the steps between them, the settings of the services, and the variables that `cotacoes env` tells."""
+    """The services, the steps between them, their settings, and the variables that `cotacoes env` prints."""
 
     settings: Settings
-    parts: Sequence[Part]
-    steps: Sequence[Step]
+    services: Sequence[Service]
+    steps: Sequence[OneTimeTask]
     exports: Mapping[str, str]
 
 
@@ -39,12 +39,12 @@ class RunningSystem:
         self._topology = topology
         self._folder = folder
         self._view = view
-        self._logs = PartLogs(folder.path / "logs")
+        self._logs = ServiceLogs(folder.path / "logs")
         self._stopping = asyncio.Event()
         self._code = 0
         self._is_full = False
         hooks = Hooks(on_change=view.show_change, on_line=self._note_line, on_spawn=self._note_running)
-        self._supervisor = Supervisor(topology.parts, topology.steps, hooks)
+        self._supervisor = Supervisor(topology.services, topology.steps, hooks)
         self._control = ControlServer(folder.secret(SECRET), self._answer)
         view.rows = self._supervisor.status
 
@@ -82,14 +82,14 @@ class RunningSystem:
             running.result()
             return self._code
 
-    async def _answer(self, command: str, part: str) -> dict[str, Any]:
-        of_parts: Mapping[str, Callable[[str], Any]] = {
+    async def _answer(self, command: str, service: str) -> dict[str, Any]:
+        on_service: Mapping[str, Callable[[str], Any]] = {
             "stop": self._supervisor.stop,
             "start": self._supervisor.start,
             "freeze": self._supervisor.freeze,
         }
-        if command in of_parts:
-            return {"state": (await of_parts[command](part)).value}
+        if command in on_service:
+            return {"state": (await on_service[command](service)).value}
         if command == "status":
             return {"parts": self._supervisor.status()}
         if command == "env":
@@ -99,10 +99,10 @@ class RunningSystem:
             return {}
         raise BadRequestError(f"there is no command {command[:40]}")
 
-    def _note_line(self, part: str, stream: str, line: bytes) -> None:
-        is_shown = self._view.show_line(part, stream, line)
+    def _note_line(self, service: str, stream: str, line: bytes) -> None:
+        is_shown = self._view.show_line(service, stream, line)
         if not (is_shown and stream == "stdout"):  # quotes are shown, not logged
-            self._logs.write(part, line)
+            self._logs.write(service, line)
 
     def _note_running(self) -> None:
         try:

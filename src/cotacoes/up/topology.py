@@ -3,7 +3,7 @@
     shard1 ┐                          redis, external_service, aggregator_service,
     shard2 ┴▶ migrate ▶ quote_service    gateway_service, client_subscriber            start at once
 
-Only real needs are waited for: whoever finds another part away bears it, since that happens later too.
+Only real needs are waited for: whoever finds another service away bears it, since that happens later too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from cotacoes.up import embedded_servers
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.live_view import SUBSCRIBER, LiveView, Style, dropped_line
 from cotacoes.up.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
-from cotacoes.up.supervision.part import Part
-from cotacoes.up.supervision.supervisor import Step
+from cotacoes.up.supervision.service import Service
+from cotacoes.up.supervision.supervisor import OneTimeTask
 
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5
@@ -83,7 +83,7 @@ def run(options: UpOptions) -> int:
         leftovers = folder.end_leftovers()
         system = topology(settings, folder)
         _refuse_unusable_shards(system, folder)
-        refuse_taken_ports(settings, system.parts)
+        refuse_taken_ports(settings, system.services)
         with unblocked_stderr(functools.partial(dropped_line, Style.PLAIN)):
             return asyncio.run(_run(system, folder, _style(options.output), leftovers))
 
@@ -124,9 +124,9 @@ def _refuse_useless_source(settings: Settings) -> None:
 
 
 def _refuse_unusable_shards(topology: Topology, folder: DataFolder) -> None:
-    for part in topology.parts:
-        if part.name in SHARDS and part.command is not None:
-            embedded_servers.refuse_unusable_postgres(folder.path / part.name)
+    for service in topology.services:
+        if service.name in SHARDS and service.command is not None:
+            embedded_servers.refuse_unusable_postgres(folder.path / service.name)
 
 
 def topology(settings: Settings, folder: DataFolder) -> Topology:
@@ -167,7 +167,7 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
 
         await admin_migrate.main(complete)
 
-    return Topology(complete, [*shards, redis, *services], [Step("migrate", SHARDS, migrate)], exports(complete))
+    return Topology(complete, [*shards, redis, *services], [OneTimeTask("migrate", SHARDS, migrate)], exports(complete))
 
 
 def exports(settings: Settings) -> dict[str, str]:
@@ -183,12 +183,12 @@ def exports(settings: Settings) -> dict[str, str]:
     }
 
 
-def _shard(name: str, path: Path, port: int, password: str) -> Part:
+def _shard(name: str, path: Path, port: int, password: str) -> Service:
     def prepare() -> None:
         embedded_servers.initialise_postgres(path, password)
         embedded_servers.recover_postgres(path)
 
-    return Part(
+    return Service(
         name,
         f"postgresql://127.0.0.1:{port}/{embedded_servers.DATABASE}",
         lambda: embedded_servers.postgres_command(path, port),
@@ -199,9 +199,9 @@ def _shard(name: str, path: Path, port: int, password: str) -> Part:
     )
 
 
-def _redis(path: Path, port: int, password: str) -> Part:
+def _redis(path: Path, port: int, password: str) -> Service:
     settings_file = path / "valkey.conf"
-    return Part(
+    return Service(
         "redis",
         f"redis://127.0.0.1:{port}",
         lambda: embedded_servers.valkey_command(path, port, settings_file),
@@ -211,10 +211,10 @@ def _redis(path: Path, port: int, password: str) -> Part:
     )
 
 
-def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Part:
+def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Service:
     arguments = ["--json"] if name == SUBSCRIBER else []
     listens = name != SUBSCRIBER
-    return Part(
+    return Service(
         name,
         settings.url(name) if listens else None,
         # -P: a file in the working directory must not take the place of a module
@@ -230,8 +230,8 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> P
     )
 
 
-def _external(name: str, url: str) -> Part:
-    return Part(name, config.without_password(url), None)
+def _external(name: str, url: str) -> Service:
+    return Service(name, config.without_password(url), None)
 
 
 def _refuse_foreign_services(settings: Settings) -> None:
@@ -278,18 +278,18 @@ def describe_source(settings: Settings) -> str:
     return f"replay of {names} ({failures}{speed})"
 
 
-def refuse_taken_ports(settings: Settings, parts: Sequence[Part]) -> None:
-    """SettingError where a port that a part of ours will listen on is in use."""
-    for part in parts:
-        if part.command is None or part.address is None:
+def refuse_taken_ports(settings: Settings, services: Sequence[Service]) -> None:
+    """SettingError where a port that a service of ours will listen on is in use."""
+    for service in services:
+        if service.command is None or service.address is None:
             continue
-        port = urlsplit(part.address).port
+        port = urlsplit(service.address).port
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
             try:
                 probe.bind(("127.0.0.1", int(port or 0)))
             except OSError as error:
                 raise SettingError(
-                    f"port {port} for {part.name} is not to be had ({error.strerror}): stop what uses it, "
+                    f"port {port} for {service.name} is not to be had ({error.strerror}): stop what uses it, "
                     f"or set --port-base (COTACOES_PORT_BASE), now {settings.port_base}"
                 ) from error

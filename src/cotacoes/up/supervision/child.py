@@ -33,7 +33,7 @@ class Child:
         self._process = process
         self._on_line = on_line
         self._ended: asyncio.Future[int] = loop.create_future()
-        self._pipes: list[_Lines] = []
+        self._pipes: list[_LineProtocol] = []
 
     @classmethod
     async def start(
@@ -89,7 +89,7 @@ class Child:
     async def _read(self, **pipes: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
         for name, pipe in pipes.items():
-            _, lines = await loop.connect_read_pipe(functools.partial(_Lines, name, self._on_line), pipe)
+            _, lines = await loop.connect_read_pipe(functools.partial(_LineProtocol, name, self._on_line), pipe)
             self._pipes.append(lines)
 
 
@@ -112,7 +112,7 @@ def _pipe() -> Iterator[tuple[IO[bytes], int]]:
         os.close(theirs)
 
 
-class _Lines(asyncio.Protocol):
+class _LineProtocol(asyncio.Protocol):
     """Cuts what comes into lines; of a line beyond `LINE_BYTES_MAX` the rest is dropped."""
 
     def __init__(self, name: str, on_line: OnLine) -> None:

@@ -1,6 +1,6 @@
 """Supervision of the whole: start in the order of need, with all overlap that it leaves, and stop in reverse.
 
-Knows nothing of what the parts are; what becomes of one part is in `part.py`.
+Knows nothing of what the services are; what becomes of one service is in `service.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
-from cotacoes.up.supervision.part import Change, Hooks, Part, State, SupervisedPart
+from cotacoes.up.supervision.service import Hooks, Service, ServiceState, StateChange, SupervisedService
 
 STEP_WAIT_S = 0.5
 STEP_WAIT_MAX_S = 5.0
@@ -20,8 +20,8 @@ START_DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True)
-class Step:
-    """Something done once when its `needs` have been ready, such as a migration; parts can need it.
+class OneTimeTask:
+    """Something done once when its `needs` have been ready, such as a migration; services can need it.
 
     `run` is tried again after an UnavailableError; a SettingError ends everything.
     """
@@ -32,49 +32,49 @@ class Step:
 
 
 class Supervisor:
-    """Runs parts and steps, from `run` to `stop_all`."""
+    """Runs services and steps, from `run` to `stop_all`."""
 
-    def __init__(self, parts: Sequence[Part], steps: Sequence[Step], hooks: Hooks) -> None:
+    def __init__(self, services: Sequence[Service], steps: Sequence[OneTimeTask], hooks: Hooks) -> None:
         self._hooks = hooks
         self._steps = steps
         self._done = {step.name: asyncio.Event() for step in steps}
-        self._parts: dict[str, SupervisedPart] = {}
+        self._services: dict[str, SupervisedService] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._step_tasks: list[asyncio.Task[None]] = []
         self._hurry = asyncio.Event()
         known = {**self._done}
-        needs: dict[str, list[asyncio.Event]] = {part.name: [] for part in parts}
-        for part in parts:
-            one = SupervisedPart(part, needs[part.name], hooks, clock=time.monotonic)
-            self._parts[part.name] = one
-            known[part.name] = one.has_been_ready
-        for part in parts:
-            needs[part.name] += [known[name] for name in part.needs]
+        needs: dict[str, list[asyncio.Event]] = {service.name: [] for service in services}
+        for service in services:
+            one = SupervisedService(service, needs[service.name], hooks, clock=time.monotonic)
+            self._services[service.name] = one
+            known[service.name] = one.has_been_ready
+        for service in services:
+            needs[service.name] += [known[name] for name in service.needs]
         self._known = known
 
     def status(self) -> list[dict[str, object]]:
-        """One row per part, in the order of starting."""
+        """One row per service, in the order of starting."""
         return [
             {
                 "name": name,
                 "pid": one.pid,
-                "address": one.part.address,
+                "address": one.service.address,
                 "state": one.state.value,
                 "restarts": one.restarts,
             }
-            for name, one in self._parts.items()
+            for name, one in self._services.items()
         ]
 
     def pids(self) -> dict[str, int]:
         """The living processes."""
-        return {name: one.pid for name, one in self._parts.items() if one.pid is not None}
+        return {name: one.pid for name, one in self._services.items() if one.pid is not None}
 
     async def run(self) -> None:
         """Start everything and keep it so until cancelled; SettingError where something can not be prepared."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._step_tasks = [group.create_task(self._run_step(step)) for step in self._steps]
-                for name, one in self._parts.items():
+                for name, one in self._services.items():
                     self._tasks[name] = group.create_task(one.supervise())
         except ExceptionGroup as several:
             raise setting_error_in(several) or several from None
@@ -84,48 +84,48 @@ class Supervisor:
         self._hurry.set()
 
     async def stop_all(self) -> None:
-        """Stop the parts one after the other, last started first, and what is still to be done between them."""
+        """Stop the services one after the other, last started first, and what is still to be done between them."""
         for step in self._step_tasks:
             step.cancel()
-        for name, one in reversed(self._parts.items()):
+        for name, one in reversed(self._services.items()):
             task = self._tasks.get(name)
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
             await one.end(self._hurry)
 
-    async def stop(self, name: str) -> State:
-        """Stop a part, and keep it so; its state then. BadRequestError where it is not ours."""
+    async def stop(self, name: str) -> ServiceState:
+        """Stop a service, and keep it so; its state then. BadRequestError where it is not ours."""
         one = self._ours(name, "stop")
         one.want(run=False)
-        return await one.reach(State.STOPPED, State.FAILED)
+        return await one.reach(ServiceState.STOPPED, ServiceState.FAILED)
 
-    async def start(self, name: str) -> State:
-        """Start a part that is stopped, or thaw one that is frozen; its state then, or after `START_DEADLINE_S`."""
+    async def start(self, name: str) -> ServiceState:
+        """Start a service that is stopped, or thaw one that is frozen; its state then, or after `START_DEADLINE_S`."""
         one = self._ours(name, "start")
         one.want(run=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_DEADLINE_S):
-                await one.reach(State.RUNNING, State.RESTARTING, State.FAILED)
+                await one.reach(ServiceState.RUNNING, ServiceState.RESTARTING, ServiceState.FAILED)
         return one.state
 
-    async def freeze(self, name: str) -> State:
-        """Let a running part stand still until it is started; its state then."""
+    async def freeze(self, name: str) -> ServiceState:
+        """Let a running service stand still until it is started; its state then."""
         one = self._ours(name, "freeze")
-        if one.state is not State.RUNNING:
-            raise BadRequestError(f"{name} is {one.state}: only a running part can be frozen")
+        if one.state is not ServiceState.RUNNING:
+            raise BadRequestError(f"{name} is {one.state}: only a running service can be frozen")
         one.freeze()
         return one.state
 
-    def _ours(self, name: str, command: str) -> SupervisedPart:
-        one = self._parts.get(name)
+    def _ours(self, name: str, command: str) -> SupervisedService:
+        one = self._services.get(name)
         if one is None:
-            raise BadRequestError(f"there is no part {name}: the parts are {', '.join(self._parts)}")
-        if one.part.command is None:
+            raise BadRequestError(f"there is no service {name}: the services are {', '.join(self._services)}")
+        if one.service.command is None:
             raise BadRequestError(f"{name} is external: it is not ours to {command}")
         return one
 
-    async def _run_step(self, step: Step) -> None:
+    async def _run_step(self, step: OneTimeTask) -> None:
         for need in step.needs:
             await self._known[need].wait()
         wait_s = STEP_WAIT_S
@@ -134,7 +134,9 @@ class Supervisor:
                 await step.run()
                 break
             except UnavailableError as error:
-                self._hooks.on_change(Change(step.name, State.WAITING, f"{error.detail}; again in {wait_s:g} s"))
+                self._hooks.on_change(
+                    StateChange(step.name, ServiceState.WAITING, f"{error.detail}; again in {wait_s:g} s")
+                )
                 await asyncio.sleep(wait_s)
                 wait_s = min(STEP_WAIT_MAX_S, 2 * wait_s)
         self._done[step.name].set()

@@ -11,10 +11,10 @@ import typer
 
 from cotacoes import config
 from cotacoes.cli import export as exporting
-from cotacoes.cli import readers
-from cotacoes.cli.lines import say
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
-from cotacoes.cli.parts import subscribe
+from cotacoes.cli.output import say
+from cotacoes.cli.services import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.model.candle import INTERVALS
@@ -55,7 +55,7 @@ def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: 
 
     What the wire loses is said, fetched from the history and shown in its place, so positions have no hole.
     """
-    system = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
+    system = {"COTACOES_LOG_LEVEL": "warning", **queries.find_system(data, control.ask)}
     return subscribe(coins, since, as_json=as_json, environment=system, interrupted=INTERRUPTED)
 
 
@@ -86,7 +86,7 @@ def record(
         count = await recording.record(settings, stop, out, chosen, for_s)
         say(f"recorded {count} quotes")
 
-    environment = {"COTACOES_LOG_LEVEL": "warning", **readers.find_system(data, control.ask)}
+    environment = {"COTACOES_LOG_LEVEL": "warning", **queries.find_system(data, control.ask)}
     return run_part("record", main, environment=environment, in_words=True)
 
 
@@ -101,7 +101,7 @@ def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
 
     Exit code 3 where it is stale, 4 where there is none.
     """
-    return _ask(data, lambda client: readers.quote(client, coin, as_json=as_json))
+    return _ask(data, lambda client: queries.quote(client, coin, as_json=as_json))
 
 
 @app.command()
@@ -125,7 +125,7 @@ def report(
 
     Of everyone who answers in time; what is missing is named.
     """
-    return _ask(data, lambda client: readers.report(client, coins or (), window=window, trace=trace, as_json=as_json))
+    return _ask(data, lambda client: queries.report(client, coins or (), window=window, trace=trace, as_json=as_json))
 
 
 @app.command()
@@ -159,7 +159,7 @@ def history(
         raise typer.BadParameter("give either --last or --from and --to, not both")
     return _ask(
         data,
-        lambda client: readers.history(client, coin, last=last, after=after, start=start, end=end, as_json=as_json),
+        lambda client: queries.history(client, coin, last=last, after=after, start=start, end=end, as_json=as_json),
     )
 
 
@@ -193,7 +193,7 @@ def candles(
         raise typer.BadParameter("give either --last or --from, not both")
     return _ask(
         data,
-        lambda client: readers.candles(
+        lambda client: queries.candles(
             client, coin, interval, last=last, start=start, end=end, empty=empty, as_json=as_json
         ),
     )
@@ -221,7 +221,7 @@ def export(
     Without --from from the oldest quote, without --to up to the newest. With --output it can be interrupted: what there
     is stands in FILE.part, and the same command goes on with it.
     """
-    wanted = exporting.Wanted(coin.lower(), start, end, form)
+    wanted = exporting.ExportRequest(coin.lower(), start, end, form)
     return _ask(data, lambda client: exporting.export(client, wanted, output))
 
 
@@ -243,11 +243,11 @@ def faults(
 
     Each KEY=VALUE is put into the faults in force; `clear` ends them all.
     """
-    return _ask(data, lambda client: readers.faults(client, words or [], as_json=as_json))
+    return _ask(data, lambda client: queries.faults(client, words or [], as_json=as_json))
 
 
 def _ask(data: Path | None, ask: Callable[[ServiceClient], Awaitable[int]]) -> int:
-    settings = readers.settings_of(data)
+    settings = queries.settings_of(data)
 
     async def asking() -> int:
         token = settings.admin_token.get_secret_value()

@@ -38,7 +38,7 @@ UNKNOWN = "?"  # missing
 NONE = "-"  # known, and there is none
 
 
-class Current(msgspec.Struct, frozen=True):
+class CurrentQuote(msgspec.Struct, frozen=True):
     """What is shown of a current quote."""
 
     coin: CoinText
@@ -51,7 +51,7 @@ class Current(msgspec.Struct, frozen=True):
     origin: OriginText
 
 
-class Page(msgspec.Struct, frozen=True):
+class HistoryPage(msgspec.Struct, frozen=True):
     """What is shown of a page of the history."""
 
     quotes: list[QuoteJson]
@@ -155,7 +155,7 @@ def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
         raise ServiceUnavailableError(f"{service} did not answer as it should") from error
 
 
-def quote_line(quote: Current) -> str:
+def quote_line(quote: CurrentQuote) -> str:
     """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
     position = f"{quote.epoch}-{quote.seq}"
     return f"{quote.coin} {money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
@@ -181,7 +181,7 @@ def candle_row(candle: CandleJson) -> tuple[object, ...]:
     return (candle.at, *(NONE if price is None else price for price in prices), candle.count, closed)
 
 
-def money(quote: Current | QuoteJson) -> str:
+def money(quote: CurrentQuote | QuoteJson) -> str:
     """`67012.34 USD`."""
     return f"{quote.price} {quote.currency}"
 

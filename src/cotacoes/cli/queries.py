@@ -10,11 +10,13 @@ from typing import Any
 
 from cotacoes import config
 from cotacoes.cli.faults import merged
-from cotacoes.cli.lines import (
+from cotacoes.cli.options import data_folder
+from cotacoes.cli.other_system import data_folder_on
+from cotacoes.cli.output import (
     CANDLE_COLUMNS,
     CandlePage,
-    Current,
-    Page,
+    CurrentQuote,
+    HistoryPage,
     candle_row,
     fault_lines,
     gap_line,
@@ -27,8 +29,6 @@ from cotacoes.cli.lines import (
     terminal_width,
     understood,
 )
-from cotacoes.cli.options import data_folder
-from cotacoes.cli.other_system import data_folder_on
 from cotacoes.cli.report_lines import (
     BAR,
     BAR_MIN,
@@ -103,7 +103,7 @@ def settings_of(given: Path | None) -> config.Settings:
 async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
     """The current quote; exit code 3 where it is stale."""
     answer = await client.current(coin.lower())
-    shown = understood(answer, Current, "quote_service")
+    shown = understood(answer, CurrentQuote, "quote_service")
     if as_json:
         put_json(answer)
     else:
@@ -191,8 +191,8 @@ async def candles(
     return OK
 
 
-def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> Page:
-    shown = understood(page, Page, "quote_service")
+def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> HistoryPage:
+    shown = understood(page, HistoryPage, "quote_service")
     for line in shown.lines():
         if isinstance(line, GapJson):
             fields = {"type": "gap", "coin": coin, "after": line.after, "through": line.through, "reason": line.reason}

@@ -1,11 +1,11 @@
-"""One part under supervision: a task that turns what is wanted into what is.
+"""One service under supervision: a task that turns what is wanted into what is.
 
     wanted    state
     run       waiting (for what it needs) → starting → running → (died) restarting → starting …
     stop      → stopped                     until it is wanted again
-    freeze    → frozen                      every process of the part stands still
+    freeze    → frozen                      every process of the service stands still
 
-A part that ends with one of its `final_exit_codes` is `failed`, and not started again by itself.
+A service that ends with one of its `final_exit_codes` is `failed`, and not started again by itself.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.25
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_MAX_S = 10.0
-WORDS_BYTES_MAX = 280  # of what a part said last, where it ended: one sentence with its fix
-STEADY_S = 20.0  # up for so long, a part's next death is as good as its first
+WORDS_BYTES_MAX = 280  # of what a service said last, where it ended: one sentence with its fix
+STEADY_S = 20.0  # up for so long, a service's next death is as good as its first
 
 
-class State(enum.StrEnum):
-    """What a part is doing."""
+class ServiceState(enum.StrEnum):
+    """What a service is doing."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -42,11 +42,11 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
+class Service:
     """One process of the system. `command` None: it runs elsewhere and is only shown.
 
     `prepare` blocks and runs before each start; `is_ready` gets the pid and blocks for well under a second. `needs`
-    name parts and steps that must have been ready before the first start. `grace_s` passes between `stop_signal` and
+    name services and steps that must have been ready before the first start. `grace_s` passes between `stop_signal` and
     SIGKILL.
     """
 
@@ -63,11 +63,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A fact for whoever shows or logs it: a part came into a state, with a reason where there is one to tell."""
+class StateChange:
+    """A fact for whoever shows or logs it: a service came into a state, with a reason where there is one to tell."""
 
-    part: str
-    state: State
+    service: str
+    state: ServiceState
     detail: str = ""
 
 
@@ -75,17 +75,19 @@ class Change:
 class Hooks:
     """Who hears of what; all are called from the event loop."""
 
-    on_change: Callable[[Change], None]
-    on_line: Callable[[str, str, bytes], None]  # part, stream, line
+    on_change: Callable[[StateChange], None]
+    on_line: Callable[[str, str, bytes], None]  # service, stream, line
     on_spawn: Callable[[], None]
 
 
-class SupervisedPart:
-    """See the head of this file. `needs` are set when what the part waits for has been ready once."""
+class SupervisedService:
+    """See the head of this file. `needs` are set when what the service waits for has been ready once."""
 
-    def __init__(self, part: Part, needs: Sequence[asyncio.Event], hooks: Hooks, *, clock: Callable[[], float]) -> None:
-        self.part = part
-        self.state = State.WAITING
+    def __init__(
+        self, service: Service, needs: Sequence[asyncio.Event], hooks: Hooks, *, clock: Callable[[], float]
+    ) -> None:
+        self.service = service
+        self.state = ServiceState.WAITING
         self.restarts = 0
         self.has_been_ready = asyncio.Event()
         self._needs = needs
@@ -104,9 +106,9 @@ class SupervisedPart:
         return self._child.pid if self._child is not None and self._child.code is None else None
 
     async def supervise(self) -> None:
-        """Until cancelled; then `end` is due. SettingError where the part can not be prepared."""
-        if self.part.command is None:
-            self._become(State.EXTERNAL)
+        """Until cancelled; then `end` is due. SettingError where the service can not be prepared."""
+        if self.service.command is None:
+            self._become(ServiceState.EXTERNAL)
             self.has_been_ready.set()
             return
         for need in self._needs:
@@ -118,14 +120,14 @@ class SupervisedPart:
             code = await self._run_once()
             if code is None:
                 continue
-            if code in self.part.final_exit_codes:
+            if code in self.service.final_exit_codes:
                 self._wants_run = False
-                self._become(State.FAILED, f"{self._cause(code)}; not started again")
+                self._become(ServiceState.FAILED, f"{self._cause(code)}; not started again")
                 continue
             if self._clock() - started > STEADY_S:
                 pause_s = RESTART_WAIT_S
             self.restarts += 1
-            self._become(State.RESTARTING, f"{self._cause(code)}; again in {pause_s:g} s")
+            self._become(ServiceState.RESTARTING, f"{self._cause(code)}; again in {pause_s:g} s")
             await self._pause(pause_s)
             pause_s = min(RESTART_WAIT_MAX_S, 2 * pause_s)
 
@@ -133,20 +135,20 @@ class SupervisedPart:
         """Stop it, or start it at once: thaw it where it is frozen, skip the pause where it died."""
         self._wants_run = run
         self._skips_pause = run
-        if run and self.state is State.FROZEN and self._child is not None:
+        if run and self.state is ServiceState.FROZEN and self._child is not None:
             processes.resume(processes.family(self._child.pid))
-            self._become(State.RUNNING)
-        elif run and self.state in {State.STOPPED, State.FAILED, State.RESTARTING}:
-            self._become(State.WAITING)
+            self._become(ServiceState.RUNNING)
+        elif run and self.state in {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.RESTARTING}:
+            self._become(ServiceState.WAITING)
         self._news.set()
 
     def freeze(self) -> None:
         """Let every process of it stand still; it must be running."""
         assert self._child is not None
         processes.suspend(processes.family(self._child.pid))
-        self._become(State.FROZEN)
+        self._become(ServiceState.FROZEN)
 
-    async def reach(self, *states: State) -> State:
+    async def reach(self, *states: ServiceState) -> ServiceState:
         """Return once it is in one of these."""
         while self.state not in states:
             await self._changed.wait()
@@ -158,33 +160,33 @@ class SupervisedPart:
         if child is None or child.code is not None:
             return
         family = processes.family(child.pid)
-        child.send_signal(self.part.stop_signal)
+        child.send_signal(self.service.stop_signal)
         processes.resume(family)  # a frozen process hears the signal only when it goes on
         ended = asyncio.ensure_future(child.wait())
         hurried = asyncio.ensure_future((hurry or asyncio.Event()).wait())
         try:
-            await asyncio.wait({ended, hurried}, timeout=self.part.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, hurried}, timeout=self.service.grace_s, return_when=asyncio.FIRST_COMPLETED)
             processes.kill(family)
             await ended
         finally:
             ended.cancel()
             hurried.cancel()
-        if self.state is not State.STOPPED:
-            self._become(State.STOPPED)
+        if self.state is not ServiceState.STOPPED:
+            self._become(ServiceState.STOPPED)
 
     async def _until_needed(self, need: asyncio.Event) -> None:
         waiting = asyncio.ensure_future(need.wait())
         try:
             while not waiting.done():
-                self._become(State.WAITING if self._wants_run else State.STOPPED)
+                self._become(ServiceState.WAITING if self._wants_run else ServiceState.STOPPED)
                 await self._news_or(waiting)
         finally:
             waiting.cancel()
 
     async def _until_wanted(self) -> None:
         while not self._wants_run:
-            if self.state is not State.FAILED:
-                self._become(State.STOPPED)
+            if self.state is not ServiceState.FAILED:
+                self._become(ServiceState.STOPPED)
             await self._news_or()
 
     async def _pause(self, pause_s: float) -> None:
@@ -198,15 +200,15 @@ class SupervisedPart:
 
     async def _run_once(self) -> int | None:
         """From start to end; the exit code, None where it was ended because that was wanted."""
-        part = self.part
-        assert part.command is not None
-        self._become(State.STARTING)
+        service = self.service
+        assert service.command is not None
+        self._become(ServiceState.STARTING)
         self._last_words = b""
-        if part.prepare is not None:
-            await asyncio.to_thread(part.prepare)
+        if service.prepare is not None:
+            await asyncio.to_thread(service.prepare)
         try:
             self._child = child = await Child.start(
-                part.command(), part.environment, self._hear, death_signal=part.stop_signal
+                service.command(), service.environment, self._hear, death_signal=service.stop_signal
             )
         except OSError as error:  # no memory, or too many processes: later perhaps
             self._last_words = str(error).encode()
@@ -228,11 +230,11 @@ class SupervisedPart:
 
     async def _become_ready(self, child: Child) -> None:
         poll_s = READY_POLL_S
-        while not await asyncio.to_thread(self.part.is_ready, child.pid):
+        while not await asyncio.to_thread(self.service.is_ready, child.pid):
             await asyncio.sleep(poll_s)
             poll_s = min(READY_POLL_MAX_S, 1.2 * poll_s)
         if child.code is None:
-            self._become(State.RUNNING)
+            self._become(ServiceState.RUNNING)
             self.has_been_ready.set()
 
     async def _news_or(self, *others: asyncio.Future[Any]) -> None:
@@ -247,17 +249,17 @@ class SupervisedPart:
     def _hear(self, stream: str, line: bytes) -> None:
         if stream == "stderr" and line.strip():
             self._last_words = line
-        self._hooks.on_line(self.part.name, stream, line)
+        self._hooks.on_line(self.service.name, stream, line)
 
     def _cause(self, code: int) -> str:
         words = self._last_words[:WORDS_BYTES_MAX].decode("utf-8", "replace").strip()
         # a line of the structured log is shown as such
         return processes.cause_of_end(code) + ("" if code < 0 or words[:1] in {"", "{"} else f" ({words})")
 
-    def _become(self, state: State, detail: str = "") -> None:
+    def _become(self, state: ServiceState, detail: str = "") -> None:
         if self.state is state and not detail:
             return
         self.state = state
         self._changed.set()
         self._changed = asyncio.Event()
-        self._hooks.on_change(Change(self.part.name, state, detail))
+        self._hooks.on_change(StateChange(self.service.name, state, detail))

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from cotacoes import config
-from cotacoes.cli import readers
-from cotacoes.cli.lines import put
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coins, Data, Since
+from cotacoes.cli.output import put
 from cotacoes.web.process import Stop, run_part, run_process
 
 app = typer.Typer()
@@ -33,7 +33,7 @@ def migrate(data: Data = None) -> None:
     """
     from cotacoes.admin import migrate as migration
 
-    for line in asyncio.run(migration.main(readers.settings_of(data))):
+    for line in asyncio.run(migration.main(queries.settings_of(data))):
         put(line)
 
 
