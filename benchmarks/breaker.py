@@ -23,6 +23,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.errors import SourceError
 from cotacoes.patterns.resilience import (
     Bulkhead,
+    CallVerdict,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitOpenError,
@@ -32,10 +33,9 @@ from cotacoes.patterns.resilience import (
     RetryConfig,
     SingleFlight,
     StateTransition,
-    Verdict,
 )
-from cotacoes.patterns.resilience.breaker_config import State
-from cotacoes.patterns.resilience.breaker_events import Event
+from cotacoes.patterns.resilience.breaker_config import BreakerState
+from cotacoes.patterns.resilience.breaker_events import BreakerEvent
 from cotacoes.quote_service.source import Fetched, HttpSource
 
 BLOCK = 20_000
@@ -63,7 +63,7 @@ def _breaker(**config: Any) -> CircuitBreaker:
 def _operations(runs: int) -> list[Row]:
     closed, with_slow, opened = _breaker(), _breaker(slow_call_duration_threshold=60.0), _breaker()
     opened.open_for(3600)
-    success = Verdict.SUCCESS
+    success = CallVerdict.SUCCESS
     peer, others = breakers.interlock(), breakers.others()
     operations: dict[str, Callable[[], Any]] = {
         "closed ours": lambda: closed.acquire().settle(success),
@@ -159,7 +159,7 @@ def _memory() -> Row:
             random=_RANDOM,
         )
         for call in range(2 * breakers.WINDOW):
-            breaker.acquire().settle(Verdict.FAILURE if call % 3 == 0 else Verdict.SUCCESS)
+            breaker.acquire().settle(CallVerdict.FAILURE if call % 3 == 0 else CallVerdict.SUCCESS)
         kept.append(breaker)
     gc.collect()
     each = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
@@ -170,7 +170,7 @@ def _memory() -> Row:
 async def _dead_source(seconds: float) -> list[Row]:
     changes: list[StateTransition] = []
 
-    def note(event: Event) -> None:
+    def note(event: BreakerEvent) -> None:
         if isinstance(event, StateTransition):
             changes.append(event)
 
@@ -210,7 +210,7 @@ async def _dead_source(seconds: float) -> list[Row]:
                 group.create_task(read())
     if not changes:
         raise MeasureError("the circuit did not open on a dead source")
-    half_opens = sum(change.to_state is State.HALF_OPEN for change in changes)
+    half_opens = sum(change.to_state is BreakerState.HALF_OPEN for change in changes)
     # what had been let through while closed reaches the source after that all the same
     before_opening = sum(at <= changes[0].at for at in sent)
     allowed = half_opens * PROBES

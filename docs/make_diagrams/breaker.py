@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cotacoes.patterns.resilience.breaker_config import State
-from cotacoes.patterns.resilience.breaker_events import TRANSITIONS, Reason
+from cotacoes.patterns.resilience.breaker_config import BreakerState
+from cotacoes.patterns.resilience.breaker_events import TRANSITIONS, TransitionReason
 
 
-def diagram(table: Mapping[tuple[State, Reason], State] = TRANSITIONS) -> str:
+def diagram(table: Mapping[tuple[BreakerState, TransitionReason], BreakerState] = TRANSITIONS) -> str:
     """An arrow for each pair of states with its reasons; what leads somewhere from every state is drawn once."""
     everywhere = {
         reason
         for (_, reason), to_state in table.items()
-        if all(table.get((state, reason)) is to_state for state in State)
+        if all(table.get((state, reason)) is to_state for state in BreakerState)
     }
     arrows: dict[tuple[str, str], list[str]] = {}
     for (from_state, reason), to_state in table.items():

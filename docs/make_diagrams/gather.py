@@ -9,12 +9,12 @@ from typing import Any
 from tests.unit.fake_event_loop import run
 
 from cotacoes.errors import ShardUnavailableError
-from cotacoes.patterns.resilience import CallResult, CircuitOpenError, Source, State
+from cotacoes.patterns.resilience import BreakerState, CallResult, CircuitOpenError, ServedFrom
 from cotacoes.patterns.scatter_gather.gather import scatter_gather
-from cotacoes.patterns.scatter_gather.gather_result import Branch, Status
+from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus
 
 DEADLINE_S, RESERVE_S, GRACE_S, PLACES = 2.0, 0.2, 0.1, 4
-LOOKS = {Status.OK: "done", Status.STALE: "done", Status.SKIPPED: "active"}
+LOOKS = {BranchStatus.OK: "done", BranchStatus.STALE: "done", BranchStatus.SKIPPED: "active"}
 
 
 async def _quick() -> str:
@@ -24,7 +24,7 @@ async def _quick() -> str:
 
 async def _cached() -> CallResult[str]:
     await asyncio.sleep(0.5)
-    return CallResult("67011.90", Source.CACHE, 4.0, 2, State.OPEN, "circuit")
+    return CallResult("67011.90", ServedFrom.CACHE, 4.0, 2, BreakerState.OPEN, "circuit")
 
 
 async def _failing() -> str:
@@ -34,7 +34,7 @@ async def _failing() -> str:
 
 async def _refused() -> str:
     await asyncio.sleep(0.02)
-    raise CircuitOpenError("shard2", State.OPEN, 1.0)
+    raise CircuitOpenError("shard2", BreakerState.OPEN, 1.0)
 
 
 async def _slow() -> str:

@@ -35,7 +35,7 @@ TIMED_OUT = {24, -24, 36, 152, 255}  # a mutant that goes on for ever is found a
 SETTINGS = f"""
 [tool.mutmut]
 source_paths = ["src"]
-only_mutate = {json.dumps([f"src/cotacoes/patterns/{name}.py" for name in CORE])}
+only_mutate = {json.dumps([f"src/cotacoes/patterns/resilience/{name}.py" for name in CORE])}
 pytest_add_cli_args_test_selection = {json.dumps([f"tests/unit/{name}.py" for name in TESTS])}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=1"]
 also_copy = ["docs", "benchmarks"]

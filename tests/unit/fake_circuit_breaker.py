@@ -11,7 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from cotacoes.patterns.resilience import CircuitBreakerConfig, Verdict
+from cotacoes.patterns.resilience import CallVerdict, CircuitBreakerConfig
 
 BY_A_PERSON = {"reset": "closed", "force_open": "forced_open", "disable": "disabled", "metrics_only": "metrics_only"}
 
@@ -123,23 +123,23 @@ class Model:
         self.out.append(call)
         return call
 
-    def settle(self, call: Call, verdict: Verdict, error: Exception | None) -> bool:
+    def settle(self, call: Call, verdict: CallVerdict, error: Exception | None) -> bool:
         if call.is_settled:
             return False
         call.is_settled = True
         self.pass_time()
-        if verdict is Verdict.FAILURE and error is not None:
+        if verdict is CallVerdict.FAILURE and error is not None:
             self.last_error = f"{type(error).__name__}: {error}"
         if call.era != self.era:
             self.late += 1
             return False
         self.out.remove(call)
-        if verdict is Verdict.IGNORED or self.state == "disabled":
+        if verdict is CallVerdict.IGNORED or self.state == "disabled":
             self.ignored += 1
             return False
         slow = self.config.slow_call_duration_threshold
         is_slow = slow is not None and self.now - call.started > slow
-        self.ended.append(Ended(self.now, verdict is Verdict.FAILURE, is_slow))
+        self.ended.append(Ended(self.now, verdict is CallVerdict.FAILURE, is_slow))
         self.judge()
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cotacoes.patterns.resilience import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig
 
 RENAMED = {  # ours to theirs, where the meaning is the same
     "failure_rate_threshold": "failure_rate_threshold",
@@ -43,7 +43,7 @@ def refuse_what_is_lacking(config: CircuitBreakerConfig) -> None:
         "consecutive_failures_threshold": config.consecutive_failures_threshold is not None,
         "failure_rate_threshold": config.failure_rate_threshold is None,
         "wait_duration_jitter": config.wait_duration_jitter > 0,
-        "initial_state": config.initial_state in {State.OPEN, State.HALF_OPEN},
+        "initial_state": config.initial_state in {BreakerState.OPEN, BreakerState.HALF_OPEN},
     }
     for feature, is_asked_for in lacking.items():
         if is_asked_for:
@@ -60,7 +60,7 @@ class Interlock:
 
         self.now = now
         initial = given.get("initial_state", "closed")
-        ours = CircuitBreakerConfig(**{"wait_duration_jitter": 0.0, **given, "initial_state": State(initial)})
+        ours = CircuitBreakerConfig(**{"wait_duration_jitter": 0.0, **given, "initial_state": BreakerState(initial)})
         refuse_what_is_lacking(ours)
         self.outcomes = Outcome
         self.slow_after = ours.slow_call_duration_threshold or math.inf

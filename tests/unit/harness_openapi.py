@@ -28,7 +28,7 @@ from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.upstreams import BREAKER_INSIDE, internal_policy, new_endpoints
+from cotacoes.web.upstreams import INTERNAL_BREAKER, internal_policy, new_upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SETTINGS = config.load({}, admin_token="sesame", coins=f"{COIN}:shard1", failure_rate=0)
@@ -100,12 +100,12 @@ async def external(folder: Path) -> AsyncIterator[Contract]:
 async def quote(folder: Path, *, recorded: int = 12) -> AsyncIterator[Contract]:
     core = Core(folder)
     await core.recorder.start()
-    endpoints = new_endpoints(Metrics())
-    endpoints.add("external_service.quote", BREAKER_INSIDE, internal_policy(1.0))
+    upstreams = new_upstreams(Metrics())
+    upstreams.add("external_service.quote", INTERNAL_BREAKER, internal_policy(1.0))
     if recorded:
         await core.record(*["67012.30"] * recorded)
     router = routes(core.answers, {COIN: core.history})
-    router.include_router(breaker_routes("quote_service", SETTINGS, endpoints))
+    router.include_router(breaker_routes("quote_service", SETTINGS, upstreams))
 
     async def log_is_full() -> str | None:
         return "the log is full"

@@ -9,6 +9,8 @@ from typing import Any
 from tests.unit import fake_event_loop
 
 from cotacoes.patterns.resilience import (
+    BreakerState,
+    CallVerdict,
     CircuitBreaker,
     CircuitBreakerConfig,
     Classification,
@@ -16,15 +18,13 @@ from cotacoes.patterns.resilience import (
     RetriesStopped,
     RetryBudget,
     RetryConfig,
-    State,
     StopReason,
-    Verdict,
     classify,
 )
 from cotacoes.patterns.resilience.classification import Classify
 from cotacoes.patterns.resilience.retry import Retrier
 
-ONE_PROBE = {"initial_state": State.HALF_OPEN, "permitted_calls_in_half_open": 1}
+ONE_PROBE = {"initial_state": BreakerState.HALF_OPEN, "permitted_calls_in_half_open": 1}
 
 
 class AskedToWaitError(Exception):
@@ -100,7 +100,7 @@ def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def ignore_all(error: BaseException) -> Classification:
-    return Classification(Verdict.IGNORED, retryable=isinstance(error, Exception))
+    return Classification(CallVerdict.IGNORED, retryable=isinstance(error, Exception))
 
 
 class Late(random.Random):

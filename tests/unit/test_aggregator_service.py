@@ -18,7 +18,7 @@ from tests.unit.harness_directory import directory_over
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.aggregator_service import app
-from cotacoes.aggregator_service.plan import Plan
+from cotacoes.aggregator_service.plan import ReportPlan
 from cotacoes.aggregator_service.report import ShardAnswer, merge
 from cotacoes.aggregator_service.routes import plan
 from cotacoes.client import Addresses, Overview, Progress, ServiceClient
@@ -33,7 +33,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
-from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -41,7 +41,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")
 PLACEMENT = {"bitcoin": "shard1", "ethereum": "shard2"}
 WINDOW = Window.until("24h", NOON + timedelta(minutes=1))
-PLAN = Plan(PLACEMENT, WINDOW)
+PLAN = ReportPlan(PLACEMENT, WINDOW)
 OF_NOW = {"cache-control": "no-cache"}
 LIMITS = AgeLimits(5_000, 300_000)
 
@@ -201,10 +201,10 @@ ERRORS = [NoQuoteError("none yet"), ServiceUnavailableError("away"), ShardUnavai
 def outcomes(draw: st.DrawFn) -> GatherResult[Any]:
     branches = {}
     for name, value in BROUGHT.items():
-        status = draw(st.sampled_from(Status))
-        error = draw(st.sampled_from(ERRORS)) if status is Status.FAILED else None
+        status = draw(st.sampled_from(BranchStatus))
+        error = draw(st.sampled_from(ERRORS)) if status is BranchStatus.FAILED else None
         brought = value if status.is_good else None
-        branches[name] = Branch(name, status, 0.0, 0.1, 1, brought, error, None if status is Status.OK else "why")
+        branches[name] = Branch(name, status, 0.0, 0.1, 1, brought, error, None if status is BranchStatus.OK else "why")
     return GatherResult(branches, 0.2)
 
 
@@ -537,6 +537,6 @@ def test_a_report_of_many_coins_looks_through_its_branches_once(monkeypatch: pyt
         return values(result)
 
     monkeypatch.setattr(GatherResult, "values", property(counted))
-    branches = {name: Branch(name, Status.OK, 0.0, 0.1, 1, value) for name, value in BROUGHT.items()}
+    branches = {name: Branch(name, BranchStatus.OK, 0.0, 0.1, 1, value) for name, value in BROUGHT.items()}
     assert merge(PLAN, GatherResult(branches, 0.2), LIMITS, generated_at=NOON, deadline_s=2.0)["complete"]
     assert len(found) == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cotacoes.patterns.resilience import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_not_said_is_as_resilience4j_has_it_but_for_the_limit_of_half_op
         permitted_calls_in_half_open=10,
         max_concurrent_calls_in_half_open=None,
         max_wait_duration_in_half_open=60.0,
-        initial_state=State.CLOSED,
+        initial_state=BreakerState.CLOSED,
     )
 
 

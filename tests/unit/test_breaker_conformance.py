@@ -10,10 +10,17 @@ from tests.unit.harness_breaker_scenarios import Differs, Lacks, Same, Scenario
 from tests.unit.harness_breaker_scenarios_set import SCENARIOS
 from tests.unit.harness_interlock import Interlock, LackingError
 
-from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
+from cotacoes.patterns.resilience import (
+    BreakerState,
+    CallVerdict,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    Permit,
+    StateTransition,
+)
 
 START = 1000.0
-VERDICTS = {"ok": Verdict.SUCCESS, "fail": Verdict.FAILURE, "ignored": Verdict.IGNORED}
+VERDICTS = {"ok": CallVerdict.SUCCESS, "fail": CallVerdict.FAILURE, "ignored": CallVerdict.IGNORED}
 TO_SAY = {"open_for", "reset", "force_open", "disable", "metrics_only"}
 
 
@@ -51,7 +58,7 @@ class Ours:
         self.now = START
         self.told: list[StateTransition] = []
         given = {"wait_duration_jitter": 0.0, **config}
-        given["initial_state"] = State(given.get("initial_state", "closed"))
+        given["initial_state"] = BreakerState(given.get("initial_state", "closed"))
         self.breaker = CircuitBreaker(
             "subject",
             CircuitBreakerConfig(**given),

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.fake_circuit_breaker import BY_A_PERSON, Call, Model
 
-from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, Permit, State, StateTransition, Verdict
+from cotacoes.patterns.resilience import (
+    BreakerState,
+    CallVerdict,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    Permit,
+    StateTransition,
+)
 
 SHARES = st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0])
 CONFIGS = st.fixed_dictionaries(
@@ -28,11 +35,11 @@ CONFIGS = st.fixed_dictionaries(
         "permitted_calls_in_half_open": st.integers(1, 4),
         "max_concurrent_calls_in_half_open": st.none() | st.just(1),
         "max_wait_duration_in_half_open": st.sampled_from([6.0, 6.0, None]),
-        "initial_state": st.just(State.CLOSED) | st.just(State.CLOSED) | st.sampled_from(State),
+        "initial_state": st.just(BreakerState.CLOSED) | st.just(BreakerState.CLOSED) | st.sampled_from(BreakerState),
     }
 )
 RULES = ("failure_rate_threshold", "consecutive_failures_threshold", "slow_call_duration_threshold")
-VERDICTS = st.sampled_from([Verdict.SUCCESS, Verdict.FAILURE, Verdict.FAILURE, Verdict.IGNORED])
+VERDICTS = st.sampled_from([CallVerdict.SUCCESS, CallVerdict.FAILURE, CallVerdict.FAILURE, CallVerdict.IGNORED])
 ERRORS = st.none() | st.builds(OSError, st.sampled_from(["no route", "reset"]))
 
 
@@ -75,7 +82,7 @@ class BreakerMachine(RuleBasedStateMachine):
             self.calls.append(call)
         assert [subject.take() for subject in self.subjects] == [call is not None] * len(self.subjects)
 
-    def end(self, number: int, verdict: Verdict, error: Exception | None) -> None:
+    def end(self, number: int, verdict: CallVerdict, error: Exception | None) -> None:
         counted = self.model.settle(self.calls[number], verdict, error)
         assert [subject.permits[number].settle(verdict, error) for subject in self.subjects] == [counted] * len(
             self.subjects
@@ -83,16 +90,16 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), verdict=VERDICTS, error=ERRORS)
-    def settle(self, data: st.DataObject, verdict: Verdict, error: Exception | None) -> None:
+    def settle(self, data: st.DataObject, verdict: CallVerdict, error: Exception | None) -> None:
         self.end(data.draw(st.integers(0, len(self.calls) - 1)), verdict, error)
 
     @precondition(lambda self: self.calls)
     @rule(verdict=VERDICTS)
-    def settle_the_last(self, verdict: Verdict) -> None:
+    def settle_the_last(self, verdict: CallVerdict) -> None:
         self.end(-1, verdict, None)
 
-    @rule(verdict=st.sampled_from([Verdict.SUCCESS, Verdict.FAILURE]))
-    def call_at_once(self, verdict: Verdict) -> None:
+    @rule(verdict=st.sampled_from([CallVerdict.SUCCESS, CallVerdict.FAILURE]))
+    def call_at_once(self, verdict: CallVerdict) -> None:
         begun = len(self.calls)
         self.take()
         if len(self.calls) > begun:
@@ -106,11 +113,11 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule()
     def fail_often(self) -> None:
         for _ in range(6):
-            self.call_at_once(Verdict.FAILURE)
+            self.call_at_once(CallVerdict.FAILURE)
 
     @precondition(lambda self: self.model.state == "open")
     @rule(sooner=st.sampled_from([0.0, 0.0, 0.25]), verdict=st.none() | VERDICTS)
-    def wait_it_out(self, sooner: float, verdict: Verdict | None) -> None:
+    def wait_it_out(self, sooner: float, verdict: CallVerdict | None) -> None:
         self.model.now = max(self.model.now, self.model.open_until - sooner)
         self.take()
         if self.model.state == "half_open" and verdict is not None:
@@ -123,8 +130,8 @@ class BreakerMachine(RuleBasedStateMachine):
         self.take()
 
     @precondition(lambda self: self.model.state in {"open", "half_open"})
-    @rule(verdict=st.sampled_from([Verdict.SUCCESS, Verdict.FAILURE]))
-    def probe(self, verdict: Verdict) -> None:
+    @rule(verdict=st.sampled_from([CallVerdict.SUCCESS, CallVerdict.FAILURE]))
+    def probe(self, verdict: CallVerdict) -> None:
         """Till it is decided, where nobody else is on the way: long stories are rare by chance."""
         if self.model.state == "open":
             self.model.now = max(self.model.now, self.model.open_until)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from tests.unit import fake_event_loop
 
-from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, Permit, State, Verdict
+from cotacoes.patterns.resilience import (
+    BreakerState,
+    CallVerdict,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitOpenError,
+    Permit,
+)
 
 CROWD = 50
 WAIT_S = 5.0
@@ -63,20 +70,20 @@ async def call(breaker: CircuitBreaker, callee: Callee) -> bool:
         permit = breaker.acquire()
     except CircuitOpenError:
         return False
-    verdict = Verdict.IGNORED
+    verdict = CallVerdict.IGNORED
     try:
         await callee()
-        verdict = Verdict.SUCCESS
+        verdict = CallVerdict.SUCCESS
     except OSError:
-        verdict = Verdict.FAILURE
+        verdict = CallVerdict.FAILURE
     finally:
         permit.settle(verdict)
     return True
 
 
 async def open_and_wait(breaker: CircuitBreaker) -> None:
-    breaker.acquire().settle(Verdict.FAILURE)
-    assert breaker.state is State.OPEN
+    breaker.acquire().settle(CallVerdict.FAILURE)
+    assert breaker.state is BreakerState.OPEN
     await asyncio.sleep(WAIT_S)
 
 
@@ -106,7 +113,7 @@ def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(CROWD):
                 group.create_task(insist())
-            while breaker.state is not State.CLOSED:
+            while breaker.state is not BreakerState.CLOSED:
                 assert callee.inside <= 1
                 reached_half_open.append(callee.reached)
                 await asyncio.sleep(0.05)
@@ -157,14 +164,14 @@ def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_whe
             assert callee.reached == 11  # after 10 s of hanging and 10, then 20 s of rest, in 300 s
             callee.answer = after_a_second
             began = loop.time()
-            while breaker.state is not State.CLOSED:
+            while breaker.state is not BreakerState.CLOSED:
                 await call(breaker, callee)
                 await asyncio.sleep(0.5)
             assert loop.time() - began <= 10.0 + 20.0 + 2.0
             for task in hanging:
                 task.cancel()
             await asyncio.sleep(0)
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
         assert breaker.metrics().failures == 0
 
     fake_event_loop.run(work())
@@ -219,7 +226,7 @@ def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
         await asyncio.gather(probe, return_exceptions=True)
         callee.answer = after_a_second
         assert await call(breaker, callee)
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
 
     fake_event_loop.run(work())
 
@@ -227,9 +234,9 @@ def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
 def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seeded: random.Random) -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=2)
-        answers: list[asyncio.Future[Verdict]] = [asyncio.Future() for _ in range(CROWD)]
+        answers: list[asyncio.Future[CallVerdict]] = [asyncio.Future() for _ in range(CROWD)]
 
-        async def hold(permit: Permit, answer: asyncio.Future[Verdict]) -> bool:
+        async def hold(permit: Permit, answer: asyncio.Future[CallVerdict]) -> bool:
             return permit.settle(await answer)
 
         old = [asyncio.ensure_future(hold(breaker.acquire(), answer)) for answer in answers]
@@ -237,12 +244,12 @@ def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seede
         probes = [breaker.acquire(), breaker.acquire()]
         seeded.shuffle(answers)
         for answer in answers:
-            answer.set_result(seeded.choice(list(Verdict)))
+            answer.set_result(seeded.choice(list(CallVerdict)))
         assert await asyncio.gather(*old) == [False] * CROWD
-        assert (breaker.state, breaker.metrics().calls, breaker.metrics().late) == (State.HALF_OPEN, 0, CROWD)
+        assert (breaker.state, breaker.metrics().calls, breaker.metrics().late) == (BreakerState.HALF_OPEN, 0, CROWD)
         assert breaker.try_acquire() is None
-        assert [probe.settle(Verdict.SUCCESS) for probe in probes] == [True, True]
-        assert breaker.state is State.CLOSED
+        assert [probe.settle(CallVerdict.SUCCESS) for probe in probes] == [True, True]
+        assert breaker.state is BreakerState.CLOSED
 
     fake_event_loop.run(work())
 
@@ -255,12 +262,12 @@ def test_a_probe_that_is_cancelled_after_its_sibling_decided_changes_nothing() -
         probe = asyncio.ensure_future(call(breaker, hangs))
         await asyncio.sleep(0)
         assert await call(breaker, fails)
-        assert breaker.state is State.OPEN
+        assert breaker.state is BreakerState.OPEN
         await asyncio.sleep(WAIT_S)
         present = [breaker.acquire(), breaker.acquire()]
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         assert breaker.try_acquire() is None  # its place is not one of these
-        assert [permit.settle(Verdict.SUCCESS) for permit in present] == [True, True]
+        assert [permit.settle(CallVerdict.SUCCESS) for permit in present] == [True, True]
 
     fake_event_loop.run(work())

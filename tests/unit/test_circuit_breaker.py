@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from cotacoes.patterns.resilience import (
     TRANSITIONS,
+    BreakerSnapshot,
+    BreakerState,
     CallNotPermitted,
     CallSettled,
+    CallVerdict,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitOpenError,
-    Reason,
-    Snapshot,
-    State,
     StateTransition,
-    Verdict,
+    TransitionReason,
 )
 
 
@@ -41,13 +41,13 @@ class Bench:
             on_event=listener or self.events.append,
         )
 
-    def call(self, verdict: Verdict, error: BaseException | None = None) -> bool:
+    def call(self, verdict: CallVerdict, error: BaseException | None = None) -> bool:
         return self.breaker.acquire().settle(verdict, error)
 
     def open(self) -> None:
         for _ in range(3):
-            self.call(Verdict.FAILURE, OSError("no route"))
-        assert self.breaker.state is State.OPEN
+            self.call(CallVerdict.FAILURE, OSError("no route"))
+        assert self.breaker.state is BreakerState.OPEN
 
 
 def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
@@ -57,7 +57,7 @@ def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
     with pytest.raises(CircuitOpenError) as refused:
         bench.breaker.acquire()
     error = refused.value
-    assert (error.name, error.state) == ("source", State.OPEN)
+    assert (error.name, error.state) == ("source", BreakerState.OPEN)
     assert error.retry_after == pytest.approx(3.0)
     assert error.last_error == "OSError: no route"
     assert str(error) == "circuit source is open, next probe in 3.0 s; last error: OSError: no route"
@@ -82,11 +82,11 @@ def test_a_full_half_open_whose_time_is_over_gives_no_wait_below_nothing() -> No
 
 def test_an_error_is_kept_as_a_short_text_and_not_with_its_frames() -> None:
     bench = Bench()
-    bench.call(Verdict.FAILURE, OSError("x" * 1000))
+    bench.call(CallVerdict.FAILURE, OSError("x" * 1000))
     last = bench.breaker.metrics().last_error
     assert last is not None
     assert len(last) == 200
-    bench.call(Verdict.IGNORED, ValueError("ours"))
+    bench.call(CallVerdict.IGNORED, ValueError("ours"))
     assert bench.breaker.metrics().last_error == last
 
 
@@ -98,7 +98,7 @@ def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table
     bench.now += 12.0
     assert bench.breaker.try_acquire() is None
     bench.now += 3.0
-    bench.call(Verdict.SUCCESS)
+    bench.call(CallVerdict.SUCCESS)
     bench.breaker.disable()
     bench.breaker.reset()
     bench.now += 1.0
@@ -129,17 +129,17 @@ def test_every_call_is_told_with_its_duration_and_whether_it_counted() -> None:
     slow = bench.breaker.acquire()
     late = bench.breaker.acquire()
     bench.now += 1.5
-    slow.settle(Verdict.FAILURE, OSError("no route"))
-    bench.call(Verdict.IGNORED)
+    slow.settle(CallVerdict.FAILURE, OSError("no route"))
+    bench.call(CallVerdict.IGNORED)
     bench.breaker.reset()
-    late.settle(Verdict.SUCCESS)
+    late.settle(CallVerdict.SUCCESS)
     bench.breaker.force_open()
     assert bench.breaker.try_acquire() is None
     assert [event for event in bench.events if not isinstance(event, StateTransition)] == [
-        CallSettled("source", Verdict.FAILURE, True, True, 1.5, 101.5, "OSError: no route"),
-        CallSettled("source", Verdict.IGNORED, False, False, 0.0, 101.5, None),
-        CallSettled("source", Verdict.SUCCESS, True, False, 1.5, 101.5, None),
-        CallNotPermitted("source", State.FORCED_OPEN, 101.5),
+        CallSettled("source", CallVerdict.FAILURE, True, True, 1.5, 101.5, "OSError: no route"),
+        CallSettled("source", CallVerdict.IGNORED, False, False, 0.0, 101.5, None),
+        CallSettled("source", CallVerdict.SUCCESS, True, False, 1.5, 101.5, None),
+        CallNotPermitted("source", BreakerState.FORCED_OPEN, 101.5),
     ]
     seen = bench.breaker.metrics()
     assert (seen.ignored, seen.late, seen.not_permitted) == (1, 1, 1)
@@ -149,22 +149,22 @@ def test_a_snapshot_tells_what_was_seen_and_no_rate_of_too_few() -> None:
     bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=4, consecutive_failures_threshold=9)
     kept = [bench.breaker.acquire() for _ in range(4)]
     for _ in range(2):
-        bench.call(Verdict.IGNORED)
-    bench.call(Verdict.FAILURE, OSError("no route"))
+        bench.call(CallVerdict.IGNORED)
+    bench.call(CallVerdict.FAILURE, OSError("no route"))
     few = bench.breaker.metrics()
     assert (few.failure_rate, few.slow_call_rate) == (None, None)
-    bench.call(Verdict.SUCCESS)
-    bench.call(Verdict.SUCCESS)
-    bench.call(Verdict.FAILURE)
+    bench.call(CallVerdict.SUCCESS)
+    bench.call(CallVerdict.SUCCESS)
+    bench.call(CallVerdict.FAILURE)
     bench.breaker.metrics_only()
     for permit in kept[:2]:
-        permit.settle(Verdict.SUCCESS)
+        permit.settle(CallVerdict.SUCCESS)
     slow = bench.breaker.acquire()
-    for verdict in (Verdict.FAILURE, Verdict.FAILURE, Verdict.SUCCESS, Verdict.FAILURE):
+    for verdict in (CallVerdict.FAILURE, CallVerdict.FAILURE, CallVerdict.SUCCESS, CallVerdict.FAILURE):
         bench.call(verdict)
     bench.now += 2.0
-    assert bench.breaker.metrics() == Snapshot(
-        state=State.METRICS_ONLY,
+    assert bench.breaker.metrics() == BreakerSnapshot(
+        state=BreakerState.METRICS_ONLY,
         generation=2,
         calls=4,
         failures=3,
@@ -179,7 +179,7 @@ def test_a_snapshot_tells_what_was_seen_and_no_rate_of_too_few() -> None:
         last_error="OSError: no route",
         retry_after=None,
     )
-    slow.settle(Verdict.SUCCESS)
+    slow.settle(CallVerdict.SUCCESS)
     assert bench.breaker.metrics().slow_call_rate == 0.2
 
 
@@ -198,14 +198,14 @@ def test_a_wait_that_ends_between_two_looks_at_the_clock_is_no_wait() -> None:
     now = iter([0.0, 0.0, 0.0, 0.0, 4.9, 5.1])
     config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_in_open=5.0, wait_duration_jitter=0.0)
     breaker = CircuitBreaker("x", config, clock=lambda: next(now), random=random.Random(1))
-    breaker.acquire().settle(Verdict.FAILURE)
+    breaker.acquire().settle(CallVerdict.FAILURE)
     with pytest.raises(CircuitOpenError) as refused:
         breaker.acquire()
     assert refused.value.retry_after == 0.0
 
 
 def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
-    seen: list[tuple[State, float | None, bool]] = []
+    seen: list[tuple[BreakerState, float | None, bool]] = []
 
     def listen(event: Any) -> None:
         if isinstance(event, StateTransition):
@@ -214,12 +214,12 @@ def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
 
     bench = Bench(listener=listen)
     bench.open()
-    assert seen == [(State.OPEN, 5.0, True)]
+    assert seen == [(BreakerState.OPEN, 5.0, True)]
 
 
 def test_a_listener_that_fails_costs_no_probe() -> None:
     def fail(event: Any) -> None:
-        if isinstance(event, StateTransition) and event.to_state is State.HALF_OPEN:
+        if isinstance(event, StateTransition) and event.to_state is BreakerState.HALF_OPEN:
             raise RuntimeError("a listener's bug")
 
     bench = Bench(listener=fail)
@@ -227,8 +227,8 @@ def test_a_listener_that_fails_costs_no_probe() -> None:
     bench.now += 5.0
     with pytest.raises(RuntimeError):
         bench.breaker.try_acquire()
-    assert bench.call(Verdict.SUCCESS)
-    assert bench.breaker.state is State.CLOSED
+    assert bench.call(CallVerdict.SUCCESS)
+    assert bench.breaker.state is BreakerState.CLOSED
 
 
 def test_a_listener_that_fails_costs_no_judgement() -> None:
@@ -237,7 +237,7 @@ def test_a_listener_that_fails_costs_no_judgement() -> None:
             raise RuntimeError("a listener's bug")
 
     bench = Bench(listener=fail, consecutive_failures_threshold=1, max_wait_duration_in_half_open=None)
-    for verdict, state in ((Verdict.FAILURE, State.OPEN), (Verdict.SUCCESS, State.CLOSED)):
+    for verdict, state in ((CallVerdict.FAILURE, BreakerState.OPEN), (CallVerdict.SUCCESS, BreakerState.CLOSED)):
         with pytest.raises(RuntimeError):
             bench.call(verdict)
         assert bench.breaker.state is state
@@ -248,7 +248,7 @@ def test_a_listener_that_fails_costs_no_judgement() -> None:
 def test_a_wait_is_spread_by_its_jitter_and_no_further(seed: int, jitter: float) -> None:
     config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_jitter=jitter)
     breaker = CircuitBreaker("x", config, clock=lambda: 0.0, random=random.Random(seed))
-    breaker.acquire().settle(Verdict.FAILURE)
+    breaker.acquire().settle(CallVerdict.FAILURE)
     wait = breaker.retry_after()
     assert wait is not None
     assert 60.0 * (1 - jitter) - 1e-9 <= wait <= 60.0 * (1 + jitter) + 1e-9
@@ -269,7 +269,7 @@ def test_a_breaker_is_small() -> None:
         for number in range(50):
             breaker = CircuitBreaker(str(number), CircuitBreakerConfig(), clock=lambda: 0.0, random=dice)
             for _ in range(200):
-                breaker.acquire().settle(Verdict.SUCCESS)
+                breaker.acquire().settle(CallVerdict.SUCCESS)
             kept.append(breaker)
         assert (tracemalloc.get_traced_memory()[0] - before) / len(kept) < 8192
     finally:
@@ -297,4 +297,4 @@ def test_a_permit_is_of_its_generation() -> None:
 
 
 def test_each_reason_stands_in_the_table() -> None:
-    assert {reason for _, reason in TRANSITIONS} == set(Reason)
+    assert {reason for _, reason in TRANSITIONS} == set(TransitionReason)

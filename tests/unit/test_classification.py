@@ -17,9 +17,9 @@ from cotacoes.patterns.resilience import (
     OUTCOMES,
     AttemptTimeoutError,
     CallDeadlineError,
+    CallVerdict,
     Classification,
     Outcome,
-    Verdict,
     classification,
     classify,
     outcome_of_status,
@@ -31,7 +31,7 @@ ROW = re.compile(r"^    ([a-z_]+) {2,}.*? {2,}(success|failure|ignored)(?: +(no|
 def test_the_table_that_is_read_is_the_table_that_decides() -> None:
     assert classification.__doc__ is not None
     told = {
-        Outcome(name): (Verdict(verdict), again == "yes")
+        Outcome(name): (CallVerdict(verdict), again == "yes")
         for name, verdict, again in ROW.findall(classification.__doc__)
     }
     assert told == dict(OUTCOMES)
@@ -66,23 +66,23 @@ def test_a_status_has_one_outcome(status: int, outcome: str) -> None:
 @pytest.mark.parametrize(
     ("error", "outcome", "verdict", "again"),
     [
-        (HttpUnavailableError("no connection"), "unreachable", Verdict.FAILURE, True),
-        (HttpMalformedError("huge", outcome="oversized"), "oversized", Verdict.FAILURE, False),
-        (SourceUnavailableError("503"), "unavailable", Verdict.FAILURE, True),
-        (SourceMalformedError("not JSON"), "malformed", Verdict.FAILURE, False),
-        (SourceMalformedError("404", outcome="refused"), "refused", Verdict.IGNORED, False),
-        (SourceGoneError("gone", cursor="a-1"), "gone", Verdict.SUCCESS, False),
-        (AttemptTimeoutError(), "timed_out", Verdict.FAILURE, True),
-        (TimeoutError(), "timed_out", Verdict.FAILURE, True),
-        (CallDeadlineError(), "caller_deadline", Verdict.IGNORED, False),
-        (ConnectionResetError(), "unreachable", Verdict.FAILURE, True),
-        (asyncio.CancelledError(), "cancelled", Verdict.IGNORED, False),
-        (KeyboardInterrupt(), "cancelled", Verdict.IGNORED, False),
-        (ZeroDivisionError(), "ZeroDivisionError", Verdict.FAILURE, False),
+        (HttpUnavailableError("no connection"), "unreachable", CallVerdict.FAILURE, True),
+        (HttpMalformedError("huge", outcome="oversized"), "oversized", CallVerdict.FAILURE, False),
+        (SourceUnavailableError("503"), "unavailable", CallVerdict.FAILURE, True),
+        (SourceMalformedError("not JSON"), "malformed", CallVerdict.FAILURE, False),
+        (SourceMalformedError("404", outcome="refused"), "refused", CallVerdict.IGNORED, False),
+        (SourceGoneError("gone", cursor="a-1"), "gone", CallVerdict.SUCCESS, False),
+        (AttemptTimeoutError(), "timed_out", CallVerdict.FAILURE, True),
+        (TimeoutError(), "timed_out", CallVerdict.FAILURE, True),
+        (CallDeadlineError(), "caller_deadline", CallVerdict.IGNORED, False),
+        (ConnectionResetError(), "unreachable", CallVerdict.FAILURE, True),
+        (asyncio.CancelledError(), "cancelled", CallVerdict.IGNORED, False),
+        (KeyboardInterrupt(), "cancelled", CallVerdict.IGNORED, False),
+        (ZeroDivisionError(), "ZeroDivisionError", CallVerdict.FAILURE, False),
     ],
 )
 def test_an_error_is_classified_by_its_outcome_or_by_its_kind(
-    error: BaseException, outcome: str, verdict: Verdict, again: bool
+    error: BaseException, outcome: str, verdict: CallVerdict, again: bool
 ) -> None:
     seen = classify(error)
     assert (seen.outcome, seen.verdict, seen.retryable) == (outcome, verdict, again)
@@ -98,13 +98,13 @@ class ForeignError(OSError):
 
 @pytest.mark.parametrize("foreign", ["lost", None, 7, [], {}, float("nan"), ""])
 def test_an_attribute_of_that_name_with_another_meaning_is_passed_over(foreign: Any) -> None:
-    assert classify(ForeignError(foreign)) == Classification(Verdict.FAILURE, True, None, Outcome.UNREACHABLE)
+    assert classify(ForeignError(foreign)) == Classification(CallVerdict.FAILURE, True, None, Outcome.UNREACHABLE)
 
 
 def test_nothing_that_a_cancellation_says_of_itself_makes_it_anything_else() -> None:
     error: Any = asyncio.CancelledError()
     error.outcome = "unreachable"
-    assert classify(error) == Classification(Verdict.IGNORED, False, None, Outcome.CANCELLED)
+    assert classify(error) == Classification(CallVerdict.IGNORED, False, None, Outcome.CANCELLED)
 
 
 def test_a_wait_that_was_asked_for_goes_along() -> None:

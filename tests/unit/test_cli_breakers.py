@@ -16,7 +16,7 @@ from cotacoes.cli import breakers, main, queries
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.observability.metrics import Metrics
-from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig, State
+from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig, ResilienceConfig
 from cotacoes.web.app import build_app
 from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.upstreams import Upstreams
@@ -25,7 +25,7 @@ NAME = "external_service.quote"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def endpoints(*names: str) -> Upstreams:
+def upstreams(*names: str) -> Upstreams:
     found = Upstreams(Metrics(), random=random.Random(1), clock=lambda: 0.0, now=lambda: NOON)
     for name in names:
         found.add(name, CircuitBreakerConfig(), ResilienceConfig())
@@ -64,10 +64,10 @@ class Network:
 def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = endpoints(NAME)
-    told.set_state(NAME, State.FORCED_OPEN)
+    told = upstreams(NAME)
+    told.set_state(NAME, BreakerState.FORCED_OPEN)
     capsys.readouterr()  # what was logged of that
-    network = Network({"quote_service": told, "gateway_service": endpoints("quote_service.current")})
+    network = Network({"quote_service": told, "gateway_service": upstreams("quote_service.current")})
     assert network.run(lambda client: breakers.show(client, "", "", as_json=False)) == 0
     printed = capsys.readouterr()
     rows = printed.out.splitlines()
@@ -89,7 +89,7 @@ def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
 def test_one_that_does_not_answer_as_it_should_is_a_line_and_the_others_are_told(
     fault: ProblemError | bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = Network({service: endpoints(NAME) for service in breakers.SERVICES})
+    network = Network({service: upstreams(NAME) for service in breakers.SERVICES})
     twin = Twin({})
     twin.faults["*"] = fault
     network.apps["aggregator_service"] = twin
@@ -105,7 +105,7 @@ def test_one_that_does_not_answer_as_it_should_is_a_line_and_the_others_are_told
 def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_along(
     state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = endpoints(NAME)
+    told = upstreams(NAME)
     network = Network({"quote_service": told})
 
     def client_of(_: Addresses, *, admin_token: str) -> ServiceClient:
@@ -118,7 +118,7 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
 
 
 def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
-    network = Network({"quote_service": endpoints(NAME, "external_service.quotes")})
+    network = Network({"quote_service": upstreams(NAME, "external_service.quotes")})
     assert network.run(lambda client: breakers.show(client, "quote_service", "", as_json=True)) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["service"], line["name"]) for line in lines] == [
@@ -129,7 +129,7 @@ def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_one_can_be_set_and_one_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
-    told = endpoints(NAME)
+    told = upstreams(NAME)
     network = Network({"quote_service": told})
     shown = network.run(lambda client: client.set_breaker("quote_service", NAME, "disabled"))
     assert (shown["state"], told.described()[0]["state"]) == ("disabled", "disabled")

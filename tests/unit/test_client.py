@@ -32,7 +32,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import Quote
 from cotacoes.observability.metrics import Metrics
-from cotacoes.patterns.resilience import Deadline, State
+from cotacoes.patterns.resilience import BreakerState, Deadline
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.upstreams import Upstreams
 
@@ -199,13 +199,13 @@ class Guarded:
     def __init__(self, twin: Twin, client: ServiceClient, **given: Any) -> None:
         clock = asyncio.get_running_loop().time
         self.twin = twin
-        self.endpoints = Upstreams(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
+        self.upstreams = Upstreams(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
         asked = {"questions": ("current", "quotes", "positions"), "deadline_s": 2.0, "clock": clock, **given}
-        self.client = ResilientClient(client, self.endpoints, **asked)
+        self.client = ResilientClient(client, self.upstreams, **asked)
 
     def shown(self, question: str) -> dict[str, Any]:
         name = f"quote_service.{question}"
-        return next(told for told in self.endpoints.described() if told["name"] == name)
+        return next(told for told in self.upstreams.described() if told["name"] == name)
 
     async def refused(self, count: int = 1) -> ServiceUnavailableError:
         """What comes of the last of so many questions, each of which brings a problem."""
@@ -278,7 +278,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
 def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> None:
     async def work() -> None:
         async with guarding() as guarded:
-            guarded.endpoints.set_state("quote_service.quotes", State.FORCED_OPEN)
+            guarded.upstreams.set_state("quote_service.quotes", BreakerState.FORCED_OPEN)
             assert (await guarded.refused()).retry_after_s == 60.0
 
     fake_event_loop.run(work())

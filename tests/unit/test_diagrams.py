@@ -4,7 +4,7 @@ import pytest
 from docs import make_diagrams
 from docs.make_diagrams import breaker, recovery
 
-from cotacoes.patterns.resilience import TRANSITIONS, Reason, State
+from cotacoes.patterns.resilience import TRANSITIONS, BreakerState, TransitionReason
 
 
 @pytest.mark.parametrize("page", make_diagrams.DIAGRAMS)
@@ -13,7 +13,7 @@ def test_the_picture_of_a_page_is_what_the_code_draws(page: str) -> None:
 
 
 def test_one_more_transition_is_one_more_arrow() -> None:
-    more = {**TRANSITIONS, (State.DISABLED, Reason.WAIT_OVER): State.OPEN}
+    more = {**TRANSITIONS, (BreakerState.DISABLED, TransitionReason.WAIT_OVER): BreakerState.OPEN}
     assert breaker.diagram(more) != breaker.diagram()
     assert "    disabled --> open: wait_over\n" in breaker.diagram(more)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cotacoes.patterns.resilience import LastGood
-from cotacoes.patterns.resilience.fallback import Kept
+from cotacoes.patterns.resilience.fallback import CachedAnswer
 
 
 class Bench:
@@ -14,29 +14,29 @@ class Bench:
 
 def test_its_age_counts_from_the_question_and_it_says_where_it_is_from() -> None:
     bench = Bench()
-    bench.kept.put("bitcoin", "67012.34", origin="gateway", asked_at=98.5)
+    bench.kept.put("bitcoin", "67012.34", upstream="gateway", asked_at=98.5)
     bench.now = 101.0
-    assert bench.kept.get("bitcoin") == Kept("67012.34", "gateway", 2.5)
+    assert bench.kept.get("bitcoin") == CachedAnswer("67012.34", "gateway", 2.5)
     assert bench.kept.get("ethereum") is None
 
 
 def test_the_newest_is_kept() -> None:
     bench = Bench()
-    bench.kept.put("a", "1", origin="x", asked_at=99.0)
-    bench.kept.put("a", "2", origin="x", asked_at=100.0)
-    assert bench.kept.get("a") == Kept("2", "x", 0.0)
+    bench.kept.put("a", "1", upstream="x", asked_at=99.0)
+    bench.kept.put("a", "2", upstream="x", asked_at=100.0)
+    assert bench.kept.get("a") == CachedAnswer("2", "x", 0.0)
 
 
 def test_a_slow_answer_does_not_replace_that_to_a_later_question() -> None:
     bench = Bench()
-    bench.kept.put("a", "later", origin="x", asked_at=99.0)
-    bench.kept.put("a", "slow", origin="x", asked_at=97.0)
-    assert bench.kept.get("a") == Kept("later", "x", 1.0)
+    bench.kept.put("a", "later", upstream="x", asked_at=99.0)
+    bench.kept.put("a", "slow", upstream="x", asked_at=97.0)
+    assert bench.kept.get("a") == CachedAnswer("later", "x", 1.0)
 
 
 def test_beyond_its_age_it_is_none_and_forgotten() -> None:
     bench = Bench()
-    bench.kept.put("a", "1", origin="x", asked_at=100.0)
+    bench.kept.put("a", "1", upstream="x", asked_at=100.0)
     bench.now = 110.0
     assert bench.kept.get("a") is not None
     bench.now = 110.1
@@ -48,7 +48,7 @@ def test_beyond_its_age_it_is_none_and_forgotten() -> None:
 def test_it_holds_so_many_and_drops_what_was_put_longest_ago() -> None:
     bench = Bench(max_keys=2)
     for key in ("a", "b", "a", "c"):
-        bench.kept.put(key, key, origin="x", asked_at=100.0)
+        bench.kept.put(key, key, upstream="x", asked_at=100.0)
     assert [bench.kept.get(key) is not None for key in ("a", "b", "c")] == [True, False, True]
 
 

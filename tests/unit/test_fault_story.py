@@ -30,7 +30,7 @@ from cotacoes.quote_service.source import HttpSource
 from cotacoes.web.upstreams import Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ENDPOINT = "external_service.quote"
+UPSTREAM = "external_service.quote"
 HEALED_WITHIN_S = 15.0  # the last wait, the probes, a poll
 
 
@@ -53,7 +53,7 @@ class Story:
 
     settings: config.Settings
     metrics: Metrics
-    endpoints: Upstreams
+    upstreams: Upstreams
     policy: ResiliencePolicy
     source: HttpSource
     faults: Callable[..., Any]
@@ -66,7 +66,7 @@ class Story:
 
     @property
     def breaker(self) -> dict[str, Any]:
-        return self.endpoints.described()[0]
+        return self.upstreams.described()[0]
 
     def changed(self, to_state: str, reason: str) -> float:
         """How often the circuit changed so."""
@@ -92,7 +92,7 @@ class Story:
         return self._counted("outbound_calls", outcome=outcome)
 
     def _counted(self, name: str, **labels: str) -> float:
-        named = {"upstream": ENDPOINT, **labels}
+        named = {"upstream": UPSTREAM, **labels}
         return self.metrics.registry.get_sample_value(f"cotacoes_{name}_total", named) or 0.0
 
     def reached_since(self, moment: float) -> int:
@@ -106,8 +106,8 @@ async def told(**given: Any) -> AsyncIterator[Story]:
         settings = config.load({}, admin_token="sesame", failure_rate=0.0, data=Path(folder), **given)
         service = external_service.build(settings, asyncio.Event())
         metrics, dice = Metrics(), random.Random(7)
-        endpoints = Upstreams(metrics, random=dice, clock=loop.time, now=lambda: NOON + timedelta(seconds=loop.time()))
-        policy = source_policy(settings, endpoints)
+        upstreams = Upstreams(metrics, random=dice, clock=loop.time, now=lambda: NOON + timedelta(seconds=loop.time()))
+        policy = source_policy(settings, upstreams)
         transport = httpx2.ASGITransport(service.app)
 
         async def set_faults(**setting: Any) -> None:
@@ -119,7 +119,7 @@ async def told(**given: Any) -> AsyncIterator[Story]:
         async with service.resources(), HttpClient(settings.fetch_deadline_s, 65_536, transport=transport) as client:
             counted = Counted(client, loop.time)
             source = HttpSource(counted, "http://source", {"bitcoin", "ethereum"})
-            yield Story(settings, metrics, endpoints, policy, source, set_faults, counted.reached)
+            yield Story(settings, metrics, upstreams, policy, source, set_faults, counted.reached)
 
 
 def run(work: Callable[[Story], Any], **given: Any) -> None:

@@ -16,14 +16,14 @@ from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.aggregator_service import app, reporter
-from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, KeptReports, Told
-from cotacoes.aggregator_service.plan import Plan
+from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, RenderedReport, ReportCache
+from cotacoes.aggregator_service.plan import ReportPlan
 from cotacoes.aggregator_service.report import lasting, merge
 from cotacoes.aggregator_service.routes import _age_max_s
 from cotacoes.client import Overview
 from cotacoes.model.quote import AgeLimits, Quote
 from cotacoes.model.window import Window
-from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import Home
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -189,8 +189,8 @@ async def test_a_report_of_a_price_that_is_none_by_now_is_not_told_again() -> No
 def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waited_ms: int, age_ms: int) -> None:
     """quote_service answers at once, a frozen shard holds the report: no price may come out younger than it is."""
     quote = {"coin": "bitcoin", "price": "1", "age_ms": age_ms, "status": LIMITS.status(age_ms)}
-    plan = Plan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
-    branch = Branch[Any]("quote_service", Status.OK, 0.010, 0.001, 1, Overview({"bitcoin": quote}, {}, {}, {}))
+    plan = ReportPlan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
+    branch = Branch[Any]("quote_service", BranchStatus.OK, 0.010, 0.001, 1, Overview({"bitcoin": quote}, {}, {}, {}))
     result = GatherResult({"quote_service": branch}, 0.010 + waited_ms / 1000)
     told = merge(plan, result, LIMITS, generated_at=NOON, deadline_s=2.0)
     current = told["coins"]["bitcoin"]["current"]
@@ -206,15 +206,15 @@ def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waite
 @pytest.mark.parametrize(("size", "kept"), [(10, KEPT_MAX), (KEPT_BYTES_MAX // 4, 4), (KEPT_BYTES_MAX + 1, 0)])
 def test_what_is_kept_is_bounded_by_number_and_bytes_oldest_first(size: int, kept: int) -> None:
     clock = Clock()
-    reports = KeptReports(kept_s=1.0, clock=clock)
+    reports = ReportCache(kept_s=1.0, clock=clock)
     body = bytes(size)
     for number in range(KEPT_MAX + 5):
-        reports.keep(number, Told(body, "", [], clock()))
+        reports.keep(number, RenderedReport(body, "", [], clock()))
     held = [number for number in range(KEPT_MAX + 5) if reports.find(number, 9.0) is not None]
     assert held == list(range(KEPT_MAX + 5 - kept, KEPT_MAX + 5))
     clock.now += 1.0
     assert not any(reports.find(number, 9.0) for number in held)
-    reports.keep("new", Told(b"", "", [], clock()))
+    reports.keep("new", RenderedReport(b"", "", [], clock()))
     assert list(reports._kept) == ["new"]
 
 

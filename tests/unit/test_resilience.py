@@ -10,6 +10,7 @@ from tests.unit.harness_resilience import Rig, run
 
 from cotacoes.patterns.resilience import (
     AttemptTimeoutError,
+    BreakerState,
     BulkheadFullError,
     CallDeadlineError,
     CallResult,
@@ -17,8 +18,7 @@ from cotacoes.patterns.resilience import (
     Deadline,
     FellBack,
     ResilienceConfig,
-    Source,
-    State,
+    ServedFrom,
 )
 
 
@@ -30,7 +30,7 @@ def test_a_good_call_is_live_and_says_how_it_came() -> None:
     async def work() -> None:
         rig = Rig()
         result = await rig.call(0.5)
-        assert result == CallResult(1, Source.LIVE, result.age, 1, State.CLOSED, None, "x")
+        assert result == CallResult(1, ServedFrom.LIVE, result.age, 1, BreakerState.CLOSED, None, "x")
         assert result.age == pytest.approx(0.5)
         rig.assert_nothing_is_left()
 
@@ -41,7 +41,7 @@ def test_a_try_that_fails_is_followed_by_another() -> None:
     async def work() -> None:
         rig = Rig()
         result = await rig.call(OSError())
-        assert (result.value, result.attempts, result.source) == (2, 2, Source.LIVE)
+        assert (result.value, result.attempts, result.served_from) == (2, 2, ServedFrom.LIVE)
 
     run(work)
 
@@ -59,7 +59,7 @@ def test_whatever_went_wrong_the_last_good_answer_is_given_with_its_age(script: 
         await rig.call(0.25, key="a")
         await asyncio.sleep(10.0)
         result = await rig.call(*script, key="a")
-        assert (result.value, result.source, result.reason, result.origin) == (1, Source.CACHE, reason, "x")
+        assert (result.value, result.served_from, result.reason, result.upstream) == (1, ServedFrom.CACHE, reason, "x")
         assert result.age == pytest.approx(rig.clock()), "since it was asked for, at 0"
         assert result.attempts == len(script)
         assert rig.events[-1] == FellBack("x", reason, result.age)
@@ -73,7 +73,11 @@ def test_a_circuit_that_is_open_falls_back_without_a_call() -> None:
         await rig.call(key="a")
         rig.breaker.force_open()
         result = await rig.call(key="a")
-        assert (result.source, result.reason, result.breaker_state) == (Source.CACHE, "circuit", State.FORCED_OPEN)
+        assert (result.served_from, result.reason, result.breaker_state) == (
+            ServedFrom.CACHE,
+            "circuit",
+            BreakerState.FORCED_OPEN,
+        )
         assert rig.calls == 1
         with pytest.raises(CircuitOpenError):
             await rig.call(key="b")
@@ -105,7 +109,7 @@ def test_an_answer_of_a_call_cut_short_by_the_deadline_says_how_many_tries_that_
                 assert caught.value.__notes__ == ["no further try after 2: deadline"]
             else:
                 result = await rig.call(9.0, 9.0, key="a")
-                assert (result.source, result.reason, result.attempts) == (Source.CACHE, "deadline", 2)
+                assert (result.served_from, result.reason, result.attempts) == (ServedFrom.CACHE, "deadline", 2)
 
     run(work)
 
@@ -117,7 +121,7 @@ def test_each_way_to_no_answer_falls_back_and_says_so() -> None:
 
         async def reason() -> str | None:
             result = await rig.call(key="a")
-            assert (result.source, result.value, result.attempts) == (Source.CACHE, 1, 0)
+            assert (result.served_from, result.value, result.attempts) == (ServedFrom.CACHE, 1, 0)
             return result.reason
 
         async with rig.bulkhead:
@@ -145,10 +149,10 @@ def test_what_was_asked_for_by_one_who_has_gone_is_kept_for_the_others() -> None
         second = asyncio.create_task(rig.call(key="a"))
         await asyncio.sleep(0.2)
         first.cancel()
-        assert (await second).source is Source.SHARED
+        assert (await second).served_from is ServedFrom.SHARED
         rig.breaker.force_open()
         result = await rig.call(key="a")
-        assert (result.value, result.source) == (1, Source.CACHE)
+        assert (result.value, result.served_from) == (1, ServedFrom.CACHE)
         assert result.age == pytest.approx(rig.clock())
         assert first.cancelled()
 
@@ -190,7 +194,7 @@ def test_the_deadline_falls_back_too_and_without_a_key_nothing_does() -> None:
         await rig.call(key="a")
         with Deadline.after(1.0, rig.clock).scope():
             result = await rig.call(9.0, key="a")
-        assert (result.source, result.reason) == (Source.CACHE, "deadline")
+        assert (result.served_from, result.reason) == (ServedFrom.CACHE, "deadline")
         with pytest.raises(OSError):
             await rig.call(OSError(), OSError())
 
@@ -240,7 +244,7 @@ def test_no_permit_is_taken_before_there_is_a_place() -> None:
         await asyncio.sleep(1.0)
         waiting = asyncio.create_task(rig.call())
         await asyncio.sleep(0.5)
-        assert rig.breaker.state is State.OPEN, "nobody has asked it"
+        assert rig.breaker.state is BreakerState.OPEN, "nobody has asked it"
         permit = rig.breaker.try_acquire()
         assert permit is not None
         await asyncio.gather(*holding)
@@ -300,7 +304,7 @@ def test_those_who_ask_the_same_take_one_place() -> None:
         rig = Rig()
         results = await asyncio.gather(*(rig.call(0.5 if not number else 0.0, key="a") for number in range(50)))
         assert rig.calls == 1
-        assert [result.source for result in results] == [Source.LIVE] + [Source.SHARED] * 49
+        assert [result.served_from for result in results] == [ServedFrom.LIVE] + [ServedFrom.SHARED] * 49
         assert {result.value for result in results} == {1}
 
     run(work)
@@ -329,7 +333,7 @@ def test_the_breaker_hears_of_each_try_and_not_of_each_call() -> None:
         rig = Rig(retry={"max_attempts": 5})
         with pytest.raises(OSError):
             await rig.call(*[OSError() for _ in range(5)])
-        assert (rig.calls, rig.breaker.state) == (3, State.OPEN)
+        assert (rig.calls, rig.breaker.state) == (3, BreakerState.OPEN)
 
     run(work)
 
@@ -354,11 +358,11 @@ def test_each_try_has_its_own_time() -> None:
 
 def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer() -> None:
     async def work() -> None:
-        rig = Rig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": State.HALF_OPEN})
+        rig = Rig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": BreakerState.HALF_OPEN})
         with pytest.raises(AttemptTimeoutError):
             await rig.call(100.0)
         assert rig.clock() == pytest.approx(1.8)
-        assert rig.breaker.state is State.OPEN
+        assert rig.breaker.state is BreakerState.OPEN
 
     run(work)
 
@@ -366,7 +370,7 @@ def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer(
 @pytest.mark.parametrize("key", [None, "a"])
 def test_with_no_time_left_the_callee_hears_nothing(key: str | None) -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": State.HALF_OPEN})
+        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline(rig.clock(), rig.clock).scope(), pytest.raises(CallDeadlineError):
             await rig.call(key=key)
         await asyncio.sleep(0)
@@ -389,12 +393,12 @@ def test_a_try_that_takes_too_long_is_the_callees_failure() -> None:
 
 def test_a_try_that_the_callers_deadline_cut_short_is_nobodys_failure_and_gives_its_probe_back() -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": State.HALF_OPEN})
+        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline.after(0.5, rig.clock).scope(), pytest.raises(CallDeadlineError):
             await rig.call(9.0)
         assert rig.clock() < 0.5, "below the deadline, so that there is time to say so"
-        assert rig.breaker.state is State.HALF_OPEN
-        assert (await rig.call()).breaker_state is State.CLOSED
+        assert rig.breaker.state is BreakerState.HALF_OPEN
+        assert (await rig.call()).breaker_state is BreakerState.CLOSED
 
     run(work)
 
@@ -421,7 +425,7 @@ def test_an_answer_that_came_at_the_last_moment_is_one_and_one_that_came_too_lat
 
 def test_a_wait_for_the_callee_that_is_cancelled_from_within_is_not_taken_for_ours() -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": State.HALF_OPEN})
+        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
 
         async def callee() -> None:
             raise asyncio.CancelledError

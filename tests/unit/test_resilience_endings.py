@@ -14,9 +14,9 @@ from tests.unit import fake_event_loop
 from tests.unit.harness_resilience import Rig, run
 
 from cotacoes.patterns.resilience import (
+    BreakerState,
     CallResult,
     Deadline,
-    State,
 )
 
 
@@ -134,7 +134,7 @@ async def cancelled_at(turn: int, *, key: str | None, with_timer: bool, is_joine
         deadline=9.0,
         retry={"max_attempts": 3, "wait_duration": 0.2, "max_wait_duration": 0.2},
         breaker={
-            "initial_state": State.HALF_OPEN,
+            "initial_state": BreakerState.HALF_OPEN,
             "consecutive_failures_threshold": 9,
             "permitted_calls_in_half_open": 9,
             "failure_rate_threshold": 1.0,

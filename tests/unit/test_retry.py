@@ -13,13 +13,13 @@ from tests.unit.harness_retry import ONE_PROBE, AskedToWaitError, Late, Rig, ign
 
 from cotacoes.patterns.resilience import (
     AttemptEnded,
+    BreakerState,
     CallDeadlineError,
     CircuitOpenError,
     Deadline,
     RetriesStopped,
     RetryBudget,
     RetryConfig,
-    State,
     StopReason,
     classify,
 )
@@ -221,7 +221,7 @@ def test_a_wait_that_the_callee_asks_for_opens_the_circuit_for_all() -> None:
         rig = Rig(max_retry_after=60.0)
         with pytest.raises(AskedToWaitError):
             await rig.call([AskedToWaitError(20.0)])
-        assert rig.breaker.state is State.OPEN
+        assert rig.breaker.state is BreakerState.OPEN
         assert rig.breaker.retry_after() == pytest.approx(20.0)
         await asyncio.sleep(20.0)
         rig.breaker.reset()
@@ -261,7 +261,7 @@ def test_a_wait_that_is_no_time_is_none_and_one_without_end_is_capped(hostile: f
         else:
             assert await rig.call([AskedToWaitError(hostile)]) == 2
             assert rig.clock() <= (60.0 if hostile > 0 else 0.05)
-            assert rig.breaker.state is State.CLOSED
+            assert rig.breaker.state is BreakerState.CLOSED
 
     in_virtual_time(work)
 

@@ -13,10 +13,10 @@ from tests.unit.harness_retry import ONE_PROBE, Late, Rig, ignore_all, in_virtua
 from cotacoes.patterns.resilience import (
     AttemptEnded,
     CallDeadlineError,
+    CallVerdict,
     Classification,
     RetryBudget,
     StopReason,
-    Verdict,
 )
 
 
@@ -53,7 +53,7 @@ def test_cancellation_is_passed_on_at_once_and_the_permit_comes_back(when_s: flo
 
 def test_no_classification_can_swallow_a_cancellation() -> None:
     async def work() -> None:
-        rig = Rig(classify=lambda _: Classification(Verdict.FAILURE, retryable=True))
+        rig = Rig(classify=lambda _: Classification(CallVerdict.FAILURE, retryable=True))
         with pytest.raises(asyncio.CancelledError):
             await rig.call([asyncio.CancelledError()])
         assert (rig.calls, rig.breaker.metrics().failures) == (1, 0)

@@ -19,6 +19,7 @@ from tests.unit.fake_event_loop import run
 
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.resilience import (
+    BreakerState,
     BulkheadFullError,
     CallResult,
     CircuitOpenError,
@@ -26,12 +27,11 @@ from cotacoes.patterns.resilience import (
     ResiliencePolicy,
     RetryBudget,
     RetryConfig,
-    Source,
-    State,
+    ServedFrom,
     current_deadline,
 )
 from cotacoes.patterns.scatter_gather.gather import scatter_gather, still_running
-from cotacoes.patterns.scatter_gather.gather_result import GatherResult, IncompleteError, Status
+from cotacoes.patterns.scatter_gather.gather_result import BranchStatus, GatherResult, IncompleteError
 
 Ask = Callable[[], Awaitable[Any]]
 DEADLINE = 2.0
@@ -39,15 +39,15 @@ RESERVE = 0.1
 GRACE = 0.02
 CUT_OFF = DEADLINE - RESERVE - GRACE
 
-ERRORS: Mapping[str, tuple[Callable[[], BaseException], Status]] = {
-    "error": (lambda: ShardUnavailableError("shard1 is not reachable"), Status.FAILED),
-    "bug": (lambda: ZeroDivisionError("secret"), Status.FAILED),
-    "cancelled": (asyncio.CancelledError, Status.FAILED),
-    "timeout": (TimeoutError, Status.TIMED_OUT),
-    "open": (lambda: CircuitOpenError("shard1", State.OPEN, 1.0), Status.REJECTED),
-    "full": (lambda: BulkheadFullError("shard1", 4, 0.0), Status.REJECTED),
+ERRORS: Mapping[str, tuple[Callable[[], BaseException], BranchStatus]] = {
+    "error": (lambda: ShardUnavailableError("shard1 is not reachable"), BranchStatus.FAILED),
+    "bug": (lambda: ZeroDivisionError("secret"), BranchStatus.FAILED),
+    "cancelled": (asyncio.CancelledError, BranchStatus.FAILED),
+    "timeout": (TimeoutError, BranchStatus.TIMED_OUT),
+    "open": (lambda: CircuitOpenError("shard1", BreakerState.OPEN, 1.0), BranchStatus.REJECTED),
+    "full": (lambda: BulkheadFullError("shard1", 4, 0.0), BranchStatus.REJECTED),
 }
-ENDS = {"value": Status.OK, "stale": Status.STALE} | {name: status for name, (_, status) in ERRORS.items()}
+ENDS = {"value": BranchStatus.OK, "stale": BranchStatus.STALE} | {name: status for name, (_, status) in ERRORS.items()}
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class Plan:
         if self.ends in ERRORS:
             raise ERRORS[self.ends][0]()
         if self.ends == "stale":
-            return CallResult(7, Source.CACHE, 3.0, 2, None, "circuit")
+            return CallResult(7, ServedFrom.CACHE, 3.0, 2, None, "circuit")
         return 7
 
 
-def expected(plans: Mapping[str, Plan], places: int, enough: int, bad_max: int) -> tuple[dict[str, Status], float]:
+def expected(
+    plans: Mapping[str, Plan], places: int, enough: int, bad_max: int
+) -> tuple[dict[str, BranchStatus], float]:
     """By another way: one event after the other. How each ends, and when the answer is settled."""
-    unbegun, working, ended = list(plans), dict[str, float](), dict[str, Status]()
+    unbegun, working, ended = list(plans), dict[str, float](), dict[str, BranchStatus]()
     now, is_settled = 0.0, False
     while len(ended) < len(plans):
         while unbegun and len(working) < places:
@@ -91,9 +93,9 @@ def expected(plans: Mapping[str, Plan], places: int, enough: int, bad_max: int) 
         if len(ended) < len(plans) and (good >= enough or len(ended) - good > bad_max):
             is_settled = True
             break
-    stopped = Status.SKIPPED if is_settled else Status.TIMED_OUT
-    late = {name: Status.ABANDONED if plans[name].clings >= GRACE else stopped for name in working}
-    return {name: (ended | late).get(name, Status.SKIPPED) for name in plans}, now
+    stopped = BranchStatus.SKIPPED if is_settled else BranchStatus.TIMED_OUT
+    late = {name: BranchStatus.ABANDONED if plans[name].clings >= GRACE else stopped for name in working}
+    return {name: (ended | late).get(name, BranchStatus.SKIPPED) for name in plans}, now
 
 
 async def gather(plans: Mapping[str, Ask], **options: Any) -> tuple[GatherResult[Any], float]:
@@ -149,10 +151,10 @@ def test_any_set_of_outcomes_and_timings_is_told_by_the_deadline_branch_by_branc
         assert [branch.name for branch in result.missing] == [name for name in apart if name not in result.values]
         assert result.complete == (not result.missing)
         for branch in result.branches.values():
-            assert (branch.reason is None) == (branch.status is Status.OK)
+            assert (branch.reason is None) == (branch.status is BranchStatus.OK)
             assert branch.started_s >= 0
             assert branch.started_s + branch.elapsed_s <= elapsed + 1e-9
-        assert still_running() == sum(status is Status.ABANDONED for status in statuses.values())
+        assert still_running() == sum(status is BranchStatus.ABANDONED for status in statuses.values())
         await settled()
 
     run(scenario())
@@ -168,7 +170,11 @@ def test_the_first_good_answer_is_taken_and_the_others_are_told_off() -> None:
     result, elapsed = run(gather({name: plan.ask for name, plan in plans.items()}, enough=1))
     assert elapsed == pytest.approx(0.2)
     assert result.values == {"first": 7}
-    assert [branch.status for branch in result.missing] == [Status.FAILED, Status.SKIPPED, Status.SKIPPED]
+    assert [branch.status for branch in result.missing] == [
+        BranchStatus.FAILED,
+        BranchStatus.SKIPPED,
+        BranchStatus.SKIPPED,
+    ]
     assert result.branches["slow"].reason == "there was enough without it"
 
 
@@ -194,7 +200,7 @@ def test_a_part_is_an_error_where_it_is_forbidden_and_the_error_has_what_came() 
 def test_with_fail_fast_it_ends_when_the_demand_can_not_be_met_any_more() -> None:
     error, elapsed = run(demanding(PART, partial="forbid", fail_fast=True))
     assert elapsed == pytest.approx(0.2)
-    assert error.result.branches["c"].status is Status.SKIPPED
+    assert error.result.branches["c"].status is BranchStatus.SKIPPED
     assert error.result.branches["c"].reason == "there was no hope of enough"
 
 
@@ -242,7 +248,7 @@ def test_no_more_are_at_work_at_once_than_may_be_and_they_begin_in_order() -> No
 
 def test_what_has_not_begun_by_the_cut_off_is_skipped() -> None:
     result, _ = run(gather({"a": Plan(9).ask, "b": Plan(0).ask}, max_concurrency=1))
-    assert result.branches["b"].status is Status.SKIPPED
+    assert result.branches["b"].status is BranchStatus.SKIPPED
     assert result.branches["b"].reason == "not begun within 1.9 s"
 
 
@@ -302,10 +308,10 @@ def test_the_calls_of_a_policy_are_counted_whether_it_brings_a_value_or_not() ->
 
 def test_an_error_made_of_that_of_a_policy_is_told_as_what_it_was() -> None:
     async def ask() -> int:
-        raise ShardUnavailableError("shard1 is away") from CircuitOpenError("shard1", State.OPEN, 1.0)
+        raise ShardUnavailableError("shard1 is away") from CircuitOpenError("shard1", BreakerState.OPEN, 1.0)
 
     result, _ = run(gather({"shard1": ask}))
-    assert result.branches["shard1"].status is Status.REJECTED
+    assert result.branches["shard1"].status is BranchStatus.REJECTED
     assert result.branches["shard1"].attempts == 0
     assert result.branches["shard1"].reason == "shard1 is away"
 
@@ -325,7 +331,7 @@ def test_a_branch_that_raises_before_it_waits_is_failed_like_any_other() -> None
         raise ZeroDivisionError
 
     result, _ = run(gather({"broken": broken, "good": Plan(0.1).ask}))
-    assert result.branches["broken"].status is Status.FAILED
+    assert result.branches["broken"].status is BranchStatus.FAILED
     assert result.values == {"good": 7}
 
 

@@ -14,7 +14,7 @@ from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route
-from cotacoes.aggregator_service.shards import GuardedShards
+from cotacoes.aggregator_service.shards import ResilientShards
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.model.quote import AgeLimits
@@ -27,7 +27,7 @@ from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.restarts import Restarts
-from cotacoes.web.upstreams import new_endpoints
+from cotacoes.web.upstreams import new_upstreams
 
 NAME = "aggregator_service"
 
@@ -67,15 +67,15 @@ def wire(
 ) -> Service:
     """The service over a client and a directory that are open while `resources` is."""
     metrics = metrics or Metrics()
-    endpoints = new_endpoints(metrics)
+    upstreams = new_upstreams(metrics)
     guarded = ResilientClient(
         client,
-        endpoints,
+        upstreams,
         questions=("overview",),
         deadline_s=ask_deadline_s(settings),
         clock=clock,
     )
-    shards = GuardedShards(endpoints, deadline_s=ask_deadline_s(settings))
+    shards = ResilientShards(upstreams, deadline_s=ask_deadline_s(settings))
     reporter = Reporter(
         guarded,
         shards,
@@ -88,7 +88,7 @@ def wire(
     )
     report = report_route(reporter)
     router = documented()
-    router.include_router(breaker_routes(NAME, settings, endpoints))
+    router.include_router(breaker_routes(NAME, settings, upstreams))
     # It can answer whoever is away: that is what the report is for.
     checks = {
         QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),

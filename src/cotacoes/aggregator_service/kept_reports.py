@@ -12,7 +12,7 @@ KEPT_MAX = 100
 KEPT_BYTES_MAX = 16_777_216  # of text; a report of 1,000 coins has some 3 MB
 
 
-class Told(NamedTuple):
+class RenderedReport(NamedTuple):
     """A report as text, and its tag; what is missing from it, each as `{"part", "reason"}`.
 
     `at` is when the ages in it were right, by the clock, and `age_s` how long before that it was made.
@@ -25,23 +25,23 @@ class Told(NamedTuple):
     age_s: float = 0.0
 
 
-class KeptReports:
+class ReportCache:
     """`kept_s` is for how many seconds."""
 
     def __init__(self, *, kept_s: float, clock: Callable[[], float]) -> None:
         self._kept_s = kept_s
         self._clock = clock
-        self._kept: dict[Hashable, Told] = {}  # oldest first
+        self._kept: dict[Hashable, RenderedReport] = {}  # oldest first
         self._bytes = 0
 
-    def find(self, key: Hashable, age_max_s: float) -> Told | None:
+    def find(self, key: Hashable, age_max_s: float) -> RenderedReport | None:
         """The report by this key with its age by now, where it is not older than `age_max_s`."""
         told = self._kept.get(key)
         if told is None or self._clock() - told.at >= min(self._kept_s, age_max_s):
             return None
         return told._replace(age_s=self._clock() - told.at)
 
-    def keep(self, key: Hashable, told: Told) -> None:
+    def keep(self, key: Hashable, told: RenderedReport) -> None:
         """In place of what was kept under the key."""
         now = self._clock()
         self._drop(key)

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cotacoes.aggregator_service.plan import QUOTE_SERVICE, Plan
+from cotacoes.aggregator_service.plan import QUOTE_SERVICE, ReportPlan
 from cotacoes.aggregator_service.report import ShardAnswer
 from cotacoes.client import Overview
 from cotacoes.model.quote import Position
@@ -38,7 +38,7 @@ class Lag(NamedTuple):
         return f"{shard} is {by}behind: it ends with {held}, but {delivered} was delivered to it"
 
 
-def lags(plan: Plan, result: GatherResult[Any]) -> dict[str, Lag]:
+def lags(plan: ReportPlan, result: GatherResult[Any]) -> dict[str, Lag]:
     """The coins of which a shard told less than quote_service says it has; none if one of the two is not known."""
     overview = result.values.get(QUOTE_SERVICE)
     if not isinstance(overview, Overview):
@@ -64,7 +64,7 @@ def lagging(held: Mapping[str, Position | None], overview: Overview) -> dict[str
     return found
 
 
-def without(plan: Plan, result: GatherResult[Any], reasons: Mapping[str, str]) -> GatherResult[Any]:
+def without(plan: ReportPlan, result: GatherResult[Any], reasons: Mapping[str, str]) -> GatherResult[Any]:
     """The result without what shards told of these coins, each with the reason why not."""
     branches = dict(result.branches)
     for shard, coins in plan.shards.items():

@@ -22,7 +22,7 @@ ASKED_AS = {"current": "current", "average": "mean", "pending": "position"}  # o
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReportPlan:
     """`placement` says on which shard each coin lives; of each, `parts` are asked for.
 
     `last` is how many of its logs, `window` over which time its figures are. What follows from these is made out once:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
+from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, ReportPlan
 from cotacoes.client import Overview, Progress, aged
 from cotacoes.errors import (
     DeadlineExceededError,
@@ -30,7 +30,7 @@ from cotacoes.errors import (
 )
 from cotacoes.model.quote import AgeLimits, QuoteJson, format_time
 from cotacoes.model.window import Window, WindowJson, WindowView, window_json
-from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, Status
+from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import ShardView
 
 LAGGING = "lagging"  # how a source can do, beside the statuses of a branch
@@ -55,7 +55,7 @@ class ShardAnswer:
 
 
 def merge(
-    plan: Plan, result: GatherResult[Any], limits: AgeLimits, *, generated_at: datetime, deadline_s: float
+    plan: ReportPlan, result: GatherResult[Any], limits: AgeLimits, *, generated_at: datetime, deadline_s: float
 ) -> dict[str, Any]:
     """The body of `/report/full`."""
     told, untold = _of_quote_service(plan, result, limits)
@@ -77,7 +77,7 @@ def merge(
 
 
 def _of_quote_service(
-    plan: Plan, result: GatherResult[Any], limits: AgeLimits
+    plan: ReportPlan, result: GatherResult[Any], limits: AgeLimits
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """What it told, by `COIN.PART`, and what it did not."""
     if not plan.of_quote_service:
@@ -106,7 +106,7 @@ def _value(overview: Overview, coin: str, part: str) -> tuple[Any, str]:
     return values.get(coin), f"{QUOTE_SERVICE} told nothing of {coin}" if problem is None else problem.detail
 
 
-def _of_shards(plan: Plan, result: GatherResult[Any], answers: Mapping[str, ShardAnswer]) -> list[dict[str, str]]:
+def _of_shards(plan: ReportPlan, result: GatherResult[Any], answers: Mapping[str, ShardAnswer]) -> list[dict[str, str]]:
     """What the shards did not tell."""
     silent = [_missing(shard, result.branches[shard].reason) for shard in plan.shards if shard not in answers]
     return silent + [
@@ -122,7 +122,7 @@ def _missing(part: str, reason: str | None) -> dict[str, str]:
     return {"part": part, "reason": reason or ""}
 
 
-def _coin(plan: Plan, told: Mapping[str, Any], coin: str, view: ShardView | None) -> dict[str, Any]:
+def _coin(plan: ReportPlan, told: Mapping[str, Any], coin: str, view: ShardView | None) -> dict[str, Any]:
     """The parts that were asked for."""
     its: dict[str, Any] = {part: told.get(f"{coin}.{part}") for part in ("current", "average") if part in plan.parts}
     if "last_logs" in plan.parts:
@@ -176,7 +176,7 @@ def trace_of(result: GatherResult[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _sources(plan: Plan, result: GatherResult[Any]) -> dict[str, Branch[Any]]:
+def _sources(plan: ReportPlan, result: GatherResult[Any]) -> dict[str, Branch[Any]]:
     asked = [QUOTE_SERVICE] if plan.of_quote_service else []
     return {name: result.branches[name] for name in (*asked, *plan.shards)}
 
@@ -187,10 +187,10 @@ def _source(branch: Branch[Any]) -> dict[str, Any]:
     return {"status": LAGGING if lags else _status(branch).value, "elapsed_ms": round(branch.elapsed_s * 1000)}
 
 
-def _status(branch: Branch[Any]) -> Status:
+def _status(branch: Branch[Any]) -> BranchStatus:
     if _answered(branch):
-        return Status.OK
-    return Status.TIMED_OUT if isinstance(branch.error, TimedOutError) else branch.status
+        return BranchStatus.OK
+    return BranchStatus.TIMED_OUT if isinstance(branch.error, TimedOutError) else branch.status
 
 
 def _answered(branch: Branch[Any]) -> bool:

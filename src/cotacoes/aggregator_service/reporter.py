@@ -24,11 +24,11 @@ from typing import Any
 import msgspec
 
 from cotacoes.aggregator_service.branch_spans import traced_gather
-from cotacoes.aggregator_service.kept_reports import KeptReports, Told
+from cotacoes.aggregator_service.kept_reports import RenderedReport, ReportCache
 from cotacoes.aggregator_service.lag import lagging, lags, without
-from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, Plan
+from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, ReportPlan
 from cotacoes.aggregator_service.report import ShardAnswer, lasting, merge, retold, trace_of
-from cotacoes.aggregator_service.shards import GuardedShards
+from cotacoes.aggregator_service.shards import ResilientShards
 from cotacoes.errors import CoinMovedError, CotacoesError, OverloadedError, ShardUnavailableError, TimedOutError
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.logs import get_logger
@@ -64,7 +64,7 @@ class Reporter:
     def __init__(
         self,
         client: ResilientClient,
-        shards: GuardedShards,
+        shards: ResilientShards,
         directory: ShardDirectory,
         metrics: AggregatorMetrics,
         *,
@@ -75,8 +75,8 @@ class Reporter:
     ) -> None:
         self._deadline_s = deadline_s
         self._limits = limits
-        self._flights = SingleFlight[Told](deadline=deadline_s + FLIGHT_SLACK_S, clock=clock)
-        self._kept = KeptReports(kept_s=kept_s, clock=clock)
+        self._flights = SingleFlight[RenderedReport](deadline=deadline_s + FLIGHT_SLACK_S, clock=clock)
+        self._kept = ReportCache(kept_s=kept_s, clock=clock)
         self._client = client
         self._shards = shards
         self._directory = directory
@@ -90,7 +90,7 @@ class Reporter:
         """On which shard each coin lives, as far as is known here."""
         return {coin: home.shard for coin, home in self._directory.homes.items()}
 
-    async def report(self, plan: Plan, *, trace: bool = False, age_max_s: float = math.inf) -> Told:
+    async def report(self, plan: ReportPlan, *, trace: bool = False, age_max_s: float = math.inf) -> RenderedReport:
         """One that is at most so old; of now, with a trace. OverloadedError where too much is under way."""
         if not trace and (kept := self._again(plan, age_max_s)) is not None:
             return kept
@@ -100,13 +100,13 @@ class Reporter:
         told, _ = await self._flights.do((*plan.key, trace), lambda: self._keep(plan, trace=trace))
         return told
 
-    async def _keep(self, plan: Plan, *, trace: bool) -> Told:
+    async def _keep(self, plan: ReportPlan, *, trace: bool) -> RenderedReport:
         told = await self._report(plan, self._deadline_s, trace=trace)
         if not trace:
             self._kept.keep(plan.key, told)
         return told
 
-    def _again(self, plan: Plan, age_max_s: float) -> Told | None:
+    def _again(self, plan: ReportPlan, age_max_s: float) -> RenderedReport | None:
         """The report that was told a moment ago, as it is now."""
         kept = self._kept.find(plan.key, age_max_s)
         if kept is None:
@@ -114,7 +114,7 @@ class Reporter:
         report = retold(msgspec.json.decode(kept.body), math.ceil(kept.age_s * 1000), self._limits)
         return None if report is None else _told(report, kept.at, kept.age_s)
 
-    async def _report(self, plan: Plan, deadline_s: float, *, trace: bool) -> Told:
+    async def _report(self, plan: ReportPlan, deadline_s: float, *, trace: bool) -> RenderedReport:
         coins = len(plan.placement)
         if self._asking and self._asking + coins > COINS_MAX:
             raise OverloadedError(f"reports of {self._asking} coins are under way")
@@ -138,7 +138,9 @@ class Reporter:
         self._note(told, result)
         return _told(told, at)
 
-    async def _without_lagging(self, plan: Plan, result: GatherResult[Any], deadline_s: float) -> GatherResult[Any]:
+    async def _without_lagging(
+        self, plan: ReportPlan, result: GatherResult[Any], deadline_s: float
+    ) -> GatherResult[Any]:
         """The result without what lagging shards told: those that still lag when they are asked again, in time."""
         left_s = deadline_s - result.elapsed_s
         seeming: dict[str, list[str]] = {}
@@ -162,7 +164,7 @@ class Reporter:
         reasons = {coin: lag.words(self._directory.homes[coin].shard) for coin, lag in found.items()}
         return without(plan, dataclasses.replace(result, elapsed_s=result.elapsed_s + again.elapsed_s), reasons)
 
-    def _branches(self, plan: Plan) -> dict[str, Callable[[], Awaitable[Any]]]:
+    def _branches(self, plan: ReportPlan) -> dict[str, Callable[[], Awaitable[Any]]]:
         asked: dict[str, Callable[[], Awaitable[Any]]] = {}
         if plan.of_quote_service:
             wanted = [ASKED_AS[part] for part in plan.of_quote_service]
@@ -171,7 +173,7 @@ class Reporter:
             asked[name] = functools.partial(self._newest, plan, name, coins)
         return asked
 
-    async def _newest(self, plan: Plan, shard: str, coins: Sequence[str]) -> ShardAnswer:
+    async def _newest(self, plan: ReportPlan, shard: str, coins: Sequence[str]) -> ShardAnswer:
         """What the shard has of these coins, and of those that have moved what there is where they went."""
         if shard not in self._directory.shards:
             raise ShardUnavailableError(f"no address of {shard} is known")
@@ -186,7 +188,7 @@ class Reporter:
                         views |= found
         return ShardAnswer(views, {coin: why for coin, why in absent.items() if coin not in views})
 
-    async def _moved(self, plan: Plan, shard: str, coins: Sequence[str]) -> AsyncIterator[dict[str, ShardView]]:
+    async def _moved(self, plan: ReportPlan, shard: str, coins: Sequence[str]) -> AsyncIterator[dict[str, ShardView]]:
         """What there is of coins that are not where they were, from where they went."""
         for coin in coins:
             with contextlib.suppress(CoinMovedError):
@@ -200,7 +202,7 @@ class Reporter:
             views, _ = self._screened(home, its, await self._ask(plan, home, its))
             yield views
 
-    async def _ask(self, plan: Plan, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
+    async def _ask(self, plan: ReportPlan, shard: str, coins: Sequence[str]) -> dict[str, ShardView]:
         count = plan.last if "last_logs" in plan.parts else 0
         window = plan.window if "window" in plan.parts else None
         return await self._shards.newest(shard, self._directory.shards[shard], coins, count, window)
@@ -239,6 +241,6 @@ def _fence_of(coin: str) -> Callable[[Shard], Awaitable[Fence]]:
     return lambda shard: shard.fence(coin)
 
 
-def _told(report: Mapping[str, Any], at: float, age_s: float = 0.0) -> Told:
+def _told(report: Mapping[str, Any], at: float, age_s: float = 0.0) -> RenderedReport:
     digest = hashlib.blake2b(_encode(lasting(report)), digest_size=12).hexdigest()
-    return Told(_encode(report), f'W/"{digest}"', report["missing"], at, age_s)
+    return RenderedReport(_encode(report), f'W/"{digest}"', report["missing"], at, age_s)

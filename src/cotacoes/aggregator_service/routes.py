@@ -23,7 +23,7 @@ from fastapi import APIRouter, Response
 from starlette.datastructures import Headers
 
 from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
-from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, Plan
+from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, ReportPlan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError
 from cotacoes.model.coins import require_coin
@@ -122,7 +122,7 @@ async def _respond(reporter: Reporter, query: str, sent: Headers) -> Response:
 
 def plan(
     placement: Mapping[str, str], coins: str | None, parts: str | None, last: int | None, window: str, now: datetime
-) -> Plan:
+) -> ReportPlan:
     """Who is to be asked; UnknownCoinError, and BadRequestError where a part or a window is none, or it is too much."""
     asked = {require_coin(name, placement) for name in _split(coins, "coins")} if coins is not None else placement
     wanted = _split(parts, "parts") if parts is not None else PARTS
@@ -137,7 +137,7 @@ def plan(
         raise BadRequestError(
             f"last: {count} logs of {len(asked)} coins are more than {LOGS_MAX}: ask for fewer, or of fewer coins"
         )
-    return Plan(
+    return ReportPlan(
         {coin: shard for coin, shard in placement.items() if coin in asked},
         Window.until(window, now),
         tuple(part for part in PARTS if part in wanted),

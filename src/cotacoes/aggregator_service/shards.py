@@ -12,14 +12,14 @@ from cotacoes.errors import ShardUnavailableError, TimedOutError
 from cotacoes.model.window import Window
 from cotacoes.patterns.resilience import CallDeadlineError, CircuitOpenError, ResiliencePolicy
 from cotacoes.patterns.sharding.shard import Shard, ShardView
-from cotacoes.web.upstreams import BREAKER_INSIDE, WAIT_S_MAX, Upstreams, internal_policy
+from cotacoes.web.upstreams import INTERNAL_BREAKER, WAIT_S_MAX, Upstreams, internal_policy
 
 
-class GuardedShards:
+class ResilientShards:
     """`deadline_s` is of each question in seconds. Shards come and go: each gets its policy when it is first asked."""
 
-    def __init__(self, endpoints: Upstreams, *, deadline_s: float) -> None:
-        self._endpoints = endpoints
+    def __init__(self, upstreams: Upstreams, *, deadline_s: float) -> None:
+        self._upstreams = upstreams
         self._config = internal_policy(deadline_s)
         self._policies: dict[str, ResiliencePolicy] = {}
 
@@ -29,7 +29,7 @@ class GuardedShards:
         """As `Shard.newest`. Raises ShardUnavailableError, and TimedOutError where it took too long."""
         policy = self._policies.get(name)
         if policy is None:
-            policy = self._policies[name] = self._endpoints.add(name, BREAKER_INSIDE, self._config)
+            policy = self._policies[name] = self._upstreams.add(name, INTERNAL_BREAKER, self._config)
         try:
             return (await policy.call(lambda: shard.newest(coins, count, window), idempotent=True)).value
         except CircuitOpenError as error:

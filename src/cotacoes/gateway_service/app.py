@@ -42,7 +42,7 @@ from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.restarts import Restarts
-from cotacoes.web.upstreams import new_endpoints
+from cotacoes.web.upstreams import new_upstreams
 
 NAME = "gateway_service"
 ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then is away
@@ -87,10 +87,10 @@ def wire(
     `places` are the streams that there is room for.
     """
     metrics = Metrics()
-    endpoints = new_endpoints(metrics)
+    upstreams = new_upstreams(metrics)
     guarded = ResilientClient(
         client,
-        endpoints,
+        upstreams,
         questions=("current", "positions", "quotes", "candles"),
         deadline_s=ask_deadline_s(settings),
         clock=time.monotonic,
@@ -154,7 +154,7 @@ def wire(
         return None
 
     router = routes(settings, guarded, names, hub.newest)
-    router.include_router(breaker_routes(NAME, settings, endpoints))
+    router.include_router(breaker_routes(NAME, settings, upstreams))
     checks = {
         "quote_service": Check(quote_service_answers, required=True),
         "redis": Check(redis_answers),  # current quotes are answered without it

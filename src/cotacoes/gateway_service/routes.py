@@ -31,7 +31,7 @@ from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
-from cotacoes.patterns.resilience import CallResult, Source
+from cotacoes.patterns.resilience import CallResult, ServedFrom
 from cotacoes.web.document import answering
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
@@ -91,7 +91,7 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
             if (streamed := _streamed(newest(coin), settings)) is not None:
                 return _json(streamed)
             raise
-        if answer.source is not Source.CACHE:
+        if answer.served_from is not ServedFrom.CACHE:
             return _json(answer.value)
         return _json(_newer(answer, newest(coin), settings))
 

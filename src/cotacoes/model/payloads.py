@@ -28,7 +28,7 @@ from cotacoes.model.quote import (
 from cotacoes.model.window import WindowJson
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
-BreakerState = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
+BreakerStateText = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
 
 
 class CurrentJson(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class CurrentJson(msgspec.Struct, frozen=True):
     status: Literal["fresh", "stale"]
     source: Literal["live", "cache"]
     origin: OriginText
-    breaker: BreakerState | None = None
+    breaker: BreakerStateText | None = None
 
     def checked(self, coin: str) -> Self:
         """Itself; ValueError if it is of another coin, or a text of the right shape means nothing."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
-from cotacoes.model.payloads import BreakerState, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
+from cotacoes.model.payloads import BreakerStateText, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
 from cotacoes.model.quote import (
     AgeLimits,
     Position,
@@ -48,7 +48,7 @@ class Answers:
         limits: AgeLimits,
         *,
         is_live: Callable[[str], bool],
-        breaker_state: Callable[[], BreakerState],
+        breaker_state: Callable[[], BreakerStateText],
         refusal_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._recorder = recorder

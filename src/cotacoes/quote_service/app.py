@@ -45,7 +45,7 @@ from cotacoes.web.background import background
 from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.restarts import Restarts
-from cotacoes.web.upstreams import new_endpoints
+from cotacoes.web.upstreams import new_upstreams
 
 NAME = "quote_service"
 SUPERSEDED_EXIT_CODE = 4
@@ -86,7 +86,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     restarts = Restarts(metrics)
     histories: dict[str, CoinHistory] = {}
     random = SystemRandom()
-    endpoints = new_endpoints(metrics)
+    upstreams = new_upstreams(metrics)
     directory = open_directory(settings, NAME, deadline_s=settings.shard_deadline_s)
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
 
@@ -163,7 +163,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         recorder,
         publisher,
         counted,
-        endpoints,
+        upstreams,
         now=_now,
         currency_of=lambda coin: directory.homes[coin].currency,
         on_recorded=hand_on,
@@ -207,7 +207,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         **{name: Check(checks.shard_check(directory, backlog, name)) for name in SHARDS},
     }
     router = routes(answers, histories)
-    router.include_router(breaker_routes(NAME, settings, endpoints))
+    router.include_router(breaker_routes(NAME, settings, upstreams))
     app = build_app(
         NAME,
         settings,

@@ -48,14 +48,14 @@ def build_intake(
     recorder: Recorder,
     publisher: Publisher,
     metrics: QuoteMetrics,
-    endpoints: Upstreams,
+    upstreams: Upstreams,
     *,
     now: Callable[[], datetime],
     currency_of: Callable[[str], str | None],
     on_recorded: Callable[[list[Quote]], None],
 ) -> Intake:
     """Wire it; nothing is opened yet. `currency_of` is what the directory says of a coin."""
-    calls = source_policy(settings, endpoints)
+    calls = source_policy(settings, upstreams)
     breaker = calls.breaker
     assert breaker is not None
     is_tape = settings.source_mode == "tape"
@@ -100,7 +100,7 @@ def jump_limit(settings: Settings) -> JumpLimit:
     )
 
 
-def source_policy(settings: Settings, endpoints: Upstreams) -> ResiliencePolicy:
+def source_policy(settings: Settings, upstreams: Upstreams) -> ResiliencePolicy:
     """How the source is called: on a tape a call may wait for something new, and takes so much longer."""
     is_tape = settings.source_mode == "tape"
     fetch_s = settings.fetch_deadline_s + (WAIT_S if is_tape else 0.0)
@@ -121,4 +121,4 @@ def source_policy(settings: Settings, endpoints: Upstreams) -> ResiliencePolicy:
         attempt_timeout=fetch_s,
         retry=RetryConfig(max_attempts=settings.fetch_attempts),
     )
-    return endpoints.add(f"{SOURCE}.{'quotes' if is_tape else 'quote'}", breaker, policy)
+    return upstreams.add(f"{SOURCE}.{'quotes' if is_tape else 'quote'}", breaker, policy)

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotacoes.config import Settings
 from cotacoes.errors import NotFoundError, UnauthorizedError
 from cotacoes.model.coins import nearest
-from cotacoes.model.payloads import BreakerState
+from cotacoes.model.payloads import BreakerStateText
 from cotacoes.model.quote import TimeText
 from cotacoes.observability.logs import get_logger
-from cotacoes.patterns.resilience import State
+from cotacoes.patterns.resilience import BreakerState
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only
 from cotacoes.web.upstreams import Upstreams
@@ -55,8 +55,8 @@ class TransitionJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     """One change of state."""
 
     at: TimeText
-    from_: BreakerState
-    to: BreakerState
+    from_: BreakerStateText
+    to: BreakerStateText
     reason: str
 
 
@@ -64,7 +64,7 @@ class BreakerJson(msgspec.Struct, frozen=True):
     """One circuit breaker; the newest errors and transitions come first."""
 
     name: str
-    state: BreakerState
+    state: BreakerStateText
     generation: int
     retry_after_s: float | None
     window: SeenJson
@@ -82,7 +82,7 @@ class BreakersJson(msgspec.Struct, frozen=True):
     breakers: list[BreakerJson]
 
 
-def breaker_routes(name: str, settings: Settings, endpoints: Upstreams) -> APIRouter:
+def breaker_routes(name: str, settings: Settings, upstreams: Upstreams) -> APIRouter:
     """Of the service `name`: what it calls, and whether it does."""
     router = APIRouter(tags=["operation"])
 
@@ -98,7 +98,7 @@ def breaker_routes(name: str, settings: Settings, endpoints: Upstreams) -> APIRo
         that nobody calls stays open when its wait is over, and the next call is a probe. `is_awaited`: the service has
         not answered yet since we started, which does not count as a failure at first.
         """
-        return {"service": name, "breakers": endpoints.described()}
+        return {"service": name, "breakers": upstreams.described()}
 
     @router.put(
         "/v1/breakers/{endpoint}",
@@ -107,11 +107,11 @@ def breaker_routes(name: str, settings: Settings, endpoints: Upstreams) -> APIRo
         **answering(BreakerJson, UnauthorizedError, NotFoundError),
     )
     async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
-        if endpoint not in endpoints.names:
-            near = nearest(endpoint, endpoints.names)
+        if endpoint not in upstreams.names:
+            near = nearest(endpoint, upstreams.names)
             raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
-        endpoints.set_state(endpoint, State(setting.state))
+        upstreams.set_state(endpoint, BreakerState(setting.state))
         get_logger().warning("breaker.set", endpoint=endpoint, state=setting.state)
-        return endpoints.describe(endpoint)
+        return upstreams.describe(endpoint)
 
     return router

@@ -27,17 +27,17 @@ from cotacoes.patterns.resilience import (
     BulkheadFullError,
     CallDeadlineError,
     CallResult,
+    CallVerdict,
     CircuitOpenError,
     Classification,
     FlightLostError,
     LastGood,
     ResiliencePolicy,
     SingleFlight,
-    Verdict,
     classify,
     current_deadline,
 )
-from cotacoes.web.upstreams import BREAKER_INSIDE, WAIT_S_MAX, Upstreams, internal_policy
+from cotacoes.web.upstreams import INTERNAL_BREAKER, WAIT_S_MAX, Upstreams, internal_policy
 
 T = TypeVar("T")
 
@@ -56,10 +56,10 @@ def classify_answer(error: BaseException) -> Classification:
     if not isinstance(error, ProblemError):
         return classify(error)
     if not isinstance(error, NO_ANSWER):
-        return Classification(Verdict.SUCCESS, outcome=error.slug)
+        return Classification(CallVerdict.SUCCESS, outcome=error.slug)
     asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
     is_away = isinstance(error, ServiceUnavailableError)
-    return Classification(Verdict.FAILURE, is_away, asked_s, error.slug)
+    return Classification(CallVerdict.FAILURE, is_away, asked_s, error.slug)
 
 
 class ResilientClient:
@@ -73,7 +73,7 @@ class ResilientClient:
     def __init__(
         self,
         client: ServiceClient,
-        endpoints: Upstreams,
+        upstreams: Upstreams,
         *,
         questions: Sequence[str],
         deadline_s: float,
@@ -89,8 +89,8 @@ class ResilientClient:
         def policy(route: str, **companions: Any) -> ResiliencePolicy:
             name = f"{SERVICE}.{route}"
             bulkhead = Bulkhead(name, max_concurrent_calls=calls_max, max_wait_duration=deadline_s / 2)
-            return endpoints.add(
-                name, BREAKER_INSIDE, config, classify=classify_answer, bulkhead=bulkhead, **companions
+            return upstreams.add(
+                name, INTERNAL_BREAKER, config, classify=classify_answer, bulkhead=bulkhead, **companions
             )
 
         kept: dict[str, Any] = {}

@@ -23,7 +23,9 @@ from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import Metrics, ResilienceMetrics
 from cotacoes.patterns.resilience import (
     AttemptEnded,
+    BreakerState,
     CallSettled,
+    CallVerdict,
     CircuitBreaker,
     CircuitBreakerConfig,
     Classification,
@@ -33,17 +35,15 @@ from cotacoes.patterns.resilience import (
     ResiliencePolicy,
     RetriesStopped,
     RetryConfig,
-    State,
     StateTransition,
-    Verdict,
     classify,
 )
-from cotacoes.patterns.resilience.breaker_events import Event, Snapshot
+from cotacoes.patterns.resilience.breaker_events import BreakerEvent, BreakerSnapshot
 from cotacoes.patterns.resilience.first_answer import FirstAnswer
 from cotacoes.patterns.resilience.policy import PolicyEvent
 
 # between the parts of the system
-BREAKER_INSIDE = CircuitBreakerConfig(
+INTERNAL_BREAKER = CircuitBreakerConfig(
     failure_rate_threshold=0.5,
     minimum_number_of_calls=50,
     consecutive_failures_threshold=5,
@@ -57,24 +57,24 @@ ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own ti
 WAITING_S = 30.0  # on a busy machine the first start of everything took 20 s
 ERRORS_KEPT = 5
 TRANSITIONS_KEPT = 20
-SETTABLE: Mapping[State, Callable[[CircuitBreaker], None]] = {
-    State.CLOSED: CircuitBreaker.reset,
-    State.FORCED_OPEN: CircuitBreaker.force_open,
-    State.DISABLED: CircuitBreaker.disable,
-    State.METRICS_ONLY: CircuitBreaker.metrics_only,
+SETTABLE: Mapping[BreakerState, Callable[[CircuitBreaker], None]] = {
+    BreakerState.CLOSED: CircuitBreaker.reset,
+    BreakerState.FORCED_OPEN: CircuitBreaker.force_open,
+    BreakerState.DISABLED: CircuitBreaker.disable,
+    BreakerState.METRICS_ONLY: CircuitBreaker.metrics_only,
 }
 _LOGGED = {
-    State.CLOSED: "breaker.closed",
-    State.OPEN: "breaker.opened",
-    State.HALF_OPEN: "breaker.half_opened",
-    State.FORCED_OPEN: "breaker.forced_open",
-    State.DISABLED: "breaker.disabled",
-    State.METRICS_ONLY: "breaker.set_aside",
+    BreakerState.CLOSED: "breaker.closed",
+    BreakerState.OPEN: "breaker.opened",
+    BreakerState.HALF_OPEN: "breaker.half_opened",
+    BreakerState.FORCED_OPEN: "breaker.forced_open",
+    BreakerState.DISABLED: "breaker.disabled",
+    BreakerState.METRICS_ONLY: "breaker.set_aside",
 }
 
 
 @dataclass
-class _Endpoint:
+class _Upstream:
     policy: ResiliencePolicy
     breaker: CircuitBreaker
     errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=ERRORS_KEPT))
@@ -102,13 +102,13 @@ class Upstreams:
         self._clock = clock
         self._now = now
         self._waiting_s = waiting_s
-        self._endpoints: dict[str, _Endpoint] = {}
+        self._upstreams: dict[str, _Upstream] = {}
         self._services: dict[str, FirstAnswer] = {}
 
     @property
     def names(self) -> list[str]:
         """As `PART.ROUTE`: who is called, and for what."""
-        return list(self._endpoints)
+        return list(self._upstreams)
 
     def add(
         self,
@@ -132,23 +132,23 @@ class Upstreams:
             on_event=self._on_policy,
             **companions,
         )
-        self._endpoints[name] = _Endpoint(its_policy, its_breaker)
+        self._upstreams[name] = _Upstream(its_policy, its_breaker)
         self._show_state(name, its_breaker.state)
         self._metrics.retry_budget.labels(upstream=name).set_function(lambda: its_policy.budget.saved)
         return its_policy
 
-    def set_state(self, name: str, state: State) -> None:
+    def set_state(self, name: str, state: BreakerState) -> None:
         """Force, disable or reset a breaker; KeyError for a name or a state that is none to set."""
-        SETTABLE[state](self._endpoints[name].breaker)
+        SETTABLE[state](self._upstreams[name].breaker)
 
     def described(self) -> list[dict[str, Any]]:
         """What `GET /v1/breakers` shows."""
-        return [self.describe(name) for name in self._endpoints]
+        return [self.describe(name) for name in self._upstreams]
 
     def describe(self, name: str) -> dict[str, Any]:
         """What is shown of one; KeyError where there is none of this name."""
-        endpoint = self._endpoints[name]
-        config, seen = endpoint.breaker.config, endpoint.breaker.metrics()
+        upstream = self._upstreams[name]
+        config, seen = upstream.breaker.config, upstream.breaker.metrics()
         return {
             "name": name,
             "state": seen.state.value,
@@ -168,8 +168,8 @@ class Upstreams:
             },
             "consecutive_failures": seen.consecutive_failures,
             "not_permitted": seen.not_permitted,
-            "retry_budget": round(endpoint.policy.budget.saved, 3),
-            "last_errors": [{"at": self._told(at), "error": error} for at, error in reversed(endpoint.errors)],
+            "retry_budget": round(upstream.policy.budget.saved, 3),
+            "last_errors": [{"at": self._told(at), "error": error} for at, error in reversed(upstream.errors)],
             "transitions": [
                 {
                     "at": self._told(change.at),
@@ -177,7 +177,7 @@ class Upstreams:
                     "to": change.to_state.value,
                     "reason": change.reason.value,
                 }
-                for change in reversed(endpoint.transitions)
+                for change in reversed(upstream.transitions)
             ],
         }
 
@@ -195,30 +195,30 @@ class Upstreams:
             )
         return self._services[service]
 
-    def _on_breaker(self, event: Event) -> None:
-        endpoint = self._endpoints[event.name]
+    def _on_breaker(self, event: BreakerEvent) -> None:
+        upstream = self._upstreams[event.name]
         if isinstance(event, CallSettled):
-            if event.verdict is Verdict.SUCCESS:
+            if event.verdict is CallVerdict.SUCCESS:
                 self._first_answer(_service_of(event.name)).note_answer()
             if event.slow:
                 self._metrics.slow_calls.labels(upstream=event.name).inc()
-            if event.verdict is Verdict.FAILURE and event.error is not None:
-                endpoint.errors.append((event.at, _without_addresses(event.error)))
+            if event.verdict is CallVerdict.FAILURE and event.error is not None:
+                upstream.errors.append((event.at, _without_addresses(event.error)))
         elif isinstance(event, StateTransition):
-            endpoint.transitions.append(event)
+            upstream.transitions.append(event)
             self._show_state(event.name, event.to_state)
             self._metrics.breaker_transitions.labels(
                 upstream=event.name, to_state=event.to_state.value, reason=event.reason.value
             ).inc()
-            self._log(event, endpoint.breaker)
+            self._log(event, upstream.breaker)
 
-    def _show_state(self, name: str, state: State) -> None:
-        for one in State:
+    def _show_state(self, name: str, state: BreakerState) -> None:
+        for one in BreakerState:
             self._metrics.breaker_state.labels(upstream=name, state=one.value).set(one is state)
 
     def _log(self, event: StateTransition, breaker: CircuitBreaker) -> None:
         facts: dict[str, Any] = {"endpoint": event.name, "reason": event.reason.value}
-        if event.to_state is State.OPEN:
+        if event.to_state is BreakerState.OPEN:
             seen = breaker.metrics()
             facts |= {"failures": seen.failures, "retry_after_s": round(seen.retry_after or 0.0, 1)}
         get_logger().info(_LOGGED[event.to_state], **facts)
@@ -238,15 +238,15 @@ class Upstreams:
 
     def _note_refusal(self, event: AttemptEnded) -> None:
         """No breaker opens for a question that is wrong, so that it is has to be said otherwise."""
-        endpoint = self._endpoints[event.name]
+        upstream = self._upstreams[event.name]
         is_refused = event.outcome == Outcome.REFUSED
-        if is_refused and not endpoint.is_refused:
+        if is_refused and not upstream.is_refused:
             get_logger().warning("call.refused", endpoint=event.name)
         if is_refused or event.outcome == Outcome.OK:
-            endpoint.is_refused = is_refused
+            upstream.is_refused = is_refused
 
 
-def new_endpoints(metrics: Metrics) -> Upstreams:
+def new_upstreams(metrics: Metrics) -> Upstreams:
     """Of a service that runs: with the clocks and the chance of this machine."""
     return Upstreams(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
 
@@ -264,11 +264,11 @@ def _service_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _next_call(seen: Snapshot) -> str:
+def _next_call(seen: BreakerSnapshot) -> str:
     """What becomes of the next call: `made`, a `probe`, or `refused`."""
-    if seen.state is State.FORCED_OPEN or seen.retry_after is not None:
+    if seen.state is BreakerState.FORCED_OPEN or seen.retry_after is not None:
         return "refused"
-    return "probe" if seen.state in (State.OPEN, State.HALF_OPEN) else "made"
+    return "probe" if seen.state in (BreakerState.OPEN, BreakerState.HALF_OPEN) else "made"
 
 
 WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes

@@ -3,16 +3,16 @@
 Clock and randomness are passed in. What is named here can be used without the rest of the system.
 """
 
+from cotacoes.patterns.resilience.breaker_config import BreakerState as BreakerState
 from cotacoes.patterns.resilience.breaker_config import CircuitBreakerConfig as CircuitBreakerConfig
-from cotacoes.patterns.resilience.breaker_config import State as State
 from cotacoes.patterns.resilience.breaker_events import TRANSITIONS as TRANSITIONS
+from cotacoes.patterns.resilience.breaker_events import BreakerSnapshot as BreakerSnapshot
 from cotacoes.patterns.resilience.breaker_events import CallNotPermitted as CallNotPermitted
 from cotacoes.patterns.resilience.breaker_events import CallSettled as CallSettled
+from cotacoes.patterns.resilience.breaker_events import CallVerdict as CallVerdict
 from cotacoes.patterns.resilience.breaker_events import CircuitOpenError as CircuitOpenError
-from cotacoes.patterns.resilience.breaker_events import Reason as Reason
-from cotacoes.patterns.resilience.breaker_events import Snapshot as Snapshot
 from cotacoes.patterns.resilience.breaker_events import StateTransition as StateTransition
-from cotacoes.patterns.resilience.breaker_events import Verdict as Verdict
+from cotacoes.patterns.resilience.breaker_events import TransitionReason as TransitionReason
 from cotacoes.patterns.resilience.bulkhead import Bulkhead as Bulkhead
 from cotacoes.patterns.resilience.bulkhead import BulkheadFullError as BulkheadFullError
 from cotacoes.patterns.resilience.circuit_breaker import CircuitBreaker as CircuitBreaker
@@ -31,7 +31,7 @@ from cotacoes.patterns.resilience.policy import CallResult as CallResult
 from cotacoes.patterns.resilience.policy import FellBack as FellBack
 from cotacoes.patterns.resilience.policy import ResilienceConfig as ResilienceConfig
 from cotacoes.patterns.resilience.policy import ResiliencePolicy as ResiliencePolicy
-from cotacoes.patterns.resilience.policy import Source as Source
+from cotacoes.patterns.resilience.policy import ServedFrom as ServedFrom
 from cotacoes.patterns.resilience.retry import AttemptEnded as AttemptEnded
 from cotacoes.patterns.resilience.retry import RetriesStopped as RetriesStopped
 from cotacoes.patterns.resilience.retry import RetryConfig as RetryConfig

@@ -19,7 +19,7 @@ WINDOW_CALLS_MAX = 100_000  # a byte each
 WINDOW_SECONDS_MAX = 3600  # a bucket of some 150 bytes each
 
 
-class State(enum.Enum):
+class BreakerState(enum.Enum):
     """Where the circuit stands. The last three are set by a person, and left by `reset()` alone."""
 
     CLOSED = "closed"
@@ -63,7 +63,7 @@ class CircuitBreakerConfig:
     permitted_calls_in_half_open: int = 10
     max_concurrent_calls_in_half_open: int | None = None
     max_wait_duration_in_half_open: float | None = 60.0
-    initial_state: State = State.CLOSED
+    initial_state: BreakerState = BreakerState.CLOSED
 
     def __post_init__(self) -> None:
         self._check_rules()
@@ -126,8 +126,8 @@ class CircuitBreakerConfig:
             )
         if self.max_wait_duration_in_half_open is not None:
             _require_seconds("max_wait_duration_in_half_open", self.max_wait_duration_in_half_open)
-        if not isinstance(self.initial_state, State):
-            raise ValueError(f"initial_state must be a State, not {self.initial_state!r}")
+        if not isinstance(self.initial_state, BreakerState):
+            raise ValueError(f"initial_state must be a BreakerState, not {self.initial_state!r}")
 
 
 def _require_share(name: str, value: float) -> None:

@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotacoes.patterns.resilience.breaker_config import State
+from cotacoes.patterns.resilience.breaker_config import BreakerState
 
 
-class Verdict(enum.Enum):
+class CallVerdict(enum.Enum):
     """What a call showed about the callee. IGNORED: nothing, it was cancelled or failed for the caller's own reason."""
 
     SUCCESS = "success"
@@ -22,7 +22,7 @@ class Verdict(enum.Enum):
     IGNORED = "ignored"
 
 
-class Reason(enum.StrEnum):
+class TransitionReason(enum.StrEnum):
     """Why the state changed."""
 
     FAILURE_RATE = "failure_rate"
@@ -40,21 +40,21 @@ class Reason(enum.StrEnum):
     METRICS_ONLY = "metrics_only"
 
 
-TRANSITIONS: Mapping[tuple[State, Reason], State] = {
-    (State.CLOSED, Reason.FAILURE_RATE): State.OPEN,
-    (State.CLOSED, Reason.SLOW_CALL_RATE): State.OPEN,
-    (State.CLOSED, Reason.CONSECUTIVE_FAILURES): State.OPEN,
-    (State.CLOSED, Reason.RETRY_AFTER): State.OPEN,
-    (State.OPEN, Reason.WAIT_OVER): State.HALF_OPEN,
-    (State.HALF_OPEN, Reason.PROBES_SUCCEEDED): State.CLOSED,
-    (State.HALF_OPEN, Reason.PROBES_FAILED): State.OPEN,
-    (State.HALF_OPEN, Reason.PROBES_SLOW): State.OPEN,
-    (State.HALF_OPEN, Reason.HALF_OPEN_TIMED_OUT): State.OPEN,
-    (State.HALF_OPEN, Reason.RETRY_AFTER): State.OPEN,
-    **dict.fromkeys(((state, Reason.RESET) for state in State), State.CLOSED),
-    **dict.fromkeys(((state, Reason.FORCED) for state in State), State.FORCED_OPEN),
-    **dict.fromkeys(((state, Reason.DISABLED) for state in State), State.DISABLED),
-    **dict.fromkeys(((state, Reason.METRICS_ONLY) for state in State), State.METRICS_ONLY),
+TRANSITIONS: Mapping[tuple[BreakerState, TransitionReason], BreakerState] = {
+    (BreakerState.CLOSED, TransitionReason.FAILURE_RATE): BreakerState.OPEN,
+    (BreakerState.CLOSED, TransitionReason.SLOW_CALL_RATE): BreakerState.OPEN,
+    (BreakerState.CLOSED, TransitionReason.CONSECUTIVE_FAILURES): BreakerState.OPEN,
+    (BreakerState.CLOSED, TransitionReason.RETRY_AFTER): BreakerState.OPEN,
+    (BreakerState.OPEN, TransitionReason.WAIT_OVER): BreakerState.HALF_OPEN,
+    (BreakerState.HALF_OPEN, TransitionReason.PROBES_SUCCEEDED): BreakerState.CLOSED,
+    (BreakerState.HALF_OPEN, TransitionReason.PROBES_FAILED): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, TransitionReason.PROBES_SLOW): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, TransitionReason.HALF_OPEN_TIMED_OUT): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, TransitionReason.RETRY_AFTER): BreakerState.OPEN,
+    **dict.fromkeys(((state, TransitionReason.RESET) for state in BreakerState), BreakerState.CLOSED),
+    **dict.fromkeys(((state, TransitionReason.FORCED) for state in BreakerState), BreakerState.FORCED_OPEN),
+    **dict.fromkeys(((state, TransitionReason.DISABLED) for state in BreakerState), BreakerState.DISABLED),
+    **dict.fromkeys(((state, TransitionReason.METRICS_ONLY) for state in BreakerState), BreakerState.METRICS_ONLY),
 }
 
 
@@ -66,9 +66,9 @@ class StateTransition:
     """
 
     name: str
-    from_state: State
-    to_state: State
-    reason: Reason
+    from_state: BreakerState
+    to_state: BreakerState
+    reason: TransitionReason
     at: float
 
 
@@ -77,7 +77,7 @@ class CallSettled:
     """A call ended. `counted` is False for an ignored one, a late one, and all while the breaker is disabled."""
 
     name: str
-    verdict: Verdict
+    verdict: CallVerdict
     slow: bool
     counted: bool
     duration: float
@@ -90,15 +90,15 @@ class CallNotPermitted:
     """A call was refused."""
 
     name: str
-    state: State
+    state: BreakerState
     at: float
 
 
-Event = StateTransition | CallSettled | CallNotPermitted
+BreakerEvent = StateTransition | CallSettled | CallNotPermitted
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class BreakerSnapshot:
     """A breaker as it stands. Durations in seconds, rates as shares.
 
     The first block is of the window (half-open: of the probes). A rate is None where there is too little to judge it
@@ -106,7 +106,7 @@ class Snapshot:
     `late` results were of an older generation and changed nothing.
     """
 
-    state: State
+    state: BreakerState
     generation: int
     calls: int
     failures: int
@@ -125,7 +125,7 @@ class Snapshot:
 class CircuitOpenError(Exception):
     """The call was not made. `retry_after` is in seconds, infinite where only a person lets calls through again."""
 
-    def __init__(self, name: str, state: State, retry_after: float, last_error: str | None = None) -> None:
+    def __init__(self, name: str, state: BreakerState, retry_after: float, last_error: str | None = None) -> None:
         until = "until it is reset" if retry_after == math.inf else f"next probe in {retry_after:.1f} s"
         because = "" if last_error is None else f"; last error: {last_error}"
         super().__init__(f"circuit {name} is {state.value.replace('_', ' ')}, {until}{because}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cotacoes.patterns.resilience.breaker_config import CircuitBreakerConfig, State
-from cotacoes.patterns.resilience.breaker_events import Reason
+from cotacoes.patterns.resilience.breaker_config import BreakerState, CircuitBreakerConfig
+from cotacoes.patterns.resilience.breaker_events import TransitionReason
 from cotacoes.patterns.resilience.sliding_window import FAILED, SLOW, CountWindow, TimeWindow, Window
 
 
@@ -25,13 +25,13 @@ class Evidence:
 
     __slots__ = ("_slow_call", "_under_way", "calls_needed", "consecutive_failures", "overdue", "window")
 
-    def __init__(self, config: CircuitBreakerConfig, state: State) -> None:
+    def __init__(self, config: CircuitBreakerConfig, state: BreakerState) -> None:
         self._slow_call = config.slow_call_duration_threshold
         self._under_way: dict[UnderWay, None] = {}  # in the order in which they began, so the oldest is at hand
         self.consecutive_failures = 0
         self.overdue = 0
         self.window: Window
-        if state is State.HALF_OPEN:
+        if state is BreakerState.HALF_OPEN:
             self.calls_needed = config.permitted_calls_in_half_open
             self.window = CountWindow(self.calls_needed)
         else:
@@ -77,40 +77,40 @@ class Evidence:
             self.overdue += 1
 
 
-def reason_to_open(seen: Evidence, config: CircuitBreakerConfig) -> Reason | None:
+def reason_to_open(seen: Evidence, config: CircuitBreakerConfig) -> TransitionReason | None:
     """Of a closed circuit. Reached means at least; divided and not multiplied, since 0.1 * 30 is more than 3."""
     window, calls = seen.window, seen.window.calls
     if window.failures:
         rate, limit = config.failure_rate_threshold, config.consecutive_failures_threshold
         if rate is not None and calls >= seen.calls_needed and window.failures / calls >= rate:
-            return Reason.FAILURE_RATE
+            return TransitionReason.FAILURE_RATE
         if limit is not None and seen.consecutive_failures >= limit:
-            return Reason.CONSECUTIVE_FAILURES
+            return TransitionReason.CONSECUTIVE_FAILURES
     slow_calls = window.slow_calls + seen.overdue
     if slow_calls:
         judged = calls + seen.overdue
         if judged >= seen.calls_needed and slow_calls / judged >= config.slow_call_rate_threshold:
-            return Reason.SLOW_CALL_RATE
+            return TransitionReason.SLOW_CALL_RATE
     return None
 
 
-def reason_to_end_half_open(seen: Evidence, config: CircuitBreakerConfig) -> Reason | None:
+def reason_to_end_half_open(seen: Evidence, config: CircuitBreakerConfig) -> TransitionReason | None:
     """As soon as it is certain: whatever the probes that are left may bring, it would be the same."""
     window, permitted = seen.window, config.permitted_calls_in_half_open
     rate, limit = config.failure_rate_threshold, config.consecutive_failures_threshold
     left = permitted - window.calls
     if window.failures:
         if rate is None or window.failures / permitted >= rate:
-            return Reason.PROBES_FAILED
+            return TransitionReason.PROBES_FAILED
         if limit is not None and seen.consecutive_failures >= limit:
-            return Reason.PROBES_FAILED
+            return TransitionReason.PROBES_FAILED
     if config.slow_call_duration_threshold is not None:
         if (window.slow_calls + seen.overdue) / permitted >= config.slow_call_rate_threshold:
-            return Reason.PROBES_SLOW
+            return TransitionReason.PROBES_SLOW
         if (window.slow_calls + left) / permitted >= config.slow_call_rate_threshold:
             return None
     if left and (rate is None or (window.failures + left) / permitted >= rate):
         return None
     if left and limit is not None and seen.consecutive_failures + left >= limit:
         return None
-    return Reason.PROBES_SUCCEEDED
+    return TransitionReason.PROBES_SUCCEEDED

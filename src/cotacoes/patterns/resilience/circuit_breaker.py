@@ -9,12 +9,12 @@ The whole table is in `breaker_events.py`. A pure state machine for one event lo
 clock and random are passed in. A caller takes a `Permit` before the call and settles it after:
 
     permit = breaker.acquire()                  # CircuitOpenError where none may be made
-    verdict = Verdict.IGNORED                   # cancelled, or the caller's own fault
+    verdict = CallVerdict.IGNORED                   # cancelled, or the caller's own fault
     try:
         answer = await call()
-        verdict = Verdict.SUCCESS
+        verdict = CallVerdict.SUCCESS
     except OSError:
-        verdict = Verdict.FAILURE
+        verdict = CallVerdict.FAILURE
         raise
     finally:
         permit.settle(verdict)
@@ -36,31 +36,31 @@ import math
 import random as random_module
 from collections.abc import Callable
 
-from cotacoes.patterns.resilience.breaker_config import CircuitBreakerConfig, State
+from cotacoes.patterns.resilience.breaker_config import BreakerState, CircuitBreakerConfig
 from cotacoes.patterns.resilience.breaker_events import (
     TRANSITIONS,
+    BreakerEvent,
+    BreakerSnapshot,
     CallNotPermitted,
     CallSettled,
+    CallVerdict,
     CircuitOpenError,
-    Event,
-    Reason,
-    Snapshot,
     StateTransition,
-    Verdict,
+    TransitionReason,
 )
 from cotacoes.patterns.resilience.breaker_evidence import Evidence, reason_to_end_half_open, reason_to_open
 
 ERROR_TEXT_MAX = 200
 
 # names of their own, since to look up an Enum's member costs as much as all else that a closed circuit does
-_CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
-_FORCED_OPEN, _DISABLED = State.FORCED_OPEN, State.DISABLED
+_CLOSED, _OPEN, _HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+_FORCED_OPEN, _DISABLED = BreakerState.FORCED_OPEN, BreakerState.DISABLED
 _REFUSING = (_OPEN, _FORCED_OPEN)  # in which what was seen stays, to be looked at
-_FAILURE, _IGNORED = Verdict.FAILURE, Verdict.IGNORED
+_FAILURE, _IGNORED = CallVerdict.FAILURE, CallVerdict.IGNORED
 
 
 class Permit:
-    """Leave to make one call. Settle it once, whatever becomes of the call; a cancelled one with `Verdict.IGNORED`."""
+    """Permission to make one call; to be settled once, a cancelled call with `CallVerdict.IGNORED`."""
 
     __slots__ = ("_breaker", "_settled", "generation", "overdue", "started")
 
@@ -71,7 +71,7 @@ class Permit:
         self.started = started
         self.overdue = False
 
-    def settle(self, verdict: Verdict, error: BaseException | None = None) -> bool:
+    def settle(self, verdict: CallVerdict, error: BaseException | None = None) -> bool:
         """Report what the call showed; False where it changed nothing: ignored, too late, or a second time."""
         if self._settled:
             return False
@@ -89,7 +89,7 @@ class CircuitBreaker:
         *,
         clock: Callable[[], float],
         random: random_module.Random,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[BreakerEvent], None] | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -107,7 +107,7 @@ class CircuitBreaker:
         self._enter(config.initial_state, clock())
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """As the last caller left it: an open circuit whose wait is over is open until the next one comes."""
         return self._state
 
@@ -127,13 +127,13 @@ class CircuitBreaker:
         # a probe may end at any time, so this is a guess
         return min(max(self._half_open_until - now, 0.0), self.config.wait_duration_in_open)
 
-    def metrics(self) -> Snapshot:
+    def metrics(self) -> BreakerSnapshot:
         """What it has seen, and where that has brought it."""
         now, seen, window = self._clock(), self._seen, self._seen.window
         window.forget_old(now)
         if self._state not in _REFUSING:
             seen.find_overdue(now)
-        return Snapshot(
+        return BreakerSnapshot(
             state=self._state,
             generation=self._generation,
             calls=window.calls,
@@ -183,29 +183,29 @@ class CircuitBreaker:
         if self._state is _OPEN:
             self._open_until = max(self._open_until, now + seconds)
         else:
-            self._change(Reason.RETRY_AFTER, now, open_until=now + seconds)
+            self._change(TransitionReason.RETRY_AFTER, now, open_until=now + seconds)
 
     def reset(self) -> None:
         """Close it, and forget all that it has seen; what is under way is of an older generation."""
-        self._change(Reason.RESET, self._clock())
+        self._change(TransitionReason.RESET, self._clock())
 
     def force_open(self) -> None:
         """Let nothing through until `reset()`."""
-        self._change(Reason.FORCED, self._clock())
+        self._change(TransitionReason.FORCED, self._clock())
 
     def disable(self) -> None:
         """Let everything through and count nothing, until `reset()`."""
-        self._change(Reason.DISABLED, self._clock())
+        self._change(TransitionReason.DISABLED, self._clock())
 
     def metrics_only(self) -> None:
         """Let everything through, and count it, until `reset()`."""
-        self._change(Reason.METRICS_ONLY, self._clock())
+        self._change(TransitionReason.METRICS_ONLY, self._clock())
 
     def _admits(self, now: float) -> bool:
         """Whether a call may be made; what the time alone changes is changed first."""
         self._expire_half_open(now)
         if self._state is _OPEN and now >= self._open_until:
-            self._change(Reason.WAIT_OVER, now)
+            self._change(TransitionReason.WAIT_OVER, now)
         elif self._slow_call is not None and self._state not in _REFUSING:
             self._seen.find_overdue(now)
             if self._seen.overdue:
@@ -226,9 +226,9 @@ class CircuitBreaker:
         if self._state is _HALF_OPEN and now >= self._half_open_until:
             if self._probes_out:
                 self._grow_wait()  # one that does not come back has failed; that nobody came is no evidence
-            self._change(Reason.HALF_OPEN_TIMED_OUT, self._half_open_until)
+            self._change(TransitionReason.HALF_OPEN_TIMED_OUT, self._half_open_until)
 
-    def _settle(self, permit: Permit, verdict: Verdict, error: BaseException | None) -> bool:
+    def _settle(self, permit: Permit, verdict: CallVerdict, error: BaseException | None) -> bool:
         now = self._clock()
         if self._state is not _CLOSED:
             self._expire_half_open(now)
@@ -263,12 +263,12 @@ class CircuitBreaker:
             reason = reason_to_open(self._seen, self.config)
         elif self._state is _HALF_OPEN:
             reason = reason_to_end_half_open(self._seen, self.config)
-            if reason in (Reason.PROBES_FAILED, Reason.PROBES_SLOW):
+            if reason in (TransitionReason.PROBES_FAILED, TransitionReason.PROBES_SLOW):
                 self._grow_wait()
         if reason is not None:
             self._change(reason, now)
 
-    def _change(self, reason: Reason, at: float, *, open_until: float | None = None) -> None:
+    def _change(self, reason: TransitionReason, at: float, *, open_until: float | None = None) -> None:
         before = self._state
         after = TRANSITIONS[before, reason]
         if after is _OPEN:
@@ -279,7 +279,7 @@ class CircuitBreaker:
         if self._on_event is not None:
             self._on_event(StateTransition(self.name, before, after, reason, at))
 
-    def _enter(self, state: State, at: float) -> None:
+    def _enter(self, state: BreakerState, at: float) -> None:
         self._state = state
         self._generation += 1
         self._probes_out = 0

@@ -29,7 +29,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cotacoes.patterns.resilience.breaker_events import Verdict
+from cotacoes.patterns.resilience.breaker_events import CallVerdict
 from cotacoes.patterns.resilience.deadline import CallDeadlineError
 
 
@@ -57,7 +57,7 @@ class Outcome(enum.StrEnum):
 class Classification:
     """What a call showed. `retry_after` is the wait in seconds that the callee asked for; `outcome` is for counting."""
 
-    verdict: Verdict
+    verdict: CallVerdict
     retryable: bool = False
     retry_after: float | None = None
     outcome: str = Outcome.OK
@@ -65,22 +65,22 @@ class Classification:
 
 Classify = Callable[[BaseException], Classification]
 
-OUTCOMES: Mapping[Outcome, tuple[Verdict, bool]] = {
-    Outcome.OK: (Verdict.SUCCESS, False),
-    Outcome.REFUSED: (Verdict.IGNORED, False),
-    Outcome.GONE: (Verdict.SUCCESS, False),
-    Outcome.THROTTLED: (Verdict.FAILURE, True),
-    Outcome.UNAVAILABLE: (Verdict.FAILURE, True),
-    Outcome.SERVER_ERROR: (Verdict.FAILURE, True),
-    Outcome.REDIRECTED: (Verdict.FAILURE, False),
-    Outcome.UNREACHABLE: (Verdict.FAILURE, True),
-    Outcome.TIMED_OUT: (Verdict.FAILURE, True),
-    Outcome.CUT: (Verdict.FAILURE, True),
-    Outcome.MALFORMED: (Verdict.FAILURE, False),
-    Outcome.OVERSIZED: (Verdict.FAILURE, False),
-    Outcome.ENCODED: (Verdict.FAILURE, False),
-    Outcome.CALLER_DEADLINE: (Verdict.IGNORED, False),
-    Outcome.CANCELLED: (Verdict.IGNORED, False),
+OUTCOMES: Mapping[Outcome, tuple[CallVerdict, bool]] = {
+    Outcome.OK: (CallVerdict.SUCCESS, False),
+    Outcome.REFUSED: (CallVerdict.IGNORED, False),
+    Outcome.GONE: (CallVerdict.SUCCESS, False),
+    Outcome.THROTTLED: (CallVerdict.FAILURE, True),
+    Outcome.UNAVAILABLE: (CallVerdict.FAILURE, True),
+    Outcome.SERVER_ERROR: (CallVerdict.FAILURE, True),
+    Outcome.REDIRECTED: (CallVerdict.FAILURE, False),
+    Outcome.UNREACHABLE: (CallVerdict.FAILURE, True),
+    Outcome.TIMED_OUT: (CallVerdict.FAILURE, True),
+    Outcome.CUT: (CallVerdict.FAILURE, True),
+    Outcome.MALFORMED: (CallVerdict.FAILURE, False),
+    Outcome.OVERSIZED: (CallVerdict.FAILURE, False),
+    Outcome.ENCODED: (CallVerdict.FAILURE, False),
+    Outcome.CALLER_DEADLINE: (CallVerdict.IGNORED, False),
+    Outcome.CANCELLED: (CallVerdict.IGNORED, False),
 }
 
 
@@ -109,7 +109,7 @@ def classify(error: BaseException) -> Classification:
     """
     outcome = _outcome_of(error)
     if outcome is None:
-        return Classification(Verdict.FAILURE, outcome=type(error).__name__)
+        return Classification(CallVerdict.FAILURE, outcome=type(error).__name__)
     verdict, retryable = OUTCOMES[outcome]
     return Classification(verdict, retryable, getattr(error, "retry_after_s", None), outcome)
 

@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
+class CachedAnswer(Generic[T]):
     """A good answer of before. `age` in seconds."""
 
     value: T
-    origin: str
+    upstream: str
     age: float
 
 
@@ -33,24 +33,24 @@ class LastGood(Generic[T]):
         self._clock = clock
         self._kept: dict[Hashable, tuple[T, str, float]] = {}
 
-    def put(self, key: Hashable, value: T, *, origin: str, asked_at: float) -> None:
+    def put(self, key: Hashable, value: T, *, upstream: str, asked_at: float) -> None:
         """Keep it, where none was asked for later; `asked_at` is when this one was, in seconds of the clock."""
         before = self._kept.get(key)
         if before is not None:
             if before[2] > asked_at:
                 return  # a slow answer came after that to a later question
             del self._kept[key]
-        self._kept[key] = (value, origin, asked_at)
+        self._kept[key] = (value, upstream, asked_at)
         if len(self._kept) > self._max_keys:
             del self._kept[next(iter(self._kept))]
 
-    def get(self, key: Hashable) -> Kept[T] | None:
+    def get(self, key: Hashable) -> CachedAnswer[T] | None:
         """The last good answer; None where there is none young enough."""
         if key not in self._kept:
             return None
-        value, origin, asked_at = self._kept[key]
+        value, upstream, asked_at = self._kept[key]
         age = self._clock() - asked_at
         if age > self._max_age:
             del self._kept[key]
             return None
-        return Kept(value, origin, age)
+        return CachedAnswer(value, upstream, age)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from cotacoes.patterns.resilience.breaker_events import Verdict
+from cotacoes.patterns.resilience.breaker_events import CallVerdict
 from cotacoes.patterns.resilience.classification import Classification, Outcome, classify
 
 
@@ -37,7 +37,7 @@ class FirstAnswer:
 
     def classified(self, error: BaseException, shown: Classification) -> Classification:
         """What the end of a call shows, if the end by itself shows `shown`."""
-        if self._is_over or shown.verdict is not Verdict.FAILURE:
+        if self._is_over or shown.verdict is not CallVerdict.FAILURE:
             return shown
         if not _is_absence(error):
             self.note_answer()
@@ -47,7 +47,7 @@ class FirstAnswer:
         waited_s = now - self._awaited_since
         if waited_s < self._waiting_s:
             self.is_awaited = True
-            return dataclasses.replace(shown, verdict=Verdict.IGNORED, outcome="awaited")
+            return dataclasses.replace(shown, verdict=CallVerdict.IGNORED, outcome="awaited")
         self.note_answer()  # there is none, and no more to be waited for
         self._on_missing(waited_s)
         return shown

@@ -11,7 +11,7 @@
   try ends a little before it, and nothing is proved against the callee: `CallDeadlineError`, which classification
   ignores;
 * what is kept for the fallback is kept where it comes in, so it is kept also when the caller has gone meanwhile;
-* an answer that says no (`Verdict.SUCCESS` or `IGNORED` of an error) is an answer: no fallback takes its place.
+* an answer that says no (`CallVerdict.SUCCESS` or `IGNORED` of an error) is an answer: no fallback takes its place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from cotacoes.patterns.resilience.breaker_config import State
-from cotacoes.patterns.resilience.breaker_events import CircuitOpenError, Verdict
+from cotacoes.patterns.resilience.breaker_config import BreakerState
+from cotacoes.patterns.resilience.breaker_events import CallVerdict, CircuitOpenError
 from cotacoes.patterns.resilience.bulkhead import Bulkhead, BulkheadFullError
 from cotacoes.patterns.resilience.circuit_breaker import CircuitBreaker
 from cotacoes.patterns.resilience.classification import Classify, classify
@@ -44,7 +44,7 @@ ATTEMPT_SHARE_MAX = 0.95  # of what is left, where that is less than a try: the 
 _NOT_MADE = (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError)
 
 
-class Source(enum.StrEnum):
+class ServedFrom(enum.StrEnum):
     """Where an answer came from."""
 
     LIVE = "live"
@@ -52,7 +52,7 @@ class Source(enum.StrEnum):
     CACHE = "cache"
 
 
-_LIVE = Source.LIVE
+_LIVE = ServedFrom.LIVE
 
 
 class AttemptTimeoutError(TimeoutError):
@@ -62,17 +62,17 @@ class AttemptTimeoutError(TimeoutError):
 class CallResult(NamedTuple, Generic[T]):
     """An answer. `age` in seconds since it was asked for; `reason` says why it is not a live one, None where it is.
 
-    `origin` is the name of the policy that brought it, `attempts` how many calls were made for it now; not counted are
-    those of a flight that its caller left.
+    `upstream` is the name of the policy that brought it, `attempts` how many calls were made for it now; the calls of
+    a flight that its caller left are not counted.
     """
 
     value: T
-    source: Source
+    served_from: ServedFrom
     age: float
     attempts: int
-    breaker_state: State | None
+    breaker_state: BreakerState | None
     reason: str | None = None
-    origin: str = ""
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +181,14 @@ class ResiliencePolicy:
         if self._fallback is None or key is None:
             return None
         error, attempts, reason, _ = failed
-        if not isinstance(error, _NOT_MADE) and self._classify(error).verdict is not Verdict.FAILURE:
+        if not isinstance(error, _NOT_MADE) and self._classify(error).verdict is not CallVerdict.FAILURE:
             return None
         kept = self._fallback.get(key)
         if self._on_event is not None:
             self._on_event(FellBack(self.name, reason, None if kept is None else kept.age))
         if kept is None:
             return None
-        return CallResult(kept.value, Source.CACHE, kept.age, attempts, self._state(), reason, kept.origin)
+        return CallResult(kept.value, ServedFrom.CACHE, kept.age, attempts, self._state(), reason, kept.upstream)
 
     async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[_Ended[T]]]) -> _Ended[T]:
         with deadline.scope():
@@ -206,7 +206,7 @@ class ResiliencePolicy:
             return _no_answer(error, 0, "deadline")
         except FlightLostError as error:
             return _no_answer(error, 0, "flight_lost")
-        return ended._replace(source=Source.SHARED) if is_shared and isinstance(ended, CallResult) else ended
+        return ended._replace(served_from=ServedFrom.SHARED) if is_shared and isinstance(ended, CallResult) else ended
 
     async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool, key: Hashable | None) -> _Ended[T]:
         if self._bulkhead is None:
@@ -227,9 +227,9 @@ class ResiliencePolicy:
         except Exception as error:
             return _no_answer(error, call.attempts, call.reason or "refused")
         if self._fallback is not None and key is not None:
-            self._fallback.put(key, value, origin=self.name, asked_at=asked_at)
+            self._fallback.put(key, value, upstream=self.name, asked_at=asked_at)
         age = self._clock() - asked_at
-        return CallResult(value, _LIVE, age, call.attempts, self._state(), origin=self.name)
+        return CallResult(value, _LIVE, age, call.attempts, self._state(), upstream=self.name)
 
     async def _timed(self, fn: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         left = deadline.remaining()
@@ -247,7 +247,7 @@ class ResiliencePolicy:
         finally:
             del limit  # as `without_timer`
 
-    def _state(self) -> State | None:
+    def _state(self) -> BreakerState | None:
         return None if self.breaker is None else self.breaker.state
 
 

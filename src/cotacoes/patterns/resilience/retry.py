@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 import tenacity
 
 from cotacoes.patterns.resilience.backoff import Backoff
-from cotacoes.patterns.resilience.breaker_events import CircuitOpenError, Verdict
+from cotacoes.patterns.resilience.breaker_events import CallVerdict, CircuitOpenError
 from cotacoes.patterns.resilience.circuit_breaker import CircuitBreaker, Permit
 from cotacoes.patterns.resilience.classification import Classification, Classify, Outcome
 from cotacoes.patterns.resilience.deadline import CallDeadlineError, Deadline
@@ -35,11 +35,11 @@ from cotacoes.patterns.resilience.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
-_GOOD = Classification(Verdict.SUCCESS)
-_CANCELLED = Classification(Verdict.IGNORED, outcome=Outcome.CANCELLED)
+_GOOD = Classification(CallVerdict.SUCCESS)
+_CANCELLED = Classification(CallVerdict.IGNORED, outcome=Outcome.CANCELLED)
 
 
-class Tally:
+class AttemptCounter:
     """`attempts` are the calls that were let through since the counting began."""
 
     __slots__ = ("attempts",)
@@ -48,12 +48,12 @@ class Tally:
         self.attempts = 0
 
 
-_tally: contextvars.ContextVar[Tally | None] = contextvars.ContextVar("cotacoes_tally", default=None)
+_tally: contextvars.ContextVar[AttemptCounter | None] = contextvars.ContextVar("cotacoes_tally", default=None)
 
 
-def count_attempts() -> Tally:
+def count_attempts() -> AttemptCounter:
     """Count from here on what this task, and those that it starts, do: also where all that is seen is an error."""
-    tally = Tally()
+    tally = AttemptCounter()
     _tally.set(tally)
     return tally
 
@@ -224,7 +224,7 @@ class RetriedCall(Generic[T]):
             self._shared.breaker.open_for(asked)
         if seen.retryable and self._may_repeat:
             return True
-        if seen.verdict is Verdict.FAILURE:
+        if seen.verdict is CallVerdict.FAILURE:
             self._note_stop(StopReason.NOT_IDEMPOTENT if seen.retryable else StopReason.NOT_RETRYABLE)
         elif isinstance(error, CallDeadlineError):
             self._note_stop(StopReason.DEADLINE)
@@ -278,7 +278,7 @@ class RetriedCall(Generic[T]):
             self._state = None
         permit, self._permit = self._permit, None
         if permit is not None:
-            permit.settle(Verdict.IGNORED)
+            permit.settle(CallVerdict.IGNORED)
 
     def _tell(self, event: RetryEvent) -> None:
         if self._shared.on_event is not None:

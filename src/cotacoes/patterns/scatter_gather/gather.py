@@ -39,9 +39,9 @@ from cotacoes.patterns.resilience.breaker_events import CircuitOpenError
 from cotacoes.patterns.resilience.bulkhead import BulkheadFullError
 from cotacoes.patterns.resilience.classification import Outcome, classify
 from cotacoes.patterns.resilience.deadline import Deadline
-from cotacoes.patterns.resilience.policy import CallResult, Source
+from cotacoes.patterns.resilience.policy import CallResult, ServedFrom
 from cotacoes.patterns.resilience.retry import count_attempts
-from cotacoes.patterns.scatter_gather.gather_result import Branch, GatherResult, IncompleteError, Status
+from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult, IncompleteError
 
 T = TypeVar("T")
 
@@ -167,21 +167,21 @@ class _Gathering(Generic[T]):
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T | CallResult[T]]]) -> None:
         started = self._begun[name] = self._clock()
         tally = count_attempts()
-        status, value, error, reason = Status.OK, None, None, None
+        status, value, error, reason = BranchStatus.OK, None, None, None
         try:
             value = await ask()
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            status, reason = Status.FAILED, _reason(cancelled)  # something cancelled itself
+            status, reason = BranchStatus.FAILED, _reason(cancelled)  # something cancelled itself
         except Exception as raised:  # told to the caller as this branch's end, whatever it is
             status, error, reason = _status_of(raised), raised, _reason(raised)
         if self._over.done():
             return  # too late
-        attempts = tally.attempts or int(status is not Status.REJECTED)
+        attempts = tally.attempts or int(status is not BranchStatus.REJECTED)
         if isinstance(value, CallResult):
-            status = Status.STALE if value.source is Source.CACHE else Status.OK
+            status = BranchStatus.STALE if value.served_from is ServedFrom.CACHE else BranchStatus.OK
             value, attempts, reason = value.value, value.attempts, value.reason
         now = self._clock()
         self._ended[name] = Branch(name, status, started - self._started, now - started, attempts, value, error, reason)
@@ -216,23 +216,23 @@ class _Gathering(Generic[T]):
         now, begun = self._clock(), self._begun.get(name)
         if begun is None:
             why = self._why or f"not begun within {self._available:g} s"
-            return Branch(name, Status.SKIPPED, now - self._started, 0.0, 0, reason=why)
+            return Branch(name, BranchStatus.SKIPPED, now - self._started, 0.0, 0, reason=why)
         why = self._why or f"no answer within {self._available:g} s"
         if not self._tasks[name].done():
-            status, why = Status.ABANDONED, f"{why}, and it does not stop"
+            status, why = BranchStatus.ABANDONED, f"{why}, and it does not stop"
         else:
-            status = Status.TIMED_OUT if self._why is None else Status.SKIPPED
+            status = BranchStatus.TIMED_OUT if self._why is None else BranchStatus.SKIPPED
         return Branch(name, status, begun - self._started, now - begun, 1, reason=why)
 
 
-def _status_of(error: Exception) -> Status:
+def _status_of(error: Exception) -> BranchStatus:
     """By the error itself, or by that of the policy which it was made of."""
     for one in (error, error.__cause__):
         if isinstance(one, _NOT_LET_THROUGH):
-            return Status.REJECTED
+            return BranchStatus.REJECTED
         if one is not None and classify(one).outcome in _OUT_OF_TIME:
-            return Status.TIMED_OUT
-    return Status.FAILED
+            return BranchStatus.TIMED_OUT
+    return BranchStatus.FAILED
 
 
 def _reason(error: BaseException) -> str:

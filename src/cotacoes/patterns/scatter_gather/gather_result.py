@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 T = TypeVar("T")
 
 
-class Status(enum.StrEnum):
+class BranchStatus(enum.StrEnum):
     """How a branch ended, from the best to the worst."""
 
     OK = "ok"
@@ -24,7 +24,7 @@ class Status(enum.StrEnum):
     @property
     def is_good(self) -> bool:
         """Whether there is a value."""
-        return self is Status.OK or self is Status.STALE
+        return self is BranchStatus.OK or self is BranchStatus.STALE
 
 
 class Branch(NamedTuple, Generic[T]):
@@ -35,7 +35,7 @@ class Branch(NamedTuple, Generic[T]):
     """
 
     name: str
-    status: Status
+    status: BranchStatus
     started_s: float
     elapsed_s: float
     attempts: int

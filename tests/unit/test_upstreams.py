@@ -22,6 +22,8 @@ from cotacoes.errors import (
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import (
+    BreakerState,
+    CallVerdict,
     CircuitBreakerConfig,
     CircuitOpenError,
     Classification,
@@ -30,8 +32,6 @@ from cotacoes.patterns.resilience import (
     ResiliencePolicy,
     RetryBudget,
     RetryConfig,
-    State,
-    Verdict,
 )
 from cotacoes.patterns.resilience.first_answer import FirstAnswer
 from cotacoes.quote_service import app as quote_service
@@ -47,7 +47,7 @@ class Rig:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.metrics = Metrics()
-        self.endpoints = Upstreams(
+        self.upstreams = Upstreams(
             self.metrics,
             random=random.Random(1),
             clock=loop.time,
@@ -64,7 +64,7 @@ class Rig:
             wait_duration_jitter=0.0,
             permitted_calls_in_half_open=1,
         )
-        return self.endpoints.add(name, breaker, ResilienceConfig(retry=RetryConfig(max_attempts=2)), **companions)
+        return self.upstreams.add(name, breaker, ResilienceConfig(retry=RetryConfig(max_attempts=2)), **companions)
 
     async def call(self, error: Exception | None = None, policy: ResiliencePolicy | None = None, **given: Any) -> Any:
         async def callee() -> int:
@@ -116,7 +116,7 @@ def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
         await rig.call(policy=policy, key=1)
         await asyncio.sleep(2.0)
         result = await rig.call(SourceUnavailableError("503"), policy=policy, key=1)
-        assert (result.source, result.reason, result.attempts) == ("cache", "attempts", 2)
+        assert (result.served_from, result.reason, result.attempts) == ("cache", "attempts", 2)
         assert rig.counted("retries_total") == 1
         assert rig.counted("fallbacks_total", reason="attempts") == 1
         assert result.age >= 2.0
@@ -138,7 +138,7 @@ def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_t
         await asyncio.sleep(10.0)
         await rig.open()
         await asyncio.sleep(1.0)
-        shown = rig.endpoints.described()[0]
+        shown = rig.upstreams.described()[0]
         assert (shown["name"], shown["state"], shown["generation"], shown["retry_after_s"]) == (NAME, "open", 1, 2.0)
         assert (shown["window"]["calls"], shown["window"]["failures"], shown["consecutive_failures"]) == (4, 3, 3)
         assert shown["last_errors"][0] == {
@@ -148,11 +148,11 @@ def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_t
         assert shown["transitions"] == [
             {"at": "2026-11-24T12:00:10.000000Z", "from": "closed", "to": "open", "reason": "consecutive_failures"}
         ]
-        rig.endpoints.set_state(NAME, State.FORCED_OPEN)
-        assert rig.endpoints.described()[0]["retry_after_s"] is None
+        rig.upstreams.set_state(NAME, BreakerState.FORCED_OPEN)
+        assert rig.upstreams.described()[0]["retry_after_s"] is None
         for _ in range(50):
-            rig.endpoints.set_state(NAME, State.CLOSED)
-        assert len(rig.endpoints.described()[0]["transitions"]) == 20
+            rig.upstreams.set_state(NAME, BreakerState.CLOSED)
+        assert len(rig.upstreams.described()[0]["transitions"]) == 20
 
     run(work)
 
@@ -160,7 +160,7 @@ def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_t
 def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() -> None:
     async def work(rig: Rig) -> None:
         def shown() -> tuple[str, str]:
-            told = rig.endpoints.describe(NAME)
+            told = rig.upstreams.describe(NAME)
             return told["state"], told["next_call"]
 
         await rig.call()
@@ -169,7 +169,7 @@ def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() 
         assert shown() == ("open", "refused")
         await asyncio.sleep(3.0)
         assert shown() == ("open", "probe")
-        rig.endpoints.set_state(NAME, State.FORCED_OPEN)
+        rig.upstreams.set_state(NAME, BreakerState.FORCED_OPEN)
         assert shown() == ("forced_open", "refused")
 
     run(work)
@@ -186,12 +186,12 @@ def test_what_was_never_there_is_awaited_without_alarm_and_missing_once_that_too
                     await rig.call(AWAY)
                 await asyncio.sleep(1.0)
             assert logged == []
-            shown = rig.endpoints.describe(NAME)
+            shown = rig.upstreams.describe(NAME)
             assert (shown["state"], shown["is_awaited"], shown["window"]["failures"]) == ("closed", True, 0)
             await asyncio.sleep(2.0)
             await rig.open()
         assert [line["event"] for line in logged] == ["service.missing", "breaker.opened"]
-        assert not rig.endpoints.describe(NAME)["is_awaited"]
+        assert not rig.upstreams.describe(NAME)["is_awaited"]
 
     run(work)
 
@@ -203,7 +203,7 @@ def test_once_it_has_answered_on_any_route_its_absence_is_a_failure() -> None:
             await rig.call(AWAY)
         await rig.call(policy=other)
         await rig.open()
-        assert rig.endpoints.describe(NAME)["state"] == "open"
+        assert rig.upstreams.describe(NAME)["state"] == "open"
 
     run(work)
 
@@ -222,7 +222,7 @@ def test_an_error_that_it_answers_is_an_answer_and_counts(error: Exception) -> N
         for _ in range(3):
             with pytest.raises(type(error)):
                 await rig.call(error)
-        assert rig.endpoints.describe(NAME)["window"]["failures"] >= 1
+        assert rig.upstreams.describe(NAME)["window"]["failures"] >= 1
 
     run(work)
 
@@ -231,8 +231,8 @@ def test_an_error_of_ours_that_came_from_an_absence_is_one() -> None:
     waiting = FirstAnswer(10.0, clock=lambda: 0.0)
     away = ServiceUnavailableError("quote_service is away (no connection)")
     away.__cause__ = HttpUnavailableError("no connection", outcome="unreachable")
-    failure = Classification(Verdict.FAILURE, retryable=True)
-    assert waiting.classified(away, failure).verdict is Verdict.IGNORED
+    failure = Classification(CallVerdict.FAILURE, retryable=True)
+    assert waiting.classified(away, failure).verdict is CallVerdict.IGNORED
     assert waiting.classified(ConnectionRefusedError(), failure).retryable, "it may be asked again all the same"
     assert waiting.is_awaited
     waiting.note_answer()
@@ -278,7 +278,7 @@ def ask(method: str, path: str, *, token: str = "sesame", **given: Any) -> tuple
     async def scenario() -> tuple[httpx2.Response, Rig]:
         rig = Rig()
         settings = config.load({}, admin_token="sesame")
-        served = build_app("some_service", settings, Metrics(), breaker_routes("some_service", settings, rig.endpoints))
+        served = build_app("some_service", settings, Metrics(), breaker_routes("some_service", settings, rig.upstreams))
         headers = {"authorization": f"Bearer {token}"} if token else {}
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://some") as client:
             return await client.request(method, path, headers=headers, **given), rig
@@ -340,4 +340,4 @@ def test_whoever_may_not_or_asks_for_what_is_not_there_is_told(
     assert answer.status_code == status
     assert said in answer.text
     assert rig.policy.breaker is not None
-    assert rig.policy.breaker.state is State.CLOSED
+    assert rig.policy.breaker.state is BreakerState.CLOSED
