@@ -301,7 +301,7 @@ def test_every_service_that_asks_another_has_the_routes(service: Any) -> None:
     async def scenario() -> None:
         built = service.build(settings, *([lambda _: None] if service is quote_service else []))
         answer = await _get(built.app, "/openapi.json")
-        assert set(answer.json()["paths"]["/v1/breakers/{endpoint}"]) == {"put"}
+        assert set(answer.json()["paths"]["/v1/breakers/{name}"]) == {"put"}
         assert (await _get(built.app, "/v1/breakers")).json()["service"] == service.NAME
 
     asyncio.run(scenario())
@@ -319,7 +319,7 @@ def test_a_person_with_the_token_sets_one_and_it_is_logged(state: str) -> None:
     assert (answer.status_code, answer.json()["state"]) == (200, state)
     assert rig.policy.breaker is not None
     assert rig.policy.breaker.state.value == state
-    assert {"event": "breaker.set", "endpoint": NAME, "state": state, "log_level": "warning"} in logged
+    assert {"event": "breaker.set", "upstream": NAME, "state": state, "log_level": "warning"} in logged
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,13 @@ class BreakersJson(msgspec.Struct, frozen=True):
     breakers: list[BreakerJson]
 
 
-def breaker_routes(name: str, settings: Settings, upstreams: Upstreams) -> APIRouter:
+def breaker_routes(service: str, settings: Settings, upstreams: Upstreams) -> APIRouter:
     """Of the service `name`: what it calls, and whether it does."""
     router = APIRouter(tags=["operation"])
 
     @router.get(
         "/v1/breakers",
-        summary="The circuit breaker of each endpoint that this service calls",
+        summary="The circuit breaker of each upstream of this service",
         **answering(BreakersJson),
     )
     async def show() -> dict[str, Any]:
@@ -98,20 +98,20 @@ def breaker_routes(name: str, settings: Settings, upstreams: Upstreams) -> APIRo
         that nobody calls stays open when its wait is over, and the next call is a probe. `is_awaited`: the service has
         not answered yet since we started, which does not count as a failure at first.
         """
-        return {"service": name, "breakers": upstreams.described()}
+        return {"service": service, "breakers": upstreams.described()}
 
     @router.put(
-        "/v1/breakers/{endpoint}",
+        "/v1/breakers/{name}",
         summary="Force, disable or reset one of them (administrators)",
         dependencies=[admins_only(settings)],
         **answering(BreakerJson, UnauthorizedError, NotFoundError),
     )
-    async def put(endpoint: str, setting: BreakerSetting) -> dict[str, Any]:
-        if endpoint not in upstreams.names:
-            near = nearest(endpoint, upstreams.names)
+    async def put(name: str, setting: BreakerSetting) -> dict[str, Any]:
+        if name not in upstreams.names:
+            near = nearest(name, upstreams.names)
             raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
-        upstreams.set_state(endpoint, BreakerState(setting.state))
-        get_logger().warning("breaker.set", endpoint=endpoint, state=setting.state)
-        return upstreams.describe(endpoint)
+        upstreams.set_state(name, BreakerState(setting.state))
+        get_logger().warning("breaker.set", upstream=name, state=setting.state)
+        return upstreams.describe(name)
 
     return router

@@ -119,7 +119,7 @@ class Upstreams:
         classify: Callable[[BaseException], Classification] = classify,
         **companions: Any,
     ) -> ResiliencePolicy:
-        """The policy of one endpoint; `companions` are those of ResiliencePolicy."""
+        """The policy of one upstream; `companions` are those of ResiliencePolicy."""
         first_answer = self._first_answer(_service_of(name))
         its_breaker = CircuitBreaker(name, breaker, clock=self._clock, random=self._random, on_event=self._on_breaker)
         its_policy = ResiliencePolicy(
@@ -217,7 +217,7 @@ class Upstreams:
             self._metrics.breaker_state.labels(upstream=name, state=one.value).set(one is state)
 
     def _log(self, event: StateTransition, breaker: CircuitBreaker) -> None:
-        facts: dict[str, Any] = {"endpoint": event.name, "reason": event.reason.value}
+        facts: dict[str, Any] = {"upstream": event.name, "reason": event.reason.value}
         if event.to_state is BreakerState.OPEN:
             seen = breaker.metrics()
             facts |= {"failures": seen.failures, "retry_after_s": round(seen.retry_after or 0.0, 1)}
@@ -241,7 +241,7 @@ class Upstreams:
         upstream = self._upstreams[event.name]
         is_refused = event.outcome == Outcome.REFUSED
         if is_refused and not upstream.is_refused:
-            get_logger().warning("call.refused", endpoint=event.name)
+            get_logger().warning("call.refused", upstream=event.name)
         if is_refused or event.outcome == Outcome.OK:
             upstream.is_refused = is_refused
 

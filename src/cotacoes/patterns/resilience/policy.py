@@ -121,7 +121,7 @@ _Ended: TypeAlias = CallResult[T] | _NoAnswer
 
 
 class ResiliencePolicy:
-    """All calls to one endpoint. See the head of this file; a companion that is None is left out."""
+    """All calls to one upstream. See the head of this file; a companion that is None is left out."""
 
     def __init__(
         self,

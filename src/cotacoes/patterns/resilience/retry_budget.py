@@ -1,4 +1,4 @@
-"""The retry budget: how many further calls all calls to one endpoint may make together."""
+"""The retry budget: how many further calls all calls to one upstream may make together."""
 
 from __future__ import annotations
 
