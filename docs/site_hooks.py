@@ -1,7 +1,7 @@
-"""Hooks of MkDocs for `make docs`: folders in the navigation, the documents of the root, and drawings without a script.
+"""Hooks of MkDocs for `make docs`: folders in the navigation, the documents of the root, and drawings as SVG.
 
-The pages read well on a code host as they are. What a host does by itself, the site needs done here: a Mermaid block
-becomes an SVG when the site is built, since a browser without a network has no Mermaid to load.
+The pages are written so that a code host shows them well. These hooks do for the site what a code host does by itself;
+above all, a Mermaid block becomes an SVG when the site is built, since a browser without a network cannot load Mermaid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from mkdocs.structure.files import File, Files
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # documents of the root that are pages of the site, too
-PROJECT = {name: f"project/{name.lower()}" for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
+PROJECT = {
+    name: f"project/{name.lower()}" for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+}
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 DRAWING = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.DOTALL)
 

@@ -19,7 +19,8 @@ LOST = (42, 43)
 def diagram(lost: Sequence[int] = LOST) -> str:
     """Quotes 41 to 45 on their way, of which Redis loses some; the history answers after the last one."""
     recovery = Recovery(COIN, Position(EPOCH, FIRST - 1))
-    recovery.recover(recovery.wanted, [], more=False) if recovery.wanted else None
+    if recovery.wanted:  # the history is asked once at the start, and has nothing newer
+        recovery.recover(recovery.wanted, [], more=False)
     lines = ["sequenceDiagram", *(f"    participant {name}" for name in PARTICIPANTS)]
     is_asked = False
     for seq in range(FIRST, LAST + 1):
