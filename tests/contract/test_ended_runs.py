@@ -23,6 +23,8 @@ GONE_DEADLINE_S = 60.0  # pytest-xdist gives its workers ten seconds after Ctrl-
 def run_of_tests(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A run whose test has noted its servers in `folder` and stands still."""
     folder.mkdir()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: the run would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(
         [
             *die_with_parent.launcher(signal.SIGKILL),
