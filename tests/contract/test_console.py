@@ -52,7 +52,7 @@ def test_a_port_that_is_taken_is_named() -> None:
             http_server.listen("127.0.0.1", port)
     said = str(cannot_listen("127.0.0.1", port, refused.value))
     assert said.startswith(f"cannot listen on port {port} of 127.0.0.1 (")
-    assert said.endswith("): stop what uses it, or set COTACOES_PORT_BASE")
+    assert said.endswith("): stop the process that uses it or set COTACOES_PORT_BASE")
 
 
 def test_whose_system_listens_is_read_from_its_process(tmp_path: Path) -> None:

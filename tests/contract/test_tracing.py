@@ -221,7 +221,7 @@ def test_a_frozen_collector_slows_no_request_and_holds_no_stop(start: Start) -> 
             assert {service.get("/quote")[0] for _ in range(50)} == {200}
             assert b'cotacoes_spans_total{outcome="dropped"} 46.0' in service.get("/metrics")[1]
             assert service.stop(LIBRARY_STOP_S - 10.0) == 0
-    assert [line["event"] for line in service.said()] == [*STARTED, "service.stopped", "collector.left"]
+    assert [line["event"] for line in service.said()] == [*STARTED, "service.stopped", "collector.abandoned"]
 
 
 def test_an_unreachable_collector_is_one_line_in_the_log_however_many_batches_are_lost(start: Start) -> None:

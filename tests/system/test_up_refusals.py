@@ -92,7 +92,7 @@ def test_a_full_disk_is_refused(system: System, tmp_path: Path) -> None:
     ("options", "reason"),
     [
         (["--source", "replay:/nowhere/at all.gz"], "/nowhere/at all.gz cannot be read"),
-        (["--source", "magic"], "COTACOES_SOURCE=magic is refused"),
+        (["--source", "magic"], "COTACOES_SOURCE=magic is invalid"),
         (["--failure-rate", "1.5"], "≤ 1"),
         (["--speed", "0"], "≥ 0.01"),
     ],
@@ -106,7 +106,7 @@ def test_an_impossible_option_is_refused_with_the_allowed_range(
 
 def test_an_unknown_setting_is_refused_by_name(system: System) -> None:
     system.environment["COTACOES_POTR_BASE"] = "9000"
-    assert "COTACOES_POTR_BASE is no setting: did you mean COTACOES_PORT_BASE?" in refusal(system)
+    assert "unknown setting COTACOES_POTR_BASE: did you mean COTACOES_PORT_BASE?" in refusal(system)
 
 
 def test_the_address_of_a_service_that_it_starts_itself_is_refused(system: System) -> None:

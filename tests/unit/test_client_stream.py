@@ -701,7 +701,7 @@ def test_the_newest_quote_is_stale_by_its_own_age_and_the_time_since() -> None:
     twin = GatewayTwin({"bitcoin": old(1.5, 1, 2)})
     events, error, when = follow(twin, to_the_error, max_age=5.0)
     assert len(events) == 1
-    assert (when, str(error)) == (3.5, "bitcoin: nothing newer for 5.000 s")
+    assert (when, str(error)) == (3.5, "bitcoin: the newest quote is 5.000 s old")
     assert len(twin.connections) == 1
 
 

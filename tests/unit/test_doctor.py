@@ -121,7 +121,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
     [
         ("release", with_machine(python=(3, 10, 9)), ERROR, "3.11 or newer", "make PYTHON=python3.12 install"),
         ("release", replace(HEALTHY, local=None, local_problem="a hung disk"), ERROR, "a hung disk", None),
-        ("settings", replace(HEALTHY, settings_problem="COTACOES_X is no setting"), ERROR, "COTACOES_X", None),
+        ("settings", replace(HEALTHY, settings_problem="unknown setting COTACOES_X"), ERROR, "COTACOES_X", None),
         ("servers", with_machine(no_servers="no postgres"), ERROR, "no postgres", "docker compose up --build"),
         ("servers", with_machine(no_namespaces="no root"), ERROR, "no root", "docker compose up --build"),
         ("room", with_machine(disk_free_bytes=150_000_000), ERROR, "150 MB free", None),

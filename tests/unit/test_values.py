@@ -34,7 +34,7 @@ def test_a_refused_setting_is_explained_in_our_own_words(name: str) -> None:
         except SettingError as error:
             refused += 1
             assert OF_LIBRARIES.search(str(error)) is None, str(error)
-            assert len(str(error)) > len(f"COTACOES_{name.upper()} is refused: ")
+            assert len(str(error)) > len(f"COTACOES_{name.upper()} is invalid: ")
     is_free_text = Settings.model_fields[name].annotation in (str, pydantic.SecretStr) or name == "data"
     assert refused or is_free_text
 
@@ -42,17 +42,17 @@ def test_a_refused_setting_is_explained_in_our_own_words(name: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [
-        ("COTACOES_SOURCE", "nothing", "COTACOES_SOURCE=nothing is refused: write sim, or replay:PATH[,PATH…]"),
-        ("COTACOES_SOURCE", "replay:", "COTACOES_SOURCE=replay: is refused: write sim, or replay:PATH[,PATH…]"),
-        ("COTACOES_LOG_LEVEL", "loud", "COTACOES_LOG_LEVEL=loud is refused: write one of debug, info, warning, error"),
-        ("COTACOES_LOOP", "maybe", "COTACOES_LOOP=maybe is refused: write 1 or 0"),
+        ("COTACOES_SOURCE", "nothing", "COTACOES_SOURCE=nothing is invalid: write sim, or replay:PATH[,PATH…]"),
+        ("COTACOES_SOURCE", "replay:", "COTACOES_SOURCE=replay: is invalid: write sim, or replay:PATH[,PATH…]"),
+        ("COTACOES_LOG_LEVEL", "loud", "COTACOES_LOG_LEVEL=loud is invalid: write one of debug, info, warning, error"),
+        ("COTACOES_LOOP", "maybe", "COTACOES_LOOP=maybe is invalid: write 1 or 0"),
         (
             "COTACOES_SEED",
             "1.5",
-            f"COTACOES_SEED=1.5 is refused: write a whole number (allowed: ≥ 0 and ≤ {2**63 - 1})",
+            f"COTACOES_SEED=1.5 is invalid: write a whole number (allowed: ≥ 0 and ≤ {2**63 - 1})",
         ),
-        ("COTACOES_SPEED", "0", "COTACOES_SPEED=0 is refused: write a number ≥ 0.01 and ≤ 1000, or max"),
-        ("COTACOES_TICK_MS", "0", "COTACOES_TICK_MS=0 is refused: must be at least 1 (allowed: ≥ 1 and ≤ 60000)"),
+        ("COTACOES_SPEED", "0", "COTACOES_SPEED=0 is invalid: write a number ≥ 0.01 and ≤ 1000, or max"),
+        ("COTACOES_TICK_MS", "0", "COTACOES_TICK_MS=0 is invalid: must be at least 1 (allowed: ≥ 1 and ≤ 60000)"),
     ],
 )
 def test_a_refused_setting_says_what_to_write(variable: str, text: str, said: str) -> None:
@@ -120,10 +120,10 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     ("text", "said"),
     [
         (b"{}", "price is missing"),
-        (b'{"price":"1","x":2}', "x is not known here"),
-        (b'{"price":1}', "price is not what it should be"),
-        (b'{"price":"1","coins":{"a":"b"}}', "coins[...] is not what it should be"),
-        (b"[]", "it is not what it should be"),
+        (b'{"price":"1","x":2}', "x is unknown"),
+        (b'{"price":1}', "price is invalid"),
+        (b'{"price":"1","coins":{"a":"b"}}', "coins[...] is invalid"),
+        (b"[]", "it has the wrong shape"),
         (b"{", "it is not valid JSON"),
         (b"{} ]", "price is missing"),
         (b'{"price":"\xff"}', "it is not UTF-8"),

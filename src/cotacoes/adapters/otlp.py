@@ -109,7 +109,7 @@ class OtlpTracer:
         ending.start()
         ending.join(STOP_S)
         if ending.is_alive():
-            get_logger().warning("collector.left", waited_s=STOP_S)
+            get_logger().warning("collector.abandoned", waited_s=STOP_S)
 
 
 class _Queue(SpanProcessor):
@@ -153,7 +153,7 @@ class _Sending(SpanExporter):
         if is_sent and self.is_away:
             get_logger().info("collector.back")
         elif not is_sent and not self.is_away:
-            get_logger().warning("collector.away", reason=self._complaints.reason or "not told")
+            get_logger().warning("collector.away", reason=self._complaints.reason or "unknown")
         self.is_away = not is_sent
         return result
 
@@ -191,7 +191,7 @@ class _Complaints(logging.Handler):
             self.reason = _reason(record.args) or self.reason or "no success in time"
         elif (said := str(record.msg)) not in self._told:
             self._told.add(said)
-            get_logger().warning("tracing.troubled", by=record.name, said=said)
+            get_logger().warning("tracing.warned", library=record.name, message=said)
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -219,7 +219,7 @@ def _reason(quoted: object) -> str | None:
 def _queue_spans_max() -> int:
     text = os.environ.get(_QUEUE_VARIABLE, str(QUEUE_SPANS_MAX))
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{_QUEUE_VARIABLE} is no number of spans")
+        raise ValueError(f"{_QUEUE_VARIABLE} must be a whole number")
     return int(text)
 
 
@@ -237,7 +237,7 @@ def opened(service: str, make_exporter: Callable[[], SpanExporter] = OTLPSpanExp
             name = os.environ.get("OTEL_SERVICE_NAME", service)
             tracer = OtlpTracer(name, make_exporter(), complaints, spans_max=_queue_spans_max())
         except (ValueError, RuntimeError) as error:
-            raise SettingError(f"OpenTelemetry's settings (OTEL_…) can not be used: {error}") from error
+            raise SettingError(f"the OpenTelemetry settings (OTEL_…) are invalid: {error}") from error
         try:
             yield tracer
         finally:

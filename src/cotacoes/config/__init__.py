@@ -2,7 +2,7 @@
 
 `COTACOES_…_FILE` names a file that holds the value instead, as a container is given a password.
 
-An unknown `COTACOES_…` variable and an impossible value are refused by name before anything starts.
+An unknown `COTACOES_…` variable or an invalid value is a SettingError that names it, before anything starts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FILE_SUFFIX = "_file"
 
 
 def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """Read the settings from the environment; `given` values win, then variables, then files.
+    """Read the settings; `given` values take precedence over variables, and variables over files.
 
-    SettingError names what is wrong.
+    `environment` is this process's by default. SettingError names what is wrong.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
@@ -55,14 +55,14 @@ def _content(variable: str, file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise SettingError(f"{variable} names {file}, which cannot be read ({reason})") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingError(f"cannot read {file}, named by {variable} ({reason})") from error
 
 
 def _unknown(variable: str) -> str:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     near = difflib.get_close_matches(variable.upper(), known, n=1)
-    return f"{variable} is no setting" + (f": did you mean {near[0]}?" if near else ": see docs/reference/settings.md")
+    return f"unknown setting {variable}: " + (f"did you mean {near[0]}?" if near else "see docs/reference/settings.md")
 
 
 def _explain(problem: dict[str, Any]) -> str:
@@ -70,11 +70,11 @@ def _explain(problem: dict[str, Any]) -> str:
         return explain_value(problem)
     name = str(problem["loc"][0])
     shown = "" if name.endswith(("token", "dsn", "url")) else f"={problem['input']}"
-    return f"{PREFIX}{name.upper()}{shown} is refused: {explain_value(problem)}{allowed_range(name)}"
+    return f"{PREFIX}{name.upper()}{shown} is invalid: {explain_value(problem)}{allowed_range(name)}"
 
 
 def without_password(dsn: str) -> str:
-    """The address in a DSN: no user, no password, no options."""
+    """The address in a DSN, without user, password and options."""
     scheme, _, rest = dsn.partition("://")  # not by urlsplit, to which a # or a / of the password ends the user
     address, _, options = rest.partition("?")
     if "@" in options and "@" not in address:  # the ? may be one of the password
@@ -83,7 +83,7 @@ def without_password(dsn: str) -> str:
 
 
 def allowed_range(name: str) -> str:
-    """The bounds of a setting in words, empty where it has none."""
+    """The bounds of a setting as ` (allowed: ≥ 1 and ≤ 5)`, empty if it has none."""
     bounds = {type(item).__name__.lower(): item for item in Settings.model_fields[name].metadata}
     low = next((f"{sign} {getattr(bounds[key], key)}" for key, sign in (("ge", "≥"), ("gt", ">")) if key in bounds), "")
     high = next((f"≤ {bounds['le'].le}" for _ in "x" if "le" in bounds), "")

@@ -1,4 +1,4 @@
-"""How the text of a setting is written: each format refuses what it cannot read, and shows how to write it."""
+"""Formats of settings: each rejects a text that it cannot read, and says how to write it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _hosts(text: str) -> str:
 
 def _token(text: SecretStr) -> SecretStr:
     if not _TOKEN.match(text.get_secret_value()):
-        raise ValueError("write letters, digits and punctuation of ASCII, without a space: it is sent in a header")
+        raise ValueError("write ASCII letters, digits and punctuation, without spaces: it is sent in a header")
     return text
 
 

@@ -28,110 +28,208 @@ PORT_OFFSETS = {
 
 
 class Settings(BaseModel):
-    """All settings. Durations end in their unit; an empty URL means the default next to `port_base`."""
+    """All settings. Durations and sizes end in their unit; an empty URL means this machine, next to `port_base`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where things are
-    host: str = Field("127.0.0.1", description="the address the HTTP services listen on")
-    allow_public: bool = Field(False, description="needed to listen beyond loopback")
+    host: str = Field("127.0.0.1", description="address on which the HTTP services listen")
+    allow_public: bool = Field(False, description="permission to listen on an address beyond loopback")
     allowed_hosts: Hosts = Field(
-        "", description="further names by which clients reach the services: HOST,…, beside loopback and `host`"
+        "",
+        description="further host names by which clients reach the services, as HOST,…; loopback names and `host` are "
+        "always allowed",
     )
-    port_base: int = Field(8000, ge=1024, le=65000, description="the gateway's port; the others follow from it")
-    data: Path = Field(Path(".cotacoes"), description="the folder that holds the log, and everything of `up`")
-    redis_url: RedisUrl = Field("", description="Redis or Valkey")
+    port_base: int = Field(
+        8000, ge=1024, le=65000, description="port of the gateway; the ports of the other services follow from it"
+    )
+    data: Path = Field(Path(".cotacoes"), description="folder of the local log, and of everything that `up` stores")
+    redis_url: RedisUrl = Field("", description="URL of Redis or Valkey; if empty, that of `cotacoes up`")
     channel_prefix: str = Field(
         CHANNEL_PREFIX,
         pattern=r"^[A-Za-z0-9._-]{1,32}(:[A-Za-z0-9._-]{1,32}){0,3}$",
-        description="of the channels PREFIX:COIN; each system on a Redis needs its own, whatever the database",
+        description="prefix of the channels PREFIX:COIN; systems that share a Redis need different ones, even in "
+        "different databases",
     )
-    shard1_dsn: Dsn = Field("", description="PostgreSQL of shard1")
-    shard2_dsn: Dsn = Field("", description="PostgreSQL of shard2")
-    gateway_url: HttpUrl = Field("", description="gateway_service")
-    external_url: HttpUrl = Field("", description="external_service, or any source with the same `/quote`")
-    quote_url: HttpUrl = Field("", description="quote_service")
-    aggregator_url: HttpUrl = Field("", description="aggregator_service")
-    admin_token: Token = Field(SecretStr(""), description="bearer token of administrative routes; empty: closed")
-    coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="the seed of the directory")
+    shard1_dsn: Dsn = Field("", description="DSN of shard1's PostgreSQL database")
+    shard2_dsn: Dsn = Field("", description="DSN of shard2's PostgreSQL database")
+    gateway_url: HttpUrl = Field(
+        "", description="URL of gateway_service; if empty, on this machine next to `port_base`"
+    )
+    external_url: HttpUrl = Field(
+        "", description="URL of external_service, or of any source with the same `/quote`; if empty, on this machine"
+    )
+    quote_url: HttpUrl = Field("", description="URL of quote_service; if empty, on this machine")
+    aggregator_url: HttpUrl = Field("", description="URL of aggregator_service; if empty, on this machine")
+    admin_token: Token = Field(
+        SecretStr(""), description="bearer token of the administrative routes; if empty, they are closed"
+    )
+    coins: Coins = Field(
+        "bitcoin:shard1,ethereum:shard2",
+        description="coins and their shards with which a new directory begins, as COIN:SHARD,…",
+    )
 
     # external_service
-    source: Source = Field("sim", description="sim, or replay:PATH[,PATH…]")
+    source: Source = Field(
+        "sim", description="source of the prices: sim (a simulated market) or replay:PATH[,PATH…] (recordings)"
+    )
     speed: Speed = Field(
         1.0,
-        description="how much faster than the clock the source runs, 0.01 to 1000; max: a tape as fast as it is taken",
+        description="speed of the source relative to the clock, 0.01 to 1000, or max: a tape as fast as it is read",
     )
-    loop: bool = Field(False, description="begin a replay anew at its end")
-    replay_price: Literal["mid", "trade"] = Field("mid", description="of a recording that has both")
-    replay_times: Literal["shifted", "original"] = Field("shifted", description="moved to now, or as recorded")
+    loop: bool = Field(False, description="restart of a replay at its end")
+    replay_price: Literal["mid", "trade"] = Field(
+        "mid", description="price to replay if a recording has both: the mid of bid and ask, or the trade"
+    )
+    replay_times: Literal["shifted", "original"] = Field(
+        "shifted", description="times of replayed prices: shifted to now, or original"
+    )
     replay_pairs: Pairs = Field(
-        "", description="what further pairs are: PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT"
+        "", description="further pairs in recordings, as PAIR:COIN:CURRENCY,…, for example SOLUSDT:solana:USDT"
     )
-    seed: int = Field(1, ge=0, le=2**63 - 1, description="of the simulated market and its faults")
-    failure_rate: float = Field(0.2, ge=0, le=1, description="share of requests answered with 500 or 503")
-    tick_ms: int = Field(250, ge=1, le=60_000, description="between two prices of the simulated market")
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="seed of the simulated market and of the injected faults")
+    failure_rate: float = Field(
+        0.2, ge=0, le=1, description="share of requests that the source answers with 500 or 503"
+    )
+    tick_ms: int = Field(250, ge=1, le=60_000, description="milliseconds between two prices of the simulated market")
 
     # quote_service
     source_mode: Literal["latest", "tape"] = Field(
-        "latest", description="latest: poll the newest prices; tape: take every price"
+        "latest", description="latest: poll the newest prices; tape: record every price of the source"
     )
-    poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="between two polls of the source")
-    fetch_deadline_s: float = Field(0.8, ge=0.01, le=30, description="of one fetch, from connect to last byte")
-    fetch_attempts: int = Field(2, ge=1, le=5, description="most calls in one poll, the first included")
-    fetch_bytes_max: int = Field(1_048_576, ge=1024, le=10_000_000, description="most bytes of one answer")
-    breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit")
-    breaker_failure_rate: float = Field(0.5, gt=0, le=1, description="share of failures in 100 calls that opens it too")
-    breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="how long the circuit stays open")
+    poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="seconds between two polls of the source")
+    fetch_deadline_s: float = Field(
+        0.8,
+        ge=0.01,
+        le=30,
+        description="seconds for one call to the source, from connecting to the last byte; shorter "
+        "than the poll interval",
+    )
+    fetch_attempts: int = Field(2, ge=1, le=5, description="maximum number of calls in one poll, the first included")
+    fetch_bytes_max: int = Field(
+        1_048_576, ge=1024, le=10_000_000, description="maximum size of one answer of the source in bytes"
+    )
+    breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit to the source")
+    breaker_failure_rate: float = Field(
+        0.5, gt=0, le=1, description="share of failures among the last 100 calls that also opens the circuit"
+    )
+    breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="seconds for which the circuit stays open at first")
     breaker_open_max_s: float = Field(
-        10.0, ge=0.05, le=3600, description="what that doubles up to while probes fail, where it is more"
+        10.0,
+        ge=0.05,
+        le=3600,
+        description="upper bound of the open time in seconds; the time doubles after each failed probe",
     )
-    breaker_probes: int = Field(2, ge=1, le=100, description="probes that a half-open circuit lets through")
-    fresh_s: float = Field(5.0, gt=0, le=3600, description="age up to which a quote is fresh")
-    age_max_s: float = Field(300.0, gt=0, le=86_400, description="age beyond which there is no current quote")
-    jump_factor_max: float = Field(10.0, gt=1, le=1e6, description="a larger step within `jump_window_s` is absurd")
-    jump_window_s: float = Field(300.0, gt=0, le=86_400, description="how long an accepted price judges the next")
-    jump_confirm_prices: int = Field(10, ge=1, le=10_000, description="prices in a row that confirm such a step")
-    jump_confirm_s: float = Field(30.0, ge=0, le=86_400, description="time that these prices must span")
-    accept_clock: bool = Field(False, description="start even if stored times lie over a day ahead of the clock")
-    log_quota_bytes: int = Field(1_073_741_824, ge=1_048_576, le=2**50, description="of the local log")
+    breaker_probes: int = Field(2, ge=1, le=100, description="number of probes that a half-open circuit permits")
+    fresh_s: float = Field(5.0, gt=0, le=3600, description="age in seconds up to which a quote is fresh")
+    age_max_s: float = Field(
+        300.0, gt=0, le=86_400, description="age in seconds beyond which a quote is no longer current"
+    )
+    jump_factor_max: float = Field(
+        10.0,
+        gt=1,
+        le=1e6,
+        description="largest credible ratio between two prices within `jump_window_s`; a larger step is rejected until "
+        "confirmed",
+    )
+    jump_window_s: float = Field(
+        300.0, gt=0, le=86_400, description="seconds for which an accepted price is compared with the next ones"
+    )
+    jump_confirm_prices: int = Field(
+        10, ge=1, le=10_000, description="number of prices in a row that confirm such a step"
+    )
+    jump_confirm_s: float = Field(30.0, ge=0, le=86_400, description="seconds that these prices must span")
+    accept_clock: bool = Field(
+        False, description="permission to start if stored times are more than a day ahead of the clock"
+    )
+    log_quota_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, le=2**50, description="maximum size of the local log in bytes"
+    )
     log_kept_s: float = Field(
-        3600.0, ge=0, le=604_800, description="delivered quotes stay in the log so long, up to half of its quota"
+        3600.0,
+        ge=0,
+        le=604_800,
+        description="seconds for which delivered quotes stay in the log, within half of its quota; a shard restored "
+        "from a backup of that age is filled from it",
     )
-    publish_wait_ms: int = Field(50, ge=1, le=5000, description="a publish waits this long for the shard")
-    publish_deadline_ms: int = Field(250, ge=1, le=5000, description="of one publish")
-    shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="of one call to a shard")
+    publish_wait_ms: int = Field(
+        50,
+        ge=1,
+        le=5000,
+        description="milliseconds for which publishing waits for the shard; after that a quote is published before it "
+        "is stored there",
+    )
+    publish_deadline_ms: int = Field(
+        250, ge=1, le=5000, description="milliseconds for one call that publishes to Redis"
+    )
+    shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="seconds for one call to a shard")
     catch_up_quotes_per_s: int = Field(
-        100_000, ge=1_000, le=10_000_000, description="most quotes a second that one shard is sent while it catches up"
+        100_000,
+        ge=1_000,
+        le=10_000_000,
+        description="maximum number of quotes per second sent to one shard that catches up, so that it can still "
+        "answer others",
     )
 
     # aggregator_service and the readers
-    report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="of one report")
-    report_kept_s: float = Field(1.0, ge=0, le=60, description="who asks the same within it is told the same again")
-    request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="of any HTTP request")
+    report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="seconds for one report")
+    report_kept_s: float = Field(
+        1.0, ge=0, le=60, description="seconds for which identical report requests share one answer"
+    )
+    request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="seconds for any HTTP request")
 
     # gateway_service
     allowed_origins: Origins = Field(
-        "", description="whose pages may read the streams beside our own: https://HOST[:PORT],…"
+        "", description="further origins whose pages may read the streams, as https://HOST[:PORT],…"
     )
-    streams_max: int = Field(2_000, ge=1, le=100_000, description="streams at once; each takes a file descriptor")
-    streams_per_address_max: int = Field(1_000, ge=1, le=100_000, description="streams at once of one client address")
-    stream_accepts_per_s: float = Field(200, ge=1, le=10_000, description="streams let in a second: many come at once")
-    stream_coins_max: int = Field(100, ge=1, le=1_000, description="coins of one stream; an SSE `id` names them all")
-    stream_subscribe_s: float = Field(10, ge=0.1, le=600, description="by when a WebSocket has to subscribe")
-    stream_messages_per_s: float = Field(10, ge=0.1, le=1_000, description="messages that one client may send")
-    stream_message_bytes_max: int = Field(16_384, ge=256, le=1_048_576, description="of one; 100 coins have 7,000")
-    stream_write_buffer_bytes: int = Field(65_536, ge=4_096, le=2**24, description="held here for one slow client")
-    stream_stall_s: float = Field(15, ge=0.5, le=600, description="who does not read for so long is closed")
-    stream_age_max_s: float = Field(86_400, ge=1, le=31_536_000, description="the longest life of a stream")
-    stream_ring_bytes: int = Field(2**25, ge=65_536, le=2**40, description="newest quotes, kept for who is behind")
+    streams_max: int = Field(
+        2_000, ge=1, le=100_000, description="maximum number of open streams; each takes a file descriptor"
+    )
+    streams_per_address_max: int = Field(
+        1_000, ge=1, le=100_000, description="maximum number of open streams per client address"
+    )
+    stream_accepts_per_s: float = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="maximum number of streams opened per second, since many clients reconnect at once",
+    )
+    stream_coins_max: int = Field(
+        100, ge=1, le=1_000, description="maximum number of coins per stream; the `id` of each SSE event names them all"
+    )
+    stream_subscribe_s: float = Field(
+        10, ge=0.1, le=600, description="seconds within which a new WebSocket must subscribe"
+    )
+    stream_messages_per_s: float = Field(
+        10, ge=0.1, le=1_000, description="maximum number of messages per second from one client"
+    )
+    stream_message_bytes_max: int = Field(
+        16_384,
+        ge=256,
+        le=1_048_576,
+        description="maximum size of a client's message in bytes; a subscription to 100 coins takes about 7,000",
+    )
+    stream_write_buffer_bytes: int = Field(
+        65_536, ge=4_096, le=2**24, description="maximum number of bytes buffered in the service for one slow client"
+    )
+    stream_stall_s: float = Field(
+        15, ge=0.5, le=600, description="seconds without reading after which a client is disconnected"
+    )
+    stream_age_max_s: float = Field(86_400, ge=1, le=31_536_000, description="maximum lifetime of a stream in seconds")
+    stream_ring_bytes: int = Field(
+        2**25,
+        ge=65_536,
+        le=2**40,
+        description="memory in bytes for the newest quotes, from which clients that lag are served",
+    )
 
     # how it talks
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of the structured log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
         if self.host not in LOOPBACK and not self.allow_public:
-            raise ValueError("COTACOES_HOST is beyond loopback: set COTACOES_ALLOW_PUBLIC=1 if that is meant")
+            raise ValueError("COTACOES_HOST is not a loopback address: set COTACOES_ALLOW_PUBLIC=1 to allow that")
         if self.speed == math.inf and (self.source == "sim" or self.source_mode == "latest"):
             raise ValueError("COTACOES_SPEED=max needs a replay and COTACOES_SOURCE_MODE=tape")
         if self.replay_times == "original" and (self.source == "sim" or self.source_mode == "latest" or self.loop):
@@ -144,32 +242,32 @@ class Settings(BaseModel):
             raise ValueError("COTACOES_AGE_MAX_S must not be below COTACOES_FRESH_S")
         return self
 
-    def port(self, part: str) -> int:
-        """The TCP port of a part on this machine."""
-        return self.port_base + PORT_OFFSETS[part]
+    def port(self, name: str) -> int:
+        """The TCP port of a service, of Redis or of a shard on this machine."""
+        return self.port_base + PORT_OFFSETS[name]
 
-    def url(self, part: str) -> str:
-        """Where an HTTP service is reached."""
+    def url(self, service: str) -> str:
+        """The URL of an HTTP service."""
         given = {
             "gateway_service": self.gateway_url,
             "external_service": self.external_url,
             "quote_service": self.quote_url,
             "aggregator_service": self.aggregator_url,
-        }[part]
-        return given or f"http://127.0.0.1:{self.port(part)}"
+        }[service]
+        return given or f"http://127.0.0.1:{self.port(service)}"
 
     @property
     def hosts(self) -> list[str]:
-        """Every host that a request may name."""
+        """The hosts that a request may name."""
         return [*LOOPBACK, self.host, *filter(None, self.allowed_hosts.split(","))]
 
     @property
     def redis(self) -> str:
-        """Where Redis is reached."""
+        """The URL of Redis."""
         return self.redis_url or f"redis://127.0.0.1:{self.port('redis')}"
 
     def dsn(self, shard: str) -> str:
-        """The DSN of a shard; SettingError where there is none."""
+        """The DSN of a shard; SettingError if it is not set."""
         dsn = {"shard1": self.shard1_dsn, "shard2": self.shard2_dsn}[shard]
         if not dsn:
             raise SettingError(f"{PREFIX}{shard.upper()}_DSN is not set: set it to postgresql://USER:PASSWORD@HOST/DB")
@@ -182,18 +280,18 @@ class Settings(BaseModel):
 
     @property
     def further_pairs(self) -> dict[str, tuple[str, str]]:
-        """Pair to coin and currency, of those that `replay_pairs` adds."""
+        """Coin and currency by pair, for the pairs that `replay_pairs` adds."""
         items = (item.rsplit(":", 2) for item in filter(None, self.replay_pairs.split(",")))
         return {pair: (coin, currency) for pair, coin, currency in items}
 
     @property
     def replay_paths(self) -> list[Path]:
-        """The files of a replay; none where the source is another."""
+        """The files of a replay; empty for any other source."""
         if self.source == "sim":
             return []
         return [Path(path) for path in self.source.removeprefix("replay:").split(",")]
 
     @property
     def seed_placement(self) -> dict[str, str]:
-        """Coin to shard, in the order of the setting."""
+        """Shard by coin, in the order of the setting."""
         return {coin: shard for coin, _, shard in (item.partition(":") for item in self.coins.split(","))}

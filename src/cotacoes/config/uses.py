@@ -1,7 +1,7 @@
-"""Which settings each process is given: those that it reads, and those by which these are judged.
+"""The settings that each process receives: those that it reads, and those that validate them.
 
-A process that is broken into can tell no secret that it was never given. `cotacoes up` and compose.yaml go by this
-table; a setting that stands in no row reaches no service.
+An attacker who takes over a process learns no secret that it never received. `cotacoes up` and compose.yaml follow this
+table; a setting in no row reaches no service.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The error tree: who is to blame and whether trying again helps is in the type.
+"""The error tree: the type says who is to blame and whether trying again helps.
 
     CotacoesError
-    ├── SettingError              the operator's: a setting, a port, a data folder; the message names the fix
+    ├── SettingError              the operator's: a setting, a port or a data folder; the message names the fix
     ├── OutputError               standard output cannot be written
-    ├── RequestError              the caller's: sending the same again will not help
+    ├── RequestError              the caller's: sending the same request again will not help
     │   ├── UnknownCoinError          404
     │   ├── NotFoundError             404
     │   ├── BadRequestError           422
@@ -18,42 +18,42 @@
     │   ├── PositionBeyondEndError    409
     │   ├── PositionGoneError         410
     │   └── CursorGoneError           410
-    ├── UnavailableError          nobody's for now: try again after `retry_after_s`
-    │   ├── NoQuoteError              503, no quote yet, or none young enough
-    │   ├── HistoryUnavailableError   503, the log does not cover the question and the shard is away
+    ├── UnavailableError          nobody's: try again after `retry_after_s`
+    │   ├── NoQuoteError              503, no quote yet, or only old ones
+    │   ├── HistoryUnavailableError   503, the log does not cover the request and the shard is unavailable
     │   ├── LogUnavailableError       503, the local log cannot be written
     │   ├── ShardUnavailableError     503
-    │   │   └── ShardTimedOutError        not by the deadline
+    │   │   └── ShardTimedOutError        no answer by the deadline
     │   ├── BusUnavailableError       503
-    │   │   └── BusTimedOutError          not by the deadline
-    │   ├── ServiceUnavailableError   503, a service that is asked is away
-    │   │   └── TimedOutError             or too slow
+    │   │   └── BusTimedOutError          no answer by the deadline
+    │   ├── ServiceUnavailableError   503, an upstream is unreachable
+    │   │   └── TimedOutError             or did not answer in time
     │   ├── OverloadedError           503
     │   └── DeadlineExceededError     504
-    ├── InternalError             ours: a bug; 500
-    ├── HttpError                 one call over HTTP brought no answer; whoever called says what that means
+    ├── InternalError             500, a bug in the service
+    ├── HttpError                 a call over HTTP brought no answer; the caller says what that means
     │   ├── HttpUnavailableError      no connection, past the deadline, or cut
-    │   └── HttpMalformedError        an answer too large or encoded
-    ├── StreamError               a WebSocket brings nothing more; who follows it connects again, or does not
+    │   └── HttpMalformedError        an answer that is too large or encoded
+    ├── StreamError               a WebSocket has ended; its reader decides whether to connect again
     │   ├── StreamUnavailableError    no connection, cut, or silent
     │   ├── StreamRefusedError        the handshake was answered with another status
-    │   ├── StreamClosedError         the other side closed it, and said why
-    │   └── StreamMalformedError      what came is not the stream, or shows a hole that was not told
-    ├── StaleQuote                the caller's own limit: the newest quote is older
-    ├── SourceError               the outside world's: one fetch brought nothing
-    │   ├── SourceUnavailableError    no answer, or one that says try later
+    │   ├── StreamClosedError         the other side closed it and gave a reason
+    │   └── StreamMalformedError      not the expected stream, or a gap that was not announced
+    ├── StaleQuote                the newest quote is older than the caller allows
+    ├── SourceError               the external source's: a fetch brought nothing
+    │   ├── SourceUnavailableError    no answer, or one that says to try later
     │   ├── SourceMalformedError      an answer that is not a quote
-    │   └── SourceGoneError           its tape does not reach back to where we are
-    ├── CopyError                 a copy of a coin, in a move or left behind by one
-    │   ├── CopyRefusedError          it is not as this step needs it
-    │   └── CopyDiffersError          it is not what the other copy is
-    └── ShardRefusedError         the fence's last word
-        ├── CoinMovedError            go where it says, or read the directory again
-        ├── WriterSupersededError     another writer took over: stop
-        ├── FenceClosedError          wait in the log
-        └── ShardRewoundError         it is not where we left it: ask where it is
+    │   └── SourceGoneError           its tape does not reach back to our cursor
+    ├── CopyError                 a shard's copy of a coin, during a move or left behind by one
+    │   ├── CopyRefusedError          it is not in the state that this step needs
+    │   └── CopyDiffersError          it differs from the other copy
+    └── ShardRefusedError         the coin's fence refused a batch
+        ├── CoinMovedError            go to the shard that it names, or read the directory again
+        ├── WriterSupersededError     a newer writer took over: stop
+        ├── FenceClosedError          keep the batch in the log and try again
+        └── ShardRewoundError         the shard was restored from a backup: ask for its position
 
-The docstring of an error that reaches a caller is what `/docs` says about its problem type.
+`/docs` shows the docstring of each error that reaches a caller.
 """
 
 from cotacoes.errors.failures import (

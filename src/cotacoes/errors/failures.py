@@ -1,4 +1,5 @@
-"""What no caller sees: a call, stream, source, copy or shard that failed; whoever asked says what that means."""
+"""Errors that no caller of a service sees: a call, stream, source, copy or shard failed. Code that catches one decides
+what it means."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from cotacoes.errors.root import CotacoesError
 
 
 class HttpError(CotacoesError):
-    """A call over HTTP brought no answer that can be read. `outcome` is its row in the table of classification."""
+    """A call over HTTP brought no readable answer. `outcome` is its row in the table of classification."""
 
     outcome = "unreachable"
 
@@ -16,57 +17,57 @@ class HttpError(CotacoesError):
 
 
 class HttpUnavailableError(HttpError):
-    """No connection, no complete answer by the deadline, or the connection was cut: trying again may help."""
+    """No connection, a connection that was cut, or no complete answer by the deadline: trying again may help."""
 
 
 class HttpMalformedError(HttpError):
-    """The answer is larger than the caller takes, or encoded although `identity` was asked for."""
+    """The answer is larger than the caller accepts, or encoded although `identity` was requested."""
 
     outcome = "malformed"
 
 
 class StreamError(CotacoesError):
-    """A WebSocket brings nothing, or nothing more."""
+    """A WebSocket could not be opened, or has ended."""
 
 
 class StreamUnavailableError(StreamError):
-    """No connection by the deadline, or it was cut, or fell silent: connecting again may help."""
+    """No connection by the deadline, or one that was cut or fell silent: connecting again may help."""
 
 
 class StreamRefusedError(StreamError):
-    """The handshake was answered with `status`. `retry_after_s` is the wait it asked for, `body` what it said."""
+    """The handshake was answered with `status`; `retry_after_s` is the requested wait, `body` the answer's body."""
 
     def __init__(self, status: int, *, retry_after_s: float | None = None, body: bytes = b"") -> None:
-        super().__init__(f"answered {status}, not with a WebSocket")
+        super().__init__(f"the server answered {status} instead of opening a WebSocket")
         self.status = status
         self.retry_after_s = retry_after_s
         self.body = body
 
 
 class StreamClosedError(StreamError):
-    """The other side closed it with this code, for this reason."""
+    """The other side closed the WebSocket with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"closed with {code}: {reason!r}")
+        super().__init__(f"the server closed the WebSocket with {code}: {reason!r}")
         self.code = code
         self.reason = reason
 
 
 class StreamMalformedError(StreamError):
-    """What came is not the stream that was asked for, or shows a hole that nobody told of."""
+    """The messages are not those of the requested stream, or have a gap that was not announced."""
 
 
 class StaleQuote(CotacoesError):  # noqa: N818  # a name that the public client promises
-    """There is no quote of `coin` as young as the caller wants it; the newest is `age` seconds old."""
+    """The newest quote of `coin` is `age` seconds old, which is more than the caller allows."""
 
     def __init__(self, coin: str, age: float) -> None:
-        super().__init__(f"{coin}: nothing newer for {age:.3f} s")
+        super().__init__(f"{coin}: the newest quote is {age:.3f} s old")
         self.coin = coin
         self.age = age
 
 
 class SourceError(CotacoesError):
-    """One fetch from a source brought nothing usable. `outcome` is its row in the table of classification."""
+    """A fetch from a source brought nothing usable. `outcome` is its row in the table of classification."""
 
     outcome = "malformed"
 
@@ -74,7 +75,7 @@ class SourceError(CotacoesError):
 class SourceUnavailableError(SourceError):
     """The source gave no answer in time, or one that says to try later.
 
-    `retry_after_s` is the wait the source asked for, None where it asked for none.
+    `retry_after_s` is the wait that the source asked for, None if it did not.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, outcome: str = "unavailable") -> None:
@@ -84,7 +85,7 @@ class SourceUnavailableError(SourceError):
 
 
 class SourceMalformedError(SourceError):
-    """The source answered with something that is not a quote: too large, encoded, not JSON, or of another shape."""
+    """The source's answer is not a quote: too large, encoded, not JSON, or of another shape."""
 
     def __init__(self, message: str, *, outcome: str = "malformed") -> None:
         super().__init__(message)
@@ -92,7 +93,7 @@ class SourceMalformedError(SourceError):
 
 
 class SourceGoneError(SourceError):
-    """The source's tape does not know our cursor any more; `cursor` is the one to go on with."""
+    """The source's tape no longer knows our cursor; `cursor` is the one to continue from."""
 
     outcome = "gone"
 
@@ -102,15 +103,15 @@ class SourceGoneError(SourceError):
 
 
 class CopyError(CotacoesError):
-    """A shard's copy of a coin stands in the way of a move or of a purge; nothing is lost, and nothing was opened."""
+    """A shard's copy of a coin prevents a move or a purge; nothing is lost, and no fence was opened."""
 
 
 class CopyRefusedError(CopyError):
-    """A shard's copy of the coin is not as this step needs it; nothing was changed."""
+    """A shard's copy of the coin is not in the state that this step needs; nothing was changed."""
 
 
 class CopyDiffersError(CopyError):
-    """Two copies of a coin that must be the same are not; the message says where."""
+    """Two copies of a coin that must be equal differ; the message says where."""
 
 
 class ShardRefusedError(CotacoesError):
@@ -118,9 +119,9 @@ class ShardRefusedError(CotacoesError):
 
 
 class CoinMovedError(ShardRefusedError):
-    """The coin is not at home on this shard.
+    """The coin does not live on this shard.
 
-    It lives on the shard `to` under `placement`, where the fence knows; else the directory has to be read again.
+    It lives on the shard `to` under `placement` if the fence knows; otherwise the directory has to be read again.
     """
 
     def __init__(self, message: str, *, to: str | None = None, placement: int | None = None) -> None:
@@ -130,7 +131,7 @@ class CoinMovedError(ShardRefusedError):
 
 
 class WriterSupersededError(ShardRefusedError):
-    """A newer writer has taken the coin over: stop, and do not come back by yourself."""
+    """A newer writer has taken over the coin: this one must stop and not start again by itself."""
 
 
 class FenceClosedError(ShardRefusedError):
@@ -138,4 +139,4 @@ class FenceClosedError(ShardRefusedError):
 
 
 class ShardRewoundError(ShardRefusedError):
-    """The shard is not where this writer left it, as after the restore of a backup: ask where it is, go on there."""
+    """The shard is behind where this writer left it, as after a restored backup: continue from its position."""

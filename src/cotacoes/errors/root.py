@@ -1,4 +1,4 @@
-"""The root of the tree, and what is the operator's to mend."""
+"""The root of the error tree, and the errors that the operator can fix."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class CotacoesError(Exception):
 
 
 class SettingError(CotacoesError):
-    """A setting, a port or a data folder is not usable; the message names the thing, the problem and the fix."""
+    """A setting, a port or a data folder cannot be used; the message names it, the problem and the fix."""
 
 
 class OutputError(CotacoesError):
-    """Standard output takes nothing more, for another reason than that its reader has left."""
+    """Standard output cannot be written, for another reason than that its reader has left."""
 
     @classmethod
     def of(cls, error: OSError) -> Self:
-        """The error that says why."""
+        """The error with the system's reason."""
         return cls(f"standard output cannot be written ({error.strerror})")
 
 

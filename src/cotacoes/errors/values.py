@@ -1,7 +1,7 @@
-"""What is wrong with a value that was given, in our own words, whichever library found it.
+"""Explanations of invalid values and messages for users, whichever library found the problem.
 
-pydantic says of each problem its kind and what the kind needs to be explained (`ctx`), msgspec one sentence with the
-place in it; the English of both is for programmers.
+pydantic reports the kind of each problem and details (`ctx`), msgspec one sentence with the place in it; the English of
+both is for programmers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 _WORDS = {
     "missing": "is missing",
-    "extra_forbidden": "is not known here",
+    "extra_forbidden": "is unknown",
     "json_invalid": "is not valid JSON",
     "finite_number": "write a finite number",
     "path_type": "write a path",
@@ -31,22 +31,22 @@ _LENGTHS = {"min_length": "at least", "max_length": "at most"}
 
 
 def explain_message(error: Exception) -> str:
-    """Why a message cannot be read, from what its decoding raised; errors of our own say it themselves."""
+    """Why a message cannot be read, from the error that decoding it raised; our own errors explain themselves."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     if isinstance(error, RecursionError):
-        return "it is nested too deep"
+        return "it is nested too deeply"
     if not type(error).__module__.startswith("msgspec"):
         return str(error)
     if field := _FIELD.search(str(error)):
-        return f"{field[2]} {'is missing' if field[1].startswith('missing') else 'is not known here'}"
+        return f"{field[2]} {'is missing' if field[1].startswith('missing') else 'is unknown'}"
     if place := _PLACE.search(str(error)):
-        return f"{place[1]} is not what it should be"
-    return "it is not what it should be" if type(error).__name__ == "ValidationError" else "it is not valid JSON"
+        return f"{place[1]} is invalid"
+    return "it has the wrong shape" if type(error).__name__ == "ValidationError" else "it is not valid JSON"
 
 
 def explain_value(problem: Mapping[str, Any]) -> str:
-    """One of the problems that a pydantic error lists, without where it is and what was given."""
+    """The explanation of one problem in a pydantic error, without its place and input."""
     kind, context = str(problem["type"]), problem.get("ctx") or {}
     if kind in _WORDS:
         return _WORDS[kind]

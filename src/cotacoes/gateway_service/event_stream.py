@@ -57,7 +57,7 @@ class EventStreams:
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
         if scope["method"] != "GET":
-            raise MethodNotAllowedError("this route takes GET")
+            raise MethodNotAllowedError("this route supports GET")
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         address: str = scope["client"][0]

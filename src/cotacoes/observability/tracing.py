@@ -151,12 +151,12 @@ def collector(environment: Mapping[str, str]) -> str | None:
     protocol = environment.get(f"{_VARIABLE}_TRACES_PROTOCOL", "") or environment.get(f"{_VARIABLE}_PROTOCOL", "")
     if protocol not in {"", "http/protobuf"}:
         raise SettingError(
-            f"spans are sent by http/protobuf alone, not by {protocol[:40]!r}: set {_VARIABLE}_TRACES_PROTOCOL="
+            f"cannot send spans by {protocol[:40]!r}, only by http/protobuf: set {_VARIABLE}_TRACES_PROTOCOL="
             f"http/protobuf and {_VARIABLE}_TRACES_ENDPOINT=http://HOST:4318/v1/traces, or OTEL_SDK_DISABLED=true"
         )
     address = _address(url)
     if address is None:
-        raise SettingError(f"{_VARIABLE}_ENDPOINT is refused: write http://HOST:4318, or set OTEL_SDK_DISABLED=true")
+        raise SettingError(f"{_VARIABLE}_ENDPOINT is invalid: write http://HOST:4318, or set OTEL_SDK_DISABLED=true")
     return address.base
 
 

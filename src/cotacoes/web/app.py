@@ -23,16 +23,16 @@ from cotacoes.web.problems import answer_errors
 from cotacoes.web.request_limits import Edge, Lean
 from cotacoes.web.request_spans import traced
 
-# service_tracing does this: FastAPI could, but not for lean answers and refusals, and it tells the query string
+# request_spans traces requests: FastAPI would miss lean answers and refusals, and would send the query string
 NO_FASTAPI_SPANS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 CHECK_DEADLINE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of /readyz: `probe` returns None where all is well, else the reason in words.
+    """One line of /readyz: `probe` returns None if all is well, else the reason in words.
 
-    A check that is not `required` is told and changes nothing: the service can answer without it.
+    A check that is not `required` is shown, but does not make the service unready.
     """
 
     probe: Callable[[], Awaitable[str | None]]
@@ -46,7 +46,7 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class CheckJson(msgspec.Struct, frozen=True):
-    """Whether one thing that the service leans on is there; `reason` if it is not."""
+    """Whether one dependency of the service works; `reason` says why not."""
 
     ok: bool
     required: bool
@@ -54,7 +54,7 @@ class CheckJson(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Whether the service can answer: all required checks are ok."""
+    """Whether the service can answer, which it can if all required checks are ok."""
 
     ready: bool
     checks: dict[str, CheckJson]
@@ -71,10 +71,10 @@ def build_app(
     direct: Mapping[str, ASGIApp] | None = None,
     streams: Mapping[str, ASGIApp] | None = None,
 ) -> ASGIApp:
-    """The service's own routes, those of every service, and its limits around them.
+    """The service's own routes and those of every service, within its limits.
 
-    `lean` maps a path without its last part (`/cotacao_atual`) to what answers that part with JSON, `direct` a whole
-    path to what answers it without the framework, `streams` one to what opens a stream on it.
+    `lean` maps a path without its last segment (`/cotacao_atual`) to a function that answers that segment with JSON,
+    `direct` a whole path to an app that answers it without the framework, `streams` one to an app that opens a stream.
     """
     app = DocumentedApp(
         title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
@@ -97,26 +97,26 @@ def build_app(
 def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get("/livez", summary="The process runs; touches nothing else", **answering(Alive))
+    @router.get("/livez", summary="Whether the process runs; checks nothing else", **answering(Alive))
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
     @router.get(
         "/readyz",
-        summary="Whether it can answer, and each thing it leans on; 503 if it cannot",
+        summary="Whether the service can answer, and the state of each dependency; 503 if it cannot",
         **answering(Ready, also={"503": "Not ready"}),
     )
     async def readyz(response: Response) -> dict[str, Any]:
         reasons = await asyncio.gather(*(_run_check(check) for check in checks.values()))
-        told = {
-            part: {"ok": reason is None, "required": check.required, "reason": reason}
-            for (part, check), reason in zip(checks.items(), reasons, strict=True)
+        results = {
+            name: {"ok": reason is None, "required": check.required, "reason": reason}
+            for (name, check), reason in zip(checks.items(), reasons, strict=True)
         }
         ready = all(
             reason is None or not check.required for check, reason in zip(checks.values(), reasons, strict=True)
         )
         response.status_code = 200 if ready else 503
-        return {"ready": ready, "checks": told}
+        return {"ready": ready, "checks": results}
 
     @router.get("/metrics", summary="Metrics in Prometheus' text format", **answering("text/plain"))
     async def render_metrics() -> Response:
@@ -124,7 +124,7 @@ def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]
 
     page: list[str] = []
 
-    @router.get("/docs", summary="This page: routes and problem types, without a script", include_in_schema=False)
+    @router.get("/docs", summary="This page: routes and problem types, without scripts", include_in_schema=False)
     async def docs() -> HTMLResponse:
         if not page:
             page.append(docs_page.render(app.openapi()))

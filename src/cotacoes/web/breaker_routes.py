@@ -21,18 +21,18 @@ from cotacoes.web.upstreams import Upstreams
 
 
 class BreakerSetting(BaseModel):
-    """What `PUT /v1/breakers/{name}` takes."""
+    """The body of `PUT /v1/breakers/{name}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state: Literal["closed", "forced_open", "disabled", "metrics_only"] = Field(
-        description="closed: reset, nothing that was seen is kept; forced_open: nothing is let through; "
-        "disabled: everything is, uncounted; metrics_only: everything is, counted"
+        description="closed: reset, with an empty window; forced_open: no call is permitted; disabled: every call is "
+        "permitted and none is counted; metrics_only: every call is permitted and counted"
     )
 
 
 class SeenJson(msgspec.Struct, frozen=True):
-    """What a breaker has seen in its sliding window, of `size` calls or seconds."""
+    """The calls in a breaker's sliding window, which spans `size` calls or seconds."""
 
     type: Literal["count", "time"]
     size: float
@@ -45,14 +45,14 @@ class SeenJson(msgspec.Struct, frozen=True):
 
 
 class FailureJson(msgspec.Struct, frozen=True):
-    """One error that was counted."""
+    """An error that was counted."""
 
     at: TimeText
     error: str
 
 
 class TransitionJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """One change of state."""
+    """A change of state."""
 
     at: TimeText
     from_: BreakerStateText
@@ -61,7 +61,7 @@ class TransitionJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class BreakerJson(msgspec.Struct, frozen=True):
-    """One circuit breaker; the newest errors and transitions come first."""
+    """A circuit breaker; the newest errors and transitions come first."""
 
     name: str
     state: BreakerStateText
@@ -83,7 +83,7 @@ class BreakersJson(msgspec.Struct, frozen=True):
 
 
 def breaker_routes(service: str, settings: Settings, upstreams: Upstreams) -> APIRouter:
-    """Of the service `name`: what it calls, and whether it does."""
+    """The routes that show and set the breakers of a service."""
     router = APIRouter(tags=["operation"])
 
     @router.get(
@@ -92,24 +92,24 @@ def breaker_routes(service: str, settings: Settings, upstreams: Upstreams) -> AP
         **answering(BreakersJson),
     )
     async def show() -> dict[str, Any]:
-        """Last errors and transitions come newest first.
+        """Errors and transitions are listed newest first.
 
-        `next_call` says what becomes of the next call: made, a probe, or refused for `retry_after_s`. An open circuit
-        that nobody calls stays open when its wait is over, and the next call is a probe. `is_awaited`: the service has
-        not answered yet since we started, which does not count as a failure at first.
+        `next_call` says what happens to the next call: made, a probe, or refused for `retry_after_s`. An open circuit
+        that nobody calls stays open after its open time; the next call is then a probe. `is_awaited` means that the
+        upstream has not answered since this service started; at first, that does not count as a failure.
         """
         return {"service": service, "breakers": upstreams.described()}
 
     @router.put(
         "/v1/breakers/{name}",
-        summary="Force, disable or reset one of them (administrators)",
+        summary="Force, disable or reset a breaker (administrators)",
         dependencies=[admins_only(settings)],
         **answering(BreakerJson, UnauthorizedError, NotFoundError),
     )
     async def put(name: str, setting: BreakerSetting) -> dict[str, Any]:
         if name not in upstreams.names:
             near = nearest(name, upstreams.names)
-            raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
+            raise NotFoundError(f"unknown breaker {name}; GET /v1/breakers lists them", did_you_mean=near)
         upstreams.set_state(name, BreakerState(setting.state))
         get_logger().warning("breaker.set", upstream=name, state=setting.state)
         return upstreams.describe(name)

@@ -25,9 +25,9 @@ def render(openapi: dict[str, Any]) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{name}</title><style>{_STYLE}</style><h1>{name}</h1>"
-        f"<p>The same as data: <a href=/openapi.json>/openapi.json</a></p>"
+        f"<p>As JSON: <a href=/openapi.json>/openapi.json</a></p>"
         f"<h2>Routes</h2>{''.join(_routes(openapi))}<h2>Problem types</h2>"
-        f"<p>Every error is <code>application/problem+json</code>; its <code>type</code> leads here.</p>"
+        f"<p>Every error is <code>application/problem+json</code>; its <code>type</code> links to this page.</p>"
         f"{''.join(_problems())}</html>"
     )
 

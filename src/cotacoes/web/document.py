@@ -49,11 +49,11 @@ _ANSWER, _PROBLEMS, _SCHEMAS = "x-answer", "x-problems", "x-schemas"
 _REF = "#/components/schemas/{name}"
 _PROBLEM = {
     "title": "Problem",
-    "description": "What went wrong (RFC 9457); further fields depend on the type.",
+    "description": "An error (RFC 9457); further fields depend on its type.",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "description": "leads to the explanation of this type in /docs"},
+        "type": {"type": "string", "description": "link to the explanation of this type in /docs"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
@@ -127,7 +127,9 @@ def _with_problems(told: Mapping[str, Any], kinds: Iterable[type[ProblemError]])
         response = responses.setdefault(status, {"description": words, "content": {}})
         response["content"][PROBLEM_JSON] = {"schema": _problem_schema(its, is_all="5XX" not in told)}
         if any(issubclass(kind, UnavailableError) for kind in its):
-            response["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+            response["headers"] = {
+                "Retry-After": {"description": "Seconds to wait before trying again", "schema": {"type": "integer"}}
+            }
     return {status: _without_nothing(responses[status]) for status in sorted(responses)}
 
 

@@ -43,13 +43,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "GET")
-        response = await _on_problem(request, MethodNotAllowedError(f"this route takes {allowed}"))
+        response = await _on_problem(request, MethodNotAllowedError(f"this route supports {allowed}"))
         response.headers["allow"] = allowed
         return response
     if isinstance(error.__cause__, TooLargeError):  # FastAPI takes it for a body that cannot be parsed
         return await _on_problem(request, error.__cause__)
     if error.status_code == http.HTTPStatus.NOT_FOUND:
-        return await _on_problem(request, NotFoundError("no such route; /docs lists them"))
+        return await _on_problem(request, NotFoundError("this route does not exist; /docs lists all routes"))
     return await _on_problem(request, BadRequestError(str(error.detail)))
 
 

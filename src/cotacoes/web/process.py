@@ -100,7 +100,7 @@ def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Settin
     if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
         return SettingError(f"cannot listen on COTACOES_HOST={host} ({reason}): set it to an address of this machine")
     return SettingError(
-        f"cannot listen on port {port} of {host} ({reason}): stop what uses it, or set COTACOES_PORT_BASE"
+        f"cannot listen on port {port} of {host} ({reason}): stop the process that uses it or set COTACOES_PORT_BASE"
     )
 
 

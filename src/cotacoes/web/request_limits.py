@@ -90,7 +90,7 @@ class Edge:
                 return
         if self._under_way >= REQUESTS_MAX:
             self._metrics.refusals.labels(reason="overloaded").inc()
-            await _send_problem(send, OverloadedError(f"{REQUESTS_MAX} requests are under way"))
+            await _send_problem(send, OverloadedError(f"the limit of {REQUESTS_MAX} concurrent requests is reached"))
             return
         self._under_way += 1
         try:
@@ -154,7 +154,7 @@ class Edge:
         except _HungUpError:
             status = HUNG_UP
         except TimeoutError:
-            problem = DeadlineExceededError(f"not ready within {time.monotonic() - started:.3g} s")
+            problem = DeadlineExceededError(f"the answer was not ready within {time.monotonic() - started:.3g} s")
         except ProblemError as error:
             problem = error
         except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
@@ -221,7 +221,7 @@ def _deadline(scope: Scope, most_s: float) -> Deadline:
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     if its.remaining() == 0:
-        raise DeadlineExceededError("the caller's deadline is over")
+        raise DeadlineExceededError("the caller's deadline has passed")
     return min(own, its, key=lambda deadline: deadline.at)
 
 
@@ -237,7 +237,7 @@ def _limited(receive: Receive, scope: Scope) -> Receive:
             total += len(message.get("body", b""))
             if total <= BODY_BYTES_MAX:
                 return message
-        raise TooLargeError(f"the body may have {BODY_BYTES_MAX} bytes")
+        raise TooLargeError(f"the body exceeds the limit of {BODY_BYTES_MAX} bytes")
 
     return bounded
 

@@ -27,7 +27,7 @@ CONNECTIONS_MAX = 4_000
 ACCEPTS_A_TURN = 16  # each costs some 50 µs
 PAUSE_S = 0.1  # after running out of descriptors
 DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
-_REFUSED = problem_answer(OverloadedError("too many connections are open"))
+_REFUSED = problem_answer(OverloadedError("too many open connections"))
 
 Ended = Callable[[], None]
 

@@ -37,7 +37,7 @@ class AllowedHosts:
     def _judge(self, given: bytes) -> ProblemError | None:
         host = _HOST.fullmatch(given)
         if host is None:
-            return MalformedRequestError("the host of a request is written HOST or HOST:PORT")
+            return MalformedRequestError("write the Host header as HOST or HOST:PORT")
         if host[1].lower() not in self._names:
             shown = host[1][:_SHOWN_BYTES_MAX].decode("ascii")
             return MisdirectedRequestError(f"{shown} is not a host of this service: list it in COTACOES_ALLOWED_HOSTS")

@@ -136,12 +136,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._in_head:
             self._head_bytes += len(piece)
             if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(HeadersTooLargeError(f"the request line and headers may have {HEAD_BYTES_MAX} bytes"))
+                self._refuse(HeadersTooLargeError(f"the request line and headers exceed {HEAD_BYTES_MAX} bytes"))
                 return
         else:
             self._message_bytes += len(piece)
             if self._message_bytes > MESSAGE_BYTES_MAX:
-                self._refuse(TooLargeError(f"a body may take {MESSAGE_BYTES_MAX} bytes on the wire"))
+                self._refuse(TooLargeError(f"the body exceeds {MESSAGE_BYTES_MAX} bytes on the wire"))
                 return
         self.data_received(piece)
         if self._head_timer is None and self._awaits_input():
@@ -168,7 +168,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         try:
             super().on_headers_complete()
         except httptools.HttpParserInvalidURLError:
-            self._refuse(MalformedRequestError("the request's target cannot be read"))
+            self._refuse(MalformedRequestError("the request's target is invalid"))
             return
         is_upgrade = self.parser.should_upgrade()
         if not (is_upgrade and self._should_upgrade()):
@@ -196,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.loop.call_soon(self._parse)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(MalformedRequestError("this is not HTTP/1.1"))
+        self._refuse(MalformedRequestError("the request is not valid HTTP/1.1"))
 
     def _should_upgrade(self) -> bool:
         return self._context.upgrade is not None and not self._is_refused and self._get_upgrade() == b"websocket"
