@@ -17,11 +17,11 @@ from benchmarks.figure import Aim, Effort, MeasureError, Row
 from benchmarks.servers import valkey_server
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.feed.consumer import FeedConsumer
-from cotacoes.feed.feeds import Event, Feeds
-from cotacoes.feed.history import PAGE_QUOTES, Page
+from cotacoes.feed.feeds import FeedEvent, Feeds
+from cotacoes.feed.history import PAGE_QUOTES, HistoryPage
 from cotacoes.model.live_message import channel, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub.recovery_events import Lost, Recovered, Seen, Wanted
+from cotacoes.patterns.pub_sub.recovery_events import GapFilled, GapLost, QuoteReceived, Wanted
 
 AIM = Aim(12.0)
 SILENT_AIM = Aim(0)
@@ -64,11 +64,11 @@ class Memory:
     def __init__(self) -> None:
         self.recorded: list[Quote] = []
 
-    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> HistoryPage:
         if wanted.last is not None:
-            return Page(self.recorded[-wanted.last :], more=False)
+            return HistoryPage(self.recorded[-wanted.last :], more=False)
         later = [quote for quote in self.recorded if wanted.after is None or quote.position > wanted.after]
-        return Page(later[:limit], more=len(later) > limit)
+        return HistoryPage(later[:limit], more=len(later) > limit)
 
 
 def measure(effort: Effort) -> list[Row]:
@@ -83,9 +83,9 @@ def measure(effort: Effort) -> list[Row]:
 
 async def _run(port: int) -> tuple[float, float, float]:
     """Seconds until all was back, how many quotes that were, and how many are neither handed on nor told."""
-    history, link, events = Memory(), Link(port), list[Event]()
+    history, link, events = Memory(), Link(port), list[FeedEvent]()
 
-    async def take(new: Sequence[Event]) -> None:
+    async def take(new: Sequence[FeedEvent]) -> None:
         events.extend(new)
 
     async with await asyncio.start_server(link.serve, "127.0.0.1", 0) as server:
@@ -102,7 +102,7 @@ async def _run(port: int) -> tuple[float, float, float]:
                     await _until(lambda: len(events) > RATE)
                     died_at, number = time.monotonic(), len(events)
                     link.die()
-                    await _until(lambda: any(isinstance(event, Recovered) for event in events[number:]))
+                    await _until(lambda: any(isinstance(event, GapFilled) for event in events[number:]))
                     seconds = time.monotonic() - died_at
             except TimeoutError as error:
                 raise MeasureError(f"nothing was back within {DEADLINE_S:g} s") from error
@@ -110,7 +110,7 @@ async def _run(port: int) -> tuple[float, float, float]:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-    return seconds, sum(e.quotes for e in events if isinstance(e, Recovered)), _silent(history.recorded, events)
+    return seconds, sum(e.quotes for e in events if isinstance(e, GapFilled)), _silent(history.recorded, events)
 
 
 async def _write(bus: RedisBus, history: Memory) -> None:
@@ -126,11 +126,11 @@ async def _until(what: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _silent(recorded: Sequence[Quote], events: Sequence[Event]) -> int:
+def _silent(recorded: Sequence[Quote], events: Sequence[FeedEvent]) -> int:
     """Quotes between the first and the last handed on that are neither handed on nor told."""
-    seen = [event.quote.position for event in events if isinstance(event, Seen)]
+    seen = [event.quote.position for event in events if isinstance(event, QuoteReceived)]
     told: list[tuple[Position | None, Position]] = [
-        (event.gap.after, event.gap.through) for event in events if isinstance(event, Lost)
+        (event.gap.after, event.gap.through) for event in events if isinstance(event, GapLost)
     ]
     owed = {quote.position for quote in recorded if seen[0] <= quote.position <= seen[-1]}
     missing = owed - set(seen)

@@ -17,7 +17,7 @@ from benchmarks.fanout_history import COIN
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.feed.feeds import Feeds
 from cotacoes.model.live_message import channel
-from cotacoes.patterns.pub_sub.recovery_events import Seen
+from cotacoes.patterns.pub_sub.recovery_events import QuoteReceived
 
 DEADLINE_S = 60.0
 GO = "intake:go"  # a list: whoever waits for it goes once something is in it
@@ -34,9 +34,9 @@ class Account:
 
     def take(self, message: bytes) -> bool:
         """Whether that was the last; ValueError at a gap."""
-        _, events = self._feeds.take(channel(COIN), message, time.monotonic())
+        _, events = self._feeds.receive(channel(COIN), message, time.monotonic())
         for event in events:
-            if not isinstance(event, Seen):
+            if not isinstance(event, QuoteReceived):
                 raise ValueError(f"lost: {event}")
         self._left -= len(events)
         return self._left <= 0

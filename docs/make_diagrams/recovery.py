@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery import Recovery
-from cotacoes.patterns.pub_sub.recovery_events import Event, Missed, Recovered, Seen
+from cotacoes.patterns.pub_sub.recovery_events import GapDetected, GapFilled, QuoteReceived, RecoveryEvent
 
 COIN, EPOCH, NOON = "bitcoin", 5, datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARTICIPANTS = ("quote_service", "Redis", "subscriber", "history")
@@ -40,14 +40,14 @@ def diagram(lost: Sequence[int] = LOST) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(events: Sequence[Event], otherwise: str = "") -> list[str]:
+def _shown(events: Sequence[RecoveryEvent], otherwise: str = "") -> list[str]:
     """What the subscriber does, as notes; quotes that are shown together are one note."""
     notes: list[str] = []
-    quotes = [event.quote.seq for event in events if isinstance(event, Seen)]
+    quotes = [event.quote.seq for event in events if isinstance(event, QuoteReceived)]
     for event in events:
-        if isinstance(event, Missed):
+        if isinstance(event, GapDetected):
             notes.append(f"misses {_seq(event.gap.after) + 1} to {event.gap.through.seq}")
-        elif isinstance(event, Recovered):
+        elif isinstance(event, GapFilled):
             notes.append(f"has got back {event.quotes}")
     if quotes:
         notes.insert(0, f"shows {', '.join(map(str, quotes))}")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
-from cotacoes.feed.history import PAGE_QUOTES, Page
+from cotacoes.feed.history import PAGE_QUOTES, HistoryPage
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
@@ -54,7 +54,7 @@ class HistoryTwin:
         self._sorted = len(self.written)
         return self
 
-    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> HistoryPage:
         self.asked.append((asyncio.get_running_loop().time(), coin, wanted))
         self.at_once += 1
         self.at_once_most = max(self.at_once, self.at_once_most)
@@ -68,11 +68,11 @@ class HistoryTwin:
             await asyncio.sleep(self.delay_s)  # on the way back: what it says is not the newest any more
             self.at_once -= 1
 
-    def page(self, coin: str, wanted: Wanted, limit: int) -> Page:
+    def page(self, coin: str, wanted: Wanted, limit: int) -> HistoryPage:
         """The answer of a history that is there."""
         ever, floor = self.of(coin), self.floor.get(coin, 0)
         if wanted.last is not None:
-            return Page(ever[floor:][-wanted.last :], more=False)
+            return HistoryPage(ever[floor:][-wanted.last :], more=False)
         first = floor
         if wanted.after is not None:
             first = bisect.bisect_right(ever, wanted.after, key=lambda quote: quote.position)
@@ -85,7 +85,7 @@ class HistoryTwin:
                 if first < len(ever):
                     later["resume"] = None if before is None else str(before)
                 raise PositionBeyondEndError(f"{wanted.after} was never given", **later)
-        return Page(ever[first : first + limit], more=len(ever) > first + limit)
+        return HistoryPage(ever[first : first + limit], more=len(ever) > first + limit)
 
 
 def breaches(

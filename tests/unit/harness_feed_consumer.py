@@ -11,11 +11,11 @@ from typing import Any
 from tests.unit import fake_event_loop
 from tests.unit.fake_history import HistoryTwin, breaches
 
-from cotacoes.feed.consumer import CountIgnored, FeedConsumer, Take
-from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.consumer import CountIgnored, Emit, FeedConsumer
+from cotacoes.feed.feeds import FeedEvent, Feeds
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
-from cotacoes.patterns.pub_sub.recovery_events import Lost, Seen
+from cotacoes.patterns.pub_sub.recovery_events import GapLost, QuoteReceived
 from cotacoes.testing.memory_bus import MemoryBus
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ class World:
     def __init__(self) -> None:
         self.bus = LoggedBus()
         self.history = HistoryTwin()
-        self.events: list[Event] = []
+        self.events: list[FeedEvent] = []
         self.reading = asyncio.Event()
         self.reading.set()
 
@@ -77,24 +77,34 @@ class World:
         prev = next((q.prev for q in ever if position is not None and q.epoch == position.epoch and q.seq == 1), None)
         await self.bus.publish([(channel(coin), encode_heartbeat(Heartbeat(coin, position, prev, NOON)))])
 
-    async def take(self, events: Sequence[Event]) -> None:
+    async def take(self, events: Sequence[FeedEvent]) -> None:
         for event in events:
             await self.reading.wait()
             await asyncio.sleep(0)  # who takes them may be interrupted by whatever else happens
             self.events.append(event)
 
     def seqs(self, coin: str = COIN) -> list[int]:
-        return [event.quote.seq for event in self.events if isinstance(event, Seen) and event.quote.coin == coin]
+        return [
+            event.quote.seq for event in self.events if isinstance(event, QuoteReceived) and event.quote.coin == coin
+        ]
 
-    def told(self) -> list[Any]:
+    def positions(self, coin: str) -> list[Position]:
+        received = [event.quote for event in self.events if isinstance(event, QuoteReceived)]
+        return [quote.position for quote in received if quote.coin == coin]
+
+    def emitted(self) -> list[Any]:
         """The seq of each quote, and each other event by its class."""
-        return [event.quote.seq if isinstance(event, Seen) else type(event) for event in self.events]
+        return [event.quote.seq if isinstance(event, QuoteReceived) else type(event) for event in self.events]
 
     def breaches(self, start: Position | None, coin: str = COIN) -> list[str]:
         return breaches(
             [quote for quote in self.history.written if quote.coin == coin],
-            [event.quote.position for event in self.events if isinstance(event, Seen) and event.quote.coin == coin],
-            [(e.gap.after, e.gap.through) for e in self.events if isinstance(e, Lost) and e.gap.coin == coin],
+            [
+                event.quote.position
+                for event in self.events
+                if isinstance(event, QuoteReceived) and event.quote.coin == coin
+            ],
+            [(e.gap.after, e.gap.through) for e in self.events if isinstance(e, GapLost) and e.gap.coin == coin],
             start,
         )
 
@@ -106,7 +116,7 @@ def following(
     scenario: Scenario,
     *,
     prepare: Callable[[World], Any] = lambda _: None,
-    take: Callable[[World], Take] = lambda world: world.take,
+    take: Callable[[World], Emit] = lambda world: world.take,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     coins: Sequence[str] = (COIN,),
     newcomers: Sequence[str] | None = None,

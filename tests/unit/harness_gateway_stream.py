@@ -23,7 +23,7 @@ from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.websocket import WebSockets
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.metrics import Metrics, StreamMetrics
-from cotacoes.patterns.pub_sub.recovery_events import Seen
+from cotacoes.patterns.pub_sub.recovery_events import QuoteReceived
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -144,7 +144,7 @@ class StreamRig:
 
     async def publish(self, coin: str = "bitcoin", count: int = 1, *, new_era: bool = False) -> None:
         """Record quotes, and hand them to the hub as the Follower does."""
-        await self.hub.take([Seen(each) for each in self.record(coin, count, new_era=new_era)])
+        await self.hub.apply([QuoteReceived(each) for each in self.record(coin, count, new_era=new_era)])
 
     def client(self, *, room: int = 0, headers: dict[str, str] | None = None, path: str = "/v1/ws") -> MemoryClient:
         return MemoryClient(self, room, headers or {}, path)

@@ -23,7 +23,7 @@ from tests.unit.fake_gateway import CUT, NOON, Fault, GatewayTwin, Script, TwinL
 
 from cotacoes.client import Client, Gap, NewestQuote, Position, Quote, Reason, StaleQuote, Stream
 from cotacoes.client.continuity import Continuity
-from cotacoes.client.frames import Begun, QuoteTold
+from cotacoes.client.frames import CoinBegun, QuoteFrame
 from cotacoes.client.stream import ASKED_S_MAX, SILENT_S
 from cotacoes.errors import (
     BadRequestError,
@@ -343,29 +343,29 @@ def test_a_connection_that_claims_to_go_on_from_elsewhere_is_not_believed() -> N
     continuity = Continuity("bitcoin", Position(5, 2))
     assert continuity.ask() == (5, 2)
     with pytest.raises(StreamMalformedError):
-        continuity.begin(Begun(recovered=True, position=Position(5, 3)))
+        continuity.begin(CoinBegun(recovered=True, position=Position(5, 3)))
 
 
 def test_a_gap_of_before_is_told_once() -> None:
     continuity = Continuity("bitcoin", Position(5, 2))
     continuity.ask()
-    continuity.begin(Begun(recovered=False, position=Position(5, 2)))
+    continuity.begin(CoinBegun(recovered=False, position=Position(5, 2)))
     gone = gap((5, 2), (5, 4), Reason.GONE)
     assert continuity.miss(gone) == [gone]
     assert continuity.miss(gone) == []
-    assert continuity.hear(QuoteTold(FIVE[4])) == [FIVE[4]]
+    assert continuity.hear(QuoteFrame(FIVE[4])) == [FIVE[4]]
     assert continuity.miss(gone) == []
 
 
 def test_quotes_of_a_history_behind_ours_are_not_taken_for_old_ones_where_a_gap_was_to_come() -> None:
     continuity = Continuity("bitcoin", Position(5, 5))
     continuity.ask()
-    continuity.begin(Begun(recovered=False, position=Position(4, 1)))
+    continuity.begin(CoinBegun(recovered=False, position=Position(4, 1)))
     with pytest.raises(StreamMalformedError):
-        continuity.hear(QuoteTold(quote(4, 2)))
+        continuity.hear(QuoteFrame(quote(4, 2)))
     continuity.ask()
-    continuity.begin(Begun(recovered=False, position=Position(4, 1)))
-    assert continuity.hear(QuoteTold(quote(4, 2))) == [gap((5, 5), (5, 5), Reason.REWRITTEN), quote(4, 2)]
+    continuity.begin(CoinBegun(recovered=False, position=Position(4, 1)))
+    assert continuity.hear(QuoteFrame(quote(4, 2))) == [gap((5, 5), (5, 5), Reason.REWRITTEN), quote(4, 2)]
 
 
 # --- links that die
@@ -854,12 +854,12 @@ def test_where_only_links_are_cut_nothing_is_missing(quotes: list[Quote], data: 
 def test_what_follows_is_decided_by_the_rules_of_the_feed(quotes: list[Quote], data: st.DataObject) -> None:
     known = data.draw(st.sampled_from([one.position for one in quotes]))
     one = data.draw(st.sampled_from([*quotes, quote(41, 1), quote(41, 1, Position(40, 9)), quote(41, 7)]))
-    heard = FeedPosition("bitcoin", known).take(one)
+    heard = FeedPosition("bitcoin", known).receive(one)
     continuity = Continuity("bitcoin", known)
     continuity.ask()
-    continuity.begin(Begun(recovered=True, position=known))
+    continuity.begin(CoinBegun(recovered=True, position=known))
     if heard.gap is None:
-        assert continuity.hear(QuoteTold(one)) == ([one] if heard.is_new else [])
+        assert continuity.hear(QuoteFrame(one)) == ([one] if heard.is_new else [])
     else:
         with pytest.raises(StreamMalformedError):
-            continuity.hear(QuoteTold(one))
+            continuity.hear(QuoteFrame(one))

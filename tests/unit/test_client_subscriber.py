@@ -15,16 +15,16 @@ from tests.unit.harness_feed_consumer import Scenario, World, following
 
 from cotacoes import config
 from cotacoes.client_subscriber import app
-from cotacoes.client_subscriber.lines import Lines, as_json_line
+from cotacoes.client_subscriber.lines import LineFormatter, as_json_line
 from cotacoes.client_subscriber.output import LINES_MAX, Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.errors import SettingError
 from cotacoes.feed.consumer import RECONNECT_MOST_S
-from cotacoes.feed.feeds import Back, Event, Silent
+from cotacoes.feed.feeds import Back, FeedEvent, Silent
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.printer import descriptor_writer
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
-from cotacoes.patterns.pub_sub.recovery_events import Lost, Missed, Recovered, Seen
+from cotacoes.patterns.pub_sub.recovery_events import GapDetected, GapFilled, GapLost, QuoteReceived
 from cotacoes.web.process import Stop
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -119,8 +119,8 @@ def test_a_reader_that_is_only_slow_is_not_called_stuck() -> None:
 # how it is shown
 
 
-def shown(*events: Event, coloured: bool = False) -> list[str]:
-    lines = Lines(8, coloured=coloured)
+def shown(*events: FeedEvent, coloured: bool = False) -> list[str]:
+    lines = LineFormatter(8, coloured=coloured)
     return [lines.line(event, NOON + timedelta(milliseconds=200)) for event in events]
 
 
@@ -129,35 +129,35 @@ def gap(after: Position | None, through: Position, reason: Reason = Reason.LOST)
 
 
 def test_a_quote_is_one_calm_line_with_its_price_digit_for_digit() -> None:
-    _, line = shown(Seen(quote(41, "67000")), Seen(quote(42, epoch=1732400000000)))
+    _, line = shown(QuoteReceived(quote(41, "67000")), QuoteReceived(quote(42, epoch=1732400000000)))
     assert line == "12:00:00  bitcoin   67012.3400 USD  ▲  1732400000000-42  0.2 s  sim\n"
 
 
 def test_each_price_is_shown_against_the_one_of_its_coin_before_it() -> None:
     prices = [("bitcoin", "3"), ("ethereum", "9"), ("bitcoin", "2"), ("bitcoin", "5"), ("bitcoin", "5.0")]
-    lines = shown(*(Seen(quote(seq, price, coin=coin)) for seq, (coin, price) in enumerate(prices, 1)))
+    lines = shown(*(QuoteReceived(quote(seq, price, coin=coin)) for seq, (coin, price) in enumerate(prices, 1)))
     assert [next(arrow for arrow in "▲▼·" if arrow in line) for line in lines] == ["·", "·", "▼", "▲", "·"]
 
 
 def test_prices_are_aligned_to_the_right() -> None:
-    first, second = shown(Seen(quote(1, "67012.34")), Seen(quote(2, "3512.10")))
+    first, second = shown(QuoteReceived(quote(1, "67012.34")), QuoteReceived(quote(2, "3512.10")))
     assert first.index(" USD") == second.index(" USD")
 
 
 def test_what_is_missed_got_back_or_gone_names_its_positions() -> None:
     def missed(after: Position | None, through: Position) -> str:
-        return shown(Missed(gap(after, through)))[0]
+        return shown(GapDetected(gap(after, through)))[0]
 
     assert "bitcoin   missed 5-2 to …-4\n" in missed(Position(5, 1), Position(5, 4))
     assert "bitcoin   missed 5-2\n" in missed(Position(5, 1), Position(5, 2))
     assert "missed all after 5-1 to 6-4\n" in missed(Position(5, 1), Position(6, 4))
     assert "missed all from the first one to 5-4\n" in missed(None, Position(5, 4))
-    (back,) = shown(Recovered("bitcoin", Position(5, 1), Position(5, 18), 17))
+    (back,) = shown(GapFilled("bitcoin", Position(5, 1), Position(5, 18), 17))
     assert "bitcoin   got back 17, through 5-18\n" in back
     gone, rewritten, all_of_it = shown(
-        Lost(gap(Position(5, 1), Position(5, 4), Reason.GONE)),
-        Lost(gap(Position(5, 1), Position(5, 1), Reason.REWRITTEN)),
-        Lost(gap(None, Position(5, 1), Reason.REWRITTEN)),
+        GapLost(gap(Position(5, 1), Position(5, 4), Reason.GONE)),
+        GapLost(gap(Position(5, 1), Position(5, 1), Reason.REWRITTEN)),
+        GapLost(gap(None, Position(5, 1), Reason.REWRITTEN)),
     )
     assert "bitcoin   gone: 5-2 to …-4, no longer in the history\n" in gone
     assert "the history was rewritten: 5-1 is not in it\n" in rewritten
@@ -166,24 +166,26 @@ def test_what_is_missed_got_back_or_gone_names_its_positions() -> None:
 
 def test_colour_comes_only_when_asked_for() -> None:
     lost = gap(Position(5, 1), Position(5, 2))
-    events: list[Event] = [Seen(quote(1)), Missed(lost), Lost(lost), Silent("bitcoin")]
-    plain: list[Event] = [Back("bitcoin"), Recovered("bitcoin", None, Position(5, 1), 1)]
+    events: list[FeedEvent] = [QuoteReceived(quote(1)), GapDetected(lost), GapLost(lost), Silent("bitcoin")]
+    plain: list[FeedEvent] = [Back("bitcoin"), GapFilled("bitcoin", None, Position(5, 1), 1)]
     assert not any("\x1b" in line for line in shown(*events, *plain))
     assert all("\x1b[0m" in line for line in shown(*events, coloured=True))
-    up, down = shown(Seen(quote(1, "1")), Seen(quote(2, "2")), Seen(quote(3, "1")), coloured=True)[1:]
+    up, down = shown(
+        QuoteReceived(quote(1, "1")), QuoteReceived(quote(2, "2")), QuoteReceived(quote(3, "1")), coloured=True
+    )[1:]
     assert "\x1b[32m▲" in up
     assert "\x1b[31m▼" in down
 
 
 def test_json_has_the_fields_of_a_quote_of_a_gap_and_of_its_end() -> None:
-    told = json.loads(as_json_line(Seen(quote(42))))
+    told = json.loads(as_json_line(QuoteReceived(quote(42))))
     assert told["price"] == "67012.3400"
     assert list(told) == ["type", "coin", "currency", "price", "epoch", "seq", "observed_at", "at", "origin", "prev"]
     fields = {"coin": "bitcoin", "after": "5-1", "through": "5-4", "reason": "lost"}
-    assert json.loads(as_json_line(Missed(gap(Position(5, 1), Position(5, 4))))) == {"type": "gap", **fields}
-    lost = Lost(gap(None, Position(5, 4), Reason.GONE))
+    assert json.loads(as_json_line(GapDetected(gap(Position(5, 1), Position(5, 4))))) == {"type": "gap", **fields}
+    lost = GapLost(gap(None, Position(5, 4), Reason.GONE))
     assert json.loads(as_json_line(lost)) == {"type": "gone", **fields, "after": None, "reason": "gone"}
-    assert json.loads(as_json_line(Recovered("bitcoin", Position(5, 1), Position(5, 4), 3))) == {
+    assert json.loads(as_json_line(GapFilled("bitcoin", Position(5, 1), Position(5, 4), 3))) == {
         "type": "recovered",
         "coin": "bitcoin",
         "after": "5-1",

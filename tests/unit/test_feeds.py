@@ -9,7 +9,7 @@ from cotacoes.feed.feeds import FIRST_WORD_S, SILENT_AFTER_S, Back, Feeds, Silen
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
-from cotacoes.patterns.pub_sub.recovery_events import Seen
+from cotacoes.patterns.pub_sub.recovery_events import QuoteReceived
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CHANNEL = channel("bitcoin")
@@ -28,7 +28,7 @@ def beat(seq: int) -> bytes:
 
 
 def told(feeds: Feeds) -> dict[str, Position | None]:
-    return {coin: feeds[coin].told for coin in feeds.coins}
+    return {coin: feeds[coin].last_emitted for coin in feeds.coins}
 
 
 def begun(*coins: str) -> Feeds:
@@ -55,9 +55,9 @@ def begun(*coins: str) -> Feeds:
 )
 def test_a_message_that_is_none_is_refused_and_changes_nothing(bad: bytes) -> None:
     feeds = begun()
-    feeds.take(CHANNEL, message(1), 1.0)
+    feeds.receive(CHANNEL, message(1), 1.0)
     with pytest.raises(ValueError):
-        feeds.take(CHANNEL, bad, 9.0)
+        feeds.receive(CHANNEL, bad, 9.0)
     assert told(feeds) == {"bitcoin": Position(5, 1)}
     assert feeds.fall_silent(9.0) == [Silent("bitcoin")], "it is no sign of life either"
 
@@ -70,41 +70,41 @@ def test_a_line_whose_positions_can_not_be_is_refused(position: tuple[int, int],
     before = None if prev is None else Position(*prev)
     bad = encode_heartbeat(Heartbeat("bitcoin", Position(*position), before, NOON))
     with pytest.raises(ValueError, match="position"):
-        begun().take(CHANNEL, bad, 1.0)
+        begun().receive(CHANNEL, bad, 1.0)
 
 
 def test_feeds_of_several_coins_are_kept_apart() -> None:
     feeds = begun("bitcoin", "ethereum")
-    feeds.take(CHANNEL, message(1), 1.0)
-    coin, events = feeds.take(channel("ethereum"), encode_quote(quote(9, "ethereum")), 1.0)
-    assert (coin, events) == ("ethereum", [Seen(quote(9, "ethereum"))])
+    feeds.receive(CHANNEL, message(1), 1.0)
+    coin, events = feeds.receive(channel("ethereum"), encode_quote(quote(9, "ethereum")), 1.0)
+    assert (coin, events) == ("ethereum", [QuoteReceived(quote(9, "ethereum"))])
     assert feeds.fall_silent(SILENT_AFTER_S + 0.5) == []
-    feeds.take(CHANNEL, beat(1), 2.0)
+    feeds.receive(CHANNEL, beat(1), 2.0)
     assert feeds.fall_silent(SILENT_AFTER_S + 1.5) == [Silent("ethereum")]
     assert feeds.silent == ["ethereum"]
 
 
 def test_a_feed_is_silent_once_and_back_with_the_first_thing_heard() -> None:
     feeds = begun()
-    feeds.take(CHANNEL, message(1), 1.0)
+    feeds.receive(CHANNEL, message(1), 1.0)
     assert feeds.fall_silent(SILENT_AFTER_S + 0.9) == []
     assert feeds.fall_silent(SILENT_AFTER_S + 1.0) == [Silent("bitcoin")]
     assert feeds.fall_silent(30.0) == []
-    _, events = feeds.take(CHANNEL, message(2), 31.0)
-    assert events == [Back("bitcoin"), Seen(quote(2))]
+    _, events = feeds.receive(CHANNEL, message(2), 31.0)
+    assert events == [Back("bitcoin"), QuoteReceived(quote(2))]
 
 
 def test_a_feed_that_has_never_spoken_is_awaited_and_silent_if_it_does_not_come_up_either() -> None:
     feeds = begun()
     assert feeds.fall_silent(FIRST_WORD_S - 0.1) == [], "all parts start at once"
     assert feeds.fall_silent(FIRST_WORD_S) == [Silent("bitcoin")]
-    _, events = feeds.take(CHANNEL, message(1), 31.0)
-    assert events == [Back("bitcoin"), Seen(quote(1))]
+    _, events = feeds.receive(CHANNEL, message(1), 31.0)
+    assert events == [Back("bitcoin"), QuoteReceived(quote(1))]
 
 
 def test_a_coin_that_is_known_is_not_added_again() -> None:
     feeds = begun()
-    feeds.take(CHANNEL, message(1), 1.0)
+    feeds.receive(CHANNEL, message(1), 1.0)
     assert feeds.add(["bitcoin", "solana", "solana"], 2.0) == ["solana"]
     assert told(feeds)["bitcoin"] == Position(5, 1)
 

@@ -7,10 +7,10 @@ import pytest
 from tests.unit.harness_gateway_scenarios import anything, race, run, settle, since
 from tests.unit.harness_gateway_stream import FakeFeeds, StreamRig, assert_tiles, quote
 
-from cotacoes.gateway_service.ring import Entry, Kind
+from cotacoes.gateway_service.ring import Kind, StreamEntry
 from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
-from cotacoes.patterns.pub_sub.recovery_events import Lost, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import GapLost, QuoteReceived, Retracted
 
 
 def test_a_stream_begins_with_the_newest_quote_and_says_where() -> None:
@@ -253,7 +253,7 @@ def test_a_position_that_redis_has_not_told_yet_waits_for_it() -> None:
         client.read()
         assert client.frames[0]["coins"]["bitcoin"] == {"recovered": True, "position": "5-5"}
         assert client.quotes() == []
-        await rig.hub.take([Seen(each) for each in late])
+        await rig.hub.apply([QuoteReceived(each) for each in late])
         await rig.publish()
         await asyncio.sleep(1.0)
         client.read()
@@ -287,7 +287,7 @@ def test_a_gap_that_will_not_be_filled_is_told_to_everyone_in_its_place() -> Non
         client = rig.client()
         client.subscribe("bitcoin")
         rig.record("bitcoin", 3)
-        await rig.hub.take([Lost(Gap("bitcoin", Position(5, 2), Position(5, 5), Reason.GONE))])
+        await rig.hub.apply([GapLost(Gap("bitcoin", Position(5, 2), Position(5, 5), Reason.GONE))])
         await rig.publish()
         await settle()
         client.read()
@@ -299,7 +299,7 @@ def test_a_gap_that_will_not_be_filled_is_told_to_everyone_in_its_place() -> Non
 async def retract(rig: StreamRig) -> None:
     """Two false quotes after 5-3, taken back, and the true ones."""
     await rig.publish(count=3)
-    await rig.hub.take([Seen(false) for false in (quote("bitcoin", 4), quote("bitcoin", 5))])
+    await rig.hub.apply([QuoteReceived(false) for false in (quote("bitcoin", 4), quote("bitcoin", 5))])
     await settle()
 
 
@@ -312,7 +312,7 @@ def test_what_was_false_is_taken_back_on_every_stream_and_the_true_quotes_follow
         client, late = rig.client(), rig.client()
         client.subscribe("bitcoin")
         await retract(rig)
-        await rig.hub.take([RETRACTED])
+        await rig.hub.apply([RETRACTED])
         await rig.publish(count=3)
         late.subscribe("bitcoin", **since("5-4"))
         await settle()
@@ -334,7 +334,7 @@ def test_one_who_was_slow_is_told_too_and_nothing_false_is_told_any_more() -> No
         await settle()
         rig.history.made_anew()
         rig.record("bitcoin", 3)
-        await rig.hub.take([Retracted(Gap("bitcoin", Position(5, 3), Position(5, 1_000), Reason.RETRACTED))])
+        await rig.hub.apply([Retracted(Gap("bitcoin", Position(5, 3), Position(5, 1_000), Reason.RETRACTED))])
         fresh.subscribe("bitcoin", **since("5-1"))
         for _ in range(100):
             slow.read(20_000)
@@ -353,9 +353,9 @@ def test_a_first_quote_of_all_that_was_false_is_taken_back() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin")
-        await rig.hub.take([Seen(quote("bitcoin", 1, 9))])
+        await rig.hub.apply([QuoteReceived(quote("bitcoin", 1, 9))])
         await settle()
-        await rig.hub.take([Retracted(Gap("bitcoin", None, Position(9, 1), Reason.RETRACTED))])
+        await rig.hub.apply([Retracted(Gap("bitcoin", None, Position(9, 1), Reason.RETRACTED))])
         await rig.publish(count=2)
         await settle()
         client.read()
@@ -370,7 +370,7 @@ def test_the_newest_quote_stands_for_nothing_that_was_taken_back() -> None:
         client = rig.client()
         client.subscribe("bitcoin", mode="conflate")
         await retract(rig)
-        await rig.hub.take([RETRACTED])
+        await rig.hub.apply([RETRACTED])
         await settle()
         other = rig.client()
         other.subscribe("bitcoin", mode="conflate")
@@ -669,6 +669,6 @@ def test_whatever_clients_and_history_do_each_stream_tiles_the_history(ring_byte
 
 
 def test_an_entry_stands_for_a_range_without_another_field_changing() -> None:
-    entry = Entry(Kind.QUOTE, "bitcoin", 5, 1, b'{"a":1}')
+    entry = StreamEntry(Kind.QUOTE, "bitcoin", 5, 1, b'{"a":1}')
     assert entry.standing_for(None).text == b'{"a":1,"after":null}'
     assert entry.standing_for(Position(4, 2)).text == b'{"a":1,"after":"4-2"}'

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.fake_quote_service import Twin
 
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
-from cotacoes.feed.history import Page, ServiceHistory, floor_of
+from cotacoes.feed.history import HistoryPage, ServiceHistory, floor_of
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
@@ -20,8 +20,8 @@ QUOTES = [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "si
 PATH = "/v1/quotes/bitcoin"
 
 
-def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> Page:
-    async def ask() -> Page:
+def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> HistoryPage:
+    async def ask() -> HistoryPage:
         twin = Twin({"bitcoin": QUOTES})
         if fault is not ...:
             twin.faults[PATH] = fault
@@ -32,13 +32,13 @@ def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> Page:
 
 
 def test_what_follows_a_position_comes_page_by_page() -> None:
-    assert read(Wanted(Position(5, 1)), 2) == Page(QUOTES[1:3], more=True)
-    assert read(Wanted(Position(5, 3)), 2) == Page(QUOTES[3:], more=False)
-    assert read(Wanted(None), 2) == Page(QUOTES[:2], more=True)
+    assert read(Wanted(Position(5, 1)), 2) == HistoryPage(QUOTES[1:3], more=True)
+    assert read(Wanted(Position(5, 3)), 2) == HistoryPage(QUOTES[3:], more=False)
+    assert read(Wanted(None), 2) == HistoryPage(QUOTES[:2], more=True)
 
 
 def test_the_newest_come_where_they_are_wanted() -> None:
-    assert read(Wanted(None, last=2)) == Page(QUOTES[2:], more=False)
+    assert read(Wanted(None, last=2)) == HistoryPage(QUOTES[2:], more=False)
 
 
 def test_the_oldest_that_is_held_is_known() -> None:

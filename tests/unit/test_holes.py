@@ -24,7 +24,7 @@ from cotacoes.cli import queries
 from cotacoes.cli.export import Export, ExportRequest
 from cotacoes.client import Addresses, Client, ServiceClient
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
-from cotacoes.feed.history import Page, ServiceHistory
+from cotacoes.feed.history import HistoryPage, ServiceHistory
 from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.pub_sub import recovery_events as events
@@ -148,9 +148,9 @@ async def test_a_subscriber_is_told_what_is_lost_and_why_and_goes_on(
     assert wanted is not None
     page = await ServiceHistory(service).read(COIN, wanted)
     told = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
-    lost = events.Lost(Gap(COIN, at(holed, max(since, 4)), at(holed, 8), Reason.HOLE))
-    before = [events.Seen(holed.quotes[seq - 1]) for seq in HELD if since < seq <= 4]
-    assert told == [*before, lost, *(events.Seen(holed.quotes[seq - 1]) for seq in (9, 10, 11, 12))]
+    lost = events.GapLost(Gap(COIN, at(holed, max(since, 4)), at(holed, 8), Reason.HOLE))
+    before = [events.QuoteReceived(holed.quotes[seq - 1]) for seq in HELD if since < seq <= 4]
+    assert told == [*before, lost, *(events.QuoteReceived(holed.quotes[seq - 1]) for seq in (9, 10, 11, 12))]
     assert recovery.wanted is None
 
 
@@ -160,7 +160,7 @@ async def test_a_start_with_the_newest_quotes_tells_the_hole_among_them(holed: S
     assert wanted is not None
     page = await ServiceHistory(service).read(COIN, wanted)
     told = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
-    assert [type(event).__name__ for event in told] == ["Seen", "Seen", "Lost", "Seen", "Seen", "Seen", "Seen"]
+    assert [isinstance(event, events.GapLost) for event in told] == [False, False, True, False, False, False, False]
 
 
 async def test_a_hole_that_the_history_does_not_tell_of_is_not_believed(holed: Seam) -> None:
@@ -226,12 +226,12 @@ def test_a_stream_of_the_gateway_tells_the_hole_and_then_everything() -> None:
         await rig.publish(count=2_000)
         read = rig.history.page
 
-        def with_a_hole(coin: str, wanted: events.Wanted, limit: int) -> Page:
+        def with_a_hole(coin: str, wanted: events.Wanted, limit: int) -> HistoryPage:
             page = read(coin, wanted, limit)
             kept = [quote for quote in page.quotes if not 20 < quote.seq <= 90]
             is_cut = len(kept) < len(page.quotes) and wanted.after is not None
             after = max([Position(5, 20), *([wanted.after] if wanted.after else [])])
-            return Page(kept, page.more, [Gap(coin, after, Position(5, 90), Reason.HOLE)] if is_cut else [])
+            return HistoryPage(kept, page.more, [Gap(coin, after, Position(5, 90), Reason.HOLE)] if is_cut else [])
 
         rig.history.page = with_a_hole  # type: ignore[method-assign]
         client = rig.client(room=10_000_000)

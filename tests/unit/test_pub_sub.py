@@ -62,10 +62,10 @@ RULES = [
 @pytest.mark.parametrize(("known", "line", "heard"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES])
 def test_each_rule_of_the_table_holds(known: tuple[int, int] | None, line: Line, heard: Heard) -> None:
     feed = FeedPosition("bitcoin", None if known is None else Position(*known))
-    assert feed.take(line) == heard
-    ahead = [position for position in (feed.known, line.position) if position is not None]
-    assert feed.known == max(ahead, default=None)
-    assert feed.take(line) == OLD
+    assert feed.receive(line) == heard
+    ahead = [position for position in (feed.last_received, line.position) if position is not None]
+    assert feed.last_received == max(ahead, default=None)
+    assert feed.receive(line) == OLD
 
 
 FROM_THE_START = [
@@ -81,10 +81,10 @@ FROM_THE_START = [
 @pytest.mark.parametrize(("line", "heard"), [rule[1:] for rule in FROM_THE_START], ids=[r[0] for r in FROM_THE_START])
 def test_a_feed_that_begins_before_the_first_quote_ever_misses_that_one_too(line: Line, heard: Heard) -> None:
     feed = FeedPosition("bitcoin")
-    assert feed.take(beat(None)) == ALIVE
-    assert feed.known is None
-    assert feed.take(line) == heard
-    assert feed.known == line.position
+    assert feed.receive(beat(None)) == ALIVE
+    assert feed.last_received is None
+    assert feed.receive(line) == heard
+    assert feed.last_received == line.position
 
 
 @st.composite
@@ -114,7 +114,7 @@ def with_heartbeats(quotes: list[Quote], beats: list[bool], *, name_prev: bool =
 def received_and_told(feed: FeedPosition, lines: list[Line]) -> tuple[list[Position], list[Gap]]:
     received, gaps = [], []
     for line in lines:
-        heard = feed.take(line)
+        heard = feed.receive(line)
         if heard.gap is not None:
             gaps.append(heard.gap)
         if heard.is_new:

@@ -15,14 +15,14 @@ from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery import HELD_QUOTES_MAX, Recovery
 from cotacoes.patterns.pub_sub.recovery_events import (
     Dismissed,
-    Event,
+    GapDetected,
+    GapFilled,
+    GapLost,
     HistoryHoleError,
     Ignored,
-    Lost,
-    Missed,
-    Recovered,
+    QuoteReceived,
+    RecoveryEvent,
     Retracted,
-    Seen,
     Wanted,
 )
 
@@ -47,8 +47,8 @@ def at(seq: int) -> Position:
     return Position(5, seq)
 
 
-def seen(events: Sequence[Event]) -> list[int]:
-    return [event.quote.seq for event in events if isinstance(event, Seen)]
+def seen(events: Sequence[RecoveryEvent]) -> list[int]:
+    return [event.quote.seq for event in events if isinstance(event, QuoteReceived)]
 
 
 def since(seq: int) -> Recovery:
@@ -65,7 +65,7 @@ def asks_nothing(recovery: Recovery) -> bool:
 
 def test_quotes_that_follow_are_handed_on_at_once() -> None:
     recovery = since(1)
-    assert recovery.hear(quote(5, 2)) == [Seen(quote(5, 2))]
+    assert recovery.hear(quote(5, 2)) == [QuoteReceived(quote(5, 2))]
     assert recovery.hear(beat(2)) == []
     assert asks_nothing(recovery)
 
@@ -73,12 +73,17 @@ def test_quotes_that_follow_are_handed_on_at_once() -> None:
 def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it() -> None:
     recovery = since(1)
     gap = Gap(COIN, at(1), at(3), Reason.LOST)
-    assert recovery.hear(quote(5, 4)) == [Missed(gap)]
+    assert recovery.hear(quote(5, 4)) == [GapDetected(gap)]
     assert recovery.hear(quote(5, 5)) == []
     assert recovery.wanted == Wanted(at(1))
     assert seen(recovery.recover(Wanted(at(1)), quotes(2), more=True)) == [2]
     rest = recovery.recover(Wanted(at(2)), quotes(3), more=True)
-    assert rest == [Seen(quote(5, 3)), Recovered(COIN, at(1), at(3), 2), Seen(quote(5, 4)), Seen(quote(5, 5))]
+    assert rest == [
+        QuoteReceived(quote(5, 3)),
+        GapFilled(COIN, at(1), at(3), 2),
+        QuoteReceived(quote(5, 4)),
+        QuoteReceived(quote(5, 5)),
+    ]
     assert asks_nothing(recovery)
 
 
@@ -93,9 +98,9 @@ def test_what_the_history_gives_beyond_the_hole_is_not_handed_on_twice() -> None
 
 def test_the_loss_of_the_last_quote_shows_by_the_heartbeat() -> None:
     recovery = since(1)
-    assert recovery.hear(beat(2)) == [Missed(Gap(COIN, at(1), at(2), Reason.LOST))]
+    assert recovery.hear(beat(2)) == [GapDetected(Gap(COIN, at(1), at(2), Reason.LOST))]
     events = recovery.recover(Wanted(at(1)), quotes(2), more=False)
-    assert events == [Seen(quote(5, 2)), Recovered(COIN, at(1), at(2), 1)]
+    assert events == [QuoteReceived(quote(5, 2)), GapFilled(COIN, at(1), at(2), 1)]
 
 
 def test_a_second_hole_only_makes_the_first_one_wider() -> None:
@@ -111,7 +116,7 @@ def test_a_second_hole_only_makes_the_first_one_wider() -> None:
 def test_below_the_floor_the_rest_is_lost_and_said_so() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 9))
-    assert recovery.gone(quote(5, 5)) == [Lost(Gap(COIN, at(1), at(4), Reason.GONE))]
+    assert recovery.gone(quote(5, 5)) == [GapLost(Gap(COIN, at(1), at(4), Reason.GONE))]
     assert seen(recovery.recover(Wanted(at(4)), quotes(5, 6, 7, 8), more=False)) == [5, 6, 7, 8, 9]
 
 
@@ -119,9 +124,9 @@ def test_where_nothing_is_held_any_more_all_up_to_the_live_quote_is_lost() -> No
     recovery = since(1)
     recovery.hear(quote(5, 9))
     assert recovery.gone(None) == [
-        Lost(Gap(COIN, at(1), at(8), Reason.GONE)),
-        Recovered(COIN, at(1), at(8), 0),
-        Seen(quote(5, 9)),
+        GapLost(Gap(COIN, at(1), at(8), Reason.GONE)),
+        GapFilled(COIN, at(1), at(8), 0),
+        QuoteReceived(quote(5, 9)),
     ]
 
 
@@ -129,13 +134,13 @@ def test_a_floor_that_was_passed_meanwhile_changes_nothing() -> None:
     recovery = since(6)
     recovery.hear(quote(5, 9))
     assert recovery.gone(quote(5, 5)) == []
-    assert recovery.told == at(6)
+    assert recovery.last_emitted == at(6)
 
 
 def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_begins_anew() -> None:
     recovery = Recovery(COIN, at(90))
     assert recovery.hear(quote(5, 7)) == []
-    assert recovery.unknown() == [Lost(Gap(COIN, at(90), at(90), Reason.REWRITTEN))]
+    assert recovery.unknown() == [GapLost(Gap(COIN, at(90), at(90), Reason.REWRITTEN))]
     assert recovery.wanted == Wanted(None, 1)
     assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
     assert seen(recovery.hear(quote(5, 8))) == [8]
@@ -144,7 +149,7 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
 def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed() -> None:
     recovery = Recovery(COIN, Position(1, 1))
     recovery.hear(quote(5, 3))
-    assert recovery.gone(quote(5, 1)) == [Lost(Gap(COIN, Position(1, 1), Position(1, 1), Reason.REWRITTEN))]
+    assert recovery.gone(quote(5, 1)) == [GapLost(Gap(COIN, Position(1, 1), Position(1, 1), Reason.REWRITTEN))]
     assert recovery.wanted == Wanted(None)
     assert seen(recovery.recover(Wanted(None), quotes(1, 2, 3), more=False)) == [1, 2, 3]
     assert asks_nothing(recovery)
@@ -153,10 +158,10 @@ def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed()
 
 def test_a_position_that_the_history_never_gave_is_told_and_all_later_quotes_are_owed() -> None:
     recovery = Recovery(COIN, at(9))
-    assert recovery.restart(at(3)) == [Lost(Gap(COIN, at(9), at(9), Reason.REWRITTEN))]
+    assert recovery.restart(at(3)) == [GapLost(Gap(COIN, at(9), at(9), Reason.REWRITTEN))]
     assert recovery.wanted == Wanted(at(3))
     next_era = [quote(6, 1, at(3)), quote(6, 2)]
-    assert recovery.recover(Wanted(at(3)), next_era, more=False) == [Seen(one) for one in next_era]
+    assert recovery.recover(Wanted(at(3)), next_era, more=False) == [QuoteReceived(one) for one in next_era]
 
 
 def test_a_history_without_what_is_told_is_told_and_gone_on_with_once_it_says_so_itself() -> None:
@@ -164,8 +169,8 @@ def test_a_history_without_what_is_told_is_told_and_gone_on_with_once_it_says_so
     after = quote(6, 1, at(4))
     assert recovery.hear(after) == [], "anyone can publish that"
     assert recovery.wanted == Wanted(at(7))
-    assert recovery.restart(at(4)) == [Lost(Gap(COIN, at(7), at(7), Reason.REWRITTEN))]
-    assert recovery.recover(Wanted(at(4)), [after], more=False) == [Seen(after)]
+    assert recovery.restart(at(4)) == [GapLost(Gap(COIN, at(7), at(7), Reason.REWRITTEN))]
+    assert recovery.recover(Wanted(at(4)), [after], more=False) == [QuoteReceived(after)]
     assert asks_nothing(recovery)
 
 
@@ -199,12 +204,12 @@ def test_an_era_that_the_history_knows_is_gone_on_with_at_once() -> None:
     assert recovery.hear(own) == []
     assert recovery.hear(quote(9, 2)) == []
     events = recovery.recover(Wanted(at(7)), [own], more=False)
-    assert events == [Seen(own), Seen(quote(9, 2))]
+    assert events == [QuoteReceived(own), QuoteReceived(quote(9, 2))]
 
 
 def test_a_position_far_ahead_that_does_not_exist_holds_nothing_up_and_is_dismissed_with_what_lies_beyond() -> None:
     recovery = since(7)
-    assert recovery.hear(beat(900)) == [Missed(Gap(COIN, at(7), at(900), Reason.LOST))]
+    assert recovery.hear(beat(900)) == [GapDetected(Gap(COIN, at(7), at(900), Reason.LOST))]
     assert seen(recovery.hear(quote(5, 8))) == [8]
     assert recovery.dismiss() == [Dismissed(Gap(COIN, at(8), at(900), Reason.UNREACHED))]
     assert recovery.hear(beat(901)) == []
@@ -230,7 +235,7 @@ def test_an_era_that_was_dismissed_is_heard_again_once_the_history_has_come_to_i
     recovery.hear(beat(8))
     recovery.recover(Wanted(at(7)), [quote(5, 8), quote(9, 1, at(8))], more=False)
     assert seen(recovery.hear(quote(9, 2))) == [2]
-    assert recovery.hear(quote(9, 4)) == [Missed(Gap(COIN, Position(9, 2), Position(9, 3), Reason.LOST))]
+    assert recovery.hear(quote(9, 4)) == [GapDetected(Gap(COIN, Position(9, 2), Position(9, 3), Reason.LOST))]
 
 
 def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_one_shown() -> None:
@@ -240,9 +245,9 @@ def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_o
     assert recovery.hear(quote(5, 3)) == []
     assert recovery.wanted == Wanted(at(1)), "all that the history has not confirmed"
     events = recovery.recover(Wanted(at(1)), quotes(2, 3), more=False)
-    assert events == [Retracted(Gap(COIN, at(2), at(4), Reason.RETRACTED)), Seen(quote(5, 3))]
+    assert events == [Retracted(Gap(COIN, at(2), at(4), Reason.RETRACTED)), QuoteReceived(quote(5, 3))]
     assert asks_nothing(recovery)
-    assert recovery.hear(quote(5, 4)) == [Seen(quote(5, 4))]
+    assert recovery.hear(quote(5, 4)) == [QuoteReceived(quote(5, 4))]
 
 
 def test_a_false_quote_that_came_after_the_true_one_is_asked_about_once_and_then_ignored() -> None:
@@ -262,7 +267,7 @@ def test_a_false_quote_is_retracted_too_if_the_history_has_gone_another_way_alto
     recovery.hear(quote(5, 2))
     assert recovery.restart(None) == [
         Retracted(Gap(COIN, at(1), at(2), Reason.RETRACTED)),
-        Lost(Gap(COIN, at(1), at(1), Reason.REWRITTEN)),
+        GapLost(Gap(COIN, at(1), at(1), Reason.REWRITTEN)),
     ]
 
 
@@ -375,7 +380,7 @@ class Model:
         self.written = written
         self.published = 0
         self.floor = 0
-        self.events: list[Event] = []
+        self.events: list[RecoveryEvent] = []
 
     def hear_foreign(self, dice: st.DataObject) -> None:
         """What a stranger publishes: of an era of its own, far ahead, or under the next position."""
@@ -414,7 +419,7 @@ class Model:
     def dismiss(self) -> None:
         """As the filler does it: when the history has nothing more, and what was announced lies beyond."""
         wanted = self.recovery.wanted
-        if wanted is not None and wanted.after == self.recovery.told and not self.following(wanted.after):
+        if wanted is not None and wanted.after == self.recovery.last_emitted and not self.following(wanted.after):
             self.events += self.recovery.dismiss()
 
     def following(self, after: Position | None) -> list[Quote]:
@@ -513,7 +518,7 @@ def test_whatever_a_stranger_publishes_what_is_left_after_retractions_tiles_the_
     assert model.recovery.wanted is None, "the end is reached"
     shown: list[Quote] = []
     for event in model.events:
-        if isinstance(event, Seen):
+        if isinstance(event, QuoteReceived):
             shown.append(event.quote)
         elif isinstance(event, Retracted):
             shown = [one for one in shown if event.gap.after is not None and one.position <= event.gap.after]
@@ -521,8 +526,8 @@ def test_whatever_a_stranger_publishes_what_is_left_after_retractions_tiles_the_
 
 
 def _assert_tiles(model: Model, published: list[Quote], start: Quote | None) -> None:
-    got = [event.quote for event in model.events if isinstance(event, Seen)]
-    lost = [event.gap for event in model.events if isinstance(event, Lost)]
+    got = [event.quote for event in model.events if isinstance(event, QuoteReceived)]
+    lost = [event.gap for event in model.events if isinstance(event, GapLost)]
     assert got == sorted(set(got), key=lambda one: one.position), "each once, in order"
     if start is not None:
         after: Position | None = start.position

@@ -17,7 +17,7 @@ from tests.unit.harness_gateway_stream import StreamRig
 from tests.unit.harness_quote_service import COIN, NOON, Core, seen, until
 
 from cotacoes.errors import SettingError, WriterSupersededError
-from cotacoes.feed.history import Page
+from cotacoes.feed.history import HistoryPage
 from cotacoes.observability.logs import FailureLog
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Stored
@@ -275,7 +275,7 @@ def test_one_client_whose_history_fails_does_not_keep_the_others_from_theirs() -
         own = rig.history.page
         left = 10  # more than there are readers
 
-        def page(coin: str, *question: Any) -> Page:
+        def page(coin: str, *question: Any) -> HistoryPage:
             nonlocal left
             if coin == "bitcoin" and left:
                 left -= 1
@@ -301,7 +301,7 @@ def test_a_history_that_fails_for_one_coin_costs_no_other_and_is_asked_again() -
         own = world.history.page
         left = 3
 
-        def page(coin: str, *question: Any) -> Page:
+        def page(coin: str, *question: Any) -> HistoryPage:
             nonlocal left
             if coin == "bitcoin" and left:
                 left -= 1

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, ReportPlan
-from cotacoes.client import Overview, Progress, aged
+from cotacoes.client import Overview, Progress, with_age
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -92,7 +92,7 @@ def _of_quote_service(
         for part in plan.of_quote_service:
             value, reason = _value(branch.value, coin, part)
             if part == "current" and value is not None:
-                value, reason = aged(value, waited_ms, limits), f"the newest quote of {coin} is too old"
+                value, reason = with_age(value, waited_ms, limits), f"the newest quote of {coin} is too old"
             told[f"{coin}.{part}"] = value
             if value is None:
                 untold.append(_missing(f"{coin}.{part}", reason))
@@ -146,7 +146,7 @@ def retold(report: Mapping[str, Any], later_ms: int, limits: AgeLimits) -> dict[
     coins = dict(report["coins"])
     for coin, parts in coins.items():
         if (quote := parts.get("current")) is not None:
-            if (older := aged(quote, later_ms, limits)) is None:
+            if (older := with_age(quote, later_ms, limits)) is None:
                 return None
             coins[coin] = parts | {"current": older}
     return {**report, "coins": coins}

@@ -8,7 +8,7 @@ from typing import Any
 from cotacoes.model.quote import AgeLimits
 
 
-def aged(quote: Mapping[str, Any], later_ms: int, limits: AgeLimits) -> dict[str, Any] | None:
+def with_age(quote: Mapping[str, Any], later_ms: int, limits: AgeLimits) -> dict[str, Any] | None:
     """The quote `later_ms` later; None where it is no price any more."""
     age_ms = quote["age_ms"] + later_ms
     if age_ms > limits.most:

@@ -15,7 +15,7 @@ import msgspec
 
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.values import explain_message
-from cotacoes.feed.history import Page, read_page
+from cotacoes.feed.history import HistoryPage, read_page
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 
@@ -82,7 +82,7 @@ def read_current(coin: str, answer: Mapping[str, Any], waited_s: float) -> Curre
         raise _malformed(error) from error
 
 
-def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> Page:
+def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> HistoryPage:
     """A page that follows a position, if there is one, without a hole but for the gaps that it tells."""
     try:
         page = read_page(coin, answer)

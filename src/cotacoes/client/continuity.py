@@ -27,7 +27,7 @@ from dataclasses import replace
 
 import msgspec
 
-from cotacoes.client.frames import Begun, QuoteTold
+from cotacoes.client.frames import CoinBegun, QuoteFrame
 from cotacoes.errors import StreamMalformedError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
@@ -39,7 +39,7 @@ class NewestQuote(Quote, frozen=True, gc=False):
     after: Position | None = None
 
 
-Event = Quote | Gap
+StreamEvent = Quote | Gap
 
 
 _BEFORE_ALL = Position(0, 0)
@@ -81,7 +81,7 @@ class Continuity:
         self._asked = self._left if self._known is None else self._known
         return self._asked
 
-    def begin(self, begun: Begun) -> list[Event]:
+    def begin(self, begun: CoinBegun) -> list[StreamEvent]:
         """The answer to the subscription."""
         if self.is_answered:
             return []
@@ -95,7 +95,7 @@ class Continuity:
             raise self._malformed(f"begins after {begun.position}, not after {self._asked}")
         return []
 
-    def miss(self, gap: Gap) -> list[Event]:
+    def miss(self, gap: Gap) -> list[StreamEvent]:
         """A gap was told."""
         known = self._require_answer()
         if gap.reason is Reason.RETRACTED:
@@ -104,7 +104,7 @@ class Continuity:
         is_old = known is not None and gap.through <= known and gap.after != known
         if not is_awaited and (is_old or is_told):
             return []
-        events: list[Event] = [] if is_told else [gap]
+        events: list[StreamEvent] = [] if is_told else [gap]
         if not is_told and gap.after != known:
             if gap.after is None or (known is not None and gap.after < known):
                 raise self._malformed(f"a gap after {gap.after}, where {known} is known")
@@ -115,7 +115,7 @@ class Continuity:
         self._last_gap = gap
         return events
 
-    def _take_back(self, gap: Gap, known: Position | None) -> list[Event]:
+    def _take_back(self, gap: Gap, known: Position | None) -> list[StreamEvent]:
         """What was told after `gap.after` does not count; what does comes next."""
         begin = gap.after or _BEFORE_ALL
         if known is None or not begin < known <= gap.through:
@@ -123,7 +123,7 @@ class Continuity:
         self._follow(gap.after)
         return [replace(gap, through=known)]
 
-    def hear(self, told: QuoteTold) -> list[Event]:
+    def hear(self, told: QuoteFrame) -> list[StreamEvent]:
         """A quote came."""
         known, quote = self._require_answer(), told.quote
         if known is None or quote.position > known:
@@ -132,7 +132,7 @@ class Continuity:
             hole = Gap(self.coin, known, known, Reason.REWRITTEN)  # it is of another history, which is behind ours
         else:
             return []  # an old one
-        lost: list[Event] = []
+        lost: list[StreamEvent] = []
         if hole is not None:
             lost = self._doubt(hole)
             if hole.reason is Reason.REWRITTEN and known == self._left:
@@ -140,7 +140,7 @@ class Continuity:
         self._follow(quote.position)
         return [*lost, _newest(told) if told.is_newest else quote]
 
-    def beat(self, position: Position | None) -> list[Event]:
+    def beat(self, position: Position | None) -> list[StreamEvent]:
         """A heartbeat said how far the coin was told."""
         known = self._require_answer()
         if position is None or (known is not None and position <= known):
@@ -153,18 +153,20 @@ class Continuity:
         """Whether this is where we are."""
         return position == self._known
 
-    def _begin_anywhere(self, position: Position | None) -> list[Event]:
+    def _begin_anywhere(self, position: Position | None) -> list[StreamEvent]:
         """Nothing was asked for, also where the first quote ever is owed: there is no position before it to name."""
         is_owed = self._has_begun and position is not None
-        lost: list[Event] = [Gap(self.coin, None, position, Reason.LOST)] if is_owed and position is not None else []
+        lost: list[StreamEvent] = (
+            [Gap(self.coin, None, position, Reason.LOST)] if is_owed and position is not None else []
+        )
         self._follow(position)
         return lost
 
-    def _hole_before(self, told: QuoteTold, known: Position | None) -> Gap | None:
+    def _hole_before(self, told: QuoteFrame, known: Position | None) -> Gap | None:
         """What is missing before a quote that is further on."""
         after = told.after
         if not told.is_newest:
-            gap = FeedPosition(self.coin, known, has_begun=True).take(told.quote).gap
+            gap = FeedPosition(self.coin, known, has_begun=True).receive(told.quote).gap
             return None if gap is not None and gap.reason is Reason.REWRITTEN and known == self._left else gap
         if after == known:
             return None
@@ -174,7 +176,7 @@ class Continuity:
             return None  # it reaches back to before the end of the other history, which was told
         raise self._malformed(f"a quote for all after {after}, where {known} is known")
 
-    def _doubt(self, hole: Gap) -> list[Event]:
+    def _doubt(self, hole: Gap) -> list[StreamEvent]:
         """A hole that was not told: ask again, once; then it is one."""
         if not self._is_doubted:
             self._is_doubted = True
@@ -197,5 +199,5 @@ class Continuity:
         return StreamMalformedError(f"{self.coin}: {what}")
 
 
-def _newest(told: QuoteTold) -> NewestQuote:
+def _newest(told: QuoteFrame) -> NewestQuote:
     return NewestQuote(**msgspec.structs.asdict(told.quote), after=told.after)

@@ -31,7 +31,7 @@ _Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
-class QuoteTold:
+class QuoteFrame:
     """A quote. Where `is_newest` it stands for everything after `after` (None: from the first quote ever)."""
 
     quote: Quote
@@ -40,7 +40,7 @@ class QuoteTold:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class CoinBegun:
     """Where one coin begins, `position` being exclusive; whether everything after the `since` asked for will come."""
 
     recovered: bool
@@ -52,11 +52,11 @@ class Subscribed:
     """The answer to a subscription."""
 
     mode: str
-    coins: Mapping[str, Begun]
+    coins: Mapping[str, CoinBegun]
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """How far the stream has told each coin. `behind` are those with more on its way; None where it does not say."""
 
     positions: Mapping[str, Position | None]
@@ -71,7 +71,7 @@ class Bye:
     retry_s: float
 
 
-Frame = QuoteTold | Gap | Subscribed | Beat | Bye | ProblemError | None
+Frame = QuoteFrame | Gap | Subscribed | Heartbeat | Bye | ProblemError | None
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="type"):
@@ -95,15 +95,15 @@ class _Quote(_Frame, frozen=True, tag="quote"):
     prev: _Text | None
     after: _Text | msgspec.UnsetType | None = msgspec.UNSET
 
-    def read(self) -> QuoteTold:
+    def read(self) -> QuoteFrame:
         quote = QuoteJson(**{name: getattr(self, name) for name in QuoteJson.__struct_fields__}).quote()
         if not (CURRENCY_PATTERN.match(quote.currency) and ORIGIN_PATTERN.match(quote.origin)):
             raise ValueError("a currency or an origin that is none")
         if quote.prev is not None and (quote.seq != 1 or quote.prev.epoch >= quote.epoch):
             raise ValueError("a position before its era that is none")
         if isinstance(self.after, msgspec.UnsetType):
-            return QuoteTold(quote)
-        return QuoteTold(quote, is_newest=True, after=_position(self.after))
+            return QuoteFrame(quote)
+        return QuoteFrame(quote, is_newest=True, after=_position(self.after))
 
 
 class _Gap(_Frame, frozen=True, tag="gap"):
@@ -130,7 +130,7 @@ class _Subscribed(_Frame, frozen=True, tag="subscribed"):
     coins: dict[str, _Begun]
 
     def read(self) -> Subscribed:
-        begun = {coin: Begun(told.recovered, _position(told.position)) for coin, told in self.coins.items()}
+        begun = {coin: CoinBegun(told.recovered, _position(told.position)) for coin, told in self.coins.items()}
         return Subscribed(self.mode, begun)
 
 
@@ -138,9 +138,9 @@ class _Heartbeat(_Frame, frozen=True, tag="heartbeat"):
     coins: dict[str, _Text | None]
     behind: list[str] | None = None
 
-    def read(self) -> Beat:
+    def read(self) -> Heartbeat:
         positions = {coin: _position(text) for coin, text in self.coins.items()}
-        return Beat(positions, None if self.behind is None else frozenset(self.behind))
+        return Heartbeat(positions, None if self.behind is None else frozenset(self.behind))
 
 
 class _Bye(_Frame, frozen=True, tag="bye"):

@@ -26,8 +26,8 @@ from typing import Any, Self
 import msgspec
 
 from cotacoes.adapters.websocket_client import Link
-from cotacoes.client.continuity import Event
-from cotacoes.client.frames import Beat, read_frame
+from cotacoes.client.continuity import StreamEvent
+from cotacoes.client.frames import Heartbeat, read_frame
 from cotacoes.client.overview import read_problem
 from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import (
@@ -91,7 +91,7 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> StreamEvent:
         """The next quote or gap. StaleQuote; RequestError and StreamClosedError where trying again will not help."""
         if self._is_asked:
             raise RuntimeError("another task waits for the next event of this stream")
@@ -187,8 +187,8 @@ class Stream:
             raise StreamUnavailableError(f"nothing came for {silent_s:g} s") from None
         self._heard_at = self._clock()
         frame = read_frame(message)
-        self._state.take(frame, self._heard_at, self._now())
-        if self._state.events or isinstance(frame, Beat):
+        self._state.apply(frame, self._heard_at, self._now())
+        if self._state.events or isinstance(frame, Heartbeat):
             self._backoff.reset()
 
     def _lose(self, why: Exception, asked_s: float | None = None) -> None:

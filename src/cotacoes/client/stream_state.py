@@ -25,8 +25,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from cotacoes.client.continuity import Continuity, Event
-from cotacoes.client.frames import Beat, Bye, Frame, QuoteTold, Subscribed, subscribe_message
+from cotacoes.client.continuity import Continuity, StreamEvent
+from cotacoes.client.frames import Bye, Frame, Heartbeat, QuoteFrame, Subscribed, subscribe_message
 from cotacoes.errors import ProblemError, StaleQuote, StreamMalformedError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap
@@ -95,7 +95,7 @@ class StreamState:
         max_age_s: float | None = None,
     ) -> None:
         since = since or {}
-        self.events: deque[Event] = deque()
+        self.events: deque[StreamEvent] = deque()
         self.bye: Bye | None = None
         self._mode = mode
         self._max_age_s = max_age_s
@@ -127,16 +127,16 @@ class StreamState:
         coin, freshness = min(self._freshness.items(), key=lambda item: item[1].due)
         return StaleQuote(coin, freshness.age(now))
 
-    def take(self, frame: Frame, now: float, at: datetime) -> None:
+    def apply(self, frame: Frame, now: float, at: datetime) -> None:
         """The next frame. StreamMalformedError where the connection is no good; a problem that was told is raised."""
         match frame:
-            case QuoteTold():
+            case QuoteFrame():
                 self._hear(frame, now, at)
             case Gap():
                 self.events += self._coin(frame.coin).miss(frame)
             case Subscribed():
                 self._begin(frame)
-            case Beat():
+            case Heartbeat():
                 self._beat(frame)
             case Bye():
                 self.bye = frame
@@ -145,7 +145,7 @@ class StreamState:
             case None:
                 pass
 
-    def _hear(self, told: QuoteTold, now: float, at: datetime) -> None:
+    def _hear(self, told: QuoteFrame, now: float, at: datetime) -> None:
         quote = told.quote
         if told.is_newest == (self._mode == "every"):
             raise StreamMalformedError(f"{quote.coin}: a quote of another mode")
@@ -164,7 +164,7 @@ class StreamState:
                 self._freshness[coin].recover()
             self.events += continuity.begin(begun)
 
-    def _beat(self, beat: Beat) -> None:
+    def _beat(self, beat: Heartbeat) -> None:
         for coin, continuity in self._coins.items():
             if coin in beat.positions:
                 position = beat.positions[coin]

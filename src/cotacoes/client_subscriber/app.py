@@ -1,6 +1,6 @@
 """client_subscriber: shows the last quote at once, then each one as it comes, and gets back what the wire loses.
 
-    Redis, history ──▶ Follower ──▶ Subscriber ──▶ output ──▶ stdout          changes of state ──▶ log (stderr)
+    Redis, history ──▶ FeedConsumer ──▶ Subscriber ──▶ output ──▶ stdout          changes of state ──▶ log (stderr)
 
 What a line looks like stands in `lines.py`, what is asked of the history and when in `feed/consumer.py`.
 """
@@ -19,13 +19,13 @@ from typing import TextIO
 
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client import Addresses, ServiceClient
-from cotacoes.client_subscriber.lines import Lines, as_json_line
+from cotacoes.client_subscriber.lines import LineFormatter, as_json_line
 from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
 from cotacoes.config import Settings
 from cotacoes.errors import OutputError, SettingError, UnavailableError, UnknownCoinError
 from cotacoes.feed.consumer import BUS_QUIET_S, FeedConsumer, log_change
-from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.feeds import FeedEvent, Feeds
 from cotacoes.feed.history import ServiceHistory
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import COIN_PATTERN
@@ -77,7 +77,7 @@ async def run(
     )
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     client = ServiceClient(Addresses.of(settings))
-    follower = FeedConsumer(
+    consumer = FeedConsumer(
         feeds,
         bus,
         ServiceHistory(client),
@@ -87,17 +87,17 @@ async def run(
         bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person learns of it at once; `up` starts all parts together
     )
     get_logger().info("service.started", coins=",".join(chosen))
-    following = follower.run(newcomers=None if coins else ask_coins)
-    async with output, bus, client, background(following, subscriber.watch_reader()):
+    consuming = consumer.run(newcomers=None if coins else ask_coins)
+    async with output, bus, client, background(consuming, subscriber.watch_reader()):
         await stop.event.wait()
     if end.failure is not None:
         raise end.failure
     get_logger().info("service.stopped", code=stop.code)
 
 
-def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[Event], bytes]:
+def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[FeedEvent], bytes]:
     coloured = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    lines = Lines(max(map(len, coins)), coloured=coloured)
+    lines = LineFormatter(max(map(len, coins)), coloured=coloured)
     encoding = out.encoding or "utf-8"
     return lambda event: lines.line(event, datetime.now(UTC).astimezone()).encode(encoding, "replace")
 
@@ -139,12 +139,12 @@ class OutputEnd:
 class Subscriber:
     """Shows events. `log_changes` says changes in the log as well, for when the lines are for a program."""
 
-    def __init__(self, output: Output, *, render: Callable[[Event], bytes], log_changes: bool) -> None:
+    def __init__(self, output: Output, *, render: Callable[[FeedEvent], bytes], log_changes: bool) -> None:
         self._output = output
         self._render = render
         self._log_changes = log_changes
 
-    async def show(self, events: Iterable[Event]) -> None:
+    async def show(self, events: Iterable[FeedEvent]) -> None:
         """Show them; waits where the reader is slow."""
         for event in events:
             if self._log_changes:

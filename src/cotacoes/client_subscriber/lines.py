@@ -22,29 +22,36 @@ from decimal import Decimal
 
 import msgspec
 
-from cotacoes.feed.feeds import SILENT_AFTER_S, Back, Event, Silent
+from cotacoes.feed.feeds import SILENT_AFTER_S, Back, FeedEvent, Silent
 from cotacoes.model.quote import Position, Quote, QuoteJson, format_price
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
-from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import (
+    Dismissed,
+    GapDetected,
+    GapFilled,
+    GapLost,
+    QuoteReceived,
+    Retracted,
+)
 
 _encode = msgspec.json.Encoder().encode
 _COLOURS = {"▲": "32", "▼": "31", "missed": "33", "dim": "2"}
 
 
-def as_json_line(event: Event) -> bytes:
+def as_json_line(event: FeedEvent) -> bytes:
     """The object, with its line feed."""
     return _encode(_fields(event)) + b"\n"
 
 
-def _fields(event: Event) -> dict[str, object]:
+def _fields(event: FeedEvent) -> dict[str, object]:
     match event:
-        case Seen(quote):
+        case QuoteReceived(quote):
             return {"type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))}
-        case Missed(gap):
+        case GapDetected(gap):
             return {"type": "gap", **gap.fields()}
-        case Recovered():
+        case GapFilled():
             return {"type": "recovered", **event.fields()}
-        case Lost(gap):
+        case GapLost(gap):
             return {"type": "gone", **gap.fields()}
         case Retracted(gap):
             return {"type": "retracted", **gap.fields()}
@@ -56,7 +63,7 @@ def _fields(event: Event) -> dict[str, object]:
             return {"type": "back", "coin": coin}
 
 
-class Lines:
+class LineFormatter:
     """Lines for people; `coin_width` is that of the longest name, `coloured` says whether a terminal shows them."""
 
     def __init__(self, coin_width: int, *, coloured: bool) -> None:
@@ -65,7 +72,7 @@ class Lines:
         self._coloured = coloured
         self._prices: dict[str, Decimal] = {}
 
-    def line(self, event: Event, now: datetime) -> str:
+    def line(self, event: FeedEvent, now: datetime) -> str:
         """`12:00:01  bitcoin   67012.34 USD  ▲  1732400000000-42  0.2 s  sim`, in the local time of `now`.
 
         The arrow is against the price before; the seconds are the age of what the source observed.
@@ -73,15 +80,15 @@ class Lines:
         coin, text = self._told(event, now)
         return f"{now:%H:%M:%S}  {coin:<{self._coin_width}}  {text}\n"
 
-    def _told(self, event: Event, now: datetime) -> tuple[str, str]:
+    def _told(self, event: FeedEvent, now: datetime) -> tuple[str, str]:
         match event:
-            case Seen(quote):
+            case QuoteReceived(quote):
                 return quote.coin, self._quote(quote, now)
-            case Missed(gap):
+            case GapDetected(gap):
                 return gap.coin, self._in_colour("missed", f"missed {position_range(gap)}")
-            case Recovered(coin, _, through, quotes):
+            case GapFilled(coin, _, through, quotes):
                 return coin, f"got back {quotes}, through {through}"
-            case Lost(gap):
+            case GapLost(gap):
                 return gap.coin, self._in_colour("missed", _lost(gap))
             case Retracted(gap):
                 return gap.coin, self._in_colour("▼", f"retracted: {position_range(gap)}, not what the history holds")

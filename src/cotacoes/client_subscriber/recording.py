@@ -35,13 +35,13 @@ from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.feed.consumer import FeedConsumer, log_change
-from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.feeds import FeedEvent, Feeds
 from cotacoes.feed.history import History, ServiceHistory
 from cotacoes.model.live_message import CHANNEL_PREFIX, encode_quote
 from cotacoes.model.quote import Position, format_time
 from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.pub_sub.bus import Bus
-from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import Dismissed, GapLost, QuoteReceived, Retracted
 from cotacoes.web.background import background
 from cotacoes.web.process import Stop
 
@@ -149,14 +149,14 @@ class Recorder:
     @property
     def has_heard(self) -> bool:
         """Whether anything was heard of any coin."""
-        return any(self._feeds[coin].known is not None for coin in self._feeds.coins)
+        return any(self._feeds[coin].last_received is not None for coin in self._feeds.coins)
 
     async def run(self) -> None:
         await self._consumer.run()
 
     async def finish(self) -> None:
         """Write what the history has beyond what was heard; where it does not say in time, what is held, and gaps."""
-        left = {coin for coin in self._feeds.coins if self._feeds[coin].known is not None}
+        left = {coin for coin in self._feeds.coins if self._feeds[coin].last_received is not None}
 
         async def catch_up(coin: str) -> None:
             await self._consumer.catch_up(coin)
@@ -172,16 +172,16 @@ class Recorder:
         for coin in left:
             recovery = self._feeds[coin]
             await self._write([*recovery.skip_start(), *recovery.gone(None)])
-            self._write_gap(coin, recovery.told, None, "the history could not be asked")
+            self._write_gap(coin, recovery.last_emitted, None, "the history could not be asked")
         self._consumer.log_ignored()
 
-    async def _write(self, events: Sequence[Event]) -> None:
+    async def _write(self, events: Sequence[FeedEvent]) -> None:
         for event in events:
             match event:
-                case Seen(quote):
+                case QuoteReceived(quote):
                     self._file.write(encode_quote(quote))
                     self.quotes += 1
-                case Lost(gap) if gap.after != gap.through:
+                case GapLost(gap) if gap.after != gap.through:
                     self._write_gap(gap.coin, gap.after, gap.through, gap.reason.value)
                 case Retracted(gap):
                     log_change(event)

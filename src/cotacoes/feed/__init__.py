@@ -1,1 +1,1 @@
-"""Who listens on Redis: one consumer turns messages and the history into every quote once, in order."""
+"""Listening on Redis: one consumer turns live messages and the history into every quote once, in order."""

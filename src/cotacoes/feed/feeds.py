@@ -1,11 +1,11 @@
-"""What a listener on Redis knows of each coin's feed, and what a message means for whoever follows it.
+"""Feeds: the state of each coin's feed on Redis, and what a message means for its consumer.
 
-    message ──▶ decode, screen ──▶ Recovery    ──▶ Seen, Missed, Recovered, Lost, Retracted, Dismissed
-    history ─────────────────────▶ Recovery    ──▶ the same
-    time    ─────────────────────▶ FeedSilence ──▶ Silent … Back
+    message ──▶ decode, check ──▶ Recovery    ──▶ QuoteReceived, GapDetected, GapFilled, GapLost, Retracted, Dismissed
+    history ────────────────────▶ Recovery    ──▶ the same
+    time    ────────────────────▶ FeedSilence ──▶ Silent … Back
 
-Pure: times are monotonic seconds, passed in. For silence they are to stand still while nobody listens, since no feed
-can be blamed for that. `follower.py` drives it.
+This module is pure: times are monotonic seconds, passed in. For silence the clock must stop while nobody listens, since
+no feed is to blame for that. `consumer.py` drives it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from cotacoes.patterns.pub_sub.recovery import Recovery
 from cotacoes.patterns.pub_sub.recovery_events import Ignored
 
 SILENT_AFTER_S = 5.0  # five heartbeats missed
-FIRST_WORD_S = 30.0  # until the first one: on a busy machine the first start of everything took 20 s
+FIRST_WORD_S = 30.0  # before the first heartbeat: the first start of a system took 20 s on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A coin's feed has said nothing for `SILENT_AFTER_S`, or never since the start, not even a heartbeat."""
+    """A coin's feed has sent nothing for `SILENT_AFTER_S`, not even a heartbeat, or nothing since the start."""
 
     coin: str
 
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """A silent feed says something again."""
+    """A silent feed has sent something again."""
 
     coin: str
 
 
-Event = recovery_events.Event | Silent | Back
+FeedEvent = recovery_events.RecoveryEvent | Silent | Back
 
 
 class IgnoredMessageError(ValueError):
-    """A message that means nothing: it is not of the coin's own writer."""
+    """A message is ignored: it does not come from the coin's own writer."""
 
     def __init__(self, detail: str, reason: Ignored = Ignored.MALFORMED) -> None:
         super().__init__(detail)
@@ -51,10 +51,10 @@ class IgnoredMessageError(ValueError):
 
 
 class Feeds:
-    """See the head of this file.
+    """The feeds of several coins.
 
-    `since` is by coin the last position that is known already; the other coins begin with their `start_quotes` newest
-    quotes. `prefix` is that of the channels.
+    A coin in `since` begins after that position, any other with its `start_quotes` newest quotes. `prefix` is that of
+    the channels.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Feeds:
         self.add(coins, now)
 
     def add(self, coins: Iterable[str], now: float) -> list[str]:
-        """Know these coins as well, from now on; those that are new."""
+        """Add coins, and return those that are new."""
         new = [coin for coin in dict.fromkeys(coins) if coin not in self._recoveries]
         self._recoveries |= {
             coin: Recovery(coin, self._since.get(coin), start_quotes=self._start_quotes) for coin in new
@@ -85,14 +85,14 @@ class Feeds:
         return new
 
     def channel(self, coin: str) -> str:
-        """Where the coin's messages are published."""
+        """The channel on which the coin's messages are published."""
         return channel(coin, self._prefix)
 
     def __getitem__(self, coin: str) -> Recovery:
         return self._recoveries[coin]
 
     def has_begun(self, coin: str) -> bool:
-        """Whether it is known where the coin's feed is."""
+        """Whether the position of the coin's feed is known."""
         return coin in self._recoveries and self._recoveries[coin].has_begun
 
     @property
@@ -101,30 +101,30 @@ class Feeds:
 
     @property
     def silent(self) -> list[str]:
-        """The coins whose feeds say nothing just now."""
+        """The coins whose feeds are silent now."""
         return [coin for coin, silence in self._silences.items() if silence.is_silent]
 
-    def take(self, from_channel: str, message: bytes, now: float) -> tuple[str, list[Event]]:
-        """Whose message it is and what it means; IgnoredMessageError if it is not of ours, which changes nothing."""
+    def receive(self, from_channel: str, message: bytes, now: float) -> tuple[str, list[FeedEvent]]:
+        """The coin of a message and its events. IgnoredMessageError if it is not ours; it then changes nothing."""
         coin = self._coins[from_channel]
         try:
-            lines = _screened(coin, message)
+            lines = _validated(coin, message)
         except IgnoredMessageError as error:
             self._recoveries[coin].ignored[error.reason] += 1
             raise
         recovery = self._recoveries[coin]
         ignored = recovery.ignored_lines
-        events: list[Event] = []
+        events: list[FeedEvent] = []
         for line in lines:
             events += recovery.hear(line)
-        is_life = recovery.ignored_lines - ignored < len(lines)  # else it says nothing of our own writer
-        if is_life and self._silences[coin].hear(now):
+        is_alive = recovery.ignored_lines - ignored < len(lines)  # ignored lines are no sign of our own writer
+        if is_alive and self._silences[coin].hear(now):
             events.insert(0, Back(coin))
         return coin, events
 
     @property
     def ignored(self) -> dict[tuple[str, Ignored], int]:
-        """How many lines and messages meant nothing, by coin and reason, since the start."""
+        """How many lines and messages were ignored since the start, by coin and reason."""
         return {
             (coin, reason): count
             for coin, recovery in self._recoveries.items()
@@ -132,33 +132,33 @@ class Feeds:
         }
 
     def pardon(self) -> None:
-        """Believe again what was dismissed, if it comes again."""
+        """Believe dismissed announcements again if they are repeated."""
         for recovery in self._recoveries.values():
             recovery.dismissals.pardon()
 
-    def fall_silent(self, now: float) -> list[Event]:
-        """Those feeds whose time is over."""
+    def fall_silent(self, now: float) -> list[FeedEvent]:
+        """The feeds that have become silent."""
         return [Silent(coin) for coin, silence in self._silences.items() if silence.fall_silent(now)]
 
 
 def check(line: Quote | Heartbeat, coin: str) -> None:
-    """IgnoredMessageError unless it is the coin's. Texts end up on terminals: they are screened as a source's are."""
+    """Raise IgnoredMessageError unless the line is valid and of this coin; its texts end up on terminals."""
     if line.coin != coin:
-        raise IgnoredMessageError("a message of another coin", Ignored.OTHER_COIN)
+        raise IgnoredMessageError("a message about another coin", Ignored.OTHER_COIN)
     if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
         raise IgnoredMessageError("an invalid currency or origin")
     if not _is_in_order(line):
         raise IgnoredMessageError("an invalid position")
 
 
-def _screened(coin: str, message: bytes) -> list[Quote | Heartbeat]:
-    """The lines of a message."""
+def _validated(coin: str, message: bytes) -> list[Quote | Heartbeat]:
+    """The lines of a message, each checked."""
     if len(message) > MESSAGE_BYTES_MAX:
         raise IgnoredMessageError(f"a message of {len(message)} bytes, more than {MESSAGE_BYTES_MAX}")
     try:
         lines = decode_message(message)
     except RecursionError as error:
-        raise IgnoredMessageError("not a live message: nested too deep") from error
+        raise IgnoredMessageError("not a live message: nested too deeply") from error
     except ValueError as error:
         raise IgnoredMessageError(str(error)) from error
     for line in lines:
@@ -172,7 +172,7 @@ def _has_clean_texts(currency: str, origin: str) -> bool:
 
 
 def _is_in_order(line: Quote | Heartbeat) -> bool:
-    """Whether its positions are some, where there are any, and of two eras, the earlier first."""
+    """Whether its positions, if any, are valid, with `prev` in an earlier epoch."""
     position, prev = line.position, line.prev
     if position is not None and not _is_position(position):
         return False

@@ -1,6 +1,6 @@
-"""The filler: asks the history for what is missing of each coin, until nothing is.
+"""Filler asks the history for what is missing of each coin, until nothing is.
 
-A history that is away is asked again, with growing, jittered pauses, for as long as it takes. If it answers, and ends
+A history that is away is asked again for as long as it takes, with growing, jittered pauses. If it answers but ends
 before what was announced, it is asked again for `UNREACHED_S`; then the announcement is dismissed, since a quote is in
 the history before it is published.
 """
@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from cotacoes.errors import InternalError, PositionBeyondEndError, PositionGoneError, ProblemError
-from cotacoes.feed.feeds import Event, Feeds
+from cotacoes.feed.feeds import FeedEvent, Feeds
 from cotacoes.feed.history import History, floor_of, has_later, resume_of
 from cotacoes.observability.logs import FailureLog, get_logger
 from cotacoes.patterns.pub_sub.recovery import Recovery
@@ -23,18 +23,18 @@ from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError, Wanted
 from cotacoes.patterns.resilience.backoff import Backoff
 
 FILL_MOST_S = 2.0
-FILLS_MAX = 4  # coins at once: what is missing of a thousand coins must not come down on quote_service at once
-QUIET_S = 30.0  # until the first answer: if all parts begin at once, the history needs some seconds more than we do
+FILLS_MAX = 4  # coins at once: gaps in a thousand coins must not hit quote_service all together
+QUIET_S = 30.0  # before the first answer: if everything starts together, the history needs some seconds more
 UNREACHED_S = 5.0
 
-Changes = Callable[[], Sequence[Event]]
+Changes = Callable[[], Sequence[FeedEvent]]
 
 
 class _Answer(enum.Enum):
-    """How a question to the history ended."""
+    """The outcome of a question to the history."""
 
     MORE = enum.auto()
-    END = enum.auto()  # there is nothing after what it gave
+    END = enum.auto()  # it has nothing after its answer
     AWAY = enum.auto()
 
 
@@ -44,7 +44,7 @@ class _Asked(NamedTuple):
 
 
 class Filler:
-    """See the head of this file. `change` makes a change and hands on what it means, in order with all others."""
+    """The filler of all feeds. `change` applies a change and emits its events, in order with all others."""
 
     def __init__(
         self,
@@ -63,41 +63,41 @@ class Filler:
         self._quiet_until_s = clock()
         self._filling: set[str] = set()
         self._fills = asyncio.Semaphore(FILLS_MAX)
-        self._unanswered: set[str] = set()  # coins that the history did not answer for, when last asked
-        self._is_silence_said = False
+        self._unanswered: set[str] = set()  # coins for which the last question got no answer
+        self._is_away_logged = False
         self._failures = FailureLog()
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Work in this group from now on."""
+        """Create tasks in this group from now on."""
         self._group = group
         self._quiet_until_s = self._clock() + QUIET_S
 
     def fill(self, coins: Iterable[str]) -> None:
-        """Ask for what is missing of these coins, if anything is and nobody does so already."""
+        """Ask for what these coins lack, unless a task does so already."""
         for coin in coins:
             if coin not in self._filling and self._feeds[coin].wanted is not None:
                 self._filling.add(coin)
                 self._group.create_task(self._fill(coin))
 
     async def catch_up(self, coin: str) -> None:
-        """Hand on what the history has beyond what was told, once it answers; for when `run` is over."""
+        """Emit what the history has beyond the last emitted quote, once it answers; for use after `run`."""
         recovery, backoff = self._feeds[coin], self._new_backoff()
         while True:
-            wanted = recovery.wanted or Wanted(recovery.told)
+            wanted = recovery.wanted or Wanted(recovery.last_emitted)
             asked = await self._ask(coin, wanted)
             if asked.answer is _Answer.END:
                 return await self._change(recovery.dismiss)
             await self._pause(asked, recovery.wanted == wanted, backoff)
 
     async def _fill(self, coin: str) -> None:
-        """Ask the history until nothing of the coin is missing, or until it is clear that what seems to be is not."""
+        """Ask the history until nothing is missing, or until what seems missing turns out not to exist."""
         recovery, backoff = self._feeds[coin], self._new_backoff()
-        ended_at: float | None = None  # when the history first ended before what was announced
+        ended_at: float | None = None  # since when the history has ended before what was announced
         try:
             while (wanted := recovery.wanted) is not None:
-                claim = recovery.known
+                claim = recovery.last_received
                 asked = await self._ask(coin, wanted)
-                is_beyond = claim is not None and (recovery.told is None or claim > recovery.told)
+                is_beyond = claim is not None and (recovery.last_emitted is None or claim > recovery.last_emitted)
                 if not is_beyond:
                     ended_at = None
                 elif asked.answer is _Answer.END:
@@ -110,7 +110,7 @@ class Filler:
             self._filling.discard(coin)
 
     async def _ask(self, coin: str, wanted: Wanted) -> _Asked:
-        """Put one question to the history and hand on its answer."""
+        """Ask the history once and emit the events of its answer."""
         async with self._fills:
             try:
                 change, answer = await self._foreseen(coin, wanted)
@@ -122,24 +122,24 @@ class Filler:
         return _Asked(answer)
 
     async def _pause(self, asked: _Asked, is_stuck: bool, backoff: Backoff) -> None:
-        """Wait before the next question if this one did not help."""
+        """Wait before the next question if this one made no progress."""
         if is_stuck or asked.answer is _Answer.AWAY:
             await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked.retry_after_s)))
         else:
             backoff.reset()
 
     async def _foreseen(self, coin: str, wanted: Wanted) -> tuple[Changes, _Answer]:
-        """As `_answer`; an unexpected error is one coin's answer that did not come, and is asked for again."""
+        """Like `_answer`, but an unexpected error counts as a missing answer for one coin, which is asked again."""
         try:
             return await self._answer(coin, wanted)
         except ProblemError:
             raise
         except Exception as error:
             self._failures.note("history.failed", error, coin=coin)
-            raise InternalError(f"the history could not be asked ({type(error).__name__})") from error
+            raise InternalError(f"the question to the history failed ({type(error).__name__})") from error
 
     async def _answer(self, coin: str, wanted: Wanted) -> tuple[Changes, _Answer]:
-        """What the history's answer will change."""
+        """The change that the history's answer makes, and the outcome."""
         recovery = self._feeds[coin]
         try:
             page = await self._history.read(coin, wanted)
@@ -159,18 +159,18 @@ class Filler:
 
     def _note_unanswered(self, coin: str, reason: str) -> None:
         self._unanswered.add(coin)
-        if not self._is_silence_said and self._clock() > self._quiet_until_s:
+        if not self._is_away_logged and self._clock() > self._quiet_until_s:
             get_logger().warning("history.away", coin=coin, reason=reason)
-            self._is_silence_said = True
+            self._is_away_logged = True
 
     def _note_answered(self, coin: str) -> None:
         self._unanswered.discard(coin)
         self._quiet_until_s = self._clock()
-        if self._is_silence_said and not self._unanswered:
+        if self._is_away_logged and not self._unanswered:
             get_logger().info("history.back")
-            self._is_silence_said = False
+            self._is_away_logged = False
 
 
 def _is_current(recovery: Recovery, wanted: Wanted) -> bool:
-    """Whether this is still what is to be asked, so that the answer still means what it says."""
-    return wanted == (recovery.wanted or Wanted(recovery.told))
+    """Whether this is still the right question, so that its answer still applies."""
+    return wanted == (recovery.wanted or Wanted(recovery.last_emitted))

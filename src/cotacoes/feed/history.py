@@ -1,4 +1,4 @@
-"""The history as who recovers asks it: pages of quotes, over `GET /v1/quotes/{coin}`."""
+"""The history as a source for recovery: pages of quotes, from `GET /v1/quotes/{coin}`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PAGE_QUOTES = 1_000  # some 250 KB
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Quotes, ascending, without a hole but for `gaps`; `more` tells whether there are further ones."""
+class HistoryPage:
+    """Quotes, ascending, with no holes other than `gaps`; `more` if further ones follow."""
 
     quotes: Sequence[Quote]
     more: bool
@@ -28,41 +28,46 @@ class Page:
 
     @property
     def gap_before(self) -> dict[Position | None, Gap]:
-        """The gap before a quote, by what stood before that quote."""
+        """The gap before each quote that has one, by the position before that quote."""
         return {gap.through: gap for gap in self.gaps}
 
 
 class History(Protocol):
-    """Where missing quotes come from."""
+    """The source of missing quotes."""
 
-    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
-        """The answer. UnavailableError if there is none now, PositionGoneError if what follows is no longer held,
-        PositionBeyondEndError if the position was never given."""
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> HistoryPage:
+        """The requested page.
+
+        UnavailableError without an answer, PositionGoneError if some of the quotes are no longer held,
+        PositionBeyondEndError if the position does not exist.
+        """
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _PageFields(msgspec.Struct, frozen=True):
     quotes: list[QuoteJson]
     more: bool
     gaps: list[GapJson] = []
 
 
-def read_page(coin: str, answer: Mapping[str, Any]) -> Page:
-    """A page as it is answered, screened; ValueError where it is none of the coin's."""
-    told = msgspec.convert(answer, _Told)
-    quotes = [quote.quote() for quote in told.quotes]
+def read_page(coin: str, answer: Mapping[str, Any]) -> HistoryPage:
+    """Read and check an answer; ValueError unless it is a page of this coin."""
+    fields = msgspec.convert(answer, _PageFields)
+    quotes = [quote.quote() for quote in fields.quotes]
     for quote in quotes:
         check(quote, coin)
-    gaps = (Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in told.gaps)
-    return Page(quotes, told.more, tuple(gaps))
+    gaps = (
+        Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in fields.gaps
+    )
+    return HistoryPage(quotes, fields.more, tuple(gaps))
 
 
 class PageClient(Protocol):
-    """The one question to a client that the history needs."""
+    """The one method of a client that the history needs."""
 
     async def quotes(
         self, coin: str, *, after: str | None = None, last: int | None = None, limit: int | None = None
     ) -> dict[str, Any]:
-        """A page of the history, decoded; see `client.service_client.ServiceClient.quotes`."""
+        """A decoded page of the history, as from `ServiceClient.quotes`."""
 
 
 class ServiceHistory:
@@ -71,7 +76,7 @@ class ServiceHistory:
     def __init__(self, client: PageClient) -> None:
         self._client = client
 
-    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> Page:
+    async def read(self, coin: str, wanted: Wanted, limit: int = PAGE_QUOTES) -> HistoryPage:
         after = None if wanted.after is None else str(wanted.after)
         if wanted.last is None:
             answer = await self._client.quotes(coin, after=after, limit=limit)
@@ -80,24 +85,24 @@ class ServiceHistory:
         try:
             return read_page(coin, answer)
         except ValueError as error:  # msgspec's own are that too
-            raise ServiceUnavailableError("the history did not answer as it should") from error
+            raise ServiceUnavailableError("the history gave an invalid answer") from error
 
 
 async def floor_of(history: History, coin: str) -> Quote | None:
-    """The oldest quote that is held, None if nothing is."""
+    """The oldest quote held, None if there is none."""
     page = await history.read(coin, Wanted(None), 1)
     return page.quotes[0] if page.quotes else None
 
 
 def has_later(error: PositionBeyondEndError) -> bool:
-    """Whether the history holds quotes later than the position that it never gave: those after `resume_of`."""
+    """Whether the history holds quotes after the position that does not exist; they begin after `resume_of`."""
     return "resume" in error.extra
 
 
 def resume_of(error: PositionBeyondEndError) -> Position | None:
-    """The position after which to go on (None: from the first quote); ServiceUnavailableError if it is malformed."""
+    """The position after which to continue (None: from the first quote); ServiceUnavailableError if malformed."""
     resume = error.extra["resume"]
     try:
         return None if resume is None else Position.parse(str(resume))
     except ValueError as malformed:
-        raise ServiceUnavailableError("the history did not answer as it should") from malformed
+        raise ServiceUnavailableError("the history gave an invalid answer") from malformed

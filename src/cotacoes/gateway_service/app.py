@@ -7,7 +7,7 @@ GET /v1/candles/{coin}             candles, likewise
 GET /v1/ws                         the live stream, as a WebSocket
 GET /v1/stream                     the live stream, as server-sent events
 
-    Redis ──▶ Follower ──▶ Hub ──▶ connections        quote_service ──▶ what Redis lost, what a client missed
+    Redis ──▶ FeedConsumer ──▶ Hub ──▶ connections        quote_service ──▶ what Redis lost, what a client missed
 """
 
 from __future__ import annotations
@@ -130,19 +130,19 @@ def wire(
             start_quotes = _start_quotes(settings, len(found))
             feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
             hub.follow(feeds)
-            follower = FeedConsumer(
+            consumer = FeedConsumer(
                 feeds,
                 bus,
                 history,
-                hub.take,
+                hub.apply,
                 clock=loop.time,
                 random=random,
                 count_ignored=stream_metrics.count_ignored,
                 bus_quiet_s=BUS_QUIET_S,
             )
-            # the follower is not begun again: what it had handed on and what the rings hold might differ unseen, while
-            # clients of a new process resume exactly
-            async with background(follower.run(newcomers=coins), hub.run(restarts)):
+            # the consumer is not restarted on failure: the rings might differ unnoticed from what it had emitted, while
+            # the clients of a new process resume exactly
+            async with background(consumer.run(newcomers=coins), hub.run(restarts)):
                 yield
 
     async def quote_service_answers() -> str | None:

@@ -25,8 +25,8 @@ from datetime import datetime
 from typing import Protocol
 
 from cotacoes.client.modes import Mode
-from cotacoes.gateway_service.ring import Entry, Ring
-from cotacoes.gateway_service.wires import Positions, Wire
+from cotacoes.gateway_service.encoders import Encoder, Positions
+from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.quote import Position
 
 CHUNK_BYTES = 65_536  # written at once to one connection
@@ -46,7 +46,7 @@ class Outlet(Protocol):
 
 
 @dataclass(slots=True)
-class Cursor:
+class StreamCursor:
     """How far a stream has come: by coin the last position told, and the index of what is next in the ring.
 
     The index is None where it is not known: the ring has to be asked for it, or the history.
@@ -55,8 +55,8 @@ class Cursor:
     positions: Positions
     indexes: dict[str, int | None]
 
-    def copy(self) -> Cursor:
-        return Cursor(dict(self.positions), dict(self.indexes))
+    def copy(self) -> StreamCursor:
+        return StreamCursor(dict(self.positions), dict(self.indexes))
 
 
 @dataclass(eq=False, slots=True)
@@ -69,7 +69,7 @@ class Member:
     """
 
     outlet: Outlet
-    cursor: Cursor | None = None
+    cursor: StreamCursor | None = None
     held: set[str] = field(default_factory=set)
     resolve: Callable[[str, bool], None] | None = None
     ahead_s: dict[str, float] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Channel(abc.ABC):
         self,
         coins: Iterable[str],
         mode: Mode,
-        wire: Wire,
+        wire: Encoder,
         rings: Mapping[str, Ring],
         *,
         ask_history: AskHistory,
@@ -97,8 +97,8 @@ class Channel(abc.ABC):
         self._rings = {coin: rings[coin] for coin in self.coins}
         self._ask_history = ask_history
         self._call_soon = call_soon
-        told: Positions = {coin: ring.told for coin, ring in self._rings.items()}
-        self._cursor = Cursor(told, {coin: ring.end for coin, ring in self._rings.items()})
+        told: Positions = {coin: ring.last_emitted for coin, ring in self._rings.items()}
+        self._cursor = StreamCursor(told, {coin: ring.end for coin, ring in self._rings.items()})
 
     def join(self, member: Member) -> None:
         """Take in a member, behind, from its own cursor on."""
@@ -112,7 +112,7 @@ class Channel(abc.ABC):
             if not member.outlet.is_full:
                 self.serve(member)
 
-    def leave(self, member: Member) -> Cursor:
+    def leave(self, member: Member) -> StreamCursor:
         """Let it go; where it stands."""
         self.live.discard(member)
         self.behind.discard(member)
@@ -149,7 +149,7 @@ class Channel(abc.ABC):
             self.live.add(member)
         self._call_soon(self.serve, member)  # the others are not to wait for one that has much to catch up with
 
-    def tell(self, member: Member, entries: Sequence[Entry], index: int | None) -> None:
+    def tell(self, member: Member, entries: Sequence[StreamEntry], index: int | None) -> None:
         """Hand a member what the history gave of a coin; it goes on at an index of the ring, None if not there yet."""
         assert member.cursor is not None
         member.outlet.write(self.wire.encode(entries, member.cursor.positions))
@@ -167,11 +167,11 @@ class Channel(abc.ABC):
                 member.outlet.write(self.wire.heartbeat(sent_at, told, silent))
 
     @abc.abstractmethod
-    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+    def _next(self, member: Member, cursor: StreamCursor) -> list[StreamEntry]:
         """What comes next for a member; brings the indexes forward."""
 
     @abc.abstractmethod
-    def _has_caught_up(self, cursor: Cursor) -> bool:
+    def _has_caught_up(self, cursor: StreamCursor) -> bool:
         """Whether it stands where the channel does."""
 
     def _broadcast(self, data: bytes, events: int) -> None:
@@ -207,11 +207,11 @@ class EveryChannel(Channel):
             if index is not None and index < ring.first:
                 for member in list(self.live):
                     self._fall_behind(member)
-                self._cursor.indexes[coin], self._cursor.positions[coin] = ring.end, ring.told
+                self._cursor.indexes[coin], self._cursor.positions[coin] = ring.end, ring.last_emitted
 
     def _flush_chunk(self, coins: Iterable[str]) -> list[str]:
         """One chunk of bytes, of all coins together; the coins that have more."""
-        entries: list[Entry] = []
+        entries: list[StreamEntry] = []
         rest: list[str] = []
         room = CHUNK_BYTES
         for coin in coins:
@@ -227,14 +227,14 @@ class EveryChannel(Channel):
             self._broadcast_entries(entries)
         return rest
 
-    def _broadcast_entries(self, entries: Sequence[Entry]) -> None:
+    def _broadcast_entries(self, entries: Sequence[StreamEntry]) -> None:
         if self.live:
             self._broadcast(self.wire.encode(entries, self._cursor.positions), len(entries))
             return
         for entry in entries:
             self._cursor.positions[entry.coin] = entry.position
 
-    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+    def _next(self, member: Member, cursor: StreamCursor) -> list[StreamEntry]:
         for coin, target in self._cursor.indexes.items():
             index = cursor.indexes[coin]
             if index == target or coin in member.held:
@@ -252,7 +252,7 @@ class EveryChannel(Channel):
                 return entries
         return []
 
-    def _has_caught_up(self, cursor: Cursor) -> bool:
+    def _has_caught_up(self, cursor: StreamCursor) -> bool:
         return cursor.indexes == self._cursor.indexes
 
 
@@ -263,7 +263,7 @@ class NewestChannel(Channel):
         self,
         coins: Iterable[str],
         mode: Mode,
-        wire: Wire,
+        wire: Encoder,
         rings: Mapping[str, Ring],
         *,
         ask_history: AskHistory,
@@ -281,12 +281,12 @@ class NewestChannel(Channel):
         if new:
             self._broadcast(self.wire.encode(new, self._cursor.positions), len(new))
 
-    def _next(self, member: Member, cursor: Cursor) -> list[Entry]:
+    def _next(self, member: Member, cursor: StreamCursor) -> list[StreamEntry]:
         return [
             entry.standing_for(cursor.positions[coin])
             for coin, entry in self._newest.items()
             if entry is not None and cursor.positions[coin] != entry.position and coin not in member.held
         ]
 
-    def _has_caught_up(self, cursor: Cursor) -> bool:
+    def _has_caught_up(self, cursor: StreamCursor) -> bool:
         return cursor.positions == self._cursor.positions

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from cotacoes.client.modes import Mode
 from cotacoes.config import Settings
 from cotacoes.gateway_service.admission import Admission
-from cotacoes.gateway_service.channel import Channel, Cursor, Member, Outlet
+from cotacoes.gateway_service.channel import Channel, Member, Outlet, StreamCursor
+from cotacoes.gateway_service.encoders import Encoder, Positions
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.wires import Positions, Wire
 from cotacoes.model.quote import Position
 
 
@@ -64,7 +64,7 @@ class Connection(abc.ABC):
         admission: Admission,
         settings: Settings,
         *,
-        wire: Wire,
+        wire: Encoder,
         outlet: Outlet,
         address: str,
         now: float,
@@ -115,7 +115,7 @@ class Connection(abc.ABC):
         had = sorted(self.coins.intersection(coins))
         for mode, (channel, _) in list(self._members.items()):
             if not set(channel.coins).isdisjoint(coins):
-                self._place(mode, Cursor({}, {}), set(), without=coins)
+                self._place(mode, StreamCursor({}, {}), set(), without=coins)
         for pending in list(self._pending):
             for coin in pending.unresolved.intersection(coins):
                 self._resolve(coin, False)
@@ -180,9 +180,9 @@ class Connection(abc.ABC):
     def _close(self, ending: Ending, retry_ms: int) -> None:
         """Say why, and when to come back, behind what was written, and close."""
 
-    def _place(self, mode: Mode, more: Cursor, held: set[str], without: Collection[str] = ()) -> None:
+    def _place(self, mode: Mode, more: StreamCursor, held: set[str], without: Collection[str] = ()) -> None:
         """Move to the channel of the coins that it has in this mode by now."""
-        cursor = Cursor({}, {})
+        cursor = StreamCursor({}, {})
         if mode in self._members:
             channel, member = self._members.pop(mode)
             cursor = self._hub.leave(channel, member)
@@ -195,7 +195,7 @@ class Connection(abc.ABC):
         indexes = {coin: cursor.indexes[coin] for coin in kept} | more.indexes
         member = Member(
             self.outlet,
-            Cursor({coin: positions[coin] for coin in coins}, {coin: indexes[coin] for coin in coins}),
+            StreamCursor({coin: positions[coin] for coin in coins}, {coin: indexes[coin] for coin in coins}),
             held.intersection(coins),
             self._resolve,
         )

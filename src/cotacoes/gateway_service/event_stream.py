@@ -16,8 +16,8 @@ from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, MethodNotAllowedError
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.connection import Connection, Ending
+from cotacoes.gateway_service.encoders import EVENT_STREAM, RETRY_MS, parse_cursor, retry
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.wires import EVENT_STREAM, RETRY_MS, parse_cursor, retry
 from cotacoes.model.quote import Position
 
 PATH = "/v1/stream"

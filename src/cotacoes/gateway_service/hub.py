@@ -1,6 +1,6 @@
 """The hub: one listener for all clients, a ring for each coin, and when what is new is handed out.
 
-    Redis, history ──▶ Follower ──▶ take ──▶ rings ──▶ flush ──▶ channels ──▶ connections
+    Redis, history ──▶ FeedConsumer ──▶ apply ──▶ rings ──▶ flush ──▶ channels ──▶ connections
 
 What is new goes out at once if nothing did just now, else with all that comes in the next moments: writing to a socket
 costs the same for one quote as for ten. How long these are depends on how long handing out takes, so that it never
@@ -18,17 +18,24 @@ from typing import Protocol
 
 from cotacoes.client.modes import Mode
 from cotacoes.feed.consumer import log_change
-from cotacoes.feed.feeds import Event
+from cotacoes.feed.feeds import FeedEvent
 from cotacoes.feed.history import History
-from cotacoes.gateway_service.channel import Channel, Cursor, EveryChannel, Member, NewestChannel
+from cotacoes.gateway_service.channel import Channel, EveryChannel, Member, NewestChannel, StreamCursor
+from cotacoes.gateway_service.encoders import Encoder
 from cotacoes.gateway_service.replay import Replays
-from cotacoes.gateway_service.ring import Entry, Ring
-from cotacoes.gateway_service.wires import Wire
+from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.coins import require_coin
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.metrics import StreamMetrics
-from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import (
+    Dismissed,
+    GapDetected,
+    GapFilled,
+    GapLost,
+    QuoteReceived,
+    Retracted,
+)
 from cotacoes.web.restarts import Restarts
 
 FLUSH_S = 0.005
@@ -140,23 +147,23 @@ class Hub:
             group.create_task(restarts.kept("heartbeats", self._beat))
             group.create_task(restarts.kept("checks", self._check))
 
-    async def take(self, events: Sequence[Event]) -> None:
-        """What the Follower hands on."""
+    async def apply(self, events: Sequence[FeedEvent]) -> None:
+        """Apply the events that FeedConsumer emits."""
         for event in events:
             match event:
-                case Seen(quote):
-                    self._append(Entry.of_quote(quote))
-                case Lost(gap):
-                    self._append(Entry.of_gap(gap))
+                case QuoteReceived(quote):
+                    self._append(StreamEntry.of_quote(quote))
+                case GapLost(gap):
+                    self._append(StreamEntry.of_gap(gap))
                     self._metrics.feed_gaps.labels(coin=gap.coin, kind="lost").inc()
                 case Retracted(gap):
-                    self._append(Entry.of_retraction(gap))
+                    self._append(StreamEntry.of_retraction(gap))
                     self._metrics.feed_gaps.labels(coin=gap.coin, kind="retracted").inc()
                 case Dismissed(gap):
                     self._metrics.feed_gaps.labels(coin=gap.coin, kind="dismissed").inc()
-                case Missed(gap):
+                case GapDetected(gap):
                     self._metrics.feed_gaps.labels(coin=gap.coin, kind="missed").inc()
-                case Recovered(coin):
+                case GapFilled(coin):
                     self._metrics.feed_gaps.labels(coin=coin, kind="recovered").inc()
             log_change(event)
         if self._awaiting:
@@ -164,19 +171,19 @@ class Hub:
 
     def begin(
         self, coins: Collection[str], mode: Mode, since: Mapping[str, Position]
-    ) -> tuple[Cursor, dict[str, bool], set[str]]:
+    ) -> tuple[StreamCursor, dict[str, bool], set[str]]:
         """Where a stream of these coins begins; whether all after `since` will come; of which the history must say."""
-        cursor, recovered, unresolved = Cursor({}, {}), {}, set()
+        cursor, recovered, unresolved = StreamCursor({}, {}), {}, set()
         for coin in coins:
             ring = self._rings[coin]
             first = ring.index_of_newest()
             index: int | None = first
             begun = ring.read(first, 1)
-            position = begun[0].before if begun else ring.told
+            position = begun[0].before if begun else ring.last_emitted
             recovered[coin] = coin in since
             if coin not in since and not self._has_begun(coin):
                 unresolved.add(coin)  # nobody knows yet what is the newest
-            if coin in since and (mode.is_every or ring.told is None or since[coin] <= ring.told):
+            if coin in since and (mode.is_every or ring.last_emitted is None or since[coin] <= ring.last_emitted):
                 position = since[coin]
                 index = ring.index_after(position)
                 if index is None and mode.is_every:
@@ -186,7 +193,7 @@ class Hub:
             cursor.positions[coin], cursor.indexes[coin] = position, index
         return cursor, recovered, unresolved
 
-    def channel(self, coins: Sequence[str], mode: Mode, wire: Wire) -> Channel:
+    def channel(self, coins: Sequence[str], mode: Mode, wire: Encoder) -> Channel:
         """The channel of those who want the same, brought up to date."""
         key = (tuple(coins), mode, wire.name)
         channel = self._channels.get(key)
@@ -201,7 +208,7 @@ class Hub:
             channel.flush(channel.coins)
         return channel
 
-    def leave(self, channel: Channel, member: Member) -> Cursor:
+    def leave(self, channel: Channel, member: Member) -> StreamCursor:
         """A member leaves its channel, which ends with the last one; where the member stands."""
         cursor = channel.leave(member)
         if not channel.live and not channel.behind:
@@ -229,7 +236,7 @@ class Hub:
         """A member needs what the ring does not reach back to."""
         self._replays.ask(channel, member, coin)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: StreamEntry) -> None:
         self._rings[entry.coin].append(entry, self._loop.time())
         self._dirty.add(entry.coin)
         self._fresh += 1

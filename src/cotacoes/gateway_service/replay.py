@@ -25,7 +25,7 @@ from random import Random
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ProblemError
 from cotacoes.feed.history import History, floor_of, has_later, resume_of
 from cotacoes.gateway_service.channel import Channel, Member
-from cotacoes.gateway_service.ring import Entry, Ring
+from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
@@ -61,7 +61,7 @@ class Replays:
         self._paused: set[_Asked] = set()  # answered with nothing, and to be asked again later
         # as many as there are coins of members behind, at most: connections and their coins are bounded
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
-        self._pages: OrderedDict[_Place, list[Entry]] = OrderedDict()
+        self._pages: OrderedDict[_Place, list[StreamEntry]] = OrderedDict()
 
     def ask(self, channel: Channel, member: Member, coin: str) -> None:
         """The member needs the history of this coin, from where its cursor is."""
@@ -109,7 +109,7 @@ class Replays:
 
     def _is_passed(self, channel: Channel, member: Member, coin: str) -> bool:
         """Whether the ring has gone on beyond a member that was ahead of it, so that the history must have too."""
-        position, told = channel.position_of(member, coin), self._rings[coin].told
+        position, told = channel.position_of(member, coin), self._rings[coin].last_emitted
         return coin in member.ahead_s and told is not None and (position is None or told > position)
 
     async def _answer(self, channel: Channel, member: Member, coin: str) -> float | None:
@@ -136,7 +136,7 @@ class Replays:
         channel.tell(member, *_before_ring(entries, ring))
         return None
 
-    async def _entries_after(self, coin: str, position: Position | None) -> tuple[list[Entry], bool]:
+    async def _entries_after(self, coin: str, position: Position | None) -> tuple[list[StreamEntry], bool]:
         """What a stream that has come to this position is told next, and whether that is all that follows it."""
         try:
             return await self._page(coin, position), True
@@ -149,20 +149,20 @@ class Replays:
             return [_rewritten(coin, position), *await self._page(coin, None)], False
         if position is not None and floor.before <= position:  # what follows it is held after all
             return await self._page(coin, position), True
-        return [Entry.of_gap(Gap(coin, position, floor.before, Reason.GONE))], False
+        return [StreamEntry.of_gap(Gap(coin, position, floor.before, Reason.GONE))], False
 
-    async def _page(self, coin: str, position: Position | None) -> list[Entry]:
+    async def _page(self, coin: str, position: Position | None) -> list[StreamEntry]:
         place = (coin, position)
         if place in self._pages:
             return self._pages[place]
         page = await self._history.read(coin, Wanted(position), PAGE_QUOTES)
-        entries: list[Entry] = []
+        entries: list[StreamEntry] = []
         for quote in page.quotes:
             if gap := page.gap_before.get(quote.before):
-                entries.append(Entry.of_gap(gap))
-            entries.append(Entry.of_quote(quote))
+                entries.append(StreamEntry.of_gap(gap))
+            entries.append(StreamEntry.of_quote(quote))
         if position is None and entries and entries[0].before is not None:
-            entries.insert(0, Entry.of_gap(Gap(coin, None, entries[0].before, Reason.GONE)))
+            entries.insert(0, StreamEntry.of_gap(Gap(coin, None, entries[0].before, Reason.GONE)))
         if page.more:
             self._pages[place] = entries
             if len(self._pages) > PAGES_KEPT:
@@ -170,15 +170,15 @@ class Replays:
         return entries
 
 
-def _rewritten(coin: str, position: Position | None) -> Entry:
+def _rewritten(coin: str, position: Position | None) -> StreamEntry:
     """The position is in no history. Nothing is known to be missing after it, so the gap ends where it begins."""
     assert position is not None
-    return Entry.of_gap(Gap(coin, position, position, Reason.REWRITTEN))
+    return StreamEntry.of_gap(Gap(coin, position, position, Reason.REWRITTEN))
 
 
-def _before_ring(entries: Sequence[Entry], ring: Ring) -> tuple[list[Entry], int | None]:
+def _before_ring(entries: Sequence[StreamEntry], ring: Ring) -> tuple[list[StreamEntry], int | None]:
     """Those that the ring does not have, and the index at which it goes on after them; None if it does not yet."""
-    told: list[Entry] = []
+    told: list[StreamEntry] = []
     for entry in entries:
         if not entry.is_empty and (index := ring.index_after(entry.before, is_true=True)) is not None:
             return told, index

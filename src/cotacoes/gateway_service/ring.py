@@ -32,7 +32,7 @@ class Kind(enum.Enum):
     GAP = "gap"
 
 
-class Entry(msgspec.Struct, gc=False):
+class StreamEntry(msgspec.Struct, gc=False):
     """One event of a coin's stream, as JSON: it ends at `position`, and follows `before`.
 
     Of numbers and texts alone, nothing for the garbage collector to follow: with three objects for each of the 40,000
@@ -48,16 +48,16 @@ class Entry(msgspec.Struct, gc=False):
     _frame: bytes | None = None
 
     @classmethod
-    def of_quote(cls, quote: Quote) -> Entry:
+    def of_quote(cls, quote: Quote) -> StreamEntry:
         return cls(Kind.QUOTE, quote.coin, quote.epoch, quote.seq, encode_quote(quote), quote.prev)
 
     @classmethod
-    def of_gap(cls, gap: Gap) -> Entry:
+    def of_gap(cls, gap: Gap) -> StreamEntry:
         text = _encode({"type": "gap", **gap.fields()})
         return cls(Kind.GAP, gap.coin, gap.through.epoch, gap.through.seq, text, gap.after)
 
     @classmethod
-    def of_retraction(cls, gap: Gap) -> Entry:
+    def of_retraction(cls, gap: Gap) -> StreamEntry:
         """What was told after `gap.after` does not count: the stream is back there."""
         text = _encode({"type": "gap", **gap.fields()})
         back = gap.after or BEFORE_ALL
@@ -89,10 +89,10 @@ class Entry(msgspec.Struct, gc=False):
             self._frame = text_frame(self.text)
         return self._frame
 
-    def standing_for(self, after: Position | None) -> Entry:
+    def standing_for(self, after: Position | None) -> StreamEntry:
         """The quote as the newest of all after a position, with one more field that says so."""
         told = b"null" if after is None else b'"%s"' % str(after).encode()
-        return Entry(self.kind, self.coin, self.epoch, self.seq, b'%s,"after":%s}' % (self.text[:-1], told))
+        return StreamEntry(self.kind, self.coin, self.epoch, self.seq, b'%s,"after":%s}' % (self.text[:-1], told))
 
 
 class Ring:
@@ -102,10 +102,10 @@ class Ring:
         self.coin = coin
         self._bytes_max = bytes_max
         self.first = 0  # the index of the oldest entry that is here
-        self.newest: Entry | None = None  # the newest quote
+        self.newest: StreamEntry | None = None  # the newest quote
         self.newest_at = 0.0  # when it came
-        self.told: Position | None = None  # how far the stream has come
-        self._entries: list[Entry] = []
+        self.last_emitted: Position | None = None  # how far the stream has come
+        self._entries: list[StreamEntry] = []
         self.bytes = 0  # about what it takes
 
     @property
@@ -117,15 +117,15 @@ class Ring:
         """Change the bound; it holds from the next entry on."""
         self._bytes_max = bytes_max
 
-    def append(self, entry: Entry, now: float = 0.0) -> None:
+    def append(self, entry: StreamEntry, now: float = 0.0) -> None:
         """The next of the stream, which came just now."""
-        if self.told is not None and (entry.position or BEFORE_ALL) <= self.told:
+        if self.last_emitted is not None and (entry.position or BEFORE_ALL) <= self.last_emitted:
             self._drop(len(self._entries))  # another history: no position of before leads anywhere in it
             self.bytes = 0
             self.newest = None
         self._entries.append(entry)
         self.bytes += _size(entry)
-        self.told = entry.position
+        self.last_emitted = entry.position
         if entry.kind is Kind.QUOTE:
             self.newest, self.newest_at = entry, now
         if self.bytes > self._bytes_max:
@@ -138,7 +138,7 @@ class Ring:
         """
         if position is not None and not is_true and self._is_retracted(position):
             return self.first
-        if position is not None and position == self.told:
+        if position is not None and position == self.last_emitted:
             return self.end
         place = 0 if position is None else bisect.bisect_right(self._entries, position, key=_position)
         if place == len(self._entries) or self._entries[place].before != position:
@@ -149,7 +149,7 @@ class Ring:
         """Where a stream begins that is to begin with the newest quote."""
         return self.end - 1 if self._entries and self._entries[-1].kind is Kind.QUOTE else self.end
 
-    def read(self, index: int, bytes_max: int, end: int | None = None) -> Sequence[Entry]:
+    def read(self, index: int, bytes_max: int, end: int | None = None) -> Sequence[StreamEntry]:
         """Entries from an index on, at least one where there is one, about so many bytes at most."""
         place = index - self.first
         stop = len(self._entries) if end is None else end - self.first
@@ -179,9 +179,9 @@ class Ring:
         self.first += count
 
 
-def _position(entry: Entry) -> Position:
+def _position(entry: StreamEntry) -> Position:
     return Position(entry.epoch, entry.seq)
 
 
-def _size(entry: Entry) -> int:
+def _size(entry: StreamEntry) -> int:
     return 2 * len(entry.text) + ENTRY_BYTES  # its frame is kept beside it

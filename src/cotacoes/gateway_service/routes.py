@@ -14,7 +14,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cotacoes.client import aged
+from cotacoes.client import with_age
 from cotacoes.config import Settings
 from cotacoes.errors import (
     ForbiddenError,
@@ -157,7 +157,7 @@ def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> dict[st
     fields = msgspec.structs.asdict(QuoteJson.of(quote))
     del fields["prev"]
     told = {**fields, "age_ms": 0, "status": "fresh", "source": "cache", "breaker": None}
-    return aged(told, math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
+    return with_age(told, math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
 
 
 def _newer(
@@ -172,7 +172,7 @@ def _newer(
 
 def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     """An earlier answer, as old as it is by now."""
-    told = aged(answer.value, round(answer.age * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
+    told = with_age(answer.value, round(answer.age * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
     if told is None:
         age_ms = answer.value["age_ms"] + round(answer.age * 1000)
         raise ServiceUnavailableError(

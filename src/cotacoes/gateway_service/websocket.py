@@ -24,8 +24,8 @@ from cotacoes.errors.problem_json import problem_of, shortened
 from cotacoes.errors.values import explain_message
 from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
+from cotacoes.gateway_service.encoders import WEBSOCKET, Positions
 from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.wires import WEBSOCKET, Positions
 from cotacoes.model.quote import Position
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 

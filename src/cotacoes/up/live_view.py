@@ -20,10 +20,18 @@ from typing import Any
 
 import msgspec
 
-from cotacoes.client_subscriber.lines import Lines, position_range
+from cotacoes.client_subscriber.lines import LineFormatter, position_range
 from cotacoes.model.quote import Position, QuoteJson, format_time, parse_time
 from cotacoes.patterns.pub_sub.bus import FeedPosition, Gap, Reason
-from cotacoes.patterns.pub_sub.recovery_events import Dismissed, Event, Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import (
+    Dismissed,
+    GapDetected,
+    GapFilled,
+    GapLost,
+    QuoteReceived,
+    RecoveryEvent,
+    Retracted,
+)
 from cotacoes.up.supervision.service import ServiceState, StateChange
 
 SUBSCRIBER = "client_subscriber"
@@ -72,7 +80,7 @@ class LiveView:
         self._put = put
         self._coin_width = coin_width
         self._now = now
-        self._lines = Lines(coin_width, coloured=style is Style.COLOURED)
+        self._lines = LineFormatter(coin_width, coloured=style is Style.COLOURED)
         self._has_table = False
         self._last_shown: dict[bytes, bytes] = {}  # by coin, the line of its newest quote
         self._resuming: set[bytes] = set()  # coins that client_subscriber has not shown since it was started again
@@ -172,7 +180,7 @@ class LiveView:
             before, quote = (msgspec.json.decode(one, type=QuoteJson).quote() for one in (last, line))
         except (ValueError, msgspec.MsgspecError):
             return
-        gap = FeedPosition(quote.coin, before.position).take(quote).gap
+        gap = FeedPosition(quote.coin, before.position).receive(quote).gap
         if gap is None or gap.reason is Reason.REWRITTEN:
             return
         if self._style is Style.JSON:
@@ -209,21 +217,21 @@ def dropped_line(style: Style, count: int) -> str:
     return _encode({"type": "note", "text": text}) if style is Style.JSON else f"… {text}"
 
 
-def _event_of(news: dict[str, Any]) -> Event | None:
+def _event_of(news: dict[str, Any]) -> RecoveryEvent | None:
     """What a line of client_subscriber tells; None for what comes as an event of its log too: silent, back."""
     match news["type"]:
         case "quote":
-            return Seen(msgspec.convert(news, QuoteJson).quote())
+            return QuoteReceived(msgspec.convert(news, QuoteJson).quote())
         case "gap":
-            return Missed(_gap_of(news))
+            return GapDetected(_gap_of(news))
         case "gone":
-            return Lost(_gap_of(news))
+            return GapLost(_gap_of(news))
         case "retracted":
             return Retracted(_gap_of(news))
         case "dismissed":
             return Dismissed(_gap_of(news))
         case "recovered":
-            return Recovered(news["coin"], _position(news["after"]), _position(news["through"]), int(news["quotes"]))
+            return GapFilled(news["coin"], _position(news["after"]), _position(news["through"]), int(news["quotes"]))
     return None
 
 

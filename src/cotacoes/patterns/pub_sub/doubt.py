@@ -1,12 +1,12 @@
-"""Doubt: what keeps a listener from believing everything that anyone can publish on its channel.
+"""Doubt: a listener does not believe everything that anyone can publish on its channel.
 
 Two small memories of one coin, both bounded, both without a clock:
 
-* `RecentQuotes` has the last quotes that were handed on, and which of them the history has confirmed. A second quote
-  under one of their positions shows that one of the two is false, and so does a heartbeat from before them; the history
-  says which. It is asked once for each quote that was handed on, at most.
-* `Dismissals` has the positions that were announced and that the history does not reach. Lines at or beyond them are
-  ignored until they are pardoned: a mistake must not last for ever, and what comes again is then dismissed silently.
+* `RecentQuotes` holds the last quotes that were emitted, and which of them the history has confirmed. A second quote
+  under one of their positions proves that one of the two is false, and so does a heartbeat that lies before them; the
+  history decides. It is asked at most once for each emitted quote.
+* `Dismissals` holds positions that were announced although the history ends before them. Lines at or beyond them are
+  ignored until they are pardoned, so a mistake does not last for ever. After a pardon, the next dismissal is silent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DISMISSED_EPOCHS_MAX = 16
 
 
 class RecentQuotes:
-    """See the head of this file. `doubted` are those that the history is to confirm, or to call false."""
+    """The last emitted quotes of one coin. The history has yet to confirm or refute those in `doubted`."""
 
     def __init__(self) -> None:
         self.doubted: list[Quote] = []
@@ -32,18 +32,21 @@ class RecentQuotes:
         self._confirmed: set[Position] = set()
 
     def add(self, quote: Quote) -> None:
-        """One that the wire brought; positions rise."""
+        """Add a quote from the wire; positions rise."""
         self._quotes.append(quote)
 
     def add_confirmed(self, quotes: Sequence[Quote]) -> None:
-        """Those that the history brought."""
+        """Add quotes from the history."""
         self._quotes.extend(quotes[-RECENT_QUOTES:])
         self._confirm(quotes[-RECENT_QUOTES:])
 
-    def judge(self, line: Quote | Heartbeat, told: Position) -> list[Ignored]:
-        """Why a line at or before `told` means nothing; empty if the history is to say, or if it is a sign of life."""
+    def judge(self, line: Quote | Heartbeat, last_emitted: Position) -> list[Ignored]:
+        """Why a line at or before `last_emitted` is ignored.
+
+        The list is empty if the history must decide, or if the line is a sign of life.
+        """
         if isinstance(line, Heartbeat):
-            return self._judge_heartbeat(line, told)
+            return self._judge_heartbeat(line, last_emitted)
         if next((quote for quote in self._quotes if quote.position == line.position), line) == line:
             return [Ignored.OLD]
         if line.position in self._confirmed:
@@ -52,39 +55,39 @@ class RecentQuotes:
         return []
 
     def doubt(self) -> bool:
-        """Doubt all that the history has not confirmed; False if there is nothing, or it is doubted already."""
+        """Doubt everything that is not confirmed; False if there is nothing, or if it is doubted already."""
         is_new = not self.doubted
         self.doubted = self.doubted or self._unconfirmed
         return is_new and bool(self.doubted)
 
-    def _judge_heartbeat(self, beat: Heartbeat, told: Position) -> list[Ignored]:
-        """The writer's own is never behind a quote of its era that the wire brought before."""
-        if beat.position is None or beat.position.epoch < told.epoch:
+    def _judge_heartbeat(self, beat: Heartbeat, last_emitted: Position) -> list[Ignored]:
+        """The writer's own heartbeat is never behind a quote of the same epoch that the wire brought before."""
+        if beat.position is None or beat.position.epoch < last_emitted.epoch:
             return [Ignored.OLD]
-        if beat.position < told and any(quote.position > beat.position for quote in self._unconfirmed):
+        if beat.position < last_emitted and any(quote.position > beat.position for quote in self._unconfirmed):
             self.doubt()
         return []
 
     def first_false(self, held: Iterable[Quote], through: Position | None) -> Quote | None:
-        """The first doubted one, up to a position (None: of all), that the history does not hold."""
+        """The first doubted quote up to a position (None: of all) that the history does not hold."""
         by_position = {quote.position: quote for quote in held}
         checked = (quote for quote in self.doubted if through is None or quote.position <= through)
         return next((quote for quote in checked if by_position.get(quote.position) != quote), None)
 
     def confirm(self, through: Position | None) -> None:
-        """The history holds the doubted ones up to a position, None: all of them."""
+        """Note that the history holds the doubted quotes up to a position (None: all of them)."""
         good = [quote for quote in self.doubted if through is None or quote.position <= through]
         self.doubted = self.doubted[len(good) :]
         self._confirm(good)
 
     def cut(self, position: Position) -> None:
-        """Forget the one of this position and all later ones: nothing is doubted any more."""
+        """Forget this position and all later ones, and doubt nothing any more."""
         self.confirm(None)
         while self._quotes and self._quotes[-1].position >= position:
             self._confirmed.discard(self._quotes.pop().position)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget everything."""
         self.doubted = []
         self._quotes.clear()
         self._confirmed.clear()
@@ -106,38 +109,38 @@ class _Dismissal:
 
 
 class Dismissals:
-    """See the head of this file."""
+    """Announced positions that the history does not reach, by epoch."""
 
     def __init__(self) -> None:
         self._by_epoch: OrderedDict[int, _Dismissal] = OrderedDict()
 
-    def add(self, claim: Position, told: Position | None) -> bool:
-        """Dismiss what reaches `claim`, where the history ends at `told`; whether its epoch was not dismissed before.
+    def add(self, claim: Position, last_emitted: Position | None) -> bool:
+        """Dismiss positions from `claim` on, since the history ends at `last_emitted`; True if its epoch is new here.
 
-        Of an epoch in which the history is, only what lies as far ahead; of another one all.
+        In an epoch that the history has reached, only positions at least as far ahead are dismissed; in another, all.
         """
         is_new = self._by_epoch.pop(claim.epoch, None) is None
-        is_present = told is not None and told.epoch == claim.epoch
+        is_present = last_emitted is not None and last_emitted.epoch == claim.epoch
         self._by_epoch[claim.epoch] = _Dismissal(claim.seq if is_present else 0)
         if len(self._by_epoch) > DISMISSED_EPOCHS_MAX:
             self._by_epoch.popitem(last=False)
         return is_new
 
-    def covers(self, position: Position, told: Position | None) -> bool:
+    def covers(self, position: Position, last_emitted: Position | None) -> bool:
         """Whether this position is dismissed."""
         found = self._by_epoch.get(position.epoch)
         if found is None or found.is_pardoned:
             return False
-        if told is not None and told.epoch == position.epoch and told.seq >= found.from_seq:
+        if last_emitted is not None and last_emitted.epoch == position.epoch and last_emitted.seq >= found.from_seq:
             del self._by_epoch[position.epoch]  # the history has come that far after all
             return False
         return position.seq >= found.from_seq
 
     def knows(self, position: Position | None) -> bool:
-        """Whether something of its epoch was dismissed, pardoned or not."""
+        """Whether any position of its epoch was dismissed, pardoned or not."""
         return position is not None and position.epoch in self._by_epoch
 
     def pardon(self) -> None:
-        """Believe everything again, until it is dismissed again."""
+        """Believe every position again, until it is dismissed again."""
         for dismissal in self._by_epoch.values():
             dismissal.is_pardoned = True

@@ -1,4 +1,4 @@
-"""What a Recovery asks for and hands on, and why a line of the wire counts for nothing; `recovery.py` decides."""
+"""The events that a Recovery emits, what it asks the history for, and why it ignores a line."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cotacoes.patterns.pub_sub.bus import Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class QuoteReceived:
     """The next quote."""
 
     quote: Quote
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """The wire lost something; it is being fetched."""
+class GapDetected:
+    """The wire lost quotes; they are being fetched."""
 
     gap: Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """All that was missed is handed on: `quotes` of them, after a position (exclusive) through another (inclusive)."""
+class GapFilled:
+    """All missing quotes were emitted: `quotes` of them, after one position (exclusive) through another."""
 
     coin: str
     after: Position | None
@@ -34,21 +34,21 @@ class Recovered:
     quotes: int
 
     def fields(self) -> dict[str, str | int | None]:
-        """As it is told everywhere: positions as texts."""
+        """The event as fields of a message or a log line, with positions as text."""
         after, through = (None if position is None else str(position) for position in (self.after, self.through))
         return {"coin": self.coin, "after": after, "through": through, "quotes": self.quotes}
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """These will not come, for good."""
+class GapLost:
+    """These positions will never come."""
 
     gap: Gap
 
 
 @dataclass(frozen=True, slots=True)
 class Retracted:
-    """These were handed on, and the history holds others under their positions, or none: they do not count.
+    """These quotes were emitted but are false: the history holds others under their positions, or none.
 
     What the history holds after `gap.after` comes next.
     """
@@ -58,40 +58,40 @@ class Retracted:
 
 @dataclass(frozen=True, slots=True)
 class Dismissed:
-    """The wire announced positions up to `gap.through`, and the history ends before them: they do not exist."""
+    """The wire announced positions up to `gap.through` that do not exist: the history ends before them."""
 
     gap: Gap
 
 
-Event = Seen | Missed | Recovered | Lost | Retracted | Dismissed
+RecoveryEvent = QuoteReceived | GapDetected | GapFilled | GapLost | Retracted | Dismissed
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to ask the history for: the quotes after a position (None: from the first), or the `last` ones."""
+    """A request to the history: the quotes after a position (None: from the first), or the `last` ones."""
 
     after: Position | None
     last: int | None = None
 
 
 class HistoryHoleError(ValueError):
-    """An answer of the history that does not follow the position it was asked for."""
+    """An answer of the history does not follow the requested position."""
 
 
 def require_no_hole(coin: str, quotes: Sequence[Quote], before: Position | None, gaps: Sequence[Gap] = ()) -> None:
-    """HistoryHoleError unless these follow a position, and one another, or a gap."""
+    """Raise HistoryHoleError unless the quotes follow a position, each other, or a gap."""
     ends = {gap.through for gap in gaps}
     for quote in quotes:
         if quote.before != before and quote.before not in ends:
-            raise HistoryHoleError(f"the history of {coin} goes on with {quote.position} after {before}")
+            raise HistoryHoleError(f"the history of {coin} continues with {quote.position} after {before}")
         before = quote.position
 
 
 class Ignored(enum.StrEnum):
-    """Why a line, or a whole message, counts for nothing."""
+    """Why a line, or a whole message, is ignored."""
 
     MALFORMED = "malformed"
     OTHER_COIN = "other_coin"
-    OLD = "old"  # at or before what was handed on
+    OLD = "old"  # at or before what was emitted
     CONTRADICTED = "contradicted"  # another price under a position whose quote the history has confirmed
-    FOREIGN = "foreign"  # of positions that were dismissed
+    FOREIGN = "foreign"  # under a position that was dismissed

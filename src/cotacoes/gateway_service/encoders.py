@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from cotacoes.adapters.websocket_server import text_frame
-from cotacoes.gateway_service.ring import Entry
+from cotacoes.gateway_service.ring import StreamEntry
 from cotacoes.model.quote import COIN_PATTERN, Position, format_time
 
 RETRY_MS = 2_000  # how long a browser waits before it comes back, where nothing else was said
@@ -26,24 +26,24 @@ _encode = msgspec.json.Encoder().encode
 Positions = dict[str, Position | None]
 
 
-class Wire(Protocol):
+class Encoder(Protocol):
     """`encode` and `heartbeat` give what is written as it is."""
 
     name: str
 
-    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
+    def encode(self, entries: Sequence[StreamEntry], positions: Positions) -> bytes:
         """Events in order; `positions` are those before them, and are brought forward."""
 
     def heartbeat(self, sent_at: datetime, positions: Positions, silent: Sequence[str]) -> bytes:
         """That the stream lives, how far it has come, and which feeds say nothing."""
 
 
-class WebSocketWire:
+class WebSocketEncoder:
     """See the head of this file."""
 
     name = "websocket"
 
-    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
+    def encode(self, entries: Sequence[StreamEntry], positions: Positions) -> bytes:
         positions.update({coin: last.position for coin, last in {entry.coin: entry for entry in entries}.items()})
         return b"".join([entry.frame for entry in entries])
 
@@ -51,12 +51,12 @@ class WebSocketWire:
         return text_frame(_heartbeat(sent_at, positions, silent))
 
 
-class EventStreamWire:
+class EventStreamEncoder:
     """See the head of this file."""
 
     name = "sse"
 
-    def encode(self, entries: Sequence[Entry], positions: Positions) -> bytes:
+    def encode(self, entries: Sequence[StreamEntry], positions: Positions) -> bytes:
         texts = []
         for entry in entries:
             positions[entry.coin] = entry.position
@@ -100,5 +100,5 @@ def _heartbeat(sent_at: datetime, positions: Positions, silent: Sequence[str]) -
     )
 
 
-WEBSOCKET: Wire = WebSocketWire()
-EVENT_STREAM: Wire = EventStreamWire()
+WEBSOCKET: Encoder = WebSocketEncoder()
+EVENT_STREAM: Encoder = EventStreamEncoder()

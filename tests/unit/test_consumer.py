@@ -20,26 +20,26 @@ from cotacoes.feed.consumer import (
     RECONNECT_MOST_S,
     START_S,
     WATCH_INTERVAL_S,
+    Emit,
     FeedConsumer,
-    Take,
     log_change,
 )
-from cotacoes.feed.feeds import SILENT_AFTER_S, Back, Event, Feeds, Silent
+from cotacoes.feed.feeds import SILENT_AFTER_S, Back, FeedEvent, Feeds, Silent
 from cotacoes.feed.filler import FILL_MOST_S, FILLS_MAX, QUIET_S, UNREACHED_S
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
-from cotacoes.patterns.pub_sub.recovery_events import Lost, Missed, Recovered, Retracted, Seen
+from cotacoes.patterns.pub_sub.recovery_events import GapDetected, GapFilled, GapLost, QuoteReceived, Retracted
 
 
 def at(seq: int, epoch: int = EPOCH) -> Position:
     return Position(epoch, seq)
 
 
-def logging(take: Take) -> Take:
+def logging(take: Emit) -> Emit:
     """Say changes in the log, too."""
 
-    async def both(events: Sequence[Event]) -> None:
+    async def both(events: Sequence[FeedEvent]) -> None:
         for event in events:
             log_change(event)
         await take(events)
@@ -69,7 +69,7 @@ def test_the_last_quote_comes_at_once_and_then_each_new_one_once() -> None:
         await world.beat()
         await world.publish(2)
 
-    assert following(scenario, prepare=three_recorded).told() == [3, 4, 5, 6]
+    assert following(scenario, prepare=three_recorded).emitted() == [3, 4, 5, 6]
 
 
 def test_what_is_published_while_it_starts_is_not_called_missed() -> None:
@@ -91,8 +91,8 @@ def test_what_is_published_while_it_starts_is_not_called_missed() -> None:
             await world.publish()
             await asyncio.sleep(0.1)
 
-    told = following(scenario, prepare=prepare).told()
-    assert Missed not in told
+    told = following(scenario, prepare=prepare).emitted()
+    assert GapDetected not in told
     assert told[-1] == 13
 
 
@@ -104,7 +104,7 @@ def test_the_last_quote_does_not_wait_for_a_bus_that_does_not_answer(how: str, w
 
     async def scenario(world: World) -> None:
         await asyncio.sleep(wait_s)
-        assert world.told() == [3]
+        assert world.emitted() == [3]
 
     following(scenario, prepare=prepare)
 
@@ -114,7 +114,7 @@ def test_after_a_position_everything_after_it_comes_first() -> None:
         await world.publish()
 
     world = following(scenario, prepare=lambda world: world.record(2500), since={COIN: at(1)})
-    assert world.told() == list(range(2, 2502))
+    assert world.emitted() == list(range(2, 2502))
 
 
 @pytest.mark.parametrize("prepare", [without_history, hanging_history])
@@ -125,7 +125,7 @@ def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: 
         assert world.seqs() == [1, 2]
         await world.publish()
 
-    assert following(scenario, prepare=prepare).told() == [1, 2, 3]
+    assert following(scenario, prepare=prepare).emitted() == [1, 2, 3]
 
 
 def test_but_for_one_that_takes_less_than_a_second_it_does() -> None:
@@ -137,7 +137,7 @@ def test_but_for_one_that_takes_less_than_a_second_it_does() -> None:
         await world.publish()
         await asyncio.sleep(START_S)
 
-    assert following(scenario, prepare=prepare).told() == [3, 4]
+    assert following(scenario, prepare=prepare).emitted() == [3, 4]
 
 
 def test_nor_do_those_of_coins_whose_turn_to_be_asked_for_never_comes() -> None:
@@ -178,13 +178,13 @@ def test_what_a_dead_link_missed_is_told_by_the_next_heartbeat_fetched_and_told_
         await asyncio.sleep(RECONNECT_MOST_S + 0.1)
         await world.beat()
         await asyncio.sleep(0.1)
-        assert [one for one in world.told() if one not in {Silent, Back}] == [3, Missed, 4, 5, 6, Recovered]
+        assert [one for one in world.emitted() if one not in {Silent, Back}] == [3, GapDetected, 4, 5, 6, GapFilled]
         await world.publish()
 
     world = following(scenario, prepare=three_recorded)
     assert world.seqs() == [3, 4, 5, 6, 7]
-    assert Missed(Gap(COIN, at(3), at(6), Reason.LOST)) in world.events
-    assert Recovered(COIN, at(3), at(6), 3) in world.events
+    assert GapDetected(Gap(COIN, at(3), at(6), Reason.LOST)) in world.events
+    assert GapFilled(COIN, at(3), at(6), 3) in world.events
 
 
 def test_a_message_that_a_living_link_lost_is_fetched_in_its_place() -> None:
@@ -194,7 +194,7 @@ def test_a_message_that_a_living_link_lost_is_fetched_in_its_place() -> None:
 
     world = following(scenario, prepare=three_recorded)
     assert world.seqs() == [3, 4, 5, 6, 7]
-    assert [one for one in world.told() if not isinstance(one, int)] == [Missed, Recovered]
+    assert [one for one in world.emitted() if not isinstance(one, int)] == [GapDetected, GapFilled]
 
 
 def test_messages_that_are_none_are_said_once_for_each_run_of_them_and_change_nothing() -> None:
@@ -205,7 +205,7 @@ def test_messages_that_are_none_are_said_once_for_each_run_of_them_and_change_no
 
     with structlog.testing.capture_logs() as logs:
         world = following(scenario, prepare=three_recorded)
-    assert world.told() == [3, 4, 5, 6]
+    assert world.emitted() == [3, 4, 5, 6]
     assert [entry["event"] for entry in logs] == ["message.refused"] * 3
 
 
@@ -258,11 +258,11 @@ def test_a_history_that_lags_behind_the_bus_is_asked_again_until_it_has_come_as_
         world.record(1)
         await asyncio.sleep(FILL_MOST_S)
 
-    assert [one for one in following(scenario, prepare=three_recorded).told() if one is not Silent] == [
+    assert [one for one in following(scenario, prepare=three_recorded).emitted() if one is not Silent] == [
         3,
-        Missed,
+        GapDetected,
         4,
-        Recovered,
+        GapFilled,
     ]
 
 
@@ -341,8 +341,8 @@ def test_a_false_price_under_the_next_position_is_retracted_within_a_second_and_
         assert Retracted(Gap(COIN, at(4), at(5), Reason.RETRACTED)) in world.events
 
     world = following(scenario, prepare=three_recorded)
-    assert world.told() == [3, 4, Retracted, 4, 5, Retracted]
-    assert world.events[3] == Seen(world.history.at(COIN, at(4)))  # type: ignore[arg-type]
+    assert world.emitted() == [3, 4, Retracted, 4, 5, Retracted]
+    assert world.events[3] == QuoteReceived(world.history.at(COIN, at(4)))  # type: ignore[arg-type]
 
 
 def test_a_flood_of_false_prices_is_asked_about_once_for_each_quote_at_most() -> None:
@@ -354,7 +354,7 @@ def test_a_flood_of_false_prices_is_asked_about_once_for_each_quote_at_most() ->
                 await asyncio.sleep(0.01)
         assert len(world.history.asked) < 20
 
-    assert following(scenario, prepare=three_recorded).told() == list(range(3, 14))
+    assert following(scenario, prepare=three_recorded).emitted() == list(range(3, 14))
 
 
 def test_a_stranger_that_speaks_alone_is_no_sign_of_life_of_our_own_writer() -> None:
@@ -364,7 +364,7 @@ def test_a_stranger_that_speaks_alone_is_no_sign_of_life_of_our_own_writer() -> 
             await stray(world, at(second, EPOCH + 9))
             await asyncio.sleep(1)
 
-    assert Silent in following(scenario, prepare=three_recorded).told()
+    assert Silent in following(scenario, prepare=three_recorded).emitted()
 
 
 def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -> None:
@@ -374,7 +374,7 @@ def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -
         await world.beat()
 
     world = following(scenario, prepare=three_recorded)
-    assert Lost(Gap(COIN, at(3), at(6), Reason.GONE)) in world.events
+    assert GapLost(Gap(COIN, at(3), at(6), Reason.GONE)) in world.events
     assert world.seqs() == [3, 7, 8]
     assert world.breaches(at(2)) == []
 
@@ -384,7 +384,7 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
         await world.publish()
 
     world = following(scenario, prepare=three_recorded, since={COIN: at(90)})
-    assert world.told() == [Lost, 3, 4]
+    assert world.emitted() == [GapLost, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_who_comes_from_another_history_is_told_and_gets_all_later_quotes(since:
         await world.publish(1, epoch=EPOCH + 1)
 
     world = following(scenario, prepare=prepare, since={COIN: since})
-    assert world.told()[0] is Lost
+    assert world.emitted()[0] is GapLost
     assert world.seqs() == comes
 
 
@@ -419,8 +419,8 @@ def test_a_history_made_anew_while_nobody_listened_is_told_and_shown_from_its_fi
         assert len(world.history.asked) == asked
 
     world = following(scenario, prepare=three_recorded)
-    assert [one for one in world.told() if one is not Silent] == [3, Missed, Lost, 1, 2, 3, 4]
-    assert Lost(Gap(COIN, at(3), at(3), Reason.REWRITTEN)) in world.events
+    assert [one for one in world.emitted() if one is not Silent] == [3, GapDetected, GapLost, 1, 2, 3, 4]
+    assert GapLost(Gap(COIN, at(3), at(3), Reason.REWRITTEN)) in world.events
 
 
 def test_a_new_era_of_the_writer_is_followed_without_a_hole() -> None:
@@ -512,10 +512,10 @@ def test_after_good_data_the_first_pause_is_short_again() -> None:
 def test_a_feed_without_heartbeats_is_silent_once_and_back_with_the_first_thing_heard() -> None:
     async def scenario(world: World) -> None:
         await asyncio.sleep(60)
-        assert world.told() == [3, Silent]
+        assert world.emitted() == [3, Silent]
         await world.beat()
 
-    assert following(scenario, prepare=three_recorded).told() == [3, Silent, Back]
+    assert following(scenario, prepare=three_recorded).emitted() == [3, Silent, Back]
 
 
 @pytest.mark.parametrize("heard", [True, False], ids=["heard", "filled"])
@@ -538,7 +538,7 @@ def test_a_feed_is_not_called_silent_because_nobody_took_what_it_said(heard: boo
         await world.beat()
 
     world = following(scenario, prepare=three_recorded)
-    assert not {Silent, Back} & set(world.told())
+    assert not {Silent, Back} & set(world.emitted())
     assert world.seqs() == list(range(3, 64))
 
 
@@ -550,7 +550,7 @@ def test_a_feed_that_fell_silent_while_nothing_was_taken_is_called_silent_afterw
         world.reading.set()
         await asyncio.sleep(SILENT_AFTER_S + 2 * WATCH_INTERVAL_S)
 
-    assert following(scenario, prepare=three_recorded).told() == [3, 4, Silent]
+    assert following(scenario, prepare=three_recorded).emitted() == [3, 4, Silent]
 
 
 # whatever happens
