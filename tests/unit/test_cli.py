@@ -162,15 +162,13 @@ def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture
 
 
 def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is_cut(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(queries, "PAGE_CANDLES", 5)
     start = "2026-11-24T12:00:00.000000Z"
-    ask(spread_twin(60), lambda client: show_candles(client, start=start, as_json=True))
+    ask(spread_twin(60), lambda client: show_candles(client, start=start, as_json=True, page_candles=5))
     told = [json.loads(line)["at"] for line in capsys.readouterr().out.splitlines()]
     assert told == [f"2026-11-24T12:{minute:02}:00.000000Z" for minute in range(30)]
-    monkeypatch.setattr(queries, "TABLE_CANDLES_MAX", 10)
-    ask(spread_twin(60), lambda client: show_candles(client, start=start))
+    ask(spread_twin(60), lambda client: show_candles(client, start=start, page_candles=5, table_candles_max=10))
     cut = capsys.readouterr()
     assert len(cut.out.splitlines()) == 11
     assert cut.err.splitlines()[-1] == "more follow: go on with --from 2026-11-24T12:10:00.000000Z, or ask with --json"

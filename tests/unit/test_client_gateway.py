@@ -1,7 +1,5 @@
 """What the gateway answers comes with its types, complete, and never younger than it is."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +13,7 @@ import pytest
 from tests.unit.fake_quote_service import BYTES_MAX, Twin
 
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Client, CurrentQuote, Position, Quote, StaleQuote, client
+from cotacoes.client import Client, CurrentQuote, Position, Quote, StaleQuote
 from cotacoes.errors import (
     BadRequestError,
     NoQuoteError,
@@ -60,14 +58,14 @@ class GatewayRoutes:
         await self.twin(scope, receive, send)
 
 
-def ask(twin: Twin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 0.0) -> Any:
+def ask(twin: Twin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 0.0, **limits: Any) -> Any:
     """What `use` makes of a client, each of whose questions takes so long."""
 
     async def scenario() -> Any:
         network = httpx2.ASGITransport(GatewayRoutes(twin), raise_app_exceptions=True)
         clock = itertools.count(100.0, took_s)
         http = HttpClient(5.0, BYTES_MAX * 100, transport=network)
-        async with Client("http://gateway/", http=http, clock=lambda: next(clock)) as one:
+        async with Client("http://gateway/", http=http, clock=lambda: next(clock), **limits) as one:
             return await use(one)
 
     return asyncio.run(scenario())
@@ -223,12 +221,11 @@ def test_candles_without_a_start_are_the_last_ones() -> None:
     assert len(candles) == 7
 
 
-def test_more_candles_than_one_call_gives_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CANDLES_MAX", 2_000)
+def test_more_candles_than_one_call_gives_are_refused() -> None:
     twin = Twin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
     with pytest.raises(BadRequestError, match="more than 2000 candles"):
-        ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON))
-    assert len(ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON, limit=2_000))) == 2_000
+        ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON), candles_max=2_000)
+    assert len(ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON, limit=2_000), candles_max=2_000)) == 2_000
 
 
 CANDLE = {"at": "2026-11-24T12:00:00Z", "mean": "1.5", "count": 2, "closed": True}

@@ -15,7 +15,7 @@ from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.supervision import processes
 
 
-async def answered(request: bytes, *, ends: bool = True) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+async def answered(request: bytes, *, ends: bool = True, **limits: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     asked: list[tuple[str, str]] = []
 
     async def answer(command: str, service: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ async def answered(request: bytes, *, ends: bool = True) -> tuple[dict[str, Any]
     reader.feed_data(request)
     if ends:
         reader.feed_eof()
-    return await ControlServer("the secret", answer)._answer_to(reader), asked
+    return await ControlServer("the secret", answer, **limits)._answer_to(reader), asked
 
 
 def line(**request: object) -> bytes:
@@ -63,10 +63,9 @@ async def test_what_is_no_request_is_said_to_be_none(request_line: bytes) -> Non
     assert asked == []
 
 
-async def test_a_request_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "REQUEST_DEADLINE_S", 0.01)
+async def test_a_request_that_does_not_end_is_not_waited_for() -> None:
     with pytest.raises(TimeoutError):
-        await answered(b'{"secret":', ends=False)
+        await answered(b'{"secret":', ends=False, request_deadline_s=0.01)
 
 
 def test_where_nothing_runs_it_is_said_with_what_to_do(tmp_path: Path) -> None:
@@ -84,15 +83,14 @@ def test_the_memory_of_an_up_that_was_killed_is_not_taken_for_a_running_one(tmp_
             control.bring_down(tmp_path)
 
 
-async def test_more_commands_than_may_be_under_way_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "UNDER_WAY_MAX", 2)
+async def test_more_commands_than_may_be_under_way_are_refused_in_words() -> None:
     may_end = asyncio.Event()
 
     async def answer(command: str, service: str) -> dict[str, Any]:
         await may_end.wait()
         return {}
 
-    server = ControlServer("the secret", answer)
+    server = ControlServer("the secret", answer, under_way_max=2)
 
     async def ask() -> dict[str, Any]:
         reader = asyncio.StreamReader()

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from cotacoes.observability import printer
 from cotacoes.observability.printer import Printer, unblocked_stderr
 
 
@@ -25,10 +24,7 @@ def test_lines_are_written_in_order_and_all_of_them_by_the_end() -> None:
     assert b"".join(written).decode().splitlines() == [f"{number} ▲" for number in range(1000)]
 
 
-def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(printer, "WAITING_BYTES_MAX", 30)
+def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_counted() -> None:
     written: list[bytes] = []
     reads, begun = threading.Event(), threading.Event()
 
@@ -37,7 +33,7 @@ def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_c
         reads.wait(10)
         written.append(line)
 
-    with Printer(write, lambda _: None, encoding="utf-8", dropped_line=missing) as one:
+    with Printer(write, lambda _: None, encoding="utf-8", dropped_line=missing, waiting_bytes_max=30) as one:
         one.put("first")
         begun.wait(10)
         for number in range(10, 30):
@@ -55,10 +51,9 @@ def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_c
     ]
 
 
-def test_a_line_longer_than_all_that_may_wait_is_written_if_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(printer, "WAITING_BYTES_MAX", 10)
+def test_a_line_longer_than_all_that_may_wait_is_written_if_nothing_waits() -> None:
     written: list[bytes] = []
-    with Printer(written.append, lambda _: None, encoding="utf-8", dropped_line=missing) as one:
+    with Printer(written.append, lambda _: None, encoding="utf-8", dropped_line=missing, waiting_bytes_max=10) as one:
         one.put("x" * 100)
     assert written == [b"x" * 100 + b"\n"]
 

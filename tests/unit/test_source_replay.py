@@ -22,8 +22,7 @@ from tests.data import make_recordings
 from tests.harness_recordings import RecordedMarket, each_csv_of_trades, each_market
 
 from cotacoes.errors import ServiceUnavailableError, SettingError
-from cotacoes.external_service import recording, replay_tape
-from cotacoes.external_service.recording import Lines, Recording
+from cotacoes.external_service.recording import HEAD_LINES_MAX, LINE_BYTES_MAX, Lines, Recording
 from cotacoes.external_service.recording_formats import Pair
 from cotacoes.external_service.replay import MAX_SPEED, Playing, Timeline, measure
 from cotacoes.external_service.replay_tape import ReplayTape
@@ -154,7 +153,7 @@ MALFORMED = [
     b'1723161254000000000 {"stream":"btcusdt@bookTicker","data":{"s":"BTCUSDT","b":"0.0","a":"1"}}\n',
     b'1723161254000000000 {"stream":"btcusdt@bookTicker","data":{"s":"BTC\xff","b":"1","a":"1"}}\n',
     b'1723161254000000000 {"stream":' + b"[" * 100_000 + b"\n",
-    b"1723161254000000000 " + b"x" * (recording.LINE_BYTES_MAX + 5) + b"\n",
+    b"1723161254000000000 " + b"x" * (LINE_BYTES_MAX + 5) + b"\n",
     b"\x00\xff\xfe\n",
 ]
 
@@ -242,11 +241,10 @@ def test_an_unusable_recording_is_refused_by_name_before_anything_starts(
     assert str(path) in str(caught.value)
 
 
-def test_the_check_looks_no_further_than_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "HEAD_LINES_MAX", 10)
-    Recording([write(tmp_path / "a", [*[other(0)] * 9, book_ticker(0, "1", "1")])]).check()
+def test_the_check_looks_no_further_than_the_head(tmp_path: Path) -> None:
+    Recording([write(tmp_path / "a", [*[other(0)] * (HEAD_LINES_MAX - 1), book_ticker(0, "1", "1")])]).check()
     with pytest.raises(SettingError, match="no price of BTCUSDT"):
-        Recording([write(tmp_path / "b", [*[other(0)] * 10, book_ticker(0, "1", "1")])]).check()
+        Recording([write(tmp_path / "b", [*[other(0)] * HEAD_LINES_MAX, book_ticker(0, "1", "1")])]).check()
 
 
 def test_the_origin_names_the_files_and_is_always_one() -> None:
@@ -515,11 +513,9 @@ def test_the_tape_gives_every_price_that_is_due_after_any_index_forwards_and_bac
         told(stage, 11)
 
 
-def test_a_tape_whose_held_prices_were_dropped_is_read_again_from_the_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay_tape, "HELD_PRICES_MAX", 3)
+def test_a_tape_whose_held_prices_were_dropped_is_read_again_from_the_recording(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    stage.tape = ReplayTape(stage.timeline, held_prices=3)
     assert told(stage, 0) == told(stage, 0) == [(number, str(number)) for number in range(1, 11)]
     assert told(stage, 4, 2) == [(5, "5"), (6, "6")]
     assert told(stage, 8) == [(9, "9"), (10, "10")]
@@ -558,16 +554,14 @@ def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_pat
     assert [to_microseconds(at) * 1000 - FIRST_NS for at in times] == [number * 10**9 for number in range(10)]
 
 
-def test_one_question_reads_only_so_far_and_the_next_goes_on_from_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay_tape, "STEP_PRICES", 2)
+def test_one_question_reads_only_so_far_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
+    stage.tape = ReplayTape(stage.timeline, step_prices=2)
     assert told(stage, 8) == []
     assert stage.tape.next_due_s() <= 0
     assert told(stage, 8) == []
     assert told(stage, 8) == [(9, "9"), (10, "10")]
-    monkeypatch.setattr(replay_tape, "STEP_PRICES", 100)
+    stage.tape = ReplayTape(stage.timeline)
     with pytest.raises(LookupError):
         told(stage, 11)
 

@@ -14,8 +14,7 @@ import pytest
 
 from cotacoes.errors import BadRequestError, SettingError, ShardUnavailableError
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision import service as supervised_service
-from cotacoes.up.supervision.service import Hooks, Service, ServiceState, StateChange
+from cotacoes.up.supervision.service import Hooks, Pauses, Service, ServiceState, StateChange
 from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
 LIMIT_S = 20.0
@@ -64,10 +63,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 @contextlib.asynccontextmanager
 async def supervising(
-    *services: Service, steps: tuple[OneTimeTask, ...] = ()
+    *services: Service,
+    steps: tuple[OneTimeTask, ...] = (),
+    pauses: Pauses = Pauses(),  # noqa: B008
 ) -> AsyncIterator[tuple[Supervisor, Seen]]:
     seen = Seen()
-    supervisor = Supervisor(services, steps, seen.hooks)
+    supervisor = Supervisor(services, steps, seen.hooks, pauses=pauses)
     running = asyncio.create_task(supervisor.run())
     try:
         yield supervisor, seen
@@ -116,13 +117,10 @@ async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_c
             await supervisor.stop("away")
 
 
-async def test_a_service_that_dies_is_restarted_with_a_growing_pause_and_the_reason_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
-    monkeypatch.setattr(supervised_service, "RESTART_WAIT_MAX_S", 0.03)
+async def test_a_service_that_dies_is_restarted_with_a_growing_pause_and_the_reason_is_told() -> None:
+    pauses = Pauses(restart_s=0.01, restart_max_s=0.03)
     ends_at_once = "import sys; print('no luck today', file=sys.stderr); sys.exit(7)"
-    async with supervising(service("weak", ends_at_once)) as (supervisor, seen):
+    async with supervising(service("weak", ends_at_once), pauses=pauses) as (supervisor, seen):
         await until(lambda: len(seen.details("weak")) >= 4)
         assert seen.details("weak")[:4] == [
             f"ended with exit code 7 (no luck today); again in {pause_s} s" for pause_s in (0.01, 0.02, 0.03, 0.03)
@@ -130,17 +128,14 @@ async def test_a_service_that_dies_is_restarted_with_a_growing_pause_and_the_rea
         assert int(str(supervisor.status()[0]["restarts"])) >= 4
 
 
-async def test_the_pause_is_short_again_after_the_service_was_up_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
-    monkeypatch.setattr(supervised_service, "STEADY_S", 0.0)
-    async with supervising(service("weak", "")) as (_, seen):
+async def test_the_pause_is_short_again_after_the_service_was_up_for_a_while() -> None:
+    async with supervising(service("weak", ""), pauses=Pauses(restart_s=0.01, steady_s=0.0)) as (_, seen):
         await until(lambda: len(seen.details("weak")) >= 3)
         assert {detail.rpartition("; ")[2] for detail in seen.details("weak")} == {"again in 0.01 s"}
 
 
-async def test_a_killed_service_has_a_new_process_and_one_more_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 0.01)
-    async with supervising(service("strong")) as (supervisor, seen):
+async def test_a_killed_service_has_a_new_process_and_one_more_restart() -> None:
+    async with supervising(service("strong"), pauses=Pauses(restart_s=0.01)) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"strong": "running"})
         first = supervisor.pids()["strong"]
         psutil.Process(first).kill()
@@ -180,9 +175,8 @@ async def test_a_service_can_be_stopped_while_it_waits_and_while_it_pauses() -> 
         assert await supervisor.stop("pauses") is ServiceState.STOPPED
 
 
-async def test_start_skips_the_pause_of_a_service_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised_service, "RESTART_WAIT_S", 3600.0)
-    async with supervising(service("one")) as (supervisor, _):
+async def test_start_skips_the_pause_of_a_service_that_died() -> None:
+    async with supervising(service("one"), pauses=Pauses(restart_s=3600.0)) as (supervisor, _):
         await until(lambda: states(supervisor) == {"one": "running"})
         psutil.Process(supervisor.pids()["one"]).kill()
         await until(lambda: states(supervisor) == {"one": "restarting"})
@@ -233,8 +227,7 @@ async def test_in_a_hurry_nobody_gets_a_grace() -> None:
     assert seen.states("deaf")[-1] is ServiceState.STOPPED
 
 
-async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.up.supervision.supervisor.STEP_WAIT_S", 0.01)
+async def test_a_step_is_tried_again_while_what_it_needs_is_away() -> None:
     tries: list[int] = []
 
     async def step() -> None:
@@ -242,10 +235,8 @@ async def test_a_step_is_tried_again_while_what_it_needs_is_away(monkeypatch: py
         if len(tries) < 3:
             raise ShardUnavailableError("shard1 is away")
 
-    async with supervising(service("after", needs=("step",)), steps=(OneTimeTask("step", (), step),)) as (
-        supervisor,
-        seen,
-    ):
+    steps, pauses = (OneTimeTask("step", (), step),), Pauses(step_s=0.01)
+    async with supervising(service("after", needs=("step",)), steps=steps, pauses=pauses) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"after": "running"})
         assert seen.details("step") == ["shard1 is away; again in 0.01 s", "shard1 is away; again in 0.02 s"]
 

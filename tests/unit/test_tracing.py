@@ -440,10 +440,10 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monke
 
 def test_a_frozen_collector_holds_neither_a_request_nor_the_end(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the library itself comes after half a minute, and only then it ends the exporter."""
-    monkeypatch.setattr(otlp, "STOP_S", 0.05)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     with capture_logs() as logged:
-        with otlp.opened("test_service", lambda: gate) as tracer, tracing.reporting_to(tracer):
+        frozen = otlp.opened("test_service", lambda: gate, stop_s=0.05)
+        with frozen as tracer, tracing.reporting_to(tracer):
             begin_and_end(tracer, 1)
             assert gate.is_held.wait(WAIT_S)
             assert asyncio.run(ask(new_twin())).json()["complete"]
@@ -476,9 +476,8 @@ class Retrying(SpanExporter):
 def test_a_collector_known_to_be_away_is_not_waited_for(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exporter is told first, and tries no more."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-    monkeypatch.setattr(otlp, "STOP_S", WAIT_S / 2)
     exporter = Retrying(is_lost=is_lost)
-    with capture_logs() as logged, otlp.opened("test_service", lambda: exporter) as tracer:
+    with capture_logs() as logged, otlp.opened("test_service", lambda: exporter, stop_s=WAIT_S / 2) as tracer:
         begin_and_end(tracer, 1)
         assert exporter.is_retrying.wait(WAIT_S)
         while is_lost and not logged:

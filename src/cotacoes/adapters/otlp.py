@@ -75,8 +75,11 @@ class OtlpSpan:
 class OtlpTracer:
     """See `tracing.Tracer`."""
 
-    def __init__(self, service: str, exporter: SpanExporter, complaints: _Complaints, *, spans_max: int) -> None:
+    def __init__(
+        self, service: str, exporter: SpanExporter, complaints: _Complaints, *, spans_max: int, stop_s: float
+    ) -> None:
         self.listener: Listener | None = None
+        self._stop_s = stop_s
         self._sending = _Sending(exporter, complaints, self)
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": service, "service.version": cotacoes.__version__}),
@@ -107,9 +110,9 @@ class OtlpTracer:
             self._sending.shutdown()
         ending = threading.Thread(target=self._provider.shutdown, name="end of tracing", daemon=True)
         ending.start()
-        ending.join(STOP_S)
+        ending.join(self._stop_s)
         if ending.is_alive():
-            get_logger().warning("collector.abandoned", waited_s=STOP_S)
+            get_logger().warning("collector.abandoned", waited_s=self._stop_s)
 
 
 class _Queue(SpanProcessor):
@@ -224,7 +227,9 @@ def _queue_spans_max() -> int:
 
 
 @contextlib.contextmanager
-def opened(service: str, make_exporter: Callable[[], SpanExporter] = OTLPSpanExporter) -> Iterator[OtlpTracer]:
+def opened(
+    service: str, make_exporter: Callable[[], SpanExporter] = OTLPSpanExporter, *, stop_s: float = STOP_S
+) -> Iterator[OtlpTracer]:
     """Takes the spans of `service`, set by the variables of OpenTelemetry; SettingError where one is impossible.
 
     One that is empty is taken away: to the specification it is as good as none, the library takes some at their word.
@@ -235,7 +240,7 @@ def opened(service: str, make_exporter: Callable[[], SpanExporter] = OTLPSpanExp
     with complaints.heard():
         try:
             name = os.environ.get("OTEL_SERVICE_NAME", service)
-            tracer = OtlpTracer(name, make_exporter(), complaints, spans_max=_queue_spans_max())
+            tracer = OtlpTracer(name, make_exporter(), complaints, spans_max=_queue_spans_max(), stop_s=stop_s)
         except (ValueError, RuntimeError) as error:
             raise SettingError(f"the OpenTelemetry settings (OTEL_…) are invalid: {error}") from error
         try:

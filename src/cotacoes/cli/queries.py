@@ -166,10 +166,12 @@ async def candles(
     end: str | None,
     empty: bool,
     as_json: bool,
+    page_candles: int = PAGE_CANDLES,
+    table_candles_max: int = TABLE_CANDLES_MAX,
 ) -> int:
     """The `last` intervals, or those from a time on, as a table or as a line of JSON each."""
     rows: list[tuple[object, ...]] = []
-    limit = (last or LAST_DEFAULT) if start is None else PAGE_CANDLES
+    limit = (last or LAST_DEFAULT) if start is None else page_candles
     following = start
     while True:
         answer = await client.candles(coin.lower(), interval, start=following, end=end, limit=limit, empty=empty)
@@ -181,7 +183,7 @@ async def candles(
         else:
             rows += map(candle_row, page.candles)
         following = page.next
-        if start is None or following is None or len(rows) >= TABLE_CANDLES_MAX:
+        if start is None or following is None or len(rows) >= table_candles_max:
             break
     if not as_json:
         put_table(CANDLE_COLUMNS, rows)

@@ -44,7 +44,7 @@ class Client:
     """An async context manager; see the head of this file.
 
     `url` is the gateway's, `deadline_s` of each HTTP request. `http`, `connect`, `clock` (monotonic seconds), `now` and
-    `random` are the world, for who brings another.
+    `random` can be replaced; `candles_max` bounds one call of `candles`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Random | None = None,
+        candles_max: int = CANDLES_MAX,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
@@ -68,6 +69,7 @@ class Client:
         self._clock = clock
         self._now = now
         self._random = random or SystemRandom()
+        self._candles_max = candles_max
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -175,7 +177,7 @@ class Client:
         """
         candles: list[QuoteCandle] = []
         following = _time(start)
-        most = CANDLES_MAX if limit is None else limit
+        most = self._candles_max if limit is None else limit
         while True:
             page = read_candles(
                 coin,
@@ -193,8 +195,10 @@ class Client:
             following, origin, currency = page.next, page.origin, page.currency
             if following is None or start is None or len(candles) == limit:
                 return candles
-            if len(candles) >= CANDLES_MAX:
-                raise BadRequestError(f"more than {CANDLES_MAX} candles: ask for a shorter range, or give a limit")
+            if len(candles) >= self._candles_max:
+                raise BadRequestError(
+                    f"more than {self._candles_max} candles: ask for a shorter range, or give a limit"
+                )
 
 
 async def _connect(url: str) -> Link:

@@ -30,10 +30,19 @@ HELD_PRICES_MAX = 20_000  # of each reading, so that a page that is asked for ag
 class ReplayTape:
     """See the head of this file. `frames`, where given, counts each line of the recording once, by outcome."""
 
-    def __init__(self, timeline: Timeline, frames: Counter | None = None) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        frames: Counter | None = None,
+        *,
+        step_prices: int = STEP_PRICES,
+        held_prices: int = HELD_PRICES_MAX,
+    ) -> None:
         self.origin = timeline.recording.origin
         self._timeline = timeline
         self._frames = frames
+        self._step_prices = step_prices
+        self._held_prices = held_prices
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay_tape")
         self._readings: list[_Reading] = []  # the one used last stands last
         self._counted = 0  # lines up to this price are counted
@@ -76,7 +85,8 @@ class ReplayTape:
             reading = max(able, key=lambda one: one.next)
             self._readings.remove(reading)
         else:
-            reading = _Reading(self._timeline, self._timeline.lap_of(index + 1))
+            its_lap = self._timeline.lap_of(index + 1)
+            reading = _Reading(self._timeline, its_lap, held_max=self._held_prices, step=self._step_prices)
         self._readings = [*self._readings[-READINGS_MAX + 1 :], reading]
         return reading
 
@@ -91,21 +101,22 @@ class ReplayTape:
 class _Reading:
     """One way through the recording: what it brings `next`, and what it brought last."""
 
-    def __init__(self, timeline: Timeline, lap: int) -> None:
+    def __init__(self, timeline: Timeline, lap: int, *, held_max: int, step: int) -> None:
         self.lines = Lines()
         self.next = timeline.first_of(lap)
         self.ahead: Played | None = None  # read, and not due yet
         self._is_on_its_way = False
         self._timeline = timeline
+        self._step = step
         self._rest = timeline.played(self.lines, lap)
-        self._held: deque[Played] = deque(maxlen=HELD_PRICES_MAX)
+        self._held: deque[Played] = deque(maxlen=held_max)
 
     @property
     def first_held(self) -> int:
         return self._held[0].number if self._held else self.next
 
     def after(self, index: int, limit: int) -> list[Played]:
-        for _ in range(STEP_PRICES):
+        for _ in range(self._step):
             if self.next > index or self._read_one() is None:
                 break
         self._is_on_its_way = self.next <= index and self._read_one() is not None

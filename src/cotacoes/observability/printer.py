@@ -39,11 +39,13 @@ class Printer:
         *,
         encoding: str,
         dropped_line: Callable[[int], str],
+        waiting_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
         self._write = write
         self._on_failed = on_failed
         self._encoding = encoding
         self._dropped_line = dropped_line
+        self._waiting_bytes_max = waiting_bytes_max
         self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = (
             queue.SimpleQueue()
         )  # each with what is missing before
@@ -71,7 +73,7 @@ class Printer:
         """Hand over one line, without its line feed."""
         data = f"{line}\n".encode(self._encoding, "replace")
         with self._lock:
-            if self._waiting_bytes and self._waiting_bytes + len(data) > WAITING_BYTES_MAX:
+            if self._waiting_bytes and self._waiting_bytes + len(data) > self._waiting_bytes_max:
                 self._unsaid += 1
                 self.dropped += 1
             else:

@@ -42,9 +42,18 @@ Answer = Callable[[str, str], Awaitable[dict[str, Any]]]
 class ControlServer:
     """Listens while its context is open. `answer(command, service)` raises BadRequestError for what it does not do."""
 
-    def __init__(self, secret: str, answer: Answer) -> None:
+    def __init__(
+        self,
+        secret: str,
+        answer: Answer,
+        *,
+        request_deadline_s: float = REQUEST_DEADLINE_S,
+        under_way_max: int = UNDER_WAY_MAX,
+    ) -> None:
         self._secret = secret
         self._answer = answer
+        self._request_deadline_s = request_deadline_s
+        self._under_way_max = under_way_max
         self._silent: dict[asyncio.StreamWriter, None] = {}  # in the order in which they came
         self._under_way = 0
         self.port = 0
@@ -70,7 +79,7 @@ class ControlServer:
         try:
             answer = await self._answer_to(reader, lambda: self._silent.pop(writer, None))
             writer.write(json.dumps(answer).encode() + b"\n")
-            async with asyncio.timeout(REQUEST_DEADLINE_S):
+            async with asyncio.timeout(self._request_deadline_s):
                 await writer.drain()
         except (OSError, TimeoutError):
             writer.transport.abort()  # the client has gone, or does not read
@@ -83,7 +92,7 @@ class ControlServer:
     ) -> dict[str, Any]:
         """`heard` is called once the request is here."""
         try:
-            async with asyncio.timeout(REQUEST_DEADLINE_S):
+            async with asyncio.timeout(self._request_deadline_s):
                 line = await reader.readuntil(b"\n")
             heard()
             request = json.loads(line)
@@ -92,8 +101,8 @@ class ControlServer:
             return {"error": "not a request"}
         if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._secret.encode()):
             return {"error": "wrong secret"}
-        if self._under_way >= UNDER_WAY_MAX:
-            return {"error": f"{UNDER_WAY_MAX} commands are under way: try again in a moment"}
+        if self._under_way >= self._under_way_max:
+            return {"error": f"{self._under_way_max} commands are under way: try again in a moment"}
         self._under_way += 1
         try:
             return await self._answer(command, service)

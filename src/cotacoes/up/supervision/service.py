@@ -22,10 +22,7 @@ from cotacoes.up.supervision.child import Child
 
 READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.25
-RESTART_WAIT_S = 0.5
-RESTART_WAIT_MAX_S = 10.0
 WORDS_BYTES_MAX = 280  # of what a service said last, where it ended: one sentence with its fix
-STEADY_S = 20.0  # up for so long, a service's next death is as good as its first
 
 
 class ServiceState(enum.StrEnum):
@@ -72,6 +69,20 @@ class StateChange:
 
 
 @dataclass(frozen=True)
+class Pauses:
+    """How long a service that died waits before it is started again, and a step before it is tried again.
+
+    Each pause is twice the one before, up to a limit. After `steady_s` of running it is `restart_s` again.
+    """
+
+    restart_s: float = 0.5
+    restart_max_s: float = 10.0
+    steady_s: float = 20.0
+    step_s: float = 0.5
+    step_max_s: float = 5.0
+
+
+@dataclass(frozen=True)
 class Hooks:
     """Who hears of what; all are called from the event loop."""
 
@@ -84,7 +95,13 @@ class SupervisedService:
     """See the head of this file. `needs` are set when what the service waits for has been ready once."""
 
     def __init__(
-        self, service: Service, needs: Sequence[asyncio.Event], hooks: Hooks, *, clock: Callable[[], float]
+        self,
+        service: Service,
+        needs: Sequence[asyncio.Event],
+        hooks: Hooks,
+        *,
+        clock: Callable[[], float],
+        pauses: Pauses = Pauses(),  # frozen
     ) -> None:
         self.service = service
         self.state = ServiceState.WAITING
@@ -93,6 +110,7 @@ class SupervisedService:
         self._needs = needs
         self._hooks = hooks
         self._clock = clock
+        self._pauses = pauses
         self._wants_run = True
         self._skips_pause = False
         self._child: Child | None = None
@@ -113,7 +131,7 @@ class SupervisedService:
             return
         for need in self._needs:
             await self._until_needed(need)
-        pause_s = RESTART_WAIT_S
+        pause_s = self._pauses.restart_s
         while True:
             await self._until_wanted()
             started = self._clock()
@@ -124,12 +142,12 @@ class SupervisedService:
                 self._wants_run = False
                 self._become(ServiceState.FAILED, f"{self._cause(code)}; not started again")
                 continue
-            if self._clock() - started > STEADY_S:
-                pause_s = RESTART_WAIT_S
+            if self._clock() - started > self._pauses.steady_s:
+                pause_s = self._pauses.restart_s
             self.restarts += 1
             self._become(ServiceState.RESTARTING, f"{self._cause(code)}; again in {pause_s:g} s")
             await self._pause(pause_s)
-            pause_s = min(RESTART_WAIT_MAX_S, 2 * pause_s)
+            pause_s = min(self._pauses.restart_max_s, 2 * pause_s)
 
     def want(self, *, run: bool) -> None:
         """Stop it, or start it at once: thaw it where it is frozen, skip the pause where it died."""

@@ -12,10 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
-from cotacoes.up.supervision.service import Hooks, Service, ServiceState, StateChange, SupervisedService
+from cotacoes.up.supervision.service import Hooks, Pauses, Service, ServiceState, StateChange, SupervisedService
 
-STEP_WAIT_S = 0.5
-STEP_WAIT_MAX_S = 5.0
 START_DEADLINE_S = 20.0
 
 
@@ -34,8 +32,16 @@ class OneTimeTask:
 class Supervisor:
     """Runs services and steps, from `run` to `stop_all`."""
 
-    def __init__(self, services: Sequence[Service], steps: Sequence[OneTimeTask], hooks: Hooks) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        steps: Sequence[OneTimeTask],
+        hooks: Hooks,
+        *,
+        pauses: Pauses = Pauses(),  # noqa: B008  # frozen
+    ) -> None:
         self._hooks = hooks
+        self._pauses = pauses
         self._steps = steps
         self._done = {step.name: asyncio.Event() for step in steps}
         self._services: dict[str, SupervisedService] = {}
@@ -45,7 +51,7 @@ class Supervisor:
         known = {**self._done}
         needs: dict[str, list[asyncio.Event]] = {service.name: [] for service in services}
         for service in services:
-            one = SupervisedService(service, needs[service.name], hooks, clock=time.monotonic)
+            one = SupervisedService(service, needs[service.name], hooks, clock=time.monotonic, pauses=pauses)
             self._services[service.name] = one
             known[service.name] = one.has_been_ready
         for service in services:
@@ -128,7 +134,7 @@ class Supervisor:
     async def _run_step(self, step: OneTimeTask) -> None:
         for need in step.needs:
             await self._known[need].wait()
-        wait_s = STEP_WAIT_S
+        wait_s = self._pauses.step_s
         while True:
             try:
                 await step.run()
@@ -138,5 +144,5 @@ class Supervisor:
                     StateChange(step.name, ServiceState.WAITING, f"{error.detail}; again in {wait_s:g} s")
                 )
                 await asyncio.sleep(wait_s)
-                wait_s = min(STEP_WAIT_MAX_S, 2 * wait_s)
+                wait_s = min(self._pauses.step_max_s, 2 * wait_s)
         self._done[step.name].set()
