@@ -126,6 +126,52 @@ def test_no_file_names_a_machine_or_leaves_work_for_later() -> None:
     assert [str(file.relative_to(ROOT)) for file in files if unwanted.search(file.read_bytes())] == []
 
 
+# questions of place are no condition: "know where it is", "the port where it listens", "continues where it ended"
+OF_A_PLACE = "|".join(
+    f"(?<={word} [Ww]here)"
+    for word in (
+        *("from", "to", "of", "up", "cut", "know", "knows", "say", "says", "see", "sees", "show", "shows", "find"),
+        *("name", "names", "learn", "place", "places", "file", "line", "position", "page", "folder", "column", "point"),
+        *("shard", "port", "database"),
+    )
+)
+AT_A_PLACE = (
+    r" (?:to|from|[\w' ]{1,30} (?:comes?|came|lives?|ends?|ended|starts?|begins?|began|belongs?|stopped|stands?"
+    r"|points|goes|go|was|were|left off|listens))\b"
+)
+# what no native speaker would write, and how often it is left: lower these numbers, never raise one
+PHRASES = {
+    "is none": (r"\bis none\b", 119),
+    "of now": (r"\bof now\b", 10),
+    "of then": (r"\bof then\b", 3),
+    "of before": (r"\bof before\b", 15),
+    "not to be had": (r"\bnot to be had\b", 1),
+    "whoever": (r"(?i)\bwhoever\b", 50),
+    "who asks": (r"(?i)\bwho asks\b", 9),
+    "can not": (r"(?i)\bcan not\b", 125),
+    "which is the most": (r"\bwhich is the most\b", 2),
+    "has its turn": (r"\bhas its turn\b", 1),
+    "told": (r"(?i)\btold\b", 1483),
+    "where, for if or when": (rf"\b[Ww]here\b(?!{OF_A_PLACE})(?!{AT_A_PLACE})", 482),
+}
+
+
+def test_no_phrase_is_used_that_a_native_speaker_would_not_write() -> None:
+    """In src, docs and tests, the names of tests included."""
+    kinds = {".py", ".md", ".sql", ".toml", ".yaml"}
+    files = [file for file in TRACKED if file.suffix in kinds and file != Path(__file__)]
+    texts = [sentences_of(file) for file in files if file.relative_to(ROOT).parts[0] in ("src", "docs", "tests")]
+    counts = {name: sum(len(re.findall(phrase, text)) for text in texts) for name, (phrase, _) in PHRASES.items()}
+    assert {name: count for name, count in counts.items() if count > PHRASES[name][1]} == {}
+
+
+def sentences_of(file: Path) -> str:
+    """A file's text with its lines joined and its names split into words; schemas are as they were released."""
+    if file.parent.name == "schema":
+        return ""
+    return re.sub(r"\s*\n\s*(?:#|--|>)?\s*", " ", file.read_text(encoding="utf-8")).replace("_", " ")
+
+
 def commands_of(readme: str) -> list[str]:
     """What its blocks run, without what a comment says about it."""
     text = "".join(re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
