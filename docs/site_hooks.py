@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mermaidx
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import BuildError
 from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).parent
@@ -22,6 +23,7 @@ PROJECT = {
     name: f"project/{name.lower()}" for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
 }
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+LOADED = re.compile(r"<(?:script|img|link rel=\"?(?:stylesheet|preconnect))[^>]*https?://[^>]*>")
 DRAWING = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.DOTALL)
 
 
@@ -49,6 +51,13 @@ def on_page_content(content: str, **_: object) -> str:
     """Draw each Mermaid block."""
     numbers = iter(range(1000))
     return DRAWING.sub(lambda found: _drawn(html.unescape(found[1]), next(numbers)), content)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Fail if a page would load something from another host."""
+    for page in Path(config.site_dir).rglob("*.html"):
+        if found := LOADED.search(page.read_text(encoding="utf-8")):
+            raise BuildError(f"{page.name} would load from another host: {found[0]}")
 
 
 def _expanded(item: object) -> object:
