@@ -36,7 +36,8 @@ from cotacoes.patterns.resilience import (
 )
 from cotacoes.patterns.resilience.breaker_config import BreakerState
 from cotacoes.patterns.resilience.breaker_events import BreakerEvent
-from cotacoes.quote_service.source import Fetched, HttpSource
+from cotacoes.quote_service.source import HttpSource
+from cotacoes.quote_service.source_quote import Fetched
 
 BLOCK = 20_000
 READERS = 100

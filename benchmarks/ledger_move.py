@@ -137,7 +137,7 @@ async def _record(writer: Writing, latencies: Latencies) -> None:
         began_at = time.perf_counter()
         quotes = await writer.recorder.record({COIN: [seen]})
         latencies.recorded_at |= {quote.position: began_at for quote in quotes}
-        writer.publisher.add(quotes)
+        writer.publisher.on_recorded(quotes)
         writer.delivery.wake()
 
 

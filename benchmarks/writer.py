@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +18,11 @@ from cotacoes.config import Settings
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
-from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
+from cotacoes.quote_service.writer import Writer
 
 COIN = "bitcoin"
 FOLDER = "quote_service"
@@ -44,39 +43,35 @@ class Writing:
 @contextlib.asynccontextmanager
 async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
     """A writer of the coin, its log open; nothing is delivered until `Delivery.run`."""
-    histories = {COIN: CoinHistory(COIN, settings.seed_placement[COIN], now=_now, clock=time.monotonic)}
+    history = CoinHistory(COIN, settings.seed_placement[COIN])
     metrics = QuoteMetrics(Metrics())
     folder = settings.data / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    publisher = Publisher(
-        histories, bus, metrics, wait_s=settings.publish_wait_ms / 1000, now=_now, clock=time.monotonic
-    )
+    writer = Writer(lambda: None)
+    publisher = Publisher({COIN: history}, bus, writer, metrics, wait_s=settings.publish_wait_ms / 1000)
     async with open_directory(settings, FOLDER, deadline_s=settings.shard_deadline_s) as directory:
         recorder = Recorder(
             folder,
-            histories,
             directory,
+            writer,
             metrics,
             quota_bytes=settings.log_quota_bytes,
             kept_s=settings.log_kept_s,
-            now=_now,
-            clock=time.monotonic,
-            on_superseded=publisher.silence,
         )
+        recorder.histories[COIN] = history
         await recorder.start()
         delivery = Delivery(
-            histories[COIN],
+            history,
             directory,
             recorder,
+            publisher,
             metrics,
-            pace=Pace(UNBOUND_QUOTES_PER_S, time.monotonic),
-            limit=BatchLimit(settings.shard_deadline_s, time.monotonic),
+            pace=Pace(UNBOUND_QUOTES_PER_S),
+            shard_deadline_s=settings.shard_deadline_s,
             random=random.Random(1),
-            on_delivered=lambda _: publisher.wake(),
-            on_superseded=publisher.silence,
         )
         try:
-            yield Writing(directory, histories[COIN], recorder, delivery, publisher)
+            yield Writing(directory, history, recorder, delivery, publisher)
         finally:
             await recorder.close()
 

@@ -20,8 +20,9 @@ from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.errors import SettingError, SourceGoneError, SourceMalformedError, SourceUnavailableError
 from cotacoes.external_service import answers, app
 from cotacoes.external_service.faults import Kind
-from cotacoes.quote_service.source import Fetched, HttpSource
-from cotacoes.quote_service.source_tape import HttpTape, TapePage
+from cotacoes.quote_service.source import HttpSource
+from cotacoes.quote_service.source_pages import TapePage
+from cotacoes.quote_service.source_quote import Fetched
 
 TOKEN = "sesame"
 COINS = {"bitcoin", "ethereum", "solana"}
@@ -74,7 +75,7 @@ def test_a_quote_has_the_shape_of_the_contract_and_moves_with_the_ticks() -> Non
         assert body["observed_at"] == min(body["observed"].values())
         assert body["origin"] == "sim"
         first = await rig.fetch()
-        assert not first.rejected
+        assert not first.unreadable
         async with asyncio.timeout(5):
             later = first
             while later.observations == first.observations:
@@ -130,7 +131,7 @@ def test_poison_is_done_to_the_named_coins(kind: Kind, reason: str) -> None:
         await rig.set_faults(kinds={kind: 1.0}, coins=["ethereum"])
         fetched = await rig.fetch()
         assert [observation.coin for observation in fetched.observations] == ["bitcoin"]
-        assert fetched.rejected == [("ethereum", reason)]
+        assert fetched.unreadable == [("ethereum", reason)]
 
     with_service(work)
 
@@ -263,7 +264,7 @@ RECORDED = Path(__file__).parents[2] / "docs" / "recordings" / "simulated_market
 
 async def take(rig: Running, cursor: str | None = None, limit: int = 1000, wait_s: float = 0.0) -> TapePage:
     async with HttpClient(5.0, 4_000_000) as client:
-        return await HttpTape(client, rig.url, COINS).after(cursor, limit, wait_s)
+        return await HttpSource(client, rig.url, COINS).after(cursor, limit, wait_s)
 
 
 def test_the_tape_gives_every_price_of_the_simulated_market_in_order_and_waits_for_the_next() -> None:
@@ -341,7 +342,7 @@ def test_the_faults_of_answers_hit_the_tape_and_those_of_prices_do_not() -> None
             await take(rig)
         await rig.set_faults(kinds={"nan": 1.0})
         page = await take(rig, limit=10)
-        assert (page.count, page.rejected) == (len(page.entries), [])
+        assert (page.count, page.unreadable) == (len(page.entries), [])
 
     with_service(work)
 
@@ -370,7 +371,7 @@ def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_
         )
 
     async def work(rig: Running) -> None:
-        before = (await HttpTape(rig.client, rig.url, COINS).after(None, 1, 0.0)).run
+        before = (await HttpSource(rig.client, rig.url, COINS).after(None, 1, 0.0)).run
         assert (await add(rig, "solana", token="wrong")).status == 401
         assert (await add(rig, "Sol ana")).status == 422
         assert (await add(rig, "origin")).status == 422
@@ -381,7 +382,7 @@ def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_
                 "open": True,
             }
         assert [seen.coin for seen in (await rig.fetch()).observations] == ["bitcoin", "ethereum", "solana"]
-        page = await HttpTape(rig.client, rig.url, COINS).after(None, 3, 0.0)
+        page = await HttpSource(rig.client, rig.url, COINS).after(None, 3, 0.0)
         assert page.run != before
         assert {seen.coin for _, seen in page.entries} == {"bitcoin", "ethereum", "solana"}
 

@@ -164,7 +164,7 @@ async def put_back_again_and_again(world: Restoring, folder: Path, rounds: int) 
         await world.delivered()
         if world.dice.random() < 0.3:  # an era of which the backup knows nothing
             world.core.history._is_over = True
-            await world.core.recorder.begin_missing_eras()
+            await world.core.recorder.begin_missing_epochs()
             await world.record(3)
             await world.delivered()
         chosen = world.dice.choice(backups[-5:])

@@ -17,6 +17,7 @@ from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import audit, discrepancies
 from cotacoes.config import Settings
+from cotacoes.errors import WriterSupersededError
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.quote_service import delivery
@@ -131,7 +132,7 @@ async def test_takeovers_from_living_and_from_cut_off_writers_lose_nothing_witho
             await delivered(later, 3)
             await task  # superseded
             now, task = later, later_task
-        now.superseded = True  # the last one stops recording
+        now.writer.stand_down(COIN, WriterSupersededError("the test ends"))  # the last one stops recording
         await task
         assert await world.check(straight) == set()
         assert len(world.published) > 5 * rounds

@@ -111,11 +111,11 @@ class Seam:
         """As after a failure of the log."""
         self.core.history._is_over = True
         self.core.wall += timedelta(milliseconds=1)
-        await self.core.recorder.begin_missing_eras()
+        await self.core.recorder.begin_missing_epochs()
         await self._become_writer()
 
     async def _become_writer(self) -> None:
         assert self.core.history.epoch is not None
         away, self.shard.away = self.shard.away, False
-        await self.shard.become_writer(COIN, self.core.history.epoch, self.core.recorder.writer)
+        await self.shard.become_writer(COIN, self.core.history.epoch, self.core.recorder.writer.name)
         self.shard.away = away

@@ -5,7 +5,6 @@ import contextlib
 import json
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,17 +19,18 @@ from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote_service.answers import Answers
-from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.intake import Intake
 from cotacoes.quote_service.poll import Poll
 from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.source import Fetched
-from cotacoes.quote_service.source_tape import TapePage
-from cotacoes.quote_service.tape import TapeTaker
+from cotacoes.quote_service.source_pages import TapePage
+from cotacoes.quote_service.source_quote import Fetched
+from cotacoes.quote_service.tape import TapeReader
 from cotacoes.quote_service.validation import Validator
+from cotacoes.quote_service.writer import Writer
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.background import background
@@ -69,76 +69,51 @@ class Core:
         self.seconds = 1000.0
         self.shard = shard or MemoryShard("shard1", [COIN])
         self.bus = MemoryBus()
-        self.superseded = False
         self.said: list[Observation] | Exception = []
         self.metrics = Metrics()
         metrics = QuoteMetrics(self.metrics)
         dice = random.Random(1)
         self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
-        histories, shards = {COIN: self.history}, {"shard1": self.shard}
-        self.directory = directory_over(shards, {COIN: "shard1"})
+        self.directory = directory_over({"shard1": self.shard}, {COIN: "shard1"})
+        self.writer = Writer(lambda: None)
         self.recorder = Recorder(
             folder,
-            histories,
             self.directory,
+            self.writer,
             metrics,
             quota_bytes=quota_bytes,
             kept_s=kept_s,
             now=lambda: self.wall,
-            clock=time.monotonic,
             accepts_clock=accepts_clock,
-            on_superseded=self._stand_down,
         )
-        self.publisher = Publisher(
-            histories, self.bus, metrics, wait_s=0.05, now=lambda: self.wall, clock=time.monotonic
-        )
+        histories = self.recorder.histories
+        histories[COIN] = self.history
+        self.publisher = Publisher(histories, self.bus, self.writer, metrics, wait_s=0.05, now=lambda: self.wall)
         self.delivery = Delivery(
             self.history,
             self.directory,
             self.recorder,
+            self.publisher,
             metrics,
-            pace=Pace(10**9, time.monotonic),
-            limit=BatchLimit(deadline_s, time.monotonic),
+            pace=Pace(10**9),
+            shard_deadline_s=deadline_s,
             random=dice,
-            on_delivered=lambda _: self.publisher.wake(),
-            on_superseded=self._stand_down,
         )
         self.calls = 0
         calls = source_policy(dice, clock=lambda: self.seconds)
         jump = JumpLimit()
-        self.poll = Poll(
-            self,
-            calls,
-            Validator(jump, currency_of=lambda coin: self.directory.homes[coin].currency),
-            self.recorder,
-            metrics,
-            interval_s=1.0,
-            now=lambda: self.wall,
-            clock=time.monotonic,
-            on_recorded=self.hand_on,
-        )
+        deliveries = {COIN: self.delivery}
+
+        def intake(validator: Validator) -> Intake:
+            return Intake(calls, validator, self.recorder, self.publisher, deliveries, metrics, now=lambda: self.wall)
+
+        self.intake = intake(Validator(jump, currency_of=lambda coin: self.directory.homes[coin].currency))
+        self.poll = Poll(self, self.intake, metrics, interval_s=1.0)
         self.pages: list[TapePage | Exception] = []
         self.asked: list[str | None] = []
-        self.taker = TapeTaker(
-            self,
-            calls,
-            Validator(jump, is_tape=True),
-            self.recorder,
-            self.publisher,
-            metrics,
-            interval_s=0.0,
-            keeps_times=keeps_times,
-            now=lambda: self.wall,
-            on_recorded=self.hand_on,
-        )
-        self.answers = Answers(
-            self.recorder,
-            self.directory,
-            AgeLimits(5000, 300_000),
-            is_live=lambda coin: coin in self.poll.live,
-            breaker_state=lambda: "closed",
-            refusal_of=self.poll.refusals.why,
-        )
+        self.tape_intake = intake(Validator(jump, is_tape=True))
+        self.tape_reader = TapeReader(self, self.tape_intake, metrics, interval_s=0.0, keeps_times=keeps_times)
+        self.answers = Answers(self.recorder, self.directory, self.intake, AgeLimits(5000, 300_000))
 
     async def fetch(self) -> Fetched:
         """What the source says."""
@@ -155,14 +130,9 @@ class Core:
             raise page
         return page
 
-    def hand_on(self, quotes: list[Quote]) -> None:
-        self.publisher.add(quotes)
-        self.delivery.wake()
-
-    def _stand_down(self) -> None:
-        self.superseded = True
-        self.publisher.silence()
-        self.recorder.retire()
+    @property
+    def superseded(self) -> bool:
+        return self.writer.is_superseded
 
     async def record(self, *prices: str) -> list[Quote]:
         """Record prices, each observed a millisecond after the one before, and hand them on."""
@@ -170,9 +140,7 @@ class Core:
         for price in prices:
             self.wall += timedelta(milliseconds=1)
             observed.append(seen(price, self.wall))
-        quotes = await self.recorder.record({COIN: observed})
-        self.hand_on(quotes)
-        return quotes
+        return await self.intake.record({COIN: observed})
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -25,8 +25,8 @@ from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
-from cotacoes.quote_service.intake import source_policy
 from cotacoes.quote_service.source import HttpSource
+from cotacoes.quote_service.source_policy import source_policy
 from cotacoes.web.upstreams import Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

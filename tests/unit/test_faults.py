@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
 from cotacoes.model.quote import Observation, format_price
-from cotacoes.quote_service.source import Fetched, read_quotes
+from cotacoes.quote_service.source_quote import Fetched, read_quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = {"bitcoin", "ethereum", "not-bitcoin"}
@@ -21,7 +21,7 @@ ANSWER_KINDS = [kind for kind in Kind if kind not in PRICE_KINDS]
 
 
 def read(answer: bytes) -> Fetched:
-    return asyncio.run(read_quotes(answer, COINS))
+    return asyncio.run(read_quote(answer, COINS))
 
 
 class Rig:
@@ -151,14 +151,14 @@ def test_an_answer_without_a_price_is_still_an_answer() -> None:
 )
 def test_poison_spoils_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
     fetched = read(render(QUOTES, "sim", Verdict(kind=kind, coins=("bitcoin",))))
-    assert fetched.rejected == [("bitcoin", reason)]
+    assert fetched.unreadable == [("bitcoin", reason)]
     assert fetched.observations == [QUOTES["ethereum"]]
 
 
 def read_one(kind: Kind) -> Observation:
     only = {"bitcoin": QUOTES["bitcoin"]}
     fetched = read(render(only, "sim", Verdict(kind=kind)))
-    assert not fetched.rejected
+    assert not fetched.unreadable
     return fetched.observations[0]
 
 

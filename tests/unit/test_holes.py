@@ -52,7 +52,7 @@ async def seam(tmp_path: Path) -> AsyncIterator[Seam]:
     one.shard.copies = backup
     history = one.core.history
     assert history.epoch is not None
-    fence = await one.shard.become_writer(COIN, history.epoch, one.core.recorder.writer)
+    fence = await one.shard.become_writer(COIN, history.epoch, one.core.recorder.writer.name)
     async with history.turn:
         await one.core.recorder.note_writer(history, fence)
     yield one

@@ -77,7 +77,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_borne(tmp_path: Path) -> N
     with structlog.testing.capture_logs() as logs:
         run = load_or_begin(tmp_path / "in the way" / "folder", DIGEST, NOON)
     assert run.digest == DIGEST
-    assert [log["event"] for log in logs] == ["run.forgotten"]
+    assert [log["event"] for log in logs] == ["session.forgotten"]
 
 
 def test_a_cursor_is_read_as_it_is_written() -> None:

@@ -277,7 +277,7 @@ async def test_a_range_that_the_shard_alone_answers_asks_no_log(seam: Seam) -> N
 async def test_without_a_quote_there_is_none_and_before_anyone_could_say_it_is_not_known(seam: Seam) -> None:
     with pytest.raises(NoQuoteError):
         await ask(seam)
-    seam.core.history.is_known = False
+    seam.core.history._is_known = False
     with pytest.raises(HistoryUnavailableError):
         await ask(seam)
 

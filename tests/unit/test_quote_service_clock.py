@@ -84,7 +84,7 @@ async def test_a_restart_goes_on_and_does_not_call_a_price_fresh_whose_age_nobod
     await first.recorder.close()
     core = Core(tmp_path, wall=NOON + timedelta(minutes=4))
     await core.recorder.start()
-    with pytest.raises(NoQuoteError, match="its age is not known") as error:
+    with pytest.raises(NoQuoteError, match="its age is unknown") as error:
         core.answers.current(COIN)
     assert error.value.extra["reason"] == "too_old"
     await poll(core, "13", core.wall)
@@ -129,9 +129,9 @@ async def test_a_tape_goes_on_too_and_its_steps_are_judged(tmp_path: Path) -> No
     await core.recorder.start()
     core.wall = NOON + AHEAD
     core.pages = [page(1, "5", at=core.wall), page(2, "6", "600", "7", at=NOON)]
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     core.wall = NOON
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     quotes = await recorded(core)
     assert [str(quote.price) for quote in quotes] == ["5", "6", "7"]
     assert {quote.at for quote in quotes} == {NOON + AHEAD}
@@ -173,7 +173,7 @@ async def test_that_stored_times_lie_ahead_is_said_once_and_measured_until_the_c
     with structlog.testing.capture_logs() as logs:
         for wall in (NOON, NOON + timedelta(hours=1), NOON + AHEAD, NOON + AHEAD):
             core.wall = wall
-            watch.look([core.history])
+            watch.compare([core.history])
             shown.append(gauge._value.get())
     assert shown == [10_800, 7_200, 0, 0]
     assert [log["event"] for log in logs] == ["clock.fell_behind", "clock.caught_up"]

@@ -61,14 +61,14 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
         await until(lambda: core.history.pending == 0)
         first = core.history.epoch
         core.history._tail.clear()
-        core.history.pending, core.history.delivered = 2, None
+        core.history._pending, core.history._delivered = 2, None  # as after a restart
         read, append = core.recorder.log.after, core.shard.append
         sent: list[int] = []
 
         async def era_begins_meanwhile(*arguments: Any) -> list[Quote]:
             if not begun:
                 core.history._is_over = True
-                begun.append(asyncio.create_task(core.recorder.begin_missing_eras()))
+                begun.append(asyncio.create_task(core.recorder.begin_missing_epochs()))
                 await asyncio.sleep(0.02)
             return await read(*arguments)
 
@@ -161,7 +161,7 @@ async def test_as_long_as_nobody_could_say_what_there_is_nothing_is_called_empty
         with pytest.raises(HistoryUnavailableError):
             await ask
     core.shard.away = False
-    await core.recorder.begin_missing_eras()
+    await core.recorder.begin_missing_epochs()
     assert await core.page() == []
     with pytest.raises(PositionBeyondEndError):
         await core.page(Position(5, 1))
@@ -182,7 +182,7 @@ async def test_an_era_is_begun_once_however_many_ask_for_it(tmp_path: Path) -> N
     core.shard.fence = slow  # type: ignore[method-assign]
     before = core.history.epoch
     core.wall -= timedelta(seconds=30)  # behind, so that the number of an era comes from the one before it
-    await asyncio.gather(*(core.recorder.begin_missing_eras() for _ in range(3)))
+    await asyncio.gather(*(core.recorder.begin_missing_epochs() for _ in range(3)))
     assert before is not None
     assert core.history.epoch == before + 1
     assert (await core.record("2"))[0].seq == 1
@@ -213,12 +213,12 @@ async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
     core.said = [seen("1", NOON)]
     with hanging_disk(monkeypatch):
         await core.poll.poll_once()
-        assert core.poll.live == frozenset()
+        assert not core.intake.is_live(COIN)
     core.recorder._reopen_at = 0.0
     await core.poll.poll_once()
     held = await core.recorder.log.after(COIN, None, 10)
     assert [quote.observed_at for quote in held] == [NOON]
-    assert core.poll.live == {COIN}
+    assert core.intake.is_live(COIN)
     assert core.publisher._heartbeat(COIN)[1].find(str(held[0].epoch).encode()) > 0
     await core.recorder.close()
 
@@ -234,7 +234,7 @@ async def test_a_price_older_than_what_the_shard_turns_out_to_hold_is_not_record
     core.wall = first.wall
     await core.recorder.start()
     shard.away = False
-    await core.recorder.begin_missing_eras()
+    await core.recorder.begin_missing_epochs()
     core.said = [seen("100", NOON - timedelta(minutes=10))]
     await core.poll.poll_once()
     assert json.loads(core.answers.current(COIN))["price"] == "200"
@@ -346,12 +346,12 @@ async def test_an_era_that_can_not_begin_says_why_once(tmp_path: Path) -> None:
     core.shard.away = True
     with structlog.testing.capture_logs() as logs:
         await core.recorder.start()
-        await core.recorder.begin_missing_eras()
+        await core.recorder.begin_missing_epochs()
         core.shard.away = False
-        await core.recorder.begin_missing_eras()
+        await core.recorder.begin_missing_epochs()
     assert [(log["event"], log.get("reason")) for log in logs] == [
-        ("era.held", "shard1 is not reachable"),
-        ("era.began", None),
+        ("epoch.held", "shard1 is not reachable"),
+        ("epoch.began", None),
     ]
     await core.recorder.close()
 
@@ -389,7 +389,7 @@ async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
         copy = core.shard.copies[COIN]
         copy.quotes = {quote.position: quote for quote in quotes[:3]}
         core.history._tail.clear()
-        core.history.fence = None
+        core.history.forget_fence()
         await core.record("10")
         await until(lambda: core.history.pending == 0)
     assert "shard.gapped" in capsys.readouterr().out
@@ -414,11 +414,11 @@ async def test_a_coin_that_can_not_join_yet_is_not_in_use_and_its_chain_stays_wh
         with monkeypatch.context() as patch:
             patch.setattr(recorder.log, "logged", refused)
             with pytest.raises(LogUnavailableError):
-                await recorder.take_in(joining())
+                await recorder.add_coin(joining())
         assert "solana" not in recorder.histories
         await asyncio.sleep(REOPEN_WAIT_S)
-        await recorder.take_in(joining())
-        await recorder.begin_missing_eras()
+        await recorder.add_coin(joining())
+        await recorder.begin_missing_epochs()
         for price in ("1", "2"):
             assert await recorder.record({"solana": [replace(seen(price, core.wall), coin="solana")]})
         quotes = await recorder.log.after("solana", None, 10)
@@ -453,7 +453,7 @@ async def test_a_price_in_another_currency_is_not_recorded_and_the_answer_says_s
     core.said = [replace(seen("60000", core.wall), currency="USDT")]
     core.directory.homes[COIN] = Home(1, "shard1", 1, currency="USD")
     await core.poll.poll_once()
-    with pytest.raises(NoQuoteError, match=r"its price was refused as currency \(currency USDT, expected USD\)"):
+    with pytest.raises(NoQuoteError, match=r"its price was rejected as currency \(currency USDT, expected USD\)"):
         core.answers.current(COIN)
     core.said = [seen("60001", core.wall)]
     await core.poll.poll_once()

@@ -43,7 +43,7 @@ def record(history: CoinHistory, count: int = 1) -> list[Quote]:
 
 def new_history(epoch: int = 1000) -> CoinHistory:
     history = Clocks().history()
-    history.begin_era(epoch)
+    history.begin_epoch(epoch)
     return history
 
 
@@ -52,7 +52,7 @@ def test_positions_have_no_hole_and_eras_rise_whatever_the_clock_does(counts: li
     history = Clocks().history()
     quotes: list[Quote] = []
     for count, drift in zip(counts, [*drifts, *[0] * len(counts)], strict=False):
-        history.begin_era(history.next_epoch(1_000_000 + drift))
+        history.begin_epoch(history.next_epoch(1_000_000 + drift))
         quotes += record(history, count)
     assert first_gap(quotes, None) is None
     assert [quote.position for quote in quotes] == sorted({quote.position for quote in quotes})
@@ -62,7 +62,7 @@ def test_positions_have_no_hole_and_eras_rise_whatever_the_clock_does(counts: li
 def test_at_never_falls_and_never_lies_ahead_of_both_clocks(moments: list[tuple[float, float]]) -> None:
     clocks = Clocks()
     history = clocks.history()
-    history.begin_era(1000)
+    history.begin_epoch(1000)
     previous = None
     for observed, now in moments:
         clocks.wall = NOON + timedelta(seconds=now)
@@ -78,7 +78,7 @@ def test_at_never_falls_and_never_lies_ahead_of_both_clocks(moments: list[tuple[
 def test_an_age_never_falls_though_the_wall_clock_is_set_back_and_is_never_negative() -> None:
     clocks = Clocks()
     history = clocks.history()
-    history.begin_era(1000)
+    history.begin_epoch(1000)
     history.note_recorded(history.draft([seen(-2)]))
     assert history.age_s == 2
     clocks.wall -= timedelta(minutes=10)
@@ -102,7 +102,7 @@ def test_an_era_begins_above_log_shard_and_clock() -> None:
 def test_the_first_quote_of_an_era_names_the_last_position_before_it() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 7), None, None), pending=1)
-    history.begin_era(6000)
+    history.begin_epoch(6000)
     first, second = record(history, 2)
     assert (first.prev, second.prev) == (Position(5000, 7), None)
 
@@ -124,27 +124,26 @@ def test_the_last_position_of_an_era_is_the_last_one_given() -> None:
 
 def test_a_log_opened_anew_ends_the_era_and_delivery_goes_on_under_it_until_the_next() -> None:
     history = new_history(1000)
-    history.fence = Fence(1, 1000, None, None)
-    record(history)
-    history.delivered = Position(1000, 1)
+    history.note_writer(Fence(1, 1000, None, None), pending=0)
+    history.note_delivered(record(history))
     history.load(LoggedCoin(1000, history.newest, None, None), pending=0)
     assert (history.can_draft, history.epoch, history.delivered) == (False, 1000, Position(1000, 1))
     assert history.fence == Fence(1, 1000, None, None)
-    history.begin_era(2000)
+    history.begin_epoch(2000)
     assert (history.can_draft, history.fence is None) == (True, True)
 
 
 def test_a_newer_quote_met_before_the_first_of_an_era_is_the_one_that_it_follows() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 1), None, None), pending=0)
-    history.begin_era(6000)
+    history.begin_epoch(6000)
     history.meet(Fence(1, 5000, stored(5000, 4), None))
     assert record(history)[0].prev == Position(5000, 4)
 
 
 def test_what_the_shard_may_lack_is_sent_again() -> None:
-    history = new_history()
-    history.delivered = Position(900, 9)
+    history = Clocks().history()
+    history.load(LoggedCoin(900, stored(900, 9), Position(900, 9), None), pending=0)
     assert history.resume_from(Fence(1, 0, None, None)) is None
     assert history.resume_from(Fence(1, 0, stored(900, 3), None)) == Position(900, 3)
     assert history.resume_from(Fence(1, 0, stored(950, 1), None)) == Position(900, 9)
@@ -158,7 +157,7 @@ def test_batches_come_in_order_from_memory_as_long_as_memory_holds_all_that_is_p
     history.note_delivered(quotes[:BATCH_QUOTES_MAX])
     assert history.tail_batch(3) == quotes[BATCH_QUOTES_MAX:][:3]
     assert history.tail_batch(BATCH_QUOTES_MAX) == quotes[BATCH_QUOTES_MAX:]
-    history.pending += 1  # one more, of an earlier run, that only the log has
+    history._pending += 1  # one more, of an earlier run, that only the log has
     assert history.tail_batch(1) is None
 
 

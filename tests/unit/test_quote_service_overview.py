@@ -98,10 +98,7 @@ async def test_what_can_not_be_told_is_a_problem_as_the_route_would_have_answere
 @pytest.mark.parametrize("crashes", [False, True])
 async def test_a_coin_that_hangs_or_crashes_costs_itself_and_by_the_deadline(core: Core, crashes: bool) -> None:
     await core.record("67012.30")
-    limits = AgeLimits(5_000, 300_000)
-    core.answers = hanging = OneHangs(
-        core.recorder, core.directory, limits, is_live=lambda _: True, breaker_state=lambda: "closed"
-    )
+    core.answers = hanging = OneHangs(core.recorder, core.directory, core.intake, AgeLimits(5_000, 300_000))
     hanging.crashes = crashes
     told = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "400"})
     assert list(told["mean"]) == [COIN]

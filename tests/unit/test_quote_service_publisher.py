@@ -16,6 +16,7 @@ from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.publisher import QUEUE_QUOTES_MAX, Publisher, PublishQueue
+from cotacoes.quote_service.writer import Writer
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.web.background import background
 
@@ -30,9 +31,9 @@ def quotes(first: int, count: int = 1) -> list[Quote]:
 def test_a_quote_waits_for_its_shard() -> None:
     queue = PublishQueue(WAIT_S)
     queue.add(quotes(1, 2), 0.0)
-    assert queue.take(0.01, None, caught_up=False) == []
-    assert queue.take(0.02, Position(5, 1), caught_up=False) == quotes(1)
-    assert queue.take(0.03, Position(5, 2), caught_up=True) == quotes(2)
+    assert queue.pop_ready(0.01, None, caught_up=False) == []
+    assert queue.pop_ready(0.02, Position(5, 1), caught_up=False) == quotes(1)
+    assert queue.pop_ready(0.03, Position(5, 2), caught_up=True) == quotes(2)
     assert not queue.degraded
 
 
@@ -40,20 +41,20 @@ def test_a_late_shard_holds_it_up_no_longer_than_the_wait_and_then_not_at_all_un
     queue = PublishQueue(WAIT_S)
     queue.add(quotes(1), 0.0)
     assert queue.next_due() == WAIT_S
-    assert queue.take(WAIT_S, None, caught_up=False) == quotes(1)
+    assert queue.pop_ready(WAIT_S, None, caught_up=False) == quotes(1)
     queue.add(quotes(2), 1.0)
-    assert queue.take(1.0, None, caught_up=False) == quotes(2)
+    assert queue.pop_ready(1.0, None, caught_up=False) == quotes(2)
     assert queue.degraded
-    assert queue.take(2.0, Position(5, 2), caught_up=True) == []
+    assert queue.pop_ready(2.0, Position(5, 2), caught_up=True) == []
     queue.add(quotes(3), 3.0)
-    assert queue.take(3.0, Position(5, 2), caught_up=False) == []
+    assert queue.pop_ready(3.0, Position(5, 2), caught_up=False) == []
 
 
 def test_a_full_queue_drops_the_oldest_and_says_how_many() -> None:
     queue = PublishQueue(WAIT_S)
     assert queue.add(quotes(1, QUEUE_QUOTES_MAX), 0.0) == 0
     assert queue.add(quotes(QUEUE_QUOTES_MAX + 1, 3), 0.0) == 3
-    assert queue.take(1.0, None, caught_up=False)[0].seq == 4
+    assert queue.pop_ready(1.0, None, caught_up=False)[0].seq == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.floats(0, 0.1)), max_size=30))
@@ -67,10 +68,10 @@ def test_whatever_shard_and_clock_do_each_is_published_once_and_in_order(steps: 
         delivered = max(delivered, min(through, recorded))
         now += elapsed
         position = Position(5, delivered) if delivered else None
-        published += [quote.seq for quote in queue.take(now, position, caught_up=delivered == recorded)]
+        published += [quote.seq for quote in queue.pop_ready(now, position, caught_up=delivered == recorded)]
         assert published == list(range(1, len(published) + 1))
         assert len(published) >= delivered
-    published += [quote.seq for quote in queue.take(now + WAIT_S, None, caught_up=False)]
+    published += [quote.seq for quote in queue.pop_ready(now + WAIT_S, None, caught_up=False)]
     assert published == list(range(1, recorded + 1))
 
 
@@ -82,6 +83,7 @@ def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone(
             publisher = Publisher(
                 histories,
                 bus,
+                Writer(lambda: None),
                 QuoteMetrics(Metrics()),
                 wait_s=WAIT_S,
                 now=lambda: NOON,
@@ -90,7 +92,7 @@ def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone(
             )
             channels = [channel("bitcoin"), channel("bitcoin", "blue")]
             async with bus.subscribe(channels) as messages, background(publisher.run()):
-                publisher.add(quotes(1))
+                publisher.on_recorded(quotes(1))
                 heard = [await anext(messages) for _ in range(2)]
         return [(name, type(line)) for name, message in heard for line in decode_message(message)]
 
@@ -122,9 +124,10 @@ def test_quotes_that_redis_did_not_answer_for_in_time_are_counted_by_themselves(
         clock = asyncio.get_running_loop().time
         histories = {"bitcoin": CoinHistory("bitcoin", "shard1", now=lambda: NOON, clock=clock)}
         bus = FailingBus(error)
-        publisher = Publisher(histories, bus, QuoteMetrics(metrics), wait_s=WAIT_S, now=lambda: NOON, clock=clock)
+        writer, counted = Writer(lambda: None), QuoteMetrics(metrics)
+        publisher = Publisher(histories, bus, writer, counted, wait_s=WAIT_S, now=lambda: NOON, clock=clock)
         async with background(publisher.run()):
-            publisher.add(quotes(1, 3))
+            publisher.on_recorded(quotes(1, 3))
             await asyncio.sleep(0.5)
 
     fake_event_loop.run(run())

@@ -89,7 +89,7 @@ async def test_a_page_that_the_shard_does_not_fill_goes_on_after_all_that_the_sh
 async def test_what_both_have_comes_once(seam: Seam) -> None:
     await seam.record(*range(6))
     await seam.deliver(3)
-    seam.core.recorder.histories[COIN].floor = Position(1, 1)  # so that the log alone does not do
+    seam.core.history.note_floor(Position(1, 1))  # so that the log alone does not do
     await seam.deliver(0)
     assert await seqs(seam, 0, 100) == [1, 2, 3, 4, 5, 6]
 
@@ -330,7 +330,7 @@ async def test_pages_of_a_range_are_its_quotes_whatever_happens_between_any_two_
         ("yesterday", None, "from: a time is written as RFC 3339"),
         (None, "2026-11-24T12:00:00", "to: a time is written as RFC 3339"),
         ("2026-11-24T12:00:00 02:00", None, "%2B"),
-        ("2026-11-24T12:00:00Z", "2026-11-24T13:00:00+01:00", "from must lie before to"),
+        ("2026-11-24T12:00:00Z", "2026-11-24T13:00:00+01:00", "from must be before to"),
         ("2026-13-24T12:00:00Z", None, "from: no such time"),
     ],
 )

@@ -18,10 +18,8 @@ from cotacoes.errors import (
 from cotacoes.model.quote import Observation
 from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.recent_prices import JumpLimit
-from cotacoes.quote_service.source_tape import TapePage
+from cotacoes.quote_service.source_pages import TapePage
 from cotacoes.quote_service.tape import PAUSE_S
-from cotacoes.quote_service.validation import Validator
 from cotacoes.testing.memory_shard import MemoryShard
 
 pytestmark = pytest.mark.anyio
@@ -43,10 +41,10 @@ async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
-    assert [await core.taker.take_page() for _ in range(3)] == [PAUSE_S] * 3
+    assert [await core.tape_reader.read_page() for _ in range(3)] == [PAUSE_S] * 3
     assert await prices_in(core) == ["5", "5", "6", "5"]
     assert core.asked == [None, f"{RUN}-3", f"{RUN}-3"]
-    assert core.taker.live == {COIN}
+    assert core.tape_intake.is_live(COIN)
     await core.recorder.close()
 
 
@@ -54,13 +52,13 @@ async def test_after_a_restart_the_tape_goes_on_where_the_log_says_and_what_is_t
     first = Core(tmp_path)
     await first.recorder.start()
     first.pages = [page(1, "5", "6")]
-    await first.taker.take_page()
+    await first.tape_reader.read_page()
     await first.recorder.close()
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than it was asked to
     for _ in range(2):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert core.asked == [f"{RUN}-2", f"{RUN}-3"]
     assert await prices_in(core) == ["5", "6", "7", "8"]
     await core.recorder.close()
@@ -73,9 +71,9 @@ async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7")]
     with hanging_disk(monkeypatch), pytest.raises(LogUnavailableError):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     core.recorder._reopen_at = 0.0
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     assert core.asked == [None, f"{RUN}-2"]
     assert await prices_in(core) == ["5", "6", "7"]
     await core.recorder.close()
@@ -92,7 +90,7 @@ async def test_what_the_tape_can_not_give_is_noted_as_a_source_gap_and_taking_go
         page(1, "7", run=other),
     ]
     for _ in range(4):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert core.asked == [None, f"{RUN}-1", f"{RUN}-4", f"{other}-0"]
     assert await prices_in(core) == ["5", "6", "7"]
     gaps = [(after, later) for after, later, _ in await core.recorder.log.source_gaps()]
@@ -105,7 +103,7 @@ async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_p
     await core.recorder.start()
     core.pages = [page(1, "5", "5000", "6"), page(4, "7", at=NOON + timedelta(minutes=1))]
     for _ in range(2):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert await prices_in(core) == ["5", "6"]
     assert core.history.cursor == f"{RUN}-4"
     await core.recorder.close()
@@ -116,22 +114,21 @@ async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_lat
     shard2.away = True
     core = Core(tmp_path)
     other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
-    core.recorder.histories = core.publisher._histories = {COIN: core.history, "ethereum": other}
+    core.recorder.histories["ethereum"] = other
     core.directory.shards["shard2"] = shard2
     core.directory.homes["ethereum"] = Home(2, "shard2", 1)
-    core.taker._screen = Validator(JumpLimit(), is_tape=True)
     await core.recorder.start()
     ether = [(2, Observation("ethereum", "USD", Decimal(3), NOON, "sim"))]
     both = replace(page(1, "5", "6"), entries=[page(1, "5").entries[0], *ether])
     core.pages = [both, page(3, "7"), both, page(3, "7")]
-    core.hand_on = lambda quotes: None  # type: ignore[method-assign]
+    core.tape_intake.on_recorded = lambda quotes: None  # type: ignore[method-assign]
     for _ in range(2):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert (await prices_in(core), other.cursor) == (["5", "7"], None)
     shard2.away = False
-    await core.recorder.begin_missing_eras()
+    await core.recorder.begin_missing_epochs()
     for _ in range(2):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert core.asked == [None, f"{RUN}-2", f"{RUN}-0", f"{RUN}-2"]
     assert await prices_in(core) == ["5", "7"]
     assert [quote.price for quote in await core.recorder.log.after("ethereum", None, 9)] == [3]
@@ -145,13 +142,13 @@ async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_
     old = NOON - timedelta(days=800)
     core.pages = [page(1, "5", at=old), page(2, "6", at=old)]
     for _ in range(2):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert await prices_in(core) == ["5", "6"]
     assert {quote.at for quote in await core.recorder.log.after(COIN, None, 9)} == {old}
     other = "ba9876543210.1732400000001"
     core.pages = [page(1, "7", at=old - timedelta(days=1), run=other)]
     with pytest.raises(SettingError, match="later than the recording's first"):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     await core.recorder.close()
 
 
@@ -162,9 +159,9 @@ async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7", "8")]
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     with hanging_disk(monkeypatch, deadline_s=5.0) as goes_on:
-        taking = asyncio.ensure_future(core.taker.take_page())
+        taking = asyncio.ensure_future(core.tape_reader.read_page())
         await until(lambda: len(core.asked) == 2)
         await asyncio.sleep(0.05)
         taking.cancel()
@@ -175,7 +172,7 @@ async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
     again = Core(tmp_path)
     await again.recorder.start()
     again.pages = [page(5, "9")]
-    await again.taker.take_page()
+    await again.tape_reader.read_page()
     assert again.asked == [f"{RUN}-4"]
     assert await prices_in(again) == ["5", "6", "7", "8", "9"]
     await again.recorder.close()
@@ -185,10 +182,10 @@ async def test_a_source_that_says_to_go_back_in_the_same_run_is_not_obeyed(tmp_p
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), SourceGoneError("gone", cursor=f"{RUN}-0"), page(3, "7")]
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     with pytest.raises(SourceError):
-        await core.taker.take_page()
-    await core.taker.take_page()
+        await core.tape_reader.read_page()
+    await core.tape_reader.read_page()
     assert core.asked == [None, f"{RUN}-2", f"{RUN}-2"]
     assert await prices_in(core) == ["5", "6", "7"]
     await core.recorder.close()
@@ -199,7 +196,7 @@ async def test_a_tape_can_not_follow_what_no_tape_brought(tmp_path: Path) -> Non
     await core.recorder.start()
     await core.record("1")
     with pytest.raises(SettingError, match="begins with an empty history"):
-        await core.taker.take_page()
+        await core.tape_reader.read_page()
     assert core.asked == []
     await core.recorder.close()
 
@@ -211,7 +208,7 @@ async def test_a_coin_that_was_added_while_nothing_ran_does_not_end_a_tape_with_
     first = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]), keeps_times=True)
     await first.recorder.start()
     first.pages = [page(1, "5", "6", at=old)]
-    await first.taker.take_page()
+    await first.tape_reader.read_page()
     await first.recorder.close()
     core = Core(tmp_path, first.shard, keeps_times=True)
     core.directory.homes["solana"] = Home(2, "shard1", 1)
@@ -220,6 +217,6 @@ async def test_a_coin_that_was_added_while_nothing_ran_does_not_end_a_tape_with_
     )
     await core.recorder.start()
     core.pages = [page(1, "5", "6", "7", at=old)]
-    await core.taker.take_page()
+    await core.tape_reader.read_page()
     assert await prices_in(core) == ["5", "6", "7"]
     await core.recorder.close()

@@ -10,7 +10,7 @@ import structlog
 from cotacoes.model.quote import Observation
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.recent_prices import JumpLimit, RecentPrices
-from cotacoes.quote_service.validation import ORIGINS_MAX, Refusals, Validator
+from cotacoes.quote_service.validation import ORIGINS_MAX, Rejections, Validator
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT = JumpLimit(Decimal(10), timedelta(seconds=300), confirm_prices=10, confirm=timedelta(seconds=30))
@@ -177,10 +177,10 @@ def test_an_origin_whose_prices_are_refused_takes_no_name_from_the_others() -> N
 
 def test_ten_thousand_coins_that_are_not_ours_are_one_count_and_one_line() -> None:
     metrics = Metrics()
-    refusals = Refusals(["bitcoin"], QuoteMetrics(metrics))
+    rejections = Rejections(["bitcoin"], QuoteMetrics(metrics))
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            refusals.count(Counter({("bitcoin", "future"): 1}), {}, unknown=9_990)
+            rejections.count(Counter({("bitcoin", "future"): 1}), {}, unknown=9_990)
     assert b'cotacoes_prices_rejected_total{coin="other",reason="unknown_coin"} 19980.0' in metrics.render()
     assert [(log["coin"], log["reason"]) for log in logs] == [("other", "unknown_coin"), ("bitcoin", "future")]
-    assert refusals.why("bitcoin") == "its price was refused as future"
+    assert rejections.reason_of("bitcoin") == "its price was rejected as future"

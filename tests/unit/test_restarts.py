@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,12 +21,14 @@ from cotacoes.feed.history import HistoryPage
 from cotacoes.observability.logs import FailureLog
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.sharding.shard import Stored
-from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.coin_tasks import CoinTasks
 from cotacoes.quote_service.delivery import Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
+from cotacoes.quote_service.writer import Writer
+from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.background import background
 from cotacoes.web.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
@@ -177,7 +179,7 @@ async def test_an_intake_that_fails_anywhere_gives_no_position_twice_and_records
     elif where == "after the log":
         core.history.note_recorded = OnceFailing(core.history.note_recorded, 2)  # type: ignore[method-assign,assignment]
     else:
-        core.poll._on_recorded = OnceFailing(core.poll._on_recorded, 2)
+        core.intake.on_recorded = OnceFailing(core.intake.on_recorded, 2)  # type: ignore[method-assign,assignment]
     async with core.running():
 
         async def poll() -> None:
@@ -215,53 +217,46 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
     directory = directory_over({"shard1": shard}, dict.fromkeys(coins, "shard1"))
     directory.dsns["shard1"] = "memory"
     metrics = QuoteMetrics(Metrics())
-    recorder = Recorder(
-        tmp_path,
-        {},
-        directory,
-        metrics,
-        quota_bytes=2**30,
-        kept_s=0.0,
-        now=lambda: NOON,
-        clock=asyncio.get_running_loop().time,
-        on_superseded=lambda: None,
-    )
+    writer = Writer(lambda: None)
+    recorder = Recorder(tmp_path, directory, writer, metrics, quota_bytes=2**30, kept_s=0.0, now=lambda: NOON)
+    publisher = Publisher(recorder.histories, MemoryBus(), writer, metrics, wait_s=0.05)
     days: list[str] = []
 
-    def deliver(history: CoinHistory) -> Delivery:
+    def new_delivery(history: CoinHistory) -> Delivery:
         return Delivery(
-            history, directory, recorder, metrics, pace=Pace(10**9, lambda: 0.0), limit=BatchLimit(1.0, lambda: 0.0),
-            random=Random(1), on_delivered=lambda _: None, on_superseded=lambda: None,
-        )  # fmt: skip
+            history, directory, recorder, publisher, metrics, pace=Pace(10**9), shard_deadline_s=1.0, random=Random(1)
+        )
 
-    async def keep(name: str) -> None:
+    def open_days(name: str, _: str) -> NoReturn:
         days.append(name)
         raise ZeroDivisionError
 
-    roster = CoinTasks(
+    tasks = CoinTasks(
         directory,
         recorder,
-        make_history=lambda coin, name: CoinHistory(coin, name, now=lambda: NOON, clock=lambda: 0.0, jump=JumpLimit()),
-        deliver=deliver,
-        keep=keep,
-        restarts=rig.restarts,
+        rig.restarts,
+        new_delivery=new_delivery,
+        jump=JumpLimit(),
+        random=Random(1),
+        now=lambda: NOON,
+        open_days=open_days,
     )
-    roster.begin()
+    tasks.begin()
     await recorder.start()
     try:
-        async with background(roster.run()):
+        async with background(tasks.run()):
             await recorder.record({coin: [seen("1", NOON)] for coin in coins})
-            for delivery in roster.deliveries.values():
+            for delivery in tasks.deliveries.values():
                 delivery.wake()
 
             def pending() -> list[str]:
                 return [coin for coin in coins if recorder.histories[coin].pending]
 
             await until(lambda: pending() == ["bitcoin"] and rig.count("delivery") > 0 and len(days) > 1)
-            assert roster.deliveries["bitcoin"].held == "AttributeError, which the log of quote_service explains"
+            assert tasks.deliveries["bitcoin"].held == "AttributeError; see the log of quote_service"
             shard.sick = None
             await until(lambda: not pending())
-            assert roster.deliveries["bitcoin"].held is None
+            assert tasks.deliveries["bitcoin"].held is None
     finally:
         await recorder.close()
         await core.recorder.close()

@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from cotacoes.adapters.http_client import Response
 from cotacoes.errors import HttpMalformedError, HttpUnavailableError, SourceMalformedError, SourceUnavailableError
 from cotacoes.model.quote import Observation, format_price
-from cotacoes.quote_service.source import (
-    COINS_MAX,
-    RETRY_AFTER_MAX_S,
-    STEP_COINS,
-    Fetched,
-    HttpSource,
-    read_quotes,
-    read_retry_after,
-)
+from cotacoes.quote_service.source import RETRY_AFTER_MAX_S, HttpSource, read_retry_after
+from cotacoes.quote_service.source_quote import COINS_MAX, STEP_PRICES, Fetched, read_quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = frozenset({"bitcoin", "ethereum", "doge", "a"})
@@ -55,7 +48,7 @@ def fetch(answer: Response | Exception) -> Fetched:
 
 
 def read(answer: bytes) -> Fetched:
-    return asyncio.run(read_quotes(answer, COINS))
+    return asyncio.run(read_quote(answer, COINS))
 
 
 def body(**changed: Any) -> bytes:
@@ -87,7 +80,7 @@ def test_every_digit_arrives_whether_as_a_string_or_as_a_number(whole: int, plac
     if Decimal(text):
         assert format_price(fetched.observations[0].price) == text
     else:
-        assert fetched.rejected == [("bitcoin", "zero")]
+        assert fetched.unreadable == [("bitcoin", "zero")]
 
 
 @pytest.mark.parametrize(
@@ -156,26 +149,26 @@ def test_the_exponent_of_a_number_is_as_exact_as_its_digits(token: str, price: s
     ],
 )
 def test_a_time_that_is_none_rejects_its_coin(time: Any) -> None:
-    assert read(body(observed={"bitcoin": time})).rejected == [("bitcoin", "bad_time")]
-    assert read(body(observed={}, observed_at=time)).rejected == [("bitcoin", "bad_time")]
+    assert read(body(observed={"bitcoin": time})).unreadable == [("bitcoin", "bad_time")]
+    assert read(body(observed={}, observed_at=time)).unreadable == [("bitcoin", "bad_time")]
 
 
 @pytest.mark.parametrize("currency", [{}, ..., {"bitcoin": "usd"}, {"bitcoin": 1}, {"bitcoin": "U" * 500}])
 def test_a_price_in_no_known_currency_is_no_price(currency: Any) -> None:
-    assert read(body(currency=currency)).rejected == [("bitcoin", "malformed")]
+    assert read(body(currency=currency)).unreadable == [("bitcoin", "malformed")]
 
 
 def test_one_bad_coin_leaves_the_others_whole() -> None:
     currency = dict.fromkeys(("bitcoin", "ethereum", "doge"), "USD")
     fetched = read(body(currency=currency, ethereum="NaN", doge="0.1", **{"Not A Coin": "1"}))
     assert [observation.coin for observation in fetched.observations] == ["bitcoin", "doge"]
-    assert (fetched.rejected, fetched.unknown) == ([("ethereum", "not_finite")], 1)
+    assert (fetched.unreadable, fetched.unknown) == ([("ethereum", "not_finite")], 1)
 
 
 def test_what_is_said_of_coins_that_are_not_ours_is_counted_and_not_looked_at() -> None:
     others = {f"coin-{number}": "not a price" for number in range(COINS_MAX - 1)}
     fetched = read(body(**others))
-    assert ([one.coin for one in fetched.observations], fetched.rejected) == (["bitcoin"], [])
+    assert ([one.coin for one in fetched.observations], fetched.unreadable) == (["bitcoin"], [])
     assert fetched.unknown == COINS_MAX - 1
 
 
@@ -198,12 +191,12 @@ async def test_a_large_answer_is_read_in_steps_between_which_others_have_their_t
     names = [f"coin-{number}" for number in range(5_000)]
     answer = body(**dict.fromkeys(names, "1"), currency=dict.fromkeys(names, "USD"))
     turns = 0
-    reading = asyncio.ensure_future(read_quotes(answer, {*names}))
+    reading = asyncio.ensure_future(read_quote(answer, {*names}))
     while not reading.done():
         turns += 1
         await asyncio.sleep(0)
     assert len(reading.result().observations) == len(names)
-    assert turns > len(names) / STEP_COINS
+    assert turns > len(names) / STEP_PRICES
 
 
 def test_of_a_key_given_twice_the_last_counts() -> None:

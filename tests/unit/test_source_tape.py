@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cotacoes.errors import SourceMalformedError
-from cotacoes.quote_service.source_tape import STEP_PRICES, TapePage, read_page
+from cotacoes.quote_service.source_pages import TapePage, read_page
+from cotacoes.quote_service.source_quote import STEP_PRICES
 
 RUN = "0123456789ab.1732400000000"
 ENTRY = {"coin": "bitcoin", "currency": "USD", "price": "67012.30", "observed_at": "2026-11-24T12:00:00Z"}
@@ -24,23 +25,23 @@ def read(answer: bytes, limit: int = 1000) -> TapePage:
 
 def test_prices_of_coins_that_are_not_ours_are_counted_and_not_looked_at() -> None:
     page = read(body(900, coin="dogecoin", price="not a price", currency="-", observed_at="-"))
-    assert (page.count, page.unknown, page.entries, page.rejected) == (900, 900, [], [])
+    assert (page.count, page.unknown, page.entries, page.unreadable) == (900, 900, [], [])
 
 
 def test_what_cannot_be_read_of_our_coin_is_rejected_by_its_reason() -> None:
-    assert read(body(1, price="NaN")).rejected == [("bitcoin", "not_finite")]
-    assert read(body(1, price="6.4e-06")).rejected == [("bitcoin", "malformed")]
-    assert read(body(1, observed_at="noon")).rejected == [("bitcoin", "malformed")]
+    assert read(body(1, price="NaN")).unreadable == [("bitcoin", "not_finite")]
+    assert read(body(1, price="6.4e-06")).unreadable == [("bitcoin", "malformed")]
+    assert read(body(1, observed_at="noon")).unreadable == [("bitcoin", "malformed")]
 
 
 @pytest.mark.parametrize("answer", [body(11), body(15_000, coin="", currency="", price="", observed_at="")])
 def test_a_page_longer_than_was_asked_for_is_refused(answer: bytes) -> None:
-    with pytest.raises(SourceMalformedError, match="longer than what was asked for"):
+    with pytest.raises(SourceMalformedError, match="more prices than were asked for"):
         read(answer, 10)
 
 
 def test_a_page_that_is_far_too_long_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(SourceMalformedError, match="longer than what was asked for"):
+    with pytest.raises(SourceMalformedError, match="more prices than were asked for"):
         read(b'{"run":' + b"{" * 2_000, 1000)
 
 

@@ -101,7 +101,7 @@ async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_era_stands_down
             await recorded(second, "2")
             first.history._is_over = True  # as after a failure of the log
             first.shard.away = False
-            await first.recorder.begin_missing_eras()
+            await first.recorder.begin_missing_epochs()
             assert first.superseded
             assert await first.recorder.record({}) == []
             assert not first.history.can_draft
@@ -125,7 +125,7 @@ async def test_a_log_that_fails_when_an_era_is_begun_leaves_the_writer_what_it_w
         begin = core.recorder.log.begin_era
         core.recorder.log.begin_era = fail  # type: ignore[method-assign,assignment]
         with pytest.raises(LogUnavailableError):
-            await core.recorder.begin_missing_eras()
+            await core.recorder.begin_missing_epochs()
         core.recorder.log.begin_era = begin  # type: ignore[method-assign]
         core.delivery.wake()
         await all_delivered(core)
@@ -157,7 +157,7 @@ async def test_an_era_begun_without_the_shard_follows_what_another_writer_stored
     async with again.running():
         for _ in range(eras):
             again.history._is_over = True
-            await again.recorder.begin_missing_eras()
+            await again.recorder.begin_missing_epochs()
             own += await again.record("5", "6")
         again.shard.away = False
         await all_delivered(again)

@@ -40,8 +40,8 @@ from cotacoes.external_service.recording import Recording
 from cotacoes.external_service.recording_formats import PAIRS, Pair
 from cotacoes.external_service.replay_tape import ReplayTape
 from cotacoes.external_service.simulation import Simulation
-from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, PageJson, Pages, TapePages
-from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourceQuoteJson
+from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, Pages, TapePages
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceCoins, SourcePageJson, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import ExternalMetrics, Metrics
@@ -202,7 +202,9 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
 
 def _add_tape(router: APIRouter, market: Market, pages: Pages, bad: _BadAnswers, *, wait_s_max: float) -> None:
     @router.get(
-        "/quotes", summary="Every price after a cursor, in order", **answering(PageJson, CursorGoneError, also=FAILURES)
+        "/quotes",
+        summary="Every price after a cursor, in order",
+        **answering(SourcePageJson, CursorGoneError, also=FAILURES),
     )
     async def quotes(
         after: Annotated[

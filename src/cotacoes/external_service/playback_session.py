@@ -77,7 +77,7 @@ def load_or_begin(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(path, run)
     except OSError as error:  # it runs all the same, and a restart begins another run
-        get_logger().warning("run.forgotten", reason=error.strerror)
+        get_logger().warning("session.forgotten", reason=error.strerror)
     return run
 
 

@@ -17,8 +17,8 @@ from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
 from cotacoes.external_service.playback_session import PlaybackSession, digest_of, load_or_begin
-from cotacoes.external_service.tape import PageJson, TapePages
-from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
+from cotacoes.external_service.tape import TapePages
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourcePageJson
 from cotacoes.model.quote import COIN_PATTERN, Observation
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
@@ -49,7 +49,7 @@ class Simulation:
         """Coin to its newest price."""
         return self._market.quotes()
 
-    async def page(self, after: str | None, limit: int, wait_s: float) -> PageJson:
+    async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
         """See `TapePages.page`."""
         return await self._pages.page(after, limit, wait_s)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-import msgspec
-
 from cotacoes.errors import BadRequestError, CursorGoneError
 from cotacoes.external_service.playback_session import PlaybackSession, parse_cursor
+from cotacoes.model.payloads import SourcePageJson, SourcePriceJson
 from cotacoes.model.quote import Observation, format_price, format_time
 
 PAGE_QUOTES_MAX = 10_000
@@ -32,29 +31,10 @@ class Tape(Protocol):
         ...
 
 
-class EntryJson(msgspec.Struct, frozen=True):
-    """One price of a page."""
-
-    index: int
-    coin: str
-    currency: str
-    price: str
-    observed_at: str
-
-
-class PageJson(msgspec.Struct, frozen=True):
-    """The answer of `/quotes`; `next` goes into `after`."""
-
-    run: str
-    origin: str
-    quotes: list[EntryJson]
-    next: str
-
-
 class Pages(Protocol):
     """What answers `/quotes`."""
 
-    async def page(self, after: str | None, limit: int, wait_s: float) -> PageJson:
+    async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
         """The prices after a cursor, or from the first; CursorGoneError where the cursor is of another run."""
         ...
 
@@ -67,7 +47,7 @@ class TapePages:
         self._tape = tape
         self._origin = origin
 
-    async def page(self, after: str | None, limit: int, wait_s: float) -> PageJson:
+    async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
         """The prices after a cursor, or from the first; CursorGoneError where the cursor is of another run."""
         index = self._index(after)
         try:
@@ -80,12 +60,12 @@ class TapePages:
         except LookupError as error:
             raise self._gone() from error
         entries = [
-            EntryJson(
+            SourcePriceJson(
                 index, observed.coin, observed.currency, format_price(observed.price), format_time(observed.observed_at)
             )
             for index, observed in found
         ]
-        return PageJson(
+        return SourcePageJson(
             self._run.name, self._origin, entries, self._run.cursor(entries[-1].index if entries else index)
         )
 

@@ -140,6 +140,25 @@ class SourceCoins(msgspec.Struct, frozen=True):
     open: bool
 
 
+class SourcePriceJson(msgspec.Struct, frozen=True):
+    """One price of a source's tape; `index` counts the prices of its run."""
+
+    index: int
+    coin: str
+    currency: str
+    price: str
+    observed_at: str
+
+
+class SourcePageJson(msgspec.Struct, frozen=True):
+    """A page of a source's tape, the answer of `/quotes`; `next` goes into `after`."""
+
+    run: str
+    origin: str
+    quotes: list[SourcePriceJson]
+    next: str
+
+
 class SourceQuoteJson(msgspec.Struct, frozen=True):
     """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest."""
 

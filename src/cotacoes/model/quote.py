@@ -272,6 +272,11 @@ def format_time(time: datetime) -> str:
     return f"{utc.isoformat(timespec='microseconds')[:-6]}Z"  # less the offset; strftime takes five times as long
 
 
+def utc_now() -> datetime:
+    """The wall time, in UTC."""
+    return datetime.now(UTC)
+
+
 def to_microseconds(time: datetime) -> int:
     """Microseconds since 1970, exact."""
     return (time - EPOCH_START) // _MICROSECOND

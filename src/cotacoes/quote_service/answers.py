@@ -1,19 +1,19 @@
-"""What quote_service answers: the current quote, the mean of the last ten, pages of the history, candles.
+"""The answers of quote_service as JSON: the current quote, the mean of the last ten, pages of the history, candles.
 
-The history itself is read in `reading.py`; here it becomes JSON.
+`reading.py` reads the history.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
 from cotacoes.errors import BadRequestError, NoQuoteError, PositionBeyondEndError
-from cotacoes.model.payloads import BreakerStateText, CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
+from cotacoes.model.payloads import CurrentJson, GapJson, MeanJson, PageJson, PositionsJson, Progress
 from cotacoes.model.quote import (
     AgeLimits,
     Position,
@@ -27,6 +27,7 @@ from cotacoes.model.quote import (
 from cotacoes.patterns.pub_sub.bus import Reason
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion
+from cotacoes.quote_service.intake import Intake
 from cotacoes.quote_service.reading import HistoryReader
 from cotacoes.quote_service.recorder import Recorder
 
@@ -36,40 +37,32 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answers:
-    """See the head of this file. `is_live` tells whether the last poll brought the coin's price.
-
-    `refusal_of` says why the source's price of the coin is not recorded, None if it is.
-    """
+    """See the head of this file."""
 
     def __init__(
         self,
         recorder: Recorder,
         directory: ShardDirectory,
+        intake: Intake,
         limits: AgeLimits,
-        *,
-        is_live: Callable[[str], bool],
-        breaker_state: Callable[[], BreakerStateText],
-        refusal_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
         self._reader = HistoryReader(recorder, directory)
         self._candles = CandleAnswers(self._reader, self._histories)
         self._limits = limits
-        self._is_live = is_live
-        self._breaker_state = breaker_state
-        self._refusal_of = refusal_of
+        self._intake = intake
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
 
     def current(self, coin: str) -> bytes:
-        """The newest durable quote with its honest age; NoQuoteError where there is none young enough."""
+        """The newest durable quote with its age; NoQuoteError if there is none, or none young enough."""
         history = self._histories[coin]
         quote = history.newest
         if quote is None:
             raise NoQuoteError(f"no quote of {coin} yet{self._why(coin)}", reason="none_yet")
         if history.age_s == math.inf:
             raise NoQuoteError(
-                f"the newest quote of {coin} bears a time ahead of the clock, so its age is not known{self._why(coin)}",
+                f"the newest quote of {coin} bears a time ahead of the clock, so its age is unknown{self._why(coin)}",
                 reason="too_old",
             )
         age_ms = int(history.age_s * 1000)
@@ -91,9 +84,9 @@ class Answers:
                 at=text.at,
                 age_ms=age_ms,
                 status=self._limits.status(age_ms),
-                source="live" if self._is_live(coin) else "cache",
+                source="live" if self._intake.is_live(coin) else "cache",
                 origin=text.origin,
-                breaker=self._breaker_state(),
+                breaker=self._intake.breaker_state,
             )
         )
 
@@ -123,7 +116,7 @@ class Answers:
         return _encode(self._page(coin, quotes, None, more=False))
 
     async def after(self, coin: str, position: Position | None, limit: int) -> bytes:
-        """The quotes after a position; PositionGoneError below the floor, PositionBeyondEndError where it never was."""
+        """The quotes after a position; PositionGoneError below the floor, PositionBeyondEndError beyond the end."""
         self._refuse_beyond(coin, position)
         quotes = await self._reader.after(coin, position, limit + 1)
         return _encode(self._page(coin, quotes[:limit], position, more=len(quotes) > limit))
@@ -131,7 +124,7 @@ class Answers:
     async def between(
         self, coin: str, start: datetime | None, end: datetime | None, *, after: Position | None, limit: int
     ) -> bytes:
-        """The quotes with `at` in [start, end), after a position; PositionGoneError where some are no longer held."""
+        """The quotes with `at` in [start, end) after a position; PositionGoneError if some are no longer held."""
         self._refuse_beyond(coin, after)
         quotes = await self._reader.between(coin, start, end, after=after, limit=limit + 1)
         page = self._page(coin, quotes[:limit], after, more=len(quotes) > limit)
@@ -140,22 +133,22 @@ class Answers:
     async def _without_lead(
         self, coin: str, page: PageJson, after: Position | None, quotes: Sequence[Quote]
     ) -> PageJson:
-        """The page without the gap before its first quote, if that begins later only because the range does."""
+        """The page without a gap before its first quote that is only due to the start of the range."""
         is_led = bool(page.gaps) and page.gaps[0].after == str(after)
         if is_led and after is not None and not await self._reader.leads(coin, after, quotes[0]):
             return replace(page, gaps=page.gaps[1:])
         return page
 
     async def candles(self, coin: str, question: CandleQuestion) -> bytes:
-        """The candles of one origin and currency; NoQuoteError where there never was a quote."""
+        """The candles of one origin and currency; NoQuoteError if the coin never had a quote."""
         return await self._candles.answer(coin, question)
 
     def positions(self) -> bytes:
-        """Per coin: the last position, how far its shard has come, and what is still to be delivered."""
+        """Every coin's progress."""
         return _encode(PositionsJson({coin: self.progress(coin) for coin in self._histories}))
 
     def progress(self, coin: str) -> Progress:
-        """The same of one coin."""
+        """One coin's last position, the last one on its shard, and how many quotes are still to be delivered."""
         history = self._histories[coin]
         return Progress(
             position=None if history.position is None else str(history.position),
@@ -168,7 +161,9 @@ class Answers:
         newest = self._histories[coin].position
         is_beyond = position is not None and newest is not None and position > newest
         if is_beyond or (position is not None and self._reader.is_empty(coin)):
-            raise PositionBeyondEndError(f"{position} was not given yet", last=None if newest is None else str(newest))
+            raise PositionBeyondEndError(
+                f"position {position} does not exist yet", last=None if newest is None else str(newest)
+            )
 
     def _page(self, coin: str, quotes: Sequence[Quote], after: Position | None, *, more: bool) -> PageJson:
         following = quotes[-1].position if quotes else after
@@ -183,32 +178,32 @@ class Answers:
         )
 
     def _text(self, quote: Quote) -> QuoteJson:
-        kept = self._texts.get(quote.coin)
-        if kept is None or kept[0] is not quote:
-            kept = self._texts[quote.coin] = (quote, QuoteJson.of(quote))
-        return kept[1]
+        cached = self._texts.get(quote.coin)
+        if cached is None or cached[0] is not quote:
+            cached = self._texts[quote.coin] = (quote, QuoteJson.of(quote))
+        return cached[1]
 
     def _why(self, coin: str) -> str:
-        why = self._recorder.failure or self._refusal_of(coin)
-        return "" if why is None else f": {why}"
+        reason = self._recorder.failure or self._intake.rejection_of(coin)
+        return "" if reason is None else f": {reason}"
 
 
 def read_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
-    """The times of `from` and `to`; BadRequestError names the one that is none."""
+    """The times of `from` and `to`; BadRequestError names the one that is invalid."""
     times: list[datetime | None] = []
     for name, text in (("from", start), ("to", end)):
         try:
             times.append(None if text is None else parse_time(text))
         except ValueError as error:
-            raise BadRequestError(f"{name}: {error}; a + is written %2B in an address") from error
+            raise BadRequestError(f"{name}: {error}; in a URL, write + as %2B") from error
     first, last = times
     if first is not None and last is not None and first >= last:
-        raise BadRequestError("from must lie before to, which is not itself in the range: give a later to")
+        raise BadRequestError("from must be before to (the range excludes to): give a later to")
     return first, last
 
 
 def _gaps(quotes: Sequence[Quote], after: Position | None) -> list[GapJson]:
-    """The holes between quotes of which one is the next that there is after the other, and before the first of them."""
+    """The holes before and between these quotes, if each is the next one that the history has."""
     gaps = []
     before = after
     for quote in quotes:

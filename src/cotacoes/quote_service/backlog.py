@@ -1,10 +1,11 @@
-"""The backlog: what is recorded and not on its shard yet, measured once a second for the gauges and for /readyz."""
+"""The backlog: quotes that are recorded and not yet on their shard, measured once a second for gauges and /readyz."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from cotacoes.model.quote import utc_now
 from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
@@ -19,7 +20,7 @@ class Backlog:
         recorder: Recorder,
         deliveries: Mapping[str, Delivery],
         metrics: QuoteMetrics,
-        now: Callable[[], datetime],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._recorder = recorder
         self._deliveries = deliveries
@@ -28,13 +29,13 @@ class Backlog:
         self._waited_s: dict[str, float] = {}
 
     async def measure(self) -> None:
-        """Look how long each coin's oldest undelivered quote has waited. LogUnavailableError."""
+        """Measure how long each coin's oldest undelivered quote has waited; LogUnavailableError."""
         for coin, history in list(self._recorder.histories.items()):
             self._waited_s[coin] = await self._oldest_s(history)
             self._metrics.oldest_pending_age.labels(coin=coin).set(self._waited_s[coin])
 
     def held_on(self, shard: str) -> str | None:
-        """Which coins of the shard are not delivered, for how long and why; None if all are."""
+        """Which coins of the shard are not delivered, since when and why; None if all are."""
         held = {
             coin: self._deliveries[coin].held
             for coin, history in self._recorder.histories.items()

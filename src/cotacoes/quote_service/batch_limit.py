@@ -1,31 +1,32 @@
 """How many quotes a batch may hold, so that it fits into the shard's deadline.
 
-A batch that misses its deadline is rolled back; sent again as it was it would miss it again, for ever. So it is halved
-until it fits, down to a single quote, and doubled again when a full one leaves enough of its time.
+A batch that misses its deadline is rolled back, and would miss it again if it were sent again as it was. So the limit
+is halved until a batch fits, down to a single quote, and doubled when a full batch leaves enough of its time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from cotacoes.errors import ShardTimedOutError
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
 
-SPARE_SHARE = 1 / 3  # of its deadline: what takes less still fits when it is twice as much, with room for a slow moment
+SPARE_SHARE = 1 / 3  # of the deadline: twice as many quotes still fit, with room for a slow moment
 
 
 class BatchLimit:
     """One coin's limit, `quotes`. `clock` gives monotonic seconds."""
 
-    def __init__(self, deadline_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, deadline_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.quotes = BATCH_QUOTES_MAX
         self._spare_s = SPARE_SHARE * deadline_s
         self._clock = clock
 
     @contextlib.contextmanager
     def measured(self, quotes: int) -> Iterator[None]:
-        """Within it a batch of so many quotes is stored, which decides how many the next may hold."""
+        """Store a batch of so many quotes within this context; its time decides how many the next one may hold."""
         began = self._clock()
         try:
             yield

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from random import Random
 from typing import Protocol
 
 from cotacoes.adapters.postgres.days import CoinDay, Dropped, Erased, PostgresDays, Sealing
 from cotacoes.errors import CoinMovedError, SettingError, ShardUnavailableError
-from cotacoes.model.quote import Position
+from cotacoes.model.quote import Position, utc_now
 from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.patterns.sharding.shard import Home
@@ -47,6 +47,9 @@ class Days(Protocol):
     async def pack(self, day: date) -> None: ...
 
 
+OpenDays = Callable[[str, str], AbstractAsyncContextManager[Days]]
+
+
 class DayKeeper:
     """One shard's keeper; `run` is its task.
 
@@ -62,9 +65,9 @@ class DayKeeper:
         homes: Callable[[], Mapping[str, Home]],
         on_floor: Callable[[str, Position], None],
         random: Random,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        open_days: Callable[[str, str], AbstractAsyncContextManager[Days]] = PostgresDays,
+        open_days: OpenDays = PostgresDays,
     ) -> None:
         self._shard = shard
         self._dsn = dsn

@@ -1,16 +1,19 @@
 """Delivery: each coin's quotes from the log to its shard, in order, one batch in flight, sent until answered.
 
+Hands on to the `Publisher` (publisher.py): each answer of the shard releases the quotes that wait for it.
+
 There is one path. A healthy shard and a dead one differ only in how far delivery has come. A coin that has moved is
 followed; while its fence is closed its quotes wait in the log. A backlog of more than one batch is sent at a pace, so
 that a shard that comes back is not drowned, and its readers with it.
 
-A quote is delivered when the shard says so of that quote: stored, there already, or kept aside. What it refuses because
-its history had gone on without it is an orphan there, and counted as refused.
+A quote is delivered when the shard answers for that quote: stored, there already, or kept aside. One that the shard
+refuses, because its history went on without it, is an orphan there, and is counted as refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -29,6 +32,7 @@ from cotacoes.patterns.sharding.shard import Fence, Shard, Stored
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.batch_limit import BatchLimit
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recorder import Recorder
 
 RETRY_WAIT_S = 0.1
@@ -36,14 +40,14 @@ RETRY_WAIT_MAX_S = 2.0
 
 
 class Pace:
-    """How fast a backlog is sent to one shard, all coins together; `rate` is quotes per second."""
+    """How fast backlogs are sent to each shard, all coins together; `rate` is quotes per second."""
 
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
         self._free_at: dict[str, float] = {}
 
-    async def take(self, shard: str, quotes: int) -> None:
+    async def acquire(self, shard: str, quotes: int) -> None:
         """Return when so many quotes may be sent."""
         now = self._clock()
         begins = max(now, self._free_at.get(shard, now))
@@ -53,36 +57,39 @@ class Pace:
 
 
 class Delivery:
-    """One coin's delivery; `run` is its task. `wake` is called when a quote of the coin was recorded."""
+    """One coin's delivery; `run` is its task. `pace` is shared by all coins."""
 
     def __init__(
         self,
         history: CoinHistory,
         directory: ShardDirectory,
         recorder: Recorder,
+        publisher: Publisher,
         metrics: QuoteMetrics,
         *,
         pace: Pace,
-        limit: BatchLimit,
+        shard_deadline_s: float,
         random: Random,
-        on_delivered: Callable[[CoinHistory], None],
-        on_superseded: Callable[[], None],
     ) -> None:
         self._history = history
         self._directory = directory
         self._recorder = recorder
+        self._publisher = publisher
         self._metrics = metrics
         self._pace = pace
-        self.limit = limit
+        self.limit = BatchLimit(shard_deadline_s)
         self._random = random
-        self._on_delivered = on_delivered
-        self._on_superseded = on_superseded
         self._recorded = asyncio.Event()
-        self.held: str | None = None  # why what is pending is not delivered just now
+        self._held: str | None = None
         self._wait_s = RETRY_WAIT_S
 
+    @property
+    def held(self) -> str | None:
+        """Why pending quotes are not delivered just now; None if they are."""
+        return self._held
+
     def wake(self) -> None:
-        """There is something to deliver, or an era to announce."""
+        """There is a quote to deliver, or a fence to ask for."""
         self._recorded.set()
 
     async def run(self) -> None:
@@ -92,11 +99,10 @@ class Delivery:
             try:
                 await self._deliver_pending()
             except WriterSupersededError as error:
-                get_logger().error("writer.superseded", coin=self._history.coin, reason=str(error))
-                self._on_superseded()
+                self._recorder.writer.stand_down(self._history.coin, error)
                 return
             except CoinMovedError as error:
-                self._history.fence = None
+                self._history.forget_fence()
                 if not await self._directory.follow(self._history.coin, error, self._history.shard):
                     await self._back_off(str(error))
                 continue
@@ -104,14 +110,14 @@ class Delivery:
                 await self._back_off(str(error))
                 continue
             except Exception as error:
-                self._history.fence = None  # the next attempt first asks the shard how far it has come
-                self.held = f"{type(error).__name__}, which the log of quote_service explains"
+                self._history.forget_fence()
+                self._held = f"{type(error).__name__}; see the log of quote_service"
                 raise
             await self._recorded.wait()
 
     async def _deliver_pending(self) -> None:
         shard = self._directory.shard_of(self._history.coin)
-        self._history.shard = shard.name
+        self._history.note_shard(shard.name)
         while await self._deliver_batch(shard):
             pass
         self._note_answer()
@@ -120,12 +126,12 @@ class Delivery:
         """Send the next batch; whether there was one."""
         history = self._history
         if history.pending > self.limit.quotes:
-            await self._pace.take(history.shard, self.limit.quotes)
+            await self._pace.acquire(history.shard, self.limit.quotes)
         async with history.turn:
             if history.writer_epoch is None:
                 return False
             if history.fence is None:
-                fence = await shard.become_writer(history.coin, history.writer_epoch, self._recorder.writer)
+                fence = await shard.become_writer(history.coin, history.writer_epoch, self._recorder.writer.name)
                 await self._recorder.note_writer(history, fence)
             if not history.pending or history.fence is None:
                 return False
@@ -133,11 +139,11 @@ class Delivery:
             if batch is None:
                 batch = await self._recorder.log.after(history.coin, history.delivered, self.limit.quotes)
             if not batch:
-                history.pending = 0
+                history.note_delivered([])
                 return False
             await self._send(shard, batch, history.fence)
         self._note_answer()
-        self._on_delivered(history)
+        self._publisher.on_delivered()
         return True
 
     async def _send(self, shard: Shard, batch: Sequence[Quote], fence: Fence) -> None:
@@ -148,7 +154,7 @@ class Delivery:
         if sum(stored) != len(batch):
             raise ShardUnavailableError(f"{shard.name} accounts for {sum(stored)} of {len(batch)} quotes")
         if (behind := history.hole_before(batch)) is not None:
-            # the shard has lost what it had answered for, and the log does not have it any more
+            # the shard has lost quotes that it had answered for, and the log no longer has them
             get_logger().error(
                 "shard.gapped", coin=history.coin, after=str(history.end or "none"), next=str(behind.position)
             )
@@ -169,15 +175,15 @@ class Delivery:
 
     def _note_answer(self) -> None:
         self._wait_s = RETRY_WAIT_S
-        if self.held is not None:
-            self.held = None
+        if self._held is not None:
+            self._held = None
             get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._history.shard)
 
     async def _back_off(self, reason: str) -> None:
         self._metrics.deliveries_failed.labels(coin=self._history.coin).inc()
-        self._history.fence = None  # whoever comes back is asked first how far it has come
-        if self.held is None:
+        self._history.forget_fence()
+        if self._held is None:
             get_logger().warning("delivery.held", coin=self._history.coin, shard=self._history.shard, reason=reason)
-        self.held = reason
+        self._held = reason
         await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
         self._wait_s = min(RETRY_WAIT_MAX_S, 2 * self._wait_s)

@@ -1,6 +1,7 @@
-"""Holes and orphans that nobody has accepted: asked of every shard now and then, for the metrics and /readyz.
+"""Holes and orphans that are not accepted yet: every shard is asked for them now and then, for metrics and /readyz.
 
-They are no reason not to answer, so the check is not required. What a shard said last stands while it is away.
+The service can answer in spite of them, so the check is not required. The last answer of a shard counts while it is
+away.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class DiscrepancyWatch:
             self._metrics.orphans_unaccepted.labels(coin=coin).set(count.orphans)
 
     async def check(self) -> str | None:
-        """What /readyz says; None if there is nothing to accept."""
+        """The discrepancies in words, for /readyz; None if there are none."""
         counts = self._counts()
         if not counts:
             return None

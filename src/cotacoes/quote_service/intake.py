@@ -1,124 +1,135 @@
-"""What brings prices: the poll of the newest ones or the tape of all, by the settings, behind one circuit breaker."""
+"""The intake: how the prices of one answer of the source become quotes. `poll.py` and `tape.py` fetch the answers.
+
+    poll, tape ──▶ call (policy) ──▶ validate ──▶ record ──▶ on_recorded ──▶ delivery of each coin
+                                                                      └────▶ publisher
+
+Recording ends with the commit in the log; what happens to a quote from there on is decided by its coin's `Delivery`
+(delivery.py) and by the `Publisher` (publisher.py).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
 
-from cotacoes.adapters.http_client import HttpClient
-from cotacoes.config import Settings
-from cotacoes.model.quote import Quote
+from cotacoes.model.payloads import BreakerStateText
+from cotacoes.model.quote import Observation, Quote, utc_now
 from cotacoes.observability.metrics import QuoteMetrics
-from cotacoes.patterns.resilience import (
-    CircuitBreaker,
-    CircuitBreakerConfig,
-    ResilienceConfig,
-    ResiliencePolicy,
-    RetryConfig,
-)
-from cotacoes.quote_service.poll import Poll
+from cotacoes.patterns.resilience import ResiliencePolicy
+from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.publisher import Publisher
-from cotacoes.quote_service.recent_prices import JumpLimit
+from cotacoes.quote_service.recent_prices import RecentPrices
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.source import HttpSource
-from cotacoes.quote_service.source_tape import ANSWER_BYTES_MAX, HttpTape
-from cotacoes.quote_service.tape import WAIT_S, TapeTaker
-from cotacoes.quote_service.validation import Validator
-from cotacoes.web.upstreams import Upstreams
+from cotacoes.quote_service.source_quote import STEP_PRICES
+from cotacoes.quote_service.validation import Rejections, Validator
 
-SOURCE = "external_service"
-MINIMUM_CALLS = 50  # of fewer calls, one in five of which fails, half may do so by chance
-ROUND_MARGIN_S = 0.05
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Intake:
-    """The wired intake; `client` is to be open while the taker runs."""
+    """See the head of this file. `policy` is that of the source; `deliveries` may become more."""
 
-    client: HttpClient
-    breaker: CircuitBreaker
-    taker: Poll | TapeTaker
+    def __init__(
+        self,
+        policy: ResiliencePolicy,
+        validator: Validator,
+        recorder: Recorder,
+        publisher: Publisher,
+        deliveries: Mapping[str, Delivery],
+        metrics: QuoteMetrics,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.recorder = recorder
+        self._policy = policy
+        self._validator = validator
+        self._publisher = publisher
+        self._deliveries = deliveries
+        self._metrics = metrics
+        self._now = now
+        self._clock = clock
+        self._live: frozenset[str] = frozenset()
+        self._rejections = Rejections(recorder.histories, metrics)
 
+    @property
+    def breaker_state(self) -> BreakerStateText:
+        """The state of the circuit breaker in front of the source."""
+        assert self._policy.breaker is not None
+        return self._policy.breaker.state.value
 
-def build_intake(
-    settings: Settings,
-    recorder: Recorder,
-    publisher: Publisher,
-    metrics: QuoteMetrics,
-    upstreams: Upstreams,
-    *,
-    now: Callable[[], datetime],
-    currency_of: Callable[[str], str | None],
-    on_recorded: Callable[[list[Quote]], None],
-) -> Intake:
-    """Wire it; nothing is opened yet. `currency_of` is what the directory says of a coin."""
-    calls = source_policy(settings, upstreams)
-    breaker = calls.breaker
-    assert breaker is not None
-    is_tape = settings.source_mode == "tape"
-    screen = Validator(jump_limit(settings), is_tape=is_tape, currency_of=currency_of)
-    if not is_tape:
-        client = HttpClient(deadline_s=settings.fetch_deadline_s, bytes_max=settings.fetch_bytes_max)
-        poll = Poll(
-            HttpSource(client, settings.url(SOURCE), recorder.histories),
-            calls,
-            screen,
-            recorder,
-            metrics,
-            interval_s=settings.poll_interval_s,
-            now=now,
-            clock=time.monotonic,
-            on_recorded=on_recorded,
-        )
-        return Intake(client, breaker, poll)
-    client = HttpClient(deadline_s=settings.fetch_deadline_s + WAIT_S, bytes_max=ANSWER_BYTES_MAX)
-    taker = TapeTaker(
-        HttpTape(client, settings.url(SOURCE), recorder.histories),
-        calls,
-        screen,
-        recorder,
-        publisher,
-        metrics,
-        interval_s=settings.poll_interval_s,
-        keeps_times=settings.replay_times == "original",
-        now=now,
-        on_recorded=on_recorded,
-    )
-    return Intake(client, breaker, taker)
+    def is_live(self, coin: str) -> bool:
+        """Whether the source's last answer had a good price of the coin."""
+        return coin in self._live
 
+    def rejection_of(self, coin: str) -> str | None:
+        """Why the source's last price of the coin was rejected, in words; None if it was not."""
+        return self._rejections.reason_of(coin)
 
-def jump_limit(settings: Settings) -> JumpLimit:
-    """What the settings call an absurd step, and when it is believed."""
-    return JumpLimit(
-        Decimal(str(settings.jump_factor_max)),
-        timedelta(seconds=settings.jump_window_s),
-        settings.jump_confirm_prices,
-        timedelta(seconds=settings.jump_confirm_s),
-    )
+    def note_live(self, coins: Iterable[str]) -> None:
+        """The source has good prices of these coins; of none if it failed."""
+        self._live = frozenset(coins)
 
+    async def call(self, fetch: Callable[[], Awaitable[T]]) -> T:
+        """Ask the source, by its policy; SourceError, CircuitOpenError or TimeoutError if no answer comes."""
+        return (await self._policy.call(fetch, idempotent=True)).value
 
-def source_policy(settings: Settings, upstreams: Upstreams) -> ResiliencePolicy:
-    """How the source is called: on a tape a call may wait for something new, and takes so much longer."""
-    is_tape = settings.source_mode == "tape"
-    fetch_s = settings.fetch_deadline_s + (WAIT_S if is_tape else 0.0)
-    breaker = CircuitBreakerConfig(
-        failure_rate_threshold=settings.breaker_failure_rate,
-        minimum_number_of_calls=MINIMUM_CALLS,
-        consecutive_failures_threshold=settings.breaker_failures,
-        slow_call_duration_threshold=fetch_s,
-        wait_duration_in_open=settings.breaker_open_s,
-        wait_duration_multiplier=2.0,
-        max_wait_duration_in_open=max(settings.breaker_open_s, settings.breaker_open_max_s),
-        permitted_calls_in_half_open=settings.breaker_probes,
-        max_wait_duration_in_half_open=max(10.0, 3 * fetch_s),
-    )
-    policy = ResilienceConfig(
-        # above a try's time, so that a hanging try ends by that, which is evidence, and not by the round's
-        deadline=max(settings.poll_interval_s, fetch_s + ROUND_MARGIN_S) if not is_tape else fetch_s + ROUND_MARGIN_S,
-        attempt_timeout=fetch_s,
-        retry=RetryConfig(max_attempts=settings.fetch_attempts),
-    )
-    return upstreams.add(f"{SOURCE}.{'quotes' if is_tape else 'quote'}", breaker, policy)
+    async def validate(
+        self, observations: Iterable[Observation], unreadable: Iterable[tuple[str, str]], unknown: int
+    ) -> tuple[dict[str, list[Observation]], set[str]]:
+        """What is to be recorded, by coin; and the coins whose price is the one already recorded.
+
+        Each price is judged after those before it in the same answer. The rest is counted by reason: the prices
+        rejected here, the `unreadable` ones (coin and reason), and how many are of `unknown` coins.
+        """
+        now = self._now()
+        rejected = Counter(unreadable)
+        facts: dict[tuple[str, str], Mapping[str, str]] = {}
+        recents: dict[str, RecentPrices] = {}  # with what this answer adds
+        accepted: dict[str, list[Observation]] = {}
+        unchanged = set()
+        for number, observation in enumerate(observations):
+            if number % STEP_PRICES == 0:
+                await asyncio.sleep(0)
+            coin = observation.coin
+            recent = recents.get(coin) or self._recent(coin)
+            rejection = self._validator.judge(observation, recent, now)
+            if recent is not None and rejection is None:
+                accepted.setdefault(coin, []).append(observation)
+                recent = recents[coin] = recents.get(coin) or recent.copy()
+                recent.add(observation, recent.recorded_at(observation.observed_at, now))
+            elif rejection is not None:
+                rejected[coin, rejection.reason] += 1
+                facts[coin, rejection.reason] = rejection.facts
+                if rejection.reason == "not_new":
+                    unchanged.add(coin)
+        self._rejections.count(rejected, facts, unknown=unknown)
+        return accepted, unchanged
+
+    async def record(
+        self, accepted: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str] | None = None
+    ) -> list[Quote]:
+        """Commit these to the log, see `Recorder.record`, and hand on the quotes that they became."""
+        recorded = await self.recorder.record(accepted, cursors)
+        if recorded:
+            self.on_recorded(recorded)
+        return recorded
+
+    def on_recorded(self, quotes: Sequence[Quote]) -> None:
+        """The log has committed these: they are published, and delivered each by its coin's delivery."""
+        self._publisher.on_recorded(quotes)
+        for coin, count in Counter(quote.coin for quote in quotes).items():
+            self._metrics.quotes_recorded.labels(coin=coin).inc(count)
+            self._deliveries[coin].wake()
+
+    async def wait_room(self, quotes: int) -> None:
+        """Return when so many more quotes fit into the publisher's queues."""
+        await self._publisher.wait_room(quotes)
+
+    def _recent(self, coin: str) -> RecentPrices | None:
+        history = self.recorder.histories.get(coin)
+        return None if history is None else history.recent

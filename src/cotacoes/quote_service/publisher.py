@@ -1,26 +1,31 @@
 """Publishing: each recorded quote once, in order, when the shard has answered for it or `wait_s` has passed.
 
-A coin whose shard let the wait run out is `degraded`: it publishes straight after the commit until delivery has caught
-up. A publish is tried once, by a deadline; a failed one is counted. Positions reveal it, the history fills it. The
-heartbeat of each second carries the last position that does not wait to be tried. So the loss of the last message shows
-too, and so does a quote whose commit was not known to have happened until the log was opened anew.
+It is the end of a quote's way: from here it goes to Redis, on the channel of its coin.
+
+A coin whose shard let the wait run out is `degraded`: its quotes are published straight after the commit until delivery
+has caught up. A publish is tried once, with a deadline; a failed one is counted. Subscribers see it by the positions
+and get the quotes from the history. The heartbeat of each second carries the last position whose publish is not still
+to come, so the loss of the last message shows too, and so does a quote whose commit was known only when the log was
+opened again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cotacoes.errors import BusTimedOutError, BusUnavailableError
 from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, encode_heartbeat, encode_quote
-from cotacoes.model.quote import Position, Quote
+from cotacoes.model.quote import Position, Quote, utc_now
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.quote_service.history import CoinHistory
+from cotacoes.quote_service.writer import Writer
 
 QUEUE_QUOTES_MAX = 10_000  # per coin; beyond it the oldest is counted as a failed publish
 MESSAGE_LINES_MAX = 100
@@ -36,15 +41,15 @@ class PublishQueue:
         self.degraded = False
 
     def add(self, quotes: Iterable[Quote], now: float) -> int:
-        """Recorded just now; returns how many older ones fell out because the queue is full."""
+        """Add quotes just recorded; returns how many older ones were dropped because the queue is full."""
         self._waiting.extend((quote, now + self._wait_s) for quote in quotes)
         dropped = max(0, len(self._waiting) - QUEUE_QUOTES_MAX)
         for _ in range(dropped):
             self._waiting.popleft()
         return dropped
 
-    def take(self, now: float, delivered: Position | None, *, caught_up: bool) -> list[Quote]:
-        """Those whose time has come, in order."""
+    def pop_ready(self, now: float, delivered: Position | None, *, caught_up: bool) -> list[Quote]:
+        """Remove and return the quotes whose time has come, in order."""
         ready: list[Quote] = []
         while self._waiting:
             quote, due = self._waiting[0]
@@ -61,37 +66,39 @@ class PublishQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def clear(self) -> None:
-        """Forget those that wait."""
-        self._waiting.clear()
-
     @property
     def first(self) -> Quote | None:
-        """The one whose turn is next, None where none waits."""
+        """The quote to be published next; None if none waits."""
         return self._waiting[0][0] if self._waiting else None
 
     def next_due(self) -> float | None:
-        """When the first one's wait is over, None where none waits."""
+        """When the first quote's wait is over; None if none waits."""
         return self._waiting[0][1] if self._waiting else None
 
 
 class Publisher:
-    """Publishes for all coins over one bus; `run` is its task. `prefix` is that of the channels."""
+    """Publishes for all coins over one bus; `run` is its task.
+
+    `prefix` is that of the channels, `now` gives the wall time, `clock` monotonic seconds. Nothing more is published
+    once another writer has taken over, not even quotes that wait.
+    """
 
     def __init__(
         self,
         histories: Mapping[str, CoinHistory],
         bus: Bus,
+        writer: Writer,
         metrics: QuoteMetrics,
         *,
         wait_s: float,
-        now: Callable[[], datetime],
-        clock: Callable[[], float],
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
         prefix: str = CHANNEL_PREFIX,
     ) -> None:
         self._prefix = prefix
         self._histories = histories
         self._bus = bus
+        self._writer = writer
         self._metrics = metrics
         self._now = now
         self._clock = clock
@@ -100,11 +107,10 @@ class Publisher:
         self._wake = asyncio.Event()
         self._published = asyncio.Event()
         self._is_away = False
-        self._is_silent = False
 
-    def add(self, quotes: Sequence[Quote]) -> None:
-        """These were recorded."""
-        if self._is_silent:
+    def on_recorded(self, quotes: Sequence[Quote]) -> None:
+        """The log has committed these: they wait for the answer of their shard, or for `wait_s`."""
+        if self._writer.is_superseded:
             return
         now = self._clock()
         for coin, recorded in itertools.groupby(quotes, key=lambda quote: quote.coin):
@@ -112,32 +118,26 @@ class Publisher:
                 self._metrics.publish_failures.labels(coin=coin).inc(dropped)
         self._wake.set()
 
-    def wake(self) -> None:
-        """Delivery has come further."""
+    def on_delivered(self) -> None:
+        """A shard has answered: quotes that wait for that may be published."""
         self._wake.set()
 
     async def wait_room(self, quotes: int) -> None:
-        """Return once every coin's queue takes so many more without dropping one."""
+        """Return when so many more quotes fit into every coin's queue."""
         while any(len(queue) + quotes > QUEUE_QUOTES_MAX for queue in self._queues.values()):
             self._published.clear()
             await self._published.wait()
 
-    def silence(self) -> None:
-        """Publish nothing any more, what waits included: another writer has taken over."""
-        self._is_silent = True
-        for queue in self._queues.values():
-            queue.clear()
-
     async def run(self) -> None:
-        """Publish until cancelled."""
+        """Publish until cancelled, or until another writer has taken over."""
         next_beat = self._clock()
-        while True:
+        while not self._writer.is_superseded:
             now = self._clock()
-            ready = self._take_ready(now)
+            ready = self._pop_ready(now)
             is_beat = now >= next_beat
             if is_beat:
                 next_beat = max(next_beat + HEARTBEAT_S, now)
-            if ready or (is_beat and not self._is_silent):
+            if ready or is_beat:
                 await self._publish(ready, is_beat)
             else:
                 await self._wait_until(min([next_beat, *self._dues()]))
@@ -147,12 +147,12 @@ class Publisher:
             self._queues[coin] = PublishQueue(self._wait_s)
         return self._queues[coin]
 
-    def _take_ready(self, now: float) -> dict[str, list[Quote]]:
-        taken = {
-            coin: queue.take(now, self._histories[coin].delivered, caught_up=self._histories[coin].pending == 0)
+    def _pop_ready(self, now: float) -> dict[str, list[Quote]]:
+        ready = {
+            coin: queue.pop_ready(now, self._histories[coin].delivered, caught_up=self._histories[coin].pending == 0)
             for coin, queue in self._queues.items()
         }
-        return {coin: quotes for coin, quotes in taken.items() if quotes}
+        return {coin: quotes for coin, quotes in ready.items() if quotes}
 
     def _dues(self) -> list[float]:
         return [due for due in (queue.next_due() for queue in self._queues.values()) if due is not None]

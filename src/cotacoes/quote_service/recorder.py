@@ -1,10 +1,12 @@
-"""Recording: the log opened, eras begun, quotes committed; and all of it again after the log has failed.
+"""Recording: opens the log, begins epochs, commits quotes, and does all of it again after the log has failed.
 
-No log, no new quote. When a commit fails, or may have failed, the log is closed and opened anew: what it then holds has
-happened, and a new era begins, so that no position can be given twice. A log that hangs can not be closed, and is not
-opened a second time while a commit may still be under way in it. Meanwhile the old era stands, so that what it recorded
-is delivered; what has been delivered makes room in a log at its quota. On a disk that is full nothing but room on the
-disk does, since dropping entries needs some too.
+Without the log there is no new quote. When a commit fails, or may have failed, the log is closed and opened again: what
+it then holds was recorded, and a new epoch begins, so that no position is given twice. A log that hangs cannot be
+closed, and is not opened a second time while a commit may still be under way in it. Meanwhile the old epoch stands, so
+that its quotes are delivered; delivered quotes make room in a log at its quota. On a full disk only room on the disk
+helps, since dropping entries needs some too.
+
+Recorded quotes go back to `Intake` (intake.py), which hands them on.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -27,7 +29,7 @@ from cotacoes.errors import (
     ShardUnavailableError,
     WriterSupersededError,
 )
-from cotacoes.model.quote import Observation, Position, Quote, to_microseconds
+from cotacoes.model.quote import Observation, Position, Quote, to_microseconds, utc_now
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.sharding.shard import Fence
@@ -35,6 +37,7 @@ from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.clock import refuse_far_ahead
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import PRICES_MAX
+from cotacoes.quote_service.writer import Writer
 
 REOPEN_WAIT_S = 1.0
 REOPEN_WAIT_MAX_S = 10.0
@@ -43,200 +46,202 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Gives positions and commits quotes; `failure` is the reason in words while the log can not be written."""
+    """Gives positions and commits quotes. `now` gives the wall time, `clock` monotonic seconds."""
 
     def __init__(
         self,
         folder: Path,
-        histories: dict[str, CoinHistory],
         directory: ShardDirectory,
+        writer: Writer,
         metrics: QuoteMetrics,
         *,
         quota_bytes: int,
         kept_s: float,
-        now: Callable[[], datetime],
-        clock: Callable[[], float],
-        on_superseded: Callable[[], None],
         accepts_clock: bool = False,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.writer = secrets.token_hex(8)  # this process, in the fences
-        self.histories = histories
-        self.failure: str | None = None
+        self.writer = writer
+        self.histories: dict[str, CoinHistory] = {}
         self._new_log = functools.partial(QuoteLog, folder, quota_bytes=quota_bytes, kept_s=kept_s, now=now)
-        self.log = self._new_log()
+        self._log = self._new_log()
         self._directory = directory
         self._metrics = metrics
         self._now = now
         self._clock = clock
         self._accepts_clock = accepts_clock
-        self._on_superseded = on_superseded
+        self._failure: str | None = None
         self._open = False
-        self._retired = False
-        self._era_lock = asyncio.Lock()
+        self._epoch_lock = asyncio.Lock()
         self._open_lock = asyncio.Lock()
-        self._held: set[str] = set()  # coins of which neither log nor shard could say where they stand
+        self._held: set[str] = set()  # coins of which neither log nor shard could say where they are
         self._reopen_at = 0.0
         self._reopen_wait_s = REOPEN_WAIT_S
 
+    @property
+    def log(self) -> QuoteLog:
+        """The log; another one after it has failed."""
+        return self._log
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log cannot be written; None if it can."""
+        return self._failure
+
     async def start(self) -> None:
-        """Open the log, ask the shards, begin eras where possible; SettingError if what is stored lies far ahead."""
-        with contextlib.suppress(LogUnavailableError):  # counted and said; `ensure_open` tries again
+        """Open the log, ask the shards, begin epochs if possible; SettingError if a stored time lies far ahead."""
+        with contextlib.suppress(LogUnavailableError):  # counted and logged; `ensure_open` tries again
             await self._on_log(self._open_log())
-            await self.begin_missing_eras()
+            await self.begin_missing_epochs()
 
     async def ensure_open(self) -> None:
-        """Open the log anew where it failed; LogUnavailableError where that fails too, or was tried just before.
+        """Open the log again if it has failed; LogUnavailableError if that fails too, or was tried just before.
 
-        After it the histories say what has happened, so what is to be recorded must be judged after it.
+        Opening it may change the histories, so prices must be validated after it.
         """
         if self._open:
             return
-        async with self._open_lock:  # the intake and the roster both ask for it
+        async with self._open_lock:  # the intake and the coin tasks both call it
             await self._reopen()
-        await self.begin_missing_eras()
+        await self.begin_missing_epochs()
 
     async def _reopen(self) -> None:
         if self._open:
-            return  # another one has done it meanwhile
+            return  # another task has done it meanwhile
         if self._clock() < self._reopen_at:
-            raise LogUnavailableError(f"the log can not be written: {self.failure}")
+            raise LogUnavailableError(f"the log cannot be written: {self._failure}")
         self._reopen_at = self._clock() + self._reopen_wait_s
         self._reopen_wait_s = min(REOPEN_WAIT_MAX_S, 2 * self._reopen_wait_s)
-        await self._on_log(self.log.close())
-        self.log = self._new_log()
+        await self._on_log(self._log.close())
+        self._log = self._new_log()
         await self._on_log(self._open_log())
 
     async def record(
         self, observations: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str] | None = None
     ) -> list[Quote]:
-        """Commit each coin's observations, all or none; the quotes, at their positions. LogUnavailableError if not.
+        """Commit all observations, by coin, or none; returns the quotes at their positions. LogUnavailableError if not.
 
-        A coin without an era gives no quote: it waits for `begin_missing_eras`. `cursors` say where the source's tape
-        is taken to with this, by coin; they are part of the same commit, or of the next where nothing is recorded.
+        A coin without an epoch gets no quote: it waits for `begin_missing_epochs`. `cursors` say, by coin, up to where
+        the source's tape has been read; they are part of the same commit, or of the next one if nothing is recorded.
         """
         await self.ensure_open()
         try:
             return await self._record(observations, cursors or {})
         except LogUnavailableError:
             raise
-        except Exception as error:  # what memory says may not be what the log has, so it is read again
+        except Exception as error:  # memory may not agree with the log, so the log is read again
             self._open = False
-            self.failure = f"{type(error).__name__} while recording"
+            self._failure = f"{type(error).__name__} while recording"
             raise
 
     async def _record(
         self, observations: Mapping[str, Sequence[Observation]], cursors: Mapping[str, str]
     ) -> list[Quote]:
-        able = {} if self._retired else {coin: one for coin, one in self.histories.items() if one.can_draft}
+        able = {} if self.writer.is_superseded else {coin: one for coin, one in self.histories.items() if one.can_draft}
         drafts = {coin: able[coin].draft(seen) for coin, seen in observations.items() if seen and coin in able}
         quotes = [quote for drafted in drafts.values() for quote in drafted]
         moved = {coin: cursor for coin, cursor in cursors.items() if coin in able}
         if quotes:
             marks = self._marks()
             marks |= {coin: replace(marks[coin], cursor=cursor) for coin, cursor in moved.items()}
-            await self._on_log(self.log.append(quotes, marks))
+            await self._on_log(self._log.append(quotes, marks))
         for coin, cursor in moved.items():
-            self.histories[coin].cursor = cursor
+            self.histories[coin].note_cursor(cursor)
         for coin, drafted in drafts.items():
             self.histories[coin].note_recorded(drafted)
         if not quotes:
             return []
-        if self.failure is not None:
-            self.failure = None
+        if self._failure is not None:
+            self._failure = None
             self._reopen_wait_s = REOPEN_WAIT_S
             get_logger().info("log.recovered")
         return quotes
 
-    async def take_in(self, history: CoinHistory) -> None:
-        """Record this coin from now on as well; LogUnavailableError where the log can not say what it has of it."""
+    async def add_coin(self, history: CoinHistory) -> None:
+        """Record this coin from now on as well; LogUnavailableError if the log cannot say what it has of the coin."""
         await self.ensure_open()
-        logged = await self._on_log(self.log.logged(history.coin))
+        logged = await self._on_log(self._log.logged(history.coin))
         if logged is not None:
             await self._on_log(self._load(history, logged))
         elif self.histories:
-            # a tape is taken from where the others are: what was before this coin came is not missing
+            # its tape begins where those of the others are: earlier prices are not missing
             newest = max(self.histories.values(), key=lambda one: one.position or Position(0, 0))
-            history.cursor = newest.cursor
-        self.histories[history.coin] = history  # last: who is tried again must not be in use already
+            history.note_cursor(newest.cursor)
+        self.histories[history.coin] = history  # last: until then the call may be tried again
 
     async def note_source_gap(self, after: str, next_cursor: str) -> None:
-        """Commit that the source's tape has a hole; LogUnavailableError where that fails."""
+        """Commit that the source's tape has a hole; LogUnavailableError if that fails."""
         await self.ensure_open()
-        await self._on_log(self.log.note_source_gap(after, next_cursor, self._now()))
+        await self._on_log(self._log.note_source_gap(after, next_cursor, self._now()))
 
-    def retire(self) -> None:
-        """Record nothing any more: another writer has taken over."""
-        self._retired = True
-
-    async def begin_missing_eras(self) -> None:
-        """Begin an era for each coin that has none (or has used its last position up)."""
-        async with self._era_lock:  # the poll and the keeper both ask for it, and an era is begun once
+    async def begin_missing_epochs(self) -> None:
+        """Begin an epoch for each coin that has none, or has used its last position up."""
+        async with self._epoch_lock:  # several tasks call this, and an epoch is begun once
             without = [history for history in self.histories.values() if not history.can_draft]
-            if not self._open or self._retired or not without:
+            if not self._open or self.writer.is_superseded or not without:
                 return
-            ends = await asyncio.gather(*(self._begin_era(history) for history in without), return_exceptions=True)
+            ends = await asyncio.gather(*(self._begin_epoch(history) for history in without), return_exceptions=True)
             for error in filter(None, ends):
                 raise error
 
-    async def _begin_era(self, history: CoinHistory) -> None:
-        """Begin an era under the shard's fence, or by the log if the shard is away; none if the log is empty too."""
+    async def _begin_epoch(self, history: CoinHistory) -> None:
+        """Begin an epoch under the shard's fence, or by the log if the shard is away; none if the log is empty too."""
         async with history.turn:
             is_met = await self._meet(history)
             if history.epoch is None and not self._accepts_clock:  # at a start; later on, recording goes on
                 refuse_far_ahead(history, self._now())
             fence = await self._claim(history) if is_met else None
-            if self._retired or not history.is_known:
-                return  # a position might be one that was given before
+            if self.writer.is_superseded or not history.is_known:
+                return  # a position might then be given twice
             if fence is not None:
                 await self.note_writer(history, fence)
             epoch = history.next_epoch(self._now_ms()) if fence is None else fence.writer_epoch
-            await self._on_log(self.log.begin_era(history.coin, epoch, history.newest, history.mark()))
-            history.begin_era(epoch)
-        get_logger().info("era.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
+            await self._on_log(self._log.begin_era(history.coin, epoch, history.newest, history.mark()))
+            history.begin_epoch(epoch)
+        get_logger().info("epoch.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
 
     async def note_writer(self, history: CoinHistory, fence: Fence) -> None:
-        """The shard has taken this process as the coin's writer: link the log to the shard's end, and go on from there.
+        """Link the log to the shard's end, now that the shard has confirmed this process as the coin's writer.
 
         The caller holds the history's `turn`. LogUnavailableError.
         """
         if fence.through is not None:
-            await self.log.link(history.coin, fence.through)
-        history.note_writer(fence, await self.log.count_after(history.coin, history.resume_from(fence)))
+            await self._log.link(history.coin, fence.through)
+        history.note_writer(fence, await self._log.count_after(history.coin, history.resume_from(fence)))
 
     async def close(self) -> None:
         """Write how far delivery has come, and close the log."""
         try:
             if self._open:
-                await self.log.mark(self._marks())
-            await self.log.close()
+                await self._log.mark(self._marks())
+            await self._log.close()
         except LogUnavailableError as error:
             get_logger().warning("log.failed", reason=error.detail)
 
     async def _meet(self, history: CoinHistory) -> bool:
-        """Whether the shard has said where the coin stands."""
+        """Ask the shard where the coin stands; whether it answered."""
         try:
             history.meet(await self._directory.ask(history.coin, lambda shard: shard.fence(history.coin)))
         except (ShardUnavailableError, ShardRefusedError) as error:
             if not history.is_known and history.coin not in self._held:
-                get_logger().warning("era.held", coin=history.coin, reason=str(error))
+                get_logger().warning("epoch.held", coin=history.coin, reason=str(error))
                 self._held.add(history.coin)
             return False
         self._held.discard(history.coin)
         return True
 
     async def _claim(self, history: CoinHistory) -> Fence | None:
-        """The coin's fence under a new era of this process; None if the shard does not give it now."""
+        """The coin's fence under a new epoch of this process; None if the shard does not give it now."""
         coin, least = history.coin, history.next_epoch(self._now_ms())
         try:
             fence = await self._directory.ask(
-                coin, lambda shard: shard.claim(coin, least, self.writer, held=history.writer_epoch)
+                coin, lambda shard: shard.claim(coin, least, self.writer.name, held=history.writer_epoch)
             )
         except WriterSupersededError as error:
-            get_logger().error("writer.superseded", coin=coin, reason=str(error))
-            self._on_superseded()
+            self.writer.stand_down(coin, error)
             return None
         except (ShardUnavailableError, ShardRefusedError):
-            return None  # away by now, or closed for the end of a move
+            return None  # the shard is away by now, or the fence is closed for the end of a move
         history.note_claim(fence.writer_epoch)
         return fence
 
@@ -247,25 +252,25 @@ class Recorder:
         return {coin: history.mark() for coin, history in self.histories.items()}
 
     async def _open_log(self) -> None:
-        logged = await self.log.open()
+        logged = await self._log.open()
         for coin, history in self.histories.items():
             if coin in logged:
                 await self._load(history, logged[coin])
-        await self.log.mark(self._marks())  # what was delivered meanwhile may make room
+        await self._log.mark(self._marks())  # quotes delivered meanwhile may make room
         self._open = True
 
     async def _load(self, history: CoinHistory, logged: LoggedCoin) -> None:
         coin, delivered = history.coin, history.delivered_or(logged.delivered)
-        pending = await self.log.count_after(coin, delivered)
+        pending = await self._log.count_after(coin, delivered)
         newest = logged.newest
-        recent = [] if newest is None else await self.log.recent(coin, PRICES_MAX, history.judged_since(newest))
+        recent = [] if newest is None else await self._log.recent(coin, PRICES_MAX, history.judged_since(newest))
         history.load(logged, pending, recent[:-1])
 
     async def _on_log(self, work: Awaitable[T]) -> T:
         try:
             return await work
         except asyncio.CancelledError:
-            self._open = False  # it may happen all the same: nothing that was known before may be written over it
+            self._open = False  # the work may still be done: no state from before it may be written over it
             raise
         except LogUnavailableError as error:
             self._note_failure(error)
@@ -273,7 +278,7 @@ class Recorder:
 
     def _note_failure(self, error: LogUnavailableError) -> None:
         self._metrics.log_failures.inc()
-        if self._open or self.failure != error.detail:
+        if self._open or self._failure != error.detail:
             get_logger().error("log.failed", reason=error.detail)
         self._open = False
-        self.failure = error.detail
+        self._failure = error.detail

@@ -1,46 +1,42 @@
-"""The tape: every price of the source, in order, once; instead of the poll, where no price may be lost.
+"""The tape: every price of the source, in order and once, where no price may be lost. It takes the place of the poll.
 
-    cursor ──▶ fetch a page after it ──▶ screen ──▶ record, the cursor in the same commit ──▶ hand on
+    cursor ──▶ fetch the page after it ──▶ validate ──▶ record, with the cursor in the same commit
 
-The cursor of each coin stands in the log, so after a restart the tape is asked from the lowest one, and what a coin has
-already is skipped. What the tape can not give any more is a source gap: noted in the log, counted, and said. Taking
-waits for the publisher, which never waits for long, and for nobody else: a shard that is away holds nothing up.
+Hands on each page to `Intake` (intake.py). Each coin's cursor is in the log, so after a restart the tape is read on
+from the lowest one, and what a coin has already is skipped. Prices that the source no longer has are a source gap: it
+is committed to the log, counted and logged. The tape waits for the publisher, which never waits for long, and for
+nothing else: a shard that is away does not hold it up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from cotacoes.errors import LogUnavailableError, SettingError, SourceError, SourceGoneError
-from cotacoes.model.quote import Observation, Position, Quote
+from cotacoes.model.quote import Observation, Position
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import QuoteMetrics
-from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
+from cotacoes.patterns.resilience import CircuitOpenError
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.publisher import Publisher
-from cotacoes.quote_service.recent_prices import RecentPrices
-from cotacoes.quote_service.recorder import Recorder
-from cotacoes.quote_service.source_tape import STEP_PRICES, TapePage
-from cotacoes.quote_service.validation import Refusals, Validator
+from cotacoes.quote_service.intake import Intake
+from cotacoes.quote_service.source_pages import TapePage
 
-PAGE_QUOTES = 4_000  # gains nothing beyond; two of them find room in a publish queue
-PAUSE_S = 0.05  # between two pages of which the first was not full, so that a trickle does not become a flood of calls
-WAIT_S = 1.0  # the source may wait so long for something new
+PAGE_QUOTES = 4_000  # gains nothing beyond; two pages fit into a publish queue
+PAUSE_S = 0.05  # after a page that was not full, so that a trickle of prices does not become a flood of calls
+WAIT_S = 1.0  # how long the source may wait for a new price
 
 
-class Tape(Protocol):
-    """Where the prices come from."""
+class TapeSource(Protocol):
+    """A source of every price."""
 
     async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
-        """The prices after a cursor (None: from the first); SourceError where there is no answer."""
+        """The prices after a cursor (None: from the first); SourceError if there is no answer."""
 
 
-class Cursor(NamedTuple):
-    """`RUN-INDEX`: of the run the prices up to this index are dealt with."""
+class TapeCursor(NamedTuple):
+    """`RUN-INDEX`: the prices of the run up to this index have been read."""
 
     run: str
     number: int
@@ -50,54 +46,40 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """ValueError where it is none."""
+        """SourceError if the text is no cursor."""
         run, _, index = text.rpartition("-")
-        return cls(run, int(index))
+        try:
+            return cls(run, int(index))
+        except ValueError as error:
+            raise SourceError("the source gives an invalid cursor") from error
 
 
-class TapeTaker:
-    """Takes the tape; `live` are the coins of which the last page, or one before it in this run, brought a price."""
+class TapeReader:
+    """Reads the tape of one source; `run` is its task. `keeps_times`: quotes bear the times that were recorded."""
 
     def __init__(
-        self,
-        tape: Tape,
-        calls: ResiliencePolicy,
-        screen: Validator,
-        recorder: Recorder,
-        publisher: Publisher,
-        metrics: QuoteMetrics,
-        *,
-        interval_s: float,
-        keeps_times: bool,
-        now: Callable[[], datetime],
-        on_recorded: Callable[[list[Quote]], None],
+        self, tape: TapeSource, intake: Intake, metrics: QuoteMetrics, *, interval_s: float, keeps_times: bool
     ) -> None:
-        self.live: frozenset[str] = frozenset()
         self._tape = tape
-        self._calls = calls
-        self._screen = screen
-        self._recorder = recorder
-        self._publisher = publisher
+        self._intake = intake
+        self._recorder = intake.recorder
         self._metrics = metrics
         self._interval_s = interval_s
         self._keeps_times = keeps_times
-        self._now = now
-        self._on_recorded = on_recorded
-        self.refusals = Refusals(recorder.histories, metrics)
-        self._told: frozenset[str] = frozenset()  # the coins that this run has brought so far
+        self._seen: frozenset[str] = frozenset()  # the coins that this run has brought so far
 
     async def run(self) -> None:
-        """Take until cancelled; SettingError where the tape's own times can not follow what is stored."""
+        """Read until cancelled; SettingError if the tape's own times cannot follow what is stored."""
         while True:
             try:
-                pause_s = await self.take_page()
+                pause_s = await self.read_page()
             except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
-                self.live = frozenset()  # counted and logged where it failed
+                self._intake.note_live(())  # counted and logged where it failed
                 pause_s = self._interval_s
             await asyncio.sleep(pause_s)
 
-    async def take_page(self) -> float:
-        """Take the next page; how many seconds to wait before the one after it."""
+    async def read_page(self) -> float:
+        """Read the next page; returns how many seconds to wait before the one after it."""
         await self._recorder.ensure_open()
         able = [history for history in self._recorder.histories.values() if history.can_draft]
         if not able:
@@ -105,105 +87,89 @@ class TapeTaker:
         _refuse_unknown_beginning(able)
         cursor = _lowest_cursor(able)
         limit = min(PAGE_QUOTES, *(history.room for history in able))
+        after = None if cursor is None else str(cursor)
         try:
-            after = None if cursor is None else str(cursor)
-            answer = await self._calls.call(lambda: self._tape.after(after, limit, WAIT_S), idempotent=True)
+            page = await self._intake.call(lambda: self._tape.after(after, limit, WAIT_S))
         except SourceGoneError as gone:
-            await self._go_on_from(cursor, _parsed(gone.cursor))
+            await self._go_on_from(cursor, TapeCursor.parse(gone.cursor))
             return 0.0
-        page = answer.value
-        following = _parsed(page.next)
-        is_first = cursor is None or cursor.number == 0 or cursor.run != page.run
-        if self._keeps_times and page.entries and is_first:
-            beginning = [history for history in able if _index_in(page.run, history.cursor) == 0]
-            _refuse_later(beginning, page.entries[0][1])
+        following = TapeCursor.parse(page.next)
+        self._refuse_earlier(page, cursor, able)
         if cursor is not None and page.first > cursor.number + 1:
-            await self._note_gap(cursor, Cursor(following.run, page.first - 1))
-        accepted = await self._judge(page, able)
-        recorded = await self._recorder.record(accepted, _cursors(able, following))
-        self._told |= {quote.coin for quote in recorded}
-        self.live = self._told
-        if recorded:
-            self._on_recorded(recorded)
-            await self._publisher.wait_room(PAGE_QUOTES)
+            await self._note_gap(cursor, TapeCursor(following.run, page.first - 1))
+        await self._record(page, following, able)
         return 0.0 if page.count == limit else PAUSE_S
 
-    async def _go_on_from(self, cursor: Cursor | None, following: Cursor) -> None:
+    async def _record(self, page: TapePage, following: TapeCursor, able: Sequence[CoinHistory]) -> None:
+        accepted, _ = await self._intake.validate(self._new_prices(page, able), page.unreadable, page.unknown)
+        cursors = {
+            history.coin: str(following)  # a coin that was further stays there
+            for history in able
+            if _index_in(following.run, history.cursor) < following.number
+        }
+        recorded = await self._intake.record(accepted, cursors)
+        self._seen |= {quote.coin for quote in recorded}
+        self._intake.note_live(self._seen)
+        if recorded:
+            await self._intake.wait_room(PAGE_QUOTES)
+
+    def _new_prices(self, page: TapePage, able: Sequence[CoinHistory]) -> Iterable[Observation]:
+        """Without the prices that a coin has already, and without those of a coin that cannot record now."""
+        had = {history.coin: _index_in(page.run, history.cursor) for history in able}
+        for index, observation in page.entries:
+            coin = observation.coin
+            if coin not in self._recorder.histories or (coin in had and index > had[coin]):
+                yield observation
+
+    async def _go_on_from(self, cursor: TapeCursor | None, following: TapeCursor) -> None:
         if cursor is not None:
             if cursor.run == following.run:
                 raise SourceError("the source has forgotten its own run")  # to go back in it would record twice
             await self._note_gap(cursor, following)
         for history in self._recorder.histories.values():
-            history.cursor = str(following)
-        self._told = frozenset()
+            history.note_cursor(str(following))
+        self._seen = frozenset()
 
-    async def _note_gap(self, cursor: Cursor, following: Cursor) -> None:
+    async def _note_gap(self, cursor: TapeCursor, following: TapeCursor) -> None:
         await self._recorder.note_source_gap(str(cursor), str(following))
         self._metrics.source_gaps.inc()
         get_logger().warning("source.gapped", after=str(cursor), next=str(following))
 
-    async def _judge(self, page: TapePage, able: Sequence[CoinHistory]) -> Mapping[str, list[Observation]]:
-        """What is to be recorded of the coins that can be: what they have already is skipped, poison is refused."""
-        now = self._now()
-        refused = Counter(page.rejected)
-        facts: dict[tuple[str, str], Mapping[str, str]] = {}
-        had = {history.coin: _index_in(page.run, history.cursor) for history in able}
-        recents: dict[str, RecentPrices] = {}  # with what this page adds
-        accepted: dict[str, list[Observation]] = {coin: [] for coin in had}
-        for number, (index, observation) in enumerate(page.entries):
-            if number % STEP_PRICES == 0:
-                await asyncio.sleep(0)
-            coin = observation.coin
-            if coin in self._recorder.histories and (coin not in had or index <= had[coin]):
-                continue
-            recent = recents.get(coin)
-            if recent is None and coin in had:
-                recent = recents[coin] = self._recorder.histories[coin].recent.copy()
-            refusal = self._screen.judge(observation, recent, now)
-            if recent is not None and refusal is None:
-                accepted[coin].append(observation)
-                recent.add(observation, recent.recorded_at(observation.observed_at, now))
-            elif refusal is not None:
-                refused[coin, refusal.reason] += 1
-                facts[coin, refusal.reason] = refusal.facts
-        self.refusals.count(refused, facts, unknown=page.unknown)
-        return accepted
+    def _refuse_earlier(self, page: TapePage, cursor: TapeCursor | None, able: Sequence[CoinHistory]) -> None:
+        """SettingError if a run that begins with this page bears times before those of a stored quote."""
+        is_first = cursor is None or cursor.number == 0 or cursor.run != page.run
+        if not (self._keeps_times and page.entries and is_first):
+            return
+        first = page.entries[0][1].observed_at
+        for history in able:
+            newest = history.newest if _index_in(page.run, history.cursor) == 0 else None
+            if newest is not None and newest.at > first:
+                raise SettingError(
+                    f"COTACOES_REPLAY_TIMES=original: {newest.coin} has quotes up to {newest.at:%Y-%m-%d %H:%M:%S}, "
+                    f"later than the recording's first of {first:%Y-%m-%d %H:%M:%S}: set --data to another folder"
+                )
 
 
-def _lowest_cursor(able: Sequence[CoinHistory]) -> Cursor | None:
-    """Of the coins that can record now, in the run that was taken last; a coin that was not there has nothing of it.
+def _lowest_cursor(able: Sequence[CoinHistory]) -> TapeCursor | None:
+    """The lowest of the coins that can record now, in the run that was read last; a coin new to that run is at 0.
 
-    A coin that can not record yet is not waited for: it catches up from its own cursor, and the others skip what they
-    have.
+    A coin that cannot record yet is not waited for: later it is read on from its own cursor, and the others skip what
+    they have.
     """
-    taken = [history for history in able if history.cursor is not None]
-    if not taken:
+    begun = [history for history in able if history.cursor is not None]
+    if not begun:
         return None
-    newest = max(taken, key=lambda history: history.position or Position(0, 0))
-    run = _parsed(newest.cursor or "").run
-    return Cursor(run, min(_index_in(run, history.cursor) for history in able))
-
-
-def _cursors(able: Sequence[CoinHistory], following: Cursor) -> dict[str, str]:
-    """How far each coin has come with a page that leads up to `following`: where it was further, it stays there."""
-    return {
-        history.coin: str(following) for history in able if _index_in(following.run, history.cursor) < following.number
-    }
-
-
-def _parsed(text: str) -> Cursor:
-    try:
-        return Cursor.parse(text)
-    except ValueError as error:
-        raise SourceError("the source gives a cursor that is none") from error
+    newest = max(begun, key=lambda history: history.position or Position(0, 0))
+    run = TapeCursor.parse(newest.cursor or "").run
+    return TapeCursor(run, min(_index_in(run, history.cursor) for history in able))
 
 
 def _index_in(run: str, cursor: str | None) -> int:
-    """How far this cursor has come in the run; 0 where it is of another."""
+    """How far this cursor has come in the run; 0 if it is of another."""
     if cursor is None:
         return 0
-    taken = _parsed(cursor)
-    return taken.number if taken.run == run else 0
+    read = TapeCursor.parse(cursor)
+    return read.number if read.run == run else 0
 
 
 def _refuse_unknown_beginning(able: Sequence[CoinHistory]) -> None:
@@ -211,15 +177,6 @@ def _refuse_unknown_beginning(able: Sequence[CoinHistory]) -> None:
     for history in able:
         if history.newest is not None and history.cursor is None:
             raise SettingError(
-                f"COTACOES_SOURCE_MODE=tape begins with an empty history, and {history.coin} has quotes that no tape "
-                "brought: set --data to another folder, or COTACOES_SOURCE_MODE=latest"
-            )
-
-
-def _refuse_later(histories: Iterable[CoinHistory], first: Observation) -> None:
-    for newest in (history.newest for history in histories):
-        if newest is not None and newest.at > first.observed_at:
-            raise SettingError(
-                f"COTACOES_REPLAY_TIMES=original: {newest.coin} has quotes up to {newest.at:%Y-%m-%d %H:%M:%S}, later "
-                f"than the recording's first of {first.observed_at:%Y-%m-%d %H:%M:%S}: set --data to another folder"
+                f"COTACOES_SOURCE_MODE=tape begins with an empty history, and {history.coin} has quotes that did not "
+                "come from a tape: set --data to another folder, or COTACOES_SOURCE_MODE=latest"
             )

@@ -1,29 +1,29 @@
-"""What is let in: the rules by which a price from the source is recorded, or refused by name.
+"""Validation: the rules by which a price of the source is recorded, or rejected with a reason.
 
 | reason         | rule                                                                                      |
 |----------------|-------------------------------------------------------------------------------------------|
 | `unknown_coin` | the coin is not one of ours                                                               |
 | `future`       | observed more than `FUTURE_MAX` ahead of our clock                                        |
-| `old`          | observed more than `OLD_MAX` ago: nobody's current price                                  |
-| `not_new`      | observed at the time already recorded: the same price again, no reason for alarm          |
+| `old`          | observed more than `OLD_MAX` ago: no current price any more                               |
+| `not_new`      | observed at the time already recorded: the same price again, no cause for alarm           |
 | `backwards`    | observed before the price already recorded                                                |
 | `currency`     | in another currency than the coin has, by the directory or else by its newest quote       |
-| `origins`      | one name of origin more than `ORIGINS_MAX`: the shards keep each, and number them         |
+| `origins`      | a new origin beyond `ORIGINS_MAX`: the shards number and keep every one                   |
 | `absurd`       | a step of more than the jump limit's factor from any price recorded within its window,    |
 |                | of whatever origin, as long as the step is not confirmed                                  |
 
-`old`, `not_new` and `backwards` are for a poll of the newest price; on a tape every price is new. A recorded price
-whose `observed_at` lies more than `FUTURE_MAX` ahead of the clock is known to bear a false time (the clock was ahead
-when it was recorded, and has been set right), so no price is `not_new` or `backwards` because of it.
+`old`, `not_new` and `backwards` apply to a poll of the newest price; on a tape every price is new. A recorded price
+whose `observed_at` lies more than `FUTURE_MAX` ahead of the clock bears a false time (the clock was ahead when it was
+recorded, and has been set right), so no price is `not_new` or `backwards` because of it.
 
 A step is confirmed by a number of prices in a row that are no step from each other, each observed later than the one
-before, over some time: that of our clock, so a lie that is told many times in a moment is not believed; on a tape,
-which may be replayed faster, that of the tape. A single price in the old range ends it. What was refused is remembered
-here for this alone. What was *recorded* is passed in, and never remembered here: after a restart, a failure of the log
-or a late answer of a shard there must not be two opinions on it.
+before, over some time. For a poll that is the time of our clock, so a false price that is repeated many times in a
+moment is not believed; for a tape, which may be replayed faster, it is the time of the tape. A single price in the old
+range ends it. Rejected prices are remembered here for this alone. *Recorded* prices are passed in and never remembered
+here: after a restart, a failure of the log or a late answer of a shard, two memories of them could differ.
 
-What cannot be read as a price at all never gets here: the adapter of the source rejects it (malformed, not_finite,
-zero, negative, bad_time).
+A value that cannot be read as a price never gets here: `source_quote.py` and `source_pages.py` reject it (malformed,
+not_finite, zero, negative, bad_time).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.quote_service.recent_prices import FUTURE_MAX, JumpLimit, RecentPrices
 
 OLD_MAX = timedelta(hours=1)
-UNKNOWN = "?"  # stands for every coin that is not ours: their names are a stranger's
-ORIGINS_MAX = 100  # a deployment has a handful; a source that makes them up would use the shards' numbers up
-Facts = Mapping[tuple[str, str], Mapping[str, str]]  # of a coin and a reason
+UNKNOWN = "?"  # stands for every coin that is not ours: their names are not trusted
+ORIGINS_MAX = 100  # a deployment has a handful; invented ones would use the shards' numbers up
+Facts = Mapping[tuple[str, str], Mapping[str, str]]  # by coin and reason
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a price is not recorded; `facts` are what a log line adds to the reason."""
+class Rejection:
+    """Why a price is not recorded; `facts` are added to the reason in the log."""
 
     reason: str
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Refusal:
 
 @dataclass
 class _Move:
-    """A step that may turn out to be real: the refused prices that speak for it."""
+    """A step that may turn out to be real: the rejected prices that confirm it so far."""
 
     since: datetime
     observed_at: datetime
@@ -70,7 +70,7 @@ class _Move:
 
 
 class Validator:
-    """Judges one observation at a time. `currency_of` is what the directory says of a coin, None if nothing.
+    """Judges one observation at a time. `currency_of` gives a coin's currency in the directory, None if it has none.
 
     `is_tape`: every price is new, however old.
     """
@@ -88,34 +88,34 @@ class Validator:
         self._origins: set[str] = set()
         self._moves: dict[str, _Move] = {}
 
-    def judge(self, observation: Observation, recent: RecentPrices | None, now: datetime) -> Refusal | None:
-        """Why not to record it after the coin's `recent` prices (None: the coin is unknown); None if it is good."""
+    def judge(self, observation: Observation, recent: RecentPrices | None, now: datetime) -> Rejection | None:
+        """Why not to record it after the coin's `recent` prices (None: the coin is unknown); None to record it."""
         if recent is None:
-            return Refusal("unknown_coin")
+            return Rejection("unknown_coin")
         if observation.observed_at > now + FUTURE_MAX:
-            return Refusal("future")
+            return Rejection("future")
         if not self._is_tape and (reason := _not_newer(observation, recent, now)) is not None:
-            return Refusal(reason)
+            return Rejection(reason)
         expected = self._currency_of(observation.coin) or (None if recent.newest is None else recent.newest.currency)
         if expected is not None and observation.currency != expected:
-            return Refusal("currency", {"currency": observation.currency, "expected": expected})
+            return Rejection("currency", {"currency": observation.currency, "expected": expected})
         if observation.origin not in self._origins and len(self._origins) >= ORIGINS_MAX:
-            return Refusal("origins")
-        refusal = self._judge_step(observation, recent, now)
-        if refusal is None:  # else nothing is stored under this name
+            return Rejection("origins")
+        rejection = self._judge_step(observation, recent, now)
+        if rejection is None:  # a rejected price stores no origin
             self._origins.add(observation.origin)
-        return refusal
+        return rejection
 
-    def _judge_step(self, observation: Observation, recent: RecentPrices, now: datetime) -> Refusal | None:
+    def _judge_step(self, observation: Observation, recent: RecentPrices, now: datetime) -> Rejection | None:
         coin, price = observation.coin, observation.price
         bounds = recent.bounds(recent.recorded_at(observation.observed_at, now))
         if bounds is None or self._jump.allows(*bounds, price):
             self._moves.pop(coin, None)
             return None
         if self._is_confirmed(observation, self._moment(observation, recent, now)):
-            return None  # the move is forgotten once a price of the new range is judged
+            return None  # the move is dropped when a price of the new range is judged
         low, high = map(format_price, bounds)
-        return Refusal("absurd", {"price": format_price(price), "low": low, "high": high})
+        return Rejection("absurd", {"price": format_price(price), "low": low, "high": high})
 
     def _is_confirmed(self, observation: Observation, moment: datetime) -> bool:
         """Whether this price and those refused before it show that the step is real."""
@@ -130,7 +130,7 @@ class Validator:
         return move.count >= self._jump.confirm_prices and moment - move.since >= self._jump.confirm
 
     def _moment(self, observation: Observation, recent: RecentPrices, now: datetime) -> datetime:
-        """When the price speaks for a move. A source cannot make the time up that passes between two of them."""
+        """The time at which the price confirms a move: one whose passing a source cannot invent."""
         if not self._is_tape:
             return now
         # a tape may be replayed faster than the clock; before the newest recorded price there is nothing to confirm
@@ -138,7 +138,7 @@ class Validator:
 
 
 def _not_newer(observation: Observation, recent: RecentPrices, now: datetime) -> str | None:
-    """Why this is not a newer price than the newest one recorded."""
+    """Why this price is not newer than the newest one recorded; None if it is."""
     if observation.observed_at < now - OLD_MAX:
         return "old"
     if recent.newest is None or recent.newest.observed_at > now + FUTURE_MAX:
@@ -148,33 +148,33 @@ def _not_newer(observation: Observation, recent: RecentPrices, now: datetime) ->
     return "backwards" if observation.observed_at < recent.newest.observed_at else None
 
 
-class Refusals:
-    """Counts what was refused, and says in the log when a kind of poison begins."""
+class Rejections:
+    """Counts rejected prices, and logs when a coin's prices begin to be rejected for a reason."""
 
     def __init__(self, coins: Collection[str], metrics: QuoteMetrics) -> None:
         self._coins = coins
         self._metrics = metrics
         self._poison: frozenset[tuple[str, str]] = frozenset()
-        self._whys: Mapping[str, str] = {}
+        self._reasons: Mapping[str, str] = {}
 
-    def why(self, coin: str) -> str | None:
-        """Why the last answer's price of the coin was refused, in words; None if it was not."""
-        return self._whys.get(coin)
+    def reason_of(self, coin: str) -> str | None:
+        """Why the last answer's price of the coin was rejected, in words; None if it was not."""
+        return self._reasons.get(coin)
 
-    def count(self, refused: Counter[tuple[str, str]], facts: Facts, *, unknown: int = 0) -> None:
-        """Of one answer: (coin, reason) with how often, what is known of one such price, and how many are not ours."""
+    def count(self, rejected: Counter[tuple[str, str]], facts: Facts, *, unknown: int = 0) -> None:
+        """Count one answer: how often each (coin, reason) came, facts of one such price, prices of unknown coins."""
         if unknown:
-            refused[UNKNOWN, "unknown_coin"] += unknown
-        for (coin, reason), count in refused.items():
+            rejected[UNKNOWN, "unknown_coin"] += unknown
+        for (coin, reason), count in rejected.items():
             self._metrics.prices_rejected.labels(coin=self._shown(coin), reason=reason).inc(count)
-        poison = frozenset((coin, reason) for coin, reason in refused if reason != "not_new")
+        poison = frozenset((coin, reason) for coin, reason in rejected if reason != "not_new")
         for coin, reason in sorted(poison - self._poison)[:10]:
             get_logger().warning(
-                "price.refused", coin=self._shown(coin), reason=reason, **facts.get((coin, reason), {})
+                "price.rejected", coin=self._shown(coin), reason=reason, **facts.get((coin, reason), {})
             )
         self._poison = poison
-        self._whys = {
-            coin: f"its price was refused as {reason}" + _in_brackets(facts.get((coin, reason), {}))
+        self._reasons = {
+            coin: f"its price was rejected as {reason}" + _in_brackets(facts.get((coin, reason), {}))
             for coin, reason in poison
             if coin in self._coins
         }

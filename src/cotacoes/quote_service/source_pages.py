@@ -1,0 +1,90 @@
+"""The body of the source's `GET /quotes`: one page of its tape, each price read with the strict rules of the poll."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from dataclasses import dataclass
+
+import msgspec
+
+from cotacoes.errors import SourceMalformedError
+from cotacoes.model.payloads import SourcePageJson, SourcePriceJson
+from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Observation, PriceError, parse_price, parse_time
+from cotacoes.quote_service.source_quote import STEP_PRICES
+
+ANSWER_BYTES_MAX = 1_048_576  # a page of 4,000 prices has some 500 KB, 900 KB with the most digits
+CURSOR_MAX = 100
+ORIGIN_MAX = 100
+
+
+class _Gone(msgspec.Struct):
+    next: str
+
+
+_page = msgspec.json.Decoder(SourcePageJson)
+_gone = msgspec.json.Decoder(_Gone)
+
+
+@dataclass(frozen=True, slots=True)
+class TapePage:
+    """Prices with their indices in the run, ascending. `unreadable` pairs a coin with why its price cannot be read.
+
+    `first` is the index of the page's first price, readable or not, and 0 if it has none; `count` is how many it has.
+    `unknown` counts the prices of coins that are not ours.
+    """
+
+    run: str
+    next: str
+    first: int
+    count: int
+    entries: list[tuple[int, Observation]]
+    unreadable: list[tuple[str, str]]
+    unknown: int = 0
+
+
+async def read_page(body: bytes, coins: Container[str], limit: int) -> TapePage:
+    """The prices of these coins in the body; SourceMalformedError if it is no page of up to `limit` prices."""
+    if body.count(b"{") > limit + ORIGIN_MAX:  # before it is decoded; only an origin may hold a brace too
+        raise SourceMalformedError("the page has more prices than were asked for")
+    try:
+        page = _page.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise SourceMalformedError("the answer is not a page of a tape") from error
+    if ORIGIN_PATTERN.match(page.origin) is None or len(page.next) > CURSOR_MAX:
+        raise SourceMalformedError("the answer is not a page of a tape")
+    if len(page.quotes) > limit:
+        raise SourceMalformedError("the page has more prices than were asked for")
+    first = page.quotes[0].index if page.quotes else 0
+    entries: list[tuple[int, Observation]] = []
+    unreadable: list[tuple[str, str]] = []
+    unknown = 0
+    for number, entry in enumerate(page.quotes):
+        if number % STEP_PRICES == 0:
+            await asyncio.sleep(0)
+        if entry.index != first + number:
+            raise SourceMalformedError("the prices of the page are out of order")
+        if entry.coin not in coins:
+            unknown += 1
+            continue
+        try:
+            entries.append((entry.index, _observation(entry, page.origin)))
+        except PriceError as error:
+            unreadable.append((entry.coin, error.reason))
+        except ValueError:
+            unreadable.append((entry.coin, "malformed"))
+    return TapePage(page.run, page.next, first, len(page.quotes), entries, unreadable, unknown)
+
+
+def read_restart(body: bytes) -> str:
+    """The cursor to begin with, in the body of a 410; SourceMalformedError if there is none."""
+    try:
+        return _gone.decode(body).next[:CURSOR_MAX]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise SourceMalformedError("the source does not say where its tape begins") from error
+
+
+def _observation(entry: SourcePriceJson, origin: str) -> Observation:
+    if CURRENCY_PATTERN.match(entry.currency) is None:
+        raise ValueError("invalid currency")
+    return Observation(entry.coin, entry.currency, parse_price(entry.price), parse_time(entry.observed_at), origin)
