@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, Kind, Verdict, render
+from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, FaultVerdict, Kind, render
 from cotacoes.model.quote import Observation, format_price
 from cotacoes.quote_service.source_quote import Fetched, read_quote
 
@@ -42,7 +42,7 @@ QUOTES = {"bitcoin": quote("bitcoin", "67012.34"), "ethereum": quote("ethereum",
 
 def test_nothing_set_spoils_nothing() -> None:
     rig = Rig()
-    assert {rig.faults.judge() for _ in range(100)} == {Verdict()}
+    assert {rig.faults.judge() for _ in range(100)} == {FaultVerdict()}
 
 
 def test_errors_come_at_their_rate_at_once_and_with_the_statuses_set() -> None:
@@ -150,14 +150,14 @@ def test_an_answer_without_a_price_is_still_an_answer() -> None:
     [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")],
 )
 def test_poison_spoils_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
-    fetched = read(render(QUOTES, "sim", Verdict(kind=kind, coins=("bitcoin",))))
+    fetched = read(render(QUOTES, "sim", FaultVerdict(kind=kind, coins=("bitcoin",))))
     assert fetched.unreadable == [("bitcoin", reason)]
     assert fetched.observations == [QUOTES["ethereum"]]
 
 
 def read_one(kind: Kind) -> Observation:
     only = {"bitcoin": QUOTES["bitcoin"]}
-    fetched = read(render(only, "sim", Verdict(kind=kind)))
+    fetched = read(render(only, "sim", FaultVerdict(kind=kind)))
     assert not fetched.unreadable
     return fetched.observations[0]
 

@@ -13,9 +13,9 @@ from cotacoes import config
 from cotacoes.external_service.playback_session import (
     PlaybackSession,
     digest_of,
-    keep_played,
     load_or_begin,
     parse_cursor,
+    remember_played,
 )
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.model.quote import to_microseconds
@@ -41,7 +41,7 @@ def test_a_note_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> 
 @pytest.mark.slow
 async def test_how_far_it_has_come_is_remembered_and_no_clock_sends_it_back(tmp_path: Path) -> None:
     begun = load_or_begin(tmp_path, DIGEST, NOON + timedelta(hours=3))  # by a clock that is ahead
-    keeping = asyncio.ensure_future(keep_played(tmp_path, lambda: replace(begun, played_s=600.0)))
+    keeping = asyncio.ensure_future(remember_played(tmp_path, lambda: replace(begun, played_s=600.0)))
     async with asyncio.timeout(10):
         while not load_or_begin(tmp_path, DIGEST, NOON).played_s:
             await asyncio.sleep(0.05)
@@ -59,7 +59,7 @@ async def test_the_tape_of_a_run_that_began_by_a_clock_ahead_goes_on_after_a_res
     note.write_text(json.dumps({"digest": run.digest, "started_ms": started_ms, "played_s": 600.0}))
     again = Simulation(settings, tmp_path)
     index = 600 * 4 * len(again.coins)
-    page = await again.page(again.played().cursor(index), 10, 5.0)
+    page = await again.pages.page(again.played().cursor(index), 10, 5.0)
     assert page.quotes[0].index == index + 1
 
 

@@ -68,7 +68,7 @@ class Stage:
             now=self.now,
             **how,
         )
-        self.replay = Playing(self.timeline, frames=self.frames, sleep=self.sleep)
+        self.replay = Playing(self.timeline, lines_counter=self.frames, sleep=self.sleep)
         self.tape = ReplayTape(self.timeline)
 
     def now(self) -> datetime:
@@ -219,8 +219,8 @@ ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59,
             "line 2: the timestamp is '2024-01-01T00:00:00'",
         ),
         ("a", b"symbol,price,timestamp\nBTC-USD,NaN,1704067200\n", "line 2: the price is not_finite: 'NaN'"),
-        ("a", b"symbol,price,timestamp\nBTC-USD,1,17\n", "line 2: its time does not lie between"),
-        ("a", b'{"coin":"bitcoin","price":"1"}\n', "line 1: this JSON is no message of `cotacoes record`"),
+        ("a", b"symbol,price,timestamp\nBTC-USD,1,17\n", "line 2: its time is not between"),
+        ("a", b'{"coin":"bitcoin","price":"1"}\n', "line 1: this JSON is not a message of `cotacoes record`"),
         ("a", b"PK\x03\x04" + b"\x00" * 99, "a zip archive: unpack it"),
         ("a", b"\x28\xb5\x2f\xfd" + b"\x00" * 99, "packed with zstd"),
         ("a", b"PAR1" + b"\x00" * 99, "a Parquet file"),
@@ -637,7 +637,7 @@ def test_what_a_tape_reads_is_counted_once_however_often_it_is_read(tmp_path: Pa
 def test_a_folder_of_frames_or_a_pipe_is_no_recording(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(SettingError, match="no regular file"):
+        with pytest.raises(SettingError, match="not a regular file"):
             Recording([path]).check()
 
 

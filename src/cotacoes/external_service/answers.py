@@ -1,4 +1,4 @@
-"""The answers of `/quote`, good and bad, as raw ASGI: a framework would mend what is broken here on purpose.
+"""The answers of `/quote`, good and bad, as raw ASGI: a framework would repair what is broken here on purpose.
 
 Every bad answer ends: by itself, or by a cut connection when the client leaves, the service stops or `hold_s` is over.
 """
@@ -33,18 +33,18 @@ _DEFLATE_END = b"\x03\x00"  # RFC 1951: a last, empty block
 
 
 class SimulatedFailureError(ProblemError):
-    """A failure made on purpose, as `/faults` asks for: the status is the one set there. Nothing is broken here."""
+    """A failure on purpose, with the status that is set at `/faults`. Nothing is broken."""
 
     slug, title, status = "simulated-failure", "Simulated failure", 503
 
 
 def refusal(status: int, retry_after_s: int | None) -> Response:
-    """An error that was asked for; 429 and 503 say when to come back, where that is set."""
+    """An error on purpose; 429 and 503 have a `Retry-After` if one is set."""
     body = {
         "type": f"/docs#{SimulatedFailureError.slug}",
         "title": SimulatedFailureError.title,
         "status": status,
-        "detail": "this source fails on purpose; /faults shows how often",
+        "detail": "this source fails on purpose; see /faults for how often",
     }
     headers = {"cache-control": "no-store"}
     if retry_after_s is not None and status in {429, 503}:
@@ -53,12 +53,12 @@ def refusal(status: int, retry_after_s: int | None) -> Response:
 
 
 def good(body: bytes) -> Response:
-    """A good answer."""
+    """A good answer with this JSON."""
     return Response(body, 200, {"cache-control": "no-store"}, JSON_TYPE)
 
 
 class BadAnswer(Response):
-    """What `kind` makes of the good body; holds its connection `hold_s` at most, and ends with `stopping`."""
+    """The good body as `kind` alters it; holds the connection for `hold_s` at most, and ends with `stopping`."""
 
     def __init__(self, kind: Kind, good: bytes, *, hold_s: float, stopping: asyncio.Event) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class BadAnswer(Response):
                 raise AssertionError(f"{self._kind.value} is not a fault of the answer")
 
     async def _drip(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One byte after the other, each in time, the whole never."""
+        """Byte by byte, each within any read timeout, so that the whole never arrives."""
         await _start(send, 200, ("content-type", JSON_TYPE), ("content-length", str(len(self._good))))
         for index in range(min(len(self._good) - 1, int(self._hold_s / DRIP_PAUSE_S))):
             await send({"type": "http.response.body", "body": self._good[index : index + 1], "more_body": True})
@@ -106,7 +106,7 @@ class BadAnswer(Response):
         await exchange.cut(scope)
 
     async def _ended(self, receive: Receive, wait_s: float) -> bool:
-        """Wait; True as soon as the client left or the service stops."""
+        """Wait; True as soon as the client has left or the service stops."""
         async with asyncio.TaskGroup() as group:
             ends = [group.create_task(_left(receive)), group.create_task(self._stopping.wait())]
             done, _ = await asyncio.wait(ends, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +121,8 @@ async def _left(receive: Receive) -> None:
 
 
 async def _start(send: Send, status: int, *headers: tuple[str, str]) -> None:
-    told = [(name.encode(), value.encode()) for name, value in (*headers, ("cache-control", "no-store"))]
-    await send({"type": "http.response.start", "status": status, "headers": told})
+    encoded = [(name.encode(), value.encode()) for name, value in (*headers, ("cache-control", "no-store"))]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
 
 
 async def _whole(send: Send, status: int, body: bytes, *headers: tuple[str, str]) -> None:
@@ -137,7 +137,7 @@ async def _stream(send: Send, chunks: Iterable[bytes]) -> None:
 
 
 def _huge() -> Iterator[bytes]:
-    """One JSON string without an end in sight, of which only a chunk exists at a time."""
+    """One very long JSON string, of which only a chunk exists at a time."""
     yield b'{"bitcoin":"'
     for _ in range(HUGE_BYTES // CHUNK_BYTES):
         yield b"9" * CHUNK_BYTES
@@ -151,9 +151,9 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 
 @functools.cache
 def gzip_bomb() -> bytes:
-    """A gzip body of some 200 KB that inflates to `BOMB_BYTES` spaces; made once, in about 50 ms, and kept.
+    """A gzip body of some 200 KB that inflates to `BOMB_BYTES` spaces; made once, in about 50 ms, and cached.
 
-    Only one piece is packed: flushed in full it refers to nothing before it, so it can stand there many times.
+    Only one piece is packed: after a full flush it refers to nothing before it, so it can be repeated.
     """
     piece = b" " * (1024 * 1024)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

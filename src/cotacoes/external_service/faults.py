@@ -1,13 +1,13 @@
-"""The faults: what goes wrong on purpose, how often, and until when. Pure: clock and random are passed in.
+"""The faults: what goes wrong on purpose, how often, and until when. Clock and random are passed in.
 
-Each request is judged once. First the error: with `error_rate` it is answered at once with one of `status`. Else it
-waits `latency_ms` plus up to `jitter_ms`, and the kinds are tried in the order of the table below; the first that hits
-is the one fault of this request. A kind of 1.0 therefore hits every request that no error and no earlier kind took.
+Each request is judged once. At `error_rate` it is answered at once with one of `status`. Otherwise it waits
+`latency_ms` plus up to `jitter_ms`, and the kinds are tried in the order of the table below; the first that hits is the
+one fault of the request. So a kind at 1.0 hits every request that gets no error and no earlier kind.
 
     of the answer   hang cut_body drip_body huge_body gzip_bomb garbage html_200 redirect too_many_requests
     of the prices   wrong_coin nan zero negative absurd many_digits frozen_price old_time future_time
 
-A setting with `for_s` is in force that long; then the last one set without `for_s` returns.
+A setting with `for_s` is in force for that time; then the last one set without `for_s` returns.
 """
 
 from __future__ import annotations
@@ -76,27 +76,27 @@ Coin = Annotated[str, AfterValidator(_coin), WithJsonSchema({"type": "string", "
 
 
 class FaultSetting(BaseModel):
-    """What `/faults` takes and shows. A field that is absent means none of it."""
+    """The faults as `/faults` takes and shows them. An absent field means no such fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     error_rate: Rate = Field(default=0.0, description="share of requests answered at once with one of `status`")
     status: Annotated[tuple[Status, ...], AfterValidator(_some)] = Field(default=(500, 503), max_length=20)
-    latency_ms: Milliseconds = Field(default=0, description="added to every answer that is no error")
-    jitter_ms: Milliseconds = Field(default=0, description="up to this much more, evenly spread")
+    latency_ms: Milliseconds = Field(default=0, description="added to every answer except errors")
+    jitter_ms: Milliseconds = Field(default=0, description="up to this much more, uniformly distributed")
     retry_after_s: Annotated[int, Field(ge=0, le=86_400, strict=True)] | None = Field(
         default=None, description="`Retry-After` of 429 and 503; null: no such header"
     )
-    kinds: dict[Kind, Rate] = Field(default_factory=dict, description="each kind with its rate")
-    coins: tuple[Coin, ...] = Field(default=(), max_length=1000, description="whose prices are spoilt; empty: all")
+    kinds: dict[Kind, Rate] = Field(default_factory=dict, description="the rate of each kind")
+    coins: tuple[Coin, ...] = Field(default=(), max_length=1000, description="whose prices are altered; empty: all")
     for_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, strict=True)] | None = Field(
-        default=None, description="how long this is in force; shown: how long it still is"
+        default=None, description="how long this is in force; in an answer: the time left"
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What becomes of one request: at most one of `status` and `kind`, `delay_s` before it."""
+class FaultVerdict:
+    """The fault of one request: at most one of `status` and `kind`, after `delay_s`."""
 
     status: int | None = None
     kind: Kind | None = None
@@ -105,15 +105,15 @@ class Verdict:
     coins: tuple[str, ...] = ()
 
     def hits(self, coin: str) -> bool:
-        """Whether the price of `coin` is spoilt."""
+        """Whether the price of `coin` is altered."""
         return self.kind in PRICE_KINDS and (not self.coins or coin in self.coins)
 
 
-GOOD = Verdict()
+GOOD = FaultVerdict()
 
 
 class Faults:
-    """The setting in force and the dice. `clock` gives monotonic seconds; `on_end` hears that a setting ran out."""
+    """The setting in force and the dice. `clock` gives monotonic seconds; `on_end` is called when a setting ends."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Faults:
         self._frozen: dict[str, Observation] = {}
 
     def set(self, setting: FaultSetting) -> None:
-        """Put a setting in force in place of the one that is."""
+        """Replace the setting in force."""
         self._frozen.clear()
         if setting.for_s is None:
             self._lasting, self._passing = setting, None
@@ -151,13 +151,13 @@ class Faults:
         self._on_end(ended)
         return self._lasting
 
-    def judge(self) -> Verdict:
+    def judge(self) -> FaultVerdict:
         """Decide what becomes of the next request."""
         setting = self.current()
         if self._random.random() < setting.error_rate:
             status = self._random.choice(setting.status)
-            return Verdict(status=status, retry_after_s=setting.retry_after_s)
-        return Verdict(
+            return FaultVerdict(status=status, retry_after_s=setting.retry_after_s)
+        return FaultVerdict(
             kind=next((kind for kind in Kind if self._random.random() < setting.kinds.get(kind, 0.0)), None),
             delay_s=(setting.latency_ms + self._random.random() * setting.jitter_ms) / 1000,
             retry_after_s=setting.retry_after_s,
@@ -165,29 +165,29 @@ class Faults:
         )
 
     def freeze(self, quotes: Mapping[str, Observation]) -> Mapping[str, Observation]:
-        """The same coins as they were when the setting in force froze them first: alive, and dead."""
+        """The same coins with the prices that they had when the setting in force first froze them."""
         return {coin: self._frozen.setdefault(coin, quote) for coin, quote in quotes.items()}
 
 
-def render(quotes: Mapping[str, Observation], origin: str, verdict: Verdict = GOOD) -> bytes:
-    """The body of `/quote`, with the prices that the verdict hits spoilt."""
+def render(quotes: Mapping[str, Observation], origin: str, verdict: FaultVerdict = GOOD) -> bytes:
+    """The body of `/quote`; the prices that the verdict hits are altered."""
     prices: dict[str, str] = {}
     observed: dict[str, str] = {}
     currency: dict[str, str] = {}
     for coin, quote in quotes.items():
         kind = verdict.kind if verdict.hits(coin) else None
-        name, price, told = _spoil(kind, quote)
+        name, price, shown = _altered(kind, quote)
         prices[name] = price
-        observed[name] = format_time(told.observed_at)
-        currency[name] = told.currency
+        observed[name] = format_time(shown.observed_at)
+        currency[name] = shown.currency
     oldest = min(observed.values(), default=None)
     return msgspec.json.encode(
         {**prices, "observed_at": oldest, "observed": observed, "currency": currency, "origin": origin}
     )
 
 
-def _spoil(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation]:
-    """Name, text of the price, and the observation whose time is told, after `kind` was done to them."""
+def _altered(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation]:
+    """The coin's name, the text of its price, and the observation with its time, as `kind` alters them."""
     coin, price = quote.coin, format_price(quote.price)
     match kind:
         case Kind.WRONG_COIN:
@@ -206,7 +206,7 @@ def _spoil(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation
             return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at - OLD_BY)
         case Kind.FUTURE_TIME:
             return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at + FUTURE_BY)
-        case _:  # none, or frozen_price, for which the quotes themselves were exchanged before
+        case _:  # no fault, or frozen_price, for which the quotes were exchanged before
             return coin, price, quote
 
 

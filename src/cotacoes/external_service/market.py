@@ -1,9 +1,9 @@
-"""The simulated market: prices that look like a walk, exact, and the same for the same seed.
+"""The simulated market: exact prices that look like a random walk, the same ones for the same seed.
 
 A price is a pure function of (seed, coin, tick). It is the sum of noises of period 1, 2, 4 … ticks, each √2 larger than
-the one before, as the steps of a random walk add up; between two points of its lattice a noise runs straight. So there
-is no state to grow, nothing to catch up with after an idle day, and a bound by construction: a price stays within about
-5 % of where it starts. All of it is integer arithmetic on hundredths; no float touches a price.
+the one before, as the steps of a random walk add up; between two points of its lattice a noise is linear. So no state
+grows, there is nothing to catch up with after an idle day, and prices are bounded by construction: each stays within
+about 5 % of where it starts. All of it is integer arithmetic on hundredths; no float touches a price.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from cotacoes.model.quote import Observation
+from cotacoes.model.quote import Observation, utc_now
 
 ORIGIN = "sim"
 CURRENCY = "USD"
@@ -33,7 +34,7 @@ assert sum(_AMPLITUDES_PPM) < _MILLION // 10, "a price never leaves the tenth ar
 
 
 class Market(Protocol):
-    """What external_service serves: the newest observation of each coin."""
+    """The newest prices that external_service serves."""
 
     origin: str
 
@@ -45,8 +46,8 @@ class Market(Protocol):
 class SimulatedMarket:
     """The walk of each coin, one tick every `tick_s` seconds from `started_at` on; a `Market` and a `Tape`.
 
-    The coins tick one after the other within `tick_s`, as no real market moves all prices at one instant. `clock` gives
-    monotonic seconds, `now` the wall time; `elapsed_s` is how far the walk has come; None: by the wall time.
+    The coins tick one after the other within `tick_s`, since no real market moves all prices at one instant. `clock`
+    gives monotonic seconds, `now` the wall time; `elapsed_s` is how far the walk has come; None: by the wall time.
     """
 
     origin = ORIGIN
@@ -58,8 +59,8 @@ class SimulatedMarket:
         seed: int,
         tick_s: float,
         started_at: datetime,
-        clock: Callable[[], float],
-        now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
         elapsed_s: float | None = None,
     ) -> None:
         self._seed = seed
@@ -82,7 +83,7 @@ class SimulatedMarket:
         for coin, phase_s in self._phases_s.items():
             tick, since = divmod(elapsed_s + phase_s, self._tick_s)
             if self._ticks.get(coin) != int(tick):
-                # The time is taken from the wall clock at each tick: one that was set anew does not leave us behind.
+                # The time comes from the wall clock at each tick, so a clock that was set is followed.
                 self._ticks[coin] = int(tick)
                 self._newest[coin] = Observation(
                     coin=coin,
@@ -94,7 +95,7 @@ class SimulatedMarket:
         return self._newest
 
     async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
-        """The prices after `index`, of which the first is the oldest of tick 0; see `tape.Tape`."""
+        """The prices after `index`; index 1 is the oldest of tick 0. See `tape.Tape`."""
         return [(later, self._entry(later)) for later in range(index + 1, min(self._due(), index + limit) + 1)]
 
     def next_due_s(self) -> float:
@@ -110,7 +111,7 @@ class SimulatedMarket:
         return self._tick_s / len(self._coins)
 
     def _offset_s(self, index: int) -> float:
-        """When a price came up, from the start on: within a tick the last coin is the first one."""
+        """When a price comes up, in seconds from the start: within a tick the last coin is the first one."""
         return (index - len(self._coins)) * self._spacing_s
 
     def _entry(self, index: int) -> Observation:
@@ -150,5 +151,5 @@ def _lattice_ppm(seed: int, coin: str, octave: int, index: int) -> int:
 
 
 def _draw(key: str) -> int:
-    """64 even bits from the key; blake2b, so that every machine and version of Python draws the same."""
+    """64 uniform bits from the key; blake2b draws the same on every machine and version of Python."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

@@ -1,12 +1,13 @@
-"""A recorded market, read: files of several formats become one stream of prices, in the order of receive time.
+"""A recorded market: reads files of several formats as one stream of prices, in the order of receive time.
 
-Where two files have the same time, the file named first goes first. A reading begins anew each time and holds a line of
-each file at a time, so memory does not grow with the recording. Lines of other streams are skipped, lines that are none
-of the format are counted; neither ends the reading. What the formats are stands in `recording_formats.py`.
+If two files have the same time, the file named first goes first. Each reading begins again at the start and holds one
+line of each file, so memory does not grow with the recording. Lines of other streams are skipped, malformed lines are
+counted; neither ends the reading. The formats are in `recording_formats.py`.
 
-A file is not sorted, since it may be larger than memory. A price that lies before an earlier one of its coin keeps its
-place and its own time; it is counted as late, and the first one of a file is logged. A file whose head runs backwards
-is refused. Prices of different coins may overtake each other: each coin has its own way into a recording.
+Files are not sorted, since they may be larger than memory. A price with a time before an earlier one of its coin keeps
+its place and its own time; it is counted as late, and the first one of a file is logged. A file whose head runs
+backwards is refused. Prices of different coins may overtake each other, since each coin came into the recording by
+itself.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from prometheus_client import Counter
+
 from cotacoes.errors import SettingError
 from cotacoes.external_service.recording_formats import PAIRS, MalformedError, Pair, Read, Recorded, recognise
 from cotacoes.model.quote import ORIGIN_PATTERN
 from cotacoes.observability.logs import get_logger
 
 LINE_BYTES_MAX = 1_048_576  # a full book of 5,000 levels a side has about 350,000
-HEAD_LINES_MAX = 100_000  # how far `check` looks for prices
-ORDER_PRICES = 100  # of so many prices of the head, most must not go back in time
+HEAD_LINES_MAX = 100_000  # how far `check` searches for prices
+ORDER_PRICES = 100  # most of the first prices, so many, must not go back in time
 ORIGIN_NAME_MAX = 90  # of the 100 characters an origin may have
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -43,16 +46,16 @@ _OTHER_KINDS = {
     b"\xff\xfe": "UTF-16: write it as UTF-8",
     b"\xfe\xff": "UTF-16: write it as UTF-8",
 }
-_TORN = (EOFError, zlib.error, gzip.BadGzipFile)  # a file that breaks off does so each time
+_TORN = (EOFError, zlib.error, gzip.BadGzipFile)  # a truncated file fails each time
 _READ_ERRORS = (*_TORN, OSError)
-# What lies outside is no time of a market, and would be none that can be counted with.
+# Other times are not those of a market, and may be out of range for a datetime.
 _TIMES_NS = range(946_684_800 * 10**9, 4_102_444_800 * 10**9)  # from 2000 to 2100
 _DIGEST_BYTES = 65_536
 
 
 @dataclass
 class Lines:
-    """How many lines were read, by what they were; `late` are prices that lie before an earlier one of their coin.
+    """How many lines were read, by outcome; `late` prices have a time before an earlier one of their coin.
 
     `problem` says what is wrong with the first line that could not be read.
     """
@@ -63,9 +66,16 @@ class Lines:
     late: int = 0
     problem: str | None = field(default=None, compare=False)
 
+    def drain(self, counter: Counter | None) -> None:
+        """Move the numbers of lines to the counter, by outcome; None drops them. A late line is a price as well."""
+        for outcome in ("price", "skipped", "malformed", "late"):
+            if counter is not None:
+                counter.labels(outcome=outcome).inc(getattr(self, outcome))
+            setattr(self, outcome, 0)
+
 
 class Recording:
-    """The recording in `paths`. `price` is mid or trade, where a format has both; `pairs` name the coins."""
+    """The recording in `paths`. `price` is mid or trade, if a format has both; `pairs` name the coins."""
 
     def __init__(self, paths: Sequence[Path], *, price: str = "mid", pairs: Mapping[str, Pair] = PAIRS) -> None:
         self.origin = _origin_of(paths)
@@ -77,8 +87,8 @@ class Recording:
     @property
     def digest(self) -> str:
         """The same for the same files (by name, size, beginning and end) read the same way."""
-        told = [_identity(path) for path in self._paths], self._price, sorted(self._pairs.items())
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+        identity = [_identity(path) for path in self._paths], self._price, sorted(self._pairs.items())
+        return hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
 
     def check(self) -> None:
         """SettingError, naming the file and what is wrong, unless each can be read, has a price, and runs forwards."""
@@ -94,7 +104,7 @@ class Recording:
             if not head:
                 raise SettingError(
                     f"COTACOES_SOURCE: {path} has no price of {', '.join(self._pairs)} in its head "
-                    f"(COTACOES_REPLAY_PRICE is {self._price}), but lines of other pairs or streams, or of none"
+                    f"(COTACOES_REPLAY_PRICE is {self._price}), only lines of other pairs or streams"
                 )
             if lines.late > len(head) // 2:
                 raise SettingError(
@@ -102,9 +112,9 @@ class Recording:
                 )
 
     def prices(self, lines: Lines) -> Iterator[Recorded]:
-        """Read from the start, counting in `lines`; a file that breaks off ends there, and that is said.
+        """Read from the start, counting in `lines`. A truncated file ends where it breaks off, which is logged.
 
-        OSError where a file can not be read just now: that is no end.
+        OSError if a file cannot be read just now; its prices have not ended then.
         """
         readings = [self._read_on(path, lines) for path in self._paths]
         return readings[0] if len(readings) == 1 else heapq.merge(*readings, key=_received_ns)
@@ -123,7 +133,7 @@ class Recording:
                 read = read or recognise(line, self._price, self._pairs)
                 recorded = read(line)
                 if recorded is not None and not _has_times_of_a_market(recorded):
-                    raise MalformedError("its time does not lie between the years 2000 and 2100")
+                    raise MalformedError("its time is not between the years 2000 and 2100")
             except MalformedError as error:
                 lines.malformed += 1
                 lines.problem = lines.problem or f"line {number}: {error}"
@@ -135,13 +145,13 @@ class Recording:
             if recorded.received_ns < newest_ns.get(recorded.coin, 0):
                 lines.late += 1
                 if lines_max is None:
-                    self._say_disordered(path, number)
+                    self._log_disordered(path, number)
             else:
                 newest_ns[recorded.coin] = recorded.received_ns
             yield recorded
 
-    def _say_disordered(self, path: Path, number: int) -> None:
-        if path not in self._disordered:  # once for the file, however often it is read
+    def _log_disordered(self, path: Path, number: int) -> None:
+        if path not in self._disordered:  # once per file, however often it is read
             self._disordered.add(path)
             get_logger().warning("replay.disordered", file=path.name, line=number)
 
@@ -172,9 +182,9 @@ def _origin_of(paths: Sequence[Path]) -> str:
 
 
 def _lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a plain or packed file, each cut at `LINE_BYTES_MAX`; raises what `_READ_ERRORS` names."""
+    """The lines of a plain or packed file, each cut at `LINE_BYTES_MAX`; raises one of `_READ_ERRORS`."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with path.open("rb") as plain:
         begin = plain.read(8)
         plain.seek(0)
@@ -185,7 +195,7 @@ def _lines_of(path: Path) -> Iterator[bytes]:
             if not path.stat().st_size:
                 raise EOFError("it is empty")
             if path.suffix == ".gz":
-                raise gzip.BadGzipFile("it is named .gz and is not packed with gzip")
+                raise gzip.BadGzipFile("it is named .gz but is not packed with gzip")
             yield from _bounded_lines(plain)
             return
         with gzip.open(plain) as unpacked:
@@ -196,4 +206,4 @@ def _bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
     while line := file.readline(LINE_BYTES_MAX):
         yield line
         while not line.endswith(b"\n") and len(line) == LINE_BYTES_MAX:
-            line = file.readline(LINE_BYTES_MAX)  # the rest of a line too long is no line
+            line = file.readline(LINE_BYTES_MAX)  # drop the rest of a line that is too long

@@ -1,15 +1,15 @@
-"""The formats of recordings, recognised by content. To add one: a reader of a line, and how its first line looks.
+"""The formats of recordings, recognised by content. A new one needs a reader of its lines and a case in `recognise`.
 
     format                                        one price for each
     raw Binance frames: `ns {json}`               bookTicker, the exact mid of bid and ask; or trade
     trades as CSV with a header                   row
     our own (`cotacoes record`): NDJSON           quote
 
-`received_ns` gives order and pace, `observed_ns` is the price's own time: of a book ticker, which carries none, the
-receive time; of a trade the exchange's time, but never later than its receipt, since exchanges' clocks run ahead. One
-that is later by more than `AHEAD_MAX_NS` is no clock that runs ahead, and its line is malformed.
+`received_ns` gives order and pace, `observed_ns` is the price's own time: for a book ticker, which has none, the
+receive time; for a trade the exchange's time, but never later than its receipt, since exchanges' clocks run ahead. If
+it is later by more than `AHEAD_MAX_NS`, that is no clock running ahead, and the line is malformed.
 
-Files are often joined from several: a CSV may have further headers, each of which sets the columns anew.
+Files are often joined from several, so a CSV may have further headers, each of which sets the columns again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ OWN_RETRACTED = b'{"v":1,"type":"retracted"'
 
 
 class Pair(NamedTuple):
-    """What a pair of an exchange is called here."""
+    """The names of an exchange's pair here."""
 
     coin: str
     currency: str
@@ -75,29 +75,29 @@ class Recorded(NamedTuple):
 
 
 class MalformedError(Exception):
-    """A line that is not of the format; the message says what is wrong with it."""
+    """A line that does not follow the format; the message says why."""
 
 
 Read = Callable[[bytes], Recorded | None]  # None: a line of another stream or pair; raises MalformedError
 
 
 def recognise(line: bytes, price: str, pairs: Mapping[str, Pair]) -> Read:
-    """How to read what begins with this line; MalformedError where that can not be told from it."""
+    """The reader for a file that begins with this line; MalformedError if the line does not show its format."""
     if _FRAME_LINE.match(line):
         return _BinanceFrames(price, pairs).read
     line = line.removeprefix(_BYTE_ORDER_MARK)
     if line.startswith(b"{"):
         if _own_type(line) not in _OWN_TYPES:
-            raise MalformedError("this JSON is no message of `cotacoes record`")
+            raise MalformedError("this JSON is not a message of `cotacoes record`")
         return _read_own
     header = _header(line)
     if header is not None:
         return _TradeRows(header, pairs).read
-    raise MalformedError(f"a CSV needs a header with {', '.join(COLUMNS)}, and this line begins {_preview(line)}")
+    raise MalformedError(f"a CSV needs a header with {', '.join(COLUMNS)}, but this line begins {_preview(line)}")
 
 
 def unix_ns(time: int) -> int:
-    """A time since 1970 in ns; its size tells whether it is in s, ms, us or ns."""
+    """A time since 1970 in ns; its size shows whether it is in s, ms, us or ns."""
     return time * _unit_ns(time)
 
 
@@ -106,7 +106,7 @@ def _unit_ns(time: int) -> int:
 
 
 def _time_ns(text: str) -> int:
-    """A time in a CSV: since 1970, or RFC 3339, which some write with a space for the T; ValueError otherwise."""
+    """A time in a CSV: since 1970, or RFC 3339, with T or a space; ValueError otherwise."""
     match = _UNIX_TIME.match(text)
     if match is None:
         return to_microseconds(parse_time(text.replace(" ", "T", 1))) * 1000
@@ -153,7 +153,7 @@ class _BinanceFrames:
     def read(self, line: bytes) -> Recorded | None:
         match = _FRAME_LINE.match(line)
         if match is None:
-            raise MalformedError(f"a frame is written as a receive time and JSON, and this line is {_preview(line)}")
+            raise MalformedError(f"a frame is a receive time and JSON, but this line is {_preview(line)}")
         try:
             frame = _frame.decode(match[2])
             return self._price_of(unix_ns(int(match[1])), frame.data) if frame.stream.endswith(self._stream) else None
@@ -166,7 +166,7 @@ class _BinanceFrames:
         if pair is None:
             return None
         bid, ask, mid = self._last.get(ticker.s, ("", "", Decimal(0)))
-        if (bid, ask) != (ticker.b, ticker.a):  # nine frames of ten repeat both
+        if (bid, ask) != (ticker.b, ticker.a):  # nine of ten frames repeat both
             mid = computed_price(exact_sum([parse_price(ticker.b), parse_price(ticker.a)]), 2)
             self._last[ticker.s] = (ticker.b, ticker.a, mid)
         return Recorded(received_ns, received_ns, pair.coin, pair.currency, mid)
@@ -209,7 +209,7 @@ class _TradeRows:
             raise MalformedError(f"the timestamp is {timestamp[:40]!a}: {error}") from error
 
     def _read_other(self, line: bytes, width: int) -> None:
-        """A line that is no price of ours: a header, or the row of another pair."""
+        """Read a line without a price of ours: a header, or the row of another pair."""
         header = _header(line)
         if header is not None:
             self._set_columns(header)
@@ -220,7 +220,7 @@ class _TradeRows:
 def _header(line: bytes) -> list[str] | None:
     """The columns that this line names, if it is a header."""
     if b"price" not in line.lower():
-        return None  # at once, as most rows of other pairs
+        return None  # a quick check, for the rows of other pairs
     names = [name.strip().lower() for name in _cells(line.removeprefix(_BYTE_ORDER_MARK))]
     return names if set(COLUMNS) <= set(names) else None
 
@@ -240,7 +240,7 @@ _message = msgspec.json.Decoder(_Message)
 
 
 def _own_type(line: bytes) -> str:
-    """The `type` of a message of ours, whatever spaces a program put between its tokens; empty if there is none."""
+    """The `type` of one of our messages, whatever the spaces between its tokens; empty if it has none."""
     try:
         return _message.decode(line).type
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

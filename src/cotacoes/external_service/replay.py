@@ -1,10 +1,10 @@
 """A recorded market, played again: when each price is due, what time it bears, and which one is the newest.
 
-    Timeline    when each price is due and what time it bears, from the moment at which the run began
+    Timeline    when each price is due and what time it bears, from the start of the playback session
     Playing     the newest price of each coin whose time has come
 
-Prices have indices 1, 2, 3 … from the start of the recording, over all laps of a loop. Reading is done a batch at a
-time, in a thread, so no request waits for a disk.
+Prices have indices 1, 2, 3 … from the start of the recording, over all laps of a loop. A thread reads them in batches,
+so no request waits for a disk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,19 +23,18 @@ from prometheus_client import Counter
 
 from cotacoes.external_service.recording import Lines, Recording
 from cotacoes.external_service.recording_formats import Recorded
-from cotacoes.model.quote import Observation, from_microseconds
+from cotacoes.model.quote import Observation, from_microseconds, utc_now
 from cotacoes.observability.logs import get_logger
 
 BATCH_PRICES = 2_000  # some 10 ms of work
 LAP_PAUSE_NS = 1_000_000_000  # between the last price of a lap and the first of the next
-MAX_SPEED = math.inf  # as fast as the tape is taken
-OUTCOMES = ("price", "skipped", "malformed", "late")  # of a line; a late one is counted as a price as well
+MAX_SPEED = math.inf  # as fast as the tape is read
 
 
 class Played(NamedTuple):
-    """One price of the run: `number` is its index, `offset_ns` when it is due, since the start of the run.
+    """One price of the session: `number` is its index, `offset_ns` when it is due, since the session's start.
 
-    A price that goes back in time is due with the one before, and its own time lies `late_ns` before that.
+    A price that goes back in time is due with the one before, and its own time is `late_ns` before that.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Played(NamedTuple):
 
     @property
     def own_ns(self) -> int:
-        """Its own receive time, since the start of the run."""
+        """Its own receive time, since the session's start."""
         return self.offset_ns - self.late_ns
 
 
@@ -57,7 +57,7 @@ class Lap:
 
 
 def measure(recording: Recording) -> Lap:
-    """Read the whole recording once; needed only where it is played in a loop. Blocking."""
+    """Read the whole recording once, to know when it ends. Blocking."""
     first_ns = last_ns = None
     count = 0
     for recorded in recording.prices(Lines()):
@@ -71,22 +71,22 @@ def measure(recording: Recording) -> Lap:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The run: it began at `started_at`, which lies `started_s` on the monotonic `clock`; `now` gives the wall time.
+    """The session began at `started_at`, which is `started_s` on the monotonic `clock`; `now` gives the wall time.
 
-    `lap` is None where the recording is played once; `keeps_times`: prices bear the times that were recorded.
+    `lap` is None if the recording is played once; `keeps_times`: prices bear the times that were recorded.
     """
 
     recording: Recording
     speed: float
     started_at: datetime
     started_s: float
-    clock: Callable[[], float]
-    now: Callable[[], datetime]
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = utc_now
     lap: Lap | None = None
     keeps_times: bool = False
 
     def played(self, lines: Lines, lap: int = 0) -> Iterator[Played]:
-        """The prices of the run from the start of a lap on; OSError where the recording can not be read."""
+        """The prices of the session from the start of a lap on; OSError if the recording cannot be read."""
         while True:
             start_ns = None
             offset_ns = 0
@@ -108,11 +108,11 @@ class Timeline:
         return 1 if self.lap is None else 1 + lap * self.lap.prices
 
     def lap_of(self, index: int) -> int:
-        """The lap that an index lies in."""
+        """The lap of an index."""
         return 0 if self.lap is None else (index - 1) // self.lap.prices
 
     def lap_due(self) -> int:
-        """The lap that is played now: where a run that goes on begins to read."""
+        """The lap that is played now, where a resumed session begins to read."""
         if self.lap is None:
             return 0
         elapsed_ns = max(0.0, self.clock() - self.started_s) * self.speed * 1e9
@@ -123,28 +123,28 @@ class Timeline:
         return self.started_s + played.offset_ns / 1e9 / self.speed
 
     def observation(self, played: Played) -> Observation:
-        """The price as it is told, at the time that it bears; only of one that is due."""
+        """The price, if it is due, with the time that it bears."""
         received_ns, observed_ns, coin, currency, price = played.recorded
         if self.keeps_times:
             at = from_microseconds(observed_ns // 1000)
         elif self.speed == MAX_SPEED:
-            at = self.now()  # without a pace there are no distances to keep
+            at = self.now()  # without a pace there are no intervals to preserve
         else:
             own_lag_ns = received_ns - observed_ns
             shifted = self.started_at + timedelta(microseconds=(played.own_ns - own_lag_ns) / 1e3 / self.speed)
-            at = min(shifted, self.now())  # a wall clock that was set back makes no price of the future
+            at = min(shifted, self.now())  # a wall clock that was set back must not make a price of the future
         return Observation(coin, currency, price, at, self.recording.origin)
 
 
 class Playing:
-    """Plays by the clock. `frames` counts lines by outcome; `quotes` can be asked at any time."""
+    """A `Market` that plays by the clock while `run` runs. `lines_counter` counts lines by outcome."""
 
     def __init__(
-        self, timeline: Timeline, *, frames: Counter, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, timeline: Timeline, *, lines_counter: Counter, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self.origin = timeline.recording.origin
         self._timeline = timeline
-        self._frames = frames
+        self._lines_counter = lines_counter
         self._sleep = sleep
         self._coming: deque[tuple[float, Played]] = deque()  # with the second at which each is due
         self._newest: dict[str, Observation] = {}
@@ -157,9 +157,7 @@ class Playing:
         while self._coming and self._coming[0][0] <= moment:
             _, played = self._coming.popleft()
             coin = played.recorded.coin
-            if played.own_ns >= self._newest_ns.get(
-                coin, played.own_ns
-            ):  # one that goes back in time is not the newest
+            if played.own_ns >= self._newest_ns.get(coin, played.own_ns):  # else it goes back in time
                 passed[coin] = played
                 self._newest_ns[coin] = played.own_ns
         for coin, played in passed.items():
@@ -167,30 +165,25 @@ class Playing:
         return self._newest
 
     async def run(self) -> None:
-        """Play to the end; run it once. At the end the last prices stay, with their times, and grow old."""
+        """Play to the end, once. Then the last prices stay, with their times, and grow old."""
         timeline, lines = self._timeline, Lines()
         prices = timeline.played(lines, timeline.lap_due())
         try:
             while batch := await asyncio.to_thread(_batch, prices):
-                self._count(lines)
+                lines.drain(self._lines_counter)
                 self._coming.extend((timeline.due_s(played), played) for played in batch)
                 await self._until(timeline.due_s(batch[0]))
         except OSError as error:
             get_logger().warning("replay.broken", origin=self.origin, reason=str(error))
-        self._count(lines)
+        lines.drain(self._lines_counter)
         if self._coming:
             await self._until(self._coming[-1][0])
         get_logger().info("replay.ended", origin=timeline.recording.origin)
 
     async def _until(self, due_s: float) -> None:
-        """Sleep to that second, dropping what is past."""
+        """Sleep until that second, then drop the prices that are past."""
         await self._sleep(max(0.0, due_s - self._timeline.clock()))
         self.quotes()
-
-    def _count(self, lines: Lines) -> None:
-        for outcome in OUTCOMES:
-            self._frames.labels(outcome=outcome).inc(getattr(lines, outcome))
-            setattr(lines, outcome, 0)
 
 
 def _batch(prices: Iterator[Played]) -> list[Played]:

@@ -1,9 +1,9 @@
-"""The tape of a replay: every price of the run by its index, read again where someone asks from further back.
+"""The tape of a replay: every price of the session by its index, read again from the recording for earlier indices.
 
-One thread does all reading, one question at a time, each bounded: a question that is given up leaves nothing half done,
-and one from far away gets nothing until the reading has come there. A few readings are kept, each where its asker is,
-so that two askers do not send each other back to the start. The recording is what the tape is kept on: no price is ever
-forgotten, and memory does not grow.
+One thread does all reading, one request at a time, and each request is bounded: a cancelled one leaves nothing half
+done, and one that is far ahead gets nothing until the reading has come there. A few readings are retained, each at the
+place of its client, so that two clients do not send each other back to the start. The recording itself is the storage:
+no price is ever lost, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from prometheus_client import Counter
 
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.external_service.recording import Lines
-from cotacoes.external_service.replay import OUTCOMES, Played, Timeline
+from cotacoes.external_service.replay import Played, Timeline
 from cotacoes.model.quote import Observation
 
 READINGS_MAX = 3
-STEP_PRICES = 50_000  # read on the way to an asker in one question, in some half a second
-HELD_PRICES_MAX = 20_000  # of each reading, so that a page that is asked for again is not read again
+STEP_PRICES = 50_000  # skipped for one request, in about half a second
+HELD_PRICES_MAX = 20_000  # of each reading, so that a repeated request is not read again
 
 
 class ReplayTape:
-    """See the head of this file. `frames`, where given, counts each line of the recording once, by outcome."""
+    """See the head of this file; also a `Market`. `lines_counter` counts each line once, by outcome."""
 
     def __init__(
         self,
         timeline: Timeline,
-        frames: Counter | None = None,
+        lines_counter: Counter | None = None,
         *,
         step_prices: int = STEP_PRICES,
         held_prices: int = HELD_PRICES_MAX,
     ) -> None:
         self.origin = timeline.recording.origin
         self._timeline = timeline
-        self._frames = frames
+        self._lines_counter = lines_counter
         self._step_prices = step_prices
         self._held_prices = held_prices
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay_tape")
         self._readings: list[_Reading] = []  # the one used last stands last
         self._counted = 0  # lines up to this price are counted
         self._next_due_s = math.inf
-        self._taken: dict[str, Observation] = {}
+        self._last_read: dict[str, Observation] = {}
 
     def quotes(self) -> Mapping[str, Observation]:
-        """Coin to the price that was taken last: what is newest where there is no pace."""
-        return self._taken
+        """Coin to the price that was read last, which is the newest if there is no pace."""
+        return self._last_read
 
     async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
         """The prices after `index` that are due, in order; none as long as the reading is on its way there.
 
-        LookupError where the recording ends before `index`; ServiceUnavailableError where it can not be read just now.
+        LookupError if the recording ends before `index`; ServiceUnavailableError if it cannot be read just now.
         """
         found = await asyncio.get_running_loop().run_in_executor(self._thread, self._after, index, limit)
-        self._taken.update((observed.coin, observed) for _, observed in found)
+        self._last_read.update((observed.coin, observed) for _, observed in found)
         return found
 
     def next_due_s(self) -> float:
-        """In how many seconds there is more than the last answer held; infinite where never."""
+        """In how many seconds there is more than in the last answer; infinite if never."""
         return self._next_due_s - self._timeline.clock()
 
     def _after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
@@ -72,7 +72,7 @@ class ReplayTape:
             found = reading.after(index, limit)
         except OSError as error:
             self._readings.remove(reading)
-            raise ServiceUnavailableError("the recording can not be read just now") from error
+            raise ServiceUnavailableError("the recording cannot be read just now") from error
         self._next_due_s = reading.next_due_s()
         self._count(reading)
         return [(played.number, self._timeline.observation(played)) for played in found]
@@ -91,20 +91,17 @@ class ReplayTape:
         return reading
 
     def _count(self, reading: _Reading) -> None:
-        for outcome in OUTCOMES:
-            if self._frames is not None and reading.next > self._counted:
-                self._frames.labels(outcome=outcome).inc(getattr(reading.lines, outcome))
-            setattr(reading.lines, outcome, 0)
+        reading.lines.drain(self._lines_counter if reading.next > self._counted else None)
         self._counted = max(self._counted, reading.next)
 
 
 class _Reading:
-    """One way through the recording: what it brings `next`, and what it brought last."""
+    """One reading of the recording: the index that comes `next`, and the prices that came last."""
 
     def __init__(self, timeline: Timeline, lap: int, *, held_max: int, step: int) -> None:
         self.lines = Lines()
         self.next = timeline.first_of(lap)
-        self.ahead: Played | None = None  # read, and not due yet
+        self.ahead: Played | None = None  # read but not due yet
         self._is_on_its_way = False
         self._timeline = timeline
         self._step = step
@@ -131,7 +128,7 @@ class _Reading:
         return found
 
     def next_due_s(self) -> float:
-        """The second at which there is more; infinite where never."""
+        """The second at which there is more; infinite if never."""
         if self._is_on_its_way:
             return self._timeline.clock()
         return math.inf if self.ahead is None else self._timeline.due_s(self.ahead)

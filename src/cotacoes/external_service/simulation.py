@@ -1,16 +1,14 @@
-"""The simulation: the simulated market of a run, its pages, and the coins that were added to it.
+"""The simulated market with its tape and the coins that were added to it.
 
-Which coins there are decides what is played, so another coin begins another run: every price starts its walk anew, and
-the tape of the run before is gone. The coins that were added are remembered, so that a restart goes on with them.
+The coins are part of the market's identity, so adding one begins a new session: every price starts its walk again, and
+the tape of the session before is gone. Added coins are remembered, so that a restart goes on with them.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cotacoes.config import Settings
@@ -18,8 +16,8 @@ from cotacoes.errors import BadRequestError, SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
 from cotacoes.external_service.playback_session import PlaybackSession, digest_of, load_or_begin
 from cotacoes.external_service.tape import TapePages
-from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourcePageJson
-from cotacoes.model.quote import COIN_PATTERN, Observation
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
+from cotacoes.model.quote import COIN_PATTERN, Observation, utc_now
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
 
@@ -27,7 +25,7 @@ COINS_MAX = 10_000
 
 
 class Simulation:
-    """A `Market`, and the pages of its tape. SettingError where a coin of the settings is named as none can be."""
+    """A `Market`. SettingError if a coin of the settings has a name that cannot be used."""
 
     origin = ORIGIN
 
@@ -35,55 +33,52 @@ class Simulation:
         self._settings = settings
         self._folder = folder
         seed = list(settings.seed_placement)
-        taken = sorted(SOURCE_QUOTE_FIELDS.intersection(seed))
-        if taken:
-            raise SettingError(f"COTACOES_COINS names {taken[0]}, which is a field of /quote: call the coin otherwise")
+        refuse_reserved("COTACOES_COINS", seed)
         self.coins = list(dict.fromkeys([*seed, *_added(folder)]))
-        self._run, self._market, self._pages = self._play()
+        self._session, self._market = self._play()
+
+    @property
+    def pages(self) -> TapePages:
+        """The pages of the present session's tape."""
+        return TapePages(self._session, self._market, self.origin)
 
     def played(self) -> PlaybackSession:
-        """The run, with how far it has come."""
-        return replace(self._run, played_s=self._market.elapsed_s())
+        """The session, with how far it has come."""
+        return replace(self._session, played_s=self._market.elapsed_s())
 
     def quotes(self) -> Mapping[str, Observation]:
         """Coin to its newest price."""
         return self._market.quotes()
 
-    async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
-        """See `TapePages.page`."""
-        return await self._pages.page(after, limit, wait_s)
-
     def add(self, coin: str) -> None:
-        """Quote this coin as well; BadRequestError where its name is none."""
+        """Quote this coin as well; BadRequestError if it has a name that cannot be used, or there are too many."""
         if not COIN_PATTERN.match(coin) or coin in SOURCE_QUOTE_FIELDS:
             raise BadRequestError("coin: write 1 to 32 of a-z 0-9 -, and no field of /quote")
         if coin in self.coins:
             return
         if len(self.coins) >= COINS_MAX:
-            raise BadRequestError(f"coin: there are {COINS_MAX} already, which is the most")
+            raise BadRequestError(f"coin: the limit of {COINS_MAX:,} coins is reached")
         self.coins.append(coin)
         self._remember()
-        self._run, self._market, self._pages = self._play()
+        self._session, self._market = self._play()
         get_logger().info("coin.added", coin=coin)
 
-    def _play(self) -> tuple[PlaybackSession, SimulatedMarket, TapePages]:
-        now, tick_s = datetime.now(UTC), self._settings.tick_ms / 1000 / self._settings.speed
-        run = load_or_begin(
+    def _play(self) -> tuple[PlaybackSession, SimulatedMarket]:
+        now, tick_s = utc_now(), self._settings.tick_ms / 1000 / self._settings.speed
+        session = load_or_begin(
             self._folder,
             digest_of(self._settings.seed, self.coins, tick_s),
             now,
-            lambda run: self._settings.source_mode == "latest" and run.started_at > now,
+            lambda session: self._settings.source_mode == "latest" and session.started_at > now,
         )
         market = SimulatedMarket(
             list(self.coins),
             seed=self._settings.seed,
             tick_s=tick_s,
-            started_at=run.started_at,
-            clock=time.monotonic,
-            now=lambda: datetime.now(UTC),
-            elapsed_s=run.elapsed_s(now),
+            started_at=session.started_at,
+            elapsed_s=session.elapsed_s(now),
         )
-        return run, market, TapePages(run, market, market.origin)
+        return session, market
 
     def _remember(self) -> None:
         added = [coin for coin in self.coins if coin not in self._settings.seed_placement]
@@ -93,9 +88,15 @@ class Simulation:
             get_logger().warning("coin.forgotten", reason=error.strerror)
 
 
+def refuse_reserved(setting: str, coins: Collection[str]) -> None:
+    """SettingError if one of these coins has the name of a field of `/quote`."""
+    if reserved := sorted(SOURCE_QUOTE_FIELDS.intersection(coins)):
+        raise SettingError(f"{setting} names the coin {reserved[0]}, which is a field of /quote: choose another name")
+
+
 def _added(folder: Path) -> list[str]:
     try:
-        told = json.loads((folder / "coins.json").read_text())
-        return [coin for coin in told if isinstance(coin, str) and COIN_PATTERN.match(coin)][:COINS_MAX]
+        names = json.loads((folder / "coins.json").read_text())
+        return [coin for coin in names if isinstance(coin, str) and COIN_PATTERN.match(coin)][:COINS_MAX]
     except (OSError, ValueError, TypeError):
         return []

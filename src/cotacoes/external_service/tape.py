@@ -1,7 +1,7 @@
-"""The tape: every price of the run, by its index, a page at a time; the answer of `GET /quotes`.
+"""The tape: every price of the playback session, by its index, a page at a time; the answer of `GET /quotes`.
 
-A poll of `/quote` sees only the newest price. Whoever must lose none asks here, after the last cursor that it has dealt
-with; where nothing is new yet, the answer waits for up to `wait_s` until something is.
+A poll of `/quote` sees only the newest price. A client that must miss none asks for pages here, each after the cursor
+of the page before.
 """
 
 from __future__ import annotations
@@ -16,39 +16,34 @@ from cotacoes.model.quote import Observation, format_price, format_time
 
 PAGE_QUOTES_MAX = 10_000
 WAIT_MS_MAX = 4_000  # below the deadline of a request
-POLL_S_MAX = 0.25  # a next price whose time is not known yet is looked for this often
+POLL_S_MAX = 0.25  # how often the tape is asked for a price whose time is not known yet
 
 
 class Tape(Protocol):
-    """Where the prices of a run are kept; indices count 1, 2, 3 …"""
+    """The prices of a session by their indices 1, 2, 3 …"""
 
     async def after(self, index: int, limit: int) -> list[tuple[int, Observation]]:
-        """The prices after `index` whose time has come, in order; LookupError where the run ends before `index`."""
+        """The prices after `index` whose time has come, in order; LookupError if the tape ends before `index`."""
         ...
 
     def next_due_s(self) -> float:
-        """In how many seconds there is more than the last answer held; infinite where nobody knows."""
-        ...
-
-
-class Pages(Protocol):
-    """What answers `/quotes`."""
-
-    async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
-        """The prices after a cursor, or from the first; CursorGoneError where the cursor is of another run."""
+        """In how many seconds there is more than in the last answer; infinite if that is not known."""
         ...
 
 
 class TapePages:
-    """Pages of one run's tape, `origin` being that of all its prices."""
+    """Pages of one session's tape; `origin` is that of all its prices."""
 
-    def __init__(self, run: PlaybackSession, tape: Tape, origin: str) -> None:
-        self._run = run
+    def __init__(self, session: PlaybackSession, tape: Tape, origin: str) -> None:
+        self._session = session
         self._tape = tape
         self._origin = origin
 
     async def page(self, after: str | None, limit: int, wait_s: float) -> SourcePageJson:
-        """The prices after a cursor, or from the first; CursorGoneError where the cursor is of another run."""
+        """The prices after a cursor (None: from the first), for which it waits up to `wait_s` if there are none yet.
+
+        CursorGoneError if the cursor is of another session.
+        """
         index = self._index(after)
         try:
             found = await self._tape.after(index, limit)
@@ -59,15 +54,12 @@ class TapePages:
                 found = await self._tape.after(index, limit)
         except LookupError as error:
             raise self._gone() from error
-        entries = [
-            SourcePriceJson(
-                index, observed.coin, observed.currency, format_price(observed.price), format_time(observed.observed_at)
-            )
-            for index, observed in found
+        prices = [
+            SourcePriceJson(number, one.coin, one.currency, format_price(one.price), format_time(one.observed_at))
+            for number, one in found
         ]
-        return SourcePageJson(
-            self._run.name, self._origin, entries, self._run.cursor(entries[-1].index if entries else index)
-        )
+        following = self._session.cursor(found[-1][0] if found else index)
+        return SourcePageJson(self._session.name, self._origin, prices, following)
 
     def _index(self, after: str | None) -> int:
         if after is None:
@@ -76,9 +68,9 @@ class TapePages:
             name, index = parse_cursor(after)
         except ValueError as error:
             raise BadRequestError(f"after: {error}") from error
-        if name != self._run.name:
+        if name != self._session.name:
             raise self._gone()
         return index
 
     def _gone(self) -> CursorGoneError:
-        return CursorGoneError("the cursor is of another run", first=1, next=self._run.cursor(0))
+        return CursorGoneError("the cursor belongs to another run", first=1, next=self._session.cursor(0))

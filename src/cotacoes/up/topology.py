@@ -118,7 +118,7 @@ def _style(output: str) -> Style:
 
 def _refuse_useless_source(settings: Settings) -> None:
     if settings.replay_paths:
-        from cotacoes.external_service.app import recording_of  # only then: it is not needed otherwise
+        from cotacoes.external_service.feed import recording_of  # only then: it is not needed otherwise
 
         recording_of(settings).check()
 
