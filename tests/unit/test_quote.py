@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotacoes.model.live_message import Heartbeat, decode_message, encode_heartbeat, encode_quote
+from cotacoes.model.live_message import Heartbeat, decode_lines, decode_message, encode_heartbeat, encode_quote
 from cotacoes.model.quote import (
     PRICE_FRACTION_DIGITS_MAX,
     SEQ_MAX,
@@ -134,6 +134,39 @@ def test_a_live_message_of_several_lines_is_read_as_it_was_written() -> None:
     message = b"\n".join([*map(encode_quote, quotes), encode_heartbeat(beat)])
     assert decode_message(message) == [*quotes, beat]
     assert b'"price":"67012.3400"' in message
+
+
+@given(prices, times, times, st.sampled_from([None, Position(0, 3)]))
+def test_a_line_that_encode_quote_wrote_is_passed_on_as_it_came(
+    price: str, at: datetime, observed_at: datetime, prev: Position | None
+) -> None:
+    line = encode_quote(Quote("bitcoin", "USD", Decimal(price), 1, 1, observed_at, at, "sim", prev))
+    assert decode_lines(line)[0][1] == line
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"v":1,"type":"quote"', b'"type":"quote","v":1'),
+        (b'{"v"', b'{ "v"'),
+        (b'"coin":"bitcoin"', b'"coin": "bitcoin"'),
+        (b'"coin":"bitcoin"', b'"coin":"bit\\u0063oin"'),
+        (b'"prev":', b'"after":"1-1","prev":'),
+        (b'"coin":"bitcoin","currency":"USD"', b'"currency":"USD","coin":"bitcoin"'),
+        (b".000000Z", b".00000Z"),
+        (b".000000Z", b".0000000Z"),
+        (b".000000Z", b".000000z"),
+        (b".000000Z", b".0+00:00"),
+        (b"T12", b"t12"),
+        (b'"0-3"', b'"00-3"'),
+        (b"}", b"} "),
+    ],
+)
+def test_a_line_in_another_notation_means_the_same_and_is_written_anew(old: bytes, new: bytes) -> None:
+    quote = make_quote(prev=Position(0, 3))
+    line = encode_quote(quote).replace(old, new)
+    assert line != encode_quote(quote)
+    assert decode_lines(line) == [(quote, None)]
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from cotacoes.client.overview import read_problem
 from cotacoes.errors import ProblemError, StreamMalformedError
 from cotacoes.errors.values import explain_message
-from cotacoes.model.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote, QuoteJson
+from cotacoes.model.live_message import QuoteLine, require_valid
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
-_Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
-_Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,39 +73,20 @@ class Bye:
 Frame = QuoteFrame | Gap | Subscribed | Heartbeat | Bye | ProblemError | None
 
 
-class _Frame(msgspec.Struct, frozen=True, tag_field="type"):
-    """What all frames have in common."""
-
-    def read(self) -> Frame:
-        """What it means; ValueError where it means nothing."""
-        raise NotImplementedError
-
-
-class _Quote(_Frame, frozen=True, tag="quote"):
-    v: Literal[1]
-    coin: _Text
-    currency: _Text
-    price: _Text
-    epoch: _Epoch
-    seq: _Seq
-    observed_at: _Text
-    at: _Text
-    origin: _Text
-    prev: _Text | None
+class _Quote(QuoteLine, frozen=True, tag="quote"):
     after: _Text | msgspec.UnsetType | None = msgspec.UNSET
 
     def read(self) -> QuoteFrame:
-        quote = QuoteJson(**{name: getattr(self, name) for name in QuoteJson.__struct_fields__}).quote()
-        if not (CURRENCY_PATTERN.match(quote.currency) and ORIGIN_PATTERN.match(quote.origin)):
-            raise ValueError("a currency or an origin that is none")
-        if quote.prev is not None and (quote.seq != 1 or quote.prev.epoch >= quote.epoch):
-            raise ValueError("a position before its era that is none")
+        quote = self.quote()
+        require_valid(quote)
+        if quote.prev is not None and quote.seq != 1:
+            raise ValueError("invalid position before the epoch")
         if isinstance(self.after, msgspec.UnsetType):
             return QuoteFrame(quote)
         return QuoteFrame(quote, is_newest=True, after=_position(self.after))
 
 
-class _Gap(_Frame, frozen=True, tag="gap"):
+class _Gap(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
     coin: _Text
     after: _Text | None
     through: _Text
@@ -125,7 +105,7 @@ class _Begun(msgspec.Struct, frozen=True):
     position: _Text | None
 
 
-class _Subscribed(_Frame, frozen=True, tag="subscribed"):
+class _Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
     mode: _Text
     coins: dict[str, _Begun]
 
@@ -134,7 +114,7 @@ class _Subscribed(_Frame, frozen=True, tag="subscribed"):
         return Subscribed(self.mode, begun)
 
 
-class _Heartbeat(_Frame, frozen=True, tag="heartbeat"):
+class _Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     coins: dict[str, _Text | None]
     behind: list[str] | None = None
 
@@ -143,7 +123,7 @@ class _Heartbeat(_Frame, frozen=True, tag="heartbeat"):
         return Heartbeat(positions, None if self.behind is None else frozenset(self.behind))
 
 
-class _Bye(_Frame, frozen=True, tag="bye"):
+class _Bye(msgspec.Struct, frozen=True, tag_field="type", tag="bye"):
     reason: _Text
     retry_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
@@ -151,7 +131,7 @@ class _Bye(_Frame, frozen=True, tag="bye"):
         return Bye(self.reason, self.retry_ms / 1000)
 
 
-class _Error(_Frame, frozen=True, tag="error"):
+class _Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
     problem: dict[str, Any]
 
     def read(self) -> ProblemError:
@@ -159,18 +139,18 @@ class _Error(_Frame, frozen=True, tag="error"):
         return read_problem(self.problem, status if isinstance(status, int) else 500)
 
 
-class _Pong(_Frame, frozen=True, tag="pong"):
+class _Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     def read(self) -> None:
         return None
 
 
-class _Unsubscribed(_Frame, frozen=True, tag="unsubscribed"):
+class _Unsubscribed(msgspec.Struct, frozen=True, tag_field="type", tag="unsubscribed"):
     def read(self) -> None:
         return None
 
 
-_decoder: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(
-    _Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed
+_decoder: msgspec.json.Decoder[_Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed] = (
+    msgspec.json.Decoder(_Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed)
 )
 
 

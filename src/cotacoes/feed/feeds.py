@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
-from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, decode_message
-from cotacoes.model.quote import CURRENCY_PATTERN, EPOCH_MAX, ORIGIN_PATTERN, SEQ_MAX, Position, Quote
+from cotacoes.model.live_message import CHANNEL_PREFIX, Heartbeat, channel, decode_lines, require_valid
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub import recovery_events
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX, FeedSilence
 from cotacoes.patterns.pub_sub.recovery import Recovery
@@ -115,8 +114,8 @@ class Feeds:
         recovery = self._recoveries[coin]
         ignored = recovery.ignored_lines
         events: list[FeedEvent] = []
-        for line in lines:
-            events += recovery.hear(line)
+        for line, text in lines:
+            events += recovery.hear(line, text)
         is_alive = recovery.ignored_lines - ignored < len(lines)  # ignored lines are no sign of our own writer
         if is_alive and self._silences[coin].hear(now):
             events.insert(0, Back(coin))
@@ -141,43 +140,20 @@ class Feeds:
         return [Silent(coin) for coin, silence in self._silences.items() if silence.fall_silent(now)]
 
 
-def check(line: Quote | Heartbeat, coin: str) -> None:
-    """Raise IgnoredMessageError unless the line is valid and of this coin; its texts end up on terminals."""
-    if line.coin != coin:
-        raise IgnoredMessageError("a message about another coin", Ignored.OTHER_COIN)
-    if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
-        raise IgnoredMessageError("an invalid currency or origin")
-    if not _is_in_order(line):
-        raise IgnoredMessageError("an invalid position")
-
-
-def _validated(coin: str, message: bytes) -> list[Quote | Heartbeat]:
-    """The lines of a message, each checked."""
+def _validated(coin: str, message: bytes) -> list[tuple[Quote | Heartbeat, bytes | None]]:
+    """The lines of a message, each checked, with its bytes as `decode_lines` gives them."""
     if len(message) > MESSAGE_BYTES_MAX:
         raise IgnoredMessageError(f"a message of {len(message)} bytes, more than {MESSAGE_BYTES_MAX}")
     try:
-        lines = decode_message(message)
+        lines = decode_lines(message)
+        for line, _ in lines:
+            if line.coin != coin:
+                raise IgnoredMessageError("a message about another coin", Ignored.OTHER_COIN)
+            require_valid(line)
+    except IgnoredMessageError:
+        raise
     except RecursionError as error:
         raise IgnoredMessageError("not a live message: nested too deeply") from error
     except ValueError as error:
         raise IgnoredMessageError(str(error)) from error
-    for line in lines:
-        check(line, coin)
     return lines
-
-
-@lru_cache(256)
-def _has_clean_texts(currency: str, origin: str) -> bool:
-    return bool(CURRENCY_PATTERN.match(currency) and ORIGIN_PATTERN.match(origin))
-
-
-def _is_in_order(line: Quote | Heartbeat) -> bool:
-    """Whether its positions, if any, are valid, with `prev` in an earlier epoch."""
-    position, prev = line.position, line.prev
-    if position is not None and not _is_position(position):
-        return False
-    return prev is None or (position is not None and _is_position(prev) and prev.epoch < position.epoch)
-
-
-def _is_position(position: Position) -> bool:
-    return 0 <= position.epoch <= EPOCH_MAX and 0 < position.seq <= SEQ_MAX

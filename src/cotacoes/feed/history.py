@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
-from cotacoes.feed.feeds import check
+from cotacoes.model.live_message import require_valid
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
@@ -54,7 +54,9 @@ def read_page(coin: str, answer: Mapping[str, Any]) -> HistoryPage:
     fields = msgspec.convert(answer, _PageFields)
     quotes = [quote.quote() for quote in fields.quotes]
     for quote in quotes:
-        check(quote, coin)
+        if quote.coin != coin:
+            raise ValueError("a quote of another coin")
+        require_valid(quote)
     gaps = (
         Gap(coin, Position.parse(gap.after), Position.parse(gap.through), Reason(gap.reason)) for gap in fields.gaps
     )

@@ -151,8 +151,9 @@ class Hub:
         """Apply the events that FeedConsumer emits."""
         for event in events:
             match event:
-                case QuoteReceived(quote):
-                    self._append(StreamEntry.of_quote(quote))
+                case QuoteReceived(quote, text):
+                    self._append(StreamEntry.of_quote(quote, text))
+                    continue  # quotes are counted, never logged
                 case GapLost(gap):
                     self._append(StreamEntry.of_gap(gap))
                     self._metrics.feed_gaps.labels(coin=gap.coin, kind="lost").inc()

@@ -48,8 +48,9 @@ class StreamEntry(msgspec.Struct, gc=False):
     _frame: bytes | None = None
 
     @classmethod
-    def of_quote(cls, quote: Quote) -> StreamEntry:
-        return cls(Kind.QUOTE, quote.coin, quote.epoch, quote.seq, encode_quote(quote), quote.prev)
+    def of_quote(cls, quote: Quote, text: bytes | None = None) -> StreamEntry:
+        """The entry of a quote; `text` is what `encode_quote` would write, if it exists already."""
+        return cls(Kind.QUOTE, quote.coin, quote.epoch, quote.seq, text or encode_quote(quote), quote.prev)
 
     @classmethod
     def of_gap(cls, gap: Gap) -> StreamEntry:

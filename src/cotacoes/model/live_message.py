@@ -2,45 +2,49 @@
 
 {"v":1,"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
 {"v":1,"type":"heartbeat","coin","epoch","seq","prev","sent_at"}
+
+The gateway sends the same line of a quote to its clients. So a line that is written exactly as `encode_quote` writes it
+is passed on as it came, and not encoded again for each quote.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from functools import lru_cache
 
 import msgspec
 
 from cotacoes.errors.values import explain_message
-from cotacoes.model.quote import Position, Quote, format_price, format_time, parse_price, parse_time
+from cotacoes.model.quote import (
+    CURRENCY_PATTERN,
+    EPOCH_MAX,
+    ORIGIN_PATTERN,
+    SEQ_MAX,
+    Position,
+    Quote,
+    format_price,
+    format_time,
+    parse_price,
+    parse_time,
+)
 
 MESSAGE_VERSION = 1
 CHANNEL_PREFIX = "cotacoes"  # two systems on one Redis need two (COTACOES_CHANNEL_PREFIX)
+TIME_CHARACTERS = 27  # as `format_time` writes it
 
 
-class _Line(msgspec.Struct, frozen=True, gc=False):
-    """One line of a message on `cotacoes:<coin>`."""
-
+class _Line(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     v: int
-    type: Literal["quote", "heartbeat"]
-    coin: str
-    epoch: int | None = None
-    seq: int | None = None
-    currency: str | None = None
-    price: str | None = None
-    observed_at: str | None = None
-    at: str | None = None
-    origin: str | None = None
-    prev: str | None = None
-    sent_at: str | None = None
+
+    def require_version(self) -> None:
+        if self.v != MESSAGE_VERSION:
+            raise ValueError(f"live message of version {self.v}, expected {MESSAGE_VERSION}")
 
 
-class _QuoteLine(msgspec.Struct, frozen=True, gc=False):
-    """A quote's line, as it is written."""
+class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
+    """A quote on the live wire. Patterns would make decoding several times slower: `quote` checks the texts."""
 
-    v: int
-    type: str
     coin: str
     currency: str
     price: str
@@ -49,35 +53,13 @@ class _QuoteLine(msgspec.Struct, frozen=True, gc=False):
     observed_at: str
     at: str
     origin: str
-    prev: str | None
+    prev: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """The last position whose publish was tried, None before the first; `prev` as in the first quote of the era."""
-
-    coin: str
-    position: Position | None
-    prev: Position | None
-    sent_at: datetime
-
-
-_line_decoder = msgspec.json.Decoder(_Line)
-_encoder = msgspec.json.Encoder()
-
-
-def channel(coin: str, prefix: str = CHANNEL_PREFIX) -> str:
-    """The Redis channel of a coin."""
-    return f"{prefix}:{coin}"
-
-
-def encode_quote(quote: Quote) -> bytes:
-    """One `quote` line of the live message, without a line feed."""
-    observed_at = format_time(quote.observed_at)
-    return _encoder.encode(
-        _QuoteLine(
+    @classmethod
+    def of(cls, quote: Quote) -> QuoteLine:
+        observed_at = format_time(quote.observed_at)
+        return cls(
             MESSAGE_VERSION,
-            "quote",
             quote.coin,
             quote.currency,
             format_price(quote.price),
@@ -88,59 +70,126 @@ def encode_quote(quote: Quote) -> bytes:
             quote.origin,
             None if quote.prev is None else str(quote.prev),
         )
-    )
+
+    def quote(self) -> Quote:
+        """The quote; ValueError if a field is invalid."""
+        self.require_version()
+        observed_at = parse_time(self.observed_at)
+        return Quote(
+            self.coin,
+            self.currency,
+            parse_price(self.price),
+            self.epoch,
+            self.seq,
+            observed_at,
+            observed_at if self.at == self.observed_at else parse_time(self.at),  # usually the same
+            self.origin,
+            None if self.prev is None else Position.parse(self.prev),
+        )
+
+
+class HeartbeatLine(_Line, frozen=True, gc=False, tag="heartbeat"):
+    """A heartbeat on the live wire."""
+
+    coin: str
+    epoch: int | None = None
+    seq: int | None = None
+    prev: str | None = None
+    sent_at: str = ""
+
+    @classmethod
+    def of(cls, beat: Heartbeat) -> HeartbeatLine:
+        epoch, seq = (None, None) if beat.position is None else beat.position
+        prev = None if beat.prev is None else str(beat.prev)
+        return cls(MESSAGE_VERSION, beat.coin, epoch, seq, prev, format_time(beat.sent_at))
+
+    def heartbeat(self) -> Heartbeat:
+        """The heartbeat; ValueError if a field is invalid."""
+        self.require_version()
+        position = None if self.epoch is None or self.seq is None else Position(self.epoch, self.seq)
+        prev = None if self.prev is None else Position.parse(self.prev)
+        return Heartbeat(self.coin, position, prev, parse_time(self.sent_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The last position whose publish was tried, None before the first; `prev` as in the first quote of the epoch."""
+
+    coin: str
+    position: Position | None
+    prev: Position | None
+    sent_at: datetime
+
+
+_decoder: msgspec.json.Decoder[QuoteLine | HeartbeatLine] = msgspec.json.Decoder(QuoteLine | HeartbeatLine)
+_encoder = msgspec.json.Encoder()
+_QUOTE_HEAD = b'{"v":1,"type":"quote",'  # the encoder writes the type first, in as many bytes
+_HEARTBEAT_HEAD = b'{"v":1,"type":"heartbeat",'
+
+
+def channel(coin: str, prefix: str = CHANNEL_PREFIX) -> str:
+    """The Redis channel of a coin."""
+    return f"{prefix}:{coin}"
+
+
+def encode_quote(quote: Quote) -> bytes:
+    """One `quote` line of the live message, without a line feed."""
+    return _QUOTE_HEAD + _encoder.encode(QuoteLine.of(quote))[len(_QUOTE_HEAD) :]
 
 
 def encode_heartbeat(beat: Heartbeat) -> bytes:
     """One `heartbeat` line of the live message, without a line feed."""
-    return _encoder.encode(
-        {
-            "v": MESSAGE_VERSION,
-            "type": "heartbeat",
-            "coin": beat.coin,
-            "epoch": None if beat.position is None else beat.position.epoch,
-            "seq": None if beat.position is None else beat.position.seq,
-            "prev": None if beat.prev is None else str(beat.prev),
-            "sent_at": format_time(beat.sent_at),
-        }
-    )
+    return _HEARTBEAT_HEAD + _encoder.encode(HeartbeatLine.of(beat))[len(_HEARTBEAT_HEAD) :]
 
 
 def decode_message(message: bytes) -> list[Quote | Heartbeat]:
-    """Read a live message, one or more lines; ValueError where a line is not of version 1."""
+    """Read a live message, one or more lines; ValueError unless each is a valid line of version 1."""
+    return [line for line, _ in decode_lines(message)]
+
+
+def decode_lines(message: bytes) -> list[tuple[Quote | Heartbeat, bytes | None]]:
+    """The same, with the bytes of each quote's line; None if `encode_quote` would write it differently."""
     return [_decode_line(line) for line in message.splitlines() if line.strip()]
 
 
-def _decode_line(line: bytes) -> Quote | Heartbeat:
+def _decode_line(line: bytes) -> tuple[Quote | Heartbeat, bytes | None]:
     try:
-        parsed = _line_decoder.decode(line)
+        parsed = _decoder.decode(line)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not a live message: {explain_message(error)}") from error
-    if parsed.v != MESSAGE_VERSION:
-        raise ValueError(f"live message of version {parsed.v}, expected {MESSAGE_VERSION}")
-    if parsed.type == "heartbeat":
-        position = None if parsed.epoch is None or parsed.seq is None else Position(parsed.epoch, parsed.seq)
-        prev = None if parsed.prev is None else Position.parse(parsed.prev)
-        return Heartbeat(parsed.coin, position, prev, parse_time(parsed.sent_at or ""))
-    if (
-        parsed.currency is None
-        or parsed.price is None
-        or parsed.epoch is None
-        or parsed.seq is None
-        or parsed.observed_at is None
-        or parsed.at is None
-        or parsed.origin is None
-    ):
-        raise ValueError("live message of type quote lacks a field")
-    observed_at = parse_time(parsed.observed_at)
-    return Quote(
-        parsed.coin,
-        parsed.currency,
-        parse_price(parsed.price),
-        parsed.epoch,
-        parsed.seq,
-        observed_at,
-        observed_at if parsed.at == parsed.observed_at else parse_time(parsed.at),  # the same, as a rule
-        parsed.origin,
-        None if parsed.prev is None else Position.parse(parsed.prev),
+    if isinstance(parsed, HeartbeatLine):
+        return parsed.heartbeat(), None
+    quote = parsed.quote()
+    return quote, line if _is_canonical(line, parsed) else None
+
+
+def _is_canonical(line: bytes, parsed: QuoteLine) -> bool:
+    """Whether `encode_quote` writes the valid line `parsed` like this: no other field, space, order or notation."""
+    head = len(_QUOTE_HEAD)
+    return (
+        line.startswith(_QUOTE_HEAD)
+        and _encoder.encode(parsed)[head:] == line[head:]
+        and _is_canonical_time(parsed.observed_at)
+        and (parsed.at == parsed.observed_at or _is_canonical_time(parsed.at))
+        and (parsed.prev is None or parsed.prev == str(Position.parse(parsed.prev)))
     )
+
+
+def _is_canonical_time(text: str) -> bool:
+    return len(text) == TIME_CHARACTERS and text[10] == "T" and text[-1] == "Z"
+
+
+def require_valid(line: Quote | Heartbeat) -> None:
+    """ValueError if a text could do harm on a terminal, or a position cannot be one."""
+    if isinstance(line, Quote) and not _has_clean_texts(line.currency, line.origin):
+        raise ValueError("invalid currency or origin")
+    position, prev = line.position, line.prev
+    if position is not None and not (0 <= position.epoch <= EPOCH_MAX and 0 < position.seq <= SEQ_MAX):
+        raise ValueError("invalid position")
+    if prev is not None and (position is None or prev.epoch >= position.epoch):  # a text that was parsed
+        raise ValueError("invalid position before the epoch")
+
+
+@lru_cache(256)
+def _has_clean_texts(currency: str, origin: str) -> bool:
+    return bool(CURRENCY_PATTERN.match(currency) and ORIGIN_PATTERN.match(origin))

@@ -107,12 +107,12 @@ class Recovery:
         """Whether live quotes are held back."""
         return bool(self._held)
 
-    def hear(self, line: Quote | Heartbeat) -> list[RecoveryEvent]:
-        """Process the next line of the coin's channel."""
+    def hear(self, line: Quote | Heartbeat, text: bytes | None = None) -> list[RecoveryEvent]:
+        """Process the next line of the coin's channel; `text` is how it was written, if that can be passed on."""
         last_emitted, position = self._last_emitted, line.position
         if last_emitted is not None and position is not None:
             if isinstance(line, Quote) and line.epoch == last_emitted.epoch and line.seq == last_emitted.seq + 1:
-                return self._go_on(line, position, last_emitted)
+                return self._go_on(line, text, is_all=self._feed.last_received == last_emitted)
             if position <= last_emitted:
                 return self._ignore(self._recent.judge(line, last_emitted))
         if position is not None and self.dismissals.covers(position, last_emitted):
@@ -193,13 +193,13 @@ class Recovery:
         self.ignored_lines += len(reasons)
         return []
 
-    def _go_on(self, quote: Quote, position: Position, last_emitted: Position) -> list[RecoveryEvent]:
+    def _go_on(self, quote: Quote, text: bytes | None, *, is_all: bool) -> list[RecoveryEvent]:
         """Emit the quote that follows `last_emitted`, whatever else the wire announced."""
-        is_all = self._feed.last_received == last_emitted
-        self._last_emitted = position
-        self._feed.advance(position)
+        self._last_emitted = quote.position
+        self._feed.advance(self._last_emitted)
         self._recent.add(quote)
-        return [QuoteReceived(quote)] if is_all else [QuoteReceived(quote), *self._release()]
+        received = QuoteReceived(quote, text)
+        return [received] if is_all else [received, *self._release()]
 
     def _hear_further(self, line: Quote | Heartbeat) -> list[RecoveryEvent]:
         """Process a line beyond the next quote: a hole, or another epoch, which the history must confirm."""

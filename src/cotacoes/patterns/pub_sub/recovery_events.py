@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap
@@ -12,9 +12,10 @@ from cotacoes.patterns.pub_sub.bus import Gap
 
 @dataclass(frozen=True, slots=True)
 class QuoteReceived:
-    """The next quote."""
+    """The next quote; `text` is its line on the wire, if the consumer may pass it on as it came."""
 
     quote: Quote
+    text: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
