@@ -2,16 +2,18 @@
 
     fallback → deadline → single-flight → bulkhead → retry (breaker) → attempt timeout → classification → call
 
-* fallback outside of all: whatever went wrong inside, a good answer of before is better than none, with its age;
-* the deadline bounds everything inside, by bounding each wait: for a flight, a place, a further try, an answer. It
-  needs no timer of its own, so a call costs none. Only a flight has its own, as it is not one caller's;
-* the bulkhead is waited for before a permit is taken: a probe that queues would hold a slot and prove nothing;
-* the breaker is asked anew for each try, and hears of each;
-* a try has its own time where the deadline leaves so much: what hangs that long has failed. Where it leaves less, the
-  try ends a little before it, and nothing is proved against the callee: `CallDeadlineError`, which classification
-  ignores;
-* what is kept for the fallback is kept where it comes in, so it is kept also when the caller has gone meanwhile;
-* an answer that says no (`CallVerdict.SUCCESS` or `IGNORED` of an error) is an answer: no fallback takes its place.
+* The fallback is outermost: whatever went wrong inside, an earlier good answer with its age is better than none.
+* The deadline bounds everything inside by bounding each wait: for a flight, a place, another attempt, an answer. It
+  needs no timer of its own, so a call costs none; only a flight has one, since it belongs to no single caller.
+* The bulkhead is waited for before a permit is acquired: a probe that queues would hold a slot and prove nothing.
+* The breaker is asked before each attempt, and learns how each of them ended.
+* An attempt has its own time if the deadline leaves that much: a call that hangs so long has failed. If the deadline
+  leaves less, the attempt ends a little before it, and proves nothing about the upstream: that is `CallDeadlineError`,
+  which classification ignores.
+* An answer is cached for the fallback where it arrives, so also if its caller has left meanwhile.
+* An error with the verdict SUCCESS or IGNORED is an answer: no fallback takes its place.
+
+The layers that a policy has are chained once, when it is made; a call goes through them as it would through functions.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
@@ -39,7 +42,7 @@ from cotacoes.patterns.resilience.single_flight import FlightLostError, SingleFl
 
 T = TypeVar("T")
 
-ATTEMPT_SHARE_MAX = 0.95  # of what is left, where that is less than a try: the rest is for the way out, or a fallback
+ATTEMPT_SHARE_MAX = 0.95  # of the time left, if that is less than an attempt's: the rest is for the fallback
 
 _NOT_MADE = (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError)
 
@@ -48,7 +51,7 @@ class ServedFrom(enum.StrEnum):
     """Where an answer came from."""
 
     LIVE = "live"
-    SHARED = "shared"  # of another caller's question, under way at the same time
+    SHARED = "shared"  # another caller asked the same question at the same time
     CACHE = "cache"
 
 
@@ -56,14 +59,14 @@ _LIVE = ServedFrom.LIVE
 
 
 class AttemptTimeoutError(TimeoutError):
-    """The callee brought no answer within the time of one try."""
+    """The upstream did not answer within the time of one attempt."""
 
 
 class CallResult(NamedTuple, Generic[T]):
-    """An answer. `age` in seconds since it was asked for; `reason` says why it is not a live one, None where it is.
+    """An answer, its `age` in seconds since the question, and the name of the `upstream` that gave it.
 
-    `upstream` is the name of the policy that brought it, `attempts` how many calls were made for it now; the calls of
-    a flight that its caller left are not counted.
+    `reason` says why the answer is not live, and is None if it is. `attempts` are the calls that this question cost;
+    those of a flight that its caller left are not counted.
     """
 
     value: T
@@ -77,7 +80,7 @@ class CallResult(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """A good answer of before took the place of one that did not come. `age` in seconds; None: there was none."""
+    """A call failed, and an earlier answer took its place: `age` in seconds, or None if there was none to use."""
 
     name: str
     reason: str
@@ -89,9 +92,9 @@ PolicyEvent = RetryEvent | FellBack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResilienceConfig:
-    """Durations in seconds: `deadline` of a whole call, `attempt_timeout` of each try in it, which is the shorter one.
+    """Durations in seconds: `deadline` of a whole call, and `attempt_timeout` of each attempt, which must be shorter.
 
-    Were it not, what hangs would always be ended by the deadline, and the breaker would never hear of it.
+    Otherwise the deadline would end every call that hangs, and the breaker would never learn of it.
     """
 
     deadline: float = 2.0
@@ -100,28 +103,37 @@ class ResilienceConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.deadline < math.inf:
-            raise ValueError(f"deadline must be above 0 seconds, finite, not {self.deadline!r}")
+            raise ValueError(f"deadline must be finite and above 0 seconds, not {self.deadline!r}")
         if not 0 < self.attempt_timeout < self.deadline:
-            raise ValueError(f"attempt_timeout must be above 0 and below deadline, not {self.attempt_timeout!r} s")
+            raise ValueError(f"attempt_timeout must be above 0 seconds and below deadline, not {self.attempt_timeout!r}")
+
+
+class _Question(NamedTuple):
+    """What a caller asks: `key` names the question for callers that ask the same."""
+
+    ask: Callable[[], Awaitable[Any]]
+    idempotent: bool
+    key: Hashable | None
 
 
 class _NoAnswer(NamedTuple):
     """An error on its way out, with what only the innermost layer knows.
 
-    A value, as an exception around an exception would be a cycle, and would overwrite what the inner one came from.
+    It is a value because an exception around an exception would be a cycle, and would overwrite the inner one's cause.
     """
 
     error: Exception
     attempts: int
     reason: str
-    trace: TracebackType | None  # of its own way: one that is shared is raised once for each caller
+    trace: TracebackType | None  # kept apart: a shared error is raised once for each caller
 
 
-_Ended: TypeAlias = CallResult[T] | _NoAnswer
+_Ended: TypeAlias = CallResult[Any] | _NoAnswer
+_Layer: TypeAlias = Callable[[_Question], Awaitable[_Ended]]
 
 
 class ResiliencePolicy:
-    """All calls to one upstream. See the head of this file; a companion that is None is left out."""
+    """All calls to one upstream, through the companions that are given. The head of this file says in which order."""
 
     def __init__(
         self,
@@ -143,101 +155,72 @@ class ResiliencePolicy:
         self.breaker = breaker
         self.budget = budget or RetryBudget()
         self._clock = clock
-        self._bulkhead = bulkhead
-        self._single_flight = single_flight
         self._fallback = fallback
         self._classify = classify
         self._on_event = on_event
         self._retrier = Retrier(name, config.retry, self.budget, classify, random, breaker, on_event)
+        self._ask: _Layer = self._retried
+        if bulkhead is not None:
+            self._ask = functools.partial(_in_bulkhead, bulkhead, self._ask)
+        if single_flight is not None:
+            self._ask = functools.partial(_in_one_flight, single_flight, self._ask)
 
     async def call(
         self, fn: Callable[[], Awaitable[T]], *, idempotent: bool, key: Hashable | None = None
     ) -> CallResult[T]:
-        """What `fn` answers. `key` names the question, for those who ask the same; without one none is the same.
+        """Call `fn` and return its answer. Questions with the same `key` are the same; None is like no other.
 
-        Raises the error of the last try (a note says why there was no further one), CircuitOpenError, BulkheadFullError
-        or CallDeadlineError.
+        Raises the error of the last attempt, with a note that says why there was no further one; or CircuitOpenError,
+        BulkheadFullError or CallDeadlineError if there was no attempt.
         """
-        deadline = Deadline.after(self.config.deadline, self._clock)
-        return await self._or_last_good(
-            key,
-            lambda: self._by(deadline, lambda: self._in_one_flight(key, lambda: self._in_place(fn, idempotent, key))),
-        )
-
-    async def _or_last_good(self, key: Hashable | None, call: Callable[[], Awaitable[_Ended[T]]]) -> CallResult[T]:
-        ended = await call()
+        with Deadline.after(self.config.deadline, self._clock).scope():
+            ended = await self._ask(_Question(fn, idempotent, key))
         if isinstance(ended, CallResult):
             return ended
-        kept = self._kept(key, ended)
-        if kept is not None:
-            return kept
+        cached = self._cached(key, ended)
+        if cached is not None:
+            return cached
         error, trace = ended.error, ended.trace
         try:
             raise error.with_traceback(trace)
         finally:
             del ended, error, trace  # the error holds this frame
 
-    def _kept(self, key: Hashable | None, failed: _NoAnswer) -> CallResult[Any] | None:
+    def _cached(self, key: Hashable | None, failed: _NoAnswer) -> CallResult[Any] | None:
         if self._fallback is None or key is None:
             return None
         error, attempts, reason, _ = failed
         if not isinstance(error, _NOT_MADE) and self._classify(error).verdict is not CallVerdict.FAILURE:
             return None
-        kept = self._fallback.get(key)
+        cached = self._fallback.get(key)
         if self._on_event is not None:
-            self._on_event(FellBack(self.name, reason, None if kept is None else kept.age))
-        if kept is None:
+            self._on_event(FellBack(self.name, reason, None if cached is None else cached.age))
+        if cached is None:
             return None
-        return CallResult(kept.value, ServedFrom.CACHE, kept.age, attempts, self._state(), reason, kept.upstream)
+        state = self._breaker_state()
+        return CallResult(cached.value, ServedFrom.CACHE, cached.age, attempts, state, reason, cached.upstream)
 
-    async def _by(self, deadline: Deadline, call: Callable[[], Awaitable[_Ended[T]]]) -> _Ended[T]:
-        with deadline.scope():
-            return await call()
-
-    async def _in_one_flight(self, key: Hashable | None, call: Callable[[], Awaitable[_Ended[T]]]) -> _Ended[T]:
-        if self._single_flight is None or key is None:
-            return await call()
-        deadline = current_deadline()
-        assert deadline is not None
-        try:
-            async with deadline.enforced():
-                ended, is_shared = await self._single_flight.do(key, call)
-        except CallDeadlineError as error:
-            return _no_answer(error, 0, "deadline")
-        except FlightLostError as error:
-            return _no_answer(error, 0, "flight_lost")
-        return ended._replace(served_from=ServedFrom.SHARED) if is_shared and isinstance(ended, CallResult) else ended
-
-    async def _in_place(self, fn: Callable[[], Awaitable[T]], idempotent: bool, key: Hashable | None) -> _Ended[T]:
-        if self._bulkhead is None:
-            return await self._retried(fn, idempotent, key)
-        try:
-            async with self._bulkhead:
-                return await self._retried(fn, idempotent, key)
-        except BulkheadFullError as error:
-            return _no_answer(error, 0, "bulkhead")
-
-    async def _retried(self, fn: Callable[[], Awaitable[T]], idempotent: bool, key: Hashable | None) -> _Ended[T]:
+    async def _retried(self, question: _Question) -> _Ended:
         deadline = current_deadline()  # this call's, or that of the flight
         assert deadline is not None
-        call: RetriedCall[T] = self._retrier.new_call(idempotent=idempotent, deadline=deadline)
+        call: RetriedCall[Any] = self._retrier.new_call(idempotent=question.idempotent, deadline=deadline)
         asked_at = self._clock()
         try:
-            value = await call.run(lambda: self._timed(fn, deadline))
+            value = await call.run(lambda: self._timed(question.ask, deadline))
         except Exception as error:
             return _no_answer(error, call.attempts, call.reason or "refused")
-        if self._fallback is not None and key is not None:
-            self._fallback.put(key, value, upstream=self.name, asked_at=asked_at)
+        if self._fallback is not None and question.key is not None:
+            self._fallback.put(question.key, value, upstream=self.name, asked_at=asked_at)
         age = self._clock() - asked_at
-        return CallResult(value, _LIVE, age, call.attempts, self._state(), upstream=self.name)
+        return CallResult(value, _LIVE, age, call.attempts, self._breaker_state(), upstream=self.name)
 
-    async def _timed(self, fn: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    async def _timed(self, ask: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         left = deadline.remaining()
         is_whole = self.config.attempt_timeout < left
         limit = asyncio.timeout(self.config.attempt_timeout if is_whole else left * ATTEMPT_SHARE_MAX)
         try:
             async with limit:
-                return await fn()
+                return await ask()
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -245,10 +228,33 @@ class ResiliencePolicy:
                 raise CallDeadlineError("the deadline left no time for an answer") from without_timer(error)
             raise AttemptTimeoutError(f"no answer within {self.config.attempt_timeout:g} s") from without_timer(error)
         finally:
-            del limit  # as `without_timer`
+            del limit  # as in `without_timer`
 
-    def _state(self) -> BreakerState | None:
+    def _breaker_state(self) -> BreakerState | None:
         return None if self.breaker is None else self.breaker.state
+
+
+async def _in_one_flight(flights: SingleFlight[_Ended], ask: _Layer, question: _Question) -> _Ended:
+    if question.key is None:
+        return await ask(question)
+    deadline = current_deadline()
+    assert deadline is not None
+    try:
+        async with deadline.enforced():
+            ended, is_shared = await flights.do(question.key, lambda: ask(question))
+    except CallDeadlineError as error:
+        return _no_answer(error, 0, "deadline")
+    except FlightLostError as error:
+        return _no_answer(error, 0, "flight_lost")
+    return ended._replace(served_from=ServedFrom.SHARED) if is_shared and isinstance(ended, CallResult) else ended
+
+
+async def _in_bulkhead(bulkhead: Bulkhead, ask: _Layer, question: _Question) -> _Ended:
+    try:
+        async with bulkhead:
+            return await ask(question)
+    except BulkheadFullError as error:
+        return _no_answer(error, 0, "bulkhead")
 
 
 def _no_answer(error: Exception, attempts: int, reason: str) -> _NoAnswer:
