@@ -19,8 +19,9 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.plan import ReportPlan
-from cotacoes.aggregator_service.report import ShardAnswer, merge
+from cotacoes.aggregator_service.report import merge
 from cotacoes.aggregator_service.routes import plan
+from cotacoes.aggregator_service.shards import ShardAnswer
 from cotacoes.client import Addresses, Overview, Progress, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
@@ -31,6 +32,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     ShardUnavailableError,
 )
+from cotacoes.model.payloads import CurrentJson, MeanJson
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
@@ -184,10 +186,11 @@ def test_the_time_for_asking_leaves_some_for_the_merge_and_never_exceeds_a_reque
     assert app.ask_deadline_s(config.load({}, report_deadline_s=0.05)) == pytest.approx(0.045)
 
 
+TIME = "2026-11-24T12:00:00.000000Z"
 BROUGHT: dict[str, Any] = {
     "quote_service": Overview(
-        {coin: {"coin": coin, "age_ms": 100, "status": "fresh"} for coin in COINS},
-        {coin: {"coin": coin} for coin in COINS},
+        {coin: CurrentJson(coin, "USD", "1", 5, 9, TIME, TIME, 100, "fresh", "live", "sim") for coin in COINS},
+        {coin: MeanJson(coin, "USD", "1", 9, "5-1", "5-9") for coin in COINS},
         {coin: Progress("5-9", "5-7", 2, PLACEMENT[coin]) for coin in COINS},
         {},
     ),
@@ -210,20 +213,20 @@ def outcomes(draw: st.DrawFn) -> GatherResult[Any]:
 
 @given(outcomes())
 def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result: GatherResult[Any]) -> None:
-    told = merge(PLAN, result, LIMITS, generated_at=NOON, deadline_s=2.0)
-    missing = {entry["part"] for entry in told["missing"]}
-    assert len(missing) == len(told["missing"])
+    report = merge(PLAN, result, LIMITS, generated_at=NOON, deadline_s=2.0)
+    missing = {entry.part for entry in report.missing}
+    assert len(missing) == len(report.missing)
     for coin, shard in PLACEMENT.items():
-        parts = told["coins"][coin]
+        parts = report.coins[coin]
         silent = "quote_service" in missing
-        assert (parts["current"] is None) == (silent or f"{coin}.current" in missing)
-        assert (parts["average"] is None) == (silent or f"{coin}.average" in missing)
-        assert (parts["pending"] is None) == (silent or "pending" in missing)
-        assert (parts["last_logs"] is None) == (parts["window"] is None) == (shard in missing)
+        assert (parts.current is None) == (silent or f"{coin}.current" in missing)
+        assert (parts.average is None) == (silent or f"{coin}.average" in missing)
+        assert (parts.pending is None) == (silent or "pending" in missing)
+        assert (parts.last_logs is None) == (parts.window is None) == (shard in missing)
         if silent:
             assert not missing - {"quote_service", "shard1", "shard2"}
-    assert told["complete"] == result.complete
-    assert msgspec.json.encode(told)
+    assert report.complete == result.complete
+    assert msgspec.json.encode(report)
 
 
 @pytest.mark.slow
@@ -402,9 +405,9 @@ def test_a_partial_report_says_so_in_a_header_and_is_an_error_where_only_a_whole
     ("query", "status", "said"),
     [
         ("?coins=bitcoyn", 404, "bitcoyn is not quoted here"),
-        ("?coins=", 422, "coins: name at least one"),
-        ("?parts=current,,average", 422, "parts: name at least one"),
-        ("?parts=prices", 422, "'prices' is none of current, average, last_logs, window, pending"),
+        ("?coins=", 422, "coins must name at least one"),
+        ("?parts=current,,average", 422, "parts must name at least one"),
+        ("?parts=prices", 422, "unknown part 'prices', choose from current, average, last_logs, window, pending"),
         ("?last=0", 422, "last"),
         ("?last=101", 422, "last"),
         ("?strict=perhaps", 422, "strict"),
@@ -435,9 +438,9 @@ async def test_a_coin_whose_new_shard_hangs_costs_its_own_part_and_none_of_the_s
     ("coins", "last", "said"),
     [
         (2_000, None, None),
-        (2_001, None, "coins: 2001 are more than 2000: name fewer"),
+        (2_001, None, "coins: 2001 coins exceed the limit of 2000, name fewer"),
         (200, 100, None),
-        (201, 100, "last: 100 logs of 201 coins are more than 20000"),
+        (201, 100, "last: 100 quotes of 201 coins exceed the limit of 20000"),
     ],
 )
 def test_an_answer_is_bounded_and_who_asks_for_more_is_told_by_what(
@@ -538,5 +541,5 @@ def test_a_report_of_many_coins_looks_through_its_branches_once(monkeypatch: pyt
 
     monkeypatch.setattr(GatherResult, "values", property(counted))
     branches = {name: Branch(name, BranchStatus.OK, 0.0, 0.1, 1, value) for name, value in BROUGHT.items()}
-    assert merge(PLAN, GatherResult(branches, 0.2), LIMITS, generated_at=NOON, deadline_s=2.0)["complete"]
+    assert merge(PLAN, GatherResult(branches, 0.2), LIMITS, generated_at=NOON, deadline_s=2.0).complete
     assert len(found) == 1

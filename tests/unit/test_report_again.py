@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,11 +17,12 @@ from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
 from cotacoes.aggregator_service import app, reporter
-from cotacoes.aggregator_service.kept_reports import KEPT_BYTES_MAX, KEPT_MAX, RenderedReport, ReportCache
 from cotacoes.aggregator_service.plan import ReportPlan
-from cotacoes.aggregator_service.report import lasting, merge
-from cotacoes.aggregator_service.routes import _age_max_s
+from cotacoes.aggregator_service.report import etag_payload, merge
+from cotacoes.aggregator_service.report_cache import BYTES_MAX, REPORTS_MAX, RenderedReport, ReportCache
+from cotacoes.aggregator_service.routes import _max_age_s
 from cotacoes.client import Overview
+from cotacoes.model.payloads import CurrentJson, MissingJson, ReportJson
 from cotacoes.model.quote import AgeLimits, Quote
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
@@ -31,6 +33,21 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = [Quote("bitcoin", "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]
 PATH = "/report/full?parts=current,average,last_logs,pending"
 LIMITS = AgeLimits(5_000, 300_000)
+TIME = "2026-11-24T12:00:00.000000Z"
+CURRENT = CurrentJson("bitcoin", "USD", "1", 5, 12, TIME, TIME, 0, "fresh", "live", "sim")
+
+
+def report_of(*missing: MissingJson) -> ReportJson:
+    """A report without a coin."""
+    return ReportJson(
+        generated_at=TIME,
+        deadline_ms=2_000,
+        elapsed_ms=1,
+        complete=not missing,
+        missing=list(missing),
+        coins={},
+        sources={},
+    )
 
 
 class Clock:
@@ -110,7 +127,7 @@ async def test_who_asks_for_one_of_now_is_told_one_of_now(header: str, is_again:
     [("max-age=5, no-cache", 0), ("max-age=9,MAX-AGE=3", 3), ("max-age=0000000005", 5), ("max-age=-1", math.inf)],
 )
 def test_the_strictest_word_of_a_header_counts(header: str, most_s: float) -> None:
-    assert _age_max_s(header) == most_s
+    assert _max_age_s(header) == most_s
 
 
 async def test_no_cache_may_keep_a_report_whose_ages_it_would_tell_as_those_of_now() -> None:
@@ -121,11 +138,8 @@ async def test_no_cache_may_keep_a_report_whose_ages_it_would_tell_as_those_of_n
 
 
 def test_what_is_missing_for_a_reason_that_changes_by_the_second_changes_no_tag() -> None:
-    reports = [
-        {"missing": [{"part": "bitcoin.current", "reason": f"{age} s old"}], "coins": {"bitcoin": {"current": None}}}
-        for age in (301, 302)
-    ]
-    assert lasting(reports[0]) == lasting(reports[1])
+    reports = [report_of(MissingJson("bitcoin.current", f"{age} s old")) for age in (301, 302)]
+    assert etag_payload(reports[0]) == etag_payload(reports[1])
 
 
 async def test_what_making_a_report_took_is_in_the_age_of_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +160,7 @@ async def test_what_making_a_report_took_is_in_the_age_of_its_prices(monkeypatch
 
 @given(st.text(st.sampled_from("max-age=no,cache 019,")))
 def test_any_header_says_how_old_an_answer_may_be(header: str) -> None:
-    assert _age_max_s(header) >= 0
+    assert _max_age_s(header) >= 0
 
 
 async def test_a_tag_is_the_same_until_there_is_something_new_to_tell() -> None:
@@ -188,34 +202,35 @@ async def test_a_report_of_a_price_that_is_none_by_now_is_not_told_again() -> No
 @given(st.integers(0, 2_000), st.integers(0, 400_000))
 def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waited_ms: int, age_ms: int) -> None:
     """quote_service answers at once, a frozen shard holds the report: no price may come out younger than it is."""
-    quote = {"coin": "bitcoin", "price": "1", "age_ms": age_ms, "status": LIMITS.status(age_ms)}
+    quote = msgspec.structs.replace(CURRENT, age_ms=age_ms, status=LIMITS.status(age_ms))
     plan = ReportPlan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
     branch = Branch[Any]("quote_service", BranchStatus.OK, 0.010, 0.001, 1, Overview({"bitcoin": quote}, {}, {}, {}))
     result = GatherResult({"quote_service": branch}, 0.010 + waited_ms / 1000)
-    told = merge(plan, result, LIMITS, generated_at=NOON, deadline_s=2.0)
-    current = told["coins"]["bitcoin"]["current"]
+    report = merge(plan, result, LIMITS, generated_at=NOON, deadline_s=2.0)
+    current = report.coins["bitcoin"].current
     if age_ms + waited_ms > LIMITS.most:
         assert current is None
-        assert told["missing"] == [{"part": "bitcoin.current", "reason": "the newest quote of bitcoin is too old"}]
-        assert not told["complete"]
+        assert report.missing == [MissingJson("bitcoin.current", "the newest quote of bitcoin is too old")]
+        assert not report.complete
     else:
-        assert age_ms + waited_ms <= current["age_ms"] <= age_ms + waited_ms + 1
-        assert current["status"] == LIMITS.status(current["age_ms"])
+        assert isinstance(current, CurrentJson)
+        assert age_ms + waited_ms <= current.age_ms <= age_ms + waited_ms + 1
+        assert current.status == LIMITS.status(current.age_ms)
 
 
-@pytest.mark.parametrize(("size", "kept"), [(10, KEPT_MAX), (KEPT_BYTES_MAX // 4, 4), (KEPT_BYTES_MAX + 1, 0)])
+@pytest.mark.parametrize(("size", "kept"), [(10, REPORTS_MAX), (BYTES_MAX // 4, 4), (BYTES_MAX + 1, 0)])
 def test_what_is_kept_is_bounded_by_number_and_bytes_oldest_first(size: int, kept: int) -> None:
     clock = Clock()
-    reports = ReportCache(kept_s=1.0, clock=clock)
+    reports = ReportCache(max_age_s=1.0, clock=clock)
     body = bytes(size)
-    for number in range(KEPT_MAX + 5):
-        reports.keep(number, RenderedReport(body, "", [], clock()))
-    held = [number for number in range(KEPT_MAX + 5) if reports.find(number, 9.0) is not None]
-    assert held == list(range(KEPT_MAX + 5 - kept, KEPT_MAX + 5))
+    for number in range(REPORTS_MAX + 5):
+        reports.put(number, RenderedReport(report_of(), body, "", clock()))
+    held = [number for number in range(REPORTS_MAX + 5) if reports.find(number, 9.0) is not None]
+    assert held == list(range(REPORTS_MAX + 5 - kept, REPORTS_MAX + 5))
     clock.now += 1.0
     assert not any(reports.find(number, 9.0) for number in held)
-    reports.keep("new", RenderedReport(b"", "", [], clock()))
-    assert list(reports._kept) == ["new"]
+    reports.put("new", RenderedReport(report_of(), b"", "", clock()))
+    assert list(reports._reports) == ["new"]
 
 
 async def test_a_shard_that_answers_for_an_old_placement_is_not_believed() -> None:

@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotacoes.model.payloads import SpanJson
 from cotacoes.model.quote import Position, Quote, change_percent, format_time
-from cotacoes.model.window import WINDOWS, Window, WindowJson, WindowView, window_json, window_of
+from cotacoes.model.window import WINDOWS, Window, WindowJson, WindowView, window_of
 
 NOW = datetime(2026, 11, 24, 12, 34, 56, 789, tzinfo=UTC)
 
@@ -19,7 +21,7 @@ def quote(seq: int, price: str, at: datetime, *, epoch: int = 5, origin: str = "
 
 
 def test_it_ends_with_the_last_full_minute_and_tells_its_steps() -> None:
-    assert window_json(Window.until("24h", NOW)) == {
+    assert msgspec.to_builtins(SpanJson.of(Window.until("24h", NOW))) == {
         "name": "24h",
         "from": "2026-11-23T12:34:00.000000Z",
         "to": "2026-11-24T12:34:00.000000Z",

@@ -1,6 +1,6 @@
-"""aggregator_service: one report from everyone, by the deadline.
+"""aggregator_service: one report made from all sources, by its deadline.
 
-/report/full ──▶ Plan ──▶ Reporter ──▶ merge
+/report/full ──▶ ReportPlan ──▶ Reporter ──▶ merge
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route
-from cotacoes.aggregator_service.shards import ResilientShards
+from cotacoes.aggregator_service.shards import ReportShards
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.model.quote import AgeLimits
@@ -33,7 +33,7 @@ NAME = "aggregator_service"
 
 
 async def main(settings: Settings, stop: Stop) -> None:
-    """Serve until stopped; SettingError where a DSN is missing or can not be used."""
+    """Serve until stopped. SettingError if a DSN is missing or cannot be used."""
     await serve_http(build(settings), settings, stop)
 
 
@@ -65,38 +65,30 @@ def wire(
     clock: Callable[[], float] = time.monotonic,
     metrics: Metrics | None = None,
 ) -> Service:
-    """The service over a client and a directory that are open while `resources` is."""
+    """The service over a client and a directory that `resources` opens."""
     metrics = metrics or Metrics()
     upstreams = new_upstreams(metrics)
-    guarded = ResilientClient(
-        client,
-        upstreams,
-        questions=("overview",),
-        deadline_s=ask_deadline_s(settings),
-        clock=clock,
-    )
-    shards = ResilientShards(upstreams, deadline_s=ask_deadline_s(settings))
+    deadline_s = ask_deadline_s(settings)
     reporter = Reporter(
-        guarded,
-        shards,
-        directory,
+        ResilientClient(client, upstreams, questions=("overview",), deadline_s=deadline_s, clock=clock),
+        ReportShards(directory, upstreams, deadline_s=deadline_s, clock=clock),
         AggregatorMetrics(metrics, still_running),
         deadline_s=report_deadline_s(settings),
-        kept_s=settings.report_kept_s,
+        cached_s=settings.report_kept_s,
         limits=AgeLimits.of(settings.fresh_s, settings.age_max_s),
         clock=clock,
     )
-    report = report_route(reporter)
+    direct = dict.fromkeys(PATHS, report_route(reporter))
     router = documented()
     router.include_router(breaker_routes(NAME, settings, upstreams))
-    # It can answer whoever is away: that is what the report is for.
+    # none is required: the report answers whichever source is away
     checks = {
-        QUOTE_SERVICE: Check(_silently(functools.partial(client.check_alive, QUOTE_SERVICE))),
-        **{name: Check(_silently(functools.partial(_ping, directory, name))) for name in SHARDS},
+        QUOTE_SERVICE: Check(functools.partial(client.check_alive, QUOTE_SERVICE)),
+        **{name: Check(functools.partial(_ping, directory, name)) for name in SHARDS},
     }
     return Service(
         NAME,
-        build_app(NAME, settings, metrics, router, checks=checks, direct=dict.fromkeys(PATHS, report)),
+        build_app(NAME, settings, metrics, router, checks=checks, direct=direct),
         metrics,
         resources,
     )
@@ -106,20 +98,12 @@ async def _ping(directory: ShardDirectory, name: str) -> None:
     await directory.shards[name].ping()
 
 
-def _silently(ask: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str | None]]:
-    async def probe() -> str | None:
-        await ask()  # an error's detail becomes the reason
-        return None
-
-    return probe
-
-
 def report_deadline_s(settings: Settings) -> float:
-    """A report's deadline, or a request's where that is shorter."""
+    """The deadline of a report: its own, or that of a request if it is shorter."""
     return min(settings.report_deadline_s, settings.request_deadline_s)
 
 
 def ask_deadline_s(settings: Settings) -> float:
-    """What is left for asking: the report's deadline less the reserve."""
+    """The time for asking: the deadline of the report less the reserve."""
     deadline_s = report_deadline_s(settings)
     return deadline_s - reserve_s(deadline_s)

@@ -1,36 +1,37 @@
-"""Shards that lag: that lack quotes which quote_service has delivered to them.
+"""Shards that lag: they lack quotes that quote_service has delivered to them.
 
 quote_service says how far each coin's shard has come (`through`, as the shard itself confirmed), and the shard says how
-far it has come. A shard that has less answers from an old copy: a standby that is behind, a backup that was restored.
-Its answer is well formed, and old.
+far it has come. A shard that has less answers from an old copy: a standby that is behind, or a restored backup. Its
+answer is well formed, and old.
 
-Both are asked at the same time, so quotes that were delivered between the two answers look the same. That is settled
-without guessing at a rate or a delay: a shard that seems to lag is asked again. What was delivered before that second
-question is in its answer, unless it lags.
+Both are asked at the same time, so quotes that were delivered between the two answers look like a lag. To find out, a
+shard that seems to lag is asked again: its second answer holds what was delivered before it, unless the shard lags.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE, ReportPlan
-from cotacoes.aggregator_service.report import ShardAnswer
+from cotacoes.aggregator_service.shards import ReportShards, ShardAnswer
 from cotacoes.client import Overview
 from cotacoes.model.quote import Position
+from cotacoes.patterns.scatter_gather.gather import scatter_gather
 from cotacoes.patterns.scatter_gather.gather_result import GatherResult
 
 
 class Lag(NamedTuple):
-    """What a shard has of a coin, and what it has been sent and has confirmed."""
+    """The end of what a shard holds of a coin, and the end of what it has confirmed."""
 
     held: Position | None
     delivered: Position
 
     def words(self, shard: str) -> str:
-        """How far it is behind."""
-        held, delivered = self.held, self.delivered
+        """How far the shard is behind."""
+        held, delivered = self
         if held is None:
             return f"{shard} is behind: it has no quote, but {delivered} was delivered to it"
         count = delivered.seq - held.seq if held.epoch == delivered.epoch else 0
@@ -38,36 +39,53 @@ class Lag(NamedTuple):
         return f"{shard} is {by}behind: it ends with {held}, but {delivered} was delivered to it"
 
 
-def lags(plan: ReportPlan, result: GatherResult[Any]) -> dict[str, Lag]:
-    """The coins of which a shard told less than quote_service says it has; none if one of the two is not known."""
-    overview = result.values.get(QUOTE_SERVICE)
-    if not isinstance(overview, Overview):
-        return {}
-    held = {
-        coin: view.through
-        for shard in plan.shards
-        for coin, view in result.values.get(shard, ShardAnswer()).views.items()
+async def without_lagging(
+    plan: ReportPlan,
+    result: GatherResult[Any],
+    shards: ReportShards,
+    *,
+    deadline_s: float,
+    reserve_s: float,
+    clock: Callable[[], float],
+) -> GatherResult[Any]:
+    """The result without the views of shards that lag, and lag again when they are asked a second time.
+
+    A shard that does not answer the second question in time is believed.
+    """
+    values = result.values
+    overview = values.get(QUOTE_SERVICE)
+    left_s = deadline_s - result.elapsed_s
+    if not isinstance(overview, Overview) or left_s <= reserve_s:
+        return result
+    answers: list[ShardAnswer] = [values[name] for name in plan.shards if name in values]
+    held = {coin: view.through for answer in answers for coin, view in answer.views.items()}
+    suspects = shards.homes(_lags(held, overview))
+    if not suspects:
+        return result
+    again = await scatter_gather(
+        {home: functools.partial(shards.ends, home, coins) for home, coins in suspects.items()},
+        deadline=left_s,
+        clock=clock,
+        reserve=reserve_s,
+    )
+    reasons = {
+        coin: lag.words(home) for home, ends in again.values.items() for coin, lag in _lags(ends, overview).items()
     }
-    return lagging(held, overview)
+    branches = dict(result.branches)
+    for name, coins in plan.shards.items():
+        if old := reasons.keys() & set(coins):
+            branches[name] = branches[name]._replace(value=values[name].without(old, reasons))
+    return dataclasses.replace(result, branches=branches, elapsed_s=result.elapsed_s + again.elapsed_s)
 
 
-def lagging(held: Mapping[str, Position | None], overview: Overview) -> dict[str, Lag]:
-    """Those of these coins, of which a shard holds so much, that lag."""
+def _lags(held: Mapping[str, Position | None], overview: Overview) -> dict[str, Lag]:
+    """The coins whose shard holds less than it has confirmed."""
     found = {}
-    for coin, through in held.items():
+    for coin, end in held.items():
         progress = overview.position.get(coin)
         if progress is None or progress.through is None:
             continue
         delivered = Position.parse(progress.through)
-        if through is None or through < delivered:
-            found[coin] = Lag(through, delivered)
+        if end is None or end < delivered:
+            found[coin] = Lag(end, delivered)
     return found
-
-
-def without(plan: ReportPlan, result: GatherResult[Any], reasons: Mapping[str, str]) -> GatherResult[Any]:
-    """The result without what shards told of these coins, each with the reason why not."""
-    branches = dict(result.branches)
-    for shard, coins in plan.shards.items():
-        if old := reasons.keys() & set(coins):
-            branches[shard] = branches[shard]._replace(value=result.values[shard].without(old, reasons))
-    return dataclasses.replace(result, branches=branches)

@@ -1,10 +1,10 @@
-"""The plan of a report: who is asked for what, named before one is asked.
+"""The plan of a report: who is asked for what, named before anyone is asked.
 
-    branch           brings of each coin            missing part, where it failed
-    quote_service    current, average, pending      quote_service; of one coin bitcoin.current and so on
-    shard1           last_logs, through, window     shard1; of one coin bitcoin.last_logs and so on
+    branch           brings, for each coin          missing part if it failed
+    quote_service    current, average, pending      quote_service; for one coin bitcoin.current and so on
+    shard1           last_logs, through, window     shard1; for one coin bitcoin.last_logs and so on
 
-One question goes to each source, whatever number of coins there is.
+Each source gets one question, however many coins there are.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ASKED_AS = {"current": "current", "average": "mean", "pending": "position"}  # o
 
 @dataclass(frozen=True)
 class ReportPlan:
-    """`placement` says on which shard each coin lives; of each, `parts` are asked for.
+    """The coins with their shards (`placement`), and the `parts` that are asked for each of them.
 
-    `last` is how many of its logs, `window` over which time its figures are. What follows from these is made out once:
-    the merge looks it up for every coin.
+    `last` is the number of the latest quotes of each coin, `window` the time that its figures cover. What follows from
+    these is computed once, since the merge needs it for every coin.
     """
 
     placement: Mapping[str, str]
@@ -36,7 +36,7 @@ class ReportPlan:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """The same for those who ask the same."""
+        """Equal for equal questions."""
         return (*self.placement.items(), *self.parts, self.last, self.window)
 
     @functools.cached_property
@@ -58,3 +58,8 @@ class ReportPlan:
     def of_quote_service(self) -> list[str]:
         """The parts of a coin that quote_service is asked for."""
         return [part for part in ASKED_AS if part in self.parts]
+
+    @property
+    def sources(self) -> list[str]:
+        """Everyone who is asked."""
+        return [*([QUOTE_SERVICE] if self.of_quote_service else []), *self.shards]

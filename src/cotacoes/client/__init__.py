@@ -1,6 +1,5 @@
 """The Python clients: `Client` of a gateway, for everyone; those that services use. It imports no service."""
 
-from cotacoes.client.aging import with_age
 from cotacoes.client.answers import CurrentQuote, QuoteCandle
 from cotacoes.client.client import Client
 from cotacoes.client.continuity import NewestQuote
@@ -27,5 +26,4 @@ __all__ = [
     "ServiceClient",
     "StaleQuote",
     "Stream",
-    "with_age",
 ]

@@ -17,10 +17,10 @@ _NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "s
 
 @dataclass(frozen=True)
 class Overview:
-    """What quote_service told of many coins, each part by coin; what it could not is an error by `COIN.PART`."""
+    """What quote_service answered about many coins: each part by coin, and each error by `COIN.PART`."""
 
-    current: Mapping[str, dict[str, Any]]
-    mean: Mapping[str, dict[str, Any]]
+    current: Mapping[str, CurrentJson]
+    mean: Mapping[str, MeanJson]
     position: Mapping[str, Progress]
     problems: Mapping[str, ProblemError]
 
@@ -58,8 +58,8 @@ def read_overview(answer: OverviewAnswer, problems: Mapping[str, Mapping[str, An
         return parsed
 
     return Overview(
-        read("current", answer.current, lambda coin, value: plain(msgspec.convert(value, CurrentJson).checked(coin))),
-        read("mean", answer.mean, lambda coin, value: plain(msgspec.convert(value, MeanJson).checked(coin))),
+        read("current", answer.current, lambda coin, value: msgspec.convert(value, CurrentJson).checked(coin)),
+        read("mean", answer.mean, lambda coin, value: msgspec.convert(value, MeanJson).checked(coin)),
         read("position", answer.position, lambda _, value: msgspec.convert(value, Progress).checked()),
         told,
     )

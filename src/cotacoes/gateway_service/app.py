@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -145,19 +146,11 @@ def wire(
             async with background(consumer.run(newcomers=coins), hub.run(restarts)):
                 yield
 
-    async def quote_service_answers() -> str | None:
-        await client.check_alive("quote_service")  # an error's detail becomes the reason
-        return None
-
-    async def redis_answers() -> str | None:
-        await bus.ping()
-        return None
-
     router = routes(settings, guarded, names, hub.newest)
     router.include_router(breaker_routes(NAME, settings, upstreams))
     checks = {
-        "quote_service": Check(quote_service_answers, required=True),
-        "redis": Check(redis_answers),  # current quotes are answered without it
+        "quote_service": Check(functools.partial(client.check_alive, "quote_service"), required=True),
+        "redis": Check(bus.ping),  # current quotes are answered without it
     }
     streams = {event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time)}
     app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)

@@ -14,7 +14,6 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cotacoes.client import with_age
 from cotacoes.config import Settings
 from cotacoes.errors import (
     ForbiddenError,
@@ -145,40 +144,34 @@ def _coin(coin: str, settings: Settings) -> str:
     return coin if COIN_PATTERN.match(coin) else require_coin(coin, settings.seed_placement)
 
 
-def _json(answer: dict[str, Any]) -> Response:
+def _json(answer: dict[str, Any] | CurrentJson) -> Response:
     return Response(_encode(answer), media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> dict[str, Any] | None:
-    """The newest quote of the live stream as a current quote; None if there is none, or it is too old to be a price."""
+def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> CurrentJson | None:
+    """The newest quote of the live stream as a current quote; None if there is none, or it exceeds the age limit."""
     if newest is None:
         return None
     quote, age_s = newest
     fields = msgspec.structs.asdict(QuoteJson.of(quote))
     del fields["prev"]
-    told = {**fields, "age_ms": 0, "status": "fresh", "source": "cache", "breaker": None}
-    return with_age(told, math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
+    return CurrentJson(**fields, age_ms=0, status="fresh", source="cache").with_age(
+        math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s)
+    )
 
 
-def _newer(
-    answer: CallResult[dict[str, Any]], newest: tuple[Quote, float] | None, settings: Settings
-) -> dict[str, Any]:
-    """The quote as it is now: an earlier answer is as much older, and gives way to a newer quote of the live stream."""
-    is_newer = newest is not None and newest[0].position > (answer.value["epoch"], answer.value["seq"])
-    if is_newer and (streamed := _streamed(newest, settings)) is not None:
-        return streamed | {"breaker": None if answer.breaker_state is None else answer.breaker_state.value}
-    return _aged(answer, settings)
-
-
-def _aged(answer: CallResult[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """An earlier answer, as old as it is by now."""
-    told = with_age(answer.value, round(answer.age * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s))
-    if told is None:
-        age_ms = answer.value["age_ms"] + round(answer.age * 1000)
-        raise ServiceUnavailableError(
-            f"quote_service is away, and the last quote is {age_ms // 1000} s old", age_ms=age_ms
-        )
-    return told | {
-        "source": "cache",
-        "breaker": None if answer.breaker_state is None else answer.breaker_state.value,
-    }
+def _newer(answer: CallResult[dict[str, Any]], newest: tuple[Quote, float] | None, settings: Settings) -> CurrentJson:
+    """The newest quote that is known: an earlier answer with its present age, or a newer quote of the live stream."""
+    quote = msgspec.convert(answer.value, CurrentJson)
+    is_newer = newest is not None and newest[0].position > (quote.epoch, quote.seq)
+    shown = _streamed(newest, settings) if is_newer else None
+    if shown is None:
+        added_ms = round(answer.age * 1000)
+        shown = quote.with_age(added_ms, AgeLimits.of(settings.fresh_s, settings.age_max_s))
+        if shown is None:
+            age_ms = quote.age_ms + added_ms
+            raise ServiceUnavailableError(
+                f"quote_service is away, and the last quote is {age_ms // 1000} s old", age_ms=age_ms
+            )
+    breaker = None if answer.breaker_state is None else answer.breaker_state.value
+    return msgspec.structs.replace(shown, source="cache", breaker=breaker)

@@ -6,12 +6,13 @@ passes it on: an answer of another shape is refused as a whole, or costs the par
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 import msgspec
 
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import (
+    AgeLimits,
     CoinText,
     ComputedText,
     CurrencyText,
@@ -23,11 +24,14 @@ from cotacoes.model.quote import (
     QuoteJson,
     Seq,
     TimeText,
+    format_time,
     parse_time,
 )
-from cotacoes.model.window import WindowJson
+from cotacoes.model.window import Window, WindowJson
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+WindowName = Literal["1h", "24h", "7d"]
+SourceStatus = Literal["ok", "stale", "skipped", "rejected", "failed", "timed_out", "abandoned", "lagging"]
 BreakerStateText = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
 
 
@@ -53,6 +57,17 @@ class CurrentJson(msgspec.Struct, frozen=True):
             parse_time(time)
         _refuse_other(coin, self.coin)
         return self
+
+    def with_age(self, added_ms: int, limits: AgeLimits) -> Self | None:
+        """The quote with its age increased by `added_ms`; None if it then exceeds its age limit.
+
+        A quote that its own service calls stale stays stale, whatever the limits are here.
+        """
+        age_ms = self.age_ms + added_ms
+        if age_ms > limits.most:
+            return None
+        status = self.status if limits.status(age_ms) == "fresh" else "stale"
+        return msgspec.structs.replace(self, age_ms=age_ms, status=status)
 
 
 class MeanJson(msgspec.Struct, frozen=True):
@@ -211,18 +226,24 @@ class MissingJson(msgspec.Struct, frozen=True):
 class SourceJson(msgspec.Struct, frozen=True):
     """How one source of a report did; `lagging` if what it told is old."""
 
-    status: Literal["ok", "stale", "skipped", "rejected", "failed", "timed_out", "abandoned", "lagging"]
+    status: SourceStatus
     elapsed_ms: Count
 
 
 class SpanJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     """The time that the windows of a report are of; `closes` begin at `closes_from`, one each `step_minutes`."""
 
-    name: Literal["1h", "24h", "7d"]
+    name: WindowName
     from_: TimeText
     to: TimeText
     closes_from: TimeText
     step_minutes: int
+
+    @classmethod
+    def of(cls, window: Window) -> Self:
+        """The span of a window."""
+        start, end = format_time(window.start), format_time(window.end)
+        return cls(cast(WindowName, window.name), start, end, format_time(window.steps[0]), window.step)
 
 
 class BranchJson(msgspec.Struct, frozen=True):
@@ -236,7 +257,7 @@ class BranchJson(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class ReportJson(msgspec.Struct, frozen=True):
+class ReportJson(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about every coin, as far as it came by the deadline."""
 
     generated_at: TimeText
@@ -244,9 +265,9 @@ class ReportJson(msgspec.Struct, frozen=True):
     elapsed_ms: Count
     complete: bool
     missing: list[MissingJson]
+    window: SpanJson | msgspec.UnsetType = msgspec.UNSET
     coins: dict[CoinText, CoinReportJson]
     sources: dict[str, SourceJson]
-    window: SpanJson | msgspec.UnsetType = msgspec.UNSET
     trace: list[BranchJson] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -142,17 +142,6 @@ class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def window_json(window: Window) -> dict[str, object]:
-    """Which window it is, as it stands once in an answer; `closes` begin at `closes_from`, one each `step_minutes`."""
-    return {
-        "name": window.name,
-        "from": format_time(window.start),
-        "to": format_time(window.end),
-        "closes_from": format_time(window.steps[0]),
-        "step_minutes": window.step,
-    }
-
-
 def window_of(quotes: Sequence[Quote], window: Window) -> WindowView:
     """The view from all quotes of a coin, ascending: what a window means, and what shards are held against."""
     if not quotes:

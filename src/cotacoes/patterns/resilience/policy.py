@@ -105,7 +105,9 @@ class ResilienceConfig:
         if not 0 < self.deadline < math.inf:
             raise ValueError(f"deadline must be finite and above 0 seconds, not {self.deadline!r}")
         if not 0 < self.attempt_timeout < self.deadline:
-            raise ValueError(f"attempt_timeout must be above 0 seconds and below deadline, not {self.attempt_timeout!r}")
+            raise ValueError(
+                f"attempt_timeout must be above 0 seconds and below deadline, not {self.attempt_timeout!r}"
+            )
 
 
 class _Question(NamedTuple):
