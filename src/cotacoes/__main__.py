@@ -11,9 +11,8 @@ import importlib
 import sys
 from collections.abc import Callable
 
+from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.observability.printer import open_standard_streams
-
-INTERRUPTED_EXIT_CODE = 130
 
 _ALONE = {
     ("external-service",): ("external_service", "main"),
@@ -31,7 +30,7 @@ def main() -> int:
     try:
         run = _program(tuple(sys.argv[1:]))
     except KeyboardInterrupt:  # while it is still loading
-        return INTERRUPTED_EXIT_CODE
+        return INTERRUPTED
     gc.freeze()
     gc.enable()
     return run()

@@ -10,6 +10,7 @@ from tests.system.conftest import free_port_block
 
 from cotacoes import config
 from cotacoes.config import Settings
+from cotacoes.errors.exit_codes import SUPERSEDED
 from cotacoes.external_service import app as external_service
 from cotacoes.quote_service import app as quote_service
 from cotacoes.web.process import Stop
@@ -48,7 +49,7 @@ async def test_a_superseded_writer_that_is_started_again_lets_the_other_one_writ
             await asyncio.sleep(0.05)
         group.create_task(quote_service.main(second, stops[2]))
         await writing  # ended: the second has taken over
-        assert stops[1].code == quote_service.SUPERSEDED_EXIT_CODE
+        assert stops[1].code == SUPERSEDED
         assert json.loads(note.read_text())["count"] == 1
         began = time.monotonic()
         again = group.create_task(quote_service.main(first, stops[3]))

@@ -35,8 +35,9 @@ from cotacoes.observability.tracing import Outcome
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.app import build_app
+from cotacoes.web.process import tracing_to_collector
 from cotacoes.web.request_limits import Edge
-from cotacoes.web.request_spans import TracedRequests, reported
+from cotacoes.web.request_spans import TracedRequests
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-2] + "00"
@@ -629,5 +630,8 @@ def test_no_traceparent_is_sent_where_spans_are_not_wanted() -> None:
 
 def test_what_is_impossible_ends_a_service_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "far:4318")
-    with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_ENDPOINT is invalid"), reported("quote_service"):
+    with (
+        pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_ENDPOINT is invalid"),
+        tracing_to_collector("quote_service"),
+    ):
         raise AssertionError("it was started")

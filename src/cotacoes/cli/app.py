@@ -17,9 +17,9 @@ import cotacoes
 from cotacoes.cli import audit, breakers, coins, doctor, quotes, services, system
 from cotacoes.cli.output import flush, put, say
 from cotacoes.errors import CotacoesError, OutputError, ProblemError, RequestError, SettingError, UnavailableError
+from cotacoes.errors.exit_codes import FAILURE, INTERRUPTED, OK, UNAVAILABLE, USAGE
 
 _NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
-OK, FAILURE, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 4, 130
 
 app = typer.Typer(
     add_completion=False,

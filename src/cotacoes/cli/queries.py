@@ -45,11 +45,11 @@ from cotacoes.cli.report_lines import (
 )
 from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
+from cotacoes.errors.exit_codes import OK, STALE
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
 
-OK, STALE = 0, 3
 LAST_DEFAULT = 20
 PAGE_QUOTES = 1000
 PAGE_CANDLES = 1000

@@ -17,14 +17,13 @@ from cotacoes.cli.output import say
 from cotacoes.cli.services import subscribe
 from cotacoes.cli.times import From, To
 from cotacoes.client import Addresses, ServiceClient
+from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.up import control
-from cotacoes.web.process import Stop, run_part
-
-INTERRUPTED = 130
+from cotacoes.web.process import Stop, run_service
 
 app = typer.Typer()
 
@@ -87,7 +86,7 @@ def record(
         say(f"recorded {count} quotes")
 
     environment = {"COTACOES_LOG_LEVEL": "warning", **queries.find_system(data, control.ask)}
-    return run_part("record", main, environment=environment, in_words=True)
+    return run_service("record", main, environment=environment, in_words=True)
 
 
 @app.command()

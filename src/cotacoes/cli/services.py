@@ -14,7 +14,7 @@ from cotacoes import config
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coins, Data, Since
 from cotacoes.cli.output import put
-from cotacoes.web.process import Stop, run_part, run_process
+from cotacoes.web.process import Stop, run_process, run_service
 
 app = typer.Typer()
 
@@ -117,7 +117,7 @@ def subscribe(
         await subscriber.run(settings, stop, coins=chosen, since=since or (), as_json=as_json)
 
     in_words = environment is not None and not as_json
-    return run_part("client_subscriber", main, environment=environment, in_words=in_words)
+    return run_service("client_subscriber", main, environment=environment, in_words=in_words)
 
 
 def _serve(name: str, **given: Any) -> int:

@@ -15,13 +15,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from cotacoes.observability import printer
 
-Logger = structlog.stdlib.BoundLogger
+if TYPE_CHECKING:  # it takes 65 ms to import: commands that log nothing do without it
+    import structlog
+
+    Logger = structlog.stdlib.BoundLogger
 
 _outputs: list[printer.Printer] = []  # of this process's log, so that the lines they dropped can be counted
 
@@ -52,6 +53,8 @@ def logging_to_stderr(service: str, level: str = "info", *, in_words: bool = Fal
 
 def configure_logging(service: str, level: str = "info", *, in_words: bool = False) -> None:
     """Configure this process's log; every line names `service`. For `in_words` see logging_to_stderr."""
+    import structlog
+
     terminal = sys.stderr.isatty()
     shape: list[Any]
     if in_words:
@@ -94,6 +97,8 @@ def words(_: Any, __: str, event: structlog.typing.EventDict) -> str:
 
 def get_logger() -> Logger:
     """The structured logger; configure_logging decides where it writes."""
+    import structlog
+
     logger: Logger = structlog.get_logger()
     return logger
 

@@ -16,6 +16,7 @@ from itertools import starmap
 from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.config import Settings
+from cotacoes.errors.exit_codes import SUPERSEDED
 from cotacoes.model.coins import require_coin
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.logs import get_logger
@@ -39,7 +40,6 @@ from cotacoes.web.restarts import Restarts
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "quote_service"
-SUPERSEDED_EXIT_CODE = 4
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -50,7 +50,7 @@ async def main(settings: Settings, stop: Stop) -> None:
         started_s = time.monotonic()
         if not stop.event.is_set():
             await serve_http(build(settings, stop), settings, stop)
-        if stop.code == SUPERSEDED_EXIT_CODE:
+        if stop.code == SUPERSEDED:
             _note_superseded(pause, time.monotonic() - started_s)
 
 
@@ -77,7 +77,7 @@ def build(settings: Settings, stop: Stop) -> Service:
     upstreams = new_upstreams(metrics)
     directory = open_directory(settings, NAME, deadline_s=settings.shard_deadline_s)
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
-    writer = Writer(functools.partial(stop, SUPERSEDED_EXIT_CODE))
+    writer = Writer(functools.partial(stop, SUPERSEDED))
     path = QuotePath(
         settings,
         directory,

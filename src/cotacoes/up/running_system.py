@@ -11,6 +11,7 @@ from typing import Any
 
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, SettingError
+from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.up import embedded_servers
 from cotacoes.up.control import SECRET, ControlServer
 from cotacoes.up.data_folder import DataFolder, ServiceLogs
@@ -18,7 +19,6 @@ from cotacoes.up.live_view import LiveView
 from cotacoes.up.supervision.service import Hooks, Service
 from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
-INTERRUPTED_EXIT_CODE = 130
 TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
 
 
@@ -64,7 +64,7 @@ class RunningSystem:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-                loop.add_signal_handler(number, self.stop, INTERRUPTED_EXIT_CODE)
+                loop.add_signal_handler(number, self.stop, INTERRUPTED)
         self._view.show_source(source)
         async with self._control:
             self._note_running()

@@ -30,20 +30,19 @@ from cotacoes import config
 from cotacoes.config import PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
 from cotacoes.errors import SettingError
+from cotacoes.errors.exit_codes import INTERRUPTED, SUPERSEDED, USAGE
 from cotacoes.observability import tracing
 from cotacoes.observability.printer import Printer, descriptor_writer, unblocked_stderr
 from cotacoes.quote_service import takeover_pause
 from cotacoes.up import embedded_servers
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.live_view import SUBSCRIBER, LiveView, Style, dropped_line
-from cotacoes.up.running_system import INTERRUPTED_EXIT_CODE, RunningSystem, Topology
+from cotacoes.up.running_system import RunningSystem, Topology
 from cotacoes.up.supervision.service import Service
 from cotacoes.up.supervision.supervisor import OneTimeTask
 
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5
-SETTING_EXIT_CODE = 2
-SUPERSEDED_EXIT_CODE = 4
 
 # What children get of our environment beside the settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -94,7 +93,7 @@ async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: 
     def on_failed(error: OSError) -> None:
         if error.errno in {errno.EPIPE, errno.EIO}:  # the pipe or the terminal is closed
             with contextlib.suppress(RuntimeError):  # the loop has ended before
-                loop.call_soon_threadsafe(system.stop, INTERRUPTED_EXIT_CODE)
+                loop.call_soon_threadsafe(system.stop, INTERRUPTED)
         else:
             sys.stderr.write(f"standard output cannot be written ({error.strerror}): going on without it\n")
 
@@ -224,9 +223,7 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> S
         needs=("migrate",) if name == "quote_service" else (),
         # it ended for good when another writer took over: only a person starts it again, and means it
         prepare=(lambda: takeover_pause.forget(settings.data / name)) if name == "quote_service" else None,
-        final_exit_codes=frozenset(
-            {SETTING_EXIT_CODE, SUPERSEDED_EXIT_CODE} if name == "quote_service" else {SETTING_EXIT_CODE}
-        ),
+        final_exit_codes=frozenset({USAGE, SUPERSEDED} if name == "quote_service" else {USAGE}),
     )
 
 

@@ -1,4 +1,7 @@
-"""One service as this process: settings, log, signals, its own main, the exit code; and its port."""
+"""A service as this process: settings → log → tracing → signals → the service's own main → exit code; and its port.
+
+Nothing here imports the web framework or the HTTP server until a port is opened: client_subscriber has neither.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,32 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cotacoes import config
-from cotacoes.adapters.http_server.accepting import ConnectionLimits
-from cotacoes.adapters.http_server.exchange import ASGIApp
-from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors import OutputError, SettingError
+from cotacoes.errors.exit_codes import FAILURE, USAGE
+from cotacoes.observability import tracing
 from cotacoes.observability.bounded_log import log_loop_errors
 from cotacoes.observability.logs import get_logger, logging_to_stderr
-from cotacoes.observability.metrics import Metrics
-from cotacoes.web.request_spans import reported
 
 if TYPE_CHECKING:
+    from cotacoes.adapters.http_server.exchange import ASGIApp
     from cotacoes.adapters.http_server.server import MakeWebSocket
+    from cotacoes.observability.metrics import Metrics
 
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Stop:
-    """Asks the process to end, with an exit code; the first one asked for stands."""
+    """Asks the process to end, with an exit code; the first request wins."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -58,16 +61,16 @@ Main = Callable[[config.Settings, Stop], Coroutine[Any, Any, None]]
 
 
 def run_process(name: str, main: Main, **given: Any) -> int:
-    """Run one part as this process until a signal or its own end; returns the exit code."""
+    """Run a service as this process until a signal or its own end; returns the exit code."""
     try:
-        return run_part(name, main, **given)
+        return run_service(name, main, **given)
     except (SettingError, OutputError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"{name}: {error}\n")
-        return 2 if isinstance(error, SettingError) else 1
+        return USAGE if isinstance(error, SettingError) else FAILURE
 
 
-def run_part(
+def run_service(
     name: str,
     main: Main,
     *,
@@ -75,13 +78,27 @@ def run_part(
     in_words: bool = False,
     **given: Any,
 ) -> int:
-    """The same with settings of its own, whose errors come out; `in_words` if a person reads its log.
+    """Like run_process, but SettingError and OutputError are raised. `in_words` is for a log that a person reads.
 
-    The settings come from `environment`, by default this process's own, and from `given`, which wins.
+    Settings come from `environment`, by default this process's own, and from `given`, which takes precedence.
     """
     settings = config.load(environment, **given)
-    with logging_to_stderr(name, settings.log_level, in_words=in_words), reported(name):
+    with logging_to_stderr(name, settings.log_level, in_words=in_words), tracing_to_collector(name):
         return asyncio.run(_until_stopped(main, settings))
+
+
+@contextlib.contextmanager
+def tracing_to_collector(service: str) -> Iterator[None]:
+    """Send this process's spans where the environment says; SettingError if that is invalid."""
+    address = tracing.collector(os.environ)
+    if address is None:
+        yield
+        return
+    from cotacoes.adapters import otlp  # slow to import, and only needed here
+
+    with otlp.opened(service) as tracer, tracing.reporting_to(tracer):
+        get_logger().info("tracing.started", collector=address)
+        yield
 
 
 async def _until_stopped(main: Main, settings: config.Settings) -> int:
@@ -95,7 +112,7 @@ async def _until_stopped(main: Main, settings: config.Settings) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> SettingError:
-    """What to change, the host or the port."""
+    """The error that names what to change, the host or the port."""
     reason = error.strerror if isinstance(error, OSError) else "not a host name"
     if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
         return SettingError(f"cannot listen on COTACOES_HOST={host} ({reason}): set it to an address of this machine")
@@ -105,8 +122,10 @@ def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Settin
 
 
 async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
-    """Listen on the service's port while its resources are open; SettingError where the port is taken."""
-    from cotacoes.adapters.http_server import server  # slow to import, and a part without routes has no use for it
+    """Listen on the service's port while its resources are open; SettingError if the port is taken."""
+    from cotacoes.adapters.http_server import server
+    from cotacoes.adapters.http_server.accepting import ConnectionLimits
+    from cotacoes.adapters.http_server.hosts import AllowedHosts
 
     port = settings.port(service.name)
     try:
@@ -115,9 +134,9 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
         raise cannot_listen(settings.host, port, error) from error
     with listener:
         async with service.resources():
-            gc.freeze()  # what was imported is no garbage; looking at it each time stopped everything for 50 ms
+            gc.freeze()  # imported objects are no garbage; scanning them each time stopped the service for 50 ms
             get_logger().info("service.started", address=f"http://{settings.host}:{port}")
-            refused = service.metrics.http.refusals
+            refusals = service.metrics.http.refusals
             await server.serve(
                 service.app,
                 listener,
@@ -125,6 +144,6 @@ async def serve_http(service: Service, settings: config.Settings, stop: Stop) ->
                 hosts=AllowedHosts(settings.hosts),
                 websocket=service.websocket,
                 limits=ConnectionLimits.beside_streams(settings.streams_max, settings.streams_per_address_max),
-                note_refused=lambda reason: refused.labels(reason=reason).inc(),
+                note_refused=lambda reason: refusals.labels(reason=reason).inc(),
             )
     get_logger().info("service.stopped", code=stop.code)

@@ -7,31 +7,14 @@ Where spans are not wanted, nothing of this is in the way of a request.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
 from cotacoes.observability import tracing
-from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import Metrics, SpanMetrics
 
 _CALLER_HEADERS = (b"traceparent", b"tracestate")
-
-
-@contextlib.contextmanager
-def reported(service: str) -> Iterator[None]:
-    """Within it, spans of this process go where the environment says; SettingError where that is impossible."""
-    address = tracing.collector(os.environ)
-    if address is None:
-        yield
-        return
-    from cotacoes.adapters import otlp  # only then: it takes a while to import, and nobody else needs it
-
-    with otlp.opened(service) as tracer, tracing.reporting_to(tracer):
-        get_logger().info("tracing.started", collector=address)
-        yield
 
 
 def traced(app: ASGIApp, metrics: Metrics, *, lean: Container[str], streams: Container[str]) -> ASGIApp:
