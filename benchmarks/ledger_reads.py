@@ -23,7 +23,8 @@ from benchmarks.http_ratio import ratios
 from benchmarks.made_quotes import FIRST_DAY, FIRST_EPOCH, batches, make_quotes
 from benchmarks.servers import Server, postgres_server
 from cotacoes.adapters.postgres.pool import CONNECTIONS_MAX, Session
-from cotacoes.adapters.postgres.shard import QUERIES, PostgresShard, candle_of
+from cotacoes.adapters.postgres.rows import candle_of
+from cotacoes.adapters.postgres.shard import QUERIES, PostgresShard
 from cotacoes.model.candle import Candle
 from cotacoes.model.quote import Quote
 

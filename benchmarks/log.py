@@ -69,7 +69,7 @@ async def _begun(folder: Path) -> QuoteLog:
     """An open log in which the era of the quotes has begun."""
     log = QuoteLog(folder, quota_bytes=QUOTA_BYTES)
     await log.open()
-    await log.begin_era(COIN, FIRST_EPOCH, None, Mark(None, None))
+    await log.begin_epoch(COIN, FIRST_EPOCH, None, Mark(None, None))
     return log
 
 

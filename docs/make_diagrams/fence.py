@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from cotacoes.errors import CopyRefusedError
-from cotacoes.patterns.sharding.moving import Copy
+from cotacoes.patterns.sharding.ledger_facts import CoinCopy
 from cotacoes.testing.memory_move import MemoryMovingShard
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -20,7 +20,7 @@ Step = Callable[[MemoryMovingShard], Awaitable[object]]
 
 
 async def _open(shard: MemoryMovingShard) -> None:
-    source = await shard.copy(COIN) or Copy(COIN_ID, "closed", PLACEMENT, None, None, None, 0, "", None, _AGE)
+    source = await shard.copy(COIN) or CoinCopy(COIN_ID, "closed", PLACEMENT)
     await shard.open(COIN_ID, PLACEMENT, source, 0)
 
 
@@ -29,7 +29,6 @@ async def _purge(shard: MemoryMovingShard) -> None:
     await shard.purge(COIN_ID, copy.placement if copy else PLACEMENT, 1)
 
 
-_AGE = NOON - NOON
 STEPS: dict[str, Step] = {
     "begin": lambda shard: shard.begin(COIN_ID, COIN, PLACEMENT),
     "open": _open,

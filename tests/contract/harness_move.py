@@ -21,7 +21,7 @@ from cotacoes.model.candle import INTERVALS, candles_of
 from cotacoes.model.quote import Quote, QuoteJson, first_gap
 from cotacoes.model.window import WINDOWS, Window, window_of
 from cotacoes.patterns.sharding.moving import MovingShard
-from cotacoes.patterns.sharding.shard import Shard, Stored
+from cotacoes.patterns.sharding.shard import Home, Shard, Stored
 from cotacoes.testing.memory_move import MemoryMovingShard
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -69,15 +69,13 @@ class World:
         return "none" if copy is None else copy.state
 
     async def directory(self) -> tuple[str, int]:
-        first = self.shards["shard1"]
-        if isinstance(first, MemoryShard):
-            return first.directory.get(COIN, ("shard1", 1))
-        home = (await first.directory()).homes[COIN]  # type: ignore[attr-defined]
+        home = (await self.shards["shard1"].directory()).homes[COIN]
         return home.shard, home.placement
 
 
 def in_memory() -> World:
     shards = {name: MemoryShard(name, [COIN] if name == "shard1" else []) for name in NAMES}
+    shards["shard1"].homes[COIN] = Home(1, "shard1", 1)
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[dict[str, MovingShard]]:

@@ -34,17 +34,17 @@ COINS = "bitcoin:shard1,ethereum:shard1"
 
 
 def history(coin: str, count: int, start: datetime) -> list[Quote]:
-    """`count` quotes, one every 37 minutes, of two origins, in eras of 50 whose numbers have holes."""
+    """`count` quotes, one every 37 minutes, of two origins, in epochs of 50 whose numbers have holes."""
     quotes: list[Quote] = []
     for number in range(count):
-        era, seq = divmod(number, 50)
+        index, seq = divmod(number, 50)
         at = start + number * EVERY
         quotes.append(
             Quote(
                 coin,
                 "USD",
                 Decimal(6_700_000 + number * 7919 % 1000).scaleb(-2),
-                5 + 2 * era,
+                5 + 2 * index,
                 seq + 1,
                 at - timedelta(seconds=1),
                 at,
@@ -55,7 +55,9 @@ def history(coin: str, count: int, start: datetime) -> list[Quote]:
     return quotes
 
 
-BITCOIN = history("bitcoin", 155, MIDNIGHT)  # four days: 24 is dropped, 25 sealed, 26 and 27 open; eras 5, 7, 9 and 11
+BITCOIN = history(
+    "bitcoin", 155, MIDNIGHT
+)  # four days: 24 is dropped, 25 sealed, 26 and 27 open; epochs 5, 7, 9 and 11
 ETHEREUM = history("ethereum", 60, MIDNIGHT + timedelta(days=1))
 SEAL = """
 UPDATE day AS d SET (sum, digest, sealed_at) = (SELECT q.sum, q.digest, now() FROM digest_quotes(1, 0, 0, 99, 0) AS q
@@ -104,7 +106,7 @@ def ledger(made: Databases, healthy: tuple[str, str]) -> Settings:
 
 async def run(settings: Settings, coin: str | None = None) -> tuple[audit.Audit, dict[str, CoinAudit]]:
     told: list[CoinAudit] = []
-    found = await audit.main(settings, coin=coin, tell=told.append, say=lambda _: None, second_look_after_s=0)
+    found = await audit.main(settings, coin=coin, on_coin=told.append, say=lambda _: None, second_look_after_s=0)
     return found, {one.coin: one for one in told}
 
 
@@ -118,7 +120,7 @@ async def test_a_healthy_ledger_is_right_and_its_size_is_told(ledger: Settings) 
     assert (found.verdict, found.coins, found.shards, found.unknown) == ("right", 2, 2, 2)
     held = [quote for quote in BITCOIN if quote.at >= MIDNIGHT + timedelta(days=1)]
     bitcoin = told["bitcoin"]
-    assert (bitcoin.shard, bitcoin.eras, bitcoin.days, bitcoin.dropped_days) == ("shard1", 4, 4, 1)
+    assert (bitcoin.shard, bitcoin.epochs, bitcoin.days, bitcoin.dropped_days) == ("shard1", 4, 4, 1)
     assert bitcoin.quotes == len(held)
     hours = {(quote.at.replace(minute=0), quote.origin) for quote in BITCOIN}
     assert bitcoin.candles == len(BITCOIN) + len(hours)
@@ -147,9 +149,9 @@ PLANTED = {
         ),
         "fence  last position: 11-5, not 11-4",
     ),
-    "the first row of an era is gone": (
+    "the first row of an epoch is gone": (
         "DELETE FROM quote WHERE coin_id = 1 AND epoch = 9 AND seq = 1",
-        "9-2  first position of its era: 9-2, not 9-1",
+        "9-2  first position of its epoch: 9-2, not 9-1",
     ),
     "the first row held is gone": (
         "DELETE FROM quote WHERE coin_id = 1 AND epoch = 5 AND seq = 40",
@@ -159,23 +161,23 @@ PLANTED = {
     "the rows of a day are gone": (
         "DELETE FROM quote_20261126 WHERE coin_id = 1",
         "2026-11-26  quotes held of the day: 0, not 39",
-        "9-18  first position of its era: 9-18, not 9-1",
+        "9-18  first position of its epoch: 9-18, not 9-1",
     ),
     "a day's partition is gone": (
         "DROP TABLE quote_20261126",
         "2026-11-26  quotes held of the day: 0, not 39",
-        "9-18  first position of its era: 9-18, not 9-1",
+        "9-18  first position of its epoch: 9-18, not 9-1",
     ),
     "a day is gone without a trace": (
         (
             "DELETE FROM quote_20261126 WHERE coin_id = 1; DELETE FROM day WHERE coin_id = 1 AND day = '2026-11-26';"
             "DELETE FROM candle WHERE coin_id = 1 AND utc_day(at) = '2026-11-26'"
         ),
-        "9-18  first position of its era: 9-18, not 9-1",
+        "9-18  first position of its epoch: 9-18, not 9-1",
     ),
-    "an era is gone without a trace": (
+    "an epoch is gone without a trace": (
         "DELETE FROM quote WHERE coin_id = 1 AND epoch = 9; DELETE FROM era WHERE coin_id = 1 AND epoch = 9",
-        "11-1  position before its era: 9-50, not 7-50",
+        "11-1  position before its epoch: 9-50, not 7-50",
     ),
     "a price is another": (
         "UPDATE quote SET price = 67079.20 WHERE coin_id = 1 AND epoch = 9 AND seq = 10",
@@ -215,7 +217,7 @@ PLANTED = {
         "9-10  position that should rise above 9-17 of the day before: 9-10, not 9-18",
         "2026-11-27  count of the day row: 38, not 39",
     ),
-    "a position of an older era is on a later day": (
+    "a position of an older epoch is on a later day": (
         (
             "INSERT INTO quote SELECT epoch, at + interval '2 days', observed_at, coin_id, seq, origin_id, price"
             " FROM quote WHERE coin_id = 1 AND epoch = 5 AND seq = 45"
@@ -234,21 +236,21 @@ PLANTED = {
         "UPDATE quote SET origin_id = 99 WHERE coin_id = 1 AND epoch = 9 AND seq = 10",
         "2026-11-26  quotes without a known origin: 1, not 0",
     ),
-    "an era follows another position": (
+    "an epoch follows another position": (
         "UPDATE era SET prev_seq = 49 WHERE coin_id = 1 AND epoch = 9",
-        "9-1  position before its era: 7-49, not 7-50",
+        "9-1  position before its epoch: 7-49, not 7-50",
     ),
-    "an era follows nothing": (
+    "an epoch follows nothing": (
         "DELETE FROM era WHERE coin_id = 1 AND epoch = 9",
-        "9-1  position before its era: none, not 7-50",
+        "9-1  position before its epoch: none, not 7-50",
     ),
-    "the first era follows something": (
+    "the first epoch follows something": (
         "INSERT INTO era VALUES (1, 5, 3, 7)",
-        "5-1  position before its era: 3-7, not none",
+        "5-1  position before its epoch: 3-7, not none",
     ),
-    "an era has no quotes": (
+    "an epoch has no quotes": (
         "INSERT INTO era VALUES (1, 13, 11, 5)",
-        "13-1  quotes of an era that follows a position: 0, not at least 1",
+        "13-1  quotes of an epoch that follows a position: 0, not at least 1",
     ),
     "a minute is gone": (
         "DELETE FROM candle WHERE coin_id = 1 AND minutes = 1 AND at = '2026-11-26 19:13Z'",
@@ -337,7 +339,7 @@ PLANTED = {
     ),
     "the manifest of a dropped day is gone": (
         "DELETE FROM day WHERE coin_id = 1 AND day = '2026-11-24'",
-        "5-40  first position of its era: 5-40, not 5-1",
+        "5-40  first position of its epoch: 5-40, not 5-1",
     ),
     "a minute of a dropped day has another sum": (
         "UPDATE candle SET sum = 1.50 WHERE coin_id = 1 AND minutes = 1 AND at = '2026-11-24 00:37Z'",
@@ -383,7 +385,7 @@ BESIDE = {
     "a home under a lower placement than its copy": (
         "shard1",
         "UPDATE fence SET placement = 2 WHERE coin = 'ethereum'",
-        "ethereum shard1 fence  placement of what has moved: 2, not less than 2, the home's",
+        "ethereum shard1 fence  placement of a copy that moved: 2, not less than 2, the home's",
     ),
     "a copy that moved elsewhere": (
         "shard1",
@@ -398,7 +400,7 @@ BESIDE = {
     "a copy that reaches further": (
         "shard1",
         "UPDATE fence SET last_epoch = 9 WHERE coin = 'ethereum'",
-        "ethereum shard2 fence  last position, of which shard1 has a copy: 7-10, not 9-40 or later",
+        "ethereum shard2 fence  last position, which the copy on shard1 has: 7-10, not 9-40 or later",
     ),
     "what belongs to no coin": (
         "shard2",
@@ -464,7 +466,7 @@ async def test_conflicts_are_noted_and_nothing_is_wrong(ledger: Settings) -> Non
 
 
 async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Settings) -> None:
-    """The history goes on after it was put back to before its last era, in a writer that has no more than its own."""
+    """The history goes on after it was put back to before its last epoch, in a writer that has no more than its own."""
     dsn = ledger.dsn("shard1")
     last = BITCOIN[-1]
     behind = [replace(last, seq=last.seq + 4 + n, at=last.at + n * EVERY, observed_at=last.at) for n in range(3)]
@@ -491,7 +493,7 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
         ("hole", Position(11, 5), Position(11, 9), None, None),
     ]
     orphans = [one async for one in discrepancies.orphans(ledger, "bitcoin")]
-    assert [(one.position, one.price, one.origin) for one in orphans] == [
+    assert [(one.quote.position, str(one.quote.price), one.quote.origin) for one in orphans] == [
         (Position(10, 1), "1.50", last.origin),
         (Position(10, 2), "2.50", last.origin),
     ]
@@ -500,8 +502,8 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
     found, told = await run(ledger)
     assert (found.verdict, breaches(told)) == ("right", [])
     assert [note for _, note in told["bitcoin"].notes] == [
-        "holes that were accepted: 1",
-        "orphans that were accepted: 2",
+        "accepted holes: 1",
+        "accepted orphans: 2",
     ]
     assert all(one.accepted_at for one in await discrepancies.found(ledger, "bitcoin"))
     assert await discrepancies.found(ledger, "ethereum") == []
@@ -523,7 +525,7 @@ async def test_what_quote_service_has_not_delivered_is_pending_and_what_it_has_m
         twin.faults["/v1/positions"] = (told_of % "11-6").encode()
         found, told = await run(settings)
     assert breaches(told) == [
-        "bitcoin shard1 fence  last position, of which quote_service knows: 11-5, not 11-6 or later"
+        "bitcoin shard1 fence  last position, which quote_service knows to be stored: 11-5, not 11-6 or later"
     ]
 
 
@@ -611,7 +613,7 @@ async def test_between_two_days_it_holds_no_lock_on_quotes(ledger: Settings) -> 
         if text.startswith("bitcoin shard1"):
             held.append(psql(ledger.dsn("shard1"), LOCKS))
 
-    await audit.main(ledger, coin="bitcoin", tell=lambda _: None, say=look)
+    await audit.main(ledger, coin="bitcoin", on_coin=lambda _: None, say=look)
     assert held == ["0"] * 4
 
 
@@ -648,7 +650,7 @@ async def test_a_move_that_ends_between_two_looks_is_no_breach(ledger: Settings)
             psql(second, "UPDATE fence SET state = 'moved', moved_to = 'shard1' WHERE coin_id = 2")
             psql(first, "UPDATE directory SET shard = 'shard1', placement = 3 WHERE coin_id = 2")
 
-    found = await audit.main(ledger, tell=told.append, say=finish, second_look_after_s=0)
+    found = await audit.main(ledger, on_coin=told.append, say=finish, second_look_after_s=0)
     assert (found.verdict, breaches({one.coin: one for one in told})) == ("right", [])
     assert [one.coin for one in told] == ["bitcoin", "ethereum"]
 
@@ -700,7 +702,7 @@ async def test_the_command_prints_a_line_a_coin_and_a_sentence_and_ends_with_the
 ) -> None:
     assert await asyncio.to_thread(show, environment, None, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("bitcoin  shard1  4 eras, 4 days (1 dropped), 116 quotes, ")
+    assert lines[0].startswith("bitcoin  shard1  4 epochs, 4 days (1 dropped), 116 quotes, ")
     assert lines[0].endswith("  ok, pending unknown")
     assert lines[-1].startswith("nothing is wrong: 176 quotes and ")
     psql(ledger.dsn("shard1"), "UPDATE fence SET last_seq = 4 WHERE coin_id = 1")

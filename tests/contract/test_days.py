@@ -446,7 +446,7 @@ async def test_two_keepers_of_a_shard_do_not_meet(ledger: Ledger) -> None:
     await ledger.write(quotes_on(0, 10))
     await ledger.write(quotes_on(1, 10))
     async with PostgresDays("shard1", ledger.dsn) as days:
-        assert await days.take_charge()
+        assert await days.acquire()
         assert await ledger.keep() == []
         assert ledger.ask("SELECT to_regclass('quote_20240311')") == "quote_20240311"  # made ahead all the same
     assert len(await ledger.keep()) == 2

@@ -50,11 +50,13 @@ async def test_the_seed_is_placed_and_a_new_coin_goes_to_the_emptiest_shard(sett
 async def test_adding_a_coin_again_changes_nothing_and_elsewhere_is_refused(settings: Settings) -> None:
     placed = await directory.add_coin(settings, "solana", "shard2")
     assert await directory.add_coin(settings, "solana") == placed
-    with pytest.raises(SettingError, match="solana lives on shard2: `cotacoes shards move solana --to shard1`"):
+    with pytest.raises(
+        SettingError, match="solana lives on shard2: move it with `cotacoes shards move solana --to shard1`"
+    ):
         await directory.add_coin(settings, "solana", "shard1")
     with pytest.raises(SettingError, match="there is no shard9"):
         await directory.add_coin(settings, "polkadot", "shard9")
-    with pytest.raises(SettingError, match="is no coin's name"):
+    with pytest.raises(SettingError, match="is not a coin's name"):
         await directory.add_coin(settings, "Dot!")
 
 
@@ -69,7 +71,7 @@ async def test_a_coin_has_the_currency_that_it_was_given_or_else_that_of_its_fir
             "solana": "BRL",
         }
     assert (await directory.add_coin(settings, "ethereum", currency="USD")).currency == "USD"
-    with pytest.raises(SettingError, match="bitcoin is kept in USDT, not USD: `cotacoes coins currency bitcoin USD`"):
+    with pytest.raises(SettingError, match="in USDT, not USD: change that with `cotacoes coins currency bitcoin USD`"):
         await directory.add_coin(settings, "bitcoin", currency="USD")
     await directory.set_currency(settings, "bitcoin", "USD")
     assert (await directory.read(settings)).homes["bitcoin"].currency == "USD"
@@ -155,10 +157,10 @@ async def test_a_moved_coin_does_not_go_back_to_where_the_settings_place_it(sett
     assert (await directory.read(settings)).homes["bitcoin"] == Home(1, "shard2", 2)
 
 
-async def test_a_coin_between_two_shards_is_said_to_be_so(settings: Settings) -> None:
+async def test_a_coin_between_two_shards_is_reported(settings: Settings) -> None:
     psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
     assert await directory.rebuild(settings, {}) == [
-        "bitcoin: is between two shards; `cotacoes shards move` again ends the move"
+        "bitcoin: is between two shards; run `cotacoes shards move` again to finish the move"
     ]
 
 
@@ -210,7 +212,7 @@ async def test_a_new_disk_under_shard1_gives_no_coin_a_second_home(settings: Set
         "bitcoin": Home(5, "shard1", 1),
     }
     assert psql(further[1], "SELECT coin FROM fence") == "bitcoin"
-    with pytest.raises(SettingError, match="places solana on shard1, but it lives on shard3: take solana out"):
+    with pytest.raises(SettingError, match="places solana on shard1, but it lives on shard3: remove solana from it"):
         await migrate.main(lost.model_copy(update={"coins": "solana:shard1"}))
 
 
@@ -218,9 +220,9 @@ async def test_a_new_disk_under_shard1_gives_no_coin_a_second_home(settings: Set
 async def test_what_can_be_no_shard_is_refused_before_anything_is_touched(
     settings: Settings, name: str, dsn: str
 ) -> None:
-    with pytest.raises(SettingError, match=r"is no shard's name|is not usable"):
+    with pytest.raises(SettingError, match=r"is not a shard's name|is not usable"):
         await directory.add_shard(settings, name, dsn)
-    with pytest.raises(SettingError, match=r"is no shard's name|is not usable"):
+    with pytest.raises(SettingError, match=r"is not a shard's name|is not usable"):
         await directory.rebuild(settings, {name: dsn})
 
 

@@ -253,7 +253,7 @@ async def test_the_coin_moves_while_it_is_written_and_read_all_the_time(world: W
 
 MOVER = """
     import asyncio, random, sys, time
-    from cotacoes.adapters.postgres.moves import PostgresMovingShard
+    from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
     from cotacoes.admin import copying
     from cotacoes.admin.move import Mover
     import contextlib
@@ -328,14 +328,16 @@ def test_the_commands_say_what_they_do_and_where_the_coin_lives(
     shards.move(COIN, "shard2")
     told = capsys.readouterr()
     assert told.out == "bitcoin lives on shard2\n"
-    assert "claimed: bitcoin goes from shard1 to shard2\n" in told.err
+    assert "claimed: bitcoin moves from shard1 to shard2\n" in told.err
     assert "finished: 300 quotes copied, 300 compared\n" in told.err
-    assert re.search(r"left: shard1 sends everyone to shard2, after [0-9.]+ ms with a closed fence\n", told.err)
+    assert re.search(
+        r"left: shard1 refers writers and readers to shard2, after [0-9.]+ ms with a closed fence\n", told.err
+    )
     shards.purge(COIN)
-    assert "bitcoin on shard1 stays until it has been left for 1:00:00; --now" in capsys.readouterr().out
+    assert "bitcoin on shard1 stays until 1:00:00 after its move; --now" in capsys.readouterr().out
     shards.purge(COIN, now=True)
     assert capsys.readouterr().out == "bitcoin on shard1 is deleted; it lives on shard2\n"
-    with pytest.raises(SettingError, match="lives there now"):
+    with pytest.raises(SettingError, match="lives on shard2 already"):
         shards.move(COIN, "shard2", abort=True)
     with pytest.raises(SettingError, match="there is no shard shard9"):
         shards.move(COIN, "shard9")

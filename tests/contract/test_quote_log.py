@@ -53,7 +53,7 @@ def test_what_was_committed_is_read_back_after_opening_anew(tmp_path: Path) -> N
     quotes = make_quotes(5, 1, 3, price="0." + "1" * 28)
 
     async def write(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(quotes, {"bitcoin": Mark(Position(5, 2), Position(1, 1))})
 
     async def read(log: QuoteLog) -> None:
@@ -88,7 +88,7 @@ def test_a_batch_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_delivered_entries_are_trimmed_and_the_newest_and_the_undelivered_stay(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         delivered = None
         for first in range(1, 4 * KEPT_QUOTES, TRIM_EVERY):
             await log.append(make_quotes(5, first, TRIM_EVERY), {"bitcoin": Mark(delivered, None)})
@@ -119,7 +119,7 @@ def kept_for(tmp_path: Path, seconds: float, quota_bytes: int, work: Callable[[Q
 
 def test_delivered_entries_stay_for_a_time_after_they_were_recorded_whatever_their_own_time_is(tmp_path: Path) -> None:
     async def work(log: QuoteLog, clock: list[datetime]) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         for minute in range(100):  # the times of the quotes are those of one second
             clock[0] = NOON + timedelta(minutes=minute)
             first = 1 + minute * TRIM_EVERY
@@ -140,7 +140,7 @@ def test_entries_kept_for_a_time_leave_half_of_the_quota_to_what_is_not_delivere
     quota = 4 * 2**20
 
     async def work(log: QuoteLog, clock: list[datetime]) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         most, delivered = 0, None
         for first in range(1, 60_000, TRIM_EVERY):  # at full speed: the clock stands still
             await log.append(make_quotes(5, first, TRIM_EVERY), {"bitcoin": Mark(delivered, None)})
@@ -154,7 +154,7 @@ def test_entries_kept_for_a_time_leave_half_of_the_quota_to_what_is_not_delivere
 
 def test_the_log_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
     async def write(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {})
 
     with_log(tmp_path, write)
@@ -177,7 +177,7 @@ def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds
 
     async def work(log: QuoteLog) -> None:
         for coin in ("bitcoin", "other"):
-            await log.begin_era(coin, 5, None, NOTHING)
+            await log.begin_epoch(coin, 5, None, NOTHING)
             await log.append(make_quotes(5, 1, backlog, coin=coin), {})
         assert await log.count_after("bitcoin", None) == backlog
         await log.mark({coin: Mark(Position(5, backlog), None) for coin in ("bitcoin", "other")})
@@ -202,9 +202,9 @@ def test_what_is_dropped_is_found_without_reading_what_stays() -> None:
 
 def test_one_coin_is_told_as_opening_tells_it(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {"bitcoin": Mark(Position(5, 2), Position(5, 1), "run-9")})
-        await log.begin_era("other", 6, make_quotes(4, 7, 1, coin="other")[0], NOTHING)
+        await log.begin_epoch("other", 6, make_quotes(4, 7, 1, coin="other")[0], NOTHING)
         told = {coin: await log.logged(coin) for coin in ("bitcoin", "other")}
         newest = make_quotes(5, 3, 1)[0]
         assert told["bitcoin"] == LoggedCoin(5, newest, Position(5, 2), Position(5, 1), "run-9")
@@ -221,7 +221,7 @@ def test_the_oldest_entry_that_is_not_delivered_is_known_by_its_time(tmp_path: P
 
     async def work(log: QuoteLog) -> None:
         assert await log.oldest_undelivered("bitcoin") is None
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(quotes, {})
         assert await log.oldest_undelivered("bitcoin") == quotes[0].at
         await log.mark({"bitcoin": Mark(Position(5, 2), None)})
@@ -253,7 +253,7 @@ def test_the_quota_bounds_the_file_and_the_write_ahead_file_has_a_bound_of_its_o
 
 def test_the_size_counts_what_only_the_write_ahead_file_has_and_not_what_is_free(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         empty = await log.size_bytes()
         file = tmp_path / "quotes.sqlite3"
         before = file.stat().st_size
@@ -293,7 +293,7 @@ def test_a_damaged_file_is_said_and_not_touched(tmp_path: Path) -> None:
 
 def test_a_row_that_was_never_written_so_is_a_damaged_file(tmp_path: Path) -> None:
     async def write(log: QuoteLog) -> None:
-        await log.begin_era("bitcoin", 5, None, NOTHING)
+        await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {})
 
     with_log(tmp_path, write)

@@ -20,7 +20,7 @@ from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather import still_running
-from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
+from cotacoes.patterns.sharding.shard import ShardView
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.web.process import Service
 
@@ -80,17 +80,11 @@ class StubbornClient(ServiceClient):
 
 def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> Service:
     """As `app.build` does it, with a client and a shard1 that may be stubborn."""
-
-    async def read(shard: Shard) -> Directory:
-        assert isinstance(shard, PostgresShard)
-        return await shard.directory()
-
     directory = ShardDirectory(
         {shard: settings.dsn(shard) for shard in SHARDS},
         settings.seed_placement,
         settings.data / "directory.json",
         open_shard=lambda name, dsn: StubbornShard(name, dsn, shard1 if name == "shard1" else Stubborn()),
-        read=read,
     )
     asking = StubbornClient(Addresses(quote_service=settings.url("quote_service")), client)
 

@@ -115,7 +115,7 @@ class Restoring:
         assert held == [quote.position for quote in self.recorded if quote.position not in missing]
         noted = await discrepancies.accept(self.settings, COIN)
         assert noted.orphans == 0
-        found = await audit.main(self.settings, tell=lambda _: None, say=lambda _: None, second_look_after_s=0)
+        found = await audit.main(self.settings, on_coin=lambda _: None, say=lambda _: None, second_look_after_s=0)
         assert (found.verdict, found.wrong) == ("right", 0)
         return missing
 

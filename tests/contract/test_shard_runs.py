@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from tests.contract.test_shard import COIN, spread_quotes
 from tests.contract.test_shard_faults import DEADLINE_S, EPOCH, wrong_with
 
-from cotacoes.adapters.postgres.shard import PostgresShard, columns_of
+from cotacoes.adapters.postgres.rows import columns_of
+from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.candle import Candle, candles_of
 from cotacoes.model.quote import SEQ_MAX, Quote
 from cotacoes.patterns.sharding.shard import Stored

@@ -66,11 +66,11 @@ class World:
         """One chain, right once what is noted is accepted; what was published and is neither held nor an orphan."""
         held = await straight.after(COIN, None, 10**6)
         assert first_gap(held, None) is None
-        orphans = {one.position: one.price async for one in discrepancies.orphans(self.settings, COIN)}
+        orphans = {one.quote.position: str(one.quote.price) async for one in discrepancies.orphans(self.settings, COIN)}
         for position, quote in self.published.items():
             assert orphans.get(position, str(quote.price)) == str(quote.price)
         assert (await discrepancies.accept(self.settings, COIN)).holes == 0
-        found = await audit.main(self.settings, tell=lambda _: None, say=lambda _: None, second_look_after_s=0)
+        found = await audit.main(self.settings, on_coin=lambda _: None, say=lambda _: None, second_look_after_s=0)
         assert (found.verdict, found.wrong) == ("right", 0)
         by_position = {quote.position: quote for quote in held}
         return {

@@ -46,7 +46,7 @@ def test_a_full_disk_stops_recording_by_name_and_loses_nothing_and_with_room_it_
     disk: Path, filled_by: str
 ) -> None:
     told = run_scenario(disk, filled_by)
-    full = "the log can not be used: the disk is full, or the quota (COTACOES_LOG_QUOTA_BYTES) is reached"
+    full = "the log cannot be used: the disk is full, or the quota (COTACOES_LOG_QUOTA_BYTES) is reached"
     assert told["refusals"] == [full] * 3
     assert told["failures"] == [full, None]
     assert (told["while_full"] == BATCH) == (filled_by == "other")

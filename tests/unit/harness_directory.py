@@ -1,13 +1,36 @@
-"""A directory over shards that a test brings, without a shard1 to ask unless the test says what it tells."""
+"""A directory over the shards of a test, which also decides what the first of them says of the directory."""
 
 import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.sharding.shard import Directory, Shard
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
+
+
+class FirstShard:
+    """A shard of a test with a directory that the test decides."""
+
+    def __init__(self, shard: Shard, tell: Callable[[], Directory | None], learnt: dict[str, str]) -> None:
+        self._shard = shard
+        self._tell = tell
+        self._learnt = learnt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard, name)
+
+    async def directory(self) -> Directory:
+        told = self._tell()
+        if told is None:
+            raise ShardUnavailableError("shard1 is not reachable")
+        return told
+
+    async def learn_currencies(self, currencies: Mapping[str, str]) -> None:
+        await self.directory()
+        self._learnt.update(currencies)
 
 
 def directory_over(
@@ -18,30 +41,14 @@ def directory_over(
     tell: Callable[[], Directory | None] = lambda: None,
     learnt: dict[str, str] | None = None,
 ) -> ShardDirectory:
-    """Its shards are there before it is entered; `tell` is what shard1 says, None: it is away.
+    """A directory whose shards are there before it is entered; the first of them has what `tell` returns.
 
-    `learnt` takes the currencies that shard1 is told.
+    If that is None, the first shard is away. `learnt` receives the currencies that it learns.
     """
-
-    async def read(_: Shard) -> Directory:
-        told = tell()
-        if told is None:
-            raise ShardUnavailableError("shard1 is not reachable")
-        return told
-
-    async def learn(_: Shard, currencies: Mapping[str, str]) -> None:
-        if tell() is None:
-            raise ShardUnavailableError("shard1 is not reachable")
-        if learnt is not None:
-            learnt.update(currencies)
-
+    first = next(iter(shards))
+    served = {**shards, first: cast(Shard, FirstShard(shards[first], tell, {} if learnt is None else learnt))}
     directory = ShardDirectory(
-        dict.fromkeys(shards, "memory"),
-        seed,
-        file,
-        open_shard=lambda name, _: contextlib.nullcontext(shards[name]),
-        read=read,
-        learn=learn,
+        dict.fromkeys(shards, "memory"), seed, file, open_shard=lambda name, _: contextlib.nullcontext(served[name])
     )
-    directory.shards |= shards
+    directory.shards |= served
     return directory

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.harness_directory import directory_over
 
 from cotacoes.adapters.quote_log import log
+from cotacoes.adapters.quote_log.rows import row_of
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
@@ -171,14 +172,13 @@ async def until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
 def hanging_disk(monkeypatch: pytest.MonkeyPatch, deadline_s: float = 0.2) -> Iterator[threading.Event]:
     """Every commit hangs until the event is set; a commit's deadline is short."""
     goes_on = threading.Event()
-    own = log._row
 
     def row(quote: Quote) -> tuple[Any, ...]:
         goes_on.wait(20)
-        return own(quote)
+        return row_of(quote)
 
     with monkeypatch.context() as patch:
-        patch.setattr(log, "_row", row)
+        patch.setattr(log, "row_of", row)
         patch.setattr(log, "COMMIT_DEADLINE_S", deadline_s)
         try:
             yield goes_on

@@ -231,16 +231,16 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
 
 @pytest.mark.slow
 def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard() -> None:
-    async def run() -> dict[str, Any]:
-        shards = {"shard1": FrozenShard("shard1", ["bitcoin"]), "shard2": MemoryShard("shard2", ["ethereum"])}
-        await filled(shards["shard2"], "ethereum")
-        directory = directory_over(shards, {**PLACEMENT, "lost": "shard2"})
-
-        async def read(_: Shard) -> Directory:
-            await asyncio.sleep(60)  # shard1 does not say where it went either
+    class SilentShard(FrozenShard):
+        async def directory(self) -> Directory:
+            await asyncio.sleep(60)  # it does not say where the coin went either
             raise AssertionError
 
-        directory._read = read
+    async def run() -> dict[str, Any]:
+        shards = {"shard1": SilentShard("shard1", ["bitcoin"]), "shard2": MemoryShard("shard2", ["ethereum"])}
+        await filled(shards["shard2"], "ethereum")
+        directory = directory_over(shards, {**PLACEMENT, "lost": "shard2"})
+        directory.shards |= shards
         async with new_twin().client(deadline_s=60) as client:
             served = app.wire(config.load({}, report_deadline_s=1.0), client, directory).app
             async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cotacoes.adapters.postgres.shard_snapshot import FenceRow
 from cotacoes.admin.audit import Audit
 from cotacoes.admin.audit_rules import standing
 from cotacoes.admin.audit_snapshot import CoinAudit
@@ -20,10 +19,11 @@ from cotacoes.patterns.sharding.ledger_chain import LedgerChain, total_breaches
 from cotacoes.patterns.sharding.ledger_facts import (
     Breach,
     CandleTotal,
+    CoinCopy,
     Content,
+    CopyState,
+    DayRow,
     Discontinuity,
-    Ends,
-    Manifest,
     Piece,
     StoredDay,
 )
@@ -52,9 +52,9 @@ class Ledger:
     """A history, the first `dropped` days of which are only manifests."""
 
     rows: list[Row]
-    eras: dict[int, Position]
-    manifests: dict[int, Manifest]
-    fence: Ends
+    predecessors: dict[int, Position]
+    manifests: dict[int, DayRow]
+    fence: CoinCopy
     dropped: int
     holes: dict[Position, Position | None] = field(default_factory=dict)
 
@@ -64,14 +64,14 @@ class Ledger:
 
     def breaches(self, held: Iterable[Row]) -> list[Breach]:
         """What the chain says where these rows are held."""
-        chain = LedgerChain(self.eras, self.holes)
+        chain = LedgerChain(self.predecessors, self.holes)
         by_day = {day: sorted(rows, key=lambda row: row.position) for day, rows in grouped(held).items()}
         found: list[Breach] = []
         for day in sorted({*by_day, *self.manifests}):
             rows = by_day.get(day, [])
             manifest = self.manifests.get(day)
             stored = StoredDay(FIRST_DAY + timedelta(days=day), manifest, pieces(rows), steps(rows), content(rows))
-            found += chain.take(stored)
+            found += chain.add(stored)
         return [*found, *chain.end(self.fence)]
 
 
@@ -83,8 +83,8 @@ def grouped(rows: Iterable[Row]) -> dict[int, list[Row]]:
 
 
 def pieces(rows: Sequence[Row]) -> list[Piece]:
-    eras = [[*era] for _, era in groupby(rows, key=lambda row: row.position.epoch)]
-    return [Piece(era[0].position, era[-1].position, len(era), max(row.at for row in era)) for era in eras]
+    epochs = [[*held] for _, held in groupby(rows, key=lambda row: row.position.epoch)]
+    return [Piece(held[0].position, held[-1].position, len(held), max(row.at for row in held)) for held in epochs]
 
 
 def steps(rows: Sequence[Row]) -> list[Discontinuity]:
@@ -102,22 +102,32 @@ def content(rows: Sequence[Row]) -> Content | None:
     return Content(len(rows), Decimal(sum(row.price for row in rows)), Decimal(digest))
 
 
-def manifest_of(rows: Sequence[Row], *, is_sealed: bool, is_dropped: bool) -> Manifest:
-    held = content(rows) if is_sealed else None
-    return Manifest(rows[0].position, rows[-1].position, len(rows), held, is_dropped)
+def manifest_of(rows: Sequence[Row], *, is_sealed: bool, is_dropped: bool) -> DayRow:
+    return DayRow(
+        day=FIRST_DAY + timedelta(days=rows[0].day),
+        first=rows[0].position,
+        last=rows[-1].position,
+        count=len(rows),
+        manifest=content(rows) if is_sealed else None,
+        dropped_at=NOON if is_dropped else None,
+    )
+
+
+def fence_of(floor: Position | None, last: Position | None, last_at: datetime | None) -> CoinCopy:
+    return CoinCopy(1, "open", 1, floor=floor, last=last, last_at=last_at)
 
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> Ledger:
-    """Eras of a few quotes over a few days, some of them sealed, the first of them perhaps dropped."""
+    """Epochs of a few quotes over a few days, some of them sealed, the first of them perhaps dropped."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6))
     rows: list[Row] = []
-    eras: dict[int, Position] = {}
+    predecessors: dict[int, Position] = {}
     epoch = day = 0
     for size in sizes:
         epoch += draw(st.integers(1, 3))
         if rows:
-            eras[epoch] = rows[-1].position
+            predecessors[epoch] = rows[-1].position
         for seq in range(1, size + 1):
             day += draw(st.sampled_from([0, 0, 0, 1, 2]))
             rows.append(Row(Position(epoch, seq), day, len(rows)))
@@ -126,8 +136,8 @@ def ledgers(draw: st.DrawFn) -> Ledger:
     sealed = draw(st.integers(dropped, day))
     manifests = {day: manifest_of(rows, is_sealed=day < sealed, is_dropped=day < dropped) for day, rows in days.items()}
     held = [row for row in rows if row.day >= dropped]
-    fence = Ends(held[0].position, rows[-1].position, rows[-1].at)
-    return Ledger(rows, eras, manifests, fence, dropped)
+    fence = fence_of(held[0].position, rows[-1].position, rows[-1].at)
+    return Ledger(rows, predecessors, manifests, fence, dropped)
 
 
 @st.composite
@@ -150,9 +160,9 @@ def holed_ledgers(draw: st.DrawFn) -> Ledger:
     manifests = {
         day: manifest_of(held, is_sealed=day <= dropped, is_dropped=day < dropped) for day, held in days.items()
     }
-    fence = Ends(next(row.position for row in rows if row.day >= dropped), rows[-1].position, rows[-1].at)
-    eras = {epoch: prev for epoch, prev in whole.eras.items() if epoch in firsts}
-    return Ledger(rows, eras, manifests, fence, dropped, holes)
+    fence = fence_of(next(row.position for row in rows if row.day >= dropped), rows[-1].position, rows[-1].at)
+    predecessors = {epoch: prev for epoch, prev in whole.predecessors.items() if epoch in firsts}
+    return Ledger(rows, predecessors, manifests, fence, dropped, holes)
 
 
 def pick(draw: st.DataObject, rows: Sequence[Row]) -> Row:
@@ -192,7 +202,7 @@ def test_a_hole_noted_where_nothing_is_missing_is_found(ledger: Ledger, data: st
     before = ledger.rows[row.number - 1].position if row.number else None
     assume(before is not None)
     ledger.holes[row.position] = before
-    ledger.eras.pop(row.position.epoch, None)
+    ledger.predecessors.pop(row.position.epoch, None)
     ledger.holes[Position(row.position.epoch, row.position.seq + 99)] = row.position
     assert ledger.breaches(ledger.held) != []
 
@@ -222,7 +232,7 @@ def test_one_quote_that_is_gone_is_named(ledger: Ledger, data: st.DataObject) ->
         assert str(after.position) in places
     elif after is not None:
         before = "none" if gone.number == 0 else str(ledger.rows[gone.number - 1].position)
-        assert Breach(str(after.position), "position before its era", str(gone.position), before) in found
+        assert Breach(str(after.position), "position before its epoch", str(gone.position), before) in found
     else:
         assert "fence" in places
 
@@ -249,7 +259,7 @@ def test_a_quote_of_a_position_that_was_never_given_is_found(ledger: Ledger, dat
 
 @given(ledgers(), st.data())
 def test_another_price_in_a_sealed_day_is_found(ledger: Ledger, data: st.DataObject) -> None:
-    sealed = [row for row in ledger.held if ledger.manifests[row.day].content]
+    sealed = [row for row in ledger.held if ledger.manifests[row.day].manifest]
     assume(sealed)
     row = pick(data, sealed)
     found = ledger.breaches([replace(one, price=2) if one == row else one for one in ledger.held])
@@ -267,7 +277,7 @@ def test_a_day_row_that_says_something_else_or_is_gone_is_found(ledger: Ledger, 
         replace(true, count=true.count + 1),
         replace(true, last=beyond),
         replace(true, first=beyond),
-        replace(true, is_dropped=not true.is_dropped),
+        replace(true, dropped_at=None if true.is_dropped else NOON),
     ):
         ledger.manifests[day] = false
         assert ledger.breaches(ledger.held) != [], false
@@ -275,13 +285,13 @@ def test_a_day_row_that_says_something_else_or_is_gone_is_found(ledger: Ledger, 
 
 @given(ledgers(), st.data())
 def test_an_era_that_follows_something_else_or_nothing_is_found(ledger: Ledger, data: st.DataObject) -> None:
-    assume(ledger.eras)
-    epoch = data.draw(st.sampled_from(sorted(ledger.eras)))
+    assume(ledger.predecessors)
+    epoch = data.draw(st.sampled_from(sorted(ledger.predecessors)))
     is_held = Position(epoch, 1) in {row.position for row in ledger.held}  # else the count of its day tells
-    true = ledger.eras.pop(epoch)
+    true = ledger.predecessors.pop(epoch)
     assert ledger.breaches(ledger.held) != []
     for false in (Position(true.epoch, true.seq + 1), Position(true.epoch - 1, true.seq), Position(epoch, 1)):
-        ledger.eras[epoch] = false
+        ledger.predecessors[epoch] = false
         found = ledger.breaches(ledger.held)
         assert f"{epoch}-1" in {breach.place for breach in found} if is_held else found
 
@@ -289,11 +299,11 @@ def test_an_era_that_follows_something_else_or_nothing_is_found(ledger: Ledger, 
 @given(ledgers())
 def test_an_era_without_quotes_and_one_before_the_first_are_found(ledger: Ledger) -> None:
     last = ledger.rows[-1].position
-    ledger.eras[last.epoch + 1] = last
+    ledger.predecessors[last.epoch + 1] = last
     assert [breach.place for breach in ledger.breaches(ledger.held)] == [f"{last.epoch + 1}-1"]
-    del ledger.eras[last.epoch + 1]
+    del ledger.predecessors[last.epoch + 1]
     first = ledger.rows[0].position.epoch
-    ledger.eras[first] = Position(0, 7)
+    ledger.predecessors[first] = Position(0, 7)
     assert [breach.place for breach in ledger.breaches(ledger.held)] == [f"{first}-1"]
 
 
@@ -316,8 +326,8 @@ def test_a_fence_that_says_something_else_is_found(ledger: Ledger) -> None:
 
 
 def test_a_fence_without_quotes_must_say_nothing() -> None:
-    assert LedgerChain({}).end(Ends(None, None, None)) == []
-    assert [breach.what for breach in LedgerChain({}).end(Ends(Position(5, 1), Position(5, 1), NOON))] == [
+    assert LedgerChain({}).end(fence_of(None, None, None)) == []
+    assert [breach.what for breach in LedgerChain({}).end(fence_of(Position(5, 1), Position(5, 1), NOON))] == [
         "last position",
         "time of the last position",
         "first position held",
@@ -326,38 +336,46 @@ def test_a_fence_without_quotes_must_say_nothing() -> None:
 
 def test_a_time_that_falls_is_named_with_both_times() -> None:
     rows = [Row(Position(5, 1), 0, 1), Row(Position(5, 2), 0, 0)]
-    found = LedgerChain({}).take(StoredDay(FIRST_DAY, None, pieces(rows), steps(rows)))
+    found = LedgerChain({}).add(StoredDay(FIRST_DAY, None, pieces(rows), steps(rows)))
     assert str(found[-1]) == (
         "5-2  time, which falls after 5-1: 2026-11-24T12:00:00.000000Z, not 2026-11-24T12:00:01.000000Z or later"
     )
 
 
 def test_more_rows_than_positions_are_found_without_any_step() -> None:
-    found = LedgerChain({}).take(StoredDay(FIRST_DAY, None, [Piece(Position(5, 1), Position(5, 4), 5, NOON)]))
+    found = LedgerChain({}).add(StoredDay(FIRST_DAY, None, [Piece(Position(5, 1), Position(5, 4), 5, NOON)]))
     assert Breach("2026-11-24", "number of positions from 5-1 to 5-4", "5", "4") in found
 
 
 def test_the_candles_of_a_dropped_day_come_to_its_manifest() -> None:
-    manifest = Manifest(Position(5, 1), Position(5, 4), 4, Content(4, Decimal(10), Decimal(0)), True)
+    row = DayRow(
+        FIRST_DAY,
+        Position(5, 1),
+        Position(5, 4),
+        4,
+        Content(4, Decimal(10), Decimal(0)),
+        sealed_at=NOON,
+        dropped_at=NOON,
+    )
     right = [CandleTotal(1, 3, 4, Decimal("10.00")), CandleTotal(60, 1, 4, Decimal(10))]
-    assert [*total_breaches(FIRST_DAY, manifest, right)] == []
-    assert [breach.what for breach in total_breaches(FIRST_DAY, manifest, right[:1])] == [
+    assert [*total_breaches(row, right)] == []
+    assert [breach.what for breach in total_breaches(row, right[:1])] == [
         "quotes of the candles of 60 min",
         "sum of the candles of 60 min",
     ]
     wrong = [CandleTotal(1, 3, 4, Decimal(11)), CandleTotal(60, 1, 3, Decimal(10))]
-    assert [breach.what for breach in total_breaches(FIRST_DAY, manifest, wrong)] == [
+    assert [breach.what for breach in total_breaches(row, wrong)] == [
         "sum of the candles of 1 min",
         "quotes of the candles of 60 min",
     ]
 
 
-def fence(state: str, placement: int, *, moved_to: str | None = None, coin_id: int = 1) -> FenceRow:
-    return FenceRow("bitcoin", coin_id, placement, state, moved_to, Ends(None, None, None))
+def fence(state: CopyState, placement: int, *, moved_to: str | None = None, coin_id: int = 1) -> CoinCopy:
+    return CoinCopy(coin_id, state, placement, moved_to=moved_to)
 
 
 def judge(
-    entry: Home | None, fences: Mapping[str, FenceRow], away: Iterable[str] = ()
+    entry: Home | None, fences: Mapping[str, CoinCopy], away: Iterable[str] = ()
 ) -> tuple[str | None, str | None, list[str]]:
     found = standing(entry, fences, away=set(away), directory_shard="shard1")
     return found.home, found.away, [f"{shard} {breach}" for shard, breach in found.breaches]
@@ -399,7 +417,7 @@ MOVED = {"shard1": fence("moved", 1, moved_to="shard2"), "shard2": fence("open",
         (
             Home(1, "shard2", 2),
             {"shard1": fence("moved", 2, moved_to="shard2"), "shard2": fence("open", 2)},
-            ["fence  placement of what has moved: 2, not less than 2, the home's"],
+            ["fence  placement of a copy that moved: 2, not less than 2, the home's"],
         ),
         (
             Home(1, "shard2", 2),
@@ -409,7 +427,7 @@ MOVED = {"shard1": fence("moved", 1, moved_to="shard2"), "shard2": fence("open",
     ],
 )
 def test_a_coin_has_one_home_and_the_directory_knows_it(
-    entry: Home | None, fences: dict[str, FenceRow], expected: list[str]
+    entry: Home | None, fences: dict[str, CoinCopy], expected: list[str]
 ) -> None:
     assert [line.partition(" ")[2] for line in judge(entry, fences)[2]] == expected
 
@@ -422,12 +440,12 @@ def test_of_a_coin_whose_home_may_be_on_a_shard_that_is_away_nothing_is_said() -
 
 def test_what_is_printed_is_a_line_a_coin_a_line_a_breach_and_one_sentence() -> None:
     right = CoinAudit("bitcoin", "shard1", 2, 3, 0, 12_345, 1_234, pending=12)
-    assert [*coin_lines(right)] == ["bitcoin  shard1  2 eras, 3 days, 12,345 quotes, 1,234 candles  ok, 12 pending"]
+    assert [*coin_lines(right)] == ["bitcoin  shard1  2 epochs, 3 days, 12,345 quotes, 1,234 candles  ok, 12 pending"]
     wrong = CoinAudit("ethereum", "shard2", 1, 1, 1, 1, 1, conflicts=1, notes=[("shard1", "a copy")])
     wrong.add("shard2", [Breach("5-3", "position after 5-1", "5-3", "5-2")], 7)
     assert [*coin_lines(wrong)] == [
         (
-            "ethereum  shard2  1 era, 1 day (1 dropped), 1 quote, 1 candle  "
+            "ethereum  shard2  1 epoch, 1 day (1 dropped), 1 quote, 1 candle  "
             "7 wrong, pending unknown, 1 conflict kept aside"
         ),
         "ethereum  shard2  wrong  5-3  position after 5-1: 5-3, not 5-2",

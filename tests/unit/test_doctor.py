@@ -339,7 +339,7 @@ def quote(seq: int) -> Quote:
 async def write_log(folder: Path) -> None:
     log = QuoteLog(folder, quota_bytes=2**24)
     await log.open()
-    await log.begin_era("bitcoin", 5, None, Mark(None, None))
+    await log.begin_epoch("bitcoin", 5, None, Mark(None, None))
     await log.append([quote(seq) for seq in range(1, 8)], {"bitcoin": Mark(Position(5, 4), None)})
     await log.note_source_gap("a-1", "a-3", NOW)
     await log.close()

@@ -96,6 +96,11 @@ class GatedShard:
         return gated
 
 
+def listed(first: MemoryShard) -> str:
+    """The shard that the directory names."""
+    return first.homes[COIN].shard if COIN in first.homes else "shard1"
+
+
 class Delivery:
     """One writer's way to the shards: as `quote_service.delivery` goes it, over the model's log."""
 
@@ -114,8 +119,7 @@ class Delivery:
                 await self._deliver_one(log)
             except CoinMovedError as moved:
                 self.placement = None
-                told = self.shards["shard1"].directory.get(COIN, ("shard1", 1))[0]
-                self.shard = moved.to or told
+                self.shard = moved.to or listed(self.shards["shard1"])
             except (FenceClosedError, ShardUnavailableError):
                 self.placement = None
 
@@ -210,7 +214,7 @@ class MoveModel(RuleBasedStateMachine):
         self.run(self._read())
 
     async def _read(self) -> None:
-        shard = self.shards["shard1"].directory.get(COIN, ("shard1", 1))[0]
+        shard = listed(self.shards["shard1"])
         for _ in range(2 * len(NAMES)):
             try:
                 held = await self.shards[shard].after(COIN, None, 10**6)

@@ -57,7 +57,7 @@ class MemoryDays:
     async def prepare(self, first: date, last: date) -> None:
         self._note("prepare", f"{first} {last}")
 
-    async def take_charge(self) -> bool:
+    async def acquire(self) -> bool:
         return not self.is_taken
 
     async def closed(self) -> list[CoinDay]:

@@ -117,18 +117,19 @@ async def test_what_is_kept_of_other_databases_does_not_win_over_the_shard1_that
 
 
 async def test_many_who_ask_shard1_at_once_share_its_answer() -> None:
-    told = 0
+    class CountingShard(MemoryShard):
+        asked = 0
 
-    async def read(_: Shard) -> Directory:
-        nonlocal told
-        told += 1
-        await asyncio.sleep(0.01)
-        return Directory({})
+        async def directory(self) -> Directory:
+            self.asked += 1
+            await asyncio.sleep(0.01)
+            return Directory({})
 
-    async with directory_over(shards(shard1=COIN), {COIN: "shard1"}) as directory:
-        directory._read = read
+    shard = CountingShard("shard1", [COIN])
+    async with directory_over({"shard1": shard}, {COIN: "shard1"}) as directory:
+        directory.shards["shard1"] = shard
         assert await asyncio.gather(*(directory.refresh() for _ in range(50))) == [True] * 50
-        assert told == 1
+        assert shard.asked == 1
 
 
 async def test_shard1_learns_the_currency_of_a_coin_that_has_none_and_only_of_one_that_it_knows() -> None:

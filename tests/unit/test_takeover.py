@@ -122,11 +122,11 @@ async def test_a_log_that_fails_when_an_era_is_begun_leaves_the_writer_what_it_w
         await core.record("2")
         core.shard.away = False
         core.history._is_over = True
-        begin = core.recorder.log.begin_era
-        core.recorder.log.begin_era = fail  # type: ignore[method-assign,assignment]
+        begin = core.recorder.log.begin_epoch
+        core.recorder.log.begin_epoch = fail  # type: ignore[method-assign,assignment]
         with pytest.raises(LogUnavailableError):
             await core.recorder.begin_missing_epochs()
-        core.recorder.log.begin_era = begin  # type: ignore[method-assign]
+        core.recorder.log.begin_epoch = begin  # type: ignore[method-assign]
         core.delivery.wake()
         await all_delivered(core)
         assert not core.superseded

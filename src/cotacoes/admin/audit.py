@@ -1,12 +1,12 @@
-"""`cotacoes audit`: prove that nothing is lost and nothing is doubled, or name what is. It reads; it never mends.
+"""`cotacoes audit`: prove that no quote is lost and none is doubled, or name those that are. It only reads.
 
-Each coin is told as soon as it is audited. What looks wrong, or could not be reached, is told last, after a second look
-at it, with new snapshots: what was under way during the first one has ended, or is no accident.
+Each coin is reported as soon as it is audited. Coins that look wrong or could not be reached come last, after a second
+look with new snapshots: by then, what was under way during the first one has ended or is really wrong.
 
-    wrong      a fact that contradicts another one: the verdict is WRONG, whatever else could not be reached
-    away       a shard that does not answer: what it holds is unproven, the verdict is INCOMPLETE
-    pending    recorded, and not on the shard yet: nothing is wrong
-    noted      conflicts kept aside, copies of moves, holes and orphans that somebody has accepted: nothing is wrong
+    wrong      two facts contradict each other: the verdict is WRONG, whatever else could not be reached
+    away       a shard does not answer: what it holds is unproven, and the verdict is INCOMPLETE
+    pending    recorded, but not stored on the shard yet: nothing is wrong
+    noted      conflicts kept aside, copies of moves, accepted holes and orphans: nothing is wrong
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cotacoes.admin.audit_snapshot import AuditSnapshot, CoinAudit, Tell, open_audit_snapshot
+from cotacoes.admin.audit_snapshot import AuditSnapshot, CoinAudit, Say, open_audit_snapshot
 from cotacoes.config import Settings
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.model.coins import require_coin
 
-SECOND_LOOK_AFTER_S = 2.0  # the close of a move is a matter of a second
+SECOND_LOOK_AFTER_S = 2.0  # a move closes the fence for about a second
 
 
 class AuditVerdict(enum.StrEnum):
-    """What the audit comes to, the worst first."""
+    """The result of the audit, the worst first."""
 
     WRONG = "wrong"
     INCOMPLETE = "incomplete"
@@ -34,7 +34,10 @@ class AuditVerdict(enum.StrEnum):
 
 @dataclass
 class Audit:
-    """The sum over all coins. `away` is each shard that did not answer, and why; `unknown` coins have no pending."""
+    """The sums over all coins. `away` maps each shard that did not answer to the reason.
+
+    `unknown` counts the coins of which quote_service did not say what is pending.
+    """
 
     coins: int = 0
     shards: int = 0
@@ -49,13 +52,13 @@ class Audit:
 
     @property
     def verdict(self) -> AuditVerdict:
-        """See the head of this file."""
+        """The verdict; the module's docstring has the rules."""
         if self.wrong:
             return AuditVerdict.WRONG
         return AuditVerdict.INCOMPLETE if self.away or self.unproven else AuditVerdict.RIGHT
 
     def add(self, one: CoinAudit) -> None:
-        """Count one audit in."""
+        """Add the audit of a coin or of a shard."""
         is_coin = not one.is_survey
         self.coins += is_coin
         self.quotes += one.quotes
@@ -73,52 +76,50 @@ async def main(
     settings: Settings,
     *,
     coin: str | None = None,
-    tell: Callable[[CoinAudit], None],
-    say: Tell,
+    on_coin: Callable[[CoinAudit], None],
+    say: Say,
     second_look_after_s: float = SECOND_LOOK_AFTER_S,
 ) -> Audit:
-    """Audit every coin, or one. `tell` is given each coin as it is done, `say` what is being read just now.
+    """Audit every coin, or one. `on_coin` gets each coin once it is audited, `say` what is being read at the moment.
 
     UnknownCoinError, SettingError.
     """
     audit = Audit()
 
-    def put(one: CoinAudit) -> None:
+    def report(one: CoinAudit) -> None:
         audit.add(one)
-        tell(one)
+        on_coin(one)
 
-    async with open_audit_snapshot(settings, say) as look:
-        surveys = await _surveys(look)
+    async with open_audit_snapshot(settings, say) as snapshot:
+        surveys = await _survey(snapshot, audit)
         doubtful = {}
-        for name in _chosen(look, coin):
-            one = await look.audit(name)
+        for name in _chosen(snapshot, coin):
+            one = await snapshot.audit(name)
             if one.wrong or one.away is not None:
                 doubtful[name] = one
             else:
-                put(one)
-        audit.away = look.away
-        audit.shards = len(surveys)
+                report(one)
     if doubtful or any(one.wrong for one in surveys) or audit.away:
         await asyncio.sleep(second_look_after_s)
-        async with open_audit_snapshot(settings, say) as look:
-            surveys = await _surveys(look)
+        async with open_audit_snapshot(settings, say) as snapshot:
+            surveys = await _survey(snapshot, audit)
             for name, first in doubtful.items():
-                put(await look.audit(name) if name in look.coins else first)
-            audit.away = look.away
-            audit.shards = len(surveys)
+                report(await snapshot.audit(name) if name in snapshot.coins else first)
     for one in surveys if coin is None else ():
         if one.wrong:
-            put(one)
+            report(one)
     return audit
 
 
-async def _surveys(look: AuditSnapshot) -> list[CoinAudit]:
-    return [await look.survey(shard) for shard in list(look.snapshots)]
+async def _survey(snapshot: AuditSnapshot, audit: Audit) -> list[CoinAudit]:
+    """Survey every shard of a snapshot, which from then on is the one that the audit is about."""
+    audit.away, audit.shards = snapshot.away, len(snapshot.snapshots)
+    return [await snapshot.survey(shard) for shard in snapshot.snapshots]
 
 
-def _chosen(look: AuditSnapshot, coin: str | None) -> list[str]:
+def _chosen(snapshot: AuditSnapshot, coin: str | None) -> list[str]:
     if coin is None:
-        return look.coins
-    if look.away and coin not in look.coins:
-        raise ShardUnavailableError(next(iter(look.away.values())))
-    return [require_coin(coin, look.coins)]
+        return snapshot.coins
+    if snapshot.away and coin not in snapshot.coins:
+        raise ShardUnavailableError(next(iter(snapshot.away.values())))
+    return [require_coin(coin, snapshot.coins)]

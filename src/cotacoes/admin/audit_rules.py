@@ -1,11 +1,11 @@
 """Where a coin lives, as the audit judges it: the fences of all shards against each other and against the directory.
 
     open, closed   the home: exactly one, under a higher placement than any copy that moved
-    moved          what was left behind: it names the next shard; its quotes are a beginning of the home's
+    moved          a copy left behind: it names the next shard; its quotes are the beginning of the home's
     incoming       a copy in the making: noted, not judged
 
-The directory says the same as the home's fence. A shard that is away may hold the home: then nothing is said of it.
-Pure: fences and directory are passed in.
+The directory must agree with the home's fence. A shard that is away may hold the home; then the coin is not judged.
+Pure: fences and directory are arguments.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from cotacoes.adapters.postgres.shard_snapshot import FenceRow
-from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
+from cotacoes.patterns.sharding.ledger_facts import AT_HOME, NONE, Breach, CoinCopy
 from cotacoes.patterns.sharding.shard import Home
-
-AT_HOME = ("open", "closed")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A coin's home, None where there is none or its shard is away; what is wrong, by shard; what is worth a line."""
+    """A coin's home, None if it has none or that may be on `away`; breaches and notes, each with its shard."""
 
     home: str | None
     away: str | None
@@ -31,71 +28,72 @@ class Standing:
 
 
 def standing(
-    entry: Home | None, fences: Mapping[str, FenceRow], *, away: Collection[str], directory_shard: str
+    entry: Home | None, copies: Mapping[str, CoinCopy], *, away: Collection[str], directory_shard: str
 ) -> Standing:
-    """Judge one coin. `entry` is the directory's, `fences` are by shard, without those that are away."""
-    at_home = [shard for shard, fence in fences.items() if fence.state in AT_HOME]
-    home = max(at_home, key=lambda shard: (fences[shard].placement, _is_at(entry, shard)), default=None)
-    missing = _away_home(entry, fences, away) if home is None else None
-    breaches = [*_beside_home(home, fences)]
+    """Judge one coin by the directory's `entry` and its copies on the shards that answer."""
+    at_home = [shard for shard, copy in copies.items() if copy.state in AT_HOME]
+    home = max(at_home, key=lambda shard: (copies[shard].placement, _is_at(entry, shard)), default=None)
+    missing = _away_home(entry, copies, away) if home is None else None
+    breaches = [*_beside_home(home, copies)]
     if home is None and missing is None:
-        shard = entry.shard if entry else next(iter(fences))
+        shard = entry.shard if entry else next(iter(copies))
         breaches.append((shard, Breach("fence", "home of the coin", NONE, "one open fence")))
     if directory_shard not in away:
-        breaches += [(directory_shard, breach) for breach in _against_directory(entry, home, fences)]
-    return Standing(home, missing, breaches, [*_notes(fences)])
+        breaches += [(directory_shard, breach) for breach in _against_directory(entry, home, copies)]
+    return Standing(home, missing, breaches, [*_notes(copies)])
 
 
-def _beside_home(home: str | None, fences: Mapping[str, FenceRow]) -> Iterator[tuple[str, Breach]]:
+def _beside_home(home: str | None, copies: Mapping[str, CoinCopy]) -> Iterator[tuple[str, Breach]]:
     if home is None:
         return
-    best = fences[home]
-    for shard, fence in fences.items():
+    best = copies[home]
+    for shard, copy in copies.items():
         if shard == home:
             continue
-        if fence.state in AT_HOME:
-            yield shard, Breach("fence", "state beside the home", fence.state, f"moved to {home}")
-        if fence.state == "moved" and fence.placement >= best.placement:
+        if copy.state in AT_HOME:
+            yield shard, Breach("fence", "state beside the home", copy.state, f"moved to {home}")
+        if copy.state == "moved" and copy.placement >= best.placement:
             wanted = f"less than {best.placement}, the home's"
-            yield shard, Breach("fence", "placement of what has moved", str(fence.placement), wanted)
-        if fence.state == "moved" and fence.placement == best.placement - 1 and fence.moved_to != home:
-            yield shard, Breach("fence", "shard it has moved to", str(fence.moved_to), home)
-        if fence.coin_id != best.coin_id:
-            yield shard, Breach("fence", "id of the coin", str(fence.coin_id), str(best.coin_id))
+            yield shard, Breach("fence", "placement of a copy that moved", str(copy.placement), wanted)
+        if copy.state == "moved" and copy.placement == best.placement - 1 and copy.moved_to != home:
+            yield shard, Breach("fence", "shard it has moved to", str(copy.moved_to), home)
+        if copy.coin_id != best.coin_id:
+            yield shard, Breach("fence", "id of the coin", str(copy.coin_id), str(best.coin_id))
 
 
-def _against_directory(entry: Home | None, home: str | None, fences: Mapping[str, FenceRow]) -> Iterator[Breach]:
+def _against_directory(entry: Home | None, home: str | None, copies: Mapping[str, CoinCopy]) -> Iterator[Breach]:
     if home is None:
         if entry is None:
             yield Breach("directory", "entry", NONE, "one")
         return
-    fence = fences[home]
+    copy = copies[home]
     if entry is None:
-        yield Breach("directory", "entry", NONE, f"one for {home}, placement {fence.placement}")
+        yield Breach("directory", "entry", NONE, f"one for {home}, placement {copy.placement}")
         return
     for what, found, wanted in (
         ("shard", entry.shard, home),
-        ("placement", str(entry.placement), str(fence.placement)),
-        ("id of the coin", str(entry.coin_id), str(fence.coin_id)),
+        ("placement", str(entry.placement), str(copy.placement)),
+        ("id of the coin", str(entry.coin_id), str(copy.coin_id)),
     ):
         if found != wanted:
             yield Breach("directory", what, found, wanted)
 
 
-def _away_home(entry: Home | None, fences: Mapping[str, FenceRow], away: Collection[str]) -> str | None:
-    """The shard that may hold the home, although it does not answer."""
+def _away_home(entry: Home | None, copies: Mapping[str, CoinCopy], away: Collection[str]) -> str | None:
+    """The shard that does not answer and may hold the home."""
     named = [entry.shard] if entry else []
-    newest_first = sorted(fences.values(), key=lambda fence: -fence.placement)
-    named += [fence.moved_to for fence in newest_first if fence.moved_to is not None]
+    newest_first = sorted(copies.values(), key=lambda copy: -copy.placement)
+    named += [copy.moved_to for copy in newest_first if copy.moved_to is not None]
     return next((shard for shard in named if shard in away), None)
 
 
-def _notes(fences: Mapping[str, FenceRow]) -> Iterator[tuple[str, str]]:
-    for shard, fence in fences.items():
-        if fence.state == "incoming":
-            yield shard, "a copy in the making: a move is under way, or was left; run `cotacoes shards move` again"
-        if fence.state == "closed":
-            yield shard, "closed: a move is under way, or was left; run `cotacoes shards move` again"
+def _notes(copies: Mapping[str, CoinCopy]) -> Iterator[tuple[str, str]]:
+    unfinished = "a move is under way or was interrupted; run `cotacoes shards move` again"
+    for shard, copy in copies.items():
+        if copy.state == "incoming":
+            yield shard, f"a copy in the making: {unfinished}"
+        if copy.state == "closed":
+            yield shard, f"closed: {unfinished}"
 
 
 def _is_at(entry: Home | None, shard: str) -> bool:

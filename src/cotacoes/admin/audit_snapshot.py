@@ -1,8 +1,8 @@
-"""One look at everything: a snapshot of each shard, the directory, what quote_service says, and each coin's audit.
+"""One snapshot of everything that the audit compares: every shard, the directory and quote_service's positions.
 
-What is compared over two places was read in the order in which it grows: quote_service's `through` first, so that no
-shard's snapshot may lie behind it. The snapshots are taken one right after the other, but not in one moment: what ends
-in between, such as a move, can look wrong. It is for the caller to look again.
+What is compared across two places is read in the order in which it grows: quote_service's `through` comes first, so no
+shard's snapshot may lie behind it. The snapshots are opened one right after the other but not at one moment, so what
+ends in between, such as a move, can look wrong. The caller has to look a second time.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from cotacoes.adapters.postgres.shard_snapshot import FenceRow, HoleRow, OrphanCount, PostgresSnapshot
+from cotacoes.adapters.postgres.shard_snapshot import HoleRow, OrphanCount, PostgresSnapshot
 from cotacoes.admin import audit_rules, directory
 from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
 from cotacoes.model.quote import Position, format_time
 from cotacoes.patterns.sharding.ledger_chain import LedgerChain, content_breaches, total_breaches
-from cotacoes.patterns.sharding.ledger_facts import NONE, Breach
+from cotacoes.patterns.sharding.ledger_facts import NONE, Breach, CoinCopy
 from cotacoes.patterns.sharding.shard import Directory
 
-BREACHES_MAX = 100  # of one coin that are told one by one, and as many of its candles; all are counted
+BREACHES_MAX = 100  # of one coin that are listed, and as many of its candles; all are counted
 ASK_DEADLINE_S = 6.0
 NO_COIN = "-"
 
-Tell = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass
 class CoinAudit:
-    """What the audit of one coin has found. `wrong` counts all breaches, `breaches` are the first, each with its shard.
+    """The result of auditing one coin. `wrong` counts all breaches, `breaches` are the first, each with its shard.
 
-    `away`: why the coin could not be audited. `pending` None: nobody could tell.
+    `away` is the reason if the coin could not be audited. `pending` is None if quote_service does not say.
     """
 
     coin: str
     shard: str | None = None
-    eras: int = 0
+    epochs: int = 0
     days: int = 0
     dropped_days: int = 0
     quotes: int = 0
@@ -56,63 +56,79 @@ class CoinAudit:
 
     @property
     def is_survey(self) -> bool:
-        """Whether this is of a shard itself, and of no coin."""
+        """Whether this is about a shard itself and not about a coin."""
         return self.coin == NO_COIN
 
     def add(self, shard: str, breaches: Sequence[Breach], total: int | None = None) -> None:
-        """Breaches of which there are `total`, where that is more."""
+        """Add breaches of a shard; `total` is their number if not all are given."""
         self.wrong += len(breaches) if total is None else total
         self.breaches += [(shard, breach) for breach in breaches[: max(0, 2 * BREACHES_MAX - len(self.breaches))]]
 
 
 @dataclass
+class ShardSurvey:
+    """What was read of a shard beyond its quotes; numbers and days are by the coin's id."""
+
+    copies: dict[str, CoinCopy] = field(default_factory=dict)
+    conflicts: dict[int, int] = field(default_factory=dict)
+    orphans: dict[int, OrphanCount] = field(default_factory=dict)
+    held_days: dict[int, list[date]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
 class AuditSnapshot:
-    """See the head of this file; made by `open_look`."""
+    """The snapshots of all shards that answer; see the module's docstring. `open_audit_snapshot` makes it.
+
+    `away` maps each shard that does not answer to the reason. `progress` is None if quote_service does not answer.
+    """
 
     snapshots: dict[str, PostgresSnapshot]
     away: dict[str, str]
     directory: Directory
     progress: dict[str, Progress] | None
-    say: Tell
-    fences: dict[str, dict[str, FenceRow]] = field(default_factory=dict)
-    conflicts: dict[str, dict[int, int]] = field(default_factory=dict)
-    orphans: dict[str, dict[int, OrphanCount]] = field(default_factory=dict)
-    held_days: dict[str, dict[int, list[date]]] = field(default_factory=dict)
+    say: Say
+    surveys: dict[str, ShardSurvey] = field(default_factory=dict)
 
     @property
     def coins(self) -> list[str]:
-        """Every coin that the directory or a fence knows, in the order of the directory."""
-        return list(dict.fromkeys([*self.directory.homes, *(coin for held in self.fences.values() for coin in held)]))
+        """Every coin of the directory or of a fence, in the order of the directory."""
+        fenced = (coin for survey in self.surveys.values() for coin in survey.copies)
+        return list(dict.fromkeys([*self.directory.homes, *fenced]))
 
     async def survey(self, shard: str) -> CoinAudit:
-        """The shard's fences and days, and what is wrong with it beyond its coins."""
+        """Read a shard's fences and partitions; returns what is wrong with the shard itself."""
         snapshot = self.snapshots[shard]
+        survey = self.surveys[shard] = ShardSurvey()
         found = CoinAudit(NO_COIN, shard)
         try:
-            self.fences[shard] = await snapshot.fences()
-            self.conflicts[shard] = await snapshot.conflicts()
-            self.orphans[shard] = await snapshot.orphans()
+            survey.copies = await snapshot.copies()
+            survey.conflicts = await snapshot.conflicts()
+            survey.orphans = await snapshot.orphans()
             if (name := snapshot.identity) not in (None, shard):
                 found.add(shard, [Breach("identity", "name of the database", str(name), shard)])
-            days: dict[int, list[date]] = defaultdict(list)
-            for part, (day, is_of_day) in (await snapshot.partitions()).items():
+            for partition, (day, is_of_day) in (await snapshot.partitions()).items():
                 self.say(f"{shard} {day}")
                 if not is_of_day:
-                    found.add(shard, [Breach(part, "bounds and name of the partition", "others", "those of one day")])
+                    wanted = "those of one day"
+                    found.add(shard, [Breach(partition, "bounds and name of the partition", "others", wanted)])
                 for coin_id in await snapshot.coins_of_day(day):
-                    days[coin_id].append(day)
-            self.held_days[shard] = days
-            for coin_id in sorted((await snapshot.coins_beside() | set(days)) - self._ids(shard)):
+                    survey.held_days[coin_id].append(day)
+            fenced = {copy.coin_id for copy in survey.copies.values()}
+            for coin_id in sorted((await snapshot.coins_beside() | set(survey.held_days)) - fenced):
                 found.add(shard, [Breach(f"coin id {coin_id}", "fence of what is stored", NONE, "one")])
         except ShardUnavailableError as error:
             self._lose(shard, error)
         return found
 
     async def audit(self, coin: str) -> CoinAudit:
-        """One coin: its home in full, its copies against it."""
-        fences = {shard: held[coin] for shard, held in self.fences.items() if coin in held and shard not in self.away}
+        """Audit one coin: its home in full, then its copies against the home."""
+        copies = {
+            shard: survey.copies[coin]
+            for shard, survey in self.surveys.items()
+            if coin in survey.copies and shard not in self.away
+        }
         standing = audit_rules.standing(
-            self.directory.homes.get(coin), fences, away=self.away, directory_shard=directory.DIRECTORY_SHARD
+            self.directory.homes.get(coin), copies, away=self.away, directory_shard=directory.DIRECTORY_SHARD
         )
         found = CoinAudit(coin, standing.home, notes=[*standing.notes])
         for shard, breach in standing.breaches:
@@ -120,45 +136,45 @@ class AuditSnapshot:
         if standing.home is None:
             found.away = None if standing.away is None else self.away[standing.away]
             return found
-        shard = standing.home
+        shard, home = standing.home, copies[standing.home]
         try:
-            await self._audit_home(found, shard, fences[shard])
-            self._against_log(found, shard, fences[shard])
-            for shard, fence in fences.items():
-                if fence.state == "moved":
-                    await self._compare_copy(found, shard, fence, fences[standing.home])
+            await self._audit_home(found, shard, home)
+            self._compare_positions(found, shard, home)
+            for shard, copy in copies.items():
+                if copy.state == "moved":
+                    await self._compare_copy(found, shard, copy, home)
         except ShardUnavailableError as error:
             found.away = self._lose(shard, error)
         return found
 
-    async def _audit_home(self, found: CoinAudit, shard: str, fence: FenceRow) -> None:
-        snapshot = self.snapshots[shard]
-        manifests = await snapshot.manifests(fence.coin_id)
-        holes = await snapshot.holes(fence.coin_id)
-        chain = LedgerChain(await snapshot.eras(fence.coin_id), {hole.behind: hole.after for hole in holes})
-        days = {*manifests, *self.held_days[shard].get(fence.coin_id, ()), *await snapshot.candle_days(fence.coin_id)}
+    async def _audit_home(self, found: CoinAudit, shard: str, home: CoinCopy) -> None:
+        snapshot, survey, coin_id = self.snapshots[shard], self.surveys[shard], home.coin_id
+        rows = await snapshot.day_rows(coin_id)
+        holes = await snapshot.holes(coin_id)
+        chain = LedgerChain(await snapshot.predecessors(coin_id), {hole.behind: hole.after for hole in holes})
+        days = {*rows, *survey.held_days.get(coin_id, ()), *await snapshot.candle_days(coin_id)}
         room, unerased = BREACHES_MAX, 0
         for number, day in enumerate(sorted(days), start=1):
             self.say(f"{found.coin} {shard} {day}, {number} of {len(days)}")
-            manifest = manifests.get(day)
-            stored, totals, wrong, total = await snapshot.day(fence.coin_id, day, manifest, room)
-            found.add(shard, chain.take(stored))
-            found.add(shard, wrong, total)
-            room -= len(wrong)
-            if manifest is not None and manifest.is_dropped:
+            row = rows.get(day)
+            stored = await snapshot.day(coin_id, day, row, room)
+            found.add(shard, chain.add(stored))
+            found.add(shard, stored.candle_breaches, stored.candle_breach_count)
+            room -= len(stored.candle_breaches)
+            if row is not None and row.is_dropped:
                 found.dropped_days += 1
                 unerased += bool(stored.pieces)
-                found.add(shard, [*total_breaches(day, manifest, totals)])
-            found.candles += sum(one.candles for one in totals)
+                found.add(shard, [*total_breaches(row, stored.candle_totals)])
+            found.candles += sum(total.candles for total in stored.candle_totals)
         if unerased:
             found.notes.append((shard, f"dropped days whose quotes are not erased yet: {unerased}"))
-        found.add(shard, chain.end(fence.ends))
-        found.eras, found.days, found.quotes = len(chain.epochs), len(days), chain.quotes
-        found.conflicts = self.conflicts[shard].get(fence.coin_id, 0)
-        self._audit_discrepancies(found, shard, holes, self.orphans[shard].get(fence.coin_id, OrphanCount(0, 0)))
+        found.add(shard, chain.end(home))
+        found.epochs, found.days, found.quotes = len(chain.epochs), len(days), chain.quotes
+        found.conflicts = survey.conflicts.get(coin_id, 0)
+        self._audit_discrepancies(found, shard, holes, survey.orphans.get(coin_id, OrphanCount(0, 0)))
 
     def _audit_discrepancies(self, found: CoinAudit, shard: str, holes: list[HoleRow], orphans: OrphanCount) -> None:
-        """What is noted is wrong until somebody accepts it."""
+        """A discrepancy is wrong until it is accepted."""
         found.holes, found.orphans = len(holes), orphans.orphans
         wanted = f"accepted (`cotacoes ledger accept {found.coin}`)"
         for hole in holes:
@@ -169,57 +185,51 @@ class AuditSnapshot:
             what = "quotes that were recorded and are not in the history"
             found.add(shard, [Breach("orphans", what, f"{unaccepted} unaccepted", wanted)])
         accepted = {"holes": sum(hole.is_accepted for hole in holes), "orphans": orphans.accepted}
-        found.notes += [(shard, f"{name} that were accepted: {count}") for name, count in accepted.items() if count]
+        found.notes += [(shard, f"accepted {name}: {count}") for name, count in accepted.items() if count]
 
-    def _against_log(self, found: CoinAudit, shard: str, fence: FenceRow) -> None:
+    def _compare_positions(self, found: CoinAudit, shard: str, home: CoinCopy) -> None:
+        """The home must hold what quote_service knows to be stored."""
         progress = None if self.progress is None else self.progress.get(found.coin)
         if progress is None:
             return
         found.pending = progress.pending
-        through = None if progress.through is None else Position.parse(progress.through)
-        if through is not None and (fence.ends.last is None or through > fence.ends.last):
-            last = NONE if fence.ends.last is None else str(fence.ends.last)
-            found.add(
-                shard, [Breach("fence", "last position, of which quote_service knows", last, f"{through} or later")]
-            )
+        if progress.through is not None:
+            through = Position.parse(progress.through)
+            self._require_end(found, shard, home, through, "last position, which quote_service knows to be stored")
 
-    async def _compare_copy(self, found: CoinAudit, shard: str, fence: FenceRow, home_fence: FenceRow) -> None:
-        """What is left of a copy that moved must be a beginning of what the home holds or has dropped."""
+    def _require_end(self, found: CoinAudit, shard: str, home: CoinCopy, least: Position, what: str) -> None:
+        if home.last is None or home.last < least:
+            found.add(shard, [Breach("fence", what, str(home.last or NONE), f"{least} or later")])
+
+    async def _compare_copy(self, found: CoinAudit, shard: str, left: CoinCopy, home: CoinCopy) -> None:
+        """What is left of a copy that moved must be the beginning of what the home holds or has dropped."""
         assert found.shard is not None
-        copy, home = self.snapshots[shard], self.snapshots[found.shard]
-        last, home_last = fence.ends.last, home_fence.ends.last
-        if last is not None and (home_last is None or home_last < last):
-            breach = Breach(
-                "fence", f"last position, of which {shard} has a copy", str(home_last or NONE), f"{last} or later"
-            )
-            found.add(found.shard, [breach])
-        manifests = await home.manifests(home_fence.coin_id)
-        held = self.held_days[shard].get(fence.coin_id, [])
+        if left.last is not None:
+            self._require_end(found, found.shard, home, left.last, f"last position, which the copy on {shard} has")
+        at_left, at_home = self.snapshots[shard], self.snapshots[found.shard]
+        rows = await at_home.day_rows(home.coin_id)
+        held = self.surveys[shard].held_days.get(left.coin_id, [])
         for day in held:
             self.say(f"{found.coin} {shard} {day}, a copy")
-            pieces = await copy.pieces(fence.coin_id, day)
-            mine = await copy.content(fence.coin_id, day, pieces)
-            manifest = manifests.get(day)
-            if manifest is not None and manifest.is_dropped:
-                theirs = (
-                    manifest.content if (pieces[0].first, pieces[-1].last) == (manifest.first, manifest.last) else mine
-                )
+            pieces = await at_left.pieces(left.coin_id, day)
+            ours = await at_left.content(left.coin_id, day, pieces)
+            row = rows.get(day)
+            if row is None or not row.is_dropped:
+                theirs = await at_home.content(home.coin_id, day, pieces)
             else:
-                theirs = await home.content(home_fence.coin_id, day, pieces)
-            if mine is not None:
-                found.add(shard, [*content_breaches(str(day), f"the copy of {found.shard}", mine, theirs)])
+                is_whole = (pieces[0].first, pieces[-1].last) == (row.first, row.last)
+                theirs = row.manifest if is_whole else ours
+            if ours is not None:
+                found.add(shard, [*content_breaches(str(day), f"the copy of {found.shard}", ours, theirs)])
         found.notes.append((shard, f"a copy that moved; days of it still held: {len(held)}"))
-
-    def _ids(self, shard: str) -> set[int]:
-        return {fence.coin_id for fence in self.fences[shard].values()}
 
     def _lose(self, shard: str, error: ShardUnavailableError) -> str:
         return self.away.setdefault(shard, error.detail)
 
 
 @contextlib.asynccontextmanager
-async def open_audit_snapshot(settings: Settings, say: Tell) -> AsyncIterator[AuditSnapshot]:
-    """Ask quote_service, read the directory, take a snapshot of every shard that answers. SettingError."""
+async def open_audit_snapshot(settings: Settings, say: Say) -> AsyncIterator[AuditSnapshot]:
+    """Ask quote_service, read the directory, and open a snapshot of every shard that answers. SettingError."""
     progress = await _progress(settings)
     away: dict[str, str] = {}
     known = Directory({})
@@ -239,9 +249,8 @@ async def open_audit_snapshot(settings: Settings, say: Tell) -> AsyncIterator[Au
         ends = await asyncio.gather(*(enter(shard) for shard in snapshots if shard not in away), return_exceptions=True)
         for end in filter(None, ends):
             raise end
-        yield AuditSnapshot(
-            {shard: one for shard, one in snapshots.items() if shard not in away}, away, known, progress, say
-        )
+        answering = {shard: one for shard, one in snapshots.items() if shard not in away}
+        yield AuditSnapshot(answering, away, known, progress, say)
 
 
 async def _progress(settings: Settings) -> dict[str, Progress] | None:

@@ -12,19 +12,20 @@ from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import CopyDiffersError, SettingError, ShardUnavailableError
 from cotacoes.model.quote import Position
-from cotacoes.patterns.sharding.moving import Copy, MovingShard
+from cotacoes.patterns.sharding.ledger_facts import CoinCopy
+from cotacoes.patterns.sharding.moving import MovingShard
 
 DIRECTORY_SHARD = directory.DIRECTORY_SHARD
 CLAIM_TRIES_MAX = 15
-CLAIM_WAIT_S = 0.2  # a server needs a moment to notice that whoever held the claim was killed
-PURGE_QUOTES = 10_000  # deleted in one statement: some 20 ms under the lock of a coin that nobody asks for here
+CLAIM_WAIT_S = 0.2  # a server needs a moment to notice that the holder of a claim was killed
+PURGE_QUOTES = 10_000  # deleted in one statement: some 20 ms under the lock of a coin that is not read here
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[dict[str, MovingShard], set[str]]]:
+async def open_shards(settings: Settings) -> AsyncIterator[tuple[dict[str, MovingShard], set[str]]]:
     """Every shard that answers, by name, and the names of those that do not."""
     dsns = directory.dsns(settings, await directory.read(settings))
     shards: dict[str, MovingShard] = {}
@@ -38,9 +39,9 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[dict[str, MovingShar
         yield shards, set(dsns) - set(shards)
 
 
-async def copies_of(coin: str, shards: Mapping[str, MovingShard]) -> tuple[dict[str, Copy], set[str]]:
+async def copies_of(coin: str, shards: Mapping[str, MovingShard]) -> tuple[dict[str, CoinCopy], set[str]]:
     """Every copy of the coin, by shard, and the shards that do not answer."""
-    copies: dict[str, Copy] = {}
+    copies: dict[str, CoinCopy] = {}
     away: set[str] = set()
     for name, shard in shards.items():
         try:
@@ -54,16 +55,16 @@ async def copies_of(coin: str, shards: Mapping[str, MovingShard]) -> tuple[dict[
 
 
 async def claim(coin: str, coin_id: int, shard: MovingShard) -> None:
-    """Be the only one who moves or removes this coin's copy here; SettingError where another one is at it."""
+    """Acquire the right to move or remove this coin's copy here; SettingError if another administrator has it."""
     for _ in range(CLAIM_TRIES_MAX):
         if await shard.claim(coin_id):
             return
         await asyncio.sleep(CLAIM_WAIT_S)
-    raise SettingError(f"{coin} is being moved or purged on {shard.name} already: let that end first")
+    raise SettingError(f"{coin} is being moved or purged on {shard.name} already: wait for that to end")
 
 
 async def both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
-    """What two shards answer at once. Each call is ended before the first error is raised."""
+    """Call two shards at the same time. Both calls have ended before the first error is raised."""
     one, other = await asyncio.gather(first, second, return_exceptions=True)
     if isinstance(one, BaseException):
         raise one
@@ -73,28 +74,30 @@ async def both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
 
 
 async def compare_left(coin_id: int, left: MovingShard, home: MovingShard) -> None:
-    """CopyDiffersError unless the home holds all that a copy left behind does, days aside that either has dropped.
+    """CopyDiffersError unless the home holds all that a copy left behind holds, except days that either has dropped.
 
-    A copy that was purged in part is compared from the first quote that it still has.
+    A copy that was partly purged is compared from the first quote that it still has.
     """
     at_home = {day.day: day for day in await home.days(coin_id)}
     for day in await left.days(coin_id):
         other = at_home.get(day.day)
-        if other is not None and (day.dropped_at or other.dropped_at):
+        if other is not None and (day.is_dropped or other.is_dropped):
             continue
         before = Position(day.first.epoch, day.first.seq - 1)
         here, there = await both(left.content(coin_id, before, day.last), home.content(coin_id, before, day.last))
         if here.get(day.day) != there.get(day.day):
             raise CopyDiffersError(
-                f"{home.name} does not hold what {left.name} does of {day.day}: nothing is deleted on {left.name}"
+                f"{home.name} does not hold the same of {day.day} as {left.name}: nothing is deleted on {left.name}"
             )
 
 
-async def remove(coin: str, copy: Copy, shards: Mapping[str, MovingShard], left: str, home: tuple[str, int]) -> None:
-    """Delete a copy that is nobody's home, in steps that hold no lock for long. `home` is the shard and the placement.
+async def remove(
+    coin: str, copy: CoinCopy, shards: Mapping[str, MovingShard], left: str, home: tuple[str, int]
+) -> None:
+    """Delete a copy that is not the coin's home, in steps that hold no lock for long. `home` is shard and placement.
 
-    The directory is brought up to date first: one that still named this shard would let a new fence be made here, and
-    the coin would have two homes. ShardUnavailableError where it is away.
+    The directory is updated first: if it still named this shard, a new fence could be made here, and the coin would
+    have two homes. ShardUnavailableError if the directory is away.
     """
     if DIRECTORY_SHARD not in shards:
         raise ShardUnavailableError(f"{DIRECTORY_SHARD}, with the directory, does not answer: nothing is deleted")

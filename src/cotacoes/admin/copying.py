@@ -1,7 +1,7 @@
-"""Copying: a coin's history from one shard to another, and the proof, by content, that both are the same.
+"""Copying: a coin's history goes from one shard to another, and is proved by content to be the same on both.
 
-What is stored does not change, so it is enough to go on behind the last position that was copied, or verified. Only two
-things happen to what lies before it: a day is sealed, or its quotes are dropped by retention; both are taken over.
+What is stored does not change, so copying and verifying continue behind the last position that they have reached. Only
+two things can happen before it: a day is sealed, or its quotes are dropped by retention. Both are copied as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from random import Random
 from cotacoes.admin.copies import both
 from cotacoes.errors import CopyDiffersError
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.patterns.sharding.moving import Content, Copy, Day, MovingShard
+from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, DayRow
+from cotacoes.patterns.sharding.moving import MovingShard
 
 PAGE_QUOTES = 5_000  # a statement of some 50 ms on the target
 ASIDES_MAX = 1_000
@@ -25,7 +26,7 @@ START = Position(0, 0)
 
 @dataclass
 class MoveProgress:
-    """How far a move has come; `closed_s` is how long the source's fence was closed, None before that is over."""
+    """How far a move has come; `closed_s` is how long the source's fence was closed, None until it is over."""
 
     coin: str
     source: str
@@ -41,9 +42,10 @@ OnStep = Callable[[str, MoveProgress], Awaitable[None]]
 
 
 class Copying:
-    """The copy of one coin from `source`, where `home` is, to `target`; `last` and `verified` are how far it has come.
+    """Copies one coin from `source`, where `home` is, to `target`.
 
-    `on_step` is told of every page that was copied, and of every day that was verified.
+    `last` is the last position copied, `verified` the last one verified. `on_step` is called for every page that was
+    copied and for every day that was verified.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Copying:
         progress: MoveProgress,
         source: MovingShard,
         target: MovingShard,
-        home: Copy,
+        home: CoinCopy,
         last: Position | None,
         on_step: OnStep,
     ) -> None:
@@ -69,12 +71,12 @@ class Copying:
         self._is_closed = False
 
     async def copy(self) -> None:
-        """All that the source holds by now."""
-        await self._target.receive_eras(self._id, self._placement, await self._source.eras(self._id))
+        """Copy all that the source holds by now."""
+        await self._target.receive_epochs(self._id, self._placement, await self._source.epochs(self._id))
         await self._copy_asides()
         there = {day.day: day for day in await self._target.days(self._id)}
         for number, day in enumerate(await self._source.days(self._id), start=1):
-            if day.dropped_at is None:
+            if not day.is_dropped:
                 while self.last < day.last and await self._copy_page():
                     pass
             elif there.get(day.day) != day:
@@ -82,10 +84,10 @@ class Copying:
             self._progress.days = number
 
     async def verify(self) -> None:
-        """Compare what was copied and not compared yet; CopyDiffersError. Sealed days are sealed there too."""
+        """Compare what was copied since the last call, and seal the days that the source sealed. CopyDiffersError."""
         through = self.last
         for day in await self._source.days(self._id):
-            if day.dropped_at is not None:
+            if day.is_dropped:
                 await self._verify_dropped(day)
             elif day.last > self.verified and day.first <= through:
                 await self._verify_day(day, min(day.last, through))
@@ -93,10 +95,8 @@ class Copying:
         await self._seal()
 
     async def sample(self, random: Random) -> None:
-        """Compare quotes at random positions row by row, so that no mistake in a digest can hide one."""
-        days = [
-            day for day in await self._source.days(self._id) if day.dropped_at is None and day.last <= self.verified
-        ]
+        """Compare quotes at random positions row by row, in case a digest hides a difference."""
+        days = [day for day in await self._source.days(self._id) if not day.is_dropped and day.last <= self.verified]
         for day in random.choices(days, [day.count for day in days], k=SAMPLE_QUOTES) if days else ():
             after = _somewhere_in(day, random)
             here, there = await both(
@@ -106,11 +106,11 @@ class Copying:
                 raise self._differs(f"the quote after {after}")
 
     async def left_over(self, limit: int) -> int:
-        """How many quotes, up to `limit`, wait to be copied."""
+        """How many quotes are still to be copied, at most `limit`."""
         return (await self._source.page(self._id, self.last, limit)).count
 
-    async def finish(self, closed: Copy) -> int:
-        """Copy and compare the rest behind the closed fence; the count of all quotes, dropped ones included."""
+    async def finish(self, closed: CoinCopy) -> int:
+        """Copy and compare the rest behind the closed fence; returns the count of all quotes, with dropped ones."""
         self._is_closed = True
         while self.last < (closed.last or START) and await self._copy_page():
             pass
@@ -128,7 +128,7 @@ class Copying:
         if [day.extent for day in days] != [day.extent for day in there]:
             raise self._differs("the list of days")
         for day in days:
-            if day.dropped_at is None and self._contents[day.day].count != day.count:
+            if not day.is_dropped and self._contents[day.day].count != day.count:
                 raise self._differs(f"the count of {day.day}")
         return sum(day.count for day in days)
 
@@ -143,10 +143,10 @@ class Copying:
         self._progress.copied += page.count
         await self._on_step("copied", self._progress)
         if not self._is_closed:
-            await asyncio.sleep(clock() - began)  # half of the time is left to those who write and read meanwhile
+            await asyncio.sleep(clock() - began)  # leaves half of the time to writers and readers
         return True
 
-    async def _copy_dropped(self, day: Day) -> None:
+    async def _copy_dropped(self, day: DayRow) -> None:
         dropped = await self._source.dropped(self._id, day.day)
         if dropped is not None:
             await self._target.receive_dropped(self._id, self._placement, dropped)
@@ -160,14 +160,14 @@ class Copying:
             await self._target.receive_asides(self._id, self._placement, page)
             after = page.last
 
-    async def _verify_day(self, day: Day, through: Position) -> None:
+    async def _verify_day(self, day: DayRow, through: Position) -> None:
         ours, theirs = await self._contents_through(through)
         here = ours.get(day.day)
         if here != theirs.get(day.day):
             days = {found.day: found for found in await self._source.days(self._id)}
-            if days[day.day].dropped_at is None:
+            if not days[day.day].is_dropped:
                 raise self._differs(f"what is held of {day.day}")
-            return  # dropped while it was compared: the next round takes that over
+            return  # dropped while it was compared: the next round copies that
         if here is not None:
             before = self._contents.get(day.day)
             self._contents[day.day] = here if before is None else before + here
@@ -178,14 +178,14 @@ class Copying:
     async def _contents_through(self, through: Position) -> tuple[dict[date, Content], dict[date, Content]]:
         ours = self._source.content(self._id, self.verified, through)
         theirs = self._target.content(self._id, self.verified, through)
-        # one after the other: behind a closed fence, where one has to be given up, the other must stay usable; before
-        # that a processor is left to those who write and read meanwhile
+        # one after the other: if one is cancelled behind a closed fence, the other connection must stay usable; before
+        # that, it leaves a processor to writers and readers
         try:
             return await ours, await theirs
         finally:
             theirs.close()
 
-    async def _verify_dropped(self, day: Day) -> None:
+    async def _verify_dropped(self, day: DayRow) -> None:
         if day.day in self._dropped:
             return
         ours = await self._source.candle_content(self._id, day.day)
@@ -196,7 +196,7 @@ class Copying:
     async def _seal(self) -> None:
         there = {day.day: day for day in await self._target.days(self._id)}
         for day in await self._source.days(self._id):
-            if day.manifest is None or day.dropped_at is not None or day.last > self.verified:
+            if day.manifest is None or day.is_dropped or day.last > self.verified:
                 continue
             if self._contents.get(day.day) != day.manifest:
                 raise self._differs(f"the manifest of {day.day} and what was copied")
@@ -205,13 +205,13 @@ class Copying:
 
     def _differs(self, what: str) -> CopyDiffersError:
         return CopyDiffersError(
-            f"{self._coin} is not the same on {self._source.name} and {self._target.name}, by {what}: the copy is not "
+            f"{self._coin} differs between {self._source.name} and {self._target.name} in {what}: the copy is not "
             f"opened; delete it with `cotacoes shards move {self._coin} --to {self._target.name} --abort`"
         )
 
 
-def _somewhere_in(day: Day, random: Random) -> Position:
-    """A position right after which a quote of this day is likely to stand."""
+def _somewhere_in(day: DayRow, random: Random) -> Position:
+    """A position that is probably followed by a quote of this day."""
     epoch = random.choice((day.first.epoch, day.last.epoch))
     low = day.first.seq - 1 if epoch == day.first.epoch else 0
     high = day.last.seq if epoch == day.last.epoch else low + day.count
@@ -219,5 +219,5 @@ def _somewhere_in(day: Day, random: Random) -> Position:
 
 
 def _as_text(quote: Quote | None) -> QuoteJson | None:
-    """As equal decimals may differ in their digits."""
+    """The quote as text, since equal decimals may differ in their digits."""
     return None if quote is None else QuoteJson.of(quote)

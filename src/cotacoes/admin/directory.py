@@ -1,7 +1,7 @@
-"""The directory: where every coin lives, and which shards there are; read, changed and restored by administrators.
+"""The directory of coins and shards, as administrators read, change and restore it.
 
-It is kept on shard1, but the fences have the last word. A change that was cut off half-way is completed by asking for
-it again, and what the directory says can be written anew from the fences at any time.
+It is kept on shard1, but the fences have the last word. A change that was interrupted is completed by repeating it, and
+the directory can be rebuilt from the fences at any time.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
+from cotacoes.patterns.sharding.ledger_facts import AT_HOME
 from cotacoes.patterns.sharding.shard import Directory, Home
 
 ASK_DEADLINE_S = 10.0
 DIRECTORY_SHARD = SHARDS[0]
 COINS_MAX = 10_000
-READABLE = ("open", "closed")
 SHARD_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,31}\Z", re.ASCII)
 
 
 async def read(settings: Settings) -> Directory:
-    """The directory as shard1 has it; ShardUnavailableError, SettingError."""
+    """Read the directory from shard1; ShardUnavailableError, SettingError."""
     async with PostgresShard(DIRECTORY_SHARD, settings.dsn(DIRECTORY_SHARD), deadline_s=ASK_DEADLINE_S) as shard:
         return await shard.directory()
 
 
 def dsns(settings: Settings, directory: Directory) -> dict[str, str]:
-    """The DSN of every shard: shard1 and shard2 from the settings, further ones from the directory."""
+    """The DSN of every shard: the settings have shard1 and shard2, the directory has further ones."""
     return {shard: settings.dsn(shard) for shard in SHARDS} | dict(directory.shards)
 
 
 async def add_coin(settings: Settings, coin: str, shard: str | None = None, currency: str | None = None) -> Home:
-    """Place a coin on a shard, None: on the one with the fewest coins; SettingError where it lives elsewhere.
+    """Place a coin on a shard, or on the one with the fewest coins if `shard` is None.
 
-    `currency` is that of all its prices; None: that of the first one. SettingError if it has another already.
+    `currency` is that of all its prices; if it is None, the first price decides. SettingError if the coin lives on
+    another shard or has another currency already.
     """
-    _refuse_no_currency(currency)
+    _require_currency(currency)
     if not COIN_PATTERN.match(coin):
-        raise SettingError(f"{coin[:40]!r} is no coin's name: write 1 to 32 of a-z 0-9 -")
+        raise SettingError(f"{coin[:40]!r} is not a coin's name: write 1 to 32 of a-z 0-9 -")
     directory = await read(settings)
     known = dsns(settings, directory)
     if shard is not None and shard not in known:
-        raise SettingError(f"there is no {shard}: of {', '.join(known)}, or `cotacoes shards add`")
+        raise SettingError(f"there is no {shard}: name one of {', '.join(known)}, or add it with `cotacoes shards add`")
     if len(directory.homes) >= COINS_MAX:
-        raise SettingError(f"there are {COINS_MAX} coins already, which is the most")
+        raise SettingError(f"the limit of {COINS_MAX:,} coins is reached")
     chosen = shard or emptiest(known, directory.homes.values())
     async with _changing(settings) as first:
         await first.run("add_coin", coin, chosen)
@@ -57,20 +58,21 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None, curr
             await first.run("learn_currency", coin, currency)
     home = (await read(settings)).homes[coin]
     if shard is not None and home.shard != shard:
-        raise SettingError(f"{coin} lives on {home.shard}: `cotacoes shards move {coin} --to {shard}` moves it")
+        raise SettingError(f"{coin} lives on {home.shard}: move it with `cotacoes shards move {coin} --to {shard}`")
     if currency not in (None, home.currency):
         raise SettingError(
-            f"{coin} is kept in {home.currency}, not {currency}: `cotacoes coins currency {coin} {currency}` changes it"
+            f"{coin} is recorded in {home.currency}, not {currency}: "
+            f"change that with `cotacoes coins currency {coin} {currency}`"
         )
     if home.shard not in known:
         raise SettingError(
-            f"{coin} lives on {home.shard}, whose address is lost: `cotacoes shards add {home.shard} DSN`"
+            f"{coin} lives on {home.shard}, whose address is lost: add it with `cotacoes shards add {home.shard} DSN`"
         )
-    if home.placement == 1:  # where it was moved, its fence moved with it
+    if home.placement == 1:  # if it was moved, its fence moved with it
         async with SchemaConnection(home.shard, known[home.shard], connect_s=ASK_DEADLINE_S) as there:
             await there.run("seed_fence", home.coin_id, coin, home.placement)
             taken = {row["coin_id"]: row["coin"] for row in await there.run("fences")}
-        if taken.get(home.coin_id) != coin:  # the directory is older than the shards: it gives numbers a second time
+        if taken.get(home.coin_id) != coin:  # a directory older than the shards assigns ids a second time
             async with _changing(settings) as first:
                 await first.run("forget_coin", coin, home.coin_id)
             raise SettingError("the directory lacks coins that the shards have: run `cotacoes directory rebuild` first")
@@ -78,39 +80,39 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None, curr
 
 
 def emptiest(shards: Iterable[str], homes: Iterable[Home]) -> str:
-    """The shard with the fewest coins, the first of several."""
+    """The shard with the fewest coins; the first of several."""
     lived_on = [home.shard for home in homes]
     return min(shards, key=lived_on.count)
 
 
 async def set_retention(settings: Settings, coin: str, days: int | None) -> None:
-    """Keep so many days of the coin's quotes, None: all of them; SettingError where there is no such coin."""
+    """Retain the coin's quotes for `days`, or for ever if it is None; SettingError if there is no such coin."""
     async with _changing(settings) as first:
         if not await first.run("set_retention", coin, days):
-            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` names them")
+            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` shows the coins")
 
 
 async def set_currency(settings: Settings, coin: str, currency: str) -> None:
-    """From now on the coin's prices are in this currency; SettingError if there is no such coin or currency."""
-    _refuse_no_currency(currency)
+    """Set the currency of the coin's further prices; SettingError if there is no such coin or currency."""
+    _require_currency(currency)
     async with _changing(settings) as first:
         if not await first.run("set_currency", coin, currency):
-            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` names them")
+            raise SettingError(f"there is no coin {coin}: `cotacoes coins list` shows the coins")
 
 
-def _refuse_no_currency(currency: str | None) -> None:
+def _require_currency(currency: str | None) -> None:
     if currency is not None and not CURRENCY_PATTERN.match(currency):
         raise SettingError(f"{currency[:40]!r} is not a currency: write 2 to 12 of A-Z 0-9, as in USD")
 
 
 async def add_shard(settings: Settings, name: str, dsn: str) -> str:
-    """Bring a database to this release's schema and make it a shard; what was done, in words.
+    """Bring a database to this release's schema and make it a shard; returns a line of text.
 
-    SettingError where the name is a setting's, or the database is another shard already.
+    SettingError if the name is a setting's, or the database is another shard already.
     """
     if name in SHARDS:
         raise SettingError(f"{name} is a setting: set COTACOES_{name.upper()}_DSN")
-    _refuse_no_shard(name, dsn)
+    _require_shard(name, dsn)
     async with SchemaConnection(name, dsn, connect_s=ASK_DEADLINE_S) as there:
         applied = len(await bring_up(name, there))
     async with _changing(settings) as first:
@@ -118,15 +120,15 @@ async def add_shard(settings: Settings, name: str, dsn: str) -> str:
     return f"{name}: schema {known_migrations()[-1].version}, {applied} applied now"
 
 
-def _refuse_no_shard(name: str, dsn: str) -> None:
+def _require_shard(name: str, dsn: str) -> None:
     if not SHARD_PATTERN.match(name):
-        raise SettingError(f"{name[:40]!r} is no shard's name: write a-z, then up to 31 of a-z 0-9 _")
+        raise SettingError(f"{name[:40]!r} is not a shard's name: write a-z, then up to 31 of a-z 0-9 _")
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise SettingError(f"the DSN of {name} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
 
 async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
-    """Apply to a shard what it lacks, and give it its name; the versions applied. SettingError if it cannot be one."""
+    """Apply the migrations that a shard lacks, and name it; returns their versions. SettingError."""
     due = pending_migrations(name, await connection.run("migrations"))
     for migration in due:
         await connection.apply(migration)
@@ -135,13 +137,13 @@ async def bring_up(name: str, connection: SchemaConnection) -> list[int]:
 
 
 async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
-    """Write the directory as the fences of all shards say; one line per change, and per coin without a home.
+    """Rebuild the directory from the fences of all shards; one line for each change and each coin without a home.
 
-    `further` are DSNs of shards that the directory may have forgotten. ShardUnavailableError where one is away, since
+    `further` are DSNs of shards that the directory may have forgotten. ShardUnavailableError if a shard is away, since
     it may be some coin's home; then nothing is changed.
     """
     for shard, dsn in further.items():
-        _refuse_no_shard(shard, dsn)
+        _require_shard(shard, dsn)
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(_changing(settings))
         await bring_up(DIRECTORY_SHARD, first)  # its disk may be a new one
@@ -158,7 +160,7 @@ async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
 
 
 async def write_homes(first: SchemaConnection, fences: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """Write what these fences say into the directory that `first` is connected to; what changed, in words."""
+    """Write the homes that these fences show into the directory of `first`; one line for each change."""
     homes, lines = homes_of(fences)
     for coin, home in homes.items():
         if await first.run("set_home", coin, home.coin_id, home.shard, home.placement):
@@ -167,9 +169,9 @@ async def write_homes(first: SchemaConnection, fences: Mapping[str, list[dict[st
 
 
 def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home], list[str]]:
-    """Each coin's home by the fences of every shard, and in words which coins have none.
+    """Each coin's home by the fences of every shard, and a line of text for each coin without one.
 
-    Of several open ones, which no move leaves behind, the one with the highest placement.
+    If several fences are open, which no move leaves behind, the one with the highest placement is the home.
     """
     homes: dict[str, Home] = {}
     seen: set[str] = set()
@@ -177,10 +179,10 @@ def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home
         for row in rows:
             seen.add(row["coin"])
             before = homes.get(row["coin"])
-            if row["state"] in READABLE and (before is None or before.placement < row["placement"]):
+            if row["state"] in AT_HOME and (before is None or before.placement < row["placement"]):
                 homes[row["coin"]] = Home(row["coin_id"], shard, row["placement"])
     lines = [
-        f"{coin}: is between two shards; `cotacoes shards move` again ends the move"
+        f"{coin}: is between two shards; run `cotacoes shards move` again to finish the move"
         for coin in sorted(seen - homes.keys())
     ]
     return homes, lines
@@ -188,7 +190,7 @@ def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home
 
 @contextlib.asynccontextmanager
 async def _changing(settings: Settings) -> AsyncIterator[SchemaConnection]:
-    """A connection to shard1 that alone may change the directory, until it is closed."""
+    """A connection to shard1 that holds the lock of the directory until it is closed."""
     dsn = settings.dsn(DIRECTORY_SHARD)
     async with SchemaConnection(DIRECTORY_SHARD, dsn, connect_s=ASK_DEADLINE_S) as first:
         await first.run("lock_directory")

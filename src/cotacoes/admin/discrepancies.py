@@ -1,4 +1,4 @@
-"""What `cotacoes ledger` does: list, export and accept the discrepancies of all shards, or of one coin's."""
+"""`cotacoes ledger`: list, export and accept the discrepancies of one coin or of all."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PAGE_ORPHANS = 1_000
 
 
 async def found(settings: Settings, coin: str | None) -> list[Discrepancy]:
-    """Everything that was noted, of one coin or of all, oldest first. ShardUnavailableError if a shard is away."""
+    """The discrepancies of one coin or of all, oldest first. ShardUnavailableError if a shard is away."""
     known = await directory.read(settings)
     if coin is not None:
         require_coin(coin, known.homes)
-    told: list[Discrepancy] = []
+    every: list[Discrepancy] = []
     for shard, dsn in directory.dsns(settings, known).items():
         async with PostgresDiscrepancies(shard, dsn) as one:
-            told += await one.found(coin)
-    return sorted(told, key=lambda one: (one.noted_at, one.coin, one.last))
+            every += await one.found(coin)
+    return sorted(every, key=lambda one: (one.noted_at, one.coin, one.last))
 
 
 async def orphans(settings: Settings, coin: str) -> AsyncIterator[Orphan]:
@@ -35,17 +35,17 @@ async def orphans(settings: Settings, coin: str) -> AsyncIterator[Orphan]:
         while page := await one.orphans(coin, after, PAGE_ORPHANS):
             for orphan in page:
                 yield orphan
-            after = page[-1].position
+            after = page[-1].quote.position
 
 
 async def accept(settings: Settings, coin: str) -> Unaccepted:
-    """Accept what was noted of a coin so far; how much that was."""
+    """Accept the discrepancies of a coin; returns how many."""
     shard, dsn = await _home(settings, coin)
     async with PostgresDiscrepancies(shard, dsn) as one:
         try:
             return await one.accept(coin)
         except FenceClosedError as error:
-            raise ShardUnavailableError(f"a move of {coin} is at its end: try again in a moment") from error
+            raise ShardUnavailableError(f"a move of {coin} is about to end: try again in a moment") from error
 
 
 async def _home(settings: Settings, coin: str) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""`cotacoes migrate`: bring every shard to this release's schema, or none; then place the coins that are new.
+"""`cotacoes migrate`: bring every shard to this release's schema, or none; then place the new coins.
 
-Numbered files, forward only, each remembered with its digest. Both shards of the settings must answer before the first
-is touched, each is one transaction, and running it again changes nothing. A further shard that is away is left for the
-next time: no service uses it before it has this release's schema, and the others are not to wait for it.
+Migrations are numbered files, applied forward only, each remembered with its digest. Both shards of the settings must
+answer before the first is changed, each shard is one transaction, and running it again changes nothing. A further shard
+that is away is left for the next run: no service uses it before it has this release's schema, and the others need not
+wait for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cotacoes.errors import SettingError, ShardUnavailableError
 
 
 async def main(settings: Settings) -> list[str]:
-    """Migrate; returns one line per shard. SettingError or ShardUnavailableError, and nothing is changed anywhere."""
+    """Migrate all shards; returns a line for each. After SettingError or ShardUnavailableError nothing has changed."""
     lines = []
     dsns = {shard: settings.dsn(shard) for shard in SHARDS} | await _further(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -39,17 +40,17 @@ async def main(settings: Settings) -> list[str]:
 
 
 async def _further(settings: Settings) -> dict[str, str]:
-    """The shards beyond those that are settings; none where shard1 has no such table yet."""
+    """The DSNs of the shards that are not settings; none if shard1 has no such table yet."""
     first = settings.dsn(DIRECTORY_SHARD)
-    told = await inspect(DIRECTORY_SHARD, first, {"shards": ()}, deadline_s=ASK_DEADLINE_S)
-    return {row["name"]: row["dsn"] for row in told["shards"]}
+    found = await inspect(DIRECTORY_SHARD, first, {"shards": ()}, deadline_s=ASK_DEADLINE_S)
+    return {row["name"]: row["dsn"] for row in found["shards"]}
 
 
 async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection], away: Set[str]) -> None:
     first = shards[DIRECTORY_SHARD]
     fences = {shard: await connection.run("fences") for shard, connection in shards.items()}
     fenced = {row["coin"] for rows in fences.values() for row in rows}
-    if not await first.run("directory"):  # new, or lost: then the fences know what was
+    if not await first.run("directory"):  # new, or lost: then the fences know the homes
         if away:
             raise ShardUnavailableError(f"the directory is lost, and {', '.join(sorted(away))} did not answer")
         _refuse_lost(fences)
@@ -58,21 +59,23 @@ async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConne
         await first.run("add_coin", coin, shard)
     for row in await first.run("directory"):
         coin, shard = row["coin"], row["shard"]
-        if row["placement"] == 1 and seed.get(coin, shard) != shard:  # what was moved lives where it was moved to
-            mend = f"write {coin}:{shard}" if shard in SHARDS else f"take {coin} out"
-            raise SettingError(f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: {mend}")
+        if row["placement"] == 1 and seed.get(coin, shard) != shard:  # a coin that has moved lives where it went
+            fix = f"write {coin}:{shard}" if shard in SHARDS else f"remove {coin} from it"
+            raise SettingError(f"COTACOES_COINS places {coin} on {seed[coin]}, but it lives on {shard}: {fix}")
         if shard in away:
             continue
         if shard not in shards:
-            raise SettingError(f"{coin} lives on {shard}, whose address is lost: `cotacoes shards add {shard} DSN`")
-        if coin not in fenced:  # else a directory older than the fences would open a second, empty home
+            raise SettingError(
+                f"{coin} lives on {shard}, whose address is lost: add it with `cotacoes shards add {shard} DSN`"
+            )
+        if coin not in fenced:  # a directory older than the fences would open a second, empty home
             await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])
 
 
 def _refuse_lost(fences: Mapping[str, list[dict[str, Any]]]) -> None:
-    """SettingError where shard1 is empty and another is not: further ones may have coins of which nobody knows."""
+    """SettingError if shard1 is empty and another shard is not: further shards may have coins that are not known."""
     if not fences[DIRECTORY_SHARD] and any(fences.values()):
         raise SettingError(
-            f"{DIRECTORY_SHARD} has lost the directory, and other shards have coins: `cotacoes directory rebuild`, "
+            f"{DIRECTORY_SHARD} has lost the directory, and other shards have coins: run `cotacoes directory rebuild` "
             "with --shard NAME=DSN for each shard beyond shard1 and shard2"
         )

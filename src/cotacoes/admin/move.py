@@ -1,8 +1,9 @@
-"""`cotacoes shards move`: bring a coin to another shard while its writer and its readers run; see `patterns.moving`.
+"""`cotacoes shards move`: move a coin to another shard while its writer and its readers run.
 
-Everything is copied and compared by content while the source's fence is open, in rounds, each of which has less left to
-do; then the fence is closed for the last few quotes. A failure before the target is asked to open opens the source's
-fence again; after that, and after a kill, the fences say how far it came, and the same command goes on from there.
+`patterns/sharding/moving.py` has the steps. Everything is copied and compared by content while the source's fence is
+open, in rounds that get shorter; then the fence is closed for the last few quotes. A failure before the target is asked
+to open reopens the source's fence. After that, or after a kill, the fences say how far the move came, and the same
+command continues from there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TypeVar
 from cotacoes.admin.copies import DIRECTORY_SHARD, claim, compare_left, copies_of, remove
 from cotacoes.admin.copying import Copying, MoveProgress, OnStep
 from cotacoes.errors import CopyRefusedError, CotacoesError, SettingError, ShardUnavailableError
+from cotacoes.patterns.sharding.ledger_facts import CoinCopy
 from cotacoes.patterns.sharding.moving import (
-    Copy,
     MovePlan,
     MoveStage,
     MovingShard,
@@ -29,12 +30,12 @@ from cotacoes.patterns.sharding.moving import (
 T = TypeVar("T")
 
 REST_QUOTES_MAX = 500  # the fence is closed for so few: one page, a few milliseconds
-ROUNDS_MAX = 20  # a writer as fast as the mover leaves as much after each; closing the fence then ends it
-CLOSED_MAX_S = 10.0  # of copying and comparing behind a closed fence; beyond it the source opens again
+ROUNDS_MAX = 20  # with a writer as fast as the mover the rest never shrinks; then closing the fence ends it
+CLOSED_MAX_S = 10.0  # for copying and comparing behind a closed fence; after that the source is opened again
 
 
 class Mover:
-    """Moves of one coin over `shards`, which answer, while those of `away` do not; steps are told to `on_step`."""
+    """Moves one coin between `shards`, which answer, while those of `away` do not; `on_step` is called at each step."""
 
     def __init__(
         self,
@@ -55,8 +56,11 @@ class Mover:
         self._closed_at: float | None = None
 
     async def move(self, to: str) -> MoveProgress:
-        """Bring the coin to the shard `to`, or what is left of that. SettingError, ShardUnavailableError,
-        CopyDiffersError, CopyRefusedError; whichever it is, the same call again goes on."""
+        """Move the coin to the shard `to`, or finish such a move.
+
+        SettingError, ShardUnavailableError, CopyDiffersError, CopyRefusedError: after any of them, the same call
+        continues the move.
+        """
         due, copies = await self._claimed(to, plan_move)
         progress = MoveProgress(self._coin, due.source, to)
         home = due.copy
@@ -68,7 +72,7 @@ class Mover:
         return progress
 
     async def abort(self, to: str) -> MoveProgress:
-        """Give up the move to the shard `to`; SettingError where it can not be stopped any more."""
+        """Give up the move to the shard `to`; SettingError if it can no longer be stopped."""
         due, _ = await self._claimed(to, plan_abort)
         progress, home = MoveProgress(self._coin, due.source, to), due.copy
         target = self._shards[to]
@@ -83,9 +87,9 @@ class Mover:
         return progress
 
     async def _claimed(
-        self, to: str, decide: Callable[[str, str, Mapping[str, Copy], Collection[str]], MovePlan]
-    ) -> tuple[MovePlan, dict[str, Copy]]:
-        """What is to be done, once nobody else can do anything to either copy."""
+        self, to: str, decide: Callable[[str, str, Mapping[str, CoinCopy], Collection[str]], MovePlan]
+    ) -> tuple[MovePlan, dict[str, CoinCopy]]:
+        """Plan the move and claim both copies, so that no other administrator can change them."""
         if to not in self._shards and to not in self._away:
             raise SettingError(
                 f"there is no shard {to}: write one of {', '.join(sorted({*self._shards, *self._away}))}"
@@ -100,13 +104,13 @@ class Mover:
         copies, silent = await copies_of(self._coin, self._shards)
         due = decide(self._coin, to, copies, silent | away)
         if due.source not in (first.source, to):
-            raise SettingError(f"{self._coin} was moved meanwhile: run the command again")
+            raise SettingError(f"{self._coin} has been moved in the meantime: run the command again")
         return due, copies
 
-    async def _copy(self, progress: MoveProgress, home: Copy, there: Copy | None) -> Copy:
-        """From the first page to the open target."""
+    async def _copy(self, progress: MoveProgress, home: CoinCopy, there: CoinCopy | None) -> CoinCopy:
+        """Copy the coin and open the target."""
         source, target = self._shards[progress.source], self._shards[progress.target]
-        await source.reopen(home.coin_id, home.placement)  # a mover was killed while it was closed
+        await source.reopen(home.coin_id, home.placement)  # in case a mover was killed while it was closed
         await self._on_step("claimed", progress)
         if there is not None and is_left_behind(there, home):
             if there.state == "moved":
@@ -128,8 +132,8 @@ class Mover:
                 break
         return await self._switch(progress, home, copying)
 
-    async def _switch(self, progress: MoveProgress, home: Copy, copying: Copying) -> Copy:
-        """Behind the closed fence: the rest, and the target opened."""
+    async def _switch(self, progress: MoveProgress, home: CoinCopy, copying: Copying) -> CoinCopy:
+        """Copy the rest behind the closed fence, and open the target."""
         source, target = self._shards[progress.source], self._shards[progress.target]
         self._closed_at = self._clock()
         await source.close(home.coin_id, home.placement)
@@ -149,33 +153,33 @@ class Mover:
             raise
         except ShardUnavailableError as error:
             raise ShardUnavailableError(
-                f"{target.name} was asked to open and did not answer, so the fence on {source.name} stays closed and "
-                f"quotes wait in the log: run the command again as soon as it answers ({error})"
+                f"{target.name} did not answer the request to open, so the fence on {source.name} stays closed and "
+                f"quotes wait in the log: run the command again as soon as {target.name} answers ({error})"
             ) from error
         await self._on_step("opened", progress)
         return closed
 
-    async def _leave(self, progress: MoveProgress, home: Copy) -> None:
+    async def _leave(self, progress: MoveProgress, home: CoinCopy) -> None:
         await self._shards[progress.source].leave(home.coin_id, home.placement, progress.target)
         if self._closed_at is not None:
             progress.closed_s = self._clock() - self._closed_at
         await self._on_step("left", progress)
 
     async def _place(self, progress: MoveProgress, placement: int) -> None:
-        """The directory comes last, and may be away: the fences say the same."""
+        """Update the directory, which comes last and may be away, since the fences say the same."""
         try:
             if DIRECTORY_SHARD not in self._shards:
                 raise ShardUnavailableError(f"{DIRECTORY_SHARD} does not answer")
             await self._shards[DIRECTORY_SHARD].place(self._coin, progress.target, placement)
         except ShardUnavailableError as error:
             progress.warnings.append(
-                f"the directory does not say yet that {self._coin} lives on {progress.target} ({error}): the fences "
-                "do; run the command again, or `cotacoes directory rebuild`"
+                f"the directory does not know yet that {self._coin} lives on {progress.target} ({error}), but the "
+                "fences do: run the command again, or `cotacoes directory rebuild`"
             )
         await self._on_step("placed", progress)
 
-    async def _reopen(self, source: MovingShard, home: Copy) -> None:
-        """The target is certain not to be open. A source that does not answer stays closed until the next run."""
+    async def _reopen(self, source: MovingShard, home: CoinCopy) -> None:
+        """Reopen the source, as the target is not open. If it does not answer, it stays closed until the next run."""
         with contextlib.suppress(CotacoesError):
             await source.reopen(home.coin_id, home.placement)
 

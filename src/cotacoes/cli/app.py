@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import cotacoes
-from cotacoes.cli import audit, breakers, coins, doctor, quotes, services, system
+from cotacoes.cli import audit, breakers, coins, discrepancies, doctor, quotes, services, shards, system
 from cotacoes.cli.output import flush, put, say
 from cotacoes.errors import CotacoesError, OutputError, ProblemError, RequestError, SettingError, UnavailableError
 from cotacoes.errors.exit_codes import FAILURE, INTERRUPTED, OK, UNAVAILABLE, USAGE
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (system, doctor, quotes, breakers, coins, audit, services):
+for group in (system, doctor, quotes, breakers, coins, shards, discrepancies, audit, services):
     app.add_typer(group.app)
 
 

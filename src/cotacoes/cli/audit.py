@@ -1,4 +1,4 @@
-"""`cotacoes audit`: the proof, shown as it goes on."""
+"""`cotacoes audit`: the proof, shown while it is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ app = typer.Typer()
 
 @app.command()
 def audit(
-    coin: Annotated[str | None, typer.Option(metavar="COIN", help="only this one; else all")] = None,
+    coin: Annotated[str | None, typer.Option(metavar="COIN", help="audit only this coin")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
@@ -39,20 +39,20 @@ def audit(
       cotacoes audit --coin bitcoin
       cotacoes audit --json > audit.ndjson
 
-    Reads every day of every coin on every shard, while the system runs, and changes nothing. Exit code 1 where
-    something is wrong, 4 where a shard did not answer.
+    Reads every day of every coin on every shard while the system runs, and changes nothing. Exit code 1 if something
+    is wrong, 4 if a shard did not answer.
     """
     return show(queries.find_system(data, control.ask), coin, as_json=as_json)
 
 
 def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> int:
-    """Audit the system of this environment, print what is found, and return the exit code."""
+    """Audit the system of this environment, print the result, and return the exit code."""
     from cotacoes.admin import audit as proof
 
     settings = config.load(environment)
     progress = ProgressLine(is_shown=sys.stderr.isatty())
 
-    def tell(one: CoinAudit) -> None:
+    def show_coin(one: CoinAudit) -> None:
         progress.clear()
         if as_json:
             put_json(coin_json(one))
@@ -61,7 +61,7 @@ def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> 
                 put(line)
 
     try:
-        found = asyncio.run(proof.main(settings, coin=coin and coin.lower(), tell=tell, say=progress.show))
+        found = asyncio.run(proof.main(settings, coin=coin and coin.lower(), on_coin=show_coin, say=progress.show))
     finally:
         progress.clear()
     if as_json:
@@ -72,24 +72,24 @@ def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> 
 
 
 class ProgressLine:
-    """One line on the terminal that is written over, and gone at the end; nothing where there is no terminal."""
+    """One line on the terminal that is overwritten, and erased at the end; nothing if there is no terminal."""
 
     def __init__(self, *, is_shown: bool) -> None:
         self._is_shown = is_shown
 
     def show(self, text: str) -> None:
-        """What is being done now."""
+        """Replace the line."""
         if self._is_shown:
             sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Make room for a line of output."""
+        """Erase the line."""
         self.show("")
 
 
 def coin_lines(one: CoinAudit) -> Iterator[str]:
-    """A line for the coin, then one for each thing that is wrong, and one for each note."""
+    """A line for the coin, then one for each breach and one for each note."""
     if one.away is not None:
         yield f"{one.coin}  {one.shard or '-'}  not audited: {one.away}"
     elif one.shard is not None and not one.is_survey:
@@ -104,7 +104,7 @@ def coin_lines(one: CoinAudit) -> Iterator[str]:
 
 def _size(one: CoinAudit) -> str:
     days = _number(one.days, "day") + (f" ({one.dropped_days:,} dropped)" if one.dropped_days else "")
-    return ", ".join((_number(one.eras, "era"), days, _number(one.quotes, "quote"), _number(one.candles, "candle")))
+    return ", ".join((_number(one.epochs, "epoch"), days, _number(one.quotes, "quote"), _number(one.candles, "candle")))
 
 
 def _state(one: CoinAudit) -> str:
@@ -123,12 +123,12 @@ def _state(one: CoinAudit) -> str:
 
 
 def verdict_line(found: Audit) -> str:
-    """One sentence."""
+    """The verdict in one sentence."""
     read = f"{_number(found.quotes, 'quote')} and {_number(found.candles, 'candle')} of {_number(found.coins, 'coin')}"
     pending = f"; {found.pending:,} pending" if found.pending else ""
     if found.unknown:
         pending += f"; what is pending is unknown for {_number(found.unknown, 'coin')}, as quote_service does not say"
-    away = f"{', '.join(found.away.values())}" if found.away else ""
+    away = ", ".join(found.away.values())
     unproven = f"the audit is not complete: {away or ', '.join(found.unproven)}"
     if found.verdict == "wrong":
         rest = f"; {unproven}" if away or found.unproven else ""
@@ -139,15 +139,15 @@ def verdict_line(found: Audit) -> str:
 
 
 def coin_json(one: CoinAudit) -> dict[str, Any]:
-    """The same for programs."""
-    told = {name: value for name, value in vars(one).items() if name not in {"breaches", "notes"}}
+    """The audit of a coin, for programs."""
+    fields = {name: value for name, value in vars(one).items() if name not in {"epochs", "breaches", "notes"}}
     breaches = [{"shard": shard, **breach._asdict()} for shard, breach in one.breaches]
     notes = [{"shard": shard, "text": text} for shard, text in one.notes]
-    return {"type": "audit", **told, "breaches": breaches, "notes": notes}
+    return {"type": "audit", **fields, "eras": one.epochs, "breaches": breaches, "notes": notes}
 
 
 def verdict_json(found: Audit) -> dict[str, Any]:
-    """The end, for programs."""
+    """The verdict, for programs."""
     return {"type": "verdict", "verdict": str(found.verdict), **vars(found)}
 
 

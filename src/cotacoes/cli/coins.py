@@ -1,39 +1,35 @@
-"""Commands over the ledger: which coins there are, on which shard each lives, and its moves; on a running system."""
+"""`cotacoes coins`: list, add and configure the coins of a running system."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cotacoes import config
 from cotacoes.admin import directory
-from cotacoes.cli import discrepancies, queries, shards
+from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
-from cotacoes.cli.output import confirms, put, put_json, put_table, say
+from cotacoes.cli.output import confirms, put_json, put_table, say
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
 from cotacoes.model.listing import listed
-from cotacoes.patterns.sharding.shard import Directory
 
 SOURCE_COINS_NAMED_MAX = 10
 
 app = typer.Typer()
-coins_app = typer.Typer(help="Which coins there are, and where each lives.")
-shards_app = typer.Typer(help="Which shards there are, and moving coins between them.")
-directory_app = typer.Typer(help="The directory of coins and shards.")
-groups = (("coins", coins_app), ("shards", shards_app), ("directory", directory_app), ("ledger", discrepancies.app))
-for name, group in groups:
-    app.add_typer(group, name=name)
+coins_app = typer.Typer(help="List, add and configure coins.")
+app.add_typer(coins_app, name="coins")
 
-Shard = Annotated[str | None, typer.Option("--shard", metavar="SHARD", help="on which; else on the emptiest")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="SHARD", help="its shard; else the one with the fewest coins")
+]
 
 
 @coins_app.command("list")
 def list_coins(data: Data = None, as_json: AsJson = False) -> None:
-    """Every coin with its shard, and how long its quotes are kept.
+    """List every coin with its shard, its currency and how long its quotes are retained.
 
     \b
     Example:
@@ -65,12 +61,13 @@ def add_coin(
     coin: Coin,
     shard: Shard = None,
     currency: Annotated[
-        str | None, typer.Option(metavar="CURRENCY", help="that of all its prices; else that of the first one")
+        str | None,
+        typer.Option(metavar="CURRENCY", help="the currency of all its prices; else the first price decides"),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask; for scripts")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="add the coin without a question, for scripts")] = False,
     data: Data = None,
 ) -> int:
-    """Keep the quotes of one more coin.
+    """Add a coin.
 
     \b
     Examples:
@@ -78,8 +75,8 @@ def add_coin(
       cotacoes coins add solana --shard shard2 --yes
       cotacoes coins add solana --currency USD
 
-    A coin cannot be removed again, so it asks first, and says what the source quotes. The simulated market then quotes
-    the coin too, in a new run; a replay quotes it if the recording has it.
+    A coin cannot be removed again, so this command asks first and shows which coins the source quotes. The simulated
+    market then quotes the coin too, in a new run; a replay quotes it if the recording has it.
     """
     settings, coin = queries.settings_of(data), coin.lower()
     if not yes and not confirms(
@@ -91,16 +88,16 @@ def add_coin(
     say(f"{coin}: lives on {home.shard}")
     try:
         asyncio.run(_let_quote(settings, coin))
-    except ProblemError as error:  # the source is another one, or away: the coin is there all the same
-        say(f"its prices come as soon as the source has them ({error.detail})")
+    except ProblemError as error:  # the source is another program, or away: the coin is added all the same
+        say(f"its prices will come as soon as the source has them ({error.detail})")
     return 0
 
 
 @coins_app.command()
 def retain(
-    coin: Coin, days: Annotated[str, typer.Argument(metavar="DAYS", help="how many, or all")], data: Data = None
+    coin: Coin, days: Annotated[str, typer.Argument(metavar="DAYS", help="a number of days, or all")], data: Data = None
 ) -> None:
-    """Keep the quotes of so many days; candles stay.
+    """Set for how many days the quotes of a coin are retained; candles stay.
 
     \b
     Examples:
@@ -108,9 +105,9 @@ def retain(
       cotacoes coins retain bitcoin all
     """
     if days != "all" and not (days.isascii() and days.isdigit() and 0 < int(days) < 100_000):
-        raise SettingError(f"{days[:20]!r} is no number of days: write 1 or more, or all")
+        raise SettingError(f"{days[:20]!r} is not a number of days: write 1 or more, or all")
     asyncio.run(directory.set_retention(queries.settings_of(data), coin.lower(), None if days == "all" else int(days)))
-    say(f"{coin.lower()}: {'all quotes are' if days == 'all' else f'the quotes of {days} days are'} kept")
+    say(f"{coin.lower()}: {'all quotes are retained' if days == 'all' else f'quotes are retained for {days} days'}")
 
 
 @coins_app.command("currency")
@@ -119,94 +116,25 @@ def set_currency(
     currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="for example USD")],
     data: Data = None,
 ) -> None:
-    """Set the currency of a coin's prices; prices in another one are refused.
+    """Set the currency of a coin's prices; prices in another currency are refused.
 
     \b
     Example:
       cotacoes coins currency bitcoin USDT
 
-    A coin gets its currency from its first price. Quotes that are stored keep theirs.
+    Otherwise a coin gets the currency of its first price. Stored quotes keep theirs.
     """
     asyncio.run(directory.set_currency(queries.settings_of(data), coin.lower(), currency.upper()))
     say(f"{coin.lower()}: prices are recorded in {currency.upper()} from now on")
 
 
-@shards_app.command("list")
-def list_shards(data: Data = None, as_json: AsJson = False) -> None:
-    """Every shard with its address and its coins.
-
-    \b
-    Example:
-      cotacoes shards list
-    """
-    settings = queries.settings_of(data)
-    known = asyncio.run(directory.read(settings))
-    rows = [_shard_row(known, name, dsn) for name, dsn in directory.dsns(settings, known).items()]
-    if as_json:
-        put_json({"shards": rows})
-        return
-    put_table(("shard", "address", "coins"), [[row["name"], row["address"], len(row["coins"])] for row in rows])
-
-
-def _shard_row(known: Directory, name: str, dsn: str) -> dict[str, Any]:
-    coins = [coin for coin, home in known.homes.items() if home.shard == name]
-    return {"name": name, "address": config.without_password(dsn), "coins": coins}
-
-
-@shards_app.command("add")
-def add_shard(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="for example shard3")],
-    dsn: Annotated[
-        str, typer.Argument(metavar="DSN", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or - to read it")
-    ],
-    data: Data = None,
-) -> None:
-    """Make a PostgreSQL database one more shard.
-
-    \b
-    Examples:
-      cotacoes shards add shard3 postgresql://cotacoes:secret@db3/cotacoes
-      cotacoes shards add shard3 - < file-with-the-dsn
-
-    With -, the password is in no process list and in no history of a shell.
-    """
-    dsn = sys.stdin.readline().strip() if dsn == "-" else dsn
-    put(asyncio.run(directory.add_shard(queries.settings_of(data), name, dsn)))
-
-
-shards_app.command()(shards.move)
-shards_app.command()(shards.purge)
-
-
-@directory_app.command()
-def rebuild(
-    shard: Annotated[
-        list[str] | None,
-        typer.Option("--shard", metavar="NAME=DSN", help="a shard that the directory may have forgotten"),
-    ] = None,
-    data: Data = None,
-) -> None:
-    """Write the directory anew from the shards' fences.
-
-    \b
-    Examples:
-      cotacoes directory rebuild
-      cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
-    """
-    further = {name: dsn for name, _, dsn in (item.partition("=") for item in shard or [])}
-    lines = asyncio.run(directory.rebuild(queries.settings_of(data), further))
-    for line in lines:
-        put(line)
-    say("the directory says what the fences say" if lines else "the directory said already what the fences say")
-
-
 async def _question(settings: config.Settings, coin: str) -> str:
-    """What a person has to know before a coin is added."""
+    """The question before a coin is added, with what the source quotes."""
     try:
         async with ServiceClient(Addresses.of(settings)) as client:
             source = await client.source_coins()
     except ProblemError as error:
-        quoted = f"what the source quotes is not known ({error.detail})"
+        quoted = f"which coins the source quotes is not known ({error.detail})"
     else:
         quoted = f"the source quotes {listed(source.coins, SOURCE_COINS_NAMED_MAX)}"
         if coin not in source.coins:

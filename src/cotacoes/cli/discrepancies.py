@@ -1,10 +1,11 @@
-"""`cotacoes ledger`: what the history lacks, and what is not in it though it was recorded."""
+"""`cotacoes ledger`: holes of the history, and recorded quotes that are not in it."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
 import io
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.cli.output import printable, put, put_json, put_table, put_text, say
 from cotacoes.errors import SettingError
-from cotacoes.model.quote import format_time
+from cotacoes.model.quote import QuoteJson, format_time
 
 LIST_COLUMNS = ("noted", "coin", "kind", "where", "quotes", "reason", "accepted")
 ORPHAN_COLUMNS = (
@@ -32,33 +33,35 @@ ORPHAN_COLUMNS = (
     "accepted_at",
 )
 
-app = typer.Typer(help="Holes of the history, and recorded quotes that are not in it (orphans).")
+app = typer.Typer()
+ledger_app = typer.Typer(help="Holes of the history, and recorded quotes that are not in it (orphans).")
+app.add_typer(ledger_app, name="ledger")
 
 
-@app.command("list")
+@ledger_app.command("list")
 def list_all(
-    coin: Annotated[str | None, typer.Option(metavar="COIN", help="only this one; else all")] = None,
+    coin: Annotated[str | None, typer.Option(metavar="COIN", help="list only this coin")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every hole and every batch of orphans, oldest first.
+    """List every hole and every batch of orphans, oldest first.
 
     \b
     Examples:
       cotacoes ledger list
       cotacoes ledger list --coin bitcoin --json
     """
-    told = asyncio.run(discrepancies.found(queries.settings_of(data), coin and coin.lower()))
+    found = asyncio.run(discrepancies.found(queries.settings_of(data), coin and coin.lower()))
     if as_json:
-        for one in told:
+        for one in found:
             put_json(_fields(one))
         return
-    put_table(LIST_COLUMNS, [_row(one) for one in told])
+    put_table(LIST_COLUMNS, [_row(one) for one in found])
 
 
-@app.command()
+@ledger_app.command()
 def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
-    """The orphans of a coin as CSV, or as lines of JSON, every digit as recorded.
+    """Write the orphans of a coin as CSV or as lines of JSON, with every digit as recorded.
 
     \b
     Examples:
@@ -68,23 +71,23 @@ def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
     asyncio.run(_export(queries.settings_of(data), coin.lower(), as_json=as_json))
 
 
-@app.command()
+@ledger_app.command()
 def accept(
     coin: Annotated[str | None, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="of every coin")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="accept those of every coin")] = False,
     data: Data = None,
 ) -> None:
-    """Accept what was noted of a coin so far: the audit, /readyz and the metrics then raise no alarm for it.
+    """Accept the discrepancies of a coin so far, so that the audit, /readyz and the metrics raise no alarm for them.
 
     \b
     Examples:
       cotacoes ledger accept bitcoin
       cotacoes ledger accept --all
 
-    Nothing is deleted: it stays listed, and readers are still told of each hole.
+    Nothing is deleted: they stay listed, and readers still get a gap for each hole.
     """
     if (coin is None) != everything:
-        raise SettingError("name one coin, or give --all")
+        raise SettingError("name one coin or give --all")
     settings = queries.settings_of(data)
     coins = [coin.lower()] if coin is not None else list(asyncio.run(directory.read(settings)).homes)
     for name in coins:
@@ -98,7 +101,7 @@ async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> Non
     if not as_json:
         put(",".join(ORPHAN_COLUMNS))
     async for one in discrepancies.orphans(settings, coin):
-        cells = _cells(coin, one)
+        cells = _cells(one)
         if as_json:
             put_json(dict(zip(ORPHAN_COLUMNS, cells, strict=True)))
         else:
@@ -107,11 +110,20 @@ async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> Non
             put_text(written.getvalue())
 
 
-def _cells(coin: str, one: Orphan) -> tuple[str | None, ...]:
-    noted_at = format_time(one.noted_at)
-    accepted_at = None if one.accepted_at is None else format_time(one.accepted_at)
-    quote = (coin, str(one.position), format_time(one.at), format_time(one.observed_at), one.price, one.currency)
-    return *quote, one.origin, one.reason, noted_at, accepted_at
+def _cells(one: Orphan) -> tuple[str | None, ...]:
+    quote = QuoteJson.of(one.quote)
+    return (
+        quote.coin,
+        str(one.quote.position),
+        quote.at,
+        quote.observed_at,
+        quote.price,
+        quote.currency,
+        quote.origin,
+        one.reason,
+        format_time(one.noted_at),
+        _time(one.accepted_at),
+    )
 
 
 def _fields(one: Discrepancy) -> dict[str, Any]:
@@ -124,7 +136,7 @@ def _fields(one: Discrepancy) -> dict[str, Any]:
         **({} if one.count is None else {"quotes": one.count}),
         "reason": one.reason,
         "noted_at": format_time(one.noted_at),
-        "accepted_at": None if one.accepted_at is None else format_time(one.accepted_at),
+        "accepted_at": _time(one.accepted_at),
     }
 
 
@@ -135,3 +147,7 @@ def _row(one: Discrepancy) -> tuple[object, ...]:
     accepted = "no" if one.accepted_at is None else f"{format_time(one.accepted_at)[:19]}Z"
     count = "?" if one.count is None else one.count
     return f"{format_time(one.noted_at)[:19]}Z", one.coin, one.kind, where, count, one.reason, accepted
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else format_time(at)

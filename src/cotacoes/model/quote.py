@@ -102,6 +102,11 @@ class Position(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
 
+def position_of(epoch: int | None, seq: int | None) -> Position | None:
+    """The position in two columns of a table; None if they are null."""
+    return None if epoch is None or seq is None else Position(epoch, seq)
+
+
 class Observation(msgspec.Struct, frozen=True, gc=False):
     """What a source says of one coin: a screened price, exact, and the source's own time."""
 

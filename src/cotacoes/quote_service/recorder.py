@@ -196,7 +196,7 @@ class Recorder:
             if fence is not None:
                 await self.note_writer(history, fence)
             epoch = history.next_epoch(self._now_ms()) if fence is None else fence.writer_epoch
-            await self._on_log(self._log.begin_era(history.coin, epoch, history.newest, history.mark()))
+            await self._on_log(self._log.begin_epoch(history.coin, epoch, history.newest, history.mark()))
             history.begin_epoch(epoch)
         get_logger().info("epoch.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
 

@@ -1,4 +1,4 @@
-"""A shard in memory as the mover of a coin sees it: the twin of `move_postgres`, under the same contract suite.
+"""A shard in memory as the mover of a coin sees it: the twin of `PostgresMovingShard`, under the same contract suite.
 
 Each object is one mover's connection: `end` ends it, as a kill does, and its claims with it. No day is ever sealed or
 dropped here.
@@ -16,10 +16,13 @@ import msgspec
 
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote, QuoteJson, exact_sum
-from cotacoes.patterns.sharding.moving import AsideCount, Content, Copy, CopyPage, Day
+from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, CopyState, DayRow
+from cotacoes.patterns.sharding.moving import AsideCount, CopyPage
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.testing.memory_shard import MemoryCopy, MemoryShard
 
 COIN_ID = 1
+START = Position(0, 0)
 
 
 class MemoryMovingShard:
@@ -32,7 +35,7 @@ class MemoryMovingShard:
         self._now = now or (lambda: datetime.now(UTC))
 
     def end(self) -> None:
-        """The connection is gone."""
+        """End the connection."""
         if self._shard.claims.get(self._coin) is self:
             del self._shard.claims[self._coin]
 
@@ -40,11 +43,11 @@ class MemoryMovingShard:
         await self._shard.ping()
         return self._shard.claims.setdefault(self._coin, self) is self
 
-    async def copy(self, coin: str) -> Copy | None:
+    async def copy(self, coin: str) -> CoinCopy | None:
         held = await self._held()
         if held is None:
             return None
-        return Copy(
+        return CoinCopy(
             coin_id=COIN_ID,
             state=held.state,
             placement=held.placement,
@@ -57,18 +60,13 @@ class MemoryMovingShard:
             age=self._now() - held.changed_at,
         )
 
-    async def days(self, coin_id: int) -> list[Day]:
-        days: dict[date, list[Quote]] = {}
-        for quote in await self._after(Position(0, 0)):
-            days.setdefault(quote.at.date(), []).append(quote)
-        return [Day(day, held[0].position, held[-1].position, len(held)) for day, held in days.items()]
+    async def days(self, coin_id: int) -> list[DayRow]:
+        days = _by_day(await self._after(START))
+        return [DayRow(day, held[0].position, held[-1].position, len(held)) for day, held in days.items()]
 
     async def content(self, coin_id: int, after: Position, through: Position) -> dict[date, Content]:
-        days: dict[date, list[Quote]] = {}
-        for quote in await self._after(after):
-            if quote.position <= through:
-                days.setdefault(quote.at.date(), []).append(quote)
-        return {day: _content(held) for day, held in days.items()}
+        quotes = [quote for quote in await self._after(after) if quote.position <= through]
+        return {day: _content(held) for day, held in _by_day(quotes).items()}
 
     async def candle_content(self, coin_id: int, day: date) -> Content:
         raise AssertionError("no day is dropped here")
@@ -77,18 +75,20 @@ class MemoryMovingShard:
         return next(iter(await self._after(after)), None)
 
     async def page(self, coin_id: int, after: Position, limit: int) -> CopyPage:
-        return _page((await self._after(after))[:limit])
+        quotes = (await self._after(after))[:limit]
+        copies = tuple(msgspec.structs.replace(quote) for quote in quotes)
+        return CopyPage(len(quotes), quotes[-1].position if quotes else None, copies)
 
     async def dropped(self, coin_id: int, day: date) -> object | None:
         return None
 
-    async def eras(self, coin_id: int) -> object:
+    async def epochs(self, coin_id: int) -> object:
         await self._shard.ping()
         return None
 
     async def asides(self, coin_id: int, after: Position, limit: int) -> CopyPage:
         held = await self._held() or MemoryCopy()
-        positions = {*held.holes, *(one.position for one in (*held.conflicts, *held.orphans))}
+        positions = {*held.holes, *(quote.position for quote in (*held.conflicts, *held.orphans))}
         last = max((position for position in positions if position > after), default=None)
         return CopyPage(len(positions), last, held)  # all at once, whatever the limit
 
@@ -103,14 +103,14 @@ class MemoryMovingShard:
 
     async def receive(self, coin_id: int, placement: int, after: Position, page: CopyPage) -> None:
         held = await self._incoming(placement)
-        if (held.last or Position(0, 0)) < after:
+        if (held.last or START) < after:
             raise CopyRefusedError(f"{self.name}: its copy lacks what comes before this page")
         held.store(cast(Sequence[Quote], page.rows))
 
     async def receive_dropped(self, coin_id: int, placement: int, dropped: object) -> None:
         raise AssertionError("no day is dropped here")
 
-    async def receive_eras(self, coin_id: int, placement: int, eras: object) -> None:
+    async def receive_epochs(self, coin_id: int, placement: int, epochs: object) -> None:
         await self._incoming(placement)
 
     async def receive_asides(self, coin_id: int, placement: int, page: CopyPage) -> None:
@@ -120,16 +120,16 @@ class MemoryMovingShard:
         held.holes |= there.holes
         held.accepted |= there.accepted
 
-    async def receive_manifest(self, coin_id: int, placement: int, day: Day) -> None:
+    async def receive_manifest(self, coin_id: int, placement: int, day: DayRow) -> None:
         raise AssertionError("no day is sealed here")
 
     async def close(self, coin_id: int, placement: int) -> None:
-        self._turn(await self._in_state(placement, "open", "closed"), "closed")
+        self._set_state(await self._in_state(placement, "open", "closed"), "closed")
 
     async def reopen(self, coin_id: int, placement: int) -> None:
-        self._turn(await self._in_state(placement, "open", "closed"), "open")
+        self._set_state(await self._in_state(placement, "open", "closed"), "open")
 
-    async def open(self, coin_id: int, placement: int, source: Copy, count: int) -> None:
+    async def open(self, coin_id: int, placement: int, source: CoinCopy, count: int) -> None:
         held = await self._in_state(placement, "open", "incoming")
         if held.state == "open":
             return
@@ -139,14 +139,14 @@ class MemoryMovingShard:
                 f"and {count} up to {source.last} were verified"
             )
         held.writer_epoch, held.writer, held.floor = source.writer_epoch, source.writer, source.floor
-        self._turn(held, "open")
+        self._set_state(held, "open")
 
     async def leave(self, coin_id: int, placement: int, to: str) -> None:
         held = await self._in_state(placement, "closed", "moved")
         if held.state == "moved" and held.moved_to != to:
             raise CopyRefusedError(f"{self.name}: its copy of the coin is moved")
         held.moved_to = to
-        self._turn(held, "moved")
+        self._set_state(held, "moved")
 
     async def give_up(self, coin_id: int, placement: int) -> None:
         held = await self._held()
@@ -168,12 +168,13 @@ class MemoryMovingShard:
 
     async def place(self, coin: str, shard: str, placement: int) -> None:
         await self._shard.ping()
-        if self._shard.directory.get(coin, ("", 0))[1] < placement:
-            self._shard.directory[coin] = (shard, placement)
+        home = self._shard.homes.get(coin)
+        if home is None or home.placement < placement:
+            self._shard.homes[coin] = Home(COIN_ID, shard, placement)
 
-    def _turn(self, held: MemoryCopy, state: str) -> None:
+    def _set_state(self, held: MemoryCopy, state: CopyState) -> None:
         if held.state != state:
-            held.state = state  # type: ignore[assignment]
+            held.state = state
             held.changed_at = self._now()
 
     async def _held(self) -> MemoryCopy | None:
@@ -182,29 +183,27 @@ class MemoryMovingShard:
 
     async def _after(self, position: Position) -> list[Quote]:
         held = await self._held()
-        return [one for one in held.quotes.values() if one.position > position] if held else []
+        return [quote for quote in held.quotes.values() if quote.position > position] if held else []
 
     async def _incoming(self, placement: int) -> MemoryCopy:
         return await self._in_state(placement, "incoming")
 
-    async def _in_state(self, placement: int, *states: str) -> MemoryCopy:
+    async def _in_state(self, placement: int, *states: CopyState) -> MemoryCopy:
         held = await self._held()
         if held is None or held.state not in states or held.placement != placement:
-            told = "none" if held is None else f"{held.state} under placement {held.placement}"
-            raise CopyRefusedError(f"{self.name}: its copy of the coin is {told}")
+            found = "missing" if held is None else f"{held.state} under placement {held.placement}"
+            raise CopyRefusedError(f"{self.name}: its copy of the coin is {found}")
         return held
 
 
-def _page(quotes: Sequence[Quote]) -> CopyPage:
-    return CopyPage(
-        len(quotes), quotes[-1].position if quotes else None, tuple(msgspec.structs.replace(one) for one in quotes)
-    )
+def _by_day(quotes: Sequence[Quote]) -> dict[date, list[Quote]]:
+    days: dict[date, list[Quote]] = {}
+    for quote in quotes:
+        days.setdefault(quote.at.date(), []).append(quote)
+    return days
 
 
 def _content(quotes: Sequence[Quote]) -> Content:
-    hashes = (hashlib.sha256(msgspec.json.encode(QuoteJson.of(one))).digest()[:8] for one in quotes)
-    return Content(
-        len(quotes),
-        exact_sum(one.price for one in quotes),
-        exact_sum(Decimal(int.from_bytes(each, "big")) for each in hashes),
-    )
+    hashes = (hashlib.sha256(msgspec.json.encode(QuoteJson.of(quote))).digest()[:8] for quote in quotes)
+    digest = exact_sum(Decimal(int.from_bytes(each, "big")) for each in hashes)
+    return Content(len(quotes), exact_sum(quote.price for quote in quotes), digest)

@@ -1,12 +1,13 @@
-"""A shard in memory: the twin of `shard_postgres`, under the same contract suite. `away`, `closed` and
-`is_read_only` are its faults.
+"""A shard in memory: the twin of `PostgresShard`, under the same contract suite.
 
-What a copy of a coin holds, and in which state, is open to `move_memory`, as the tables of a database are to a mover.
+`away`, `closed` and `is_read_only` are its faults. `MemoryMovingShard` reads and changes its copies, as a mover does
+with the tables of a database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -22,15 +23,15 @@ from cotacoes.errors import (
 from cotacoes.model.candle import STORED_MINUTES, Candle, candles_of, merged, stored_minutes
 from cotacoes.model.quote import Position, Quote
 from cotacoes.model.window import Window, window_of
-from cotacoes.patterns.sharding.moving import CopyState
-from cotacoes.patterns.sharding.shard import CandleView, Fence, ShardView, Stored, Unaccepted
+from cotacoes.patterns.sharding.ledger_facts import AT_HOME, CopyState
+from cotacoes.patterns.sharding.shard import CandleView, Directory, Fence, Home, ShardView, Stored, Unaccepted
 
 CandleKey = tuple[int, datetime, str, str]  # minutes, at, origin, currency
 
 
 @dataclass
 class MemoryCopy:
-    """One coin on one shard: its fence, and all that is stored."""
+    """One coin on one shard: its fence and all that is stored."""
 
     placement: int = 1
     state: CopyState = "open"
@@ -42,7 +43,7 @@ class MemoryCopy:
     quotes: dict[Position, Quote] = field(default_factory=dict)  # ascending
     conflicts: set[Quote] = field(default_factory=set)
     orphans: dict[Quote, str] = field(default_factory=dict)  # each with its reason
-    holes: dict[Position, Position | None] = field(default_factory=dict)  # the position behind it, and the one before
+    holes: dict[Position, Position | None] = field(default_factory=dict)  # by the position behind it, the one before it
     accepted: set[Quote | Position] = field(default_factory=set)
     candles: dict[CandleKey, Candle] = field(default_factory=dict)
 
@@ -64,12 +65,12 @@ class MemoryCopy:
         linked: list[Quote] = []
         holes: dict[Position, Position | None] = {}
         for position in sorted(new):
-            one, before = new[position], linked[-1].position if linked else last
-            if before is not None and (one.before is None or one.before < before):
-                one = replace(one, prev=before)
-            elif one.before != before:
+            quote, before = new[position], linked[-1].position if linked else last
+            if before is not None and (quote.before is None or quote.before < before):
+                quote = replace(quote, prev=before)
+            elif quote.before != before:
                 holes[position] = before
-            linked.append(one)
+            linked.append(quote)
         if holes and end != last:
             raise ShardRewoundError("the history ends at another position")
         self.holes |= holes
@@ -88,7 +89,7 @@ class MemoryCopy:
         return Unaccepted(len(self.holes.keys() - self.accepted), len(self.orphans.keys() - self.accepted))
 
     def store(self, quotes: Sequence[Quote]) -> None:
-        """What lies beyond the end is new."""
+        """Store the quotes beyond the end, in order, with their candles."""
         last = self.last
         new = {one.position: one for one in reversed(quotes) if last is None or one.position > last}
         ascending = [new[position] for position in sorted(new)]
@@ -103,7 +104,7 @@ class MemoryCopy:
 
 
 class MemoryShard:
-    """See `patterns.sharding.Shard`. `coins` live here from the start, under placement 1."""
+    """A shard on which `coins` live from the start, under placement 1."""
 
     def __init__(self, name: str, coins: Iterable[str]) -> None:
         self.name = name
@@ -111,8 +112,8 @@ class MemoryShard:
         self.closed = False
         self.is_read_only = False
         self.copies = {coin: MemoryCopy() for coin in coins}
-        self.claims: dict[str, object] = {}  # which mover has which coin
-        self.directory: dict[str, tuple[str, int]] = {}
+        self.claims: dict[str, object] = {}  # the mover of each coin
+        self.homes: dict[str, Home] = {}  # of the directory
 
     async def ping(self) -> None:
         if self.away:
@@ -122,6 +123,15 @@ class MemoryShard:
         await self.ping()
         if self.is_read_only:
             raise ShardUnavailableError(f"{self.name} takes no writes: it is a standby, or set to read-only")
+
+    async def directory(self) -> Directory:
+        await self.ping()
+        return Directory(dict(self.homes))
+
+    async def learn_currencies(self, currencies: Mapping[str, str]) -> None:
+        await self.ping()
+        for coin, currency in currencies.items():
+            self.homes[coin] = dataclasses.replace(self.homes[coin], currency=currency)
 
     async def fence(self, coin: str) -> Fence:
         copy = await self._home(coin)
@@ -161,11 +171,11 @@ class MemoryShard:
 
     async def unaccepted(self) -> dict[str, Unaccepted]:
         await self.ping()
-        homes = {coin: copy for coin, copy in self.copies.items() if copy.state in ("open", "closed")}
+        homes = {coin: copy for coin, copy in self.copies.items() if copy.state in AT_HOME}
         return {coin: copy.unaccepted for coin, copy in homes.items() if any(copy.unaccepted)}
 
     def accept(self, coin: str) -> None:
-        """As `cotacoes ledger accept` does."""
+        """Accept the discrepancies of a coin, as `cotacoes ledger accept` does."""
         copy = self.copies[coin]
         copy.accepted |= copy.holes.keys() | copy.orphans.keys()
 
@@ -185,7 +195,7 @@ class MemoryShard:
         await self.ping()
         views = {}
         for coin, copy in self.copies.items():
-            if coin in coins and copy.state in ("open", "closed"):
+            if coin in coins and copy.state in AT_HOME:
                 quotes = list(copy.quotes.values())
                 views[coin] = ShardView(
                     copy.last,
@@ -227,5 +237,5 @@ class MemoryShard:
 
 
 def _plain(quote: Quote) -> Quote:
-    """Without what stands before it, which the shard knows better."""
+    """The quote without its predecessor, which the shard knows better."""
     return replace(quote, prev=None)

@@ -1,25 +1,26 @@
 -- name: begin
--- One snapshot for all that is read. A plan is made for each day, which then opens that day's partition alone.
+-- One snapshot for all reads. Each day gets a plan of its own, which opens that day's partition only.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET LOCAL plan_cache_mode = force_custom_plan;
 
 -- name: begin_day
--- What is read of one day is read within a savepoint.
+-- Each day is read within a savepoint.
 SAVEPOINT day;
 
 -- name: end_day
--- Going back to it lets go of the locks on the day's partition, and the snapshot stays: thousands of days do not fill
--- the server's table of locks, and nobody who seals or drops a day waits for the end of the audit.
+-- Returning to the savepoint releases the locks on the day's partition and keeps the snapshot: thousands of days do not
+-- fill the server's lock table, and sealing or dropping a day does not wait for the end of the audit.
 ROLLBACK TO SAVEPOINT day;
 RELEASE SAVEPOINT day;
 
--- name: fences
--- Every fence.
-SELECT coin, coin_id, placement, state, moved_to, floor_epoch, floor_seq, last_epoch, last_seq, last_at
+-- name: copies
+-- The copy of every coin that has a fence here.
+SELECT coin, coin_id, state, placement, moved_to, writer_epoch, writer, floor_epoch, floor_seq, last_epoch, last_seq,
+    last_at, now() - changed_at AS age
 FROM fence ORDER BY coin_id;
 
 -- name: conflicts
--- How many quotes of each coin came under a position that another one had.
+-- How many quotes of each coin arrived with a position that another quote had.
 SELECT coin_id, count(*) AS conflicts FROM conflict GROUP BY coin_id;
 
 -- name: orphans
@@ -47,7 +48,7 @@ WHERE i.inhparent = 'quote'::regclass AND bound IS NOT NULL  -- null where it wa
 ORDER BY 1;
 
 -- name: coins_of_day
--- The coins of which a day holds quotes, by one look into the key for each: from, to.
+-- The coins that have quotes in a day, by one index lookup each: from, to.
 WITH RECURSIVE held AS (
     (SELECT coin_id FROM quote WHERE at >= $1 AND at < $2 ORDER BY coin_id LIMIT 1)
     UNION ALL
@@ -59,7 +60,7 @@ WITH RECURSIVE held AS (
 SELECT coin_id FROM held WHERE coin_id IS NOT NULL;
 
 -- name: coins_beside
--- The coins that have an era, a day, a candle, or something kept aside.
+-- The coins that have an epoch, a day, a candle or something kept aside.
 WITH RECURSIVE candles AS (
     (SELECT coin_id FROM candle ORDER BY coin_id LIMIT 1)
     UNION ALL
@@ -70,14 +71,14 @@ SELECT coin_id FROM candles WHERE coin_id IS NOT NULL
 UNION SELECT coin_id FROM era UNION SELECT coin_id FROM day UNION SELECT coin_id FROM conflict
 UNION SELECT coin_id FROM orphan UNION SELECT coin_id FROM hole;
 
--- name: eras
--- What each era of a coin says stood before it: coin's id.
+-- name: predecessors
+-- The position that each epoch of a coin names before its first one: coin's id.
 SELECT epoch, prev_epoch, prev_seq FROM era WHERE coin_id = $1;
 
 -- name: days
 -- The day rows of a coin, ascending: coin's id.
-SELECT day, first_epoch, first_seq, last_epoch, last_seq, count, sum::text AS sum, digest::text AS digest,
-    dropped_at IS NOT NULL AS is_dropped
+SELECT day, first_epoch, first_seq, last_epoch, last_seq, count, sum, digest,
+    sealed_at, dropped_at
 FROM day WHERE coin_id = $1 ORDER BY day;
 
 -- name: candle_days
@@ -85,15 +86,15 @@ FROM day WHERE coin_id = $1 ORDER BY day;
 SELECT DISTINCT utc_day(at) AS day FROM candle WHERE coin_id = $1;
 
 -- name: pieces
--- What a day holds of each era: coin's id, from, to.
+-- What a day holds of each epoch: coin's id, from, to.
 SELECT q.epoch, min(q.seq) AS first_seq, max(q.seq) AS last_seq, count(*) AS count, max(q.at) AS last_at,
     count(*) FILTER (WHERE o.origin_id IS NULL) AS nameless
 FROM quote AS q LEFT JOIN origin AS o USING (origin_id)
 WHERE q.coin_id = $1 AND q.at >= $2 AND q.at < $3
 GROUP BY q.epoch ORDER BY q.epoch;
 
--- name: steps
--- Where, from one quote of a day to the next, a position of the era is missing or the time falls:
+-- name: discontinuities
+-- The neighbouring quotes of a day between which a position of the epoch is missing or the time falls:
 -- coin's id, from, to, limit.
 SELECT before_epoch, before_seq, before_at, epoch, seq, at
 FROM (
@@ -105,19 +106,19 @@ WHERE at < before_at OR (epoch = before_epoch AND seq - before_seq <> 1)
 ORDER BY epoch, seq LIMIT $4;
 
 -- name: content
--- What the quotes of one day come to, after a position up to another: coin's id, two positions, day.
-SELECT count, sum::text AS sum, digest::text AS digest FROM digest_quotes($1, $2, $3, $4, $5)
+-- The content of one day's quotes, after a position up to another: coin's id, two positions, day.
+SELECT count, sum, digest FROM digest_quotes($1, $2, $3, $4, $5)
 WHERE day = $6 AND count > 0;
 
 -- name: candle_totals
--- What the candles of a day come to, by their length: coin's id, from, to.
+-- The totals of a day's candles, by their length: coin's id, from, to.
 SELECT minutes, count(*) AS candles, sum(count)::bigint AS count, sum(sum)::text AS sum
 FROM candle WHERE coin_id = $1 AND at >= $2 AND at < $3 GROUP BY minutes ORDER BY minutes;
 
 -- name: candle_differences
--- Where the candles of a day are not those of its quotes; of a dropped day, where its hours are not those of its
--- minutes. With the total in each row: coin's id, from, to, whether dropped, limit.
--- Of equal prices with other digits the highest and lowest may be either; of first, last and sum each digit is known.
+-- The candles of a day that differ from its quotes; for a dropped day, the hours that differ from its minutes. Each row
+-- has the total number: coin's id, from, to, whether dropped, limit. Of equal prices with different digits, either may be
+-- the highest or the lowest; of first, last and sum each digit is known.
 WITH minute AS (
     SELECT date_bin('1 minute', at, '2000-01-01Z') AS at, origin_id, max(price) AS high, min(price) AS low,
         sum(price) AS sum, count(*) AS count,

@@ -1,17 +1,17 @@
 -- name: limit_statements
--- Let the server itself end a statement after so many milliseconds.
+-- Let the server itself end a statement after a time, such as 590s.
 SELECT set_config('statement_timeout', $1, false);
 
--- name: take_charge
--- Become the one who keeps the days of this shard, until the connection ends; false where somebody else does.
-SELECT pg_try_advisory_lock(hashtext('cotacoes.days'), 0) AS is_taken;
+-- name: acquire
+-- Become the process that maintains the days of this shard, while connected; false if another one does.
+SELECT pg_try_advisory_lock(hashtext('cotacoes.days'), 0) AS is_acquired;
 
 -- name: prepare
--- Make the partitions of a range of days, both ends included.
+-- Create the partitions of a range of days, both ends included.
 SELECT prepare_day(day::date) FROM generate_series($1::date, $2::date, '1 day') AS day;
 
 -- name: closed
--- The days that take no further quotes and are not sealed, oldest first.
+-- The days that receive no further quotes and are not sealed, oldest first.
 SELECT f.coin, d.day FROM day AS d JOIN fence AS f USING (coin_id)
 WHERE f.state = 'open' AND d.sealed_at IS NULL AND f.last_at >= day_end(d.day)
 ORDER BY d.day, d.coin_id;
@@ -21,27 +21,27 @@ ORDER BY d.day, d.coin_id;
 SELECT is_sealed, expected, held FROM seal_day($1, $2);
 
 -- name: expired
--- The sealed days that lie too far back, in the order in which to drop them: coins, and for each how many days to keep.
+-- The sealed days beyond the retention, in the order in which to drop them: coins, and the days to retain of each.
 SELECT f.coin, d.day
 FROM unnest($1::text[], $2::integer[]) AS r (coin, days) JOIN fence AS f USING (coin) JOIN day AS d USING (coin_id)
 WHERE f.state = 'open' AND d.sealed_at IS NOT NULL AND d.dropped_at IS NULL AND utc_day(f.last_at) - d.day > r.days
 ORDER BY d.coin_id, d.day;
 
 -- name: drop
--- Drop a day from a coin's history: coin, day, how many days to keep.
+-- Drop a day from a coin's history: coin, day, days to retain.
 SELECT count, epoch, seq FROM drop_day($1, $2, $3);
 
 -- name: dropped
--- The days that a coin dropped before an instant and that have a partition still, oldest first.
+-- The days that a coin dropped before a time and that still have a partition, oldest first.
 SELECT DISTINCT day FROM day WHERE dropped_at < $1 AND to_regclass(partition_of(day)) IS NOT NULL ORDER BY day;
 
 -- name: erase
--- Give back the room of what was dropped before an instant: day, instant.
+-- Erase what was dropped before a time: day, time.
 SELECT count, is_gone FROM erase_day($1, $2);
 
 -- name: loose
--- The days over before an instant, sealed for every coin and kept for one, whose partition is not packed, oldest first.
--- A key is packed that says so (fillfactor 100, set last of all) and has no unfinished one beside it.
+-- The days that ended before a time, sealed for every coin and kept for at least one, whose partition is not packed,
+-- oldest first. An index is packed if its fillfactor, which is set last, is 100, and no unfinished one stands beside it.
 SELECT d.day
 FROM (SELECT day FROM day GROUP BY day HAVING bool_and(sealed_at IS NOT NULL) AND bool_or(dropped_at IS NULL)) AS d
 JOIN pg_class AS key ON key.oid = key_of(d.day)
@@ -52,8 +52,8 @@ WHERE day_end(d.day) < $1 AND (
 ORDER BY d.day;
 
 -- name: packing
--- The statements that pack a day, in order, each for a transaction of its own: day. Every one can be cut short, and all
--- be run again: the mark that it is done comes last, which is why the key is built with one percent less than the mark.
+-- The statements that pack a day, in order, each in a transaction of its own: day. Each can be cut short, and all can be
+-- run again: the fillfactor that marks the end is set last, so the index is built with one percent less.
 SELECT sql FROM (
     SELECT 1, format('DROP INDEX CONCURRENTLY IF EXISTS %s', indexrelid::regclass)
     FROM pg_index WHERE indrelid = to_regclass(partition_of($1)) AND NOT indisvalid

@@ -1,5 +1,5 @@
 -- name: list
--- What was noted, oldest first; orphans of one batch together: coin, null: of every coin at home here.
+-- The discrepancies, oldest first, with the orphans of one batch in one row: coin, or null for every coin that lives here.
 SELECT f.coin, d.* FROM (
     SELECT 'hole' AS kind, h.coin_id, h.after_epoch AS first_epoch, h.after_seq AS first_seq,
         h.next_epoch AS last_epoch, h.next_seq AS last_seq, NULL::bigint AS count, h.reason, h.noted_at, h.accepted_at
@@ -13,9 +13,10 @@ WHERE f.state IN ('open', 'closed') AND ($1::text IS NULL OR f.coin = $1)
 ORDER BY d.noted_at, f.coin, d.kind, d.last_epoch, d.last_seq;
 
 -- name: orphans
--- The orphans of a coin after a position, all of a position together: coin, epoch, seq, limit.
-SELECT o.epoch, o.seq, o.at, o.observed_at, o.price::text AS price, n.currency, n.name AS origin, o.reason, o.noted_at,
-    o.accepted_at
+-- The orphans of a coin after a position, all those of a position together: coin, epoch, seq, limit. An orphan follows no
+-- position of the history.
+SELECT o.epoch, o.seq, o.at, o.observed_at, o.price::text AS price, n.currency, n.name AS origin,
+    NULL::bigint AS prev_epoch, NULL::integer AS prev_seq, o.reason, o.noted_at, o.accepted_at
 FROM (
     SELECT * FROM orphan WHERE coin_id = home_of($1) AND (epoch, seq) > ($2, $3)
     ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES
@@ -23,5 +24,5 @@ FROM (
 ORDER BY o.epoch, o.seq, o.at, o.observed_at, o.price, o.origin_id;
 
 -- name: accept
--- Accept all that was noted of a coin: coin.
+-- Accept the discrepancies of a coin: coin.
 SELECT holes, orphans FROM accept_discrepancies($1);

@@ -1,5 +1,5 @@
 -- name: fence
--- What this shard says of one coin, with its newest quote; CT001 where the coin is not at home here.
+-- The fence of one coin with its newest quote; CT001 if the coin does not live here.
 SELECT f.placement, f.writer_epoch, f.writer, f.floor_epoch, f.floor_seq,
     q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
 FROM fence AS f
@@ -9,20 +9,20 @@ LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = f.coin_id AND e.epoch = q.epoch
 WHERE f.coin_id = home_of($1);
 
 -- name: become_writer
--- Take the coin over: coin, epoch, writer.
+-- Become the writer of a coin: coin, epoch, writer.
 SELECT become_writer($1, $2, $3);
 
 -- name: claim
--- Take the coin over under a new era: coin, the least number for it, the era held so far, writer.
+-- Become the writer of a coin under a new epoch: coin, the least epoch, the epoch held so far, writer.
 SELECT claim_fence($1, $2, $3, $4) AS epoch;
 
 -- name: append
--- Store one batch: coin, placement, writer's epoch, the end it knows, runs, times, prices, then origins and eras.
+-- Store one batch: coin, placement, writer's epoch, the end it knows, runs, times, prices, then origins and epochs.
 SELECT stored, already, refused, conflicts
 FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::numeric[], $13, $14, $15, $16, $17);
 
 -- name: unaccepted
--- The coins at home here with holes and orphans that nobody has accepted yet, and how many.
+-- The coins that live here and have holes and orphans that are not accepted yet, and how many.
 SELECT f.coin, sum(d.holes)::bigint AS holes, sum(d.orphans)::bigint AS orphans
 FROM (
     SELECT coin_id, count(*) AS holes, 0 AS orphans FROM hole WHERE accepted_at IS NULL GROUP BY coin_id
@@ -43,7 +43,7 @@ LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
 ORDER BY q.epoch, q.seq;
 
 -- name: between
--- The quotes of a time range, its end excluded, after a position, ascending: coin, from, to, epoch, seq, limit.
+-- The quotes of a time range, without its end, after a position, ascending: coin, from, to, epoch, seq, limit.
 SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
 FROM quotes_between(home_of($1), $2, $3, $4, $5, $6) AS q
 JOIN origin AS o USING (origin_id)
@@ -51,9 +51,9 @@ LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
 ORDER BY q.epoch, q.seq;
 
 -- name: newest
--- Of those coins that are at home here: the newest quotes, ascending within each, and the last position. With a window,
--- which stands on the coin's first row, between the first and the last minute that has a quote of it: coins, count, then
--- window_of's (all null: none).
+-- The newest quotes, ascending, and the last position of each coin that lives here. A window, if one is requested, is on
+-- the coin's first row, with the first and the last minute that have a quote of it: coins, count, then the arguments of
+-- window_of, all null for no window.
 SELECT f.coin, f.placement, f.last_epoch, f.last_seq, f.last_at, r.*, w.*, held.*
 FROM fence AS f
 LEFT JOIN LATERAL (
@@ -83,8 +83,8 @@ WHERE f.coin = ANY ($1::text[]) AND f.state IN ('open', 'closed')
 ORDER BY f.coin, r.epoch, r.seq;
 
 -- name: candles
--- The candles of a time range, its end excluded, ascending, and the coin's last position and its time:
--- coin, minutes stored, minutes wanted, from, to, limit, origin, currency. Without an origin, that of the newest quote.
+-- The candles of a time range, without its end, ascending, and the coin's last position and its time:
+-- coin, minutes stored, minutes wanted, from, to, limit, origin, currency. Null for the origin: that of the newest quote.
 SELECT f.last_epoch, f.last_seq, f.last_at, c.*
 FROM fence AS f
 LEFT JOIN LATERAL (
@@ -102,7 +102,7 @@ LEFT JOIN LATERAL (
         (array_agg(c.first_seq ORDER BY c.first_epoch, c.first_seq))[1] AS first_seq,
         (array_agg(c.last_epoch ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_epoch_in,
         (array_agg(c.last_seq ORDER BY c.last_epoch DESC, c.last_seq DESC))[1] AS last_seq_in
-    FROM (  -- not more than the answer can be made of, however long the range
+    FROM (  -- no more than the result can be made of, however long the range
         SELECT * FROM candle AS c
         WHERE c.coin_id = f.coin_id AND c.minutes = $2 AND c.at >= $4 AND c.at < $5 AND c.origin_id = o.origin_id
         ORDER BY c.at LIMIT $6::bigint * ($3::integer / $2)
@@ -113,7 +113,7 @@ WHERE f.coin_id = home_of($1)
 ORDER BY c.at;
 
 -- name: directory
--- Every coin, in the order of its id.
+-- The home of every coin, in the order of their ids.
 SELECT coin, coin_id, shard, placement, retention_days, currency FROM directory ORDER BY coin_id;
 
 -- name: learn_currencies
@@ -122,5 +122,5 @@ UPDATE directory AS d SET currency = n.currency FROM unnest($1::text[], $2::text
 WHERE d.coin = n.coin AND d.currency IS NULL;
 
 -- name: shards
--- The shards beyond those that are settings.
+-- The shards that are not settings.
 SELECT name, dsn FROM shard ORDER BY name;

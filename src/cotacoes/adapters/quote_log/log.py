@@ -1,12 +1,12 @@
 """The local log: what makes a quote durable. SQLite in WAL mode with `synchronous=FULL`; the only file that imports it.
 
-A commit here is the moment a quote exists. The log holds what a shard has not answered for yet, and beyond that for a
-while what it has, so that short questions are answered with the shard away and a shard that was restored from a backup
-gets again what it lost; `quote_log_trim.py` says for how long. All work runs in one thread of its own, in order. After
-any failed or late commit the log must be closed and opened anew: what it then holds, and nothing else, has happened.
+A quote exists from the moment of its commit here. The log holds quotes until the shard has stored them, and for a while
+beyond, so that short ranges can be read while the shard is away and a shard restored from a backup gets back what it
+lost; `trim.py` says for how long. All work runs in order in one thread. After a failed or late commit the log must be
+closed and opened anew: what it holds then is what has happened, and nothing else.
 
-The quota bounds the file itself. Beside it stands its write-ahead file, which takes up to `WAL_PAGES` and the commit
-that passes that mark, about 4 MB; then it is written over from its beginning.
+The quota bounds the file itself. The write-ahead file beside it takes up to `WAL_PAGES` and the commit that passes that
+mark, about 4 MB; then it is overwritten from its beginning.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark, position_of, quote_of
+from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark, quote_of, row_of
 from cotacoes.adapters.quote_log.trim import QUOTA_SHARE, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
-from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, format_price, from_microseconds, to_microseconds
+from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, position_of, to_microseconds
 
 FORMAT_VERSION = 2
-COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit is one that hangs
+COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit hangs
 PAGE_BYTES = 4_096
-PAGE_QUOTES = 500  # of one read: some 5 ms, for which a commit may have to wait
+PAGE_QUOTES = 500  # of one read: some 5 ms, which a commit may have to wait
 WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
 _SQL = named_queries.read(__package__, "quote_log.sql")
-_NO = (None, None)  # position
+_NO_POSITION = (None, None)
 
 
 def utc_now() -> datetime:
@@ -49,12 +49,12 @@ T = TypeVar("T")
 
 
 def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Run the method in the log's own thread, by a deadline, with every error of the library as ours."""
+    """Run the method in the log's own thread, within a deadline; errors of the library become LogUnavailableError."""
 
     @functools.wraps(function)
     async def call(self: Any, /, *arguments: P.args, **named: P.kwargs) -> T:
         if self._is_closed:
-            raise LogUnavailableError("the log can not be used: closed")
+            raise LogUnavailableError("the log cannot be used: it is closed")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(COMMIT_DEADLINE_S):
@@ -62,8 +62,8 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
         except TimeoutError as error:
             raise LogUnavailableError(f"the log did not answer within {COMMIT_DEADLINE_S:g} s") from error
         except sqlite3.Error as error:
-            raise LogUnavailableError(f"the log can not be used: {_reason(error)}") from error
-        except ArithmeticError as error:  # by a number that was never written
+            raise LogUnavailableError(f"the log cannot be used: {_reason(error)}") from error
+        except ArithmeticError as error:  # a number that was never written
             raise LogUnavailableError("the log cannot be used: its file is damaged") from error
 
     return call
@@ -77,11 +77,11 @@ def _reason(error: sqlite3.Error) -> str:
         "SQLITE_NOTADB": "its file is damaged",
         "SQLITE_READONLY": "its file is read-only",
         "SQLITE_BUSY": "another process holds it",
-    }.get(name, name or "closed")
+    }.get(name, name or "it is closed")
 
 
 class QuoteLog:
-    """The log in one folder; `open` reads it, `close` ends it. Raises LogUnavailableError, and is then to be closed."""
+    """The log in one folder. Every call raises LogUnavailableError, after which the log must be closed."""
 
     def __init__(
         self, folder: Path, *, quota_bytes: int, kept_s: float = 0.0, now: Callable[[], datetime] = utc_now
@@ -102,13 +102,15 @@ class QuoteLog:
 
     @_in_thread
     def open(self) -> dict[str, LoggedCoin]:
-        """Open and read; SettingError where the file is of a newer release."""
+        """Open the file and return what it knows of each coin; SettingError if a newer release wrote it."""
         self._database = database = sqlite3.connect(
             self._path, timeout=0.5, isolation_level=None, check_same_thread=False
         )
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > FORMAT_VERSION:
-            raise SettingError(f"the log is of format {version}, newer than this release: install a newer cotacoes")
+            raise SettingError(
+                f"the log has format {version}, which is newer than this release: install a newer cotacoes"
+            )
         for pragma in (
             f"page_size={PAGE_BYTES}",
             "journal_mode=WAL",
@@ -116,53 +118,53 @@ class QuoteLog:
             f"cache_size=-{CACHE_KIBIBYTES}",
             f"max_page_count={self._quota_bytes // PAGE_BYTES}",
             f"wal_autocheckpoint={WAL_PAGES}",
-            f"journal_size_limit={2 * WAL_PAGES * PAGE_BYTES}",  # after a commit beyond all measure
+            f"journal_size_limit={2 * WAL_PAGES * PAGE_BYTES}",  # after a commit of unusual size
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
-        if version == 1:  # which did not note when an entry was recorded
+        if version == 1:  # it did not note when an entry was recorded
             database.execute("ALTER TABLE entry ADD COLUMN recorded_at INTEGER")
         database.executescript(_SQL["schema"])
-        if version != FORMAT_VERSION:  # a full disk can still be read
+        if version != FORMAT_VERSION:  # not always: a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         return {row[0]: self._logged(row) for row in database.execute(_SQL["coins"]).fetchall()}
 
     @_in_thread
     def logged(self, coin: str) -> LoggedCoin | None:
-        """What the log knows of one coin, as `open` tells it; None where it never had it."""
+        """What the log knows of one coin; None if it never had it."""
         row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
         return None if row is None else self._logged(row)
 
     @_in_thread
-    def begin_era(self, coin: str, epoch: int, newest: Quote | None, mark: Mark) -> None:
-        """Commit an era before its first use, with the last quote before it, which may be known from the shard only."""
+    def begin_epoch(self, coin: str, epoch: int, newest: Quote | None, mark: Mark) -> None:
+        """Commit an epoch before its first use, with the last quote before it, which the log may not have yet."""
         with self._transaction() as database:
-            database.execute(_SQL["begin_era"], (coin, epoch))
+            database.execute(_SQL["begin_epoch"], (coin, epoch))
             if newest is not None:
-                database.execute(_SQL["insert_known"], (*_row(newest), to_microseconds(self._now())))
+                database.execute(_SQL["insert_known"], (*row_of(newest), to_microseconds(self._now())))
             self._write_marks(database, {coin: mark})
 
     @_in_thread
     def append(self, quotes: Sequence[Quote], marks: Mapping[str, Mark]) -> None:
-        """Commit quotes, all or none, and how far delivery has come."""
+        """Commit quotes, all or none, and the marks of their coins."""
         with self._transaction() as database:
             recorded_at = to_microseconds(self._now())
-            database.executemany(_SQL["insert"], [(*_row(quote), recorded_at) for quote in quotes])
+            database.executemany(_SQL["insert"], [(*row_of(quote), recorded_at) for quote in quotes])
             self._write_marks(database, marks)
         if due := self._trimming.due(quotes):
             self._trim(due)
 
     @_in_thread
     def mark(self, marks: Mapping[str, Mark]) -> None:
-        """Write how far delivery has come, and drop what that allows to drop."""
+        """Commit the marks of coins, then drop the entries that these no longer need."""
         with self._transaction() as database:
             self._write_marks(database, marks)
         self._trim(marks)
 
     @_in_thread
     def link(self, coin: str, end: Position) -> None:
-        """Let an era begun without the shard follow the shard's end, if another writer has gone on up to there.
+        """Let an epoch begun without the shard follow the shard's end, if another writer has continued up to there.
 
-        Only the era of the first entry behind `end` can be such a one.
+        That can only be the epoch of the first entry behind `end`.
         """
         row = self._db.execute(_SQL["after"], (coin, *end, 1)).fetchone()
         first = None if row is None else quote_of(row)
@@ -176,7 +178,7 @@ class QuoteLog:
 
     @_in_thread
     def source_gaps(self) -> list[tuple[str, str, datetime]]:
-        """All holes noted: the cursor before, the cursor after, when it was noted."""
+        """All holes of the source's tape: the cursor before, the cursor after, when it was noted."""
         return [(after, later, from_microseconds(at)) for after, later, at in self._db.execute(_SQL["source_gaps"])]
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
@@ -189,7 +191,7 @@ class QuoteLog:
         return quotes
 
     async def last(self, coin: str, count: int) -> list[Quote]:
-        """The newest entries, ascending; by pages as well."""
+        """The newest entries, ascending; read in pages as well."""
         quotes: list[Quote] = []  # descending
         while left := min(PAGE_QUOTES, count - len(quotes)):
             quotes += (page := await self._before(coin, quotes[-1].position if quotes else None, left))
@@ -209,7 +211,7 @@ class QuoteLog:
 
     @_in_thread
     def recent(self, coin: str, count: int, since: datetime) -> list[tuple[datetime, Decimal]]:
-        """Time and price of those of the newest entries that are not before `since`, ascending."""
+        """The time and price of the newest `count` entries, less those before `since`, ascending."""
         rows = self._db.execute(_SQL["recent"], (coin, count, to_microseconds(since))).fetchall()
         return [(from_microseconds(at), Decimal(price)) for at, price in reversed(rows)]
 
@@ -221,7 +223,7 @@ class QuoteLog:
 
     @_in_thread
     def oldest_undelivered(self, coin: str, delivered: Position | None = None) -> datetime | None:
-        """Time of the oldest entry not delivered, by the log's own mark or by this one, whichever is further."""
+        """The time of the oldest entry after the log's own mark or `delivered`, whichever is further."""
         row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
         marks = filter(None, (delivered, None if row is None else self._logged(row).delivered))
         found = self._db.execute(_SQL["time_after"], (coin, *max(marks, default=Position(0, 0)))).fetchone()
@@ -229,13 +231,13 @@ class QuoteLog:
 
     @_in_thread
     def size_bytes(self) -> int:
-        """What the quota bounds: the pages in use, with those that only the write-ahead file has; free ones not."""
+        """The size that the quota bounds: all pages in use, even if only in the write-ahead file; no free ones."""
         return self._used_bytes()
 
     async def close(self) -> None:
-        """End the file and the thread. LogUnavailableError where a disk hangs: then it is not closed, and in use.
+        """Close the file and end the thread. LogUnavailableError if the disk hangs: then the log stays open and in use.
 
-        Whoever would open the log anew all the same could be overtaken by a commit that is still under way.
+        Opening it anew all the same could be overtaken by a commit that is still under way.
         """
         await self._close()
         self._is_closed = True
@@ -260,8 +262,10 @@ class QuoteLog:
             raise
 
     def _write_marks(self, database: sqlite3.Connection, marks: Mapping[str, Mark]) -> None:
-        told = marks.items()
-        rows = [(*(mark.delivered or _NO), *(mark.floor or _NO), mark.cursor, coin) for coin, mark in told]
+        rows = [
+            (*(mark.delivered or _NO_POSITION), *(mark.floor or _NO_POSITION), mark.cursor, coin)
+            for coin, mark in marks.items()
+        ]
         database.executemany(_SQL["mark"], rows)
 
     def _trim(self, coins: Iterable[str]) -> None:
@@ -278,9 +282,3 @@ class QuoteLog:
         delivered, floor = position_of(*delivered_and_floor[:2]), position_of(*delivered_and_floor[2:])
         newest = self._db.execute(_SQL["before"], (name, EPOCH_MAX, SEQ_MAX, 1)).fetchone()
         return LoggedCoin(epoch, None if newest is None else quote_of(newest), delivered, floor, cursor)
-
-
-def _row(quote: Quote) -> tuple[Any, ...]:
-    times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
-    prev = quote.prev or _NO
-    return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)

@@ -1,5 +1,5 @@
 -- name: schema
--- Both tables, where they are not there yet. Times are microseconds since 1970, prices the decimal text.
+-- Create the tables that are missing. Times are microseconds since 1970, prices decimal text.
 CREATE TABLE IF NOT EXISTS coin (
     name TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
     delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER, cursor TEXT
@@ -15,40 +15,40 @@ CREATE TABLE IF NOT EXISTS source_gap (
 ) STRICT, WITHOUT ROWID;
 
 -- name: coins
--- Every coin with its last era, how far its shard is known to have come, and where the source's tape was taken to.
+-- Every coin with its last epoch, its marks and the source's cursor.
 SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin;
 
 -- name: coin
--- The same of one coin.
+-- The same for one coin.
 SELECT name, epoch, cursor, delivered_epoch, delivered_seq, floor_epoch, floor_seq FROM coin WHERE name = ?;
 
--- name: begin_era
--- Remember an era: coin, epoch.
+-- name: begin_epoch
+-- Remember an epoch: coin, epoch.
 INSERT INTO coin (name, epoch) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch;
 
 -- name: mark
--- Remember how far the shard has come, the floor and the tape's cursor: two positions, cursor, coin.
+-- Remember the last position delivered, the floor and the source's cursor: two positions, cursor, coin.
 UPDATE coin SET delivered_epoch = ?, delivered_seq = ?, floor_epoch = ?, floor_seq = ?, cursor = ? WHERE name = ?;
 
 -- name: link
--- Say what stands before an era: a position, coin, epoch.
+-- Set the position before an epoch: a position, coin, epoch.
 UPDATE entry SET prev_epoch = ?, prev_seq = ? WHERE coin = ? AND epoch = ? AND seq = 1;
 
 -- name: note_source_gap
--- Remember what the source's tape could not give: the cursor before the hole, the one after it, the time.
+-- Remember a hole of the source's tape: the cursor before it, the one after it, the time.
 INSERT OR IGNORE INTO source_gap (after, next, noted_at) VALUES (?, ?, ?);
 
 -- name: source_gaps
--- All such holes, oldest first.
+-- All holes of the source's tape, oldest first.
 SELECT after, next, noted_at FROM source_gap ORDER BY noted_at;
 
 -- name: insert
--- One entry; a position that is there already is an error.
+-- Insert an entry; its position must be new.
 INSERT INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_known
--- One entry that the shard has told, unless it is there.
+-- Insert an entry read from the shard, unless it is there already.
 INSERT OR IGNORE INTO entry
 (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
@@ -64,7 +64,7 @@ SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, p
 FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch DESC, seq DESC LIMIT ?;
 
 -- name: recent
--- Time and price of the newest entries, descending: coin, limit, from which time on.
+-- The time and price of the newest entries, descending: coin, limit, start time.
 SELECT at, price FROM (SELECT at, price FROM entry WHERE coin = ? ORDER BY epoch DESC, seq DESC LIMIT ?) WHERE at >= ?;
 
 -- name: count_after
@@ -76,15 +76,14 @@ SELECT count(*) FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?);
 SELECT at FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT 1;
 
 -- name: trim_bounds
--- Where dropping ends: what is delivered, and the oldest of the newest entries, `kept` of which lie behind it; each is
--- null where it is not there.
+-- Where dropping ends: the last position delivered, and the entry that has `kept` newer ones; null if there is none.
 SELECT c.delivered_epoch, c.delivered_seq, k.epoch, k.seq
 FROM coin AS c
 LEFT JOIN (SELECT epoch, seq FROM entry WHERE coin = :coin ORDER BY epoch DESC, seq DESC LIMIT 1 OFFSET :kept) AS k
 WHERE c.name = :coin;
 
 -- name: trim_beyond
--- The entry at which to stop where more are to be dropped than may be at once: coin, epoch, seq, how many may be.
+-- The entry at which to stop if too many would be dropped at once: coin, epoch, seq, the limit.
 SELECT epoch, seq FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch, seq LIMIT 1 OFFSET ?;
 
 -- name: trim_young
@@ -93,6 +92,6 @@ SELECT epoch, seq FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) AND record
 ORDER BY epoch, seq LIMIT 1;
 
 -- name: trim
--- Drop the entries before a position: coin, epoch, seq. A position that were itself a query would be searched for by
--- its epoch alone, and a long backlog read through each time.
+-- Drop the entries before a position: coin, epoch, seq. With a subquery as the position, SQLite would search by the epoch
+-- alone and read through a long backlog each time.
 DELETE FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?);

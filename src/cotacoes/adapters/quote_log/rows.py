@@ -1,4 +1,4 @@
-"""What the local log tells of its coins, and how its rows are read."""
+"""The rows of the local log: the one place that knows how a quote is stored in SQLite."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from cotacoes.model.quote import Position, Quote, from_microseconds
+from cotacoes.model.quote import Position, Quote, format_price, from_microseconds, position_of, to_microseconds
 
 
 @dataclass(frozen=True)
 class LoggedCoin:
-    """What the log knows of a coin at opening.
+    """What the log knows of a coin when it is opened.
 
-    `epoch` is the last era begun, `newest` its newest entry, `delivered` how far a shard is known to have answered,
-    `floor` the oldest position held anywhere, as last told by the shard, `cursor` where the tape was taken to.
+    `epoch` is the last epoch begun and `newest` the newest entry. `delivered` is the last position that the shard is
+    known to hold, `floor` the oldest position held anywhere, `cursor` the source's cursor up to which prices were read.
     """
 
     epoch: int
@@ -26,18 +26,22 @@ class LoggedCoin:
 
 @dataclass(frozen=True)
 class Mark:
-    """How far delivery has come, the oldest position held, where the tape was taken to; written with an append."""
+    """A coin's `delivered`, `floor` and `cursor`, as in `LoggedCoin`; written together with an append."""
 
     delivered: Position | None
     floor: Position | None
     cursor: str | None = None
 
 
-def position_of(epoch: int | None, seq: int | None) -> Position | None:
-    return None if epoch is None or seq is None else Position(epoch, seq)
-
-
 def quote_of(row: tuple[Any, ...]) -> Quote:
+    """The quote in a row."""
     coin, currency, price, epoch, seq, observed_at, at, origin, *prev = row
     times = from_microseconds(observed_at), from_microseconds(at)
     return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, position_of(*prev))
+
+
+def row_of(quote: Quote) -> tuple[Any, ...]:
+    """The row of a quote, in the order of `quote_of`."""
+    times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
+    prev = quote.prev or (None, None)
+    return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)

@@ -1,14 +1,14 @@
-"""What the local log lets go of: delivered entries, oldest first, a few at a time.
+"""Trimming of the local log: delivered entries are dropped, oldest first, a few at a time.
 
-Kept of each coin are
+These entries of each coin stay:
 
-    what is not delivered      however much that is; the quota ends it
-    the newest 1,000           so that short questions are answered with the shard away
-    what was recorded within   `COTACOES_LOG_KEPT_S`, so that a shard that was restored from a backup of that age gets
-                               again all that it lost; while the log fills no more than half of its quota
+    undelivered ones           however many, up to the quota
+    the newest 1,000           so that short ranges can be read while the shard is away
+    recorded recently          within `COTACOES_LOG_KEPT_S`, so that a shard restored from a backup of that age gets
+                               back all that it lost; only while the log fills no more than half of its quota
 
-So a tape at full speed cannot fill the log: from half of the quota on only the newest 1,000 stay. By when an entry was
-recorded and not by its own time, since that is as old as the source says.
+So a tape at full speed cannot fill the log: beyond half of the quota only the newest 1,000 stay. What counts is when an
+entry was recorded and not its own time, since the source decides how old that is.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from itertools import islice
 from typing import Any
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log.rows import position_of
-from cotacoes.model.quote import Position, Quote, to_microseconds
+from cotacoes.model.quote import Position, Quote, position_of, to_microseconds
 
 KEPT_QUOTES = 1_000  # per coin
-QUOTA_SHARE = 0.5  # up to which entries are kept for a time
+QUOTA_SHARE = 0.5  # up to which delivered entries are retained for a time
 TRIM_EVERY = 500  # quotes of a coin between two trims
-TRIM_COINS_MAX = 4  # in one append, so that a thousand coins are not trimmed while one commit waits
+TRIM_COINS_MAX = 4  # in one append, so that no commit waits until a thousand coins are trimmed
 TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 
 _SQL = named_queries.read(__package__, "quote_log.sql")
@@ -36,7 +35,7 @@ Execute = Callable[[str, Any], Any]  # of the log's database
 
 
 class Trimming:
-    """See the head of this file. `kept_s` is how long entries are kept, `now` the wall time."""
+    """Decides what to drop, and drops it. `kept_s` is how long entries are retained, `now` the wall time."""
 
     def __init__(self, kept_s: float, now: Callable[[], datetime]) -> None:
         self._kept_s = kept_s
@@ -44,12 +43,12 @@ class Trimming:
         self._untrimmed: Counter[str] = Counter()
 
     def due(self, recorded: Sequence[Quote]) -> list[str]:
-        """The coins whose turn it is, after these quotes more."""
+        """The coins to be trimmed after these further quotes."""
         self._untrimmed.update(quote.coin for quote in recorded)
         return list(islice((coin for coin, count in self._untrimmed.items() if count >= TRIM_EVERY), TRIM_COINS_MAX))
 
     def trim(self, execute: Execute, coins: Iterable[str], *, is_tight: bool) -> None:
-        """Drop what these coins need no longer; what is too much at once, soon."""
+        """Drop the entries of these coins that are no longer needed; if there are too many, the rest soon."""
         left = TRIM_QUOTES_MAX
         for coin in coins:
             if left == 0:
@@ -68,13 +67,13 @@ class Trimming:
             left -= execute(_SQL["trim"], (coin, *(young or end))).rowcount
 
     def _end(self, execute: Execute, coin: str) -> Position | None:
-        """The oldest entry that stays whatever its age is; None if all do."""
+        """The oldest entry that stays whatever its age; None if all stay."""
         row = execute(_SQL["trim_bounds"], {"coin": coin, "kept": KEPT_QUOTES - 1}).fetchone() or _NONE
         delivered, kept = position_of(*row[:2]), position_of(*row[2:])
         return None if delivered is None or kept is None else min(delivered, kept)
 
     def _first_young(self, execute: Execute, coin: str, end: Position) -> Position | None:
-        """The first entry before `end` that was recorded within the time to keep."""
+        """The first entry before `end` that was recorded within `kept_s`."""
         since = to_microseconds(self._now()) - round(self._kept_s * 1_000_000)
         found = execute(_SQL["trim_young"], (coin, *end, since)).fetchone()
         return None if found is None else Position(*found)

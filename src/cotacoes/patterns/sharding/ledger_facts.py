@@ -1,20 +1,108 @@
-"""What the audit holds against each other, as it was read; `ledger_chain.py` says what fits."""
+"""What a shard stores of a coin, as it was read: by a move, which copies it, and by the audit, which judges it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from cotacoes.model.quote import Position
+from cotacoes.model.quote import Position, exact_sum
 
 NONE = "none"
 
+CopyState = Literal["open", "closed", "moved", "incoming"]
+AT_HOME = ("open", "closed")  # the states in which a shard answers for the coin
+
+
+@dataclass(frozen=True, slots=True)
+class CoinCopy:
+    """What a shard's fence says of its copy of a coin, in whatever state; `age` is how long it has been in that state.
+
+    `floor` is the first position held, `last` the last one, and `last_at` the `at` recorded for that.
+    """
+
+    coin_id: int
+    state: CopyState
+    placement: int
+    last: Position | None = None
+    last_at: datetime | None = None
+    floor: Position | None = None
+    writer_epoch: int = 0
+    writer: str = ""
+    moved_to: str | None = None
+    age: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The count, the sum and the digest of some quotes, in any order; contents of disjoint quotes can be added."""
+
+    count: int = 0
+    sum: Decimal = Decimal(0)
+    digest: Decimal = Decimal(0)
+
+    def __add__(self, other: Content) -> Content:
+        return Content(
+            self.count + other.count, exact_sum([self.sum, other.sum]), exact_sum([self.digest, other.digest])
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DayRow:
+    """The row of one UTC day of a coin. A sealed day has a `manifest`; the quotes of a dropped day are gone."""
+
+    day: date
+    first: Position
+    last: Position
+    count: int
+    manifest: Content | None = None
+    sealed_at: datetime | None = None
+    dropped_at: datetime | None = None
+
+    @property
+    def is_dropped(self) -> bool:
+        return self.dropped_at is not None
+
+    @property
+    def extent(self) -> tuple[date, Position, Position, int, bool]:
+        """What two copies of a day have in common, whether sealed or not."""
+        return self.day, self.first, self.last, self.count, self.is_dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The quotes of one epoch in one day; `nameless` counts those of an unknown origin."""
+
+    first: Position
+    last: Position
+    count: int
+    last_at: datetime | None = None
+    nameless: int = 0
+
+
+class Discontinuity(NamedTuple):
+    """Two neighbouring quotes of a day, between which a position is missing or `at` falls."""
+
+    before: Position
+    before_at: datetime
+    position: Position
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CandleTotal:
+    """The sum of the stored candles of one length in a day, over all origins."""
+
+    minutes: int
+    candles: int
+    count: int
+    sum: Decimal
+
 
 class Breach(NamedTuple):
-    """One thing that is wrong: where, what is meant, how it is and how it should be."""
+    """One thing that is wrong: its place, what it is about, how it is and how it should be."""
 
     place: str
     what: str
@@ -25,71 +113,18 @@ class Breach(NamedTuple):
         return f"{self.place}  {self.what}: {self.found}, not {self.wanted}"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The quotes of one era in one day; `nameless` are those of them whose origin has no name."""
-
-    first: Position
-    last: Position
-    count: int
-    last_at: datetime | None = None
-    nameless: int = 0
-
-
-class Discontinuity(NamedTuple):
-    """Two quotes of a day, one right after the other, between which a position is missing or `at` falls."""
-
-    before: Position
-    before_at: datetime
-    position: Position
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a number of quotes come to; `digest` does not depend on their order."""
-
-    count: int
-    sum: Decimal
-    digest: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class CandleTotal:
-    """What the stored candles of a day and of one length come to, over all origins."""
-
-    minutes: int
-    candles: int
-    count: int
-    sum: Decimal
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The row of a day; `content` of a sealed one."""
-
-    first: Position
-    last: Position
-    count: int
-    content: Content | None = None
-    is_dropped: bool = False
-
-
 @dataclass(frozen=True)
 class StoredDay:
-    """All that is stored of a day. `content` is computed anew, for a sealed day that is still held."""
+    """All that is stored of a day. `content` is computed from the quotes of a sealed day that are still held.
+
+    `candle_breaches` are the first differences between candles and quotes, `candle_breach_count` is their number.
+    """
 
     day: date
-    manifest: Manifest | None
+    row: DayRow | None
     pieces: Sequence[Piece] = ()
-    steps: Sequence[Discontinuity] = ()
+    discontinuities: Sequence[Discontinuity] = ()
     content: Content | None = None
-
-
-@dataclass(frozen=True)
-class Ends:
-    """What a fence says of the history: the first position held, the last one, and when that was recorded."""
-
-    floor: Position | None
-    last: Position | None
-    last_at: datetime | None
+    candle_totals: Sequence[CandleTotal] = ()
+    candle_breaches: Sequence[Breach] = ()
+    candle_breach_count: int = 0

@@ -1,20 +1,20 @@
 """Sharding: which shard holds a coin's history, and what a shard promises.
 
-A coin lives on one shard, by an explicit directory, never by a hash of its name: a coin can be moved alone, and the
-placement can be read by a person. The shard itself has the last word: each coin has a *fence* there, which says under
-which placement and for which writer it takes quotes. Who missed a change is refused, never believed:
+A coin lives on one shard, by an explicit directory and never by a hash of its name, so that a coin can be moved alone
+and a person can read its placement. The shard itself has the last word: it has a *fence* for each coin, which says
+under which placement and for which writer it takes quotes. A caller that missed a change is refused:
 
-    not at home here, or another placement    CoinMovedError           go where it says, or read the directory again
-    a newer writer is in the fence            WriterSupersededError    stop
-    the fence is closed                       FenceClosedError         keep the batch, try again
-    the shard is not where the writer left it ShardRewoundError        become its writer again, go on from its end
+    the coin left, or has another placement      CoinMovedError           go where it says, or read the directory again
+    the fence names a newer writer               WriterSupersededError    stop
+    the fence is closed                          FenceClosedError         keep the batch and try again
+    the shard's end is not the one expected      ShardRewoundError        become its writer again, continue at its end
 
-A shard holds a prefix of what the coin's writer recorded; `through` is how far. A batch sent twice changes nothing,
-because the key of a quote is its position. Two things can break this, and both are noted as a *discrepancy*, in the
-transaction that finds it, and reported until somebody accepts it:
+A shard holds a prefix of what the coin's writer recorded, up to the position `through`. A batch sent twice changes
+nothing, because the key of a quote is its position. Two things can break this. Both are noted as a *discrepancy*, in
+the transaction that finds it, and reported until an administrator accepts it:
 
-    hole      positions that the writer cannot send any more; the history goes on behind them
-    orphan    a quote that lies behind `through` and was never stored: it was published, and is not in the history
+    hole      positions that the writer can no longer send; the history continues behind them
+    orphan    a quote that lies before `through` and was never stored: it was published, but is not in the history
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ READ_QUOTES_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a coin lives. `placement` counts its moves; `retention_days` None: its quotes are kept for ever.
+    """Where a coin lives. `placement` counts its moves.
 
-    `currency` is the one of all its prices; None: that of the first one to come.
+    Quotes are kept for `retention_days`, or for ever if that is None. `currency` is that of all its prices; if it is
+    None, the first price decides.
     """
 
     coin_id: int
@@ -48,7 +49,7 @@ class Home:
 
 @dataclass(frozen=True)
 class Directory:
-    """Every coin's home, in the order of their ids, and the DSNs of shards beyond those that are settings."""
+    """The home of every coin, in the order of their ids, and the DSNs of the shards that are not settings."""
 
     homes: Mapping[str, Home]
     shards: Mapping[str, str] = field(default_factory=dict)
@@ -56,9 +57,9 @@ class Directory:
 
 @dataclass(frozen=True)
 class Fence:
-    """What a shard says of one coin.
+    """A shard's fence for one coin.
 
-    `newest` is the last quote that it holds and `floor` the position of the first, both None where it holds none.
+    `newest` is the last quote that the shard holds and `floor` the position of the first; both are None if it has none.
     """
 
     placement: int
@@ -74,15 +75,15 @@ class Fence:
 
     @property
     def epoch(self) -> int:
-        """The highest era that the shard knows of, 0 where it knows none."""
+        """The highest epoch that the shard knows of, 0 if it knows none."""
         return max(self.writer_epoch, 0 if self.newest is None else self.newest.epoch)
 
 
 class Stored(NamedTuple):
-    """What became of each quote of a batch.
+    """What became of the quotes of a batch.
 
-    `stored` are new, `already` were there. Not in the history are `refused` ones, which are orphans, and `conflicts`,
-    whose position another quote has; both are kept aside.
+    `stored` are new, `already` were stored before. `refused` ones are orphans and `conflicts` have the position of
+    another quote: neither are in the history, and both are kept aside.
     """
 
     stored: int
@@ -97,7 +98,7 @@ class Stored(NamedTuple):
 
 
 class Unaccepted(NamedTuple):
-    """How many discrepancies of a coin nobody has accepted yet."""
+    """The discrepancies of a coin that have not been accepted yet."""
 
     holes: int
     orphans: int
@@ -105,9 +106,10 @@ class Unaccepted(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardView:
-    """The end of one coin's history on a shard, under the placement under which it lives there.
+    """The end of one coin's history on a shard, under the placement that it has there.
 
-    The last position and the `at` recorded for it; the newest quotes, ascending; a window, where one was asked for.
+    `through` is the last position and `through_at` the `at` recorded for it; the newest quotes are ascending. There is
+    a window if one was requested.
     """
 
     through: Position | None
@@ -119,7 +121,7 @@ class ShardView:
 
 @dataclass(frozen=True)
 class CandleView:
-    """Candles, ascending, of all quotes of their kind up to `through`, which was recorded for `through_at`."""
+    """Candles, ascending, of all quotes of their kind up to `through`, for which `through_at` was recorded."""
 
     through: Position | None
     through_at: datetime | None
@@ -129,46 +131,52 @@ class CandleView:
 class Shard(Protocol):
     """What a shard does. Every call ends by the shard's own deadline.
 
-    All raise ShardUnavailableError where it does not answer, is frozen, or is of another schema version, and
-    CoinMovedError where the coin has no fence on it.
+    Every call raises ShardUnavailableError if the shard does not answer or has another schema version, and
+    CoinMovedError if it has no fence for the coin.
     """
 
     name: str
 
     async def ping(self) -> None:
-        """Return where the shard can answer."""
+        """Return if the shard can answer."""
 
     async def check_writable(self) -> None:
-        """Return if the shard can answer, and takes writes."""
+        """Return if the shard can answer and takes writes."""
+
+    async def directory(self) -> Directory:
+        """The directory of coins and shards; kept on the first shard only."""
+
+    async def learn_currencies(self, currencies: Mapping[str, str]) -> None:
+        """Note in the directory the currencies of coins that have none yet; on the first shard only."""
 
     async def fence(self, coin: str) -> Fence:
         """The coin's fence."""
 
     async def claim(self, coin: str, least: int, writer: str, *, held: int | None) -> Fence:
-        """Make `writer` the coin's only writer under a new era, above all that the shard knows and not below `least`.
+        """Make `writer` the coin's only writer, under a new epoch above all that the shard knows and at least `least`.
 
-        The era is the fence's `writer_epoch`, and its first quote follows the fence's `through`: nobody else can add to
-        the history any more. WriterSupersededError if another writer came after `held`, the era that this one has had.
+        The epoch is the fence's `writer_epoch`, and its first quote follows the fence's `through`, as no other writer
+        can add to the history any more. WriterSupersededError if another writer came after `held`, this one's epoch.
         """
 
     async def become_writer(self, coin: str, epoch: int, writer: str) -> Fence:
-        """Make (`epoch`, `writer`) the coin's only writer; WriterSupersededError where a newer one is."""
+        """Make (`epoch`, `writer`) the coin's only writer; WriterSupersededError if there is a newer one."""
 
     async def append(
         self, coin: str, placement: int, writer_epoch: int, quotes: Sequence[Quote], *, end: Position | None = None
     ) -> Stored:
-        """Store a batch, all or nothing; quotes already there stay as they are. ShardRefusedError by the fence.
+        """Store a batch, all or nothing; stored quotes stay as they are. ShardRefusedError if the fence refuses it.
 
-        The counts of the answer come to the length of the batch. An era whose first quote names an earlier `prev` than
-        the shard's end follows that end. A batch that begins further on leaves a hole, if `end` is where the shard
-        ends; if it is not, ShardRewoundError, and nothing is stored.
+        The counts returned add up to the length of the batch. An epoch whose first quote names an earlier `prev` than
+        the shard's end follows that end. A batch that begins further on leaves a hole if the shard ends at `end`;
+        otherwise it raises ShardRewoundError and stores nothing.
         """
 
     async def unaccepted(self) -> dict[str, Unaccepted]:
-        """The coins with discrepancies that nobody has accepted yet."""
+        """The coins with discrepancies that have not been accepted yet."""
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        """The quotes after `position` (None: from the first), ascending."""
+        """The quotes after `position`, or from the first if it is None, ascending."""
 
     async def last(self, coin: str, count: int) -> list[Quote]:
         """The newest quotes, ascending."""
@@ -176,12 +184,12 @@ class Shard(Protocol):
     async def between(
         self, coin: str, start: datetime, end: datetime, position: Position | None, limit: int
     ) -> list[Quote]:
-        """The quotes with `at` in [start, end) after `position` (None: from the first of them), ascending."""
+        """The quotes with `at` in [start, end) after `position`, or from the first of them if it is None, ascending."""
 
     async def newest(self, coins: Sequence[str], count: int, window: Window | None = None) -> dict[str, ShardView]:
-        """The end of the history of several coins, in one question; a coin that is not at home here is absent.
+        """The end of the history of several coins, in one call; a coin that does not live here is absent.
 
-        All that is said of a coin is of one moment.
+        Each coin's view is of a single moment.
         """
 
     async def candles(
@@ -189,5 +197,5 @@ class Shard(Protocol):
     ) -> CandleView:
         """The first `limit` candles that begin in [start, end) and have a quote.
 
-        Of one `kind`, which is origin and currency; None: that of the newest quote here.
+        They are of one `kind`, which is an origin and a currency; if it is None, that of the newest quote here.
         """

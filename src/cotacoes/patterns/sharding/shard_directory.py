@@ -1,8 +1,8 @@
 """The directory as one process knows it, and the shards that it names.
 
-It is read from shard1, kept in a file, and corrected by the fences. With shard1 away the file tells where the coins
-live, and without a file the settings do. A fence that says where its coin went is believed at once, since it knows
-first; `placement` rises with every move, so of two sayings the one with the higher placement is the younger.
+It is read from the first shard, kept in a file, and corrected by the fences. While the first shard is away, the file
+knows where the coins live; without a file, the settings do. A fence that says where its coin went is believed at once,
+since it knows first. `placement` rises with every move, so of two statements the higher placement is the newer one.
 """
 
 from __future__ import annotations
@@ -23,50 +23,42 @@ from cotacoes.observability.whole_file import OWNER_ONLY, replace_file
 from cotacoes.patterns.sharding.shard import Directory, Home, Shard
 
 REFRESH_S = 2.0
-FOLLOW_MAX = 3  # moves that one question follows; more of them within a question are no moves
+FOLLOW_MAX = 3  # moves that one call follows; no coin moves more often during a call
 
 T = TypeVar("T")
 OpenShard = Callable[[str, str], AbstractAsyncContextManager[Shard]]
 
 
 class ShardDirectory:
-    """See the head of this file. An async context manager; the shards are open while it is.
+    """The coins' homes and the open shards; an async context manager, which opens and closes the shards.
 
-    `settled` are the DSNs of the shards that are settings, `seed` the homes that the settings name, `read` asks shard1,
-    `learn` tells it the currencies of coins.
+    `settled` are the DSNs of the shards that are settings, the first of which has the directory; `seed` are the homes
+    that the settings name.
     """
 
     def __init__(
-        self,
-        settled: dict[str, str],
-        seed: Mapping[str, str],
-        file: Path,
-        *,
-        open_shard: OpenShard,
-        read: Callable[[Shard], Awaitable[Directory]],
-        learn: Callable[[Shard, Mapping[str, str]], Awaitable[None]] | None = None,
+        self, settled: Mapping[str, str], seed: Mapping[str, str], file: Path, *, open_shard: OpenShard
     ) -> None:
         self.shards: dict[str, Shard] = {}
         self.homes: dict[str, Home] = {coin: Home(0, shard, 0) for coin, shard in seed.items()}
-        self._settled = settled
+        self.dsns: dict[str, str] = {}
+        self._settled = dict(settled)
+        self._first = next(iter(settled))
         self._file = file
         self._open_shard = open_shard
-        self._read = read
-        self._learn = learn
-        self.dsns: dict[str, str] = {}
         self._opened: dict[str, contextlib.AsyncExitStack] = {}
         self._changed = asyncio.Event()
-        self._asking = asyncio.Lock()
-        self._answers = 0
-        self._is_answered = False
+        self._refreshing = asyncio.Lock()
+        self._refreshes = 0
+        self._is_refreshed = False
 
     async def __aenter__(self) -> Self:
-        kept = _load(self._file)  # before anything is written to it
-        await self._take(Directory({}, kept.shards | self._settled))
-        # where shard1 answers, the file only knows better of coins that it has forgotten; the fences correct both
-        is_told = await self.refresh()
-        told = {coin for coin, home in self.homes.items() if is_told and home.placement > 0}
-        await self._take(Directory({coin: home for coin, home in kept.homes.items() if coin not in told}, {}))
+        saved = _load(self._file)  # before anything is written to it
+        await self._apply(Directory({}, saved.shards | self._settled))
+        # if the first shard answers, the file only adds coins that it has forgotten; the fences correct both
+        is_refreshed = await self.refresh()
+        known = {coin for coin, home in self.homes.items() if is_refreshed and home.placement > 0}
+        await self._apply(Directory({coin: home for coin, home in saved.homes.items() if coin not in known}, {}))
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -74,14 +66,14 @@ class ShardDirectory:
             await opened.aclose()
 
     def shard_of(self, coin: str) -> Shard:
-        """The shard on which the coin lives; CoinMovedError where nobody has told its address yet."""
+        """The shard on which the coin lives; CoinMovedError while its address is unknown."""
         name = self.homes[coin].shard
         if name not in self.shards:
             raise CoinMovedError(f"{coin} lives on {name}, of which no address is known")
         return self.shards[name]
 
     async def ask(self, coin: str, question: Callable[[Shard], Awaitable[T]]) -> T:
-        """What the coin's shard answers, wherever it went; errors as those of `Shard`."""
+        """The answer of the coin's shard, wherever the coin has moved; errors as those of `Shard`."""
         for _ in range(FOLLOW_MAX):
             shard = self.shard_of(coin)
             try:
@@ -92,43 +84,42 @@ class ShardDirectory:
         return await question(self.shard_of(coin))
 
     async def follow(self, coin: str, error: CoinMovedError, asked: str | None = None) -> bool:
-        """Whether another home of the coin is known now: by what its fence said, else by what shard1 says.
+        """Learn where the coin went, from its fence or else from the first shard; whether it has another home now.
 
-        `asked` is the shard that refused, None: its home; it may have been left behind since it was asked.
+        `asked` is the shard that refused, its home if it is None; the coin may have left it since.
         """
         before = self.homes[coin]
         asked = asked or before.shard
         if error.to is not None and error.placement is not None and error.placement > before.placement:
             moved = replace(before, shard=error.to, placement=error.placement)
-            await self._take(Directory({coin: moved}, {}))
+            await self._apply(Directory({coin: moved}, {}))
         if self.homes[coin].shard == asked or self.homes[coin].shard not in self.shards:
             await self.refresh()
         return self.homes[coin].shard != asked and self.homes[coin].shard in self.shards
 
     async def refresh(self) -> bool:
-        """Ask shard1; whether it answered. Who asks while another one does shares that answer."""
-        asked = self._answers
-        async with self._asking:
-            if self._answers == asked:
-                self._is_answered = await self._refresh()
-                self._answers += 1
-            return self._is_answered
+        """Read the directory from the first shard; whether it answered. Calls made meanwhile share its answer."""
+        begun = self._refreshes
+        async with self._refreshing:
+            if self._refreshes == begun:
+                self._is_refreshed = await self._refresh()
+                self._refreshes += 1
+            return self._is_refreshed
 
     async def _refresh(self) -> bool:
-        first = next(iter(self._settled))
         try:
-            told = await self._read(self.shards[first])
+            directory = await self.shards[self._first].directory()
         except ShardUnavailableError:
             return False
-        await self._take(told)
+        await self._apply(directory)
         return True
 
     async def learn(self, currencies: Mapping[str, str]) -> None:
-        """Tell shard1 the currencies of coins for which it has none; if it is away, the next call does."""
+        """Note the currencies of coins that have none in the directory; does nothing while the first shard is away."""
         new = {coin: currency for coin, currency in currencies.items() if self._lacks_currency(coin)}
-        if new and self._learn is not None:
+        if new:
             with contextlib.suppress(ShardUnavailableError):
-                await self._learn(self.shards[next(iter(self._settled))], new)
+                await self.shards[self._first].learn_currencies(new)
                 await self.refresh()
 
     def _lacks_currency(self, coin: str) -> bool:
@@ -141,29 +132,22 @@ class ShardDirectory:
         self._changed.clear()
 
     async def run(self) -> None:
-        """Keep it young, until cancelled."""
+        """Refresh the directory every `REFRESH_S`, until cancelled."""
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.refresh()
 
-    async def _take(self, told: Directory) -> None:
+    async def _apply(self, directory: Directory) -> None:
+        """Apply what is news in a directory: open its new shards, remember its new homes, save both."""
         new = {
             coin: home
-            for coin, home in told.homes.items()
+            for coin, home in directory.homes.items()
             if coin not in self.homes or (home.placement >= self.homes[coin].placement and home != self.homes[coin])
         }
-        shards = {name: dsn for name, dsn in told.shards.items() if self.dsns.get(name) != dsn}
+        shards = {name: dsn for name, dsn in directory.shards.items() if self.dsns.get(name) != dsn}
         for name, dsn in shards.items():
-            if name in self._settled and self._settled[name] != dsn:
-                continue  # a setting wins
-            try:
-                opened = contextlib.AsyncExitStack()
-                self.shards[name] = await opened.enter_async_context(self._open_shard(name, dsn))
-                self.dsns[name] = dsn
-                await self._opened.pop(name, contextlib.AsyncExitStack()).aclose()  # whoever asks it now asks again
-                self._opened[name] = opened
-            except SettingError as error:
-                get_logger().error("shard.refused", shard=name, reason=str(error))
+            if self._settled.get(name, dsn) == dsn:  # else a setting wins
+                await self._open(name, dsn)
         for coin, home in new.items():
             known = self.homes.get(coin)
             if known is not None and known.shard != home.shard:
@@ -173,13 +157,25 @@ class ShardDirectory:
             self._changed.set()
             self._save()
 
+    async def _open(self, name: str, dsn: str) -> None:
+        opened = contextlib.AsyncExitStack()
+        try:
+            self.shards[name] = await opened.enter_async_context(self._open_shard(name, dsn))
+        except SettingError as error:
+            get_logger().error("shard.refused", shard=name, reason=str(error))
+            return
+        self.dsns[name] = dsn
+        replaced = self._opened.pop(name, contextlib.AsyncExitStack())
+        self._opened[name] = opened
+        await replaced.aclose()  # calls that it is serving fail, and are made again
+
     def _save(self) -> None:
         further = {name: dsn for name, dsn in self.dsns.items() if name not in self._settled}
         content = msgspec.json.encode(_SavedDirectory(self.homes, further))
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace_file(self._file, content, mode=OWNER_ONLY)  # a DSN carries a password
-        except OSError as error:  # it goes on, and a start with shard1 away would know less
+        except OSError as error:  # without the file, a start while the first shard is away knows less
             get_logger().warning("directory.unsaved", reason=error.strerror)
 
 
@@ -189,7 +185,7 @@ class _SavedDirectory(msgspec.Struct, frozen=True):
 
 
 def _load(file: Path) -> _SavedDirectory:
-    """What was kept; nothing where nothing was, or nothing that can be read."""
+    """The saved directory; an empty one if there is no file, or none that can be read."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=_SavedDirectory)
     except FileNotFoundError:

@@ -1,0 +1,49 @@
+"""An administrator's connection to one shard: opened, checked to be that shard, and asked by named queries."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from cotacoes.adapters.postgres.pool import Session
+from cotacoes.adapters.postgres.schema import check_shard
+
+
+class ShardSession:
+    """One connection to one shard, for the queries of a subclass; an async context manager.
+
+    Every call raises ShardUnavailableError if the shard does not answer, is another database or has another schema
+    version; opening also raises SettingError if the DSN cannot be used.
+    """
+
+    queries: ClassVar[Mapping[str, str]]
+    connect_s: ClassVar[float]
+    statement_s: ClassVar[float]
+    is_read_only: ClassVar[bool] = False
+
+    def __init__(self, name: str, dsn: str) -> None:
+        self.name = name
+        self._session = Session(
+            name, dsn, connect_s=self.connect_s, deadline_s=self.statement_s, is_read_only=self.is_read_only
+        )
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._session)
+            await self._begin()
+            stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._session.__aexit__(*error)
+
+    async def _begin(self) -> None:
+        """What is done first on a new connection."""
+        await check_shard(self.name, self._session.fetch)
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        return await self._session.fetch(self.queries[query], *arguments)
+
+    async def _execute(self, script: str) -> None:
+        await self._session.execute(script)
