@@ -20,6 +20,7 @@ async def serving(
     websocket: MakeWebSocket | None = None,
     note_refused: Callable[[str], None] = lambda _: None,
     limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
+    grace_s: int = server.GRACE_S,
 ) -> AsyncIterator[int]:
     """Serve `app`; yields the port, stops at the end."""
     stop = stop or asyncio.Event()
@@ -28,7 +29,14 @@ async def serving(
             hosts = AllowedHosts(HOSTS)
             group.create_task(
                 server.serve(
-                    app, listener, stop, hosts=hosts, websocket=websocket, limits=limits, note_refused=note_refused
+                    app,
+                    listener,
+                    stop,
+                    hosts=hosts,
+                    websocket=websocket,
+                    limits=limits,
+                    note_refused=note_refused,
+                    grace_s=grace_s,
                 )
             )
             port = int(listener.getsockname()[1])

@@ -14,9 +14,9 @@ from tests.unit.harness_gateway_stream import StreamRig
 from websockets.asyncio.client import connect as connect_web_socket
 from websockets.frames import Frame, Opcode
 
-from cotacoes.adapters.http_server import protocol, server
+from cotacoes.adapters.http_server import server
+from cotacoes.adapters.http_server.accepting import HEAD_DEADLINE_S, ConnectionLimits
 from cotacoes.adapters.http_server.hosts import AllowedHosts
-from cotacoes.gateway_service import hub, websocket
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.websocket import WebSocketConnection
 from cotacoes.observability.metrics import Metrics
@@ -61,13 +61,14 @@ class Wired:
 
 
 @contextlib.asynccontextmanager
-async def wired(**settings: Any) -> AsyncIterator[Wired]:
+async def wired(*, head_deadline_s: float = HEAD_DEADLINE_S, **settings: Any) -> AsyncIterator[Wired]:
     rig = StreamRig("bitcoin", "ethereum", **settings)
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
+    limits = ConnectionLimits(head_deadline_s=head_deadline_s)
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)
     running = asyncio.create_task(rig.hub.run(Restarts(Metrics())))
     try:
-        async with serving(app, websocket=rig.sockets.protocol) as port:
+        async with serving(app, websocket=rig.sockets.protocol, limits=limits) as port:
             gateway = Wired(rig, port)
             try:
                 yield gateway
@@ -126,11 +127,9 @@ async def test_a_stream_begins_with_when_to_come_back_and_a_comment_and_is_kept_
         assert "id" not in beat
 
 
-async def test_a_client_that_answers_stays_for_longer_than_any_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
-    monkeypatch.setattr(websocket, "PING_S", 0.5)
-    monkeypatch.setattr(hub, "CHECK_S", 0.1)
-    async with wired(stream_stall_s=1, stream_subscribe_s=1) as gateway:
+async def test_a_client_that_answers_stays_for_longer_than_any_deadline() -> None:
+    impatient = {"head_deadline_s": 0.3, "ping_s": 0.5, "check_s": 0.1}
+    async with wired(**impatient, stream_stall_s=1, stream_subscribe_s=1) as gateway:
         _, _, reader, _ = await gateway.open()
         async with connect_web_socket(f"ws://127.0.0.1:{gateway.port}/v1/ws", ping_interval=None) as link:
             await link.send('{"op":"subscribe","coins":["bitcoin"]}')

@@ -19,8 +19,8 @@ from websockets.uri import parse_uri
 
 from cotacoes import config
 from cotacoes.gateway_service.admission import Admission
-from cotacoes.gateway_service.hub import Hub
-from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.gateway_service.hub import CHECK_S, Hub
+from cotacoes.gateway_service.websocket import PING_S, WebSockets
 from cotacoes.model.quote import Position, Quote
 from cotacoes.observability.metrics import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import QuoteReceived
@@ -108,7 +108,7 @@ class FakeFeeds:
 class StreamRig:
     """A hub over a history twin; made inside the loop of the test."""
 
-    def __init__(self, *coins: str, **settings: Any) -> None:
+    def __init__(self, *coins: str, check_s: float = CHECK_S, ping_s: float = PING_S, **settings: Any) -> None:
         self.coins = coins or ("bitcoin",)
         self.settings = config.load({}, **settings)
         self.history = HistoryTwin()
@@ -123,9 +123,10 @@ class StreamRig:
             loop=self.loop,
             now=lambda: NOON,
             random=random.Random(1),
+            check_s=check_s,
         )
         self.admission = Admission(self.settings, self.metrics, self.loop.time, self.settings.streams_max)
-        self.sockets = WebSockets(self.hub, self.admission, self.settings, clock=self.loop.time)
+        self.sockets = WebSockets(self.hub, self.admission, self.settings, clock=self.loop.time, ping_s=ping_s)
         self.connections: set[Any] = set()
 
     def record(self, coin: str, count: int = 1, *, new_era: bool = False) -> list[Quote]:

@@ -22,7 +22,7 @@ from cotacoes.patterns.resilience import current_deadline
 from cotacoes.web import docs_page
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
-from cotacoes.web.request_limits import BODY_BYTES_MAX
+from cotacoes.web.request_limits import BODY_BYTES_MAX, REQUESTS_MAX
 from cotacoes.web.requests import require_admin
 
 SETTINGS = config.load({}, request_deadline_s=0.2, admin_token="secret")
@@ -183,12 +183,11 @@ def test_liveness_touches_no_dependency_and_readiness_names_each() -> None:
     assert get("/readyz", new_app({"shard1": Check(away, required=True)})).status_code == 503
 
 
-def test_a_check_that_hangs_is_said_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_is_said_to_hang() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("cotacoes.web.app.CHECK_DEADLINE_S", 0.01)
-    reason = get("/readyz", new_app({"redis": Check(hang)})).json()["checks"]["redis"]["reason"]
+    reason = get("/readyz", new_app({"redis": Check(hang, deadline_s=0.01)})).json()["checks"]["redis"]["reason"]
     assert reason == "no answer within 0.01 s"
 
 
@@ -202,15 +201,14 @@ def test_requests_are_counted_by_route_and_status() -> None:
     assert 'cotacoes_http_requests_total{route="/none",status="503"} 1.0' in metrics
 
 
-def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.web.request_limits.REQUESTS_MAX", 3)
+def test_more_requests_than_the_bound_are_turned_away() -> None:
     app = new_app()
 
     async def crowd() -> list[int]:
-        answers = await asyncio.gather(*(ask("GET", "/hang", app) for _ in range(5)))
+        answers = await asyncio.gather(*(ask("GET", "/hang", app) for _ in range(REQUESTS_MAX + 2)))
         return sorted(answer.status_code for answer in answers)
 
-    assert asyncio.run(crowd()) == [503, 503, 504, 504, 504]
+    assert asyncio.run(crowd()) == [503] * 2 + [504] * REQUESTS_MAX
 
 
 def test_a_request_ends_by_its_callers_deadline_where_that_is_earlier() -> None:

@@ -83,8 +83,10 @@ class Hub:
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], datetime],
         random: Random,
+        check_s: float = CHECK_S,
     ) -> None:
         self.random = random
+        self._check_s = check_s
         self._feeds: FeedStates | None = None
         self._connections: set[OpenStream] = set()
         self._metrics = metrics
@@ -225,7 +227,7 @@ class Hub:
         self._awaiting.setdefault(connection, set()).update(coins)
 
     def watch(self, connection: OpenStream) -> None:
-        """Check the connection every `CHECK_S` until it is forgotten."""
+        """Check the connection every `check_s` until it is forgotten."""
         self._connections.add(connection)
 
     def forget(self, connection: OpenStream) -> None:
@@ -303,7 +305,7 @@ class Hub:
 
     async def _check(self) -> None:
         while True:
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(self._check_s)
             self._note_begun()
             now = self._loop.time()
             for connection in list(self._connections):

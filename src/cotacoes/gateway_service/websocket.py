@@ -62,11 +62,13 @@ class WebSocketConnection(Connection):
         connection: ServerConnection,
         address: str,
         now: float,
+        ping_s: float,
     ) -> None:
         super().__init__(hub, admission, settings, wire=WEBSOCKET, outlet=connection, address=address, now=now)
         self._connection = connection
         burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
         self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
+        self._ping_s = ping_s
         self._pinged_at: float | None = None
 
     def message(self, text: bytes, now: float) -> None:
@@ -91,7 +93,7 @@ class WebSocketConnection(Connection):
         is_answered = self._pinged_at is None or self._connection.heard_at >= self._pinged_at
         if not is_answered and now - (self._pinged_at or now) >= self._settings.stream_stall_s:
             self.end(Ending.SLOW)
-        elif is_answered and (self._pinged_at is None or now - self._pinged_at >= PING_S):
+        elif is_answered and (self._pinged_at is None or now - self._pinged_at >= self._ping_s):
             self._pinged_at = now
             self._connection.write(PING)
 
@@ -156,11 +158,20 @@ def _read(text: bytes) -> _Op:
 class WebSockets:
     """Decides on the handshakes of the route, and opens its connections."""
 
-    def __init__(self, hub: Hub, admission: Admission, settings: Settings, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        admission: Admission,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        ping_s: float = PING_S,
+    ) -> None:
         self._hub = hub
         self._admission = admission
         self._settings = settings
         self._clock = clock
+        self._ping_s = ping_s
 
     def admit(self, handshake: Handshake) -> ProblemError | Callable[[ServerConnection], Handler]:
         """As `adapters.websocket_server.Admit`."""
@@ -178,6 +189,7 @@ class WebSockets:
                 connection=connection,
                 address=address,
                 now=self._clock(),
+                ping_s=self._ping_s,
             )
             handler.open()
             return handler

@@ -37,6 +37,7 @@ class Check:
 
     probe: Callable[[], Awaitable[str | None]]
     required: bool = False
+    deadline_s: float = CHECK_DEADLINE_S
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -135,9 +136,9 @@ def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]
 
 async def _run_check(check: Check) -> str | None:
     try:
-        async with asyncio.timeout(CHECK_DEADLINE_S):
+        async with asyncio.timeout(check.deadline_s):
             return await check.probe()
     except TimeoutError:
-        return f"no answer within {CHECK_DEADLINE_S:g} s"
+        return f"no answer within {check.deadline_s:g} s"
     except ProblemError as error:
         return error.detail

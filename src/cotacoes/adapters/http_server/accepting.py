@@ -16,7 +16,7 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cotacoes.errors import OverloadedError
 from cotacoes.errors.problem_json import problem_answer
@@ -25,6 +25,7 @@ from cotacoes.observability.bounded_log import BoundedLog
 BACKLOG = 512
 CONNECTIONS_MAX = 4_000
 ACCEPTS_A_TURN = 16  # each costs some 50 µs
+HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
 PAUSE_S = 0.1  # after running out of descriptors
 DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
 _REFUSED = problem_answer(OverloadedError("too many open connections"))
@@ -34,10 +35,11 @@ Ended = Callable[[], None]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections there may be, and how many from one address."""
+    """How many connections there may be, how many from one address, and how long the head of a request may take."""
 
     total: int = CONNECTIONS_MAX
     per_address: int = CONNECTIONS_MAX // 2
+    head_deadline_s: float = HEAD_DEADLINE_S
 
     @classmethod
     def beside_streams(cls, streams: int, streams_per_address: int) -> ConnectionLimits:
@@ -48,7 +50,7 @@ class ConnectionLimits:
     def fitting(self) -> ConnectionLimits:
         """The same, in proportion to the file descriptors that there are."""
         room = room_for(self.total)
-        return ConnectionLimits(room, max(1, self.per_address * room // self.total))
+        return replace(self, total=room, per_address=max(1, self.per_address * room // self.total))
 
 
 class Acceptor:

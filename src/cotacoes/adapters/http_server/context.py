@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.accepting import HEAD_DEADLINE_S, Ended
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 
 READ_BYTES_MAX = 16_384  # at once from one connection
@@ -31,3 +31,4 @@ class Context:
     upgrade: Callable[[Ended], Upgraded] | None
     note_refused: Callable[[str], None]
     read_buffer: memoryview
+    head_deadline_s: float = HEAD_DEADLINE_S  # for a whole head, and for the rest of a body after its answer

@@ -39,7 +39,6 @@ from cotacoes.errors import (
 from cotacoes.errors.problem_json import problem_answer
 
 PIECES_A_TURN = 32
-HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
 HEAD_BYTES_MAX = 32_768  # twice what common proxies take
 MESSAGE_BYTES_MAX = 524_288  # behind a head: the largest body that is taken, in chunks of one byte, and as much again
 
@@ -218,8 +217,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # Refusals
 
     def _await_head(self) -> None:
-        late = RequestTimeoutError(f"the request was not complete within {HEAD_DEADLINE_S:g} s")
-        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, late)
+        late = RequestTimeoutError(f"the request was not complete within {self._context.head_deadline_s:g} s")
+        self._head_timer = self.loop.call_later(self._context.head_deadline_s, self._refuse, late)
 
     def _head_ended(self) -> None:
         if self._head_timer is not None:

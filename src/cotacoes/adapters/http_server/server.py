@@ -68,6 +68,7 @@ class _Server(uvicorn.Server):
             None if websocket is None else self._upgrade,
             note_refused,
             memoryview(bytearray(READ_BYTES_MAX)),
+            limits.head_deadline_s,
         )
 
     @contextlib.contextmanager
@@ -124,8 +125,9 @@ async def serve(
     websocket: MakeWebSocket | None = None,
     limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
     note_refused: Callable[[str], None] = lambda _: None,
+    grace_s: int = GRACE_S,
 ) -> None:
-    """Answer on `listener` until `stop` is set, then let open requests end, `GRACE_S` at most.
+    """Answer on `listener` until `stop` is set, then let open requests end, `grace_s` at most.
 
     `websocket` makes the protocol of a connection that asks to become a WebSocket; without it none can. `note_refused`
     hears why a request or connection was turned away before the app saw it.
@@ -142,7 +144,7 @@ async def serve(
         headers=list(SAFETY_HEADERS.items()),
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=grace_s,
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     await _Server(config, stop, listener, hosts, websocket, limits, note_refused).serve(sockets=[listener])
