@@ -31,7 +31,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def file_of(page: str) -> Path:
-    """Where a page is kept."""
+    """The file that holds a page."""
     return FOLDER / f"{page}.md"
 
 
