@@ -12,7 +12,7 @@ import pytest
 from docs.make_reference import settings
 
 from cotacoes import config
-from cotacoes.errors.problems import problem_types
+from cotacoes.errors import problem_types
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cotacoes"
