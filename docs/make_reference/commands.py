@@ -32,7 +32,7 @@ Command = Any  # Typer has no public type for a command
 
 def page() -> str:
     """All commands that are not hidden, in the order of the help."""
-    root = typer.main.get_command(cli.app)
+    root = typer.main.get_command(cli.application())
     return joined("# Commands", WRITTEN, INTRODUCTION, *_below(root, ("cotacoes",)))
 
 

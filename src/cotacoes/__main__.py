@@ -14,6 +14,8 @@ from collections.abc import Callable
 from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.observability.printer import open_standard_streams
 
+COMMAND_ALLOCATIONS = 50_000  # between two looks for garbage: a command still imports what it needs, and ends soon
+
 _ALONE = {
     ("external-service",): ("external_service", "main"),
     ("quote-service",): ("quote_service", "main"),
@@ -32,6 +34,8 @@ def main() -> int:
     except KeyboardInterrupt:  # while it is still loading
         return INTERRUPTED
     gc.freeze()
+    if not isinstance(run, functools.partial):
+        gc.set_threshold(COMMAND_ALLOCATIONS)
     gc.enable()
     return run()
 

@@ -21,7 +21,8 @@ from tests.unit.fake_quote_service import HOST, Twin
 
 from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.cli import app, main, output, queries, times
+from cotacoes.admin.purge import GRACE
+from cotacoes.cli import app, main, output, queries, quotes, times
 from cotacoes.cli.faults import merged
 from cotacoes.cli.report_lines import sparkline
 from cotacoes.client import Addresses, ServiceClient
@@ -38,6 +39,8 @@ from cotacoes.errors import (
 from cotacoes.external_service import app as external_service
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Quote
+from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
+from cotacoes.up import topology
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
@@ -507,13 +510,26 @@ def test_options_that_exclude_each_other_are_refused(arguments: list[str], capsy
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    assert list(typer.main.get_group(app.app).commands) == COMMANDS
+    assert list(typer.main.get_group(app.application()).commands) == COMMANDS
+    assert [name for names in app.COMMANDS.values() for name in names] == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_found_without_the_others(command: str) -> None:
+    assert list(typer.main.get_group(app.application(command)).commands) == [command]
+
+
+def test_the_constants_that_the_help_repeats_are_those_of_the_code() -> None:
+    assert timedelta(hours=1) == GRACE  # `shards purge --now`
+    assert quotes.LAST_QUOTES_MAX == READ_QUOTES_MAX
+    system = config.load({}, redis_url="redis://r", shard1_dsn="postgresql://a/a", shard2_dsn="postgresql://b/b")
+    assert topology.exports(system).keys() == queries.EXPORTED
 
 
 def words_of_commands() -> list[list[str]]:
     """Each command with its group."""
     words: list[list[str]] = []
-    for name, command in typer.main.get_command(app.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(app.application()).commands.items():  # type: ignore[attr-defined]
         words += [[name, inner] for inner in getattr(command, "commands", ())] or [[name]]
     return words
 

@@ -19,7 +19,7 @@ from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig, ResilienceConfig
 from cotacoes.web.app import build_app
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.upstreams import Upstreams
+from cotacoes.web.upstreams import SETTABLE, Upstreams
 
 NAME = "external_service.quote"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -57,8 +57,10 @@ class Network:
 
     def client(self, admin_token: str) -> ServiceClient:
         addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
-        http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
-        return ServiceClient(addresses, admin_token=admin_token, http=http)
+        return ServiceClient(addresses, admin_token=admin_token, http=self.http())
+
+    def http(self) -> HttpClient:
+        return HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
 
 
 def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
@@ -108,11 +110,9 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
     told = upstreams(NAME)
     network = Network({"quote_service": told})
 
-    def client_of(_: Addresses, *, admin_token: str) -> ServiceClient:
-        return network.client(admin_token)
-
-    monkeypatch.setattr(breakers, "ServiceClient", client_of)
-    monkeypatch.setattr(queries, "settings_of", lambda _: config.load({}, admin_token="sesame"))
+    urls = {f"{name}_url": f"http://{name}_service" for name in queries.SERVICES}
+    settings = config.load({}, admin_token="sesame", **urls)
+    monkeypatch.setattr(queries, "client_for", lambda _: queries.client_of(settings, http=network.http()))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
     assert told.described()[0]["state"] == "forced_open"
 
@@ -177,3 +177,7 @@ def test_a_row_tells_ages_and_not_times() -> None:
         "failure_rate, 5 s ago",
         "SourceUnavailableError: 503, 10 s ago",
     )
+
+
+def test_the_states_that_the_help_names_are_those_that_a_service_sets() -> None:
+    assert tuple(state.value for state in SETTABLE) == breakers.STATES

@@ -18,6 +18,7 @@ It refuses to know what an answer means: every status is returned, and each call
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -53,14 +54,20 @@ class HttpClient:
     """An async context manager around a bounded pool of connections.
 
     `deadline_s` is of each whole call in seconds, `bytes_max` of each body. `transport` is the network, for a test that
-    brings its own.
+    brings its own. If no address is https, `has_tls` spares the time that loading the certificates takes.
     """
 
     def __init__(
-        self, deadline_s: float, bytes_max: int, *, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        deadline_s: float,
+        bytes_max: int,
+        *,
+        has_tls: bool = True,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._deadline_s = deadline_s
         self._bytes_max = bytes_max
+        self._has_tls = has_tls
         self._given = transport
         self._transport: httpx2.AsyncBaseTransport | None = None
 
@@ -68,7 +75,8 @@ class HttpClient:
         limits = httpx2.Limits(
             max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEP_ALIVE_S
         )
-        self._transport = self._given or _Transport(limits, WIRE_BYTES_A_BYTE * self._bytes_max + HEAD_BYTES_MAX)
+        wire_bytes_max = WIRE_BYTES_A_BYTE * self._bytes_max + HEAD_BYTES_MAX
+        self._transport = self._given or _Transport(limits, wire_bytes_max, has_tls=self._has_tls)
         await self._transport.__aenter__()
         return self
 
@@ -163,8 +171,9 @@ class HttpClient:
 class _Transport(httpx2.AsyncHTTPTransport):
     """httpx2's own, over a network that counts; it takes no network as an argument."""
 
-    def __init__(self, limits: httpx2.Limits, wire_bytes_max: int) -> None:
-        tls = httpx2.create_ssl_context(trust_env=False)
+    def __init__(self, limits: httpx2.Limits, wire_bytes_max: int, *, has_tls: bool) -> None:
+        # the other context trusts no certificate: a call of https would fail
+        tls = httpx2.create_ssl_context(trust_env=False) if has_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         super().__init__(verify=tls, trust_env=False, limits=limits)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls,

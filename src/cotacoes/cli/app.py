@@ -6,28 +6,67 @@ Exit codes: 0 ok, 1 failure, 2 usage or settings, 3 stale, 4 unavailable, 130 Ct
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 import cotacoes
-from cotacoes.cli import audit, breakers, coins, discrepancies, doctor, quotes, services, shards, system
 from cotacoes.cli.output import flush, put, say
 from cotacoes.errors import CotacoesError, OutputError, ProblemError, RequestError, SettingError, UnavailableError
 from cotacoes.errors.exit_codes import FAILURE, INTERRUPTED, OK, UNAVAILABLE, USAGE
 
 _NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for group in (system, doctor, quotes, breakers, coins, shards, discrepancies, audit, services):
-    app.add_typer(group.app)
+# The commands by the module that has them, in the order of the help. A module imports what only running a command
+# needs when it runs: `--help` loads all modules, a command its own.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "system": ("up", "status", "env", "stop", "start", "freeze", "down"),
+    "doctor": ("doctor",),
+    "quotes": ("watch", "record", "quote", "report", "history", "candles", "export", "faults"),
+    "breakers": ("breakers",),
+    "coins": ("coins",),
+    "shards": ("shards", "directory"),
+    "discrepancies": ("ledger",),
+    "audit": ("audit",),
+    "services": (
+        *("migrate", "external-service", "quote-service", "aggregator-service", "gateway-service"),
+        "client-subscriber",
+    ),
+}
+
+
+def application(command: str | None = None) -> typer.Typer:
+    """The root with this command alone, or with all commands if there is none of this name."""
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    home = next((module for module, commands in COMMANDS.items() if command in commands), None)
+    if home is None:
+        for module in COMMANDS:
+            app.add_typer(_commands_of(module))
+    else:
+        known = _commands_of(home)
+        app.registered_commands = [one for one in known.registered_commands if _name(one) == command]
+        app.registered_groups = [one for one in known.registered_groups if one.name == command]
+    return app
+
+
+def _commands_of(module: str) -> typer.Typer:
+    found = importlib.import_module(f"cotacoes.cli.{module}").app
+    assert isinstance(found, typer.Typer)
+    return found
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    assert command.callback is not None
+    return command.name or command.callback.__name__.replace("_", "-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> object:
-        command = typer.main.get_command(app)
+        command = typer.main.get_command(application(given[0] if given else None))
         with command.make_context("cotacoes", given) as context:
             return command.invoke(context)
 
@@ -104,7 +143,6 @@ def _in_words(error: CotacoesError) -> str:
     )
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,

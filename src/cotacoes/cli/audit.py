@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotacoes import config
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.cli.output import put, put_json
@@ -47,6 +46,7 @@ def audit(
 
 def show(environment: Mapping[str, str], coin: str | None, *, as_json: bool) -> int:
     """Audit the system of this environment, print the result, and return the exit code."""
+    from cotacoes import config
     from cotacoes.admin import audit as proof
 
     settings = config.load(environment)

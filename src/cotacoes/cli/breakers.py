@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -12,13 +12,14 @@ import typer
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.cli.output import NONE, UNKNOWN, put_json, put_table, say, understood
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError
 from cotacoes.model.quote import parse_time
-from cotacoes.web.upstreams import SETTABLE
+
+if TYPE_CHECKING:
+    from cotacoes.client import ServiceClient
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
-STATES = tuple(state.value for state in SETTABLE)
+STATES = ("closed", "forced_open", "disabled", "metrics_only")  # those that a person may set
 COLUMNS = (
     *("breaker", "state", "failed", "of", "rate", "in a row", "slow", "refused", "era", "next try", "budget"),
     *("last change", "error"),
@@ -99,11 +100,10 @@ def breakers(
     chosen = None if state is None else state.replace("-", "_").lower()
     if chosen is not None and chosen not in STATES:
         raise typer.BadParameter(f"give a state of {', '.join(STATES)}")
-    settings = queries.settings_of(data)
+    services = queries.client_for(data)
 
     async def asking() -> int:
-        token = settings.admin_token.get_secret_value()
-        async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
+        async with services as client:
             if chosen is not None:
                 await client.set_breaker(service, breaker, chosen)
             return await show(client, service, breaker, as_json=as_json)

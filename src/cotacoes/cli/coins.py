@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cotacoes import config
-from cotacoes.admin import directory
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.cli.output import confirms, put_json, put_table, say
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import ProblemError, SettingError
 from cotacoes.model.listing import listed
+
+if TYPE_CHECKING:
+    from cotacoes.client import ServiceClient
 
 SOURCE_COINS_NAMED_MAX = 10
 
@@ -35,6 +35,8 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes coins list
     """
+    from cotacoes.admin import directory
+
     homes = asyncio.run(directory.read(queries.settings_of(data))).homes
     if as_json:
         put_json(
@@ -78,16 +80,18 @@ def add_coin(
     A coin cannot be removed again, so this command asks first and shows which coins the source quotes. The simulated
     market then quotes the coin too, in a new run; a replay quotes it if the recording has it.
     """
+    from cotacoes.admin import directory
+
     settings, coin = queries.settings_of(data), coin.lower()
     if not yes and not confirms(
-        asyncio.run(_question(settings, coin)), without="add --yes to add it without a question"
+        asyncio.run(_question(queries.client_of(settings), coin)), without="add --yes to add it without a question"
     ):
         say("nothing was added")
         return 1
     home = asyncio.run(directory.add_coin(settings, coin, shard, currency and currency.upper()))
     say(f"{coin}: lives on {home.shard}")
     try:
-        asyncio.run(_let_quote(settings, coin))
+        asyncio.run(_let_quote(queries.client_of(settings), coin))
     except ProblemError as error:  # the source is another program, or away: the coin is added all the same
         say(f"its prices will come as soon as the source has them ({error.detail})")
     return 0
@@ -104,6 +108,8 @@ def retain(
       cotacoes coins retain bitcoin 90
       cotacoes coins retain bitcoin all
     """
+    from cotacoes.admin import directory
+
     if days != "all" and not (days.isascii() and days.isdigit() and 0 < int(days) < 100_000):
         raise SettingError(f"{days[:20]!r} is not a number of days: write 1 or more, or all")
     asyncio.run(directory.set_retention(queries.settings_of(data), coin.lower(), None if days == "all" else int(days)))
@@ -124,14 +130,16 @@ def set_currency(
 
     Otherwise a coin gets the currency of its first price. Stored quotes keep theirs.
     """
+    from cotacoes.admin import directory
+
     asyncio.run(directory.set_currency(queries.settings_of(data), coin.lower(), currency.upper()))
     say(f"{coin.lower()}: prices are recorded in {currency.upper()} from now on")
 
 
-async def _question(settings: config.Settings, coin: str) -> str:
+async def _question(services: ServiceClient, coin: str) -> str:
     """The question before a coin is added, with what the source quotes."""
     try:
-        async with ServiceClient(Addresses.of(settings)) as client:
+        async with services as client:
             source = await client.source_coins()
     except ProblemError as error:
         quoted = f"which coins the source quotes is not known ({error.detail})"
@@ -142,7 +150,6 @@ async def _question(settings: config.Settings, coin: str) -> str:
     return f"{coin} cannot be removed once it is added; {quoted}. Add {coin}?"
 
 
-async def _let_quote(settings: config.Settings, coin: str) -> None:
-    token = settings.admin_token.get_secret_value()
-    async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
+async def _let_quote(services: ServiceClient, coin: str) -> None:
+    async with services as client:
         await client.add_coin(coin)

@@ -6,18 +6,19 @@ import asyncio
 import csv
 import io
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotacoes import config
-from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan
-from cotacoes.admin import directory, discrepancies
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.cli.output import printable, put, put_json, put_table, put_text, say
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import QuoteJson, format_time
+
+if TYPE_CHECKING:
+    from cotacoes import config
+    from cotacoes.adapters.postgres.discrepancies import Discrepancy, Orphan
 
 LIST_COLUMNS = ("noted", "coin", "kind", "where", "quotes", "reason", "accepted")
 ORPHAN_COLUMNS = (
@@ -51,6 +52,8 @@ def list_all(
       cotacoes ledger list
       cotacoes ledger list --coin bitcoin --json
     """
+    from cotacoes.admin import discrepancies
+
     found = asyncio.run(discrepancies.found(queries.settings_of(data), coin and coin.lower()))
     if as_json:
         for one in found:
@@ -86,6 +89,8 @@ def accept(
 
     Nothing is deleted: they stay listed, and readers still get a gap for each hole.
     """
+    from cotacoes.admin import directory, discrepancies
+
     if (coin is None) != everything:
         raise SettingError("name one coin or give --all")
     settings = queries.settings_of(data)
@@ -98,6 +103,8 @@ def accept(
 
 
 async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> None:
+    from cotacoes.admin import discrepancies
+
     if not as_json:
         put(",".join(ORPHAN_COLUMNS))
     async for one in discrepancies.orphans(settings, coin):

@@ -18,17 +18,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from cotacoes.cli.export_file import PartialFile
 from cotacoes.cli.output import HistoryPage, printable, put_text, say, understood
-from cotacoes.client import ServiceClient
 from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, QuoteJson, first_gap
 from cotacoes.patterns.resilience.backoff import Backoff
+
+if TYPE_CHECKING:
+    from cotacoes.client import ServiceClient
 
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
 PAGE_QUOTES = 2_000

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cotacoes import config
-from cotacoes.cli.faults import merged
 from cotacoes.cli.options import data_folder
-from cotacoes.cli.other_system import data_folder_on
 from cotacoes.cli.output import (
     CANDLE_COLUMNS,
     CandlePage,
@@ -26,41 +22,29 @@ from cotacoes.cli.output import (
     put_table,
     quote_line,
     say,
-    terminal_width,
     understood,
 )
-from cotacoes.cli.report_lines import (
-    BAR,
-    BAR_MIN,
-    BESIDE_BAR,
-    REPORT_COLUMNS,
-    WINDOW_COLUMNS,
-    Report,
-    levels_for,
-    report_rows,
-    report_words,
-    waterfall,
-    window_rows,
-    window_words,
-)
-from cotacoes.client import ServiceClient
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.exit_codes import OK, STALE
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
 
+if TYPE_CHECKING:
+    from cotacoes import config
+    from cotacoes.adapters.http_client import HttpClient
+    from cotacoes.client import ServiceClient
+
+PREFIX = "COTACOES_"  # of all variables that are settings
+SERVICES = ("gateway", "quote", "aggregator", "external")
+EXPORTED = {
+    *(f"{PREFIX}{name.upper()}_URL" for name in (*SERVICES, "redis")),
+    *(f"{PREFIX}{name}" for name in ("SHARD1_DSN", "SHARD2_DSN", "ADMIN_TOKEN")),
+}  # by `cotacoes env`
 LAST_DEFAULT = 20
 PAGE_QUOTES = 1000
 PAGE_CANDLES = 1000
 TABLE_CANDLES_MAX = 10_000  # a longer table is one that nobody reads; JSON has no end
-
-NAMING = tuple(
-    f"{config.PREFIX}{name.upper()}"
-    for name in config.Settings.model_fields
-    if name == "port_base" or name.endswith(("_url", "_dsn"))
-)  # the variables that say where a system is
-_GATEWAY_PORT = config.Settings.model_fields["port_base"].default
 
 Ask = Callable[[Path, str], dict[str, Any]]
 
@@ -69,35 +53,72 @@ def find_system(
     given: Path | None,
     ask: Ask,
     environment: Mapping[str, str] = os.environ,
-    look: Callable[[int], Path | None] = data_folder_on,
+    find_folder: Callable[[int], Path | None] | None = None,
 ) -> dict[str, str]:
     """The environment of the system to ask: the one that runs on the data folder, else one that the environment names.
 
     ServiceUnavailableError if neither is there. A system that only happens to answer on the default ports is another
-    folder's: it is named (`look` finds it by its port), and not asked.
+    folder's: it is named (`find_folder` finds it by its port), and not asked.
     """
     found: Mapping[str, str] = {}
     try:
         found = ask(data_folder(given), "env")["env"]
     except ServiceUnavailableError as error:
-        if given is None and any(environment.get(name) for name in NAMING):
+        from cotacoes import config
+        from cotacoes.cli.other_system import data_folder_on
+
+        if given is None and any(environment.get(name) for name in _naming(config.Settings.model_fields)):
             return _ours(environment)
-        other = look(_GATEWAY_PORT)
+        port = config.Settings.model_fields["port_base"].default
+        other = (find_folder or data_folder_on)(port)
         if other is None or other == data_folder(given).absolute():
             raise
         raise ServiceUnavailableError(
-            f"{error.detail}; the system on port {_GATEWAY_PORT} is that of {other}: ask it with --data {other}"
+            f"{error.detail}; the system on port {port} is that of {other}: ask it with --data {other}"
         ) from error
     return _ours({**environment, **found})
 
 
+def _naming(fields: Iterable[str]) -> Iterator[str]:
+    """The variables that say where a system is."""
+    for name in fields:
+        if name == "port_base" or name.endswith(("_url", "_dsn")):
+            yield f"{PREFIX}{name.upper()}"
+
+
 def _ours(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(config.PREFIX)}
+    return {name: value for name, value in environment.items() if name.startswith(PREFIX)}
 
 
 def settings_of(given: Path | None) -> config.Settings:
     """The settings of the system to ask."""
+    from cotacoes import config
+
     return config.load(find_system(given, control.ask))
+
+
+def client_for(given: Path | None) -> ServiceClient:
+    """A client for the services of the system to ask, not yet open.
+
+    A running `up` says all that a client needs, so the settings, which take long to load, are read only if there are
+    other variables.
+    """
+    variables = find_system(given, control.ask)
+    if variables.keys() - {f"{PREFIX}DATA"} == EXPORTED:
+        from cotacoes.client import Addresses, ServiceClient
+
+        addresses = {f"{name}_service": variables[f"{PREFIX}{name.upper()}_URL"] for name in SERVICES}
+        return ServiceClient(Addresses(**addresses), admin_token=variables[f"{PREFIX}ADMIN_TOKEN"])
+    from cotacoes import config
+
+    return client_of(config.load(variables))
+
+
+def client_of(settings: config.Settings, http: HttpClient | None = None) -> ServiceClient:
+    """A client for the services that the settings name, not yet open; over `http` if that is given."""
+    from cotacoes.client import Addresses, ServiceClient
+
+    return ServiceClient(Addresses.of(settings), admin_token=settings.admin_token.get_secret_value(), http=http)
 
 
 async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
@@ -124,13 +145,9 @@ async def report(
     if as_json:
         put_json(answer)
         return OK
-    shown = understood(answer, Report, "aggregator_service")
-    put_table(REPORT_COLUMNS, report_rows(shown))
-    put(window_words(shown))
-    put_table(WINDOW_COLUMNS, window_rows(shown, levels_for(sys.stdout.encoding)))
-    bar = min(BAR, max(BAR_MIN, (terminal_width() or BAR + BESIDE_BAR) - BESIDE_BAR))
-    for line in (*report_words(shown), *waterfall(shown, bar)):
-        put(line)
+    from cotacoes.cli.report_lines import put_report
+
+    put_report(answer)
     return OK
 
 
@@ -213,6 +230,8 @@ async def faults(client: ServiceClient, words: Sequence[str], *, as_json: bool) 
     else:
         setting = await client.faults()
         if words:
+            from cotacoes.cli.faults import merged
+
             setting = await client.set_faults(merged(setting, words))
     if as_json:
         put_json(setting)

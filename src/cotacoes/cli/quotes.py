@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cotacoes import config
-from cotacoes.cli import export as exporting
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
 from cotacoes.cli.output import say
 from cotacoes.cli.services import subscribe
 from cotacoes.cli.times import From, To
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS
-from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.up import control
-from cotacoes.web.process import Stop, run_service
+
+if TYPE_CHECKING:
+    from cotacoes import config
+    from cotacoes.client import ServiceClient
+    from cotacoes.web.process import Stop
+
+LAST_QUOTES_MAX = 10_000  # READ_QUOTES_MAX of a shard
 
 app = typer.Typer()
 
@@ -77,6 +79,7 @@ def record(
     """
     from cotacoes.client_subscriber import recording
     from cotacoes.client_subscriber.app import known_coins
+    from cotacoes.web.process import run_service
 
     async def main(settings: config.Settings, stop: Stop) -> None:
         known = await known_coins(settings) or list(settings.seed_placement)
@@ -131,7 +134,7 @@ def report(
 def history(
     coin: Coin,
     last: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=READ_QUOTES_MAX, help="the newest N; 20 if not said")
+        int | None, typer.Option(metavar="N", min=1, max=LAST_QUOTES_MAX, help="the newest N; 20 if not said")
     ] = None,
     after: Annotated[
         str | None, typer.Option(metavar="POSITION", help="all after this position, which is not itself shown")
@@ -203,7 +206,7 @@ def export(
     coin: Coin,
     start: From = None,
     end: To = None,
-    form: Annotated[exporting.Format, typer.Option("--format", help="what to write")] = "csv",
+    form: Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="what to write")] = "csv",
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="a new file; else standard output")
     ] = None,
@@ -220,6 +223,8 @@ def export(
     Without --from from the oldest quote, without --to up to the newest. With --output it can be interrupted: what there
     is stands in FILE.part, and the same command goes on with it.
     """
+    from cotacoes.cli import export as exporting
+
     wanted = exporting.ExportRequest(coin.lower(), start, end, form)
     return _ask(data, lambda client: exporting.export(client, wanted, output))
 
@@ -246,11 +251,10 @@ def faults(
 
 
 def _ask(data: Path | None, ask: Callable[[ServiceClient], Awaitable[int]]) -> int:
-    settings = queries.settings_of(data)
+    services = queries.client_for(data)
 
     async def asking() -> int:
-        token = settings.admin_token.get_secret_value()
-        async with ServiceClient(Addresses.of(settings), admin_token=token) as client:
+        async with services as client:
             return await ask(client)
 
     return asyncio.run(asking())

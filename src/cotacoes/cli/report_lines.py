@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from cotacoes.cli.output import NONE, UNKNOWN, CurrentQuote, age_text, money
+from cotacoes.cli.output import NONE, UNKNOWN, CurrentQuote, age_text, money, put, put_table, terminal_width, understood
 from cotacoes.model.quote import ComputedText, PositionText, QuoteJson, TimeText, parse_time
 from cotacoes.model.window import WindowJson
 
@@ -73,6 +74,17 @@ class Report(msgspec.Struct, frozen=True):
     missing: list[MissingPart]
     window: Over
     trace: list[Step] = []
+
+
+def put_report(answer: Mapping[str, Any]) -> None:
+    """Print a report: its tables, what is missing, and how each branch went if it was traced."""
+    report = understood(answer, Report, "aggregator_service")
+    put_table(REPORT_COLUMNS, report_rows(report))
+    put(window_words(report))
+    put_table(WINDOW_COLUMNS, window_rows(report, levels_for(sys.stdout.encoding)))
+    bar = min(BAR, max(BAR_MIN, (terminal_width() or BAR + BESIDE_BAR) - BESIDE_BAR))
+    for line in (*report_words(report), *waterfall(report, bar)):
+        put(line)
 
 
 def report_rows(report: Report) -> Iterator[tuple[object, ...]]:

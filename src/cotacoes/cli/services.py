@@ -6,15 +6,17 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotacoes import config
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coins, Data, Since
 from cotacoes.cli.output import put
-from cotacoes.web.process import Stop, run_process, run_service
+
+if TYPE_CHECKING:
+    from cotacoes import config
+    from cotacoes.web.process import Stop
 
 app = typer.Typer()
 
@@ -110,6 +112,7 @@ def subscribe(
     `environment` takes the place of this process's own.
     """
     from cotacoes.client_subscriber import app as subscriber
+    from cotacoes.web.process import run_service
 
     async def main(settings: config.Settings, stop: Stop) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop, interrupted)
@@ -121,4 +124,6 @@ def subscribe(
 
 
 def _serve(name: str, **given: Any) -> int:
+    from cotacoes.web.process import run_process
+
     return run_process(name, importlib.import_module(f"cotacoes.{name}.app").main, **given)

@@ -7,21 +7,17 @@ import random
 import sys
 import time
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotacoes import config
-from cotacoes.admin import directory
-from cotacoes.admin.copies import open_shards
-from cotacoes.admin.copying import MoveProgress
-from cotacoes.admin.move import Mover
-from cotacoes.admin.purge import GRACE
-from cotacoes.admin.purge import purge as purge_copies
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.cli.output import put, put_json, put_table, say
-from cotacoes.patterns.sharding.shard import Directory
+
+if TYPE_CHECKING:
+    from cotacoes.admin.copying import MoveProgress
+    from cotacoes.patterns.sharding.shard import Directory
 
 app = typer.Typer()
 shards_app = typer.Typer(help="List and add shards, and move coins between them.")
@@ -40,6 +36,8 @@ def list_shards(data: Data = None, as_json: AsJson = False) -> None:
     Example:
       cotacoes shards list
     """
+    from cotacoes.admin import directory
+
     settings = queries.settings_of(data)
     known = asyncio.run(directory.read(settings))
     rows = [_shard_row(known, name, dsn) for name, dsn in directory.dsns(settings, known).items()]
@@ -50,6 +48,8 @@ def list_shards(data: Data = None, as_json: AsJson = False) -> None:
 
 
 def _shard_row(known: Directory, name: str, dsn: str) -> dict[str, Any]:
+    from cotacoes import config
+
     coins = [coin for coin, home in known.homes.items() if home.shard == name]
     return {"name": name, "address": config.without_password(dsn), "coins": coins}
 
@@ -72,6 +72,8 @@ def add_shard(
 
     With -, the password appears neither in the list of processes nor in the shell's history.
     """
+    from cotacoes.admin import directory
+
     dsn = sys.stdin.readline().strip() if dsn == "-" else dsn
     put(asyncio.run(directory.add_shard(queries.settings_of(data), name, dsn)))
 
@@ -94,6 +96,9 @@ def move(
 
     Whatever interrupts the move, the same command continues it. `shards purge` deletes the copy left behind.
     """
+    from cotacoes.admin.copies import open_shards
+    from cotacoes.admin.move import Mover
+
     settings = queries.settings_of(data)
     reporter = MoveReporter(time.monotonic())
 
@@ -113,7 +118,7 @@ def move(
 @shards_app.command()
 def purge(
     coin: Coin,
-    now: Annotated[bool, typer.Option("--now", help=f"do not wait for {GRACE.seconds // 3600} h after a move")] = False,
+    now: Annotated[bool, typer.Option("--now", help="do not wait for 1 h after a move")] = False,
     data: Data = None,
 ) -> None:
     """Delete the copies of a coin that moves have left behind.
@@ -125,6 +130,10 @@ def purge(
 
     A copy is deleted only if the coin's present shard holds all that it does.
     """
+    from cotacoes.admin.copies import open_shards
+    from cotacoes.admin.purge import GRACE
+    from cotacoes.admin.purge import purge as purge_copies
+
     settings = queries.settings_of(data)
 
     async def show(line: str) -> None:
@@ -153,6 +162,8 @@ def rebuild(
       cotacoes directory rebuild
       cotacoes directory rebuild --shard shard3=postgresql://cotacoes:secret@db3/cotacoes
     """
+    from cotacoes.admin import directory
+
     further = {name: dsn for name, _, dsn in (item.partition("=") for item in shard or [])}
     lines = asyncio.run(directory.rebuild(queries.settings_of(data), further))
     for line in lines:

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.client.overview import Overview, OverviewAnswer, plain, read_overview, read_problem
-from cotacoes.config import Settings
 from cotacoes.errors import (
     HttpError,
     ServiceUnavailableError,
 )
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson, PositionsJson, Progress, SourceCoins
+
+if TYPE_CHECKING:
+    from cotacoes.config import Settings
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; beyond it all are asked for
@@ -61,7 +63,8 @@ class ServiceClient:
     ) -> None:
         self._addresses = addresses
         self._admin_token = admin_token
-        self._http = http or HttpClient(deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
+        has_tls = any(url.lower().startswith("https:") for url in vars(addresses).values())
+        self._http = http or HttpClient(deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX, has_tls=has_tls)
         self._history = "quote_service" if addresses.quote_service else "gateway_service"  # which passes it on
 
     async def __aenter__(self) -> Self:

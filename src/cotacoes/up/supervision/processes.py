@@ -8,8 +8,10 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 GONE_POLL_S = 0.02
 
@@ -28,6 +30,8 @@ def birth(pid: int) -> str:
             return ""
         state, started = fields[0], fields[19]
         return "" if state in "ZX" else f"{boot}/{started}"
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.6f}"
@@ -42,6 +46,8 @@ def is_same(pid: int, born: str) -> bool:
 
 def family(pid: int) -> list[psutil.Process]:
     """The process and all that descend from it; empty where it is gone."""
+    import psutil
+
     try:
         top = psutil.Process(pid)
         return [top, *top.children(recursive=True)]
@@ -51,6 +57,8 @@ def family(pid: int) -> list[psutil.Process]:
 
 def living_in(folder: Path, name: str) -> list[psutil.Process]:
     """The processes called `name` whose working directory is `folder`."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -61,25 +69,27 @@ def living_in(folder: Path, name: str) -> list[psutil.Process]:
 
 def suspend(members: Iterable[psutil.Process]) -> None:
     """Let them stand still."""
-    _each(members, psutil.Process.suspend)
+    _each(members, lambda member: member.suspend())
 
 
 def resume(members: Iterable[psutil.Process]) -> None:
     """Let them go on."""
-    _each(members, psutil.Process.resume)
+    _each(members, lambda member: member.resume())
 
 
 def terminate(members: Iterable[psutil.Process]) -> None:
     """Ask them to end."""
-    _each(members, psutil.Process.terminate)
+    _each(members, lambda member: member.terminate())
 
 
 def kill(members: Iterable[psutil.Process]) -> None:
     """End them at once."""
-    _each(members, psutil.Process.kill)
+    _each(members, lambda member: member.kill())
 
 
 def _each(members: Iterable[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+    import psutil
+
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             act(member)
