@@ -1,4 +1,4 @@
-"""Writes the pages of `docs/reference/` from the code: `make reference`.
+"""Writes the pages of `docs/reference/` from the code, and the list of decisions: `make reference`.
 
     routes       the HTTP routes, with the types of their answers
     problems     the problem types
@@ -7,6 +7,7 @@
     metrics      what each service counts
     log_events   what each room logs
     messages     the messages on Redis and on the gateway's streams
+    decisions    the titles of the decision records
 
 Each page is a function without arguments that returns Markdown; a test compares what it returns with what is committed.
 """
@@ -16,23 +17,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.make_reference import commands, log_events, messages, metrics, problems, routes, settings
+from docs.make_reference import commands, decisions, log_events, messages, metrics, problems, routes, settings
 
-FOLDER = Path(__file__).parents[1] / "reference"
+DOCS = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
-    "routes": routes.page,
-    "problems": problems.page,
-    "commands": commands.page,
-    "settings": settings.page,
-    "metrics": metrics.page,
-    "log-events": log_events.page,
-    "messages": messages.page,
+    "reference/routes": routes.page,
+    "reference/problems": problems.page,
+    "reference/commands": commands.page,
+    "reference/settings": settings.page,
+    "reference/metrics": metrics.page,
+    "reference/log-events": log_events.page,
+    "reference/messages": messages.page,
+    "decisions/index": decisions.page,
 }
 
 
 def file_of(page: str) -> Path:
     """The file that holds a page."""
-    return FOLDER / f"{page}.md"
+    return DOCS / f"{page}.md"
 
 
 def write() -> list[str]:

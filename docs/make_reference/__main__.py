@@ -4,4 +4,4 @@ from docs import make_reference
 
 if __name__ == "__main__":
     for name in make_reference.write():
-        print(f"docs/reference/{name}.md")  # noqa: T201
+        print(f"docs/{name}.md")  # noqa: T201

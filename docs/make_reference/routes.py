@@ -24,6 +24,8 @@ made from those documents. Prices are strings of plain decimals, exact. Times ar
 Every error is `application/problem+json` (RFC 9457); [Problem types](problems.md) explains each. A request may send
 `X-Deadline-Ms` to cap the time spent on it. A route marked *administrators* needs `Authorization: Bearer` with the
 admin token.
+
+`/v1/ws`, the live stream as a WebSocket, is among the [messages](messages.md#the-live-stream-as-a-websocket).
 """
 PROBLEM = "application/problem+json"
 Operation = dict[str, Any]
