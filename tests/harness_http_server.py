@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 from cotacoes.adapters.http_server import server
 from cotacoes.adapters.http_server.accepting import ConnectionLimits
-from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.connection import ASGIApp
+from cotacoes.adapters.http_server.context import MakeWebSocket
 from cotacoes.adapters.http_server.hosts import AllowedHosts
-from cotacoes.adapters.http_server.server import MakeWebSocket
 
 HOSTS = ("127.0.0.1", "x", "gateway")  # by which the tests ask
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from tests.harness_http_server import serving
 
 from cotacoes.adapters.http_server import server as http_server
-from cotacoes.adapters.http_server.exchange import Receive, Scope, Send
+from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.cli import other_system
 from cotacoes.web.process import cannot_listen
 

@@ -21,7 +21,7 @@ from tests.unit.harness_gateway_stream import StreamRig
 
 from cotacoes import config
 from cotacoes.adapters.http_server.accepting import ConnectionLimits, client_of
-from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 from cotacoes.gateway_service.event_stream import EventStreams

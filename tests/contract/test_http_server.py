@@ -12,10 +12,10 @@ from fastapi import APIRouter, Request
 from tests.harness_http_server import connect, exchange, read_to_end, serving
 
 from cotacoes import config
-from cotacoes.adapters.http_server import exchange as http_exchange
+from cotacoes.adapters.http_server import connection as http_connection
 from cotacoes.adapters.http_server import protocol
 from cotacoes.adapters.http_server.accepting import HEAD_DEADLINE_S, ConnectionLimits
-from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import NoQuoteError
 from cotacoes.model.coins import require_coin
 from cotacoes.observability.metrics import Metrics
@@ -409,7 +409,7 @@ def test_a_cut_answer_is_seen_as_cut_and_is_no_error_of_the_server(caplog: pytes
     async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        await http_exchange.cut(scope)
+        await http_connection.cut(scope)
 
     async def work(port: int) -> None:
         answer = await exchange(port, FINE)

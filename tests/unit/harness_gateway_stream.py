@@ -18,6 +18,8 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from cotacoes import config
+from cotacoes.adapters.http_server.context import Context
+from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import CHECK_S, Hub
 from cotacoes.gateway_service.websocket import PING_S, WebSockets
@@ -156,10 +158,7 @@ class MemoryClient:
 
     def __init__(self, rig: StreamRig, room: int, headers: dict[str, str], path: str) -> None:
         self.connection = rig.sockets.protocol(
-            connections=rig.connections,
-            ended=lambda: None,
-            read_buffer=memoryview(bytearray(16_384)),
-            note_refused=lambda _: None,
+            Context(AllowedHosts([]), lambda _: None, connections=rig.connections), lambda: None
         )
         self.transport = MemoryTransport(self.connection, room)
         self.frames: list[dict[str, Any]] = []

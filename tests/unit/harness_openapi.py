@@ -16,7 +16,7 @@ from tests.unit.harness_directory import directory_over
 from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes import config
-from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.connection import ASGIApp
 from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.external_service import app as external_service
 from cotacoes.gateway_service import app as gateway_service

@@ -7,8 +7,8 @@ from tests.unit.harness_gateway_scenarios import run, settle
 from tests.unit.harness_gateway_stream import MemoryClient, StreamRig
 from websockets.frames import Frame, Opcode
 
+from cotacoes.adapters.http_server.connection import CLOSE_S
 from cotacoes.adapters.http_server.context import READ_BYTES_MAX
-from cotacoes.adapters.http_server.exchange import CLOSE_S
 from cotacoes.adapters.websocket_server import FRAGMENTS_MAX
 
 

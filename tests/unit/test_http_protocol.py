@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from cotacoes.adapters.http_server import farewell, protocol
-from cotacoes.adapters.http_server.connection import HttpConnection
+from cotacoes.adapters.http_server import protocol, reading
+from cotacoes.adapters.http_server.connection import HttpConnection, Receive, Scope, Send
 from cotacoes.adapters.http_server.context import READ_BYTES_MAX, Context
-from cotacoes.adapters.http_server.exchange import Receive, Scope, Send
 from cotacoes.adapters.http_server.hosts import AllowedHosts
-from cotacoes.adapters.http_server.pieces import Pieces
+from cotacoes.adapters.http_server.reading import Pieces
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 IN_CHUNKS = b"PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -86,7 +85,7 @@ class Connection:
         self.buffer = memoryview(bytearray(READ_BYTES_MAX))
         config = uvicorn.Config(app or self.app, interface="asgi3", ws="none", lifespan="off", log_config=None)
         config.load()
-        context = Context(AllowedHosts(["x"]), None, self.refused.append, self.buffer)
+        context = Context(AllowedHosts(["x"]), self.refused.append, read_buffer=self.buffer)
         self.transport = MemoryTransport()
         self.ended = 0
         self.protocol = HttpConnection(config, ServerState(), context, self._end)
@@ -214,7 +213,7 @@ async def test_after_a_refusal_the_client_is_read_for_a_moment_so_that_the_answe
     connection.read(b"nonsense\r\n\r\n")
     assert connection.statuses == [400]
     assert (connection.transport.has_ended, connection.transport.is_cut) == (True, False)
-    for _ in range(farewell.LINGER_BYTES_MAX // READ_BYTES_MAX + 1):
+    for _ in range(reading.LINGER_BYTES_MAX // READ_BYTES_MAX + 1):
         connection.read(b"x" * READ_BYTES_MAX)
     assert connection.transport.is_cut
     assert connection.statuses == [400]

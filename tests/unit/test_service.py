@@ -14,7 +14,7 @@ import structlog
 from fastapi import APIRouter, Request
 
 from cotacoes import config
-from cotacoes.adapters.http_server import exchange
+from cotacoes.adapters.http_server import connection
 from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.observability.metrics import Metrics
@@ -267,7 +267,7 @@ def test_who_hung_up_before_anybody_listened_is_heard_all_the_same() -> None:
     heard: list[bool] = []
     for is_gone in (True, False):
         told: dict[str, Any] = {"heard_by": set(), "is_gone": functools.partial(bool, is_gone)}
-        with exchange.hanging_up(
+        with connection.hanging_up(
             {"extensions": {"cotacoes.hanging_up": told}}, functools.partial(heard.append, is_gone)
         ):
             assert len(told["heard_by"]) == 1

@@ -18,7 +18,7 @@ import asyncio
 import http
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -26,8 +26,8 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
 from cotacoes.adapters.http_server.accepting import Ended
-from cotacoes.adapters.http_server.context import Upgraded
-from cotacoes.adapters.http_server.exchange import CLOSE_S, StreamHandler, prepare_stream
+from cotacoes.adapters.http_server.connection import CLOSE_S, StreamHandler, prepare_stream
+from cotacoes.adapters.http_server.context import Context, Upgraded
 from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
 from cotacoes.errors.problem_json import problem_answer
 from cotacoes.observability.bounded_log import log_crash
@@ -81,21 +81,17 @@ class ServerConnection(Upgraded):
 
     def __init__(
         self,
-        *,
-        connections: set[Any],
+        context: Context,
         ended: Ended,
-        read_buffer: memoryview,
-        note_refused: Callable[[str], None],
+        *,
         admit: Admit,
         limits: Limits,
     ) -> None:
         self.is_full = False
         self._loop = asyncio.get_running_loop()
         self.heard_at = self._loop.time()
-        self._open_connections = connections
+        self._context = context
         self._ended = ended
-        self._read_buffer = read_buffer
-        self._note_refused = note_refused
         self._admit = admit
         self._limits = limits
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
@@ -109,13 +105,13 @@ class ServerConnection(Upgraded):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.write = transport.write
-        self._open_connections.add(self)
+        self._context.connections.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer
+        return self._context.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.feed(bytes(self._read_buffer[:nbytes]))
+        self.feed(bytes(self._context.read_buffer[:nbytes]))
 
     def feed(self, data: bytes) -> None:
         """Take what came, piece by piece, until the client has used up its tokens."""
@@ -148,7 +144,7 @@ class ServerConnection(Upgraded):
             self._handler.serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._open_connections.discard(self)
+        self._context.connections.discard(self)
         if self._cut is not None:
             self._cut.cancel()
         self._let_go(is_unanswered=isinstance(exc, TimeoutError))
@@ -198,7 +194,7 @@ class ServerConnection(Upgraded):
         self._refuse(decided)
 
     def _refuse(self, error: ProblemError) -> None:
-        self._note_refused(error.slug.replace("-", "_"))
+        self._context.note_refused(error.slug.replace("-", "_"))
         self._is_deaf = True
         self._transport.write(problem_answer(error))
         self._transport.close()

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Response
 from starlette.datastructures import Headers
 
-from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.aggregator_service.plan import LAST_LOGS, PARTS, ReportPlan
 from cotacoes.aggregator_service.reporter import Reporter
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, UnknownCoinError

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from starlette.responses import Response
 
-from cotacoes.adapters.http_server import exchange
-from cotacoes.adapters.http_server.exchange import Receive, Scope, Send
+from cotacoes.adapters.http_server import connection
+from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.errors import ProblemError
 from cotacoes.external_service.faults import Kind
 
@@ -71,13 +71,13 @@ class BadAnswer(Response):
         match self._kind:
             case Kind.HANG:
                 await self._ended(receive, self._hold_s)
-                await exchange.cut(scope)
+                await connection.cut(scope)
             case Kind.CUT_BODY:
                 await _start(send, 200, ("content-type", JSON_TYPE), ("content-length", str(len(self._good))))
                 await send(
                     {"type": "http.response.body", "body": self._good[: len(self._good) // 2], "more_body": True}
                 )
-                await exchange.cut(scope)
+                await connection.cut(scope)
             case Kind.DRIP_BODY:
                 await self._drip(scope, receive, send)
             case Kind.HUGE_BODY:
@@ -103,7 +103,7 @@ class BadAnswer(Response):
             await send({"type": "http.response.body", "body": self._good[index : index + 1], "more_body": True})
             if await self._ended(receive, DRIP_PAUSE_S):
                 break
-        await exchange.cut(scope)
+        await connection.cut(scope)
 
     async def _ended(self, receive: Receive, wait_s: float) -> bool:
         """Wait; True as soon as the client has left or the service stops."""

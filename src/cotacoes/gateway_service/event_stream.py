@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
-from cotacoes.adapters.http_server.exchange import HttpStream, Receive, Scope, Send, open_stream
+from cotacoes.adapters.http_server.connection import HttpStream, Receive, Scope, Send, open_stream
 from cotacoes.client.modes import Mode, parse_mode
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, MethodNotAllowedError
@@ -26,7 +26,7 @@ _KNOWN = {"coins", "mode", "since"}
 
 
 class EventStreamConnection(Connection):
-    """One client. Its methods are those that `adapters.http_exchange.StreamHandler` asks for."""
+    """One client, as a `StreamHandler` of the HTTP server."""
 
     def __init__(
         self, hub: Hub, admission: Admission, settings: Settings, *, stream: HttpStream, address: str, now: float

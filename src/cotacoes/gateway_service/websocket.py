@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.context import Context
 from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits, ServerConnection, text_frame
 from cotacoes.client.modes import parse_mode
 from cotacoes.config import Settings
@@ -196,20 +197,11 @@ class WebSockets:
 
         return opened
 
-    def protocol(
-        self,
-        *,
-        connections: set[object],
-        ended: Ended,
-        read_buffer: memoryview,
-        note_refused: Callable[[str], None],
-    ) -> ServerConnection:
-        """A connection, as the HTTP server asks for one."""
+    def protocol(self, context: Context, ended: Ended) -> ServerConnection:
+        """The protocol of a connection that becomes a WebSocket."""
         return ServerConnection(
-            connections=connections,
-            ended=ended,
-            read_buffer=read_buffer,
-            note_refused=note_refused,
+            context,
+            ended,
             admit=self.admit,
             limits=Limits(
                 message_bytes_max=self._settings.stream_message_bytes_max,

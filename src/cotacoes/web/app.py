@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.telemetry import TelemetryConfig
 
 from cotacoes import config
-from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.connection import ASGIApp
 from cotacoes.errors import ProblemError
 from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics

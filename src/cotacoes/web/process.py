@@ -26,8 +26,8 @@ from cotacoes.observability.bounded_log import log_loop_errors
 from cotacoes.observability.logs import get_logger, logging_to_stderr
 
 if TYPE_CHECKING:
-    from cotacoes.adapters.http_server.exchange import ASGIApp
-    from cotacoes.adapters.http_server.server import MakeWebSocket
+    from cotacoes.adapters.http_server.connection import ASGIApp
+    from cotacoes.adapters.http_server.context import MakeWebSocket
     from cotacoes.observability.metrics import Metrics
 
 Resources = Callable[[], AbstractAsyncContextManager[None]]

@@ -18,8 +18,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
-from cotacoes.adapters.http_server import exchange
-from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server import connection
+from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -110,7 +110,7 @@ class Edge:
             await _send_problem(send, _crash(prefix))
             return
         self._lean_counters[prefix].inc()
-        if not self._is_observed and exchange.answer_at_once(scope, _JSON_LINES % len(body), body):
+        if not self._is_observed and connection.answer_at_once(scope, _JSON_LINES % len(body), body):
             return
         await send({"type": "http.response.start", "status": 200, "headers": _json_headers(len(body))})
         await send({"type": "http.response.body", "body": body})
@@ -163,7 +163,7 @@ class Edge:
             if problem is not None and not status:
                 await _send_problem(observe, problem)
             elif problem is not None and not complete:
-                await exchange.cut(scope)  # a body that broke off must not look like one that ended
+                await connection.cut(scope)  # a body that broke off must not look like one that ended
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             if status == UNAUTHORIZED:
@@ -196,7 +196,7 @@ async def _heard(scope: Scope) -> AsyncIterator[None]:
         yield
         return
     try:
-        with exchange.hanging_up(scope, hang_up):
+        with connection.hanging_up(scope, hang_up):
             yield
     except asyncio.CancelledError as error:
         if task is None or not has_hung_up or task.uncancel():

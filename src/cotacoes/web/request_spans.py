@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any
 
-from cotacoes.adapters.http_server.exchange import ASGIApp, Receive, Scope, Send
+from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics, SpanMetrics
 

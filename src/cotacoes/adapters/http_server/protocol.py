@@ -27,8 +27,7 @@ from uvicorn.server import ServerState
 
 from cotacoes.adapters.http_server.accepting import Ended
 from cotacoes.adapters.http_server.context import Context
-from cotacoes.adapters.http_server.farewell import Farewell, Outlet
-from cotacoes.adapters.http_server.pieces import Pieces
+from cotacoes.adapters.http_server.reading import Farewell, Outlet, Pieces
 from cotacoes.errors import (
     HeadersTooLargeError,
     MalformedRequestError,
@@ -198,17 +197,17 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._refuse(MalformedRequestError("the request is not valid HTTP/1.1"))
 
     def _should_upgrade(self) -> bool:
-        return self._context.upgrade is not None and not self._is_refused and self._get_upgrade() == b"websocket"
+        return self._context.websocket is not None and not self._is_refused and self._get_upgrade() == b"websocket"
 
     def handle_websocket_upgrade(self) -> None:
-        assert self._context.upgrade is not None
+        assert self._context.websocket is not None
         self._is_upgraded = True
         self.connections.discard(self)
         self._unset_keepalive_if_required()
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.scope["headers"]:
             head += [name, b": ", value, b"\r\n"]
-        protocol = self._context.upgrade(self._ended)
+        protocol = self._context.websocket(self._context, self._ended)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         self._hold(False)

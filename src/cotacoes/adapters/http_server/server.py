@@ -1,10 +1,11 @@
 """The ASGI server: uvicorn, with the bounds that it lacks (docs/decisions/0002, 0015).
 
-    accepting       who is let in: connections in all, and from one address
-    http_hosts      which hosts a request may name
-    http_protocol   what a connection may send, and how fast it is taken
-    http_connection what an app may do with a connection beyond ASGI, by the functions of
-    http_exchange   streams without an end, cutting, hearing a client hang up
+    accepting   which connections are accepted: how many in all, and from one address
+    hosts       which hosts a request may name
+    protocol    what a connection may send, and how fast it is read
+    reading     what was read and is not parsed yet, and what is discarded at the end
+    connection  what an app may do with a connection beyond ASGI
+    context     what all connections share
 
 Stopping is bounded too: open requests get `GRACE_S`.
 """
@@ -16,32 +17,17 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Generator
-from typing import Protocol
 
 import uvicorn
 
 from cotacoes.adapters.http_server.accepting import BACKLOG, Acceptor, ConnectionLimits, Ended
-from cotacoes.adapters.http_server.connection import HttpConnection
-from cotacoes.adapters.http_server.context import READ_BYTES_MAX, Context, Upgraded
-from cotacoes.adapters.http_server.exchange import ASGIApp
+from cotacoes.adapters.http_server.connection import ASGIApp, HttpConnection
+from cotacoes.adapters.http_server.context import Context, MakeWebSocket
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.errors.problem_json import SAFETY_HEADERS
 
 KEEP_ALIVE_S = 15
 GRACE_S = 3
-
-
-class MakeWebSocket(Protocol):
-    """Makes the protocol of a connection that becomes a WebSocket, and is listed in `connections` while it is open."""
-
-    def __call__(
-        self,
-        *,
-        connections: set[object],
-        ended: Ended,
-        read_buffer: memoryview,
-        note_refused: Callable[[str], None],
-    ) -> Upgraded: ...
 
 
 class _Server(uvicorn.Server):
@@ -52,31 +38,23 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         stop: asyncio.Event,
         listener: socket.socket,
-        hosts: AllowedHosts,
-        websocket: MakeWebSocket | None,
+        *,
         limits: ConnectionLimits,
-        note_refused: Callable[[str], None],
+        context: Context,
     ) -> None:
         super().__init__(config)
+        self.server_state.connections = context.connections  # type: ignore[assignment]  # ours among uvicorn's
         self._stop = stop
         self._listener = listener
-        self._websocket = websocket
         self._limits = limits
-        self._note_refused = note_refused
-        self._context = Context(
-            hosts,
-            None if websocket is None else self._upgrade,
-            note_refused,
-            memoryview(bytearray(READ_BYTES_MAX)),
-            limits.head_deadline_s,
-        )
+        self._context = context
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        acceptor = Acceptor(self._listener, self._make_protocol, self._limits.fitting(), self._note_refused)
+        acceptor = Acceptor(self._listener, self._make_protocol, self._limits.fitting(), self._context.note_refused)
         acceptor.open()
         self.servers = [acceptor]  # type: ignore[list-item]  # the part of a server that uvicorn's shutdown uses
         self.started = True
@@ -90,16 +68,6 @@ class _Server(uvicorn.Server):
 
     def _make_protocol(self, ended: Ended) -> HttpConnection:
         return HttpConnection(self.config, self.server_state, self._context, ended)
-
-    def _upgrade(self, ended: Ended) -> Upgraded:
-        assert self._websocket is not None
-        connections: set[object] = self.server_state.connections  # type: ignore[assignment]  # ours among uvicorn's
-        return self._websocket(
-            connections=connections,
-            ended=ended,
-            read_buffer=self._context.read_buffer,
-            note_refused=self._note_refused,
-        )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -129,8 +97,7 @@ async def serve(
 ) -> None:
     """Answer on `listener` until `stop` is set, then let open requests end, `grace_s` at most.
 
-    `websocket` makes the protocol of a connection that asks to become a WebSocket; without it none can. `note_refused`
-    hears why a request or connection was turned away before the app saw it.
+    For `websocket` and `note_refused` see Context; the latter is also called for each connection that is refused.
     """
     config = uvicorn.Config(
         app,
@@ -147,9 +114,10 @@ async def serve(
         timeout_graceful_shutdown=grace_s,
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    await _Server(config, stop, listener, hosts, websocket, limits, note_refused).serve(sockets=[listener])
+    context = Context(hosts, note_refused, websocket, limits.head_deadline_s)
+    await _Server(config, stop, listener, limits=limits, context=context).serve(sockets=[listener])
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not a traceback of each request that was given up at the end of the grace; one line counts them."""
+    """False for the traceback of a request that was cancelled at the end of the grace; one line counts them all."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
