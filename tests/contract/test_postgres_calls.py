@@ -277,8 +277,8 @@ async def test_what_is_wrong_with_a_server_is_said_in_words(migrated: str, proxy
     base = proxy.dsn
     await refused(base.replace("sslmode=disable", "sslmode=require"), r"not reachable \(the handshake failed\)")
     await refused(base.replace("127.0.0.1", "nowhere.invalid"), r"not reachable \(no such host\)")
-    await refused(base.rpartition("/")[0] + "/none", r"has no database of the name in its DSN \(3D000\)")
-    await refused(base.replace("password@", "wrong@"), r"does not take the password of its DSN \(28P01\)")
+    await refused(base.rpartition("/")[0] + "/none", r"has no database with the name in its DSN \(3D000\)")
+    await refused(base.replace("password@", "wrong@"), r"does not accept the password of its DSN \(28P01\)")
     async with pool_of(base) as pool:
         await pool.fetch("SELECT 1")
         psql(migrated, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
@@ -302,7 +302,7 @@ def fatal(sqlstate: str) -> bytes:
         ("57P03", "is starting up or shutting down"),
         ("57P01", "is shutting down"),
         ("53300", "has no connection left"),
-        ("08P01", "is behind a pooler that refused us"),
+        ("08P01", "is behind a pooler that refused the connection"),
         ("XX000", "failed"),
     ],
 )

@@ -14,7 +14,8 @@ from tests.contract.conftest import Placed, Server, psql
 
 from cotacoes import config
 from cotacoes.adapters.postgres.days import PostgresDays
-from cotacoes.adapters.postgres.schema import SchemaConnection, known_migrations
+from cotacoes.adapters.postgres.schema import known_migrations
+from cotacoes.adapters.postgres.schema_connection import SchemaConnection
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.admin import migrate
 from cotacoes.errors import (
@@ -380,7 +381,7 @@ async def test_a_day_made_by_two_at_once_is_made_once(homes: tuple[str, str]) ->
 
 async def test_what_the_first_schema_holds_is_carried_over(databases: tuple[str, str]) -> None:
     for name, dsn in zip(config.SHARDS, databases, strict=True):
-        async with SchemaConnection(name, dsn, connect_s=5.0) as connection:
+        async with SchemaConnection(name, dsn) as connection:
             await connection.apply(known_migrations()[0])
     psql(databases[0], FIRST_FORM)
     await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))

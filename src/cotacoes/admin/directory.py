@@ -11,7 +11,8 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from cotacoes.adapters.postgres.schema import SchemaConnection, known_migrations, pending_migrations
+from cotacoes.adapters.postgres.schema import known_migrations, pending_migrations
+from cotacoes.adapters.postgres.schema_connection import SchemaConnection
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
@@ -69,7 +70,7 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None, curr
             f"{coin} lives on {home.shard}, whose address is lost: add it with `cotacoes shards add {home.shard} DSN`"
         )
     if home.placement == 1:  # if it was moved, its fence moved with it
-        async with SchemaConnection(home.shard, known[home.shard], connect_s=ASK_DEADLINE_S) as there:
+        async with SchemaConnection(home.shard, known[home.shard]) as there:
             await there.run("seed_fence", home.coin_id, coin, home.placement)
             taken = {row["coin_id"]: row["coin"] for row in await there.run("fences")}
         if taken.get(home.coin_id) != coin:  # a directory older than the shards assigns ids a second time
@@ -113,7 +114,7 @@ async def add_shard(settings: Settings, name: str, dsn: str) -> str:
     if name in SHARDS:
         raise SettingError(f"{name} is a setting: set COTACOES_{name.upper()}_DSN")
     _require_shard(name, dsn)
-    async with SchemaConnection(name, dsn, connect_s=ASK_DEADLINE_S) as there:
+    async with SchemaConnection(name, dsn) as there:
         applied = len(await bring_up(name, there))
     async with _changing(settings) as first:
         await first.run("add_shard", name, dsn)
@@ -151,7 +152,7 @@ async def rebuild(settings: Settings, further: Mapping[str, str]) -> list[str]:
         elsewhere = {**further, **listed, **{shard: settings.dsn(shard) for shard in SHARDS[1:]}}
         fences = {DIRECTORY_SHARD: await first.run("fences")}
         for shard, dsn in elsewhere.items():
-            async with SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S) as connection:
+            async with SchemaConnection(shard, dsn) as connection:
                 await connection.run("identify", shard)
                 fences[shard] = await connection.run("fences")
         for shard in further.keys() - listed.keys():
@@ -192,6 +193,6 @@ def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home
 async def _changing(settings: Settings) -> AsyncIterator[SchemaConnection]:
     """A connection to shard1 that holds the lock of the directory until it is closed."""
     dsn = settings.dsn(DIRECTORY_SHARD)
-    async with SchemaConnection(DIRECTORY_SHARD, dsn, connect_s=ASK_DEADLINE_S) as first:
+    async with SchemaConnection(DIRECTORY_SHARD, dsn) as first:
         await first.run("lock_directory")
         yield first

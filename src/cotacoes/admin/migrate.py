@@ -12,7 +12,8 @@ import contextlib
 from collections.abc import Mapping, Set
 from typing import Any
 
-from cotacoes.adapters.postgres.schema import SchemaConnection, inspect, known_migrations
+from cotacoes.adapters.postgres.schema import inspect, known_migrations
+from cotacoes.adapters.postgres.schema_connection import SchemaConnection
 from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError, ShardUnavailableError
@@ -26,7 +27,7 @@ async def main(settings: Settings) -> list[str]:
         shards: dict[str, SchemaConnection] = {}
         for shard, dsn in dsns.items():
             try:
-                connection = SchemaConnection(shard, dsn, connect_s=ASK_DEADLINE_S)
+                connection = SchemaConnection(shard, dsn)
                 shards[shard] = await stack.enter_async_context(connection)
             except ShardUnavailableError as error:
                 if shard in SHARDS:

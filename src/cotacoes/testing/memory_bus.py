@@ -1,4 +1,4 @@
-"""A bus in memory: the twin of `bus_redis`, under the same contract suite. `away` and `cut` are its faults."""
+"""A bus in memory: the twin of `RedisBus`, under the same contract suite. `away` and `cut` are its faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUEUE_MESSAGES_MAX = 10_000  # a listener this far behind is cut off, as Redis d
 
 
 class MemoryBus:
-    """See `patterns.pub_sub.Bus`; an async context manager."""
+    """A bus in memory; an async context manager."""
 
     def __init__(self) -> None:
         self.away = False
@@ -27,7 +27,7 @@ class MemoryBus:
         self.cut()
 
     def cut(self) -> None:
-        """Every link dies, with what was still on its way."""
+        """Cut every link, and lose what was still on its way."""
         for listener in self._listeners:
             listener.die()
         self._listeners.clear()
@@ -68,7 +68,7 @@ class _Listener:
         self._queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(QUEUE_MESSAGES_MAX)
 
     def hear(self, channel: str, message: bytes) -> bool:
-        """False where the listener is too far behind, and dead from now on."""
+        """Queue a message; False if the listener is too far behind, and therefore cut."""
         try:
             self._queue.put_nowait((channel, message))
         except asyncio.QueueFull:

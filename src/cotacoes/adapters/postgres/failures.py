@@ -1,4 +1,4 @@
-"""What a failure of PostgreSQL means here, in words of ours: none carries the DSN or the server's own words."""
+"""The errors of PostgreSQL in words of ours, which never carry the DSN or the server's own text."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ POOLER = (
     "is behind a pooler that does not keep sessions: its DSN must lead to PostgreSQL itself, or to a pool with "
     "pool_mode = session"
 )
-SAID = {  # SQLSTATE: what that means here
-    "08P01": "is behind a pooler that refused us: docs/explanation/scale.md says how a pool has to be set up",
+REASONS = {  # by SQLSTATE
+    "08P01": "is behind a pooler that refused the connection: docs/explanation/scale.md says how to set up a pool",
     "25006": "takes no writes: it is a standby, or set to read-only",
     "26000": POOLER,
-    "28000": "does not take the user of its DSN",
-    "28P01": "does not take the password of its DSN",
-    "3D000": "has no database of the name in its DSN",
-    "40001": "is a standby that stopped the statement to go on with its recovery",
+    "28000": "does not accept the user of its DSN",
+    "28P01": "does not accept the password of its DSN",
+    "3D000": "has no database with the name in its DSN",
+    "40001": "is a standby that cancelled the statement to continue its recovery",
     "42P05": POOLER,
     "53100": "has a full disk",
     "53300": "has no connection left: raise max_connections",
@@ -40,11 +40,11 @@ SAID = {  # SQLSTATE: what that means here
 
 
 class MissingTableError(ShardUnavailableError):
-    """The database has no such table: it is no shard yet, or one of another release."""
+    """A table is missing: the database is not a shard yet, or belongs to another release."""
 
 
 def said_by_server(shard: str, sqlstate: str, message: str = "", detail: str | None = None) -> CotacoesError:
-    """The error for one that the server sent."""
+    """The error of ours for an error that the server sent."""
     match sqlstate:
         case "CT001":
             to, placement = detail.split(" ") if detail else (None, None)
@@ -57,32 +57,32 @@ def said_by_server(shard: str, sqlstate: str, message: str = "", detail: str | N
             return ShardRewoundError(f"{shard}: {message}")
         case "42P01":
             return MissingTableError(f"{shard} failed (42P01)")
-        case "57014":  # by statement_timeout, which is our deadline
+        case "57014":  # statement_timeout, which is our deadline
             return ShardTimedOutError(f"{shard} did not finish a statement in time (57014)")
         case _:
-            return ShardUnavailableError(f"{shard} {SAID.get(sqlstate, 'failed')} ({sqlstate})")
+            return ShardUnavailableError(f"{shard} {REASONS.get(sqlstate, 'failed')} ({sqlstate})")
 
 
 def unreachable(shard: str, error: OSError) -> ShardUnavailableError:
-    """The error for one of the network. The system's words name the address, so they are not used."""
+    """The error of ours for a failure of the network, without the system's text, which names the address."""
     if isinstance(error, ssl.SSLError):
         why = f"TLS failed: {error.reason}"
     elif isinstance(error, socket.gaierror):
         why = "no such host"
     elif error.errno:
         why = os.strerror(error.errno).lower()
-    else:  # two that asyncio and asyncpg make: several addresses failed, each in its way; TLS was not agreed on
+    else:  # raised by asyncio if several addresses failed in different ways, by asyncpg if TLS was refused
         why = "the handshake failed" if type(error) is ConnectionError else "no connection"
     return ShardUnavailableError(f"{shard} is not reachable ({why})")
 
 
 def unusable_dsn(shard: str, dsn: str, *, is_setting: bool) -> CotacoesError:
-    """The error for a DSN that the library does not understand; not in its words, which may quote the password.
+    """The error for a DSN that the library does not understand, without its text, which may quote the password.
 
-    ShardUnavailableError if the DSN is data and no setting: one shard's address must not end a service.
+    ShardUnavailableError if the DSN is in the directory and not a setting: one shard's address must not end a service.
     """
     if not is_setting:
-        return ShardUnavailableError(f"the DSN of {shard} is not usable here: `cotacoes shards add`")
+        return ShardUnavailableError(f"the DSN of {shard} is not usable here: correct it with `cotacoes shards add`")
     options = ", ".join(name for name, _ in urllib.parse.parse_qsl(dsn.partition("?")[2]))
     return SettingError(
         f"the DSN of {shard} is not usable: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "

@@ -1,16 +1,16 @@
-"""PostgreSQL: the only file that imports asyncpg. What a statement costs in time, and what its failure means.
+"""Connections to PostgreSQL: the only file that imports asyncpg. It bounds each call and translates each failure.
 
-A call has one deadline, from waiting for a connection to the last row. At the deadline, and when the caller gives up,
-the library's call is cancelled, and its connection ended once that has come back: ended underneath a running call the
-library fails in ways that depend on the moment, and asking the server to cancel opens a second connection, which a
-frozen server holds up as well. What the server may have done all the same is harmless: every write can be sent again.
+A call has one deadline, from waiting for a connection to the last row. At the deadline, or if the caller is cancelled,
+the library's call is cancelled, and its connection is ended once that has returned. If a connection is ended under a
+running call, the library fails in unpredictable ways. Asking the server to cancel opens a second connection, which a
+frozen server blocks as well. What the server may have done all the same is harmless: every write can be sent again.
 
-Whatever the library raises becomes one of our errors, by where it came from and not by its type:
+Each failure of the library becomes one of our errors, by its origin and not by its type:
 
-    before any address was tried               SettingError          the DSN cannot be used
-    the server said it                         by its SQLSTATE       see `postgres_errors`
-    a call that cannot be right                InternalError         a bug of ours, which must show
-    anything else                              ShardUnavailableError away, or not what PostgreSQL says
+    before any address was tried      SettingError             the DSN cannot be used
+    sent by the server                by its SQLSTATE          see `failures.py`
+    a call with wrong arguments       InternalError            a bug, which must show
+    anything else                     ShardUnavailableError    the shard is away, or is not PostgreSQL
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from cotacoes.adapters.postgres.failures import said_by_server, unreachable, unu
 from cotacoes.adapters.postgres.wire import NotPostgresError, Wire
 from cotacoes.errors import CotacoesError, InternalError, ShardTimedOutError, ShardUnavailableError
 
-CONNECTIONS_MAX = 4  # one batch per coin is in flight and reads are short: more would only queue in the server
+CONNECTIONS_MAX = 4  # each coin has one batch in flight and reads are short: more would only queue in the server
 STATEMENTS_CACHED_MAX = 50
-CALLS_MAX = 50_000  # of one connection: what the server keeps for it grows with every table it has seen
+CALLS_MAX = 50_000  # of one connection, whose memory in the server grows with every table that it has read
 _SERVER_SETTINGS = {"application_name": "cotacoes", "timezone": "UTC"}
 
 Fetch = Callable[..., Awaitable[list[Any]]]
 
 
 class _Connection:
-    """One connection. A call that ends in any other way than by the server's word ends the connection as well."""
+    """One connection, which ends with any call that does not end with a reply of the server."""
 
     def __init__(self, shard: str, connection: Any) -> None:
         self._shard = shard
@@ -44,10 +44,7 @@ class _Connection:
 
     @classmethod
     async def open(cls, shard: str, dsn: str, settings: dict[str, str], *, is_setting: bool = True) -> Self:
-        """Connect. SettingError if the DSN cannot be used.
-
-        ShardUnavailableError instead if it is data and no setting: one shard's address must not end a service.
-        """
+        """Connect. If the DSN cannot be used, SettingError if it is a setting, else ShardUnavailableError."""
         wire = Wire()
         try:
             connection = await asyncpg.connect(
@@ -57,11 +54,11 @@ class _Connection:
                 statement_cache_size=STATEMENTS_CACHED_MAX,
             )
         except Exception as error:
-            # an option that the library does not know goes to the server, which refuses it by 42704 or 22023
+            # options that the library does not know go to the server, which refuses them with 42704 or 22023
             if not wire.is_dialled or isinstance(
                 error, asyncpg.UndefinedObjectError | asyncpg.InvalidParameterValueError
             ):
-                raise unusable_dsn(shard, dsn, is_setting=is_setting) from None  # the words may quote the password
+                raise unusable_dsn(shard, dsn, is_setting=is_setting) from None  # its text may quote the password
             raise _as_ours(shard, error) from error
         return cls(shard, connection)
 
@@ -82,7 +79,7 @@ class _Connection:
             raise ShardUnavailableError(f"{self._shard} is not reachable (the connection has ended)")
         try:
             return await work(*arguments)
-        except asyncpg.PostgresError as error:  # an answer, after which the connection goes on
+        except asyncpg.PostgresError as error:  # a reply of the server: the connection is still usable
             raise _as_ours(self._shard, error) from error
         except Exception as error:
             self.terminate()
@@ -92,15 +89,15 @@ class _Connection:
             raise
 
     def terminate(self) -> None:
-        """End it without a word to the server, which may be frozen; never while a call is under way."""
+        """End the connection without telling the server, which may be frozen; never while a call is under way."""
         self._connection.terminate()
 
 
 class Pool:
     """A few connections to one shard, for short calls; an async context manager.
 
-    Opening connects to nothing: a shard that is away is found out, and found again, by calls. `check` is run once on
-    every new connection, and raises if the shard is not to be used.
+    Opening the pool connects to nothing: calls find out whether the shard is away, or back. `check` runs once on every
+    new connection, and raises if the shard must not be used.
     """
 
     def __init__(
@@ -126,12 +123,12 @@ class Pool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._is_open = False  # so a connection in use is ended when its call is over
+        self._is_open = False  # so that a connection in use is ended after its call
         while self._idle:
             self._idle.pop().terminate()
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        """The rows; ShardUnavailableError, and ShardRefusedError from the fence."""
+        """The rows of a query. ShardUnavailableError, or ShardRefusedError if the fence refuses it."""
         async with _within(self._shard, self._deadline_s), self._slots:
             connection = self._idle_connection() or await self._new_connection()
             try:
@@ -152,8 +149,8 @@ class Pool:
 
     async def _new_connection(self) -> _Connection:
         if not self._is_open:
-            raise ShardUnavailableError(f"{self._shard} is not in use any more")
-        # so that what was given up does not go on at the server, and wait there for a lock with all that came after it
+            raise ShardUnavailableError(f"{self._shard} is no longer in use")
+        # so that an abandoned statement ends at the server too, and does not queue for a lock with all that follow it
         settings = {"statement_timeout": str(max(1, round(self._deadline_s * 1000)))}
         connection = await _Connection.open(self._shard, self._dsn, settings, is_setting=self._is_setting)
         try:
@@ -165,9 +162,9 @@ class Pool:
 
 
 class Session:
-    """One connection for long work, which is administration; an async context manager.
+    """One connection for the long work of administration; an async context manager.
 
-    Every statement has `deadline_s`, at which the connection is ended. `is_read_only` is kept by the server.
+    Every statement has `deadline_s`, after which the connection is ended. The server enforces `is_read_only`.
     """
 
     def __init__(
@@ -189,19 +186,19 @@ class Session:
         self._connection.terminate()
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        """The rows; errors as those of `Pool.fetch`."""
+        """The rows of a query; raises what `Pool.fetch` raises."""
         async with _within(self._shard, self._deadline_s):
             rows: list[Any] = await self._connection.fetch(sql, *arguments)
             return rows
 
     async def execute(self, script: str) -> None:
-        """Several statements without arguments, in one transaction unless one is open."""
+        """Run several statements without arguments, in one transaction unless one is open."""
         async with _within(self._shard, self._deadline_s):
             await self._connection.execute(script)
 
     @contextlib.asynccontextmanager
     async def transaction(self, isolation: str = "read committed") -> AsyncIterator[None]:
-        """All that is done within it, or nothing: a failure ends the connection, and with it the transaction."""
+        """Run all statements within it, or none: a failure ends the connection, and with it the transaction."""
         await self.execute(f"BEGIN ISOLATION LEVEL {isolation}")
         try:
             yield
@@ -221,22 +218,22 @@ async def _within(shard: str, deadline_s: float) -> AsyncIterator[None]:
 
 
 def _as_ours(shard: str, error: Exception) -> CotacoesError:
-    """The error for whatever the library raised."""
+    """The error of ours for an error of the library."""
     causes = list(_causes(error))
     if any(isinstance(cause, NotPostgresError) for cause in causes):
         return ShardUnavailableError(f"{shard} does not answer as PostgreSQL does")
     for cause in causes:
-        if isinstance(cause, asyncpg.PostgresError) and cause.as_dict().get("severity"):  # else the library made it
+        if isinstance(cause, asyncpg.PostgresError) and cause.as_dict().get("severity"):  # else the library raised it
             return said_by_server(shard, cause.sqlstate or "", str(cause.args[0]), cause.as_dict().get("detail"))
     if isinstance(error, asyncpg.PostgresConnectionError):
         return ShardUnavailableError(f"{shard} is not reachable (it ended the connection)")
     if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
-        return ShardUnavailableError(f"{shard} has no host that is what target_session_attrs in its DSN demands")
+        return ShardUnavailableError(f"{shard} has no host that meets target_session_attrs in its DSN")
     if isinstance(error, asyncpg.DataError | asyncpg.InterfaceError):
-        return InternalError(f"a query of {shard} was called with arguments that it does not take")
+        return InternalError(f"a query of {shard} was called with wrong arguments")
     if isinstance(error, OSError):
         return unreachable(shard, error)
-    return ShardUnavailableError(f"{shard} gave an answer that cannot be read ({type(error).__name__})")
+    return ShardUnavailableError(f"{shard} sent a reply that cannot be read ({type(error).__name__})")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

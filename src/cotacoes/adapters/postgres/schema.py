@@ -1,29 +1,25 @@
-"""The schema of a shard: the migrations that this release brings, their application, and a look from outside."""
+"""The schema of a shard: the migrations of this release, and what they require of a database."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Self
+from typing import Any
 
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres.failures import MissingTableError
 from cotacoes.adapters.postgres.pool import Fetch, Session
 from cotacoes.errors import SettingError, ShardUnavailableError
 
-LOCK_POLL_S = 0.1
-LOCK_ATTEMPTS = 50
-MIGRATION_STEP_S = 3600.0  # what is stored is carried over within one statement
 QUERIES = named_queries.read(__package__, "schema.sql")
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One file of `schema/`: `version` from its name, `sha256` of its text."""
+    """One file of `schema/`: `version` is from its name, `sha256` is the digest of its text."""
 
     version: int
     name: str
@@ -32,7 +28,7 @@ class Migration:
 
 
 def known_migrations() -> list[Migration]:
-    """The migrations that this release brings, ascending."""
+    """The migrations of this release, ascending."""
     folder = resources.files(__package__).joinpath("schema")
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
     texts = [(entry.name, entry.read_text(encoding="utf-8")) for entry in files]
@@ -40,7 +36,7 @@ def known_migrations() -> list[Migration]:
 
 
 def pending_migrations(shard: str, applied: list[dict[str, Any]]) -> list[Migration]:
-    """What a shard lacks; SettingError where its past is not ours."""
+    """The migrations that a shard lacks; SettingError if others were applied to it."""
     by_version = {migration.version: migration for migration in known_migrations()}
     for row in applied:
         migration = by_version.pop(row["version"], None)
@@ -50,15 +46,15 @@ def pending_migrations(shard: str, applied: list[dict[str, Any]]) -> list[Migrat
             )
         if migration.sha256 != row["sha256"]:
             raise SettingError(
-                f"{shard}: {row['name']} was applied with another content: restore the release it came from"
+                f"{shard}: {row['name']} was applied with other content: install the release that it came from"
             )
     return list(by_version.values())
 
 
 async def check_version(shard: str, fetch: Fetch) -> str | None:
-    """The name that the database bears as a shard, None if it has none yet.
+    """The name of the database as a shard, None if it has none yet.
 
-    ShardUnavailableError if it has another schema than this release's, or none.
+    ShardUnavailableError if it does not have this release's schema.
     """
     try:
         ((version, name),) = await fetch(QUERIES["schema_version"])
@@ -73,73 +69,22 @@ async def check_version(shard: str, fetch: Fetch) -> str | None:
 
 
 async def check_shard(shard: str, fetch: Fetch) -> None:
-    """ShardUnavailableError if the database is not this shard: by its schema, or by the name that it bears."""
+    """ShardUnavailableError if the database does not have this release's schema, or is another shard."""
     if (name := await check_version(shard, fetch)) not in (None, shard):
         raise ShardUnavailableError(mistaken(shard, str(name)))
 
 
 def mistaken(shard: str, name: str) -> str:
-    """What is wrong if the database that is to be this shard bears another name."""
+    """The problem of a shard whose database has the name of another one."""
     return f"the DSN of {shard} leads to the database of {name}: give each shard its own; two may be swapped"
-
-
-class SchemaConnection:
-    """One connection of `cotacoes migrate`: whatever it does is one transaction; an async context manager.
-
-    SettingError at its opening if the database is another shard.
-    """
-
-    def __init__(self, shard: str, dsn: str, *, connect_s: float) -> None:
-        self._shard = shard
-        self._session = Session(shard, dsn, connect_s=connect_s, deadline_s=MIGRATION_STEP_S)
-        self._stack = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self._session)
-            await stack.enter_async_context(self._session.transaction())
-            await self._lock()
-            await self._refuse_another()
-            await self.run("create_migration_table")
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._stack.__aexit__(*error)
-
-    async def _lock(self) -> None:
-        """Not by waiting in the server: another shard of the very same migration may be this very database."""
-        for _ in range(LOCK_ATTEMPTS):
-            ((is_ours,),) = await self._session.fetch(QUERIES["lock_migration"])
-            if is_ours:
-                return
-            await asyncio.sleep(LOCK_POLL_S)
-        raise SettingError(
-            f"{self._shard}: another change of its schema is under way, or two shards name the same database"
-        )
-
-    async def _refuse_another(self) -> None:
-        (row,) = await self.run("can_be_identified")
-        for identity in await self.run("identity") if row["is_there"] else []:
-            if identity["name"] != self._shard:
-                raise SettingError(mistaken(self._shard, identity["name"]))
-
-    async def run(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        """One named query of `schema.sql`."""
-        return [dict(row) for row in await self._session.fetch(QUERIES[query], *arguments)]
-
-    async def apply(self, migration: Migration) -> None:
-        """One migration, and the note of it."""
-        await self._session.execute(migration.sql)
-        await self.run("note_migration", migration.version, migration.name, migration.sha256)
 
 
 async def inspect(
     shard: str, dsn: str, queries: Mapping[str, Sequence[Any]], *, deadline_s: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """What named queries, each with its arguments, find on a shard of whatever schema; what has no table has no rows.
+    """The rows of named queries, each with its arguments, on a shard of any schema; a missing table has no rows.
 
-    Over one connection of its own that can not write. ShardUnavailableError, SettingError.
+    Uses a read-only connection of its own. ShardUnavailableError, SettingError.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in queries}
     async with Session(shard, dsn, connect_s=deadline_s, deadline_s=deadline_s, is_read_only=True) as session:

@@ -27,16 +27,17 @@ class ShardSession:
         self._session = Session(
             name, dsn, connect_s=self.connect_s, deadline_s=self.statement_s, is_read_only=self.is_read_only
         )
+        self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self._session)
+        async with self._stack:
+            await self._stack.enter_async_context(self._session)
             await self._begin()
-            stack.pop_all()
+            self._stack = self._stack.pop_all()
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._session.__aexit__(*error)
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
 
     async def _begin(self) -> None:
         """What is done first on a new connection."""

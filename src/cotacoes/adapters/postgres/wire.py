@@ -1,13 +1,13 @@
-"""What arrives on a connection to PostgreSQL, checked before asyncpg parses it.
+"""A check of what arrives on a connection to PostgreSQL, before asyncpg parses it.
 
-asyncpg trusts the length that stands in each message. With a length of 0 its parser spins in C for ever, and no signal,
-timer or other task of the process runs again; a negative one lets it read outside its buffer. Such bytes come from a
-port where something else than PostgreSQL listens, or from a proxy that fails. So the header of every message is looked
-at here first, in the handshake as well, and a connection whose headers are not PostgreSQL's is cut.
+asyncpg trusts the length in each message. With a length of 0 its parser spins in C for ever, so that no signal, timer
+or other task of the process runs again; with a negative one it reads outside its buffer. Such bytes come from a port on
+which something other than PostgreSQL listens, or from a broken proxy. So the header of every message is checked here
+first, including the handshake, and a connection whose headers are not PostgreSQL's is cut.
 
-The only public way in is the `loop` that `asyncpg.connect` takes: each connection gets a `Wire`, which is the running
-loop with its own way of making connections. A connection becomes encrypted by a change of its transport's protocol,
-hence the transport is ours as well.
+The only public way in is the `loop` that `asyncpg.connect` accepts: each connection gets a `Wire`, which is the running
+loop with its own way of making connections. TLS changes the protocol of a connection's transport, so the transport is
+ours as well.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _HEADER = struct.Struct(">Bi")  # a message's kind; its length, which counts its
 
 
 class NotPostgresError(ConnectionError):
-    """What arrived is not the protocol of PostgreSQL."""
+    """The bytes that arrived are not PostgreSQL's protocol."""
 
 
 class Framing:
     """Follows a stream from message to message. Pure."""
 
     def __init__(self) -> None:
-        self._head = b""  # of a message, less than a header
-        self._ahead = 0  # so many bytes belong to a message whose header has been seen
+        self._head = b""  # the beginning of a message, less than a header
+        self._ahead = 0  # how many bytes still belong to a message whose header was checked
 
     def check(self, data: bytes) -> None:
-        """Take the next bytes of the stream; NotPostgresError if a header in them cannot be PostgreSQL's."""
+        """Check the next bytes of the stream; NotPostgresError if a header in them cannot be PostgreSQL's."""
         if self._head:
             data = self._head + data
         at, end, size = self._ahead, len(data), _HEADER.size
@@ -48,7 +48,7 @@ class Framing:
 
 
 class _Checked(asyncio.Protocol):
-    """Passes on what `Framing` lets pass; what it does not ends the connection, with its error."""
+    """Passes on the bytes that `Framing` accepts; its error ends the connection."""
 
     def __init__(self, protocol: Any, transport: Any = None) -> None:
         self.protocol = protocol
@@ -84,11 +84,11 @@ class _Checked(asyncio.Protocol):
 
 
 class _Transport:
-    """A transport that checks for every protocol that is set on it."""
+    """A transport that checks the bytes for every protocol set on it."""
 
     def __init__(self, transport: Any) -> None:
         self.own = transport
-        self.write = transport.write  # not by way of __getattr__ each time
+        self.write = transport.write  # avoids __getattr__ for each write
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
@@ -98,11 +98,11 @@ class _Transport:
 
 
 class Wire:
-    """The running event loop, as one connection of asyncpg is to use it."""
+    """The running event loop, with checked connections, for one connection of asyncpg."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.is_dialled = False  # whether an address has been tried, so the DSN was understood
+        self.is_dialled = False  # whether an address was tried, so that the DSN was understood
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)

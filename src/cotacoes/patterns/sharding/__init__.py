@@ -1,1 +1,1 @@
-"""Sharding by directory: where each coin lives, who may write it, how it moves, what an audit holds against what."""
+"""Sharding by directory: the home of each coin, who may write it, how it moves, and what an audit compares."""
