@@ -1,4 +1,4 @@
-"""A coin that moves between three shards, and its writer: what the tests of the move have in common."""
+"""A coin that moves between three shards, and its writer, for the tests of the move."""
 
 import contextlib
 import random
@@ -32,23 +32,23 @@ ALWAYS = (START - timedelta(days=9), START + timedelta(days=99))
 
 
 class KilledError(BaseException):
-    """The mover is no more: no handler of errors of this project sees it."""
+    """Stands for a kill of the mover: no error handler of this project catches it."""
 
 
 async def nothing(step: str, progress: MoveProgress) -> None:
-    """What is done after a step, where nothing is."""
+    """Do nothing after a step."""
 
 
 @dataclass
 class World:
-    """Three shards, as services see them; `connect` gives an administrator's connections to them."""
+    """Three shards as services see them; `connect` opens an administrator's connections to them."""
 
     shards: dict[str, Shard]
     connect: Callable[[], contextlib.AbstractAsyncContextManager[dict[str, MovingShard]]]
     dsns: dict[str, str] = field(default_factory=dict)
 
     async def move(self, to: str, on_step: OnStep = nothing, *, abort: bool = False) -> MoveProgress:
-        """As the command does, with connections of its own."""
+        """Move the coin as the command does, with connections of its own."""
         async with self.connect() as shards:
             away = set(NAMES) - set(shards)
             mover = Mover(COIN, shards, away, random=random.Random(1), clock=time.monotonic, on_step=on_step)
@@ -110,7 +110,7 @@ async def on_postgres(placed: Placed) -> AsyncIterator[World]:
 
 
 class Writer:
-    """A writer as quote_service is one: what it records is delivered in order, later or elsewhere if need be."""
+    """A writer like quote_service: it delivers in order what it records, later or to another shard if needed."""
 
     def __init__(
         self, world: World, *, epoch: int = 5, log: Sequence[Quote] = (), every: timedelta | None = None
@@ -143,12 +143,12 @@ class Writer:
                 )
             )
 
-    def begin_era(self) -> None:
+    def begin_epoch(self) -> None:
         self._epoch += 1
         self.placement = None
 
     async def deliver(self) -> bool:
-        """Whether all of the log is delivered; False where the fence is closed."""
+        """Deliver the log; False if the fence is closed."""
         for _ in range(5):
             try:
                 await self._deliver()
@@ -173,7 +173,7 @@ class Writer:
 
 
 async def filled(world: World, *, days: int = 4) -> Writer:
-    """Some days of quotes of several origins, in three eras, with conflicts."""
+    """Some days of quotes of several origins, in three epochs, with conflicts."""
     writer = Writer(world)
     for _ in range(3):
         writer.record(48 * days)
@@ -182,19 +182,19 @@ async def filled(world: World, *, days: int = 4) -> Writer:
         wrong = [_dearer(quote) for quote in writer.log[-9:-6]]
         stored = await world.shards["shard1"].append(COIN, writer.placement, writer.log[-1].epoch, wrong)
         assert stored == Stored(0, conflicts=3)
-        writer.begin_era()
+        writer.begin_epoch()
     writer.record(20)
     await writer.deliver()
     return writer
 
 
 def _dearer(quote: Quote) -> Quote:
-    told = QuoteJson.of(quote)
-    return QuoteJson(**{name: getattr(told, name) for name in told.__struct_fields__} | {"price": "99.5"}).quote()
+    fields = QuoteJson.of(quote)
+    return QuoteJson(**{name: getattr(fields, name) for name in fields.__struct_fields__} | {"price": "99.5"}).quote()
 
 
 async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int | None = None) -> None:
-    """The log is on that shard, whole, once, in order, with what follows from it; no other shard answers for it."""
+    """Check that a shard holds the log once, in order, with its candles and windows, and that no other shard does."""
     shard = world.shards[at]
     held = await shard.after(COIN, None, 10**6)
     assert [QuoteJson.of(quote) for quote in held] == [QuoteJson.of(quote) for quote in log]
@@ -219,7 +219,7 @@ async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int |
 
 
 def killed_after(number: int) -> OnStep:
-    """Kills the mover after so many steps."""
+    """Kill the mover after so many steps."""
     left = [number]
 
     async def kill(step: str, _: MoveProgress) -> None:

@@ -1,4 +1,4 @@
-"""The audit on PostgreSQL: a healthy ledger is right, each planted breach is named where it is, nothing is written."""
+"""The audit on PostgreSQL: a healthy ledger is right, each planted breach is named in its place, nothing is written."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ async def store(name: str, dsn: str, coin: str, quotes: list[Quote]) -> None:
 
 
 async def build(first: str, second: str) -> None:
-    """Bitcoin on shard1; ethereum on shard2, where it came from shard1, on which its beginning still lies."""
+    """Bitcoin on shard1; ethereum moved from shard1 to shard2, and its beginning still lies on shard1."""
     await migrate.main(config.load({}, shard1_dsn=first, shard2_dsn=second, coins=COINS))
     await store("shard1", first, "bitcoin", BITCOIN)
     psql(first, SEAL + DROP)
@@ -105,27 +105,27 @@ def ledger(made: Databases, healthy: tuple[str, str]) -> Settings:
 
 
 async def run(settings: Settings, coin: str | None = None) -> tuple[audit.Audit, dict[str, CoinAudit]]:
-    told: list[CoinAudit] = []
-    found = await audit.main(settings, coin=coin, on_coin=told.append, say=lambda _: None, second_look_after_s=0)
-    return found, {one.coin: one for one in told}
+    reported: list[CoinAudit] = []
+    found = await audit.main(settings, coin=coin, on_coin=reported.append, say=lambda _: None, second_look_after_s=0)
+    return found, {one.coin: one for one in reported}
 
 
-def breaches(told: dict[str, CoinAudit]) -> list[str]:
-    return [f"{one.coin} {shard} {breach}" for one in told.values() for shard, breach in one.breaches]
+def breaches(reported: dict[str, CoinAudit]) -> list[str]:
+    return [f"{one.coin} {shard} {breach}" for one in reported.values() for shard, breach in one.breaches]
 
 
-async def test_a_healthy_ledger_is_right_and_its_size_is_told(ledger: Settings) -> None:
-    found, told = await run(ledger)
-    assert breaches(told) == []
+async def test_a_healthy_ledger_is_right_and_its_size_is_reported(ledger: Settings) -> None:
+    found, reported = await run(ledger)
+    assert breaches(reported) == []
     assert (found.verdict, found.coins, found.shards, found.unknown) == ("right", 2, 2, 2)
     held = [quote for quote in BITCOIN if quote.at >= MIDNIGHT + timedelta(days=1)]
-    bitcoin = told["bitcoin"]
+    bitcoin = reported["bitcoin"]
     assert (bitcoin.shard, bitcoin.epochs, bitcoin.days, bitcoin.dropped_days) == ("shard1", 4, 4, 1)
     assert bitcoin.quotes == len(held)
     hours = {(quote.at.replace(minute=0), quote.origin) for quote in BITCOIN}
     assert bitcoin.candles == len(BITCOIN) + len(hours)
-    assert (told["ethereum"].shard, told["ethereum"].quotes) == ("shard2", 60)
-    assert told["ethereum"].notes == [("shard1", "a copy that moved; days of it still held: 2")]
+    assert (reported["ethereum"].shard, reported["ethereum"].quotes) == ("shard2", 60)
+    assert reported["ethereum"].notes == [("shard1", "a copy that moved; days of it still held: 2")]
 
 
 # what is done to shard1, and how the audit must name it: place, what, how it is, how it should be
@@ -367,8 +367,8 @@ PLANTED = {
 async def test_each_breach_is_named_with_its_coin_and_place(ledger: Settings, name: str) -> None:
     sql, *expected = PLANTED[name]
     psql(ledger.dsn("shard1"), sql)
-    found, told = await run(ledger)
-    named = breaches(told)
+    found, reported = await run(ledger)
+    named = breaches(reported)
     for words in expected:
         assert any(line.startswith(f"bitcoin shard1 {words}") for line in named), named
     assert found.verdict == "wrong"
@@ -426,11 +426,11 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("name", BESIDE)
-async def test_what_is_wrong_between_shards_and_beside_coins_is_named(ledger: Settings, name: str) -> None:
+async def test_each_breach_between_shards_and_beside_coins_is_named(ledger: Settings, name: str) -> None:
     shard, sql, expected = BESIDE[name]
     psql(ledger.dsn(shard), sql)
-    found, told = await run(ledger)
-    assert any(line.startswith(expected) for line in breaches(told)), breaches(told)
+    found, reported = await run(ledger)
+    assert any(line.startswith(expected) for line in breaches(reported)), breaches(reported)
     assert found.verdict == "wrong"
 
 
@@ -439,34 +439,34 @@ async def test_a_copy_that_is_being_purged_or_moved_is_noted_and_right(ledger: S
     psql(
         ledger.dsn("shard2"), "INSERT INTO fence (coin_id, coin, placement, state) VALUES (1, 'bitcoin', 2, 'incoming')"
     )
-    found, told = await run(ledger)
-    assert breaches(told) == []
+    found, reported = await run(ledger)
+    assert breaches(reported) == []
     assert found.verdict == "right"
-    assert told["bitcoin"].notes[0][1].startswith("a copy in the making")
+    assert reported["bitcoin"].notes[0][1].startswith("a copy in the making")
 
 
-async def test_a_dropped_day_whose_rows_are_not_erased_yet_is_noted_and_right(ledger: Settings) -> None:
+async def test_a_dropped_day_that_is_not_erased_yet_is_noted_and_right(ledger: Settings) -> None:
     psql(
         ledger.dsn("shard2"),
         "UPDATE day SET (sum, digest, sealed_at, dropped_at) = (SELECT sum, digest, now(), now()"
         " FROM digest_quotes(2, 0, 0, 99, 0) AS q WHERE q.day = day.day) WHERE day = '2026-11-25';"
         "UPDATE fence SET (floor_epoch, floor_seq) = (SELECT first_epoch, first_seq FROM day WHERE day = '2026-11-26')",
     )
-    found, told = await run(ledger, "ethereum")
-    assert breaches(told) == []
+    found, reported = await run(ledger, "ethereum")
+    assert breaches(reported) == []
     assert found.verdict == "right"
-    assert ("shard2", "dropped days whose quotes are not erased yet: 1") in told["ethereum"].notes
+    assert ("shard2", "dropped days whose quotes are not erased yet: 1") in reported["ethereum"].notes
 
 
 async def test_conflicts_are_noted_and_nothing_is_wrong(ledger: Settings) -> None:
     async with PostgresShard("shard1", ledger.dsn("shard1"), deadline_s=5.0) as shard:
         await shard.append("bitcoin", 1, 5, [replace(BITCOIN[-1], price=Decimal("1.5"))])
-    found, told = await run(ledger)
-    assert (found.verdict, told["bitcoin"].conflicts) == ("right", 1)
+    found, reported = await run(ledger)
+    assert (found.verdict, reported["bitcoin"].conflicts) == ("right", 1)
 
 
 async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Settings) -> None:
-    """The history goes on after it was put back to before its last epoch, in a writer that has no more than its own."""
+    """The shard lost its last epoch, and the history continues with a writer that has only its own quotes."""
     dsn = ledger.dsn("shard1")
     last = BITCOIN[-1]
     behind = [replace(last, seq=last.seq + 4 + n, at=last.at + n * EVERY, observed_at=last.at) for n in range(3)]
@@ -477,16 +477,16 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
     async with PostgresShard("shard1", dsn, deadline_s=10.0) as shard:
         stored = await shard.append("bitcoin", 1, 5, [*lost, *behind], end=last.position)
         assert stored == Stored(3, refused=2)
-    found, told = await run(ledger)
+    found, reported = await run(ledger)
     assert (found.verdict, found.wrong) == ("wrong", 2)
-    named = breaches(told)
+    named = breaches(reported)
     assert named[0].startswith("bitcoin shard1 11-9  hole after 11-5, noted 20")
     assert named[0].endswith("unaccepted, not accepted (`cotacoes ledger accept bitcoin`)")
     assert named[1] == (
         "bitcoin shard1 orphans  quotes that were recorded and are not in the history: 2 unaccepted, "
         "not accepted (`cotacoes ledger accept bitcoin`)"
     )
-    assert (told["bitcoin"].holes, told["bitcoin"].orphans) == (1, 2)
+    assert (reported["bitcoin"].holes, reported["bitcoin"].orphans) == (1, 2)
     listed = await discrepancies.found(ledger, None)
     assert [(one.kind, one.first, one.last, one.count, one.accepted_at) for one in listed] == [
         ("orphan", Position(10, 1), Position(10, 2), 2, None),
@@ -499,9 +499,9 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
     ]
     assert await discrepancies.accept(ledger, "bitcoin") == (1, 2)
     assert await discrepancies.accept(ledger, "bitcoin") == (0, 0)
-    found, told = await run(ledger)
-    assert (found.verdict, breaches(told)) == ("right", [])
-    assert [note for _, note in told["bitcoin"].notes] == [
+    found, reported = await run(ledger)
+    assert (found.verdict, breaches(reported)) == ("right", [])
+    assert [note for _, note in reported["bitcoin"].notes] == [
         "accepted holes: 1",
         "accepted orphans: 2",
     ]
@@ -514,7 +514,7 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
         await discrepancies.accept(ledger, "dogecoin")
 
 
-async def test_what_quote_service_has_not_delivered_is_pending_and_what_it_has_must_be_held(ledger: Settings) -> None:
+async def test_undelivered_quotes_are_pending_and_delivered_quotes_must_be_stored(ledger: Settings) -> None:
     twin = Twin({})
     told_of = '{"coins": {"bitcoin": {"position": "11-9", "through": "%s", "pending": 4, "shard": "shard1"}}}'
     async with serving(twin) as port:
@@ -523,22 +523,22 @@ async def test_what_quote_service_has_not_delivered_is_pending_and_what_it_has_m
         found, _ = await run(settings)
         assert (found.verdict, found.pending, found.unknown) == ("right", 4, 1)
         twin.faults["/v1/positions"] = (told_of % "11-6").encode()
-        found, told = await run(settings)
-    assert breaches(told) == [
+        found, reported = await run(settings)
+    assert breaches(reported) == [
         "bitcoin shard1 fence  last position, which quote_service knows to be stored: 11-5, not 11-6 or later"
     ]
 
 
-async def test_a_shard_that_is_away_is_named_and_the_coins_of_the_others_are_told_first(ledger: Settings) -> None:
+async def test_a_shard_that_is_away_is_named_after_the_coins_of_the_other_shards(ledger: Settings) -> None:
     settings = ledger.model_copy(update={"shard2_dsn": f"postgresql://x:secret@127.0.0.1:{free_port()}/x"})
-    found, told = await run(settings)
-    assert (list(told), breaches(told)) == (["bitcoin", "ethereum"], [])
+    found, reported = await run(settings)
+    assert (list(reported), breaches(reported)) == (["bitcoin", "ethereum"], [])
     reason = "shard2 is not reachable (connection refused)"
-    assert (told["ethereum"].away, found.away) == (reason, {"shard2": reason})
+    assert (reported["ethereum"].away, found.away) == (reason, {"shard2": reason})
     assert found.verdict == "incomplete"
     settings = ledger.model_copy(update={"shard1_dsn": f"postgresql://x:secret@127.0.0.1:{free_port()}/x"})
-    found, told = await run(settings)
-    assert (list(told), breaches(told), found.verdict) == (["ethereum"], [], "incomplete")
+    found, reported = await run(settings)
+    assert (list(reported), breaches(reported), found.verdict) == (["ethereum"], [], "incomplete")
 
 
 async def test_a_shard_of_another_schema_is_away(ledger: Settings) -> None:
@@ -548,20 +548,20 @@ async def test_a_shard_of_another_schema_is_away(ledger: Settings) -> None:
     assert "has schema version 92" in found.away["shard2"]
 
 
-async def test_one_coin_alone_can_be_asked_for(ledger: Settings) -> None:
+async def test_one_coin_can_be_audited_alone(ledger: Settings) -> None:
     psql(ledger.dsn("shard1"), "DELETE FROM candle WHERE coin_id = 1")
-    found, told = await run(ledger, "ethereum")
-    assert (list(told), found.verdict) == (["ethereum"], "right")
+    found, reported = await run(ledger, "ethereum")
+    assert (list(reported), found.verdict) == (["ethereum"], "right")
     with pytest.raises(UnknownCoinError):
         await run(ledger, "dogecoin")
 
 
-async def test_more_breaches_than_can_be_told_are_counted(ledger: Settings) -> None:
+async def test_breaches_beyond_the_limit_are_counted(ledger: Settings) -> None:
     psql(ledger.dsn("shard1"), "UPDATE candle SET sum = 1 WHERE coin_id = 1 AND at >= '2026-11-25'")
-    found, told = await run(ledger)
+    found, reported = await run(ledger)
     stored = int(psql(ledger.dsn("shard1"), "SELECT count(*) FROM candle WHERE coin_id = 1 AND at >= '2026-11-25'"))
     assert stored > 200
-    assert (len(told["bitcoin"].breaches), found.wrong) == (100, stored)
+    assert (len(reported["bitcoin"].breaches), found.wrong) == (100, stored)
 
 
 CONTENT = """
@@ -588,8 +588,8 @@ def as_role(dsn: str, name: str) -> str:
     return parts._replace(netloc=f"{name}:{name}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-async def test_it_reads_and_never_mends(ledger: Settings, reader: str) -> None:
-    """What is broken stays as broken as it was, and a role that may write nothing can audit everything."""
+async def test_the_audit_changes_nothing_and_needs_no_right_to_write(ledger: Settings, reader: str) -> None:
+    """Breaches stay as they were, and a role that may write nothing can audit everything."""
     psql(ledger.dsn("shard1"), "DELETE FROM quote WHERE coin_id = 1 AND epoch = 9; UPDATE fence SET last_seq = 1")
     before = [psql(ledger.dsn(shard), CONTENT) for shard in config.SHARDS]
     found, _ = await run(
@@ -605,8 +605,8 @@ WHERE d.datname = current_database() AND c.relname LIKE 'quote%'
 """
 
 
-async def test_between_two_days_it_holds_no_lock_on_quotes(ledger: Settings) -> None:
-    """Or years would fill the server's table of locks, and who drops a day would wait, and writers behind it."""
+async def test_the_audit_holds_no_lock_on_quotes_between_two_days(ledger: Settings) -> None:
+    """Otherwise years of days would fill the server's lock table, and dropping a day would make writers wait."""
     held: list[str] = []
 
     def look(text: str) -> None:
@@ -617,7 +617,7 @@ async def test_between_two_days_it_holds_no_lock_on_quotes(ledger: Settings) -> 
     assert held == ["0"] * 4
 
 
-async def test_quotes_that_come_while_it_reads_are_no_breach(ledger: Settings) -> None:
+async def test_quotes_that_arrive_during_the_audit_are_no_breach(ledger: Settings) -> None:
     quotes = history("ethereum", 1500, ETHEREUM[0].at)
     done = asyncio.Event()
 
@@ -630,29 +630,29 @@ async def test_quotes_that_come_while_it_reads_are_no_breach(ledger: Settings) -
     writing = asyncio.create_task(write())
     looks = 0
     while not done.is_set():
-        found, told = await run(ledger)
-        assert (found.verdict, breaches(told)) == ("right", [])
+        found, reported = await run(ledger)
+        assert (found.verdict, breaches(reported)) == ("right", [])
         looks += 1
     await writing
     assert looks > 2
 
 
 async def test_a_move_that_ends_between_two_looks_is_no_breach(ledger: Settings) -> None:
-    """The directory is read before the fences, so the coin seems to have two homes, or none: it is looked at again."""
+    """The directory is read before the fences, so the coin seems to have two homes or none until the second look."""
     first, second = ledger.dsn("shard1"), ledger.dsn("shard2")
     psql(second, "UPDATE fence SET state = 'closed' WHERE coin_id = 2")
     psql(first, "UPDATE fence SET state = 'open', moved_to = NULL, placement = 3 WHERE coin_id = 2")
     await store("shard1", first, "ethereum", ETHEREUM)
-    told: list[CoinAudit] = []
+    reported: list[CoinAudit] = []
 
     def finish(text: str) -> None:
         if text.startswith("ethereum shard1"):
             psql(second, "UPDATE fence SET state = 'moved', moved_to = 'shard1' WHERE coin_id = 2")
             psql(first, "UPDATE directory SET shard = 'shard1', placement = 3 WHERE coin_id = 2")
 
-    found = await audit.main(ledger, on_coin=told.append, say=finish, second_look_after_s=0)
-    assert (found.verdict, breaches({one.coin: one for one in told})) == ("right", [])
-    assert [one.coin for one in told] == ["bitcoin", "ethereum"]
+    found = await audit.main(ledger, on_coin=reported.append, say=finish, second_look_after_s=0)
+    assert (found.verdict, breaches({one.coin: one for one in reported})) == ("right", [])
+    assert [one.coin for one in reported] == ["bitcoin", "ethereum"]
 
 
 @pytest.fixture
@@ -661,7 +661,7 @@ def environment(ledger: Settings) -> dict[str, str]:
     return {f"COTACOES_{name.upper()}": str(getattr(ledger, name)) for name in names}
 
 
-async def test_the_ledger_commands_list_export_and_accept_what_was_noted(
+async def test_the_ledger_commands_list_export_and_accept_discrepancies(
     environment: dict[str, str], ledger: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = BITCOIN[-1]
@@ -697,7 +697,7 @@ async def test_the_ledger_commands_list_export_and_accept_what_was_noted(
     assert await asyncio.to_thread(main, ["ledger", "accept"]) != 0
 
 
-async def test_the_command_prints_a_line_a_coin_and_a_sentence_and_ends_with_the_verdict(
+async def test_the_command_prints_a_line_for_each_coin_and_exits_with_the_verdict(
     environment: dict[str, str], ledger: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await asyncio.to_thread(show, environment, None, as_json=False) == 0

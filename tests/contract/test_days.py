@@ -1,4 +1,4 @@
-"""The days of a shard: sealed exactly, packed tight, dropped whole, whatever is written, read or killed meanwhile."""
+"""The days of a shard are sealed exactly, packed tightly and dropped whole during any writes, reads and kills."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def day_of(number: int) -> date:
 
 
 def quotes_on(number: int, count: int, *, coin: str = COIN, first: int = 1) -> list[Quote]:
-    """Over one day from its first instant; an epoch for each day and coin, chained to nothing."""
+    """Quotes over one day from its first instant; each day and coin has an epoch of its own, without a predecessor."""
     midnight = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=number)
     times = [midnight + timedelta(days=1) * n / (first + count) for n in range(first - 1, first + count - 1)]
     return [
@@ -44,7 +44,7 @@ def quotes_on(number: int, count: int, *, coin: str = COIN, first: int = 1) -> l
 
 
 def unchained(quotes: Sequence[Quote]) -> list[Quote]:
-    """Without what stands before each era, which the shard adds."""
+    """The quotes without the predecessor of each epoch, which the shard adds."""
     return [replace(quote, prev=None) for quote in quotes]
 
 
@@ -75,7 +75,7 @@ class Ledger:
         )
 
     async def keep(self, now: datetime = SOON) -> list[str]:
-        """One round; what the log says of it, in a short form."""
+        """Run one round; returns its log lines in short form."""
         with structlog.testing.capture_logs() as logs:
             await self.keeper(now).keep()
         names = ("event", "coin", "day", "expected", "held", "count")
@@ -94,7 +94,7 @@ class Ledger:
         return [part for part in self.ask(sql).split() if part < "quote_20240308"]
 
     def keys(self, number: int) -> str:
-        """The indexes of a day's partition but for that of times: name, options, validity."""
+        """The indexes of a day's partition except that of times: name, options, validity."""
         return self.ask(
             "SELECT indexrelid::regclass, reloptions, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid"
             f" WHERE indrelid = partition_of('{day_of(number)}')::regclass AND relam <> 3580 ORDER BY 1"
@@ -124,13 +124,13 @@ async def open_ledgers(placed: Placed) -> AsyncIterator[list[Ledger]]:
 
 @contextlib.asynccontextmanager
 async def reading(dsn: str) -> AsyncIterator[None]:
-    """Within a transaction that has read the whole table."""
+    """A transaction that has read the whole table, open meanwhile."""
     async with Session("shard1", dsn, connect_s=5.0, deadline_s=60.0) as reader, reader.transaction("repeatable read"):
         await reader.fetch("SELECT count(*) FROM quote")
         yield
 
 
-async def test_a_day_is_sealed_once_with_exactly_what_it_holds(ledger: Ledger) -> None:
+async def test_a_day_is_sealed_once_with_its_exact_content(ledger: Ledger) -> None:
     days = [quotes_on(number, 700 + number) for number in range(3)]
     for quotes in days:
         await ledger.write(quotes)
@@ -152,7 +152,7 @@ async def test_a_day_is_sealed_once_with_exactly_what_it_holds(ledger: Ledger) -
     )
 
 
-async def test_a_day_that_may_still_take_a_quote_is_never_sealed(ledger: Ledger) -> None:
+async def test_a_day_that_may_still_receive_a_quote_is_never_sealed(ledger: Ledger) -> None:
     day = quotes_on(0, 3)
     end = datetime(2024, 3, 2, tzinfo=UTC)
     seq, at = day[2].position.seq + 1, end - timedelta(microseconds=1)
@@ -174,7 +174,7 @@ async def test_a_day_that_may_still_take_a_quote_is_never_sealed(ledger: Ledger)
         ("DROP TABLE quote_20240301", 0),
     ],
 )
-async def test_a_day_whose_rows_are_not_those_counted_is_refused_and_the_others_are_not(
+async def test_a_day_whose_rows_differ_from_its_count_is_refused_and_the_others_are_sealed(
     ledger: Ledger, wrong: str, held: int
 ) -> None:
     for number in range(3):
@@ -231,7 +231,7 @@ async def test_a_coin_that_begins_to_move_while_its_day_is_read_is_not_sealed(le
 
 
 @pytest.mark.parametrize("state", ["state = 'closed'", "state = 'moved', moved_to = 'shard2'", "state = 'incoming'"])
-async def test_only_a_coin_that_is_at_home_and_open_is_kept(ledger: Ledger, state: str) -> None:
+async def test_only_the_days_of_coins_that_live_here_are_maintained(ledger: Ledger, state: str) -> None:
     for number in range(4):
         await ledger.write(quotes_on(number, 10))
     ledger.ask(f"UPDATE fence SET {state} WHERE coin = '{COIN}'")
@@ -247,8 +247,8 @@ async def test_only_a_coin_that_is_at_home_and_open_is_kept(ledger: Ledger, stat
     assert ledger.ask("SELECT count(*) FROM day WHERE dropped_at IS NOT NULL") == "0"
 
 
-async def test_an_open_day_is_small_and_a_packed_one_smaller(ledger: Ledger) -> None:
-    """Two coins in turns, as quotes come."""
+async def test_an_open_day_is_small_and_a_packed_day_is_smaller(ledger: Ledger) -> None:
+    """The two coins are written alternately, as quotes arrive."""
     pages = [quotes_on(0, 60_000, coin=coin) for coin in (COIN, OTHER)]
     for start in range(0, 60_000, 100):
         for quotes in pages:
@@ -264,7 +264,7 @@ async def test_an_open_day_is_small_and_a_packed_one_smaller(ledger: Ledger) -> 
     assert ledger.keys(0) == "quote_20240301_pkey|{fillfactor=100}|t"
 
 
-async def test_a_day_is_packed_once_and_not_before_all_its_coins_are_sealed_and_an_hour_has_gone_by(
+async def test_a_day_is_packed_once_an_hour_after_its_end_and_only_if_all_its_coins_are_sealed(
     ledger: Ledger,
 ) -> None:
     await ledger.write(quotes_on(0, 10))
@@ -286,7 +286,7 @@ async def until_waiting(ledger: Ledger, statement: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_keeper_that_is_cancelled_ends_at_once_wherever_it_is(ledger: Ledger) -> None:
+async def test_a_cancelled_keeper_ends_at_once_at_any_step(ledger: Ledger) -> None:
     await ledger.write(quotes_on(0, 10))
     await ledger.write(quotes_on(1, 1))
     async with asyncio.timeout(20), reading(ledger.dsn):
@@ -301,8 +301,8 @@ async def test_a_keeper_that_is_cancelled_ends_at_once_wherever_it_is(ledger: Le
         await asyncio.sleep(0.1)
 
 
-async def test_a_rebuild_that_was_killed_is_repaired_and_readers_and_writers_never_wait_for_it(ledger: Ledger) -> None:
-    """A transaction that is older holds the rebuild up; its server process is ended in the middle, and then again."""
+async def test_a_killed_rebuild_is_repaired_and_readers_and_writers_never_wait_for_it(ledger: Ledger) -> None:
+    """An older transaction delays the rebuild; its server process is ended in the middle, and then again."""
     quotes = quotes_on(0, 1000)
     await ledger.write(quotes)
     await ledger.write(quotes_on(1, 1))
@@ -322,7 +322,7 @@ async def test_a_rebuild_that_was_killed_is_repaired_and_readers_and_writers_nev
     assert await ledger.keep() == []
 
 
-async def test_the_rows_of_expired_days_go_and_candles_manifests_and_other_coins_stay(ledger: Ledger) -> None:
+async def test_expired_days_lose_their_rows_and_keep_candles_and_manifests_and_other_coins_stay(ledger: Ledger) -> None:
     held: list[Quote] = []
     for number in range(6):
         held += quotes_on(number, 100)
@@ -377,7 +377,7 @@ async def test_a_feed_that_stopped_loses_none_of_its_last_days(ledger: Ledger) -
     assert len(await ledger.shard.after(COIN, None, 100)) == 30
 
 
-async def test_retention_never_takes_the_newest_day_and_only_this_shards_coins(ledger: Ledger) -> None:
+async def test_retention_never_drops_the_newest_day_or_coins_of_another_shard(ledger: Ledger) -> None:
     for coin in (COIN, OTHER):
         for number in range(3):
             await ledger.write(quotes_on(number, 10, coin=coin))
@@ -395,7 +395,7 @@ async def test_retention_never_takes_the_newest_day_and_only_this_shards_coins(l
     assert ledger.ask("SELECT count(dropped_at) FROM day WHERE coin_id = 2") == "2"
 
 
-async def test_a_partition_in_use_stays_for_the_next_round_and_nobody_queues_behind_it(ledger: Ledger) -> None:
+async def test_a_partition_in_use_waits_for_the_next_round_and_blocks_no_query(ledger: Ledger) -> None:
     for number in range(4):
         await ledger.write(quotes_on(number, 10))
     ledger.retention[COIN] = 1
@@ -416,7 +416,7 @@ async def test_a_partition_in_use_stays_for_the_next_round_and_nobody_queues_beh
     assert await ledger.keep(LATER) == ["partition.dropped 2024-03-01", "partition.dropped 2024-03-02"]
 
 
-async def test_who_reads_while_days_are_dropped_gets_every_quote_from_the_old_floor_or_from_a_new_one(
+async def test_a_read_while_days_are_dropped_has_every_quote_from_the_old_floor_or_from_a_new_one(
     ledger: Ledger,
 ) -> None:
     held = [quote for number in range(8) for quote in quotes_on(number, 300)]
@@ -442,7 +442,7 @@ async def test_who_reads_while_days_are_dropped_gets_every_quote_from_the_old_fl
     assert len(ledger.partitions()) < 8
 
 
-async def test_two_keepers_of_a_shard_do_not_meet(ledger: Ledger) -> None:
+async def test_only_one_of_two_keepers_maintains_a_shard(ledger: Ledger) -> None:
     await ledger.write(quotes_on(0, 10))
     await ledger.write(quotes_on(1, 10))
     async with PostgresDays("shard1", ledger.dsn) as days:
@@ -459,11 +459,11 @@ async def test_a_shard_of_another_schema_is_left_alone(ledger: Ledger) -> None:
 
 
 class KilledError(BaseException):
-    """As if the process were gone."""
+    """Stands for the end of the process."""
 
 
 class MortalDays(PostgresDays):
-    """Is killed before its statement number `lives`."""
+    """Days whose process is killed before its statement number `lives`."""
 
     lives = 0
 
@@ -481,7 +481,7 @@ class MortalDays(PostgresDays):
         await super()._execute(sql)
 
 
-async def test_whoever_is_killed_before_any_statement_leaves_work_and_never_a_wrong_ledger(
+async def test_a_keeper_killed_before_any_statement_leaves_work_but_never_a_wrong_ledger(
     placed: Placed,
 ) -> None:
     async with open_ledgers(placed) as ledgers:

@@ -27,7 +27,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 @pytest.fixture
 def settings(placed: Placed) -> Settings:
-    """Of two migrated shards, with the seed on them."""
+    """The settings of two migrated shards with the seed coins."""
     first, second = placed(config.load({}).coins)
     return config.load({}, shard1_dsn=first, shard2_dsn=second)
 
@@ -38,7 +38,7 @@ def further(made: Databases) -> list[str]:
     return [made.dsn(made.make("further")) for _ in range(2)]
 
 
-async def test_the_seed_is_placed_and_a_new_coin_goes_to_the_emptiest_shard(settings: Settings) -> None:
+async def test_seed_coins_are_placed_and_a_new_coin_goes_to_the_emptiest_shard(settings: Settings) -> None:
     assert (await directory.read(settings)).homes == {"bitcoin": Home(1, "shard1", 1), "ethereum": Home(2, "shard2", 1)}
     assert await directory.add_coin(settings, "solana") == Home(3, "shard1", 1)
     assert await directory.add_coin(settings, "cardano") == Home(4, "shard2", 1)
@@ -47,7 +47,7 @@ async def test_the_seed_is_placed_and_a_new_coin_goes_to_the_emptiest_shard(sett
         assert (await shard.fence("dogecoin")).placement == 1
 
 
-async def test_adding_a_coin_again_changes_nothing_and_elsewhere_is_refused(settings: Settings) -> None:
+async def test_adding_a_coin_again_changes_nothing_and_on_another_shard_is_refused(settings: Settings) -> None:
     placed = await directory.add_coin(settings, "solana", "shard2")
     assert await directory.add_coin(settings, "solana") == placed
     with pytest.raises(
@@ -60,7 +60,7 @@ async def test_adding_a_coin_again_changes_nothing_and_elsewhere_is_refused(sett
         await directory.add_coin(settings, "Dot!")
 
 
-async def test_a_coin_has_the_currency_that_it_was_given_or_else_that_of_its_first_price(settings: Settings) -> None:
+async def test_a_coin_has_its_given_currency_or_that_of_its_first_price(settings: Settings) -> None:
     assert (await directory.add_coin(settings, "solana", currency="BRL")).currency == "BRL"
     async with open_directory(settings, "quote_service", deadline_s=5.0) as known:
         assert known.homes["solana"].currency == "BRL"
@@ -77,7 +77,7 @@ async def test_a_coin_has_the_currency_that_it_was_given_or_else_that_of_its_fir
     assert (await directory.read(settings)).homes["bitcoin"].currency == "USD"
 
 
-async def test_a_currency_that_is_not_one_and_that_of_no_coin_are_refused(settings: Settings) -> None:
+async def test_an_invalid_currency_and_an_unknown_coin_are_refused(settings: Settings) -> None:
     for attempt in (directory.add_coin(settings, "solana", currency="U$"), directory.set_currency(settings, "x", "-")):
         with pytest.raises(SettingError, match="is not a currency: write 2 to 12 of A-Z 0-9"):
             await attempt
@@ -85,13 +85,15 @@ async def test_a_currency_that_is_not_one_and_that_of_no_coin_are_refused(settin
         await directory.set_currency(settings, "solana", "USD")
 
 
-async def test_an_addition_that_was_cut_off_before_the_fence_is_completed_by_the_next(settings: Settings) -> None:
+async def test_an_addition_interrupted_before_the_fence_is_completed_by_the_next_call(
+    settings: Settings,
+) -> None:
     psql(settings.dsn("shard1"), "INSERT INTO directory VALUES ('solana', 3, 'shard2', 1)")
     await directory.add_coin(settings, "solana")
     assert psql(settings.dsn("shard2"), "SELECT coin_id FROM fence WHERE coin = 'solana'") == "3"
 
 
-async def test_many_coins_that_are_added_at_once_get_ids_of_their_own(settings: Settings) -> None:
+async def test_coins_added_at_the_same_time_get_different_ids(settings: Settings) -> None:
     homes = await asyncio.gather(*(directory.add_coin(settings, f"coin-{number}") for number in range(12)))
     assert sorted(home.coin_id for home in homes) == [*range(3, 15)]
 
@@ -113,7 +115,7 @@ async def test_a_shard_is_added_once_under_one_name(settings: Settings, further:
     assert [line.partition(":")[0] for line in await migrate.main(settings)] == ["shard1", "shard2", "shard3"]
 
 
-async def test_a_database_can_not_be_both_shards_of_the_settings(databases: tuple[str, str]) -> None:
+async def test_one_database_cannot_be_both_shards_of_the_settings(databases: tuple[str, str]) -> None:
     twice = databases[0].replace("127.0.0.1", "localhost")
     with pytest.raises(SettingError, match=r"shard2: .* two shards name the same database"):
         await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=twice))
@@ -135,12 +137,12 @@ async def test_the_directory_is_restored_from_the_fences(settings: Settings, fur
         await directory.rebuild(settings, {"shard3": "postgresql://nobody@127.0.0.1:1/none"})
     assert (await directory.read(settings)).homes == {}
     await directory.rebuild(settings, {"shard3": further[0]})
-    told = await directory.read(settings)
-    assert (told.homes, told.shards) == (right, {"shard3": further[0]})
+    rebuilt = await directory.read(settings)
+    assert (rebuilt.homes, rebuilt.shards) == (right, {"shard3": further[0]})
     assert await directory.rebuild(settings, {}) == []
 
 
-async def test_a_lost_directory_is_restored_by_the_migration_before_anyone_is_placed_anew(settings: Settings) -> None:
+async def test_a_migration_restores_a_lost_directory_before_it_places_coins(settings: Settings) -> None:
     for number in range(4):
         await directory.add_coin(settings, f"coin-{number}", "shard2")
     before = (await directory.read(settings)).homes
@@ -149,7 +151,7 @@ async def test_a_lost_directory_is_restored_by_the_migration_before_anyone_is_pl
     assert (await directory.read(settings)).homes == {**before, "late": Home(7, "shard1", 1)}
 
 
-async def test_a_moved_coin_does_not_go_back_to_where_the_settings_place_it(settings: Settings) -> None:
+async def test_a_moved_coin_does_not_return_to_its_shard_in_the_settings(settings: Settings) -> None:
     psql(settings.dsn("shard1"), "UPDATE fence SET state = 'moved', moved_to = 'shard2' WHERE coin = 'bitcoin'")
     psql(settings.dsn("shard2"), "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 2)")
     await directory.rebuild(settings, {})
@@ -175,7 +177,7 @@ async def test_retention_is_data_of_the_coin(settings: Settings) -> None:
 
 @pytest.fixture
 async def moved(settings: Settings) -> Settings:
-    """Bitcoin has moved from shard1 to shard2, and nobody has told the directory."""
+    """Bitcoin has moved from shard1 to shard2, and the directory does not know it."""
     quote = Quote("bitcoin", "USD", Decimal("1.50"), 5, 1, NOON, NOON, "sim")
     async with PostgresShard("shard2", settings.dsn("shard2"), deadline_s=5.0) as shard:
         psql(settings.dsn("shard2"), "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 2)")
@@ -217,16 +219,14 @@ async def test_a_new_disk_under_shard1_gives_no_coin_a_second_home(settings: Set
 
 
 @pytest.mark.parametrize(("name", "dsn"), [("S3", "postgresql://x@h/d"), ("shard3", "mysql://x@h/d"), ("", "")])
-async def test_what_can_be_no_shard_is_refused_before_anything_is_touched(
-    settings: Settings, name: str, dsn: str
-) -> None:
+async def test_an_invalid_shard_is_refused_before_anything_is_changed(settings: Settings, name: str, dsn: str) -> None:
     with pytest.raises(SettingError, match=r"is not a shard's name|is not usable"):
         await directory.add_shard(settings, name, dsn)
     with pytest.raises(SettingError, match=r"is not a shard's name|is not usable"):
         await directory.rebuild(settings, {name: dsn})
 
 
-async def test_a_directory_older_than_the_shards_gives_no_id_twice(settings: Settings) -> None:
+async def test_a_directory_older_than_the_shards_assigns_no_id_twice(settings: Settings) -> None:
     await directory.add_coin(settings, "solana", "shard2")
     psql(settings.dsn("shard1"), "DELETE FROM directory WHERE coin = 'solana'")
     with pytest.raises(SettingError, match="run `cotacoes directory rebuild` first"):
@@ -239,7 +239,7 @@ async def test_a_directory_older_than_the_shards_gives_no_id_twice(settings: Set
 async def test_a_directory_older_than_the_last_move_opens_no_second_home(
     settings: Settings, further: list[str]
 ) -> None:
-    """Bitcoin went on from shard2 to shard3 and shard2 was purged; shard1 is restored from before that."""
+    """Bitcoin moved on from shard2 to shard3 and shard2 was purged; then shard1 was restored from an older backup."""
     await directory.add_shard(settings, "shard3", further[0])
     psql(further[0], "INSERT INTO fence (coin_id, coin, placement) VALUES (1, 'bitcoin', 3)")
     psql(settings.dsn("shard1"), "UPDATE directory SET shard = 'shard2', placement = 2 WHERE coin = 'bitcoin'")
@@ -248,7 +248,7 @@ async def test_a_directory_older_than_the_last_move_opens_no_second_home(
     assert psql(settings.dsn("shard2"), "SELECT count(*) FROM fence WHERE coin = 'bitcoin'") == "0"
 
 
-async def test_a_further_shard_that_is_away_does_not_hold_the_migration_up(
+async def test_a_further_shard_that_is_away_does_not_block_the_migration(
     settings: Settings, further: list[str]
 ) -> None:
     await directory.add_shard(settings, "shard3", further[0])
@@ -260,16 +260,16 @@ async def test_a_further_shard_that_is_away_does_not_hold_the_migration_up(
         await migrate.main(settings)
 
 
-async def test_one_database_does_not_become_two_shards_by_a_rebuild(settings: Settings) -> None:
+async def test_a_rebuild_does_not_make_one_database_two_shards(settings: Settings) -> None:
     with pytest.raises(SettingError, match="leads to the database of shard2"):
         await directory.rebuild(settings, {"shard9": settings.dsn("shard2")})
     assert (await directory.read(settings)).shards == {}
 
 
-async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_that_asks_them(
+async def test_every_connection_refuses_two_shards_with_swapped_addresses(
     settings: Settings,
 ) -> None:
-    """Else each coin would go on in the other's database, and both would look well."""
+    """Otherwise each coin would continue in the other's database, and both would look healthy."""
     swapped = config.load({}, shard1_dsn=settings.dsn("shard2"), shard2_dsn=settings.dsn("shard1"))
     words = "the DSN of shard2 leads to the database of shard1"
     dsn = swapped.dsn("shard2")
@@ -295,7 +295,7 @@ async def test_two_shards_whose_addresses_are_swapped_are_refused_by_everything_
     assert list((await directory.read(settings)).homes) == ["bitcoin", "ethereum"]
 
 
-async def test_a_shard_that_has_no_name_yet_is_taken_at_its_word(settings: Settings) -> None:
+async def test_a_database_without_a_name_is_accepted_as_the_shard_of_its_address(settings: Settings) -> None:
     psql(settings.dsn("shard2"), "DELETE FROM identity")
     async with PostgresShard("shard2", settings.dsn("shard2"), deadline_s=5.0) as shard:
         await shard.ping()
@@ -303,10 +303,10 @@ async def test_a_shard_that_has_no_name_yet_is_taken_at_its_word(settings: Setti
     assert psql(settings.dsn("shard2"), "SELECT name FROM identity") == "shard2"
 
 
-async def test_an_address_that_is_of_no_use_here_ends_nobody(
+async def test_an_unusable_address_in_the_directory_ends_no_service(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be of use elsewhere: the certificate that it needs is there on another machine."""
+    """It may be usable elsewhere: the certificate that it needs exists on another machine."""
     monkeypatch.setenv("HOME", str(tmp_path))
     dsn = f"{settings.dsn('shard2').partition('?')[0]}?sslmode=verify-full"
     async with PostgresShard("shard3", dsn, deadline_s=2.0) as shard:

@@ -1,4 +1,4 @@
-"""What a shard cannot store, or can no longer get, is a row and an alarm; in memory and on PostgreSQL."""
+"""Quotes that a shard cannot store or can no longer get are noted and raise an alarm; in memory and on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -62,7 +62,7 @@ def accept(shard: Shard, request: pytest.FixtureRequest) -> Callable[[], None]:
     return run
 
 
-def era(epoch: int, count: int, prev: Position | None, first: int = 1) -> list[Quote]:
+def epoch_of(epoch: int, count: int, prev: Position | None, first: int = 1) -> list[Quote]:
     quotes = [replace(quote, prev=None) for quote in make_quotes(epoch, first, count)]
     return [replace(quotes[0], prev=prev), *quotes[1:]] if first == 1 else quotes
 
@@ -72,7 +72,7 @@ Send = Callable[[list[Quote], Position | None], Awaitable[Stored]]
 
 @pytest.fixture
 async def written(shard: Shard) -> Callable[..., Awaitable[Stored]]:
-    """Become the writer with this era, and send quotes; each quote is counted once."""
+    """Become the writer with this epoch, and send quotes; each quote is counted once."""
 
     async def send(epoch: int, quotes: list[Quote], end: Position | None = None) -> Stored:
         fence = await shard.become_writer(COIN, epoch, "a")
@@ -83,65 +83,65 @@ async def written(shard: Shard) -> Callable[..., Awaitable[Stored]]:
     return send
 
 
-async def test_quotes_behind_the_end_that_are_not_there_are_refused_and_kept_with_the_reason(
+async def test_missing_quotes_before_the_end_are_refused_and_kept_aside_with_the_reason(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(6, era(6, 2, Position(5, 3)))
-    cut_off = era(5, 3, None, first=4)
+    await written(5, epoch_of(5, 3, None))
+    await written(6, epoch_of(6, 2, Position(5, 3)))
+    cut_off = epoch_of(5, 3, None, first=4)
     assert await written(7, cut_off) == Stored(0, refused=3)
     assert noted("orphan") == [f"5-{seq} 67012.3400 superseded" for seq in (4, 5, 6)]
-    assert await shard.after(COIN, None, 100) == [*era(5, 3, None), *era(6, 2, Position(5, 3))]
+    assert await shard.after(COIN, None, 100) == [*epoch_of(5, 3, None), *epoch_of(6, 2, Position(5, 3))]
     assert await shard.unaccepted() == {COIN: Unaccepted(holes=0, orphans=3)}
 
 
-async def test_a_batch_may_have_old_new_refused_and_conflicting_quotes_and_each_is_counted_once(
+async def test_old_new_refused_and_conflicting_quotes_of_a_batch_are_each_counted_once(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(6, era(6, 1, Position(5, 3)))
-    other = replace(era(5, 1, None, first=2)[0], price=era(5, 1, None)[0].price + 1)
-    batch = [*era(5, 1, None), other, *era(5, 2, None, first=4), *era(7, 2, Position(5, 5))]
+    await written(5, epoch_of(5, 3, None))
+    await written(6, epoch_of(6, 1, Position(5, 3)))
+    other = replace(epoch_of(5, 1, None, first=2)[0], price=epoch_of(5, 1, None)[0].price + 1)
+    batch = [*epoch_of(5, 1, None), other, *epoch_of(5, 2, None, first=4), *epoch_of(7, 2, Position(5, 5))]
     assert await written(7, batch) == Stored(2, already=1, refused=2, conflicts=1)
     assert await written(7, batch) == Stored(0, already=3, refused=2, conflicts=1)
     assert len(noted("orphan")) == 2
 
 
-async def test_an_orphan_of_a_new_era_leaves_no_era_behind(
+async def test_an_orphan_of_a_new_epoch_creates_no_epoch(
     shard: Shard, written: Callable[..., Awaitable[Stored]], homes: tuple[str, str]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(9, era(9, 1, Position(5, 3)))
-    assert await written(10, era(7, 2, Position(5, 3))) == Stored(0, refused=2)
+    await written(5, epoch_of(5, 3, None))
+    await written(9, epoch_of(9, 1, Position(5, 3)))
+    assert await written(10, epoch_of(7, 2, Position(5, 3))) == Stored(0, refused=2)
     if isinstance(shard, PostgresShard):
         assert psql(homes[0], "SELECT epoch FROM era ORDER BY 1") == "9"
 
 
-async def test_an_era_that_was_begun_without_the_shard_follows_what_another_writer_stored_meanwhile(
+async def test_an_epoch_begun_without_the_shard_follows_what_another_writer_stored_in_the_meantime(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(6, era(6, 2, Position(5, 3)))
-    assert await written(7, [*era(5, 1, None, first=4), *era(7, 2, Position(5, 4))]) == Stored(2, refused=1)
+    await written(5, epoch_of(5, 3, None))
+    await written(6, epoch_of(6, 2, Position(5, 3)))
+    assert await written(7, [*epoch_of(5, 1, None, first=4), *epoch_of(7, 2, Position(5, 4))]) == Stored(2, refused=1)
     held = await shard.after(COIN, Position(6, 2), 10)
     assert [quote.before for quote in held] == [Position(6, 2), Position(7, 1)]
     assert noted("hole") == []
 
 
 @pytest.mark.parametrize("prev", [None, Position(5, 2)])
-async def test_an_era_that_names_less_than_what_is_stored_follows_the_end(
+async def test_an_epoch_that_names_an_earlier_position_follows_the_end(
     shard: Shard, written: Callable[..., Awaitable[Stored]], prev: Position | None
 ) -> None:
-    await written(5, era(5, 3, None))
-    assert await written(7, era(7, 1, prev)) == Stored(1)
+    await written(5, epoch_of(5, 3, None))
+    assert await written(7, epoch_of(7, 1, prev)) == Stored(1)
     assert (await shard.last(COIN, 1))[0].prev == Position(5, 3)
 
 
-async def test_a_batch_further_on_is_refused_until_the_writer_knows_the_end_and_is_then_a_hole(
+async def test_a_batch_beyond_the_end_is_refused_until_the_writer_knows_the_end_and_then_leaves_a_hole(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    later = era(5, 2, None, first=8)
+    await written(5, epoch_of(5, 3, None))
+    later = epoch_of(5, 2, None, first=8)
     for end in (None, Position(5, 2), Position(5, 7)):
         with pytest.raises(ShardRewoundError):
             await written(5, later, end)
@@ -153,82 +153,82 @@ async def test_a_batch_further_on_is_refused_until_the_writer_knows_the_end_and_
     assert await shard.unaccepted() == {COIN: Unaccepted(holes=1, orphans=0)}
 
 
-async def test_a_hole_before_an_era_keeps_what_the_era_said_stood_before_it(
+async def test_a_hole_before_an_epoch_keeps_the_position_that_the_epoch_names(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(7, era(7, 2, Position(6, 40)), Position(5, 3))
+    await written(5, epoch_of(5, 3, None))
+    await written(7, epoch_of(7, 2, Position(6, 40)), Position(5, 3))
     assert noted("hole") == ["5-3 7-1"]
     assert (await shard.last(COIN, 2))[0].prev == Position(6, 40)
 
 
-async def test_a_history_that_begins_with_a_later_quote_begins_with_a_hole(
+async def test_a_history_whose_first_quotes_are_missing_begins_with_a_hole(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None, first=4))
+    await written(5, epoch_of(5, 3, None, first=4))
     assert noted("hole") == ["- 5-4"]
     assert (await shard.fence(COIN)).floor == Position(5, 4)
 
 
-async def test_quotes_that_come_after_their_hole_was_noted_are_orphans_of_it(
+async def test_quotes_that_arrive_after_their_hole_was_noted_are_orphans(
     shard: Shard, written: Callable[..., Awaitable[Stored]], noted: Callable[[str], list[str]]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(5, era(5, 2, None, first=8), Position(5, 3))
-    assert await written(6, era(5, 4, None, first=4)) == Stored(0, refused=4)
+    await written(5, epoch_of(5, 3, None))
+    await written(5, epoch_of(5, 2, None, first=8), Position(5, 3))
+    assert await written(6, epoch_of(5, 4, None, first=4)) == Stored(0, refused=4)
     assert noted("orphan") == [f"5-{seq} 67012.3400 in_hole" for seq in range(4, 8)]
 
 
-async def test_what_is_accepted_alarms_no_more_and_what_comes_after_it_does(
+async def test_accepted_discrepancies_raise_no_alarm_and_later_ones_do(
     shard: Shard, written: Callable[..., Awaitable[Stored]], accept: Callable[[], None]
 ) -> None:
-    await written(5, era(5, 3, None))
-    await written(5, era(5, 1, None, first=8), Position(5, 3))
-    await written(6, era(5, 2, None, first=4))
+    await written(5, epoch_of(5, 3, None))
+    await written(5, epoch_of(5, 1, None, first=8), Position(5, 3))
+    await written(6, epoch_of(5, 2, None, first=4))
     assert await shard.unaccepted() == {COIN: Unaccepted(holes=1, orphans=2)}
     accept()
     assert await shard.unaccepted() == {}
-    await written(6, era(5, 4, None, first=4))
+    await written(6, epoch_of(5, 4, None, first=4))
     assert await shard.unaccepted() == {COIN: Unaccepted(holes=0, orphans=2)}
 
 
-async def test_a_shard_that_does_not_know_the_writer_any_more_asks_it_to_come_again(
+async def test_a_shard_that_has_forgotten_the_writer_asks_it_to_become_the_writer_again(
     shard: Shard, written: Callable[..., Awaitable[Stored]]
 ) -> None:
-    """As one that was restored from a backup of before the era began: the writer is not superseded by an older one."""
-    await written(5, era(5, 3, None))
+    """A shard restored from a backup older than the epoch: its older writer does not supersede the present one."""
+    await written(5, epoch_of(5, 3, None))
     with pytest.raises(ShardRewoundError):
-        await shard.append(COIN, 1, 9, era(9, 1, Position(5, 3)))
+        await shard.append(COIN, 1, 9, epoch_of(9, 1, Position(5, 3)))
     await shard.become_writer(COIN, 10, "b")
     with pytest.raises(WriterSupersededError):
-        await shard.append(COIN, 1, 9, era(9, 1, Position(5, 3)))
+        await shard.append(COIN, 1, 9, epoch_of(9, 1, Position(5, 3)))
 
 
-async def test_a_quote_that_retention_has_dropped_is_no_orphan(
+async def test_a_quote_dropped_by_retention_is_no_orphan(
     homes: tuple[str, str],
 ) -> None:
     day = timedelta(days=1)
     async with PostgresShard("shard1", homes[0], deadline_s=5.0) as shard:
         fence = await shard.become_writer(COIN, 5, "a")
-        old = [replace(quote, at=quote.at - 3 * day) for quote in era(5, 3, None)]
+        old = [replace(quote, at=quote.at - 3 * day) for quote in epoch_of(5, 3, None)]
         await shard.append(COIN, fence.placement, 5, old)
-        await shard.append(COIN, fence.placement, 5, era(5, 2, None, first=4))
+        await shard.append(COIN, fence.placement, 5, epoch_of(5, 2, None, first=4))
         dropped = (NOON - 3 * day).date()
         psql(homes[0], f"SELECT seal_day('{COIN}', '{dropped}'); SELECT drop_day('{COIN}', '{dropped}', 1)")
         assert (await shard.after(COIN, None, 10))[0].seq == 4
         assert await shard.append(COIN, fence.placement, 5, old[1:]) == Stored(0, already=2)
-        later = era(6, 1, Position(5, 5))
+        later = epoch_of(6, 1, Position(5, 5))
         await shard.become_writer(COIN, 6, "b")
         await shard.append(COIN, fence.placement, 6, later)
-        never = [replace(quote, at=quote.at - 3 * day) for quote in era(4, 2, None)]
+        never = [replace(quote, at=quote.at - 3 * day) for quote in epoch_of(4, 2, None)]
         assert await shard.append(COIN, fence.placement, 6, [*never, *old]) == Stored(0, already=3, refused=2)
 
 
-@pytest.mark.parametrize("behind", [[(5, 8), (5, 9)], [(7, 1), (7, 2)]], ids=["within an era", "before an era"])
+@pytest.mark.parametrize("behind", [[(5, 8), (5, 9)], [(7, 1), (7, 2)]], ids=["within an epoch", "before an epoch"])
 async def test_a_window_counts_the_hole_in_it(
     shard: Shard, written: Callable[..., Awaitable[Stored]], behind: list[tuple[int, int]]
 ) -> None:
-    await written(5, era(5, 3, None))
+    await written(5, epoch_of(5, 3, None))
     later = [
         replace(
             make_quotes(*position, 1)[0],

@@ -1,4 +1,4 @@
-"""A coin moves, in memory or on PostgreSQL: nothing lost, nothing doubled, whatever happens on the way."""
+"""A coin moves, in memory or on PostgreSQL: nothing is lost and nothing doubled, whatever happens on the way."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
@@ -40,7 +40,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         yield world
 
 
-async def test_a_coin_moves_with_all_that_is_known_of_it(world: World) -> None:
+async def test_a_coin_moves_with_everything_stored_of_it(world: World) -> None:
     writer = await filled(world)
     progress = await world.move("shard2")
     assert progress.copied == progress.verified == len(writer.log)
@@ -52,8 +52,8 @@ async def test_a_coin_moves_with_all_that_is_known_of_it(world: World) -> None:
     assert (moved.value.to, moved.value.placement) == ("shard2", 2)
 
 
-async def test_holes_and_orphans_go_along_accepted_or_not(world: World) -> None:
-    """In an era the hole, and orphans of another origin, of which some are accepted and others come later."""
+async def test_holes_and_orphans_move_too_whether_accepted_or_not(world: World) -> None:
+    """The hole lies in an epoch; of the orphans of another origin some are accepted and others come later."""
     writer = await filled(world)
     shard, last = world.shards["shard1"], writer.log[-1]
     lost = [replace(last, epoch=last.epoch - 1, seq=1_000 + n, origin="replay:lost", prev=None) for n in range(3)]
@@ -77,7 +77,7 @@ async def test_holes_and_orphans_go_along_accepted_or_not(world: World) -> None:
     assert await world.shards["shard1"].unaccepted() == {COIN: Unaccepted(holes=0, orphans=1)}
 
 
-async def test_the_writer_goes_on_where_the_coin_went_and_an_older_one_is_refused_there(world: World) -> None:
+async def test_the_writer_follows_the_coin_and_an_older_writer_is_refused_there(world: World) -> None:
     writer = await filled(world)
     await world.move("shard2")
     writer.record(9)
@@ -95,7 +95,7 @@ async def test_a_coin_without_a_quote_moves_too(world: World) -> None:
     await check(world, writer.log, "shard2")
 
 
-async def test_moved_there_and_back_and_on_nothing_changes(world: World) -> None:
+async def test_moving_a_coin_there_and_back_and_further_changes_nothing(world: World) -> None:
     writer = await filled(world)
     for placement, to in enumerate(("shard2", "shard1", "shard3", "shard1", "shard3"), start=2):
         assert (await world.move(to)).copied == len(writer.log)
@@ -105,7 +105,7 @@ async def test_moved_there_and_back_and_on_nothing_changes(world: World) -> None
         assert await world.directory() == (to, placement)
 
 
-async def test_a_move_to_where_the_coin_lives_only_says_so_in_the_directory(world: World) -> None:
+async def test_a_move_to_the_coins_own_shard_only_updates_the_directory(world: World) -> None:
     writer = await filled(world)
     await world.move("shard2")
     again = await world.move("shard2")
@@ -119,8 +119,8 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_killed_after_any_step_and_run_again_it_goes_on(world: World) -> None:
-    """Between the steps the writer goes on; the coin goes from shard to shard, killed one step later each time."""
+async def test_a_move_killed_after_any_step_continues_when_run_again(world: World) -> None:
+    """The coin moves from shard to shard, killed one step later each time, while the writer continues."""
     writer = await filled(world)
     kills = 0
     for to in ("shard2", "shard1") * 50:
@@ -139,7 +139,7 @@ async def test_killed_after_any_step_and_run_again_it_goes_on(world: World) -> N
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_killed_after_any_step_it_can_be_aborted_until_the_target_is_open(world: World) -> None:
+async def test_a_move_killed_after_any_step_can_be_aborted_until_the_target_is_open(world: World) -> None:
     writer = await filled(world)
     home, to = "shard1", "shard2"
     steps: list[str] = []
@@ -167,7 +167,7 @@ async def test_killed_after_any_step_it_can_be_aborted_until_the_target_is_open(
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_an_abort_killed_after_any_step_is_completed_by_another_and_by_a_move(world: World) -> None:
+async def test_an_abort_killed_after_any_step_is_completed_by_another_abort_or_by_a_move(world: World) -> None:
     writer = await filled(world)
     for kills in range(3):
         for again in (True, False):
@@ -190,7 +190,7 @@ async def test_an_abort_killed_after_any_step_is_completed_by_another_and_by_a_m
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_killed_and_sent_to_another_shard_it_names_the_move_that_is_under_way(world: World) -> None:
+async def test_a_move_to_another_shard_names_the_killed_move_that_must_be_finished_first(world: World) -> None:
     writer = await filled(world)
     for step in ("begun", "copied", "closed", "finished"):
         with pytest.raises(KilledError):
@@ -210,13 +210,13 @@ async def test_killed_and_sent_to_another_shard_it_names_the_move_that_is_under_
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_the_writer_goes_on_at_every_step_and_waits_only_while_the_fence_is_closed(world: World) -> None:
+async def test_the_writer_continues_at_every_step_and_waits_only_while_the_fence_is_closed(world: World) -> None:
     writer = await filled(world)
     waited: list[str] = []
 
     async def write(step: str, _: MoveProgress) -> None:
         if writer.log[-1].seq % 3 == 0:
-            writer.begin_era()
+            writer.begin_epoch()
         writer.record(3)
         if not await writer.deliver():
             waited.append(step)
@@ -231,7 +231,7 @@ async def test_the_writer_goes_on_at_every_step_and_waits_only_while_the_fence_i
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_writer_as_fast_as_the_mover_does_not_keep_it_for_ever(
+async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cotacoes.admin.move.REST_QUOTES_MAX", 5)
@@ -268,7 +268,7 @@ async def test_a_second_mover_of_the_coin_is_refused(world: World, monkeypatch: 
     await check(world, writer.log, "shard2")
 
 
-async def test_what_is_left_behind_is_purged_after_a_grace_and_only_once(world: World) -> None:
+async def test_a_copy_left_behind_is_purged_after_the_grace_and_only_once(world: World) -> None:
     writer = await filled(world)
     await world.move("shard2")
     assert (await world.purge(GRACE))[0] == 0
@@ -280,7 +280,9 @@ async def test_what_is_left_behind_is_purged_after_a_grace_and_only_once(world: 
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_purge_killed_at_any_point_is_run_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_purge_killed_at_any_point_continues_when_run_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cotacoes.admin.copies.PURGE_QUOTES", 50)
     writer = await filled(world)
     await world.move("shard2")
@@ -299,7 +301,7 @@ async def test_a_purge_killed_at_any_point_is_run_again(world: World, monkeypatc
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_copy_that_is_home_or_under_way_is_never_purged(world: World) -> None:
+async def test_the_home_and_a_copy_in_the_making_are_never_purged(world: World) -> None:
     writer = await filled(world)
     with pytest.raises(KilledError):
         await world.move("shard2", killed_at("finished"))
@@ -317,7 +319,7 @@ async def refused(step: Awaitable[None]) -> None:
         await step
 
 
-async def test_a_step_out_of_turn_is_refused_by_the_fence_and_changes_nothing(world: World) -> None:
+async def test_the_fence_refuses_a_step_out_of_order_which_changes_nothing(world: World) -> None:
     writer = await filled(world)
     async with world.connect() as shards:
         source, target = shards["shard1"], shards["shard2"]
@@ -350,7 +352,7 @@ def memory_shard(world: World, name: str) -> MemoryShard:
     return shard
 
 
-async def test_a_shard_that_is_away_is_missed_only_where_it_may_be_the_coins_home() -> None:
+async def test_a_shard_that_is_away_matters_only_if_it_may_be_the_coins_home() -> None:
     world = in_memory()
     writer = await filled(world)
     third = memory_shard(world, "shard3")
@@ -372,7 +374,7 @@ async def test_a_shard_that_is_away_is_missed_only_where_it_may_be_the_coins_hom
         await world.move("shard1")
 
 
-async def test_with_the_directory_away_at_the_end_the_move_is_done_and_says_so() -> None:
+async def test_a_move_whose_directory_is_away_at_the_end_is_done_and_warns() -> None:
     world = in_memory()
     writer = await filled(world)
     await world.move("shard2")

@@ -1,4 +1,4 @@
-"""What a move has to stand on PostgreSQL: days that are sealed and dropped, other hands, real load, real kills."""
+"""Moves on PostgreSQL withstand sealed and dropped days, foreign changes, real load and real kills."""
 
 import asyncio
 import contextlib
@@ -52,12 +52,12 @@ ALL_CONFLICTS = """
 SELECT epoch, seq, at, observed_at, price, name, currency, noted_at
 FROM conflict JOIN origin USING (origin_id) ORDER BY 1, 2
 """
-ALL_ERAS = "SELECT e FROM era AS e ORDER BY epoch"
+ALL_EPOCHS = "SELECT e FROM era AS e ORDER BY epoch"
 FENCE = "SELECT writer_epoch, writer, floor_epoch, floor_seq, last_epoch, last_seq, last_at FROM fence"
-EVERYTHING = (ALL_DAYS, ALL_CANDLES, ALL_CONFLICTS, ALL_ERAS, FENCE)
+EVERYTHING = (ALL_DAYS, ALL_CANDLES, ALL_CONFLICTS, ALL_EPOCHS, FENCE)
 
 
-def told(world: World, shard: str) -> list[str]:
+def stored_in(world: World, shard: str) -> list[str]:
     return [psql(world.dsns[shard], sql) for sql in EVERYTHING]
 
 
@@ -65,20 +65,20 @@ async def held(world: World, shard: str) -> list[Quote]:
     return await world.shards[shard].after(COIN, None, 10**6)
 
 
-async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_eras(world: World) -> None:
+async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_epochs(world: World) -> None:
     await filled(world, days=5)
     psql(world.dsns["shard1"], SEAL + DROP.format(days=2))
-    before, quotes = told(world, "shard1"), await held(world, "shard1")
+    before, quotes = stored_in(world, "shard1"), await held(world, "shard1")
     for to in ("shard2", "shard3", "shard1"):
         await world.move(to)
-        assert told(world, to) == before
+        assert stored_in(world, to) == before
         assert await held(world, to) == quotes
         await world.purge()
     assert psql(world.dsns["shard2"], "SELECT count(*) FROM quote") == "0"
     assert [psql(world.dsns["shard2"], sql) for sql in EVERYTHING] == [""] * 5
 
 
-async def test_days_sealed_and_dropped_while_they_are_copied_are_so_on_the_target(
+async def test_days_sealed_or_dropped_while_they_are_copied_are_so_on_the_target(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "PAGE_QUOTES", 100)
@@ -97,7 +97,7 @@ async def test_days_sealed_and_dropped_while_they_are_copied_are_so_on_the_targe
     await world.move("shard2", on_step)
     assert due == []
     psql(world.dsns["shard1"], "UPDATE fence SET state = 'open', moved_to = NULL")
-    assert told(world, "shard2") == told(world, "shard1")
+    assert stored_in(world, "shard2") == stored_in(world, "shard1")
     assert await held(world, "shard2") == await held(world, "shard1") != []
 
 
@@ -109,7 +109,7 @@ TAMPERED = {
     " WHERE (epoch, seq) = (6, 1)",
     "a time": "UPDATE quote SET observed_at = observed_at + interval '1 microsecond' WHERE (epoch, seq) = (6, 3)",
     "an origin": "UPDATE quote SET origin_id = 3 - origin_id WHERE (epoch, seq) = (6, 3)",
-    "the era before": "UPDATE era SET prev_seq = prev_seq - 1 WHERE epoch = 6",
+    "the predecessor of an epoch": "UPDATE era SET prev_seq = prev_seq - 1 WHERE epoch = 6",
     "a conflict": "DELETE FROM conflict WHERE epoch = 6 AND seq = (SELECT max(seq) FROM conflict WHERE epoch = 6);"
     " INSERT INTO conflict SELECT coin_id, 6, 1, at, observed_at, price, origin_id FROM quote LIMIT 2",
     "the count of a day": "UPDATE day SET count = count + 1 WHERE day = '2026-11-22'",
@@ -118,7 +118,7 @@ TAMPERED = {
 
 
 def other_hand(world: World, what: str, wanted: str) -> OnStep:
-    """Once there are quotes on the target, another hand changes the copy there."""
+    """Once the target has quotes, something else changes its copy."""
     due = [TAMPERED[what]]
 
     async def on_step(step: str, progress: MoveProgress) -> None:
@@ -144,15 +144,15 @@ async def test_a_target_whose_content_differs_is_never_opened(world: World, what
 
 @pytest.mark.parametrize("what", ["a conflict", "the count of a day"])
 @pytest.mark.parametrize("step", ["sampled", "closed"])
-async def test_what_is_counted_is_counted_behind_the_closed_fence(world: World, what: str, step: str) -> None:
+async def test_counts_are_taken_behind_the_closed_fence(world: World, what: str, step: str) -> None:
     await filled(world, days=5)
     with pytest.raises((CopyDiffersError, CopyRefusedError)):
         await world.move("shard2", other_hand(world, what, step))
     assert (await world.state("shard1"), await world.state("shard2")) == ("open", "incoming")
 
 
-async def test_the_target_counts_for_itself_before_it_opens(world: World) -> None:
-    """The last word is that of the statement which opens it."""
+async def test_the_target_counts_its_own_quotes_before_it_opens(world: World) -> None:
+    """The statement that opens the target decides."""
     await filled(world, days=5)
     with pytest.raises(CopyRefusedError, match="were verified"):
         await world.move("shard2", other_hand(world, "the count of a day", "finished"))
@@ -167,7 +167,7 @@ async def test_a_source_that_differs_from_its_own_manifest_is_not_copied(world: 
     assert (await world.state("shard1"), await world.state("shard2")) == ("open", "incoming")
 
 
-async def test_a_copy_left_behind_that_holds_something_else_is_not_purged(world: World) -> None:
+async def test_a_copy_left_behind_with_other_content_is_not_purged(world: World) -> None:
     writer = await filled(world)
     await world.move("shard2")
     psql(world.dsns["shard1"], "UPDATE quote SET price = price + 0.01 WHERE (epoch, seq) = (6, 3)")
@@ -178,8 +178,8 @@ async def test_a_copy_left_behind_that_holds_something_else_is_not_purged(world:
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_neither_move_nor_purge_waits_for_a_reader_or_lets_one_wait(world: World) -> None:
-    """A reader holds what it has read in both databases, from before to after."""
+async def test_moves_and_purges_neither_wait_for_a_reader_nor_make_one_wait(world: World) -> None:
+    """A reader keeps its snapshots of both databases from before the move until after it."""
     writer = await filled(world)
     script = "BEGIN; SELECT count(*) FROM quote; SELECT count(*) FROM candle; SELECT pg_sleep(60);"
     readers = [
@@ -212,7 +212,7 @@ async def test_neither_move_nor_purge_waits_for_a_reader_or_lets_one_wait(world:
             await reader.wait()
 
 
-async def test_the_coin_moves_while_it_is_written_and_read_all_the_time(world: World) -> None:
+async def test_a_coin_moves_under_constant_writes_and_reads(world: World) -> None:
     writer = Writer(world, every=timedelta(milliseconds=20))
     writer.record(3000)
     await writer.deliver()
@@ -275,7 +275,7 @@ MOVER = """
 """
 
 
-async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_lost_or_doubled(
+async def test_a_mover_process_killed_at_any_moment_and_run_again_loses_and_doubles_nothing(
     world: World, seeded: random.Random
 ) -> None:
     writer = await filled(world)
@@ -309,7 +309,7 @@ async def test_killed_with_minus_nine_at_any_moment_and_run_again_nothing_is_los
     assert kills == 6, steps
 
 
-def test_the_commands_say_what_they_do_and_where_the_coin_lives(
+def test_the_commands_show_their_steps_and_where_the_coin_lives(
     placed: Placed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -326,12 +326,12 @@ def test_the_commands_say_what_they_do_and_where_the_coin_lives(
 
     asyncio.run(write())
     shards.move(COIN, "shard2")
-    told = capsys.readouterr()
-    assert told.out == "bitcoin lives on shard2\n"
-    assert "claimed: bitcoin moves from shard1 to shard2\n" in told.err
-    assert "finished: 300 quotes copied, 300 compared\n" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == "bitcoin lives on shard2\n"
+    assert "claimed: bitcoin moves from shard1 to shard2\n" in printed.err
+    assert "finished: 300 quotes copied, 300 compared\n" in printed.err
     assert re.search(
-        r"left: shard1 refers writers and readers to shard2, after [0-9.]+ ms with a closed fence\n", told.err
+        r"left: shard1 refers writers and readers to shard2, after [0-9.]+ ms with a closed fence\n", printed.err
     )
     shards.purge(COIN)
     assert "bitcoin on shard1 stays until 1:00:00 after its move; --now" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Calls to PostgreSQL that end badly: each comes back in time as one of our errors, and the next one is answered."""
+"""Calls to PostgreSQL that fail: each ends in time with one of our errors, and the next one succeeds."""
 
 import asyncio
 import contextlib
@@ -45,10 +45,10 @@ async def proxy(migrated: str) -> AsyncIterator[FaultProxy]:
 
 
 @pytest.mark.parametrize("kind", ["pool", "session"])
-async def test_an_answer_and_the_deadline_in_one_turn_of_the_loop_are_either_of_the_two(
+async def test_a_reply_and_the_deadline_in_one_turn_of_the_loop_give_either_of_the_two(
     migrated: str, kind: str
 ) -> None:
-    """As after a stop of the process: the answer to one of a statement's steps is read when the time is up."""
+    """The process was stopped: the reply to one step of a statement is read when the deadline has passed."""
     deadline_s = 0.1
     ends = []
     for turns in range(1, 21):  # of the loop, in which the statement comes to another one of its steps each time
@@ -70,8 +70,8 @@ async def test_an_answer_and_the_deadline_in_one_turn_of_the_loop_are_either_of_
     assert [] in ends
 
 
-async def test_whatever_the_library_raises_is_an_error_of_ours(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By where it comes from: no list of its errors is ever complete."""
+async def test_every_error_of_the_library_becomes_one_of_ours(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its origin decides, as no list of the library's errors is ever complete."""
     own = asyncpg.Connection.fetch
     for raised in (
         AttributeError("'NoneType' object has no attribute 'bind_execute'"),
@@ -93,7 +93,7 @@ async def test_whatever_the_library_raises_is_an_error_of_ours(migrated: str, mo
             assert await pool.fetch("SELECT 1") == [(1,)]  # on another connection
 
 
-async def test_a_call_that_cannot_be_right_is_a_bug_and_no_shard_that_is_away(migrated: str) -> None:
+async def test_a_call_with_wrong_arguments_is_a_bug_and_not_an_absent_shard(migrated: str) -> None:
     async with pool_of(migrated) as pool, Session("shard1", migrated, connect_s=5.0, deadline_s=5.0) as session:
         for asked in (pool, session):
             with pytest.raises(InternalError, match="shard1"):
@@ -103,7 +103,7 @@ async def test_a_call_that_cannot_be_right_is_a_bug_and_no_shard_that_is_away(mi
         assert await pool.fetch("SELECT $1::integer", 1) == [(1,)]
 
 
-async def test_a_call_that_is_given_up_opens_no_second_connection_and_ends_its_own(proxy: FaultProxy) -> None:
+async def test_a_cancelled_call_opens_no_second_connection_and_ends_its_own(proxy: FaultProxy) -> None:
     async with pool_of(proxy.dsn, 0.3) as pool:
         await answered(pool)
         taken = proxy.taken
@@ -125,8 +125,8 @@ async def test_a_call_that_is_given_up_opens_no_second_connection_and_ends_its_o
         assert proxy.taken == taken
 
 
-async def test_a_transaction_that_meets_a_frozen_server_ends_by_its_deadline(proxy: FaultProxy) -> None:
-    """Its begin and its end as well as what is in it."""
+async def test_a_transaction_on_a_frozen_server_ends_by_its_deadline(proxy: FaultProxy) -> None:
+    """Its beginning, its statements and its end are all bounded."""
     async with Session("shard1", proxy.dsn, connect_s=5.0, deadline_s=0.3) as session:
         proxy.freeze()
         with pytest.raises(ShardTimedOutError):
@@ -189,15 +189,15 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("options", ["?sslmode=prefer", "?sslmode=disable"])
-def test_a_port_of_something_else_costs_neither_the_process_nor_the_deadline(options: str) -> None:
-    """In a process of its own: the library's parser may spin in C, where no time limit of a test reaches it."""
+def test_a_port_of_another_program_blocks_neither_the_process_nor_the_deadline(options: str) -> None:
+    """It runs in a process of its own, since the library's parser may spin in C, beyond any time limit of a test."""
     answers = [answer.hex() for answer in NOT_POSTGRESQL.values()]
     done = subprocess.run([sys.executable, "-c", ANSWERING, options, *answers], capture_output=True, timeout=60)
     assert done.stderr == b""
     assert done.stdout.splitlines() == [b"shard1 does not answer as PostgreSQL does"] * 3 * len(answers)
 
 
-async def test_a_message_of_no_length_on_a_connection_that_was_good_is_refused_too(proxy: FaultProxy) -> None:
+async def test_a_message_of_length_zero_on_an_open_connection_is_refused_too(proxy: FaultProxy) -> None:
     async with pool_of(proxy.dsn) as pool:
         await pool.fetch("SELECT 1")
         proxy.babble(b"Z\x00\x00\x00\x05I" + b"1\x00\x00\x00\x00")
@@ -207,7 +207,7 @@ async def test_a_message_of_no_length_on_a_connection_that_was_good_is_refused_t
         assert await pool.fetch("SELECT 1") == [(1,)]
 
 
-def test_framing_follows_messages_however_they_are_cut() -> None:
+def test_framing_follows_messages_split_at_any_byte() -> None:
     messages = b"".join(
         kind + (4 + size).to_bytes(4, "big") + b"\x00" * size
         for kind, size in ((b"R", 8), (b"S", 0), (b"D", 70), (b"Z", 1))
@@ -223,7 +223,7 @@ def test_framing_follows_messages_however_they_are_cut() -> None:
             framing = Framing()
 
 
-async def test_hosts_that_a_dsn_lists_are_tried_until_one_is_as_it_demands(migrated: str, proxy: FaultProxy) -> None:
+async def test_the_hosts_of_a_dsn_are_tried_until_one_meets_its_demand(migrated: str, proxy: FaultProxy) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -253,27 +253,27 @@ async def test_a_dsn_may_name_the_folder_of_a_unix_socket(proxy: FaultProxy) -> 
 
 
 @pytest.mark.parametrize("demand", ["standby", "read-only"])
-async def test_no_host_as_the_dsn_demands_is_a_shard_that_is_away(proxy: FaultProxy, demand: str) -> None:
-    await refused(f"{proxy.dsn}&target_session_attrs={demand}", "has no host that is what target_session_attrs")
+async def test_a_shard_is_away_if_no_host_meets_the_demand_of_its_dsn(proxy: FaultProxy, demand: str) -> None:
+    await refused(f"{proxy.dsn}&target_session_attrs={demand}", "has no host that meets target_session_attrs")
 
 
 @pytest.mark.parametrize(
     "option",
     ["target_session_attrs=writable", "sslmode=yes", "sslmode=verify-ca&sslrootcert=/nowhere", "keepalives=1"],
 )
-async def test_an_option_that_cannot_be_used_is_named_and_its_value_is_not(proxy: FaultProxy, option: str) -> None:
+async def test_an_unusable_option_is_named_without_its_value(proxy: FaultProxy, option: str) -> None:
     dsn = proxy.dsn.replace("sslmode=disable", option)
     for attempt in attempts(dsn):
-        with pytest.raises(SettingError, match="the DSN of shard1 is not usable") as told:
+        with pytest.raises(SettingError, match="the DSN of shard1 is not usable") as raised:
             await attempt()
-        assert option.partition("=")[0] in str(told.value)
-        assert "password" not in str(told.value).replace("USER:PASSWORD", "").replace("in a password as", "")
+        assert option.partition("=")[0] in str(raised.value)
+        assert "password" not in str(raised.value).replace("USER:PASSWORD", "").replace("in a password as", "")
     async with Pool("shard1", dsn, deadline_s=5.0, check=unchecked, is_setting=False) as pool:
         with pytest.raises(ShardUnavailableError, match="the DSN of shard1 is not usable here"):
             await pool.fetch("SELECT 1")
 
 
-async def test_what_is_wrong_with_a_server_is_said_in_words(migrated: str, proxy: FaultProxy) -> None:
+async def test_the_problem_of_a_server_is_named_in_words(migrated: str, proxy: FaultProxy) -> None:
     base = proxy.dsn
     await refused(base.replace("sslmode=disable", "sslmode=require"), r"not reachable \(the handshake failed\)")
     await refused(base.replace("127.0.0.1", "nowhere.invalid"), r"not reachable \(no such host\)")
@@ -291,7 +291,7 @@ async def test_what_is_wrong_with_a_server_is_said_in_words(migrated: str, proxy
 
 
 def fatal(sqlstate: str) -> bytes:
-    """A server's refusal, as it answers the first message of a connection."""
+    """The refusal that a server sends after the first message of a connection."""
     fields = b"".join(part + b"\x00" for part in (b"SFATAL", b"VFATAL", b"C" + sqlstate.encode(), b"Mits own words"))
     return b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\x00"
 
@@ -306,15 +306,13 @@ def fatal(sqlstate: str) -> bytes:
         ("XX000", "failed"),
     ],
 )
-async def test_a_server_that_refuses_a_connection_is_quoted_by_what_it_means(
-    proxy: FaultProxy, sqlstate: str, words: str
-) -> None:
+async def test_a_refused_connection_is_explained_by_its_sqlstate(proxy: FaultProxy, sqlstate: str, words: str) -> None:
     proxy.babble(fatal(sqlstate))
     await refused(proxy.dsn, rf"shard1 {words}.*\({sqlstate}\)")
 
 
-async def test_statements_that_a_pooler_lost_are_called_that(migrated: str) -> None:
-    """As behind PgBouncer in transaction mode: what one connection prepared is gone, or there already, on the next."""
+async def test_statements_lost_by_a_pooler_are_explained_so(migrated: str) -> None:
+    """Behind PgBouncer in transaction mode, a statement may be missing, or prepared already, on the next connection."""
     async with pool_of(migrated) as pool:
         await pool.fetch("SELECT 1")
         await pool.fetch("DEALLOCATE ALL")
@@ -324,9 +322,9 @@ async def test_statements_that_a_pooler_lost_are_called_that(migrated: str) -> N
 
 async def refused(dsn: str, words: str) -> None:
     for attempt in attempts(dsn):
-        with pytest.raises(ShardUnavailableError, match=words) as told:
+        with pytest.raises(ShardUnavailableError, match=words) as raised:
             await attempt()
-        assert "own words" not in str(told.value)
+        assert "own words" not in str(raised.value)
 
 
 def attempts(dsn: str) -> list[Callable[[], Awaitable[None]]]:
@@ -357,7 +355,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("is_by_default", [True, False])
-async def test_a_shard_that_is_read_only_answers_and_is_not_writable(migrated: str, is_by_default: bool) -> None:
+async def test_a_read_only_shard_answers_and_is_not_writable(migrated: str, is_by_default: bool) -> None:
     async with PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as shard:
         await shard.check_writable()
     database = migrated.rpartition("/")[2].partition("?")[0]

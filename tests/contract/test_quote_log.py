@@ -1,4 +1,4 @@
-"""The local log keeps what it committed, in order, digit for digit, and says so when it can not."""
+"""The local log keeps what it committed, in order and digit for digit, and fails by name if it cannot."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def with_log(folder: Path, work: Callable[[QuoteLog], Awaitable[None]], *, quota
     asyncio.run(run())
 
 
-def test_what_was_committed_is_read_back_after_opening_anew(tmp_path: Path) -> None:
+def test_committed_quotes_are_read_back_after_reopening(tmp_path: Path) -> None:
     quotes = make_quotes(5, 1, 3, price="0." + "1" * 28)
 
     async def write(log: QuoteLog) -> None:
@@ -105,7 +105,7 @@ def test_delivered_entries_are_trimmed_and_the_newest_and_the_undelivered_stay(t
 
 
 def kept_for(tmp_path: Path, seconds: float, quota_bytes: int, work: Callable[[QuoteLog, list[datetime]], Any]) -> None:
-    """Run `work` on a log that keeps entries so long; the wall time is the one item of the list."""
+    """Run `work` on a log that retains entries for a time; the wall time is the only item of the list."""
     clock = [NOON]
 
     async def scenario() -> None:
@@ -117,7 +117,7 @@ def kept_for(tmp_path: Path, seconds: float, quota_bytes: int, work: Callable[[Q
     asyncio.run(scenario())
 
 
-def test_delivered_entries_stay_for_a_time_after_they_were_recorded_whatever_their_own_time_is(tmp_path: Path) -> None:
+def test_delivered_entries_are_retained_by_when_they_were_recorded_not_by_their_own_time(tmp_path: Path) -> None:
     async def work(log: QuoteLog, clock: list[datetime]) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         for minute in range(100):  # the times of the quotes are those of one second
@@ -136,7 +136,7 @@ def test_delivered_entries_stay_for_a_time_after_they_were_recorded_whatever_the
     kept_for(tmp_path, 3600.0, QUOTA, work)
 
 
-def test_entries_kept_for_a_time_leave_half_of_the_quota_to_what_is_not_delivered(tmp_path: Path) -> None:
+def test_retained_entries_leave_half_of_the_quota_to_undelivered_ones(tmp_path: Path) -> None:
     quota = 4 * 2**20
 
     async def work(log: QuoteLog, clock: list[datetime]) -> None:
@@ -152,7 +152,7 @@ def test_entries_kept_for_a_time_leave_half_of_the_quota_to_what_is_not_delivere
     kept_for(tmp_path, 3600.0, quota, work)
 
 
-def test_the_log_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
+def test_the_log_of_the_previous_release_is_opened(tmp_path: Path) -> None:
     async def write(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {})
@@ -170,7 +170,7 @@ def test_the_log_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
     with_log(tmp_path, go_on)
 
 
-def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds_up_no_other_coin(
+def test_a_delivered_long_backlog_is_dropped_in_pieces_and_delays_no_other_coin(
     tmp_path: Path,
 ) -> None:
     backlog = 2 * TRIM_QUOTES_MAX + KEPT_QUOTES
@@ -191,7 +191,7 @@ def test_a_long_backlog_is_dropped_piece_by_piece_once_it_is_delivered_and_holds
     with_log(tmp_path, work)
 
 
-def test_what_is_dropped_is_found_without_reading_what_stays() -> None:
+def test_trimming_does_not_read_the_entries_that_stay() -> None:
     database = sqlite3.connect(":memory:")
     queries = named_queries.read("cotacoes.adapters.quote_log", "quote_log.sql")
     database.executescript(queries["schema"])
@@ -200,23 +200,23 @@ def test_what_is_dropped_is_found_without_reading_what_stays() -> None:
     assert "(epoch,seq)<(?,?)" in plan
 
 
-def test_one_coin_is_told_as_opening_tells_it(tmp_path: Path) -> None:
+def test_one_coin_is_read_as_at_opening(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {"bitcoin": Mark(Position(5, 2), Position(5, 1), "run-9")})
         await log.begin_epoch("other", 6, make_quotes(4, 7, 1, coin="other")[0], NOTHING)
-        told = {coin: await log.logged(coin) for coin in ("bitcoin", "other")}
+        logged = {coin: await log.logged(coin) for coin in ("bitcoin", "other")}
         newest = make_quotes(5, 3, 1)[0]
-        assert told["bitcoin"] == LoggedCoin(5, newest, Position(5, 2), Position(5, 1), "run-9")
+        assert logged["bitcoin"] == LoggedCoin(5, newest, Position(5, 2), Position(5, 1), "run-9")
         again = QuoteLog(tmp_path, quota_bytes=QUOTA)
-        assert await again.open() == told
+        assert await again.open() == logged
         await again.close()
         assert await log.logged("dogecoin") is None
 
     with_log(tmp_path, work)
 
 
-def test_the_oldest_entry_that_is_not_delivered_is_known_by_its_time(tmp_path: Path) -> None:
+def test_the_time_of_the_oldest_undelivered_entry_is_known(tmp_path: Path) -> None:
     quotes = make_quotes(5, 1, 4)
 
     async def work(log: QuoteLog) -> None:
@@ -251,7 +251,7 @@ def test_the_quota_bounds_the_file_and_the_write_ahead_file_has_a_bound_of_its_o
     assert largest["-wal"] <= (WAL_PAGES + batch_pages) * (PAGE_BYTES + 24) + 32
 
 
-def test_the_size_counts_what_only_the_write_ahead_file_has_and_not_what_is_free(tmp_path: Path) -> None:
+def test_the_size_counts_pages_of_the_write_ahead_file_but_no_free_pages(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         empty = await log.size_bytes()
@@ -267,7 +267,7 @@ def test_the_size_counts_what_only_the_write_ahead_file_has_and_not_what_is_free
     with_log(tmp_path, work)
 
 
-def test_at_its_quota_it_refuses_by_name_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_full_log_names_its_quota_and_keeps_its_entries(tmp_path: Path) -> None:
     async def work(log: QuoteLog) -> None:
         written = 0
         with pytest.raises(LogUnavailableError, match="COTACOES_LOG_QUOTA_BYTES"):
@@ -280,7 +280,7 @@ def test_at_its_quota_it_refuses_by_name_and_keeps_what_it_has(tmp_path: Path) -
     with_log(tmp_path, work, quota_bytes=2**20)
 
 
-def test_a_damaged_file_is_said_and_not_touched(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "quotes.sqlite3").write_bytes(b"no database" * 1000)
 
     async def work(_: QuoteLog) -> None:
@@ -291,7 +291,7 @@ def test_a_damaged_file_is_said_and_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "quotes.sqlite3").read_bytes() == b"no database" * 1000
 
 
-def test_a_row_that_was_never_written_so_is_a_damaged_file(tmp_path: Path) -> None:
+def test_an_impossible_row_means_a_damaged_file(tmp_path: Path) -> None:
     async def write(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {})
@@ -341,7 +341,7 @@ def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path, monkeyp
     other.close()
 
 
-def test_a_kill_at_any_moment_leaves_a_prefix_and_loses_nothing_that_was_answered_for(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_a_prefix_with_every_confirmed_commit(tmp_path: Path) -> None:
     writer = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path

@@ -1,4 +1,4 @@
-"""Backups of random age, put back under the running writer: what its log has comes again, what it has not is a hole."""
+"""Backups of random age, restored under the running writer: quotes in its log come back, the others are a hole."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ KEPT_S = 0.2  # of the writer's clock, in which a quote takes a millisecond
 
 
 class Cluster:
-    """A PostgreSQL of our own, whose folder is copied and put back while it is down."""
+    """A PostgreSQL server whose folder is copied and restored while it is down."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,7 +69,7 @@ class Backup:
 
 
 class Restoring:
-    """A writer that goes on whatever becomes of its shard, and all that it recorded."""
+    """A writer that continues whatever happens to its shard, and all that it recorded."""
 
     def __init__(self, core: Core, cluster: Cluster, settings: Settings, dice: Random) -> None:
         self.core = core
@@ -93,7 +93,7 @@ class Restoring:
         await work
 
     async def read(self) -> tuple[list[Position], list[tuple[Position, Position]]]:
-        """What the history holds and the holes that it tells of, read by pages."""
+        """The quotes and the holes of the history, read in pages."""
         held: list[Position] = []
         holes: list[tuple[Position, Position]] = []
         after, more = None, True
@@ -105,7 +105,7 @@ class Restoring:
         return held, holes
 
     async def check(self) -> set[Position]:
-        """What is held and what is told to be missing tile what was recorded; the positions missing."""
+        """Check that stored quotes and reported holes add up to what was recorded; returns the missing positions."""
         held, holes = await self.read()
         missing = {
             quote.position
@@ -121,7 +121,7 @@ class Restoring:
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
-async def test_a_backup_of_any_age_put_back_under_the_writer_leaves_no_more_than_holes_that_are_told(
+async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reported_holes(
     tmp_path: Path, seeded: Random, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     if OTHER_SERVER in os.environ:
@@ -162,7 +162,7 @@ async def put_back_again_and_again(world: Restoring, folder: Path, rounds: int) 
         await world.while_recording(asyncio.ensure_future(asyncio.to_thread(world.cluster.back_up, backups[-1].folder)))
         await world.record(world.dice.choice([5, 50, 400]))
         await world.delivered()
-        if world.dice.random() < 0.3:  # an era of which the backup knows nothing
+        if world.dice.random() < 0.3:  # an epoch that the backup does not have
             world.core.history._is_over = True
             await world.core.recorder.begin_missing_epochs()
             await world.record(3)

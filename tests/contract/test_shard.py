@@ -54,7 +54,7 @@ def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400"
 
 
 def spread_quotes(epoch: int, count: int, *, every_s: int) -> list[Quote]:
-    """From noon on, over minutes, hours and days, at prices that rise and fall."""
+    """Quotes from noon on, over minutes, hours and days, at prices that rise and fall."""
     quotes = make_quotes(epoch, 1, count)
     times = [NOON + timedelta(seconds=every_s * number) for number in range(count)]
     prices = [Decimal(6_700_000 + number * 7919 % 1000).scaleb(-2) for number in range(count)]
@@ -113,7 +113,7 @@ async def test_a_batch_sent_twice_changes_nothing(shard: Shard) -> None:
     assert await shard.fence(COIN) == fence
 
 
-async def test_the_fence_says_how_far_the_shard_has_come_and_where_it_begins(shard: Shard) -> None:
+async def test_the_fence_has_the_first_and_the_last_position_that_the_shard_holds(shard: Shard) -> None:
     assert (await shard.fence(COIN)).newest is None
     assert (await shard.fence(COIN)).floor is None
     quotes = make_quotes(5, 1, 5)
@@ -134,7 +134,7 @@ async def test_reading_after_a_position_is_exclusive_ascending_and_bounded(shard
     assert await shard.last(COIN, 3) == quotes[7:]
 
 
-async def test_the_newest_of_several_coins_come_in_one_answer(shard: Shard) -> None:
+async def test_one_call_returns_the_newest_quotes_of_several_coins(shard: Shard) -> None:
     quotes = make_quotes(5, 1, 3)
     await as_writer(shard, 5, quotes)
     views = await shard.newest([COIN, "other"], 2)
@@ -142,7 +142,7 @@ async def test_the_newest_of_several_coins_come_in_one_answer(shard: Shard) -> N
     assert (views["other"].through, views["other"].quotes) == (None, [])
 
 
-async def test_an_older_writer_is_refused_and_can_not_come_back(shard: Shard) -> None:
+async def test_an_older_writer_is_refused_and_cannot_come_back(shard: Shard) -> None:
     await as_writer(shard, 5, make_quotes(5, 1, 1))
     await shard.become_writer(COIN, 6, "b")
     with pytest.raises(WriterSupersededError):
@@ -152,7 +152,7 @@ async def test_an_older_writer_is_refused_and_can_not_come_back(shard: Shard) ->
     assert await shard.after(COIN, None, 10) == make_quotes(5, 1, 1)
 
 
-async def test_of_two_writers_with_one_epoch_one_is_refused_and_the_same_one_may_ask_again(shard: Shard) -> None:
+async def test_one_of_two_writers_with_the_same_epoch_is_refused_and_the_other_may_ask_again(shard: Shard) -> None:
     await shard.become_writer(COIN, 5, "a")
     await shard.become_writer(COIN, 5, "a")
     with pytest.raises(WriterSupersededError):
@@ -171,7 +171,7 @@ async def test_a_coin_without_a_fence_lives_elsewhere(shard: Shard) -> None:
         await shard.append(COIN, 99, 5, make_quotes(5, 1, 1))
 
 
-async def test_a_closed_fence_takes_nothing_until_it_is_open(
+async def test_a_closed_fence_accepts_nothing_until_it_is_open(
     shard: Shard, close_fence: Callable[[bool], object]
 ) -> None:
     fence = await shard.become_writer(COIN, 5, "a")
@@ -183,7 +183,7 @@ async def test_a_closed_fence_takes_nothing_until_it_is_open(
     assert await shard.last(COIN, 5) == make_quotes(5, 1, 1)
 
 
-async def test_the_first_price_of_a_position_stays_and_another_one_is_kept_aside(shard: Shard) -> None:
+async def test_the_first_price_at_a_position_stays_and_a_different_one_is_kept_aside(shard: Shard) -> None:
     quotes = make_quotes(5, 1, 3)
     await as_writer(shard, 5, quotes)
     offered = [*make_quotes(5, 2, 1, price="1"), *make_quotes(5, 3, 3)]
@@ -193,7 +193,7 @@ async def test_the_first_price_of_a_position_stays_and_another_one_is_kept_aside
     assert (await candles(shard, 1))[0].count == 5
 
 
-async def test_a_time_range_begins_and_ends_where_it_says_and_is_read_in_pages(shard: Shard) -> None:
+async def test_a_time_range_has_exact_ends_and_is_read_in_pages(shard: Shard) -> None:
     quotes = spread_quotes(5, 300, every_s=7)
     await as_writer(shard, 5, quotes)
     start, end = NOON + timedelta(seconds=70), NOON + timedelta(seconds=1400)
@@ -213,7 +213,7 @@ async def candles(shard: Shard, minutes: int, limit: int = 10_000) -> Sequence[C
 
 
 @pytest.mark.parametrize("minutes", INTERVALS.values())
-async def test_candles_of_any_interval_are_those_of_the_rows_however_they_came(shard: Shard, minutes: int) -> None:
+async def test_candles_of_any_interval_match_the_rows_in_any_order_of_arrival(shard: Shard, minutes: int) -> None:
     quotes = spread_quotes(5, 400, every_s=601)
     await as_writer(shard, 5, quotes[:7])
     dice = random.Random(minutes)
@@ -225,7 +225,7 @@ async def test_candles_of_any_interval_are_those_of_the_rows_however_they_came(s
     assert await candles(shard, minutes, limit=3) == candles_of(quotes, minutes)[:3]
 
 
-async def test_candles_say_how_far_they_reach_and_never_mix_origins(shard: Shard) -> None:
+async def test_candles_have_their_last_position_and_never_mix_origins(shard: Shard) -> None:
     first = make_quotes(5, 1, 3, price="10")
     later = [msgspec.structs.replace(quote, origin="replay:x") for quote in make_quotes(5, 4, 2, price="70000")]
     assert (await shard.candles(COIN, 1, NOON, NOON + timedelta(minutes=1), 9)).candles == []
@@ -245,7 +245,7 @@ async def postgres(homes: tuple[str, str]) -> AsyncIterator[PostgresShard]:
         yield shard
 
 
-async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_is_used_again_when_it_thaws(
+async def test_calls_to_a_frozen_server_end_by_their_deadline_and_succeed_again_after_it_thaws(
     postgres: PostgresShard, postgres_server: Server
 ) -> None:
     await postgres.ping()
@@ -260,7 +260,7 @@ async def test_a_frozen_server_holds_no_call_beyond_its_deadline_and_is_used_aga
     assert (await postgres.fence(COIN)).newest is None
 
 
-async def test_an_error_carries_neither_password_nor_the_servers_words(databases: tuple[str, str]) -> None:
+async def test_an_error_contains_neither_the_password_nor_the_text_of_the_server(databases: tuple[str, str]) -> None:
     async with PostgresShard("shard1", databases[0], deadline_s=2.0) as shard:
         with pytest.raises(ShardUnavailableError) as refused:
             await shard.ping()
@@ -269,7 +269,7 @@ async def test_an_error_carries_neither_password_nor_the_servers_words(databases
     )
 
 
-async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead(
+async def test_a_batch_creates_the_partition_of_its_day_and_partitions_can_be_created_ahead(
     postgres: PostgresShard, homes: tuple[str, str]
 ) -> None:
     await as_writer(postgres, 5, make_quotes(5, 1, 1))
@@ -280,7 +280,7 @@ async def test_a_batch_makes_the_partition_of_its_day_and_days_can_be_made_ahead
 
 
 @pytest.mark.parametrize("price", ["NaN", "Infinity", "0", "-1"])
-async def test_poison_is_refused_by_the_table_itself(postgres: PostgresShard, price: str) -> None:
+async def test_the_table_itself_refuses_poisonous_prices(postgres: PostgresShard, price: str) -> None:
     fence = await postgres.become_writer(COIN, 5, "a")
     with pytest.raises(ShardUnavailableError, match="23514"):
         await postgres.append(COIN, fence.placement, 5, make_quotes(5, 1, 1, price=price))
@@ -295,10 +295,10 @@ async def test_the_view_for_people_shows_positions_prices_and_names(
     assert shown == "bitcoin|5-2|2026-11-24 12:00:00.000002+00|2026-11-24 12:00:00.000002+00|67012.3400|USD|sim"
 
 
-async def test_a_batch_under_way_and_a_new_writer_never_both_pass(
+async def test_a_batch_under_way_and_a_new_writer_never_both_succeed(
     postgres: PostgresShard, homes: tuple[str, str]
 ) -> None:
-    """The fence is read after the lock: what was refused is not stored, what was stored was not refused."""
+    """The fence is read after the lock: a refused batch is not stored, and a stored one was not refused."""
     for epoch in range(10, 30, 2):
         await postgres.become_writer(COIN, epoch, "a")
         outcomes = await asyncio.gather(
@@ -311,7 +311,7 @@ async def test_a_batch_under_way_and_a_new_writer_never_both_pass(
         assert not isinstance(outcomes[1], BaseException)
 
 
-async def test_migrating_refuses_unless_every_shard_answers_and_then_nothing_is_changed(
+async def test_a_migration_changes_nothing_unless_every_shard_answers(
     databases: tuple[str, str],
 ) -> None:
     nowhere = "postgresql://cotacoes@127.0.0.1:1/none"
@@ -320,21 +320,23 @@ async def test_migrating_refuses_unless_every_shard_answers_and_then_nothing_is_
     assert psql(databases[0], "SELECT count(*) FROM pg_class WHERE relname = 'quote'") == "0"
 
 
-async def test_migrating_again_changes_nothing_and_a_changed_past_is_refused(databases: tuple[str, str]) -> None:
+async def test_migrating_again_changes_nothing_and_a_changed_migration_is_refused(databases: tuple[str, str]) -> None:
     settings = config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1])
     assert await migrate.main(settings) == [
         f"{shard}: schema {NEWEST}, {len(known_migrations())} applied now" for shard in config.SHARDS
     ]
     assert await migrate.main(settings) == [f"{shard}: schema {NEWEST}, 0 applied now" for shard in config.SHARDS]
     psql(databases[1], "UPDATE schema_migration SET sha256 = 'x'")
-    with pytest.raises(SettingError, match="another content"):
+    with pytest.raises(SettingError, match="other content"):
         await migrate.main(settings)
     psql(databases[1], "DELETE FROM schema_migration WHERE version > 1; UPDATE schema_migration SET version = 99")
     with pytest.raises(SettingError, match="newer"):
         await migrate.main(settings)
 
 
-async def test_a_setting_that_places_a_coin_elsewhere_than_it_lives_is_refused(databases: tuple[str, str]) -> None:
+async def test_a_setting_that_places_a_coin_on_another_shard_than_its_own_is_refused(
+    databases: tuple[str, str],
+) -> None:
     await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1]))
     with pytest.raises(SettingError, match="write bitcoin:shard1"):
         await migrate.main(config.load({}, shard1_dsn=databases[0], shard2_dsn=databases[1], coins="bitcoin:shard2"))
@@ -350,8 +352,8 @@ async def test_many_coins_share_two_shards(databases: tuple[str, str]) -> None:
             await second.fence("coin-2")
 
 
-async def test_a_batch_without_an_era_or_a_placement_is_refused(shard: Shard) -> None:
-    """In SQL nothing is unequal to NULL, so a fence that compares with `<>` would let it through."""
+async def test_a_batch_without_an_epoch_or_a_placement_is_refused(shard: Shard) -> None:
+    """In SQL nothing is unequal to NULL, so a fence that compared with `<>` would accept it."""
     fence = await shard.become_writer(COIN, 5, "a")
     with pytest.raises(WriterSupersededError):
         await shard.append(COIN, fence.placement, None, make_quotes(5, 1, 1))  # type: ignore[arg-type]
@@ -361,15 +363,15 @@ async def test_a_batch_without_an_era_or_a_placement_is_refused(shard: Shard) ->
 
 
 @pytest.mark.parametrize("password", ["hunter2#x", "hunter2/x", "hunter2?x"])
-async def test_a_dsn_that_can_not_be_read_is_refused_by_name_without_its_password(password: str) -> None:
+async def test_an_unreadable_dsn_is_named_without_its_password(password: str) -> None:
     async with PostgresShard("shard1", f"postgresql://cotacoes:{password}@127.0.0.1:5432/x", deadline_s=0.5) as shard:
         with pytest.raises((SettingError, ShardUnavailableError)) as raised:
             await shard.ping()
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
-async def test_a_day_made_by_two_at_once_is_made_once(homes: tuple[str, str]) -> None:
-    """The second one waits for the first, and must then see what it has made."""
+async def test_a_partition_that_two_callers_create_at_once_is_created_once(homes: tuple[str, str]) -> None:
+    """The second caller waits for the first, and must then see what that has created."""
     days = [date(2030, 1, 1) + timedelta(days=number) for number in range(20)]
     async with (
         PostgresDays("shard1", homes[0]) as one,
@@ -379,7 +381,7 @@ async def test_a_day_made_by_two_at_once_is_made_once(homes: tuple[str, str]) ->
             await asyncio.gather(one.prepare(day, day), other.prepare(day, day))
 
 
-async def test_what_the_first_schema_holds_is_carried_over(databases: tuple[str, str]) -> None:
+async def test_data_of_the_first_schema_survives_the_migrations(databases: tuple[str, str]) -> None:
     for name, dsn in zip(config.SHARDS, databases, strict=True):
         async with SchemaConnection(name, dsn) as connection:
             await connection.apply(known_migrations()[0])

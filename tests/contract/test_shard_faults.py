@@ -1,4 +1,4 @@
-"""A shard behind a network that fails, byte by byte: what was sent again is there once, and every call ends in time."""
+"""A shard behind a network that fails at any byte: a batch sent again is stored once, and every call ends in time."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ WHERE locktype = 'advisory' AND NOT granted
 
 
 async def wrong_with(dsn: str, quotes: Sequence[Quote]) -> list[str]:
-    """What is wrong with a shard that should hold exactly these quotes of the coin: quotes, candles, days."""
+    """How a shard differs from holding exactly these quotes of the coin: quotes, candles, days."""
     async with (
         PostgresShard("shard1", dsn, deadline_s=DEADLINE_S) as shard,
         Session("shard1", dsn, connect_s=DEADLINE_S, deadline_s=DEADLINE_S) as session,
@@ -64,7 +64,7 @@ async def wrong_with(dsn: str, quotes: Sequence[Quote]) -> list[str]:
 
 @dataclass
 class Rig:
-    """A shard reached through a proxy, and straight for the eyes of the test; `offered` is what it should hold."""
+    """A shard behind a proxy, with a direct connection for the test; `offered` is what it should hold."""
 
     proxy: FaultProxy
     shard: PostgresShard
@@ -83,7 +83,7 @@ class Rig:
         return await self.shard.append(COIN, 1, EPOCH, batch)
 
     async def append_cut(self, shard: PostgresShard | None = None) -> tuple[bool, Stored]:
-        """Send a batch while a cut is set, and again; whether the first try was stored, and what came of the second."""
+        """Send a batch while a cut is set, then again; whether the first was stored, and the result of the second."""
         batch = self.next_batch()
         shard = shard or self.shard
         cuts = self.proxy.cuts
@@ -104,7 +104,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(migrated: str) -> AsyncIterator[Rig]:
-    """A coin's writer, over hours and days, that has sent one batch: the connection is there and knows the way."""
+    """A coin's writer that has sent one batch over hours and days, so that its connection is open and warm."""
     async with (
         FaultProxy(migrated) as proxy,
         PostgresShard("shard1", proxy.dsn, deadline_s=DEADLINE_S) as shard,
@@ -116,7 +116,7 @@ async def rig(migrated: str) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def test_a_request_cut_at_any_byte_is_not_stored_and_sent_again_it_is_stored_once(rig: Rig) -> None:
+async def test_a_batch_cut_at_any_byte_of_the_request_is_stored_once_when_sent_again(rig: Rig) -> None:
     size, _ = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in [*range(0, size, 11), size - 1]:
         rig.proxy.cut_after(client_bytes=count)
@@ -124,7 +124,9 @@ async def test_a_request_cut_at_any_byte_is_not_stored_and_sent_again_it_is_stor
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_an_answer_cut_at_any_byte_was_stored_and_sent_again_changes_nothing(rig: Rig) -> None:
+async def test_a_batch_cut_at_any_byte_of_the_reply_changes_nothing_when_sent_again(
+    rig: Rig,
+) -> None:
     _, size = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in range(size):
         rig.proxy.cut_after(server_bytes=count)
@@ -132,7 +134,7 @@ async def test_an_answer_cut_at_any_byte_was_stored_and_sent_again_changes_nothi
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_connection_cut_at_any_byte_from_its_first_one_on_stores_a_batch_once(rig: Rig) -> None:
+async def test_a_batch_over_a_new_connection_cut_at_any_byte_is_stored_once(rig: Rig) -> None:
     async def on_a_new_connection() -> None:
         async with rig.through_proxy() as shard:
             await shard.append(COIN, 1, EPOCH, rig.next_batch())
@@ -154,7 +156,7 @@ async def test_a_connection_cut_at_any_byte_from_its_first_one_on_stores_a_batch
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_commit_of_which_nobody_was_told_is_harmless(rig: Rig) -> None:
+async def test_a_commit_whose_reply_is_lost_is_harmless(rig: Rig) -> None:
     for _ in range(5):
         rig.proxy.cut_at_commit()
         assert await rig.append_cut() == (True, Stored(0, already=BATCH))
@@ -165,7 +167,7 @@ async def test_a_commit_of_which_nobody_was_told_is_harmless(rig: Rig) -> None:
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_an_answer_later_than_the_deadline_is_not_waited_for_and_the_next_one_is_heard(rig: Rig) -> None:
+async def test_a_reply_after_the_deadline_is_not_awaited_and_the_next_call_succeeds(rig: Rig) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         await shard.append(COIN, 1, EPOCH, rig.next_batch())
         for _ in range(2 * CONNECTIONS_MAX):
@@ -180,7 +182,7 @@ async def test_an_answer_later_than_the_deadline_is_not_waited_for_and_the_next_
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_frozen_network_ends_every_call_by_its_deadline_and_costs_the_pool_no_slot(rig: Rig) -> None:
+async def test_calls_over_a_frozen_network_end_by_their_deadline_and_cost_the_pool_no_slot(rig: Rig) -> None:
     async def unchecked(_: Any) -> None:
         pass
 
@@ -207,7 +209,7 @@ async def test_a_frozen_network_ends_every_call_by_its_deadline_and_costs_the_po
         await asyncio.gather(*waiting)
 
 
-async def test_a_server_that_freezes_at_any_byte_of_a_new_connection_is_waited_for_until_the_deadline(rig: Rig) -> None:
+async def test_a_call_to_a_server_that_freezes_at_any_byte_of_a_new_connection_ends_by_its_deadline(rig: Rig) -> None:
     async def on_a_new_connection() -> None:
         async with rig.through_proxy() as shard:
             await shard.fence(COIN)
@@ -234,9 +236,7 @@ async def test_a_server_that_freezes_at_any_byte_of_a_new_connection_is_waited_f
         (b"R\x00\x00\x00\x04", False),
     ],
 )
-async def test_whatever_answers_in_place_of_postgresql_is_a_shard_that_is_away(
-    rig: Rig, junk: bytes, is_new: bool
-) -> None:
+async def test_a_shard_is_away_if_anything_but_postgresql_answers(rig: Rig, junk: bytes, is_new: bool) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         if not is_new:
             await answered(shard)
@@ -257,7 +257,7 @@ async def answered(shard: PostgresShard) -> None:
             return
 
 
-async def test_a_request_that_was_held_up_and_comes_late_changes_nothing(rig: Rig) -> None:
+async def test_a_delayed_request_changes_nothing(rig: Rig) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         for _ in range(5):
             await shard.append(COIN, 1, EPOCH, rig.next_batch())
@@ -272,7 +272,7 @@ async def test_a_request_that_was_held_up_and_comes_late_changes_nothing(rig: Ri
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_where_nobody_listens_a_call_says_so_and_the_first_one_after_is_answered(rig: Rig) -> None:
+async def test_a_call_to_a_closed_port_fails_by_name_and_the_first_call_after_it_opens_succeeds(rig: Rig) -> None:
     rig.proxy.refuse()
     rig.proxy.cut_after(client_bytes=0)
     batch = rig.next_batch()

@@ -1,4 +1,4 @@
-"""The checkers of a shard can see: each finds the bug that is planted for it into a copy of the shard's functions."""
+"""The checks of a shard work: each finds the bug that is planted for it in a copy of the shard's functions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ async def shard(migrated: str) -> AsyncIterator[PostgresShard]:
     ("change", "refusal"),
     [("writer_epoch = writer_epoch + 1", WriterSupersededError), ("state = 'closed'", FenceClosedError)],
 )
-async def test_a_batch_that_waits_for_the_fence_meets_it_as_it_is_then(
+async def test_a_batch_that_waits_for_the_fence_is_judged_by_the_fence_at_that_time(
     migrated: str,
     shard: PostgresShard,
     change: str,
@@ -78,12 +78,12 @@ async def test_a_batch_that_waits_for_the_fence_meets_it_as_it_is_then(
 
 
 async def offer_twice(shard: PostgresShard, quotes: list[Quote]) -> None:
-    """Send the quotes in two batches, of which the second has some of the first one again."""
+    """Send the quotes in two batches, the second of which repeats some of the first."""
     await shard.append(COIN, 1, EPOCH, quotes[:BATCH])
     await shard.append(COIN, 1, EPOCH, quotes[BATCH // 2 :])
 
 
-async def test_candles_of_what_was_offered_and_not_of_what_was_added_are_found(
+async def test_candles_made_of_sent_instead_of_added_quotes_are_found(
     migrated: str,
     shard: PostgresShard,
 ) -> None:
@@ -96,7 +96,7 @@ async def test_candles_of_what_was_offered_and_not_of_what_was_added_are_found(
     assert await wrong_with(migrated, quotes) == ["candles", "days"]
 
 
-async def test_a_price_that_went_through_a_float_is_found(
+async def test_a_price_that_was_a_float_on_its_way_is_found(
     migrated: str,
     shard: PostgresShard,
 ) -> None:

@@ -1,4 +1,4 @@
-"""A batch goes to PostgreSQL as runs of positions; whatever shape it has, what is stored is what was sent."""
+"""A batch goes to PostgreSQL as runs of positions, and is stored as it was sent, whatever its shape."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ async def shard(migrated: str) -> AsyncIterator[PostgresShard]:
 
 
 def mixed() -> list[Quote]:
-    """Two origins by turns, a hole, and a second era, over two days."""
+    """Quotes of two alternating origins, with a hole and a second epoch, over two days."""
     first = spread_quotes(EPOCH, 8, every_s=9_000)
     later = [
         replace(quote, epoch=EPOCH + 1, at=first[-1].at, prev=None) for quote in spread_quotes(EPOCH, 3, every_s=1)
@@ -42,13 +42,13 @@ def key(candle: Candle) -> tuple[datetime, str, str]:
     return candle.at, candle.origin, candle.currency
 
 
-def test_what_is_the_same_in_all_quotes_is_sent_once() -> None:
+def test_values_that_all_quotes_share_are_sent_once() -> None:
     epochs, seqs, counts, origins, *_ = columns_of(spread_quotes(EPOCH, 8, every_s=1))
     assert (epochs, seqs, counts, origins) == ([EPOCH], [1], [8], [1])
     assert columns_of(mixed())[2] == [1] * len(mixed())
 
 
-async def test_a_batch_of_many_runs_is_stored_as_it_is_and_a_part_of_it_again_changes_nothing(
+async def test_a_batch_of_many_runs_is_stored_as_sent_and_part_of_it_again_changes_nothing(
     migrated: str, shard: PostgresShard
 ) -> None:
     quotes = mixed()
@@ -65,7 +65,7 @@ async def test_a_batch_of_many_runs_is_stored_as_it_is_and_a_part_of_it_again_ch
         assert sorted((one for view in views for one in view.candles), key=key) == sorted(expected, key=key)
 
 
-async def test_a_run_that_is_there_in_part_is_completed(migrated: str, shard: PostgresShard) -> None:
+async def test_a_partly_stored_run_is_completed(migrated: str, shard: PostgresShard) -> None:
     quotes = spread_quotes(EPOCH, 40, every_s=20)
     assert await shard.append(COIN, 1, EPOCH, quotes[:25]) == Stored(25)
     assert await shard.append(COIN, 1, EPOCH, quotes[10:]) == Stored(15, already=15)
@@ -88,12 +88,12 @@ async def test_a_run_sent_again_with_one_quote_changed_is_noted(
 ) -> None:
     quotes = spread_quotes(EPOCH, 10, every_s=20)
     await shard.append(COIN, 1, EPOCH, quotes)
-    again = [*quotes[1:4], change(quotes[4]), *quotes[5:]]  # without the first of the era, as most batches
+    again = [*quotes[1:4], change(quotes[4]), *quotes[5:]]  # without the first of the epoch, like most batches
     assert await shard.append(COIN, 1, EPOCH, again) == Stored(0, already=8, conflicts=1)
     assert await shard.after(COIN, None, 100) == quotes
 
 
-async def test_the_last_position_of_an_era_can_be_stored_and_sent_again(shard: PostgresShard) -> None:
+async def test_the_last_position_of_an_epoch_can_be_stored_and_sent_again(shard: PostgresShard) -> None:
     quotes = [replace(quote, seq=SEQ_MAX - 3 + quote.seq, prev=None) for quote in spread_quotes(EPOCH, 3, every_s=1)]
     assert [await shard.append(COIN, 1, EPOCH, quotes) for _ in range(2)] == [Stored(3), Stored(0, already=3)]
     assert await shard.last(COIN, 3) == quotes

@@ -81,7 +81,7 @@ class World:
 
 
 async def delivered(core: Core, count: int) -> None:
-    """Return once the shard has so many quotes of the writer's present era."""
+    """Return once the shard has so many quotes of the writer's present epoch."""
 
     def is_done() -> bool:
         through = core.history.delivered

@@ -1,4 +1,4 @@
-"""Every shard tells of a window what all its quotes, taken in one place, would."""
+"""A shard computes of a window what all its quotes in one place would give."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -36,7 +36,7 @@ async def shard(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
 
 
 def history(dice: random.Random, *, coin: str = COIN, holes: bool = True) -> list[Quote]:
-    """A coin's past: eras, two origins by turns, hours without a quote, prices of many digits, and holes."""
+    """A history with epochs, two alternating origins, hours without a quote, prices of many digits, and holes."""
     quotes: list[Quote] = []
     at, epoch, seq, origin, prev = FIRST, 1_000, 0, "sim", None
     while len(quotes) < QUOTES:
@@ -60,7 +60,7 @@ async def hold(shard: Shard, quotes: Sequence[Quote]) -> None:
     coin = quotes[0].coin
     fence = await shard.become_writer(coin, quotes[-1].epoch, "writer")
     end: Position | None = None
-    for quote in quotes:  # a batch is of one era; what stands between two of them does not matter here
+    for quote in quotes:  # a batch is of one epoch; what is between two of them does not matter here
         await shard.append(coin, fence.placement, fence.writer_epoch, [quote], end=end)
         end = quote.position
 
@@ -71,7 +71,7 @@ def windows(dice: random.Random, quotes: Sequence[Quote]) -> list[Window]:
     return [Window.until(name, end) for name in WINDOWS for end in ends]
 
 
-async def test_a_window_is_that_of_all_quotes_in_one_place(shard: Shard, request: pytest.FixtureRequest) -> None:
+async def test_a_window_equals_that_of_all_quotes_in_one_place(shard: Shard, request: pytest.FixtureRequest) -> None:
     for number in range(HISTORIES):
         dice = random.Random(f"{SEED} {number}")
         quotes = history(dice, holes=number % 2 == 1)
@@ -93,7 +93,7 @@ async def test_a_window_is_that_of_all_quotes_in_one_place(shard: Shard, request
             psql(request.getfixturevalue("dsn"), f"{tables} UPDATE fence SET writer_epoch = 0, writer = '', {nothing}")
 
 
-async def test_the_windows_of_all_coins_come_in_one_answer_whose_every_row_is_a_quote(shard: Shard) -> None:
+async def test_one_call_returns_the_windows_of_all_coins_and_every_row_is_a_quote(shard: Shard) -> None:
     dice = random.Random(SEED)
     quotes = history(dice)
     await hold(shard, quotes)
@@ -111,13 +111,13 @@ async def test_the_windows_of_all_coins_come_in_one_answer_whose_every_row_is_a_
     ("positions", "prevs", "holes"),
     [
         ("1-1 1-2 1-3 2-1 2-2", {2: Position(1, 3)}, 0),
-        ("1-1 1-2 1-3 2-4 2-5", {}, 1),  # as many as the numbers promise, in two eras of which nobody told
-        ("1-1 1-2 1-3 3-1 3-2", {3: Position(2, 3)}, 1),  # as many, and an era between them is lost
+        ("1-1 1-2 1-3 2-4 2-5", {}, 1),  # as many as the numbers promise, in two epochs that are not linked
+        ("1-1 1-2 1-3 3-1 3-2", {3: Position(2, 3)}, 1),  # as many, and an epoch between them is lost
         ("1-1 1-3 2-1 2-2 2-3", {2: Position(1, 4)}, 2),
         ("2-5 2-6", {}, 0),  # what was before the first that is held is no hole
     ],
 )
-async def test_a_hole_is_found_where_counting_alone_finds_none(
+async def test_a_hole_that_counting_alone_misses_is_found(
     shard: Shard, positions: str, prevs: dict[int, Position], holes: int
 ) -> None:
     quotes = [

@@ -107,7 +107,7 @@ class Seam:
         finally:
             trim.KEPT_QUOTES = default
 
-    async def begin_era(self) -> None:
+    async def begin_epoch(self) -> None:
         """As after a failure of the log."""
         self.core.history._is_over = True
         self.core.wall += timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""The audit's pure parts: the chain finds whatever is taken out, put in or altered; homes; what is printed."""
+"""The audit's pure parts: the chain finds whatever is removed, added or altered; homes are judged; results printed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +35,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Row:
-    """One quote as the chain's facts are made of it; `number` is its place in the true history."""
+    """One quote, of which the chain's facts are made; `number` is its place in the true history."""
 
     position: Position
     day: int
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass
 class Ledger:
-    """A history, the first `dropped` days of which are only manifests."""
+    """A history whose first `dropped` days are only manifests."""
 
     rows: list[Row]
     predecessors: dict[int, Position]
@@ -63,7 +63,7 @@ class Ledger:
         return [row for row in self.rows if row.day >= self.dropped]
 
     def breaches(self, held: Iterable[Row]) -> list[Breach]:
-        """What the chain says where these rows are held."""
+        """What the chain returns if these rows are held."""
         chain = LedgerChain(self.predecessors, self.holes)
         by_day = {day: sorted(rows, key=lambda row: row.position) for day, rows in grouped(held).items()}
         found: list[Breach] = []
@@ -119,7 +119,7 @@ def fence_of(floor: Position | None, last: Position | None, last_at: datetime | 
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> Ledger:
-    """Epochs of a few quotes over a few days, some of them sealed, the first of them perhaps dropped."""
+    """Epochs of a few quotes over a few days, some of which are sealed and the first perhaps dropped."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6))
     rows: list[Row] = []
     predecessors: dict[int, Position] = {}
@@ -142,7 +142,7 @@ def ledgers(draw: st.DrawFn) -> Ledger:
 
 @st.composite
 def holed_ledgers(draw: st.DrawFn) -> Ledger:
-    """The same after some quotes could not be stored any more, which was noted each time; at least one hole."""
+    """The same with at least one noted hole, where quotes could no longer be stored."""
     whole = draw(ledgers())
     lost = draw(st.sets(st.sampled_from(range(len(whole.rows))), min_size=1))
     rows = [row for row in whole.rows if row.number not in lost]
@@ -180,13 +180,13 @@ def test_quotes_of_dropped_days_that_are_not_erased_yet_are_no_breach(ledger: Le
 
 
 @given(holed_ledgers(), st.booleans())
-def test_a_history_with_holes_that_were_noted_has_no_breach(ledger: Ledger, erased: bool) -> None:
+def test_a_history_with_noted_holes_has_no_breach(ledger: Ledger, erased: bool) -> None:
     assert ledger.breaches(ledger.held if erased else ledger.rows) == []
 
 
 @given(holed_ledgers(), st.data())
 @pytest.mark.slow
-def test_a_hole_that_was_not_noted_or_noted_elsewhere_is_found(ledger: Ledger, data: st.DataObject) -> None:
+def test_a_hole_that_was_not_noted_or_was_noted_elsewhere_is_found(ledger: Ledger, data: st.DataObject) -> None:
     behind = data.draw(st.sampled_from(sorted(ledger.holes)))
     after = ledger.holes.pop(behind)
     assert ledger.breaches(ledger.held) != []
@@ -197,7 +197,7 @@ def test_a_hole_that_was_not_noted_or_noted_elsewhere_is_found(ledger: Ledger, d
 
 
 @given(ledgers(), st.data())
-def test_a_hole_noted_where_nothing_is_missing_is_found(ledger: Ledger, data: st.DataObject) -> None:
+def test_a_noted_hole_at_which_nothing_is_missing_is_found(ledger: Ledger, data: st.DataObject) -> None:
     row = pick(data, ledger.rows)
     before = ledger.rows[row.number - 1].position if row.number else None
     assume(before is not None)
@@ -208,7 +208,7 @@ def test_a_hole_noted_where_nothing_is_missing_is_found(ledger: Ledger, data: st
 
 
 @given(ledgers(), st.data(), st.booleans())
-def test_whatever_run_of_quotes_is_gone_is_found_even_where_the_day_rows_forget_it(
+def test_any_missing_run_of_quotes_is_found_even_if_the_day_rows_omit_it(
     ledger: Ledger, data: st.DataObject, forgotten: bool
 ) -> None:
     first, last = sorted((pick(data, ledger.held).number, pick(data, ledger.held).number))
@@ -222,8 +222,8 @@ def test_whatever_run_of_quotes_is_gone_is_found_even_where_the_day_rows_forget_
 
 
 @given(ledgers(), st.data())
-def test_one_quote_that_is_gone_is_named(ledger: Ledger, data: st.DataObject) -> None:
-    """By the one after it, or by the fence where there is none."""
+def test_one_missing_quote_is_named(ledger: Ledger, data: st.DataObject) -> None:
+    """The quote after it names it, or the fence if there is none."""
     gone = pick(data, ledger.held)
     after = next((row for row in ledger.rows if row.number == gone.number + 1), None)
     found = ledger.breaches([row for row in ledger.held if row != gone])
@@ -250,7 +250,7 @@ def test_a_quote_that_is_on_two_days_is_found(ledger: Ledger, data: st.DataObjec
 
 
 @given(ledgers(), st.data())
-def test_a_quote_of_a_position_that_was_never_given_is_found(ledger: Ledger, data: st.DataObject) -> None:
+def test_a_quote_at_a_position_that_was_never_assigned_is_found(ledger: Ledger, data: st.DataObject) -> None:
     epoch = pick(data, ledger.held).position.epoch
     last = [row for row in ledger.held if row.position.epoch == epoch][-1]
     given_to_none = Position(epoch, last.position.seq + 1)
@@ -268,7 +268,7 @@ def test_another_price_in_a_sealed_day_is_found(ledger: Ledger, data: st.DataObj
 
 
 @given(ledgers(), st.data())
-def test_a_day_row_that_says_something_else_or_is_gone_is_found(ledger: Ledger, data: st.DataObject) -> None:
+def test_a_wrong_or_missing_day_row_is_found(ledger: Ledger, data: st.DataObject) -> None:
     day = data.draw(st.sampled_from(sorted(ledger.manifests)))
     true = ledger.manifests.pop(day)
     assert ledger.breaches(ledger.held) != []
@@ -284,7 +284,7 @@ def test_a_day_row_that_says_something_else_or_is_gone_is_found(ledger: Ledger, 
 
 
 @given(ledgers(), st.data())
-def test_an_era_that_follows_something_else_or_nothing_is_found(ledger: Ledger, data: st.DataObject) -> None:
+def test_an_epoch_with_a_wrong_or_missing_predecessor_is_found(ledger: Ledger, data: st.DataObject) -> None:
     assume(ledger.predecessors)
     epoch = data.draw(st.sampled_from(sorted(ledger.predecessors)))
     is_held = Position(epoch, 1) in {row.position for row in ledger.held}  # else the count of its day tells
@@ -297,7 +297,7 @@ def test_an_era_that_follows_something_else_or_nothing_is_found(ledger: Ledger, 
 
 
 @given(ledgers())
-def test_an_era_without_quotes_and_one_before_the_first_are_found(ledger: Ledger) -> None:
+def test_an_epoch_without_quotes_and_a_predecessor_of_the_first_epoch_are_found(ledger: Ledger) -> None:
     last = ledger.rows[-1].position
     ledger.predecessors[last.epoch + 1] = last
     assert [breach.place for breach in ledger.breaches(ledger.held)] == [f"{last.epoch + 1}-1"]
@@ -308,7 +308,7 @@ def test_an_era_without_quotes_and_one_before_the_first_are_found(ledger: Ledger
 
 
 @given(ledgers())
-def test_a_fence_that_says_something_else_is_found(ledger: Ledger) -> None:
+def test_a_wrong_fence_is_found(ledger: Ledger) -> None:
     true = ledger.fence
     assert true.last is not None
     assert true.last_at is not None
@@ -325,7 +325,7 @@ def test_a_fence_that_says_something_else_is_found(ledger: Ledger) -> None:
         assert [breach.place for breach in ledger.breaches(ledger.held)] == ["fence"]
 
 
-def test_a_fence_without_quotes_must_say_nothing() -> None:
+def test_the_fence_of_a_coin_without_quotes_must_be_empty() -> None:
     assert LedgerChain({}).end(fence_of(None, None, None)) == []
     assert [breach.what for breach in LedgerChain({}).end(fence_of(Position(5, 1), Position(5, 1), NOON))] == [
         "last position",
@@ -342,12 +342,12 @@ def test_a_time_that_falls_is_named_with_both_times() -> None:
     )
 
 
-def test_more_rows_than_positions_are_found_without_any_step() -> None:
+def test_more_rows_than_positions_are_found_without_a_discontinuity() -> None:
     found = LedgerChain({}).add(StoredDay(FIRST_DAY, None, [Piece(Position(5, 1), Position(5, 4), 5, NOON)]))
     assert Breach("2026-11-24", "number of positions from 5-1 to 5-4", "5", "4") in found
 
 
-def test_the_candles_of_a_dropped_day_come_to_its_manifest() -> None:
+def test_the_candles_of_a_dropped_day_add_up_to_its_manifest() -> None:
     row = DayRow(
         FIRST_DAY,
         Position(5, 1),
@@ -432,13 +432,13 @@ def test_a_coin_has_one_home_and_the_directory_knows_it(
     assert [line.partition(" ")[2] for line in judge(entry, fences)[2]] == expected
 
 
-def test_of_a_coin_whose_home_may_be_on_a_shard_that_is_away_nothing_is_said() -> None:
+def test_a_coin_whose_home_may_be_on_an_absent_shard_is_not_judged() -> None:
     assert judge(Home(1, "shard2", 2), {}, ["shard2"]) == (None, "shard2", [])
     assert judge(None, {"shard2": fence("moved", 1, moved_to="shard1")}, ["shard1"]) == (None, "shard1", [])
     assert judge(Home(1, "shard2", 2), MOVED, ["shard3"]) == ("shard2", None, [])
 
 
-def test_what_is_printed_is_a_line_a_coin_a_line_a_breach_and_one_sentence() -> None:
+def test_the_audit_prints_a_line_for_each_coin_each_breach_and_each_note() -> None:
     right = CoinAudit("bitcoin", "shard1", 2, 3, 0, 12_345, 1_234, pending=12)
     assert [*coin_lines(right)] == ["bitcoin  shard1  2 epochs, 3 days, 12,345 quotes, 1,234 candles  ok, 12 pending"]
     wrong = CoinAudit("ethereum", "shard2", 1, 1, 1, 1, 1, conflicts=1, notes=[("shard1", "a copy")])
@@ -454,14 +454,14 @@ def test_what_is_printed_is_a_line_a_coin_a_line_a_breach_and_one_sentence() -> 
     ]
     away = CoinAudit("solana", away="shard3 is not reachable")
     assert [*coin_lines(away)] == ["solana  -  not audited: shard3 is not reachable"]
-    told = coin_json(wrong)
-    assert (told["type"], told["coin"], told["wrong"], told["pending"]) == ("audit", "ethereum", 7, None)
-    assert told["breaches"] == [
+    fields = coin_json(wrong)
+    assert (fields["type"], fields["coin"], fields["wrong"], fields["pending"]) == ("audit", "ethereum", 7, None)
+    assert fields["breaches"] == [
         {"shard": "shard2", "place": "5-3", "what": "position after 5-1", "found": "5-3", "wanted": "5-2"}
     ]
 
 
-def test_the_sentence_says_the_worst_first_and_nothing_is_right_that_was_not_read() -> None:
+def test_the_verdict_names_the_worst_first_and_calls_nothing_right_that_was_not_read() -> None:
     right = CoinAudit("bitcoin", "shard1", 2, 3, 0, 10, 4, pending=12)
     wrong = CoinAudit("ethereum", "shard2", 1, 1, 0, 1, 1)
     wrong.add("shard2", [Breach("5-3", "position after 5-1", "5-3", "5-2")])

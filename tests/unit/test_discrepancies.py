@@ -1,4 +1,4 @@
-"""What quote_service says of holes and orphans that nobody has accepted."""
+"""How quote_service reports holes and orphans that are not accepted."""
 
 import pytest
 from tests.unit.harness_directory import directory_over
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 class DoubtfulShard(MemoryShard):
-    """A shard that says what the test tells it."""
+    """A shard with the discrepancies that a test gives it."""
 
     counts: dict[str, Unaccepted]
 
@@ -22,7 +22,7 @@ class DoubtfulShard(MemoryShard):
         return self.counts
 
 
-async def test_ready_and_the_metrics_say_what_is_not_accepted_until_it_is_and_while_the_shard_is_away() -> None:
+async def test_ready_and_the_metrics_show_unaccepted_discrepancies_even_while_the_shard_is_away() -> None:
     shard = DoubtfulShard("shard1", [COIN])
     metrics = Metrics()
     watch = DiscrepancyWatch(directory_over({"shard1": shard}, {COIN: "shard1"}), QuoteMetrics(metrics))
@@ -44,13 +44,13 @@ async def test_ready_and_the_metrics_say_what_is_not_accepted_until_it_is_and_wh
     assert (gauge("holes"), gauge("orphans")) == (0, 0)
 
 
-async def test_of_many_coins_a_few_are_named_and_the_others_counted() -> None:
+async def test_a_few_of_many_coins_are_named_and_the_others_counted() -> None:
     shard = DoubtfulShard("shard1", [COIN])
     shard.counts = {f"coin-{number}": Unaccepted(1, 0) for number in range(7)}
     watch = DiscrepancyWatch(directory_over({"shard1": shard}, {COIN: "shard1"}), QuoteMetrics(Metrics()))
     await watch.ask()
-    told = await watch.check()
-    assert told is not None
-    assert "coin-4" in told
-    assert "coin-5" not in told
-    assert "and 2 more" in told
+    text = await watch.check()
+    assert text is not None
+    assert "coin-4" in text
+    assert "coin-5" not in text
+    assert "and 2 more" in text

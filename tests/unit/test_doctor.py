@@ -225,7 +225,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("schema", with_shard(migrations=[]), ERROR, "lacks 0001_ledger.sql", 'eval "$(cotacoes env'),
         ("schema", replace(with_shard(migrations=[]), is_running=False), ERROR, "lacks", "cotacoes migrate"),
         ("schema", with_shard(migrations=NEWER), ERROR, "newer than this release", None),
-        ("schema", with_shard(migrations=MIGRATED_BY_OTHERS), ERROR, "with another content", None),
+        ("schema", with_shard(migrations=MIGRATED_BY_OTHERS), ERROR, "with other content", None),
         ("partitions", with_shard(missing_days=[date(2026, 11, 25)]), WARNING, "2026-11-25", "cotacoes stop quote_"),
         (
             "partitions",

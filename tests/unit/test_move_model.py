@@ -1,4 +1,4 @@
-"""Whatever is interleaved with whatever, a moved coin's history is whole: lost = 0, doubled = 0, reads never short.
+"""In any interleaving a moved coin's history is whole: nothing lost, nothing doubled, no read too short.
 
 The model is the log, a list. What is done to the shards in memory at random: writing, delivering as quote_service does,
 replaying, reading, a mover that is stopped or killed before and after every single call that it makes, shards that go
@@ -46,11 +46,11 @@ Admin = Callable[[Mover], Awaitable[MoveProgress]]
 
 
 class KilledError(BaseException):
-    """The mover is no more."""
+    """Stands for a kill of the mover."""
 
 
 class Gate:
-    """Holds a task up at every `pass_through`, until it is let on to the next or killed there."""
+    """Holds a task at every `pass_through` until it is released to the next one or killed there."""
 
     def __init__(self) -> None:
         self._goes_on = asyncio.Event()
@@ -67,7 +67,7 @@ class Gate:
             raise KilledError
 
     async def let_on(self, task: asyncio.Task[Any], *, kill: bool = False) -> None:
-        """Until the task holds again, or is done."""
+        """Return once the task is held again or done."""
         self._is_killed = kill
         self._holds.clear()
         self._goes_on.set()
@@ -102,7 +102,7 @@ def listed(first: MemoryShard) -> str:
 
 
 class Delivery:
-    """One writer's way to the shards: as `quote_service.delivery` goes it, over the model's log."""
+    """One writer's delivery to the shards, as quote_service does it, from the model's log."""
 
     def __init__(self, shards: dict[str, MemoryShard], epoch: int, name: str, shard: str) -> None:
         self.shards = shards
@@ -170,14 +170,14 @@ class MoveModel(RuleBasedStateMachine):
 
     @rule()
     def take_over(self) -> None:
-        """Another process has the log now; the one before it still believes that it is the writer."""
+        """Another process takes over the log; the one before it still believes that it is the writer."""
         self.older.append(self.writer)
         self.writer = Delivery(self.shards, self.writer.epoch + 1, f"writer {len(self.older)}", self.writer.shard)
 
     @precondition(lambda self: self.older)
     @rule(choice=st.randoms(use_true_random=False), is_new=st.booleans())
     def older_writer(self, choice: random.Random, is_new: bool) -> None:
-        """It delivers what nobody else has recorded: refused by every shard that has heard of the newer writer."""
+        """It delivers quotes of its own: every shard that knows the newer writer refuses them."""
         old = choice.choice(self.older)
         if not any(copy.writer_epoch > old.epoch for copy in self.homes()):
             return
@@ -195,7 +195,7 @@ class MoveModel(RuleBasedStateMachine):
 
     @rule(choice=st.randoms(use_true_random=False))
     def replay(self, choice: random.Random) -> None:
-        """A batch arrives once more, late, at any shard."""
+        """A batch arrives late and once more at any shard."""
         writer = choice.choice([self.writer, *self.older])
         if not writer.sent:
             return
@@ -210,7 +210,7 @@ class MoveModel(RuleBasedStateMachine):
 
     @rule()
     def read(self) -> None:
-        """As a reader follows the fences: the exact beginning of the log, never less of it than was seen before."""
+        """A reader that follows the fences sees the exact beginning of the log, and never less than before."""
         self.run(self._read())
 
     async def _read(self) -> None:
@@ -259,7 +259,7 @@ class MoveModel(RuleBasedStateMachine):
     @precondition(lambda self: self.mover is not None)
     @rule()
     def go_on_to_the_next_state(self) -> None:
-        """Until a fence has changed: these are the moments that matter."""
+        """Continue until a fence has changed: these are the moments that matter."""
         before = self.states()
         while self.mover is not None and self.states() == before:
             self.go_on(1)
@@ -295,7 +295,7 @@ class MoveModel(RuleBasedStateMachine):
                 connection.end()
 
     def admin(self, work: Callable[[dict[str, Any]], Coroutine[Any, Any, object]]) -> None:
-        """Another administrator, who is not held up, and may be refused."""
+        """Another administrator, who is not held and may be refused."""
         connections = {name: MemoryMovingShard(shard, COIN) for name, shard in self.shards.items()}
         try:
             with contextlib.suppress(SettingError, ShardUnavailableError):
@@ -306,7 +306,7 @@ class MoveModel(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from(NAMES), abort=st.booleans())
     def move_at_once(self, to: str, abort: bool) -> None:
-        """Refused where a mover is at work; else a whole move, or an abort."""
+        """A whole move or an abort, refused while a mover is at work."""
 
         def move(shards: dict[str, Any]) -> Coroutine[Any, Any, MoveProgress]:
             mover = Mover(COIN, shards, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing)
@@ -374,11 +374,11 @@ class MoveModel(RuleBasedStateMachine):
 
 
 async def _nothing(step: str, progress: MoveProgress) -> None:
-    """The gates hold the mover up, not its steps."""
+    """Do nothing: the gates hold the mover, not its steps."""
 
 
 async def _unsaid(line: str) -> None:
-    """Nobody listens."""
+    """Ignore the line."""
 
 
 @pytest.mark.timeout(600)  # a few seconds; where something is found, it is made small first

@@ -167,10 +167,10 @@ async def test_a_log_behind_what_is_known_does_not_answer_alone(seam: Seam) -> N
 
 async def test_candles_go_on_over_eras(seam: Seam) -> None:
     await seam.record(0, 1)
-    await seam.begin_era()
+    await seam.begin_epoch()
     await seam.record(2, 61)
     await seam.deliver(3)
-    await seam.begin_era()
+    await seam.begin_epoch()
     await seam.record(62)
     told = await ask(seam)
     assert told["candles"] == expected(seam.quotes, told)
@@ -302,7 +302,7 @@ async def test_whatever_happens_between_any_two_reads_they_are_those_of_all_quot
         elif kind == 3:
             await seam.trim(dice.randrange(1, 9))
         elif kind == 4 and not dice.randrange(4):
-            await seam.begin_era()
+            await seam.begin_epoch()
         elif kind == 5:
             seam.shard.away = not dice.randrange(6)
 

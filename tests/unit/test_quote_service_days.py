@@ -1,4 +1,4 @@
-"""The keeper of a shard's days: what it does when, and what a failure leaves of a round. No server, no waiting."""
+"""The keeper of a shard's days: what it does when, and what remains of a round after a failure; without a server."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ def day(ago: int) -> date:
 
 
 class MemoryDays:
-    """A shard whose days are as they are set; `faults` maps a call, or a call and its day, to an error to raise."""
+    """A shard whose days a test sets; `faults` maps a call, or a call and its day, to an error to raise."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -93,7 +93,7 @@ class MemoryDays:
 
 
 class Schedule:
-    """Waits that pass at once, moving the clock; the keeper is cancelled in its wait number `waits_max`."""
+    """Waits that end at once and move the clock; the keeper is cancelled in its wait number `waits_max`."""
 
     def __init__(self, days: MemoryDays, waits_max: int, **homes: Home) -> None:
         self.days = days
@@ -113,7 +113,7 @@ class Schedule:
             raise asyncio.CancelledError
 
     def run(self) -> list[str]:
-        """Until the last wait; what the log says, in short."""
+        """Run until the last wait; returns the log lines in short form."""
         keeper = DayKeeper(
             "shard1",
             "postgresql://nowhere",
@@ -129,7 +129,7 @@ class Schedule:
         return [str(entry["event"]) for entry in logs]
 
 
-def test_partitions_are_made_ahead_every_hour_of_every_day() -> None:
+def test_partitions_are_created_ahead_every_hour_of_every_day() -> None:
     schedule = Schedule(MemoryDays(), 14)
     assert schedule.run() == []
     assert schedule.waits_s == [ROUND_INTERVAL_S] * 14
@@ -165,7 +165,7 @@ def test_a_round_goes_from_sealing_to_packing() -> None:
     assert schedule.floors == [("bitcoin", Position(7, 3))]
 
 
-def test_a_changed_retention_holds_from_the_next_round_on() -> None:
+def test_a_changed_retention_applies_from_the_next_round() -> None:
     days = MemoryDays()
     schedule = Schedule(days, 2, bitcoin=Home(1, "shard1", 1))
     schedule.on_wait = lambda _: schedule.homes.update(bitcoin=Home(1, "shard1", 1, 7))
@@ -173,7 +173,7 @@ def test_a_changed_retention_holds_from_the_next_round_on() -> None:
     assert days.asked["expired"] == {"bitcoin": 7}
 
 
-def test_a_shard_that_is_away_is_asked_again_ever_later_and_said_once() -> None:
+def test_a_shard_that_is_away_is_retried_with_back_off_and_logged_once() -> None:
     days = MemoryDays()
     days.faults["open"] = ShardUnavailableError("shard1 is not reachable")
     schedule = Schedule(days, 42)
@@ -187,7 +187,7 @@ def test_a_shard_that_is_away_is_asked_again_ever_later_and_said_once() -> None:
     assert schedule.waits_s[40:] == [ROUND_INTERVAL_S] * 2
 
 
-def test_the_back_off_begins_anew_after_a_round_that_went_well() -> None:
+def test_the_back_off_restarts_after_a_successful_round() -> None:
     days = MemoryDays()
     away = {"open": ShardUnavailableError("shard1 is not reachable")}
     days.faults = dict(away)
@@ -206,7 +206,7 @@ def test_the_back_off_begins_anew_after_a_round_that_went_well() -> None:
 
 
 @pytest.mark.parametrize("failing", ["prepare", f"seal {day(2)}", f"drop {day(3)} 30", f"erase {day(5)}", "pack"])
-def test_what_can_not_be_done_keeps_nothing_else_from_being_done_and_is_tried_again_soon(failing: str) -> None:
+def test_a_failed_task_blocks_no_other_and_is_retried_soon(failing: str) -> None:
     days = MemoryDays()
     days.to_seal = [CoinDay("bitcoin", day(2)), CoinDay("bitcoin", day(1))]
     days.sealed = [CoinDay("bitcoin", day(3)), CoinDay("bitcoin", day(4))]
@@ -220,7 +220,7 @@ def test_what_can_not_be_done_keeps_nothing_else_from_being_done_and_is_tried_ag
     assert said.count("days.held") == 1
 
 
-def test_a_coin_that_has_moved_is_no_failure() -> None:
+def test_a_moved_coin_is_no_failure() -> None:
     days = MemoryDays()
     days.to_seal = [CoinDay("bitcoin", day(2)), CoinDay("other", day(2))]
     days.faults["seal"] = CoinMovedError("shard1: the coin has moved")
@@ -229,7 +229,7 @@ def test_a_coin_that_has_moved_is_no_failure() -> None:
     assert schedule.waits_s == [ROUND_INTERVAL_S]
 
 
-def test_a_day_that_is_refused_is_said_and_the_others_go_on() -> None:
+def test_a_refused_day_is_logged_and_the_others_continue() -> None:
     days = MemoryDays()
     days.to_seal = [CoinDay("bitcoin", day(2)), CoinDay("bitcoin", day(1))]
     days.refused = {days.to_seal[0]}
@@ -238,7 +238,7 @@ def test_a_day_that_is_refused_is_said_and_the_others_go_on() -> None:
     assert schedule.waits_s == [ROUND_INTERVAL_S]
 
 
-def test_of_two_keepers_one_only_makes_partitions() -> None:
+def test_the_second_of_two_keepers_only_creates_partitions() -> None:
     days = MemoryDays()
     days.is_taken = True
     days.to_seal = [CoinDay("bitcoin", day(1))]
@@ -247,7 +247,7 @@ def test_of_two_keepers_one_only_makes_partitions() -> None:
     assert days.calls == ["open", f"prepare {TODAY} {TODAY + timedelta(days=DAYS_AHEAD)}"]
 
 
-def test_a_keeper_that_is_cancelled_in_the_middle_closes_what_it_opened() -> None:
+def test_a_keeper_cancelled_in_the_middle_closes_its_connections() -> None:
     days = MemoryDays()
     days.unpacked = [day(1)]
 

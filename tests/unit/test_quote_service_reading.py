@@ -190,10 +190,10 @@ async def test_a_hole_in_the_log_is_refused_and_not_passed_over(seam: Seam) -> N
 
 async def test_a_range_over_several_eras_is_read_through(seam: Seam) -> None:
     await seam.record(0, 1)
-    await seam.begin_era()
+    await seam.begin_epoch()
     await seam.record(2, 3)
     await seam.deliver(3)
-    await seam.begin_era()
+    await seam.begin_epoch()
     await seam.record(4, 5)
     assert await paged(seam, 1, 5, 2) == [quote.position for quote in seam.quotes[1:5]]
 
@@ -246,7 +246,7 @@ async def test_a_position_that_was_never_given_is_refused_and_so_is_one_below_a_
 @pytest.mark.parametrize("delivered", [0, 3, 5])
 async def test_who_asks_after_a_position_that_was_never_given_learns_where_to_go_on(seam: Seam, delivered: int) -> None:
     await seam.record(*range(3))
-    await seam.begin_era()
+    await seam.begin_epoch()
     await seam.record(3, 4)
     await seam.deliver(delivered)
     with pytest.raises(PositionBeyondEndError) as never:
@@ -265,7 +265,7 @@ async def test_a_time_is_found_in_the_log_among_many_entries_and_eras(seam: Seam
         for _ in range(seeded.randrange(1, 40)):
             offset += seeded.choice([0.0, 0.001, 7.0])
             await seam.record(offset)
-        await seam.begin_era()
+        await seam.begin_epoch()
     reader = seam.core.answers._reader
     for _ in range(200):
         start = NOON + timedelta(seconds=seeded.uniform(-5, offset + 5))
@@ -295,7 +295,7 @@ async def test_pages_of_a_range_are_its_quotes_whatever_happens_between_any_two_
         elif kind == 2:
             await seam.trim(dice.randrange(1, 6))
         elif kind == 3 and not dice.randrange(4):
-            await seam.begin_era()
+            await seam.begin_epoch()
         elif kind == 4:
             seam.shard.away = not dice.randrange(6)
 

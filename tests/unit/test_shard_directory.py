@@ -1,4 +1,4 @@
-"""The directory goes on when shard1 is away, believes the fences first, and never goes back."""
+"""The directory works while shard1 is away, believes the fences first, and never goes back."""
 
 import asyncio
 import stat
@@ -19,27 +19,27 @@ def shards(**coins: str) -> dict[str, Shard]:
     return {name: MemoryShard(name, named.split(",")) for name, named in coins.items()}
 
 
-async def test_without_a_file_and_without_shard1_the_settings_say_where_the_coins_live(tmp_path: Path) -> None:
+async def test_the_settings_place_the_coins_if_there_is_neither_a_file_nor_shard1(tmp_path: Path) -> None:
     async with directory_over(shards(shard1=COIN), {COIN: "shard1"}, file=tmp_path / "directory.json") as directory:
         assert directory.homes == {COIN: Home(0, "shard1", 0)}
         assert directory.shard_of(COIN).name == "shard1"
 
 
-async def test_what_was_read_once_is_known_at_the_next_start_with_shard1_away(tmp_path: Path) -> None:
+async def test_the_directory_read_once_is_known_at_the_next_start_while_shard1_is_away(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "directory.json"
-    told = Directory(
+    known = Directory(
         {COIN: Home(1, "shard2", 3, 30), "solana": Home(7, "third", 1)}, {"third": "postgresql://u:secret@h/d"}
     )
     every = shards(shard1="x", shard2=COIN, third="solana")
-    async with directory_over(every, {COIN: "shard1"}, file=file, tell=lambda: told) as directory:
-        assert dict(directory.homes) == dict(told.homes)
+    async with directory_over(every, {COIN: "shard1"}, file=file, first_says=lambda: known) as directory:
+        assert dict(directory.homes) == dict(known.homes)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     async with directory_over(every, {COIN: "shard1", "late": "shard2"}, file=file) as directory:
-        assert dict(directory.homes) == {**told.homes, "late": Home(0, "shard2", 0)}
+        assert dict(directory.homes) == {**known.homes, "late": Home(0, "shard2", 0)}
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b'{"homes": 5}', b'{"homes": {"x": {}}, "shards": {}}', b"\xff\xfe", None])
-async def test_a_file_that_can_not_be_read_is_as_none(tmp_path: Path, kept: bytes | None) -> None:
+async def test_an_unreadable_file_counts_as_a_missing_one(tmp_path: Path, kept: bytes | None) -> None:
     file = tmp_path / "directory.json"
     if kept is None:
         file.mkdir()
@@ -49,7 +49,7 @@ async def test_a_file_that_can_not_be_read_is_as_none(tmp_path: Path, kept: byte
         assert directory.homes == {COIN: Home(0, "shard1", 0)}
 
 
-async def test_a_coin_is_followed_to_where_its_fence_says_even_with_shard1_away() -> None:
+async def test_a_coin_is_followed_by_its_fence_even_while_shard1_is_away() -> None:
     gone, home = MemoryShard("shard1", [COIN]), MemoryShard("shard2", [COIN])
     gone.copies[COIN].state, gone.copies[COIN].moved_to = "moved", "shard2"
     directory = directory_over({"shard1": gone, "shard2": home}, {COIN: "shard1"})
@@ -57,15 +57,15 @@ async def test_a_coin_is_followed_to_where_its_fence_says_even_with_shard1_away(
     assert directory.homes[COIN] == Home(0, "shard2", 2)
 
 
-async def test_what_shard1_says_later_but_decided_earlier_does_not_win() -> None:
-    told = Directory({COIN: Home(1, "shard1", 1)})
-    async with directory_over(shards(shard1="x", shard2=COIN), {COIN: "shard1"}, tell=lambda: told) as directory:
+async def test_an_older_placement_that_shard1_returns_later_does_not_win() -> None:
+    known = Directory({COIN: Home(1, "shard1", 1)})
+    async with directory_over(shards(shard1="x", shard2=COIN), {COIN: "shard1"}, first_says=lambda: known) as directory:
         assert await directory.follow(COIN, CoinMovedError("moved", to="shard2", placement=2))
         assert await directory.refresh()
         assert directory.homes[COIN] == Home(1, "shard2", 2)
 
 
-async def test_a_coin_that_is_nowhere_is_told_and_not_asked_for_for_ever() -> None:
+async def test_a_coin_without_a_home_is_an_error_and_not_an_endless_search() -> None:
     directory = directory_over(shards(shard1="x", shard2="y"), {COIN: "shard1"})
     with pytest.raises(CoinMovedError):
         await directory.ask(COIN, lambda shard: shard.fence(COIN))
@@ -74,11 +74,11 @@ async def test_a_coin_that_is_nowhere_is_told_and_not_asked_for_for_ever() -> No
         await directory.ask(COIN, lambda shard: shard.fence(COIN))
 
 
-async def test_a_new_coin_and_a_new_shard_are_told_to_who_waits() -> None:
+async def test_waiting_for_a_change_ends_with_a_new_coin_or_a_new_shard() -> None:
     homes = {COIN: Home(1, "shard1", 1)}
     further: dict[str, str] = {}
     every = shards(shard1=COIN, third="solana")
-    directory = directory_over(every, {COIN: "shard1"}, tell=lambda: Directory(dict(homes), dict(further)))
+    directory = directory_over(every, {COIN: "shard1"}, first_says=lambda: Directory(dict(homes), dict(further)))
     del directory._settled["third"], directory.shards["third"]
     async with directory:
         await directory.wait_change()
@@ -93,7 +93,7 @@ async def test_a_new_coin_and_a_new_shard_are_told_to_who_waits() -> None:
         assert directory.shard_of("solana").name == "third"
 
 
-async def test_all_who_ask_at_once_of_a_coin_that_moved_are_answered() -> None:
+async def test_concurrent_calls_for_a_moved_coin_all_succeed() -> None:
     gone, home = MemoryShard("shard1", [COIN]), MemoryShard("shard2", [COIN])
     gone.copies[COIN].state, gone.copies[COIN].moved_to = "moved", "shard2"
     directory = directory_over({"shard1": gone, "shard2": home}, {COIN: "shard1"})
@@ -105,18 +105,18 @@ async def test_all_who_ask_at_once_of_a_coin_that_moved_are_answered() -> None:
     assert await asyncio.gather(*(directory.ask(COIN, question) for _ in range(5))) == [[]] * 5
 
 
-async def test_what_is_kept_of_other_databases_does_not_win_over_the_shard1_that_is_there(tmp_path: Path) -> None:
+async def test_a_file_of_other_databases_does_not_win_over_shard1(tmp_path: Path) -> None:
     file = tmp_path / "directory.json"
     every = shards(shard1=COIN, shard2="x")
     before = Directory({COIN: Home(1, "shard2", 3), "solana": Home(2, "shard2", 1)})
-    async with directory_over(every, {COIN: "shard1"}, file=file, tell=lambda: before):
+    async with directory_over(every, {COIN: "shard1"}, file=file, first_says=lambda: before):
         pass
     now = Directory({COIN: Home(1, "shard1", 1)})
-    async with directory_over(every, {COIN: "shard1"}, file=file, tell=lambda: now) as directory:
+    async with directory_over(every, {COIN: "shard1"}, file=file, first_says=lambda: now) as directory:
         assert directory.homes == {COIN: Home(1, "shard1", 1), "solana": Home(2, "shard2", 1)}
 
 
-async def test_many_who_ask_shard1_at_once_share_its_answer() -> None:
+async def test_concurrent_refreshes_share_one_call_to_shard1() -> None:
     class CountingShard(MemoryShard):
         asked = 0
 
@@ -132,11 +132,11 @@ async def test_many_who_ask_shard1_at_once_share_its_answer() -> None:
         assert shard.asked == 1
 
 
-async def test_shard1_learns_the_currency_of_a_coin_that_has_none_and_only_of_one_that_it_knows() -> None:
+async def test_shard1_learns_currencies_only_of_coins_that_it_knows_and_that_have_none() -> None:
     homes = {COIN: Home(1, "shard1", 1), "ethereum": Home(2, "shard1", 1, currency="USD")}
     learnt: dict[str, str] = {}
     every, seed = shards(shard1=f"{COIN},ethereum,late"), {"late": "shard1"}
-    async with directory_over(every, seed, tell=lambda: Directory(homes), learnt=learnt) as directory:
+    async with directory_over(every, seed, first_says=lambda: Directory(homes), learnt=learnt) as directory:
         await directory.learn({COIN: "USD", "ethereum": "BRL", "late": "USD"})
         assert learnt == {COIN: "USD"}
         homes[COIN] = Home(1, "shard1", 1, currency="USD")
@@ -144,11 +144,11 @@ async def test_shard1_learns_the_currency_of_a_coin_that_has_none_and_only_of_on
         assert directory.homes[COIN].currency == "USD"
 
 
-async def test_a_currency_is_known_with_shard1_away_and_goes_along_with_a_coin_that_moves(tmp_path: Path) -> None:
-    file, told = tmp_path / "directory.json", Directory({COIN: Home(1, "shard1", 1, currency="USD")})
+async def test_a_currency_is_known_while_shard1_is_away_and_survives_a_move(tmp_path: Path) -> None:
+    file, known = tmp_path / "directory.json", Directory({COIN: Home(1, "shard1", 1, currency="USD")})
     gone, home = MemoryShard("shard1", [COIN]), MemoryShard("shard2", [COIN])
     every: dict[str, Shard] = {"shard1": gone, "shard2": home}
-    async with directory_over(every, {}, file=file, tell=lambda: told):
+    async with directory_over(every, {}, file=file, first_says=lambda: known):
         pass
     gone.copies[COIN].state, gone.copies[COIN].moved_to = "moved", "shard2"
     async with directory_over(every, {COIN: "shard1"}, file=file) as directory:
