@@ -16,7 +16,7 @@ from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig
         ({"failure_rate_threshold": math.nan}, "failure_rate_threshold"),
         (
             {"failure_rate_threshold": None},
-            "nothing would ever open this circuit: give .* or slow_call_duration_threshold$",
+            "nothing would ever open this circuit: set .* or slow_call_duration_threshold$",
         ),
         ({"minimum_number_of_calls": 0}, "minimum_number_of_calls must be a whole number from 1, not 0$"),
         ({"minimum_number_of_calls": 2.5}, "minimum_number_of_calls"),
@@ -35,7 +35,7 @@ from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig
         ({"wait_duration_in_open": 0}, "wait_duration_in_open"),
         ({"wait_duration_multiplier": 0.5}, "wait_duration_multiplier"),
         ({"wait_duration_multiplier": math.inf, "max_wait_duration_in_open": 99.0}, "wait_duration_multiplier"),
-        ({"wait_duration_multiplier": 2.0}, "max_wait_duration_in_open is needed where .* lets the wait grow$"),
+        ({"wait_duration_multiplier": 2.0}, "max_wait_duration_in_open is required if .* is above 1$"),
         ({"max_wait_duration_in_open": 59.0}, "max_wait_duration_in_open must be at least wait_duration_in_open"),
         ({"max_wait_duration_in_open": math.inf}, "max_wait_duration_in_open"),
         ({"wait_duration_jitter": 1.0}, "wait_duration_jitter"),

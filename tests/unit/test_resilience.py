@@ -106,7 +106,7 @@ def test_an_answer_of_a_call_cut_short_by_the_deadline_says_how_many_tries_that_
             if key is None:
                 with pytest.raises(CallDeadlineError) as caught:
                     await rig.call(9.0, 9.0)
-                assert caught.value.__notes__ == ["no further try after 2: deadline"]
+                assert caught.value.__notes__ == ["no further attempt after 2: deadline"]
             else:
                 result = await rig.call(9.0, 9.0, key="a")
                 assert (result.served_from, result.reason, result.attempts) == (ServedFrom.CACHE, "deadline", 2)

@@ -30,7 +30,7 @@ def test_without_an_answer_the_error_of_the_last_try_comes_out_as_it_is() -> Non
             await rig.call(OSError("first"), error)
         assert caught.value is error
         assert caught.value.__cause__ is cause
-        assert error.__notes__ == ["no further try after 2: attempts"]
+        assert error.__notes__ == ["no further attempt after 2: attempts"]
         rig.assert_nothing_is_left()
 
     run(work)
@@ -74,7 +74,7 @@ def test_an_error_that_many_share_is_the_same_for_each() -> None:
         rig.script = [OSError("first"), OSError("last")]
         await asyncio.gather(*(asking() for _ in range(20)))
         assert len({id(error) for error, _, _ in seen}) == 1
-        assert {tuple(notes) for _, notes, _ in seen} == {("no further try after 2: attempts",)}
+        assert {tuple(notes) for _, notes, _ in seen} == {("no further attempt after 2: attempts",)}
         assert len({tuple(way) for _, _, way in seen}) == 1
         assert (seen[0][2][0], seen[0][2][-1]) == ("asking", "callee")
 

@@ -63,7 +63,7 @@ def test_why_there_was_no_further_try_is_named(reason: StopReason, calls: int, g
             await rig.call([kind(str(number)) for number in range(9)], idempotent=idempotent, deadline=deadline)
         assert rig.calls == calls
         assert str(caught.value) == str(calls - 1), "the last error, as it is"
-        assert caught.value.__notes__ == [f"no further try after {calls}: {reason.value}"]
+        assert caught.value.__notes__ == [f"no further attempt after {calls}: {reason.value}"]
         assert caught.value.__cause__ is caught.value.__context__ is None
         assert rig.stopped == [(reason, calls)]
         assert rig.clock() < 5.0, "not waited for nothing"
@@ -97,7 +97,7 @@ def test_an_error_that_is_raised_again_and_again_says_it_once() -> None:
         for _ in range(5):
             with pytest.raises(OSError, match="the same one"):
                 await Rig().call([always] * 9)
-        assert always.__notes__ == ["no further try after 2: attempts"]
+        assert always.__notes__ == ["no further attempt after 2: attempts"]
 
     in_virtual_time(work)
 
@@ -132,10 +132,10 @@ def test_a_circuit_that_opens_ends_it_at_once() -> None:
         with pytest.raises(OSError) as caught:
             await rig.call([OSError() for _ in range(9)])
         assert (rig.calls, rig.stopped) == (2, [(StopReason.CIRCUIT, 2)])
-        assert caught.value.__notes__ == ["no further try after 2: circuit"]
+        assert caught.value.__notes__ == ["no further attempt after 2: circuit"]
         with pytest.raises(CircuitOpenError) as refused:
             await rig.call([])
-        assert refused.value.__notes__ == ["no further try after 0: circuit"]
+        assert refused.value.__notes__ == ["no further attempt after 0: circuit"]
         assert rig.events[-2:] == [AttemptEnded("x", "not_permitted", 1), RetriesStopped("x", StopReason.CIRCUIT, 0)]
 
     in_virtual_time(work)
@@ -149,7 +149,7 @@ def test_a_circuit_that_opens_during_the_wait_gives_the_error_that_was_seen() ->
         rig.breaker.force_open()
         with pytest.raises(OSError, match="seen") as caught:
             await task
-        assert caught.value.__notes__ == ["no further try after 1: circuit"]
+        assert caught.value.__notes__ == ["no further attempt after 1: circuit"]
         assert caught.value.__context__ is None
         assert (rig.calls, rig.stopped) == (1, [(StopReason.CIRCUIT, 1)])
         assert rig.events[-2] == AttemptEnded("x", "not_permitted", 2)
@@ -181,7 +181,7 @@ def test_with_no_time_left_no_call_is_made(made: int) -> None:
         with pytest.raises(OSError if made else CallDeadlineError) as caught:
             await task
         assert len(rig.sent) == made
-        assert caught.value.__notes__ == [f"no further try after {made}: deadline"]
+        assert caught.value.__notes__ == [f"no further attempt after {made}: deadline"]
         assert rig.stopped == [(StopReason.DEADLINE, made)]
         rig.assert_no_permit_is_out()
 
@@ -193,7 +193,7 @@ def test_a_try_that_the_deadline_cut_short_says_so_too() -> None:
         rig = Rig()
         with pytest.raises(CallDeadlineError) as caught:
             await rig.call([CallDeadlineError("over")])
-        assert caught.value.__notes__ == ["no further try after 1: deadline"]
+        assert caught.value.__notes__ == ["no further attempt after 1: deadline"]
         assert rig.stopped == [(StopReason.DEADLINE, 1)]
         assert rig.breaker.metrics().failures == 0
 

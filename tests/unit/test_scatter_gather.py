@@ -194,7 +194,7 @@ def test_a_part_is_an_error_where_it_is_forbidden_and_the_error_has_what_came() 
     error, elapsed = run(demanding(PART, partial="forbid"))
     assert error.result.values == {"a": 7, "c": 7}
     assert elapsed == pytest.approx(0.3)
-    assert str(error) == "2 good answers of 3, 3 are demanded (b: shard1 is not reachable)"
+    assert str(error) == "2 good answers of 3, 3 required (b: shard1 is not reachable)"
 
 
 def test_with_fail_fast_it_ends_when_the_demand_can_not_be_met_any_more() -> None:

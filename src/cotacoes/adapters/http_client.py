@@ -1,18 +1,17 @@
-"""The HTTP client: one call, one total deadline, one bounded body.
+"""The HTTP client: each call has one deadline and one bounded body.
 
-What it decides, so that no caller has to:
+It decides for all callers:
 
-* the deadline covers the whole call, from the wait for a connection to the last byte of the body;
-* a body is counted while it streams and refused at the first byte too many; it is asked for unencoded, and an encoded
-  one is refused unread, so nothing is ever inflated;
-* a redirect is a status like any other: no answer sends this process to an address that nobody configured;
-* no cookie is kept, no proxy or password is taken from the environment;
-* the service that is called hears how much time is left (`X-Deadline-Ms`);
-* it hears as well of whose question this is part, where somebody follows it (`traceparent`);
-* what an answer takes on the wire is bounded too, and a connection that brought more than its answer is closed;
-* a call that ends early, for whatever reason, closes its connection and gives its place in the pool back.
+* The deadline covers the whole call, from the wait for a connection to the last byte of the body.
+* A body is counted while it streams, and refused at the first byte too many. It is requested unencoded, and an encoded
+  one is refused unread, so nothing is ever inflated.
+* A redirect is a status like any other: no answer sends this process to an address that is not configured.
+* No cookie is stored, and no proxy or password is read from the environment.
+* The upstream learns how much time is left (`X-Deadline-Ms`), and to which trace the call belongs (`traceparent`).
+* The bytes of an answer on the wire are bounded too, and a connection that brought more than its answer is closed.
+* A call that ends early, for whatever reason, closes its connection and returns its place in the pool.
 
-It refuses to know what an answer means: every status is returned, and each caller translates `HttpError` once.
+It does not know what an answer means: every status is returned, and each caller translates `HttpError` once.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from cotacoes.patterns.resilience.classification import Outcome
 from cotacoes.patterns.resilience.deadline import HEADER as DEADLINE_HEADER
 from cotacoes.patterns.resilience.deadline import current_deadline, header_of
 
-CONNECTIONS_MAX = 32  # one client calls few hosts; more calls at once wait for a connection inside their deadline
-KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that an idle connection is seldom closed under a new request
-WIRE_BYTES_A_BYTE = 8  # of a body: in chunks of one byte each takes six
+CONNECTIONS_MAX = 32  # one client calls few hosts; further calls wait for a connection within their deadline
+KEEP_ALIVE_S = 5.0  # below the servers' 15 s, so that few idle connections are closed under a new request
+WIRE_BYTES_A_BYTE = 8  # of a body: in chunks of one byte, each byte takes six
 HEAD_BYTES_MAX = 131_072
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "cotacoes"}
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A complete answer. Names of headers are lower-case; values of one given twice are joined by `, `."""
+    """A complete answer. Header names are lower-case; values of a repeated header are joined by `, `."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,8 +52,8 @@ class Response:
 class HttpClient:
     """An async context manager around a bounded pool of connections.
 
-    `deadline_s` is of each whole call in seconds, `bytes_max` of each body. `transport` is the network, for a test that
-    brings its own. If no address is https, `has_tls` spares the time that loading the certificates takes.
+    `deadline_s` applies to each whole call, in seconds, and `bytes_max` to each body. A test may pass its own network
+    as `transport`. Without `has_tls`, for addresses of which none is https, no certificates are loaded.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class HttpClient:
     async def get(
         self, url: str, headers: Mapping[str, str] | None = None, *, deadline_s: float | None = None
     ) -> Response:
-        """Ask for `url`. A `deadline_s` of its own takes the place of the client's.
+        """GET `url`. A `deadline_s` replaces that of the client.
 
         Raises HttpUnavailableError and HttpMalformedError.
         """
@@ -99,7 +98,7 @@ class HttpClient:
     async def put(
         self, url: str, body: bytes, headers: Mapping[str, str] | None = None, *, deadline_s: float | None = None
     ) -> Response:
-        """Send a JSON `body` to `url`; otherwise as `get`."""
+        """PUT a JSON `body` to `url`; otherwise like `get`."""
         return await self._call("PUT", url, {"content-type": "application/json", **(headers or {})}, body, deadline_s)
 
     async def _call(
@@ -108,10 +107,10 @@ class HttpClient:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
         outer = current_deadline()
         left_s = deadline_s if outer is None else min(deadline_s, outer.remaining())
-        told = {**_HEADERS, DEADLINE_HEADER: header_of(left_s), **headers}
+        sent = {**_HEADERS, DEADLINE_HEADER: header_of(left_s), **headers}
         with tracing.call_span(method, url) as span:
             answer = await self._in_time(
-                deadline_s, lambda: httpx2.Request(method, url, headers={**span.headers, **told}, content=body)
+                deadline_s, lambda: httpx2.Request(method, url, headers={**span.headers, **sent}, content=body)
             )
             span.note({"http.response.status_code": answer.status})
             if answer.status >= 400:
@@ -120,7 +119,7 @@ class HttpClient:
 
     async def _in_time(self, deadline_s: float, make_request: Callable[[], httpx2.Request]) -> Response:
         try:
-            async with asyncio.timeout(deadline_s):  # the outer one is enforced by whoever set it
+            async with asyncio.timeout(deadline_s):  # the outer deadline is enforced where it was set
                 return await self._exchange(make_request())
         except TimeoutError as error:
             raise HttpUnavailableError(
@@ -130,11 +129,11 @@ class HttpClient:
             outcome = Outcome.UNREACHABLE if isinstance(error, httpx2.ConnectError) else Outcome.CUT
             raise HttpUnavailableError(_in_words(error), outcome=outcome) from error
         except httpx2.InvalidURL as error:
-            raise HttpUnavailableError(f"no address: {error}") from error
+            raise HttpUnavailableError(f"invalid address: {error}") from error
         except UnicodeError as error:
-            raise HttpUnavailableError(f"the address or a header has letters that cannot be sent: {error}") from error
+            raise HttpUnavailableError(f"the address or a header cannot be encoded: {error}") from error
         except (HttpError, AssertionError, TypeError):
-            raise  # ours: an answer refused, or a call that cannot be right
+            raise  # our own: a refused answer, or a wrong call
         except Exception as error:
             raise HttpUnavailableError(f"the call failed ({type(error).__name__})", outcome=Outcome.CUT) from error
 
@@ -169,7 +168,7 @@ class HttpClient:
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
-    """httpx2's own, over a network that counts; it takes no network as an argument."""
+    """httpx2's transport over a network that counts; httpx2 takes no network as an argument."""
 
     def __init__(self, limits: httpx2.Limits, wire_bytes_max: int, *, has_tls: bool) -> None:
         # the other context trusts no certificate: a call of https would fail
@@ -185,13 +184,13 @@ class _Transport(httpx2.AsyncHTTPTransport):
 
 
 def _in_words(error: Exception) -> str:
-    """One line for a log: httpx2 leaves the text of some errors empty."""
+    """One line for a log, since httpx2 leaves the text of some errors empty."""
     kinds = {
         httpx2.ConnectError: "no connection",
         httpx2.ReadError: "the connection was cut",
         httpx2.WriteError: "the connection was cut",
         httpx2.RemoteProtocolError: "the answer broke off or is not HTTP",
-        httpx2.UnsupportedProtocol: "no address",
+        httpx2.UnsupportedProtocol: "invalid address",
     }
-    said = next((text for kind, text in kinds.items() if isinstance(error, kind)), type(error).__name__)
-    return f"{said}: {error}" if str(error) else said
+    problem = next((text for kind, text in kinds.items() if isinstance(error, kind)), type(error).__name__)
+    return f"{problem}: {error}" if str(error) else problem

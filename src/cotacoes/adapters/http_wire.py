@@ -1,9 +1,8 @@
-"""The network under the HTTP client: it counts what an answer takes on the wire, and sees when it is not the only one.
+"""The network under the HTTP client: it counts the bytes of an answer on the wire, and notices bytes beyond it.
 
-A server that sends a second answer with the first, unasked, would have it taken for the answer to the next question on
-that connection. The pool asks an idle connection whether something is to be read, which it takes for a sign that it was
-closed; this network says so too if more came than the answer had. It does so as well where that cannot be known: behind
-an answer in chunks, or without a length.
+If a server sends a second answer unasked, the client would take it for the answer to its next question. The pool drops
+an idle connection if there is something to read on it, which it takes for a sign that it was closed. So this network
+reports something to read if more bytes came than the answer has, or if its length is unknown (chunks, no length).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _WITHOUT_BODY = re.compile(rb"HTTP/1\.[01] (204|304)")
 
 
 class CountedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connections on which an answer may take `bytes_max` bytes, its head and what is around its chunks included."""
+    """Connections on which an answer may take `bytes_max` bytes, including its head and the framing of its chunks."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -41,7 +40,7 @@ class CountedNetwork(httpcore2.AsyncNetworkBackend):
 
 
 class _CountedStream(httpcore2.AsyncNetworkStream):
-    """One connection; what is counted begins anew with each request."""
+    """One connection; the count begins again with each request."""
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream, bytes_max: int) -> None:
         self._stream = stream
@@ -81,7 +80,7 @@ class _CountedStream(httpcore2.AsyncNetworkStream):
 
 
 def answer_bytes(start: bytes) -> int | None:
-    """How many bytes the answer has that starts so, None if its head does not tell."""
+    """The number of bytes of the answer that starts like this; None if its head does not say."""
     head, end, _ = start.partition(_HEAD_END)
     if not end or _CODING.search(head):
         return None

@@ -1,6 +1,6 @@
-"""A span for each branch of a report: the parent of the calls made in it, which ends as the gathering says it did.
+"""A span for each branch of a report: the parent of the calls made in it, with the status from the gathering.
 
-How a branch did (`timed_out`, `skipped`, `abandoned`) is known to the gathering alone, and only once it is over.
+Only the gathering knows how a branch ended (`timed_out`, `skipped`, `abandoned`), and only once it is over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 async def traced_gather(branches: Mapping[str, Callable[[], Awaitable[Any]]], **terms: Any) -> GatherResult[Any]:
-    """`scatter_gather`, with a span around each branch where spans are wanted."""
+    """`scatter_gather`, with a span around each branch if tracing is on."""
     tracer = tracing.active()
     if tracer is None:
         return await scatter_gather(branches, **terms)
@@ -55,9 +55,9 @@ class _BranchSpans:
         return span
 
     def settle(self, branches: Mapping[str, Branch[Any]]) -> None:
-        """End all of them; those of which nothing is said went down with the whole."""
+        """End all spans; branches without a result were cancelled with the whole."""
         for name, branch in branches.items():
-            span = self._spans.get(name) or self._begin(name)  # it was not begun: a span all the same, without a length
+            span = self._spans.get(name) or self._begin(name)  # a branch that was not begun has a span without a length
             span.note({"cotacoes.branch.status": branch.status.value, "cotacoes.branch.attempts": branch.attempts})
             if branch.reason is not None:
                 span.note({"cotacoes.branch.reason": branch.reason})

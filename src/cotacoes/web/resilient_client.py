@@ -1,9 +1,9 @@
-"""The guarded reader: the questions that services ask quote_service, each behind a policy and a breaker of its own.
+"""The resilient client: the questions that services ask quote_service, each behind a policy and a breaker of its own.
 
-What counts against quote_service is that it does not answer, or not by itself: away, out of time, overloaded, crashed.
-That a coin is unknown, has no quote yet, or that a shard is away are answers of a healthy service, whatever their
-status. One that can not be asked at all is as good as away, and comes out as ServiceUnavailableError. Nor does it count
-that it gave up by the time that it was told, where our own caller had left less than a try takes.
+A failure of quote_service is that it does not answer by itself: it is away, out of time, overloaded, or has crashed.
+An unknown coin, a coin without a quote and a shard that is away are answers of a healthy service, whatever the status.
+If quote_service cannot be called at all, that is a ServiceUnavailableError, as if it were away. If it gave up at the
+deadline that we sent, and our own caller had left less time than an attempt takes, that is no failure.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _NOT_MADE: dict[type[Exception], str] = {
 
 
 def classify_answer(error: BaseException) -> Classification:
-    """By the problem that it answered with; whatever is none, as any other call over HTTP."""
+    """Classify by the problem that quote_service answered with, and anything else as any call over HTTP."""
     if not isinstance(error, ProblemError):
         return classify(error)
     if not isinstance(error, NO_ANSWER):
@@ -63,11 +63,11 @@ def classify_answer(error: BaseException) -> Classification:
 
 
 class ResilientClient:
-    """The questions, as `ServiceClient` has them, asked through one that is open.
+    """The questions of `ServiceClient`, asked through a client that is open.
 
-    `questions` are those that are asked, `deadline_s` is of each in seconds, `attempts` how often one is asked at most.
-    Given `age_max_s`, the last good current quote is told where there is no other, so long, with its age; and those who
-    ask for the same one at the same time are one question.
+    `questions` are the ones in use; `deadline_s` applies to each call, in seconds, with at most `attempts` attempts.
+    With `age_max_s`, the last good current quote replaces a missing one up to that age, and callers that ask for the
+    same quote at the same time share one call.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class ResilientClient:
                 name, INTERNAL_BREAKER, config, classify=classify_answer, bulkhead=bulkhead, **companions
             )
 
-        kept: dict[str, Any] = {}
+        of_current: dict[str, Any] = {}
         if age_max_s is not None:
-            kept = {
+            of_current = {
                 "single_flight": SingleFlight[Any](deadline=deadline_s, clock=clock),
                 "fallback": LastGood[Any](max_age=age_max_s, clock=clock),
             }
-        self._policies = {route: policy(route, **(kept if route == "current" else {})) for route in questions}
+        self._policies = {route: policy(route, **(of_current if route == "current" else {})) for route in questions}
 
     async def current(self, coin: str) -> CallResult[dict[str, Any]]:
         """The current quote."""
@@ -114,17 +114,17 @@ class ResilientClient:
         return (await self._ask("positions", self._client.positions)).value
 
     async def quotes(self, coin: str, **asked: Any) -> dict[str, Any]:
-        """A page of the history; `asked` as `ServiceClient.quotes` takes it."""
+        """A page of the history, with the arguments of `ServiceClient.quotes`."""
         return (await self._ask("quotes", lambda: self._client.quotes(coin, **asked))).value
 
     async def candles(self, coin: str, interval: str, **asked: Any) -> dict[str, Any]:
-        """A page of candles; `asked` as `ServiceClient.candles` takes it."""
+        """A page of candles, with the arguments of `ServiceClient.candles`."""
         return (await self._ask("candles", lambda: self._client.candles(coin, interval, **asked))).value
 
     async def _ask(self, question: str, ask: Callable[[], Awaitable[T]], key: str | None = None) -> CallResult[T]:
         try:
-            return await self._policies[question].call(lambda: self._try(ask), idempotent=True, key=key)
-        except (CircuitOpenError, BulkheadFullError, CallDeadlineError, FlightLostError) as error:
+            return await self._policies[question].call(lambda: self._attempt(ask), idempotent=True, key=key)
+        except tuple(_NOT_MADE) as error:
             wait_s = error.retry_after if isinstance(error, CircuitOpenError) else 1.0
             raise ServiceUnavailableError(
                 f"{SERVICE} is away ({_NOT_MADE[type(error)]})", retry_after_s=min(wait_s, WAIT_S_MAX)
@@ -132,10 +132,10 @@ class ResilientClient:
         except TimeoutError as error:
             raise TimedOutError(f"{SERVICE} is away ({error})") from error
 
-    async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """One try; CallDeadlineError where it was out of time because our own caller is in a hurry.
+    async def _attempt(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Make one attempt; CallDeadlineError if it was out of time because our own caller is in a hurry.
 
-        Else whoever sends `X-Deadline-Ms: 1` a few times would open the circuit for everyone.
+        Otherwise a caller that sends `X-Deadline-Ms: 1` a few times would open the circuit for all.
         """
         deadline = current_deadline()
         is_hurried = deadline is not None and deadline.remaining() <= self._attempt_s

@@ -1,7 +1,7 @@
-"""What a circuit breaker can be told, and which of it is impossible.
+"""The settings of a circuit breaker, and which of them are refused.
 
-Names are resilience4j's in snake_case, and so are the defaults where both have the setting. Rates are shares from 0 to
-1, durations are seconds. Three rules open a closed circuit, each optional, at least one of them needed:
+Names are those of resilience4j in snake_case, and so are the defaults of the settings that both have. Rates are shares
+from 0 to 1, durations are seconds. Three rules open a closed circuit; each is optional, and at least one is needed:
 
     failure_rate_threshold          share of failed calls in the window, once it holds `minimum_number_of_calls`
     slow_call_rate_threshold        share of calls longer than `slow_call_duration_threshold`, under the same condition
@@ -20,7 +20,7 @@ WINDOW_SECONDS_MAX = 3600  # a bucket of some 150 bytes each
 
 
 class BreakerState(enum.Enum):
-    """Where the circuit stands. The last three are set by a person, and left by `reset()` alone."""
+    """The state of a circuit. The last three are set by an operator, and only `reset()` leaves them."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -32,21 +32,21 @@ class BreakerState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakerConfig:
-    """See the head of this file; ValueError where a value, or two together, can not be meant.
+    """The settings, as the head of this file explains them. ValueError if a value, or two together, make no sense.
 
-    failure_rate_threshold            reached means: at least this share; None: no such rule
-    minimum_number_of_calls           below it no rate is judged; a smaller count window lowers it to its own size
-    sliding_window_type               "count": the last `sliding_window_size` calls; "time": of so many seconds
+    failure_rate_threshold            reached with at least this share; None: no such rule
+    minimum_number_of_calls           with fewer calls no rate is judged; a smaller count window lowers it to its size
+    sliding_window_type               "count": the last `sliding_window_size` calls; "time": those of so many seconds
     consecutive_failures_threshold    None: no such rule
-    slow_call_duration_threshold      a call is slow when it takes longer than this; None: none is
-    wait_duration_in_open             before the first probe
-    wait_duration_multiplier          the wait grows by it after each failed half-open, back to the first after a close
-    max_wait_duration_in_open         what it grows to; None only where it does not grow
-    wait_duration_jitter              each wait is up to this share shorter or longer, never above the maximum
-    permitted_calls_in_half_open      so many probes decide; without a failure rate each of them has to succeed
-    max_concurrent_calls_in_half_open at most so many of them at once; None: all
-    max_wait_duration_in_half_open    without a decision by then it opens again; None: no limit
-    initial_state                     where it begins, and where `reset()` does not lead: that closes it
+    slow_call_duration_threshold      a call that takes longer is slow; None: no call is
+    wait_duration_in_open             the wait before the first probe
+    wait_duration_multiplier          multiplies the wait after each failed half-open; a close resets it
+    max_wait_duration_in_open         upper bound of the wait; None only if it does not grow
+    wait_duration_jitter              makes each wait up to this share shorter or longer, within the upper bound
+    permitted_calls_in_half_open      the number of probes that decide; without a failure rate all must succeed
+    max_concurrent_calls_in_half_open the number of probes at the same time; None: all
+    max_wait_duration_in_half_open    opens the circuit again if there is no decision by then; None: no limit
+    initial_state                     the first state; `reset()` always closes the circuit
     """
 
     failure_rate_threshold: float | None = 0.5
@@ -72,7 +72,7 @@ class CircuitBreakerConfig:
 
     @property
     def calls_needed(self) -> int:
-        """How many calls the window must hold before a rate is judged."""
+        """The number of calls that the window must hold before a rate is judged."""
         if self.sliding_window_type == "count":
             return min(self.minimum_number_of_calls, self.sliding_window_size)
         return self.minimum_number_of_calls
@@ -93,7 +93,7 @@ class CircuitBreakerConfig:
         rules = (self.failure_rate_threshold, self.consecutive_failures_threshold, self.slow_call_duration_threshold)
         if all(rule is None for rule in rules):
             raise ValueError(
-                "nothing would ever open this circuit: give failure_rate_threshold, consecutive_failures_threshold or "
+                "nothing would ever open this circuit: set failure_rate_threshold, consecutive_failures_threshold or "
                 "slow_call_duration_threshold"
             )
 
@@ -103,13 +103,11 @@ class CircuitBreakerConfig:
             raise ValueError(f"wait_duration_multiplier must be at least 1, not {self.wait_duration_multiplier!r}")
         if not 0 <= self.wait_duration_jitter < 1:
             raise ValueError(
-                f"wait_duration_jitter must be a share from 0 to below 1, not {self.wait_duration_jitter!r}"
+                f"wait_duration_jitter must be a share of at least 0 and below 1, not {self.wait_duration_jitter!r}"
             )
         if self.max_wait_duration_in_open is None:
             if self.wait_duration_multiplier > 1:
-                raise ValueError(
-                    "max_wait_duration_in_open is needed where wait_duration_multiplier lets the wait grow"
-                )
+                raise ValueError("max_wait_duration_in_open is required if wait_duration_multiplier is above 1")
         elif not self.wait_duration_in_open <= self.max_wait_duration_in_open < math.inf:
             raise ValueError(
                 f"max_wait_duration_in_open must be at least wait_duration_in_open ({self.wait_duration_in_open} s), "
@@ -132,12 +130,12 @@ class CircuitBreakerConfig:
 
 def _require_share(name: str, value: float) -> None:
     if not 0 < value <= 1:
-        raise ValueError(f"{name} must be a share above 0 and up to 1 (0.5 is half of the calls), not {value!r}")
+        raise ValueError(f"{name} must be a share above 0 and at most 1 (0.5 is half of the calls), not {value!r}")
 
 
 def _require_seconds(name: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 seconds and finite, not {value!r}")
+        raise ValueError(f"{name} must be finite and above 0 seconds, not {value!r}")
 
 
 def _require_count(name: str, value: Any, most: int | None = None) -> None:

@@ -1,6 +1,6 @@
-"""What a circuit breaker does and says: its transitions as a table, its verdicts, its events, its refusal.
+"""The transitions of a circuit breaker as a table, its verdicts, its events, and the error of a call not permitted.
 
-The table is the machine: a change of state that does not stand in it does not exist, and the diagram in
+The table is the state machine: a change of state that is not in it does not exist, and the diagram in
 `docs/explanation/circuit-breaker.md` is drawn from it.
 """
 
@@ -15,7 +15,7 @@ from cotacoes.patterns.resilience.breaker_config import BreakerState
 
 
 class CallVerdict(enum.Enum):
-    """What a call showed about the callee. IGNORED: nothing, it was cancelled or failed for the caller's own reason."""
+    """What a call showed about the upstream. IGNORED: nothing; it was cancelled, or failed because of the caller."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -28,7 +28,7 @@ class TransitionReason(enum.StrEnum):
     FAILURE_RATE = "failure_rate"
     SLOW_CALL_RATE = "slow_call_rate"
     CONSECUTIVE_FAILURES = "consecutive_failures"
-    RETRY_AFTER = "retry_after"  # the callee asked for a rest: `open_for`
+    RETRY_AFTER = "retry_after"  # the upstream asked for a pause: `open_for`
     WAIT_OVER = "wait_over"
     PROBES_SUCCEEDED = "probes_succeeded"
     PROBES_FAILED = "probes_failed"
@@ -60,7 +60,7 @@ TRANSITIONS: Mapping[tuple[BreakerState, TransitionReason], BreakerState] = {
 
 @dataclass(frozen=True, slots=True)
 class StateTransition:
-    """The circuit went from one state to another, or into the same one anew where a person said so.
+    """The circuit changed its state, or an operator set its present state again.
 
     `at` is in seconds of the breaker's clock.
     """
@@ -74,7 +74,7 @@ class StateTransition:
 
 @dataclass(frozen=True, slots=True)
 class CallSettled:
-    """A call ended. `counted` is False for an ignored one, a late one, and all while the breaker is disabled."""
+    """A call ended. `counted` is False if it was ignored, if it was late, or if the breaker is disabled."""
 
     name: str
     verdict: CallVerdict
@@ -99,11 +99,11 @@ BreakerEvent = StateTransition | CallSettled | CallNotPermitted
 
 @dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
-    """A breaker as it stands. Durations in seconds, rates as shares.
+    """The present state of a breaker. Durations in seconds, rates as shares.
 
-    The first block is of the window (half-open: of the probes). A rate is None where there is too little to judge it
-    by. `overdue` calls are still under way and count as slow already. The second block is of the breaker's whole life;
-    `late` results were of an older generation and changed nothing.
+    `calls` to `consecutive_failures` describe the window (half-open: the probes). A rate is None if there are too few
+    calls to judge it. `overdue` calls are still under way and count as slow already. `not_permitted`, `ignored` and
+    `late` count over the whole life of the breaker; late results are of an older generation and changed nothing.
     """
 
     state: BreakerState
@@ -123,7 +123,7 @@ class BreakerSnapshot:
 
 
 class CircuitOpenError(Exception):
-    """The call was not made. `retry_after` is in seconds, infinite where only a person lets calls through again."""
+    """The call was not made. `retry_after` is in seconds, and infinite if only an operator lets calls through again."""
 
     def __init__(self, name: str, state: BreakerState, retry_after: float, last_error: str | None = None) -> None:
         until = "until it is reset" if retry_after == math.inf else f"next probe in {retry_after:.1f} s"

@@ -1,7 +1,7 @@
-"""What the calls of one generation have shown a circuit breaker, and what follows from it.
+"""The evidence of a circuit breaker: what the calls of one generation have shown, and what follows from it.
 
-Evidence is the window, the failures in a row, and the calls under way that are overdue: those have not ended, but that
-they are slow is certain. Two pure rules read it; each gives the reason for a change of state, or None.
+Evidence is the window, the failures in a row, and the calls under way that are overdue: they have not ended, but they
+are certainly slow. Two pure rules read it, and return the reason for a change of state, or None.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cotacoes.patterns.resilience.sliding_window import FAILED, SLOW, CountWindo
 
 
 class UnderWay(Protocol):
-    """A call that has begun; `started` in seconds of the breaker's clock."""
+    """A call that has begun. `started` is in seconds of the breaker's clock."""
 
     started: float
     overdue: bool
 
 
 class Evidence:
-    """Of one generation; a state that counts nothing gets one all the same, and gives it nothing."""
+    """The evidence of one generation. A state that counts nothing has one too, which stays empty."""
 
     __slots__ = ("_slow_call", "_under_way", "calls_needed", "consecutive_failures", "overdue", "window")
 
@@ -41,12 +41,12 @@ class Evidence:
 
     @property
     def failure_rate(self) -> float | None:
-        """None where there are too few calls to judge by."""
+        """The share of failed calls; None if there are too few calls."""
         return self.window.failures / self.window.calls if self.window.calls >= self.calls_needed else None
 
     @property
     def slow_call_rate(self) -> float | None:
-        """Those that are overdue are calls, and slow ones. None where there are too few."""
+        """The share of slow calls, with overdue calls among them; None if there are too few calls."""
         judged = self.window.calls + self.overdue
         return (self.window.slow_calls + self.overdue) / judged if judged >= self.calls_needed else None
 
@@ -56,18 +56,18 @@ class Evidence:
         self.window.record((FAILED if is_failure else 0) | (SLOW if is_slow else 0), now)
 
     def begin(self, call: UnderWay) -> None:
-        """A call is under way; only where calls can be slow."""
+        """Note a call that is under way; needed only if calls can be slow."""
         self._under_way[call] = None
 
     def end(self, call: UnderWay) -> None:
-        """It no longer is."""
+        """Note that the call is no longer under way."""
         if call.overdue:
             self.overdue -= 1
         elif self._under_way:
             del self._under_way[call]
 
     def find_overdue(self, now: float) -> None:
-        """Count the calls that have become overdue since the last look; each of them once."""
+        """Count each call that has become overdue, once."""
         while self._under_way and self._slow_call is not None:
             oldest = next(iter(self._under_way))
             if now - oldest.started <= self._slow_call:
@@ -78,7 +78,10 @@ class Evidence:
 
 
 def reason_to_open(seen: Evidence, config: CircuitBreakerConfig) -> TransitionReason | None:
-    """Of a closed circuit. Reached means at least; divided and not multiplied, since 0.1 * 30 is more than 3."""
+    """Why a closed circuit opens now. A threshold is reached with at least its value.
+
+    Rates are divided, not multiplied, since 0.1 * 30 is more than 3.
+    """
     window, calls = seen.window, seen.window.calls
     if window.failures:
         rate, limit = config.failure_rate_threshold, config.consecutive_failures_threshold
@@ -95,7 +98,7 @@ def reason_to_open(seen: Evidence, config: CircuitBreakerConfig) -> TransitionRe
 
 
 def reason_to_end_half_open(seen: Evidence, config: CircuitBreakerConfig) -> TransitionReason | None:
-    """As soon as it is certain: whatever the probes that are left may bring, it would be the same."""
+    """Why a half-open circuit opens or closes now: as soon as no probe that is left could change the outcome."""
     window, permitted = seen.window, config.permitted_calls_in_half_open
     rate, limit = config.failure_rate_threshold, config.consecutive_failures_threshold
     left = permitted - window.calls

@@ -1,6 +1,6 @@
-"""Bulkhead: so many calls at once, so many waiting, each so long; whoever comes beyond that is refused at once.
+"""Bulkhead: a limit of calls at the same time, and of calls that wait, and how long; others are refused at once.
 
-One callee that hangs then holds up no more than its own share of the process.
+An upstream that hangs then holds up no more than its own share of the process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cotacoes.patterns.resilience.deadline import current_deadline, without_time
 
 
 class BulkheadFullError(Exception):
-    """The call was not made: too many are under way, and too many wait, or this one has waited long enough."""
+    """The call was not made: too many calls are under way, and too many wait, or this one has waited too long."""
 
     def __init__(self, name: str, calls: int, waited: float) -> None:
         super().__init__(f"bulkhead {name} is full: {calls} calls are under way, waited {waited:g} s")
@@ -21,10 +21,10 @@ class BulkheadFullError(Exception):
 
 
 class Bulkhead:
-    """An async context manager, for any number of tasks: within, one holds a place.
+    """An async context manager, for any number of tasks, that holds one of the places.
 
-    ValueError where a bound is none. The wait is in seconds, and ends with the current deadline; those who wait get in
-    by turns.
+    The wait for a place is in seconds, ends with the current deadline, and is in order of arrival. ValueError if a
+    limit makes no sense.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Bulkhead:
         if max_concurrent_calls < 1:
             raise ValueError(f"max_concurrent_calls must be at least 1, not {max_concurrent_calls!r}")
         if not 0 <= max_wait_duration < math.inf:
-            raise ValueError(f"max_wait_duration must be from 0 seconds, finite, not {max_wait_duration!r}")
+            raise ValueError(f"max_wait_duration must be finite and at least 0 seconds, not {max_wait_duration!r}")
         if max_waiting_calls < 0:
             raise ValueError(f"max_waiting_calls must be at least 0, not {max_waiting_calls!r}")
         self.name = name
@@ -45,16 +45,16 @@ class Bulkhead:
         self._places = asyncio.Semaphore(max_concurrent_calls)
 
     async def __aenter__(self) -> None:
-        """Take a place; BulkheadFullError where there is none in time."""
-        await self._take()
+        """Acquire a place; BulkheadFullError if none becomes free in time."""
+        await self._acquire()
         self.calls += 1
 
     async def __aexit__(self, *_: object) -> None:
-        """Give it back."""
+        """Release the place."""
         self.calls -= 1
         self._places.release()
 
-    async def _take(self) -> None:
+    async def _acquire(self) -> None:
         if self._places.locked():
             if self._max_wait == 0 or self.waiting >= self._max_waiting:
                 raise BulkheadFullError(self.name, self._max_calls, 0.0)
@@ -74,4 +74,4 @@ class Bulkhead:
             raise BulkheadFullError(self.name, self._max_calls, left) from without_timer(error)
         finally:
             self.waiting -= 1
-            del limit  # as `without_timer`
+            del limit  # as in `without_timer`

@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling what fails, probe it now and then, and believe only evidence of the present era.
+"""Circuit breaker: stop calling what fails, probe it now and then, and believe only evidence of the present generation.
 
     CLOSED ── too many failed or slow ──▶ OPEN ── wait over, next caller ──▶ HALF_OPEN
        ▲                                   ▲                                    │
@@ -6,9 +6,9 @@
        └───────────────────────────────── probes succeeded ─────────────────────┘
 
 The whole table is in `breaker_events.py`. A pure state machine for one event loop: no asyncio, no thread, no timer;
-clock and random are passed in. A caller takes a `Permit` before the call and settles it after:
+clock and random are passed in. A caller acquires a `Permit` before the call and settles it afterwards:
 
-    permit = breaker.acquire()                  # CircuitOpenError where none may be made
+    permit = breaker.acquire()                  # CircuitOpenError if no call may be made
     verdict = CallVerdict.IGNORED                   # cancelled, or the caller's own fault
     try:
         answer = await call()
@@ -21,13 +21,13 @@ clock and random are passed in. A caller takes a `Permit` before the call and se
 
 Invariants:
 
-* a permit carries the generation in which it was given, every change of state begins a new one, and a result of an
-  older generation changes nothing: a call begun while closed that fails late can not reopen a recovering circuit;
-* half-open, no more than `permitted_calls_in_half_open` probes are out or counted; an ignored one gives its slot back
-  and is no evidence; the circuit decides at the first moment at which no further probe could change the outcome;
-* half-open ends after `max_wait_duration_in_half_open`, whoever is out. As there is no timer, it is noticed by the next
-  one who comes, and is dated back: a circuit that nobody calls waits for nobody when somebody does;
-* the state is full and consistent before a listener hears of it.
+* A permit carries the generation in which it was issued, every change of state begins a new generation, and a result
+  of an older one changes nothing: a call begun while closed that fails late cannot reopen a recovering circuit.
+* While half-open, at most `permitted_calls_in_half_open` probes are out or counted. An ignored probe gives its slot
+  back and is no evidence. The circuit decides as soon as no further probe could change the outcome.
+* Half-open ends after `max_wait_duration_in_half_open`, whichever probes are out. There is no timer: the next caller
+  notices it, and the change is dated back, so after a long quiet time that caller does not wait.
+* The state is complete and consistent before a listener hears of it.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ from cotacoes.patterns.resilience.breaker_evidence import Evidence, reason_to_en
 
 ERROR_TEXT_MAX = 200
 
-# names of their own, since to look up an Enum's member costs as much as all else that a closed circuit does
+# names of their own, since looking up a member of an Enum costs as much as all else that a closed circuit does
 _CLOSED, _OPEN, _HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 _FORCED_OPEN, _DISABLED = BreakerState.FORCED_OPEN, BreakerState.DISABLED
-_REFUSING = (_OPEN, _FORCED_OPEN)  # in which what was seen stays, to be looked at
+_REFUSING = (_OPEN, _FORCED_OPEN)  # these keep the evidence of the state before, to be shown
 _FAILURE, _IGNORED = CallVerdict.FAILURE, CallVerdict.IGNORED
 
 
@@ -72,7 +72,7 @@ class Permit:
         self.overdue = False
 
     def settle(self, verdict: CallVerdict, error: BaseException | None = None) -> bool:
-        """Report what the call showed; False where it changed nothing: ignored, too late, or a second time."""
+        """Report what the call showed; False if that changed nothing: ignored, too late, or settled before."""
         if self._settled:
             return False
         self._settled = True
@@ -80,7 +80,10 @@ class Permit:
 
 
 class CircuitBreaker:
-    """See the head of this file. `clock` gives monotonic seconds; `on_event` hears each `Event`, one after another."""
+    """One circuit, as the head of this file describes it.
+
+    `clock` returns monotonic seconds; `on_event` is called with each `BreakerEvent`, in order.
+    """
 
     def __init__(
         self,
@@ -102,13 +105,13 @@ class CircuitBreaker:
         self._probes_at_once = config.max_concurrent_calls_in_half_open or config.permitted_calls_in_half_open
         self._not_permitted = self._ignored = self._late = 0
         self._last_error: str | None = None
-        self._open_until = clock() + self._jittered_wait()  # of a circuit that begins open
+        self._open_until = clock() + self._jittered_wait()  # if the circuit begins open
         self._seen = Evidence(config, config.initial_state)
         self._enter(config.initial_state, clock())
 
     @property
     def state(self) -> BreakerState:
-        """As the last caller left it: an open circuit whose wait is over is open until the next one comes."""
+        """The state as the last caller left it: an open circuit stays open after its wait, until the next caller."""
         return self._state
 
     @property
@@ -116,7 +119,7 @@ class CircuitBreaker:
         return self._generation
 
     def retry_after(self) -> float | None:
-        """Seconds until a call may be let through; None where one may now, infinite where only a person says when."""
+        """Seconds until a call may pass; None if one may pass now, infinite if only an operator can allow it."""
         if self._state is _FORCED_OPEN:
             return math.inf
         now = self._clock()
@@ -128,7 +131,7 @@ class CircuitBreaker:
         return min(max(self._half_open_until - now, 0.0), self.config.wait_duration_in_open)
 
     def metrics(self) -> BreakerSnapshot:
-        """What it has seen, and where that has brought it."""
+        """The state with the evidence for it."""
         now, seen, window = self._clock(), self._seen, self._seen.window
         window.forget_old(now)
         if self._state not in _REFUSING:
@@ -151,9 +154,9 @@ class CircuitBreaker:
         )
 
     def try_acquire(self) -> Permit | None:
-        """A permit for one call, or None where none may be made now."""
+        """A permit for one call; None if no call may be made now."""
         now = self._clock()
-        if (self._state is _OPEN and now < self._open_until) or (  # first: to refuse must cost next to nothing
+        if (self._state is _OPEN and now < self._open_until) or (  # first, since a refusal must cost next to nothing
             (self._state is not _CLOSED or self._slow_call is not None) and not self._admits(now)
         ):
             self._not_permitted += 1
@@ -166,16 +169,19 @@ class CircuitBreaker:
         return permit
 
     def acquire(self) -> Permit:
-        """A permit for one call; CircuitOpenError where none may be made now."""
+        """A permit for one call; CircuitOpenError if no call may be made now."""
         permit = self.try_acquire()
         if permit is None:
             raise CircuitOpenError(self.name, self._state, self.retry_after() or 0.0, self._last_error)
         return permit
 
     def open_for(self, seconds: float) -> None:
-        """Open now, for at least this long, as the callee asks (Retry-After; 0: nothing). A person's word stands."""
+        """Open now for at least so many seconds, as the upstream asks (Retry-After).
+
+        0 changes nothing, and neither does a state that an operator has set.
+        """
         if not 0 <= seconds < math.inf:
-            raise ValueError(f"open_for takes seconds from 0, finite, not {seconds!r}")
+            raise ValueError(f"open_for takes a finite number of seconds of at least 0, not {seconds!r}")
         now = self._clock()
         self._expire_half_open(now)
         if seconds == 0 or self._state not in (_CLOSED, _OPEN, _HALF_OPEN):
@@ -186,23 +192,23 @@ class CircuitBreaker:
             self._change(TransitionReason.RETRY_AFTER, now, open_until=now + seconds)
 
     def reset(self) -> None:
-        """Close it, and forget all that it has seen; what is under way is of an older generation."""
+        """Close the circuit and forget its evidence; calls under way are of an older generation."""
         self._change(TransitionReason.RESET, self._clock())
 
     def force_open(self) -> None:
-        """Let nothing through until `reset()`."""
+        """Let no call pass until `reset()`."""
         self._change(TransitionReason.FORCED, self._clock())
 
     def disable(self) -> None:
-        """Let everything through and count nothing, until `reset()`."""
+        """Let every call pass, uncounted, until `reset()`."""
         self._change(TransitionReason.DISABLED, self._clock())
 
     def metrics_only(self) -> None:
-        """Let everything through, and count it, until `reset()`."""
+        """Let every call pass, counted, until `reset()`."""
         self._change(TransitionReason.METRICS_ONLY, self._clock())
 
     def _admits(self, now: float) -> bool:
-        """Whether a call may be made; what the time alone changes is changed first."""
+        """Whether a call may be made, after the changes of state that time alone brings."""
         self._expire_half_open(now)
         if self._state is _OPEN and now >= self._open_until:
             self._change(TransitionReason.WAIT_OVER, now)
@@ -225,7 +231,7 @@ class CircuitBreaker:
     def _expire_half_open(self, now: float) -> None:
         if self._state is _HALF_OPEN and now >= self._half_open_until:
             if self._probes_out:
-                self._grow_wait()  # one that does not come back has failed; that nobody came is no evidence
+                self._grow_wait()  # a probe that does not return has failed; without callers there is no evidence
             self._change(TransitionReason.HALF_OPEN_TIMED_OUT, self._half_open_until)
 
     def _settle(self, permit: Permit, verdict: CallVerdict, error: BaseException | None) -> bool:
@@ -252,7 +258,7 @@ class CircuitBreaker:
         try:
             if self._on_event is not None:
                 self._on_event(CallSettled(self.name, verdict, is_slow, is_counted, now - permit.started, now, said))
-        finally:  # a listener that fails does not cost the judgement
+        finally:  # a listener that fails must not prevent the judgement
             if is_counted:
                 self._judge(now)
         return is_counted

@@ -1,26 +1,27 @@
-"""Classification: what the end of a call shows about who was called, and whether to ask again.
+"""Classification: what the end of a call shows about the upstream, and whether to try again.
 
-Over HTTP the end is one of the outcomes of this table; an error names it in `outcome`, and a wait that the callee asked
-for in `retry_after_s`. The table is all there is to decide; a caller with other needs passes another function.
+A call over HTTP ends with one of the outcomes of this table; an error names it in `outcome`, and the wait that the
+upstream asked for in `retry_after_s`. The table is the whole decision; a caller with other needs passes its own
+function.
 
-    outcome           when                                             verdict   again?
+    outcome           when                                             verdict   try again?
     ok                an answer that can be used                       success
-    refused           a 4xx: the question was wrong, not the callee    ignored   no
-    gone              an answer of a healthy callee: not from there    success   no
+    refused           a 4xx: the question was wrong, not the upstream  ignored   no
+    gone              a healthy upstream no longer has what was asked  success   no
     throttled         429                                              failure   yes, after Retry-After
     unavailable       503, 408                                         failure   yes, after Retry-After
     server_error      any other 5xx                                    failure   yes
-    redirected        3xx: nobody configured that address              failure   no
+    redirected        3xx: that address is not configured              failure   no
     unreachable       no connection                                    failure   yes
-    timed_out         no complete answer within the try's time; 504    failure   yes
+    timed_out         no complete answer in the attempt's time; 504    failure   yes
     cut               the answer broke off                             failure   yes
     malformed         a complete answer that is not what was asked     failure   no
-    oversized         more bytes than are taken, counted decoded       failure   no
+    oversized         more bytes than the limit, counted decoded       failure   no
     encoded           encoded although `identity` was asked for        failure   no
-    caller_deadline   the caller's own time was up                     ignored   no
-    cancelled         the caller went away                             ignored   no
+    caller_deadline   the caller's own deadline has passed             ignored   no
+    cancelled         the caller has left                              ignored   no
 
-What counts as *slow* is no outcome: it is the duration, whatever the outcome (`slow_call_duration_threshold`).
+*Slow* is not an outcome: it depends on the duration alone (`slow_call_duration_threshold`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a call showed. `retry_after` is the wait in seconds that the callee asked for; `outcome` is for counting."""
+    """What a call showed. `retry_after` is the wait that the upstream asked for, in s; `outcome` is for counting."""
 
     verdict: CallVerdict
     retryable: bool = False
@@ -85,7 +86,7 @@ OUTCOMES: Mapping[Outcome, tuple[CallVerdict, bool]] = {
 
 
 def outcome_of_status(status: int) -> Outcome:
-    """Of a complete answer, by its status alone."""
+    """The outcome of a complete answer, by its status alone."""
     if status == 429:
         return Outcome.THROTTLED
     if status in (503, 408):
@@ -102,10 +103,10 @@ def outcome_of_status(status: int) -> Outcome:
 
 
 def classify(error: BaseException) -> Classification:
-    """By the error's `outcome`, where it has one of these; else by what Python says of it.
+    """Classify an error by its `outcome` if it has one of these, otherwise by its type.
 
-    Cancellation and the caller's deadline show nothing. Any other Exception is a failure, as whoever is called has not
-    answered; only of those that came from the network is it known that to ask again may help.
+    Cancellation and the caller's deadline show nothing. Any other Exception is a failure, since the upstream has not
+    answered; another attempt is worthwhile only if the error comes from the network.
     """
     outcome = _outcome_of(error)
     if outcome is None:
@@ -115,12 +116,12 @@ def classify(error: BaseException) -> Classification:
 
 
 def _outcome_of(error: BaseException) -> Outcome | None:
-    if not isinstance(error, Exception):  # first, as nothing that an error says of itself may keep a cancelled call
+    if not isinstance(error, Exception):  # first: no attribute of an error may hide that the call was cancelled
         return Outcome.CANCELLED
     try:
         return Outcome(error.outcome)  # type: ignore[attr-defined]
     except (AttributeError, ValueError):
-        pass  # no word of ours: errors of others may have an attribute of this name as well
+        pass  # not one of ours: errors of other libraries may have an attribute of this name
     if isinstance(error, CallDeadlineError):
         return Outcome.CALLER_DEADLINE
     if isinstance(error, TimeoutError):

@@ -1,8 +1,8 @@
-"""Deadline: one moment by which all of it is over, the calls made on the way included.
+"""Deadline: the moment by which a piece of work is over, together with all calls that it makes.
 
-A deadline is a point in time and not a duration, so it does not begin anew with each step. Within its `scope` it is
-the current one of the task and of those that the task starts; a nested one never outlives it. It goes to the next
-service as `X-Deadline-Ms`, the whole milliseconds that are left, since two machines share no clock.
+A deadline is a point in time and not a duration, so it does not begin again with each step. Within its `scope` it is
+the current deadline of the task and of the tasks that it starts; a nested deadline never outlives it. The next service
+receives it as `X-Deadline-Ms`, the whole milliseconds left, since two machines share no clock.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _current: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("cota
 
 
 class CallDeadlineError(TimeoutError):
-    """The caller's own time is up. That says nothing about who was called."""
+    """The caller's own deadline has passed. That says nothing about the upstream."""
 
 
 class Deadline:
-    """`at` is in seconds of `clock`, which is monotonic."""
+    """A moment: `at` is in seconds of `clock`, which is monotonic."""
 
     __slots__ = ("_clock", "at")
 
@@ -35,7 +35,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, clock: Callable[[], float]) -> Self:
-        """So many seconds from now, or with the current deadline, where that one is earlier."""
+        """The deadline in so many seconds, or the current deadline if that is earlier."""
         deadline, outer = cls(clock() + seconds, clock), _current.get()
         if outer is not None:
             same = outer._clock == clock
@@ -44,38 +44,38 @@ class Deadline:
 
     @classmethod
     def of_header(cls, text: str, clock: Callable[[], float]) -> Self:
-        """What `X-Deadline-Ms` leaves; ValueError where it is no whole number of milliseconds."""
+        """The deadline that `X-Deadline-Ms` sets; ValueError if it is not a whole number of milliseconds."""
         if not (text.isascii() and text.isdigit() and len(text) <= HEADER_DIGITS_MAX):
-            raise ValueError("X-Deadline-Ms is the whole number of milliseconds that are left")
+            raise ValueError("X-Deadline-Ms must be the whole number of milliseconds left")
         return cls(clock() + int(text) / 1000, clock)
 
     def remaining(self) -> float:
-        """The seconds that are left, never below 0."""
+        """The seconds left, never below 0."""
         return max(0.0, self.at - self._clock())
 
     def to_header(self) -> str:
-        """The value of `X-Deadline-Ms`: rounded down, so that the one asked is not the later of the two."""
+        """The value of `X-Deadline-Ms`, rounded down so that the upstream does not end later than its caller."""
         return header_of(self.remaining())
 
     def scope(self) -> DeadlineScope:
-        """A context manager: within, it is the current deadline, also where the one outside is earlier.
+        """A context manager that makes this the current deadline, even if the outer one is earlier.
 
-        So what is begun within and has a time of its own, as a shared call has, is not cut short by a hasty caller.
+        So a call with a time of its own, such as a shared one, is not cut short by a caller in a hurry.
         """
         return DeadlineScope(self)
 
     def enforced(self) -> EnforcedDeadline:
-        """An async context manager: as `scope`, and what is within is cancelled when the time is up, or not begun."""
+        """An async context manager: a `scope` whose body is cancelled when the time is up, or is not begun."""
         return EnforcedDeadline(self)
 
 
 def header_of(seconds: float) -> str:
-    """The value of `X-Deadline-Ms` that tells so many seconds, or as many as it can."""
+    """The value of `X-Deadline-Ms` for so many seconds, within its limit of digits."""
     return str(int(min(seconds * 1000, _HEADER_MAX)))
 
 
 class DeadlineScope:
-    """A class and no generator, since it stands around every call."""
+    """The context of `Deadline.scope`. A generator would cost more around every call."""
 
     __slots__ = ("_deadline", "_token")
 
@@ -90,7 +90,7 @@ class DeadlineScope:
 
 
 class EnforcedDeadline:
-    """Raises CallDeadlineError where it ended what was within."""
+    """The context of `Deadline.enforced`. Raises CallDeadlineError if it ended its body."""
 
     __slots__ = ("_deadline", "_limit", "_token")
 
@@ -100,7 +100,7 @@ class EnforcedDeadline:
     async def __aenter__(self) -> None:
         left = self._deadline.remaining()
         if left == 0:
-            raise CallDeadlineError("the deadline is over")
+            raise CallDeadlineError("the deadline has passed")
         self._limit = asyncio.timeout(left)
         await self._limit.__aenter__()
         self._token = _current.set(self._deadline)
@@ -114,27 +114,27 @@ class EnforcedDeadline:
         try:
             await limit.__aexit__(kind, error, trace)
         except TimeoutError as over:
-            raise CallDeadlineError("the deadline is over") from without_timer(over)
+            raise CallDeadlineError("the deadline has passed") from without_timer(over)
         finally:
-            del limit  # as `without_timer`
+            del limit  # as in `without_timer`
 
 
 def _leave(token: contextvars.Token[Deadline | None]) -> None:
     try:
         _current.reset(token)
     except ValueError:
-        return  # a coroutine that nobody awaits any more is closed from outside, where it set nothing
+        return  # an abandoned coroutine is closed in another context, in which it set nothing
 
 
 def without_timer(error: TimeoutError) -> TimeoutError:
-    """The error of an `asyncio.timeout` without its own frame; where the time was spent, its cause tells.
+    """The error of an `asyncio.timeout` without its own frame; its cause shows where the time was spent.
 
-    The timer holds the task, and the task may end with an error that holds the timer: a cycle, which keeps every frame
-    of a call that timed out until the garbage collector comes by.
+    The timer holds the task, and the task may end with an error that holds the timer. That cycle would keep every frame
+    of a call that timed out until the garbage collector runs.
     """
     return error.with_traceback(None)
 
 
 def current_deadline() -> Deadline | None:
-    """The deadline in whose scope this is; None where there is none."""
+    """The deadline of the innermost scope; None outside any scope."""
     return _current.get()

@@ -1,7 +1,7 @@
-"""Fallback: the last good answer, with its true age and where it came from, instead of none.
+"""Fallback: the last good answer, with its true age and its upstream, instead of no answer.
 
-An answer is as old as the moment at which it was asked for: it can not be older than it says. Beyond `max_age` it is
-no answer any more.
+The age of an answer counts from the question, so the answer is never older than it says. Beyond `max_age` it is no
+longer used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer(Generic[T]):
-    """A good answer of before. `age` in seconds."""
+    """An earlier good answer. `age` in seconds."""
 
     value: T
     upstream: str
@@ -23,7 +23,7 @@ class CachedAnswer(Generic[T]):
 
 
 class LastGood(Generic[T]):
-    """The last good answer by key; beyond `max_keys` the one that was put longest ago is dropped."""
+    """The last good answer for each key. Beyond `max_keys` the one that was put first is dropped."""
 
     def __init__(self, *, max_age: float, max_keys: int = 1024, clock: Callable[[], float]) -> None:
         if not max_age > 0 or max_keys < 1:
@@ -31,26 +31,26 @@ class LastGood(Generic[T]):
         self._max_age = max_age
         self._max_keys = max_keys
         self._clock = clock
-        self._kept: dict[Hashable, tuple[T, str, float]] = {}
+        self._answers: dict[Hashable, tuple[T, str, float]] = {}
 
     def put(self, key: Hashable, value: T, *, upstream: str, asked_at: float) -> None:
-        """Keep it, where none was asked for later; `asked_at` is when this one was, in seconds of the clock."""
-        before = self._kept.get(key)
+        """Cache an answer, unless there is one to a later question. `asked_at` is in seconds of the clock."""
+        before = self._answers.get(key)
         if before is not None:
             if before[2] > asked_at:
-                return  # a slow answer came after that to a later question
-            del self._kept[key]
-        self._kept[key] = (value, upstream, asked_at)
-        if len(self._kept) > self._max_keys:
-            del self._kept[next(iter(self._kept))]
+                return  # a slow answer, after the answer to a later question
+            del self._answers[key]
+        self._answers[key] = (value, upstream, asked_at)
+        if len(self._answers) > self._max_keys:
+            del self._answers[next(iter(self._answers))]
 
     def get(self, key: Hashable) -> CachedAnswer[T] | None:
-        """The last good answer; None where there is none young enough."""
-        if key not in self._kept:
+        """The last good answer; None if there is none within `max_age`."""
+        if key not in self._answers:
             return None
-        value, upstream, asked_at = self._kept[key]
+        value, upstream, asked_at = self._answers[key]
         age = self._clock() - asked_at
         if age > self._max_age:
-            del self._kept[key]
+            del self._answers[key]
             return None
         return CachedAnswer(value, upstream, age)

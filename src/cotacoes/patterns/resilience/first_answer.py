@@ -1,9 +1,9 @@
-"""First answer: until a service has answered once, that it cannot be reached means that it is awaited.
+"""First answer: a service that has not answered yet and cannot be reached is still starting.
 
-All parts of a system start at once, and what is not there yet has not failed: a circuit that opens for that tells
-nobody anything, and holds up the first calls that would succeed. So such an end is ignored, for `waiting_s` at most;
-then the service is missing, and its absence counts like any other. Whatever it answers, an error included, is an
-answer, and from then on everything counts.
+All services of a system start at the same time. A circuit that opens because another one is not up yet shows nothing,
+and holds up the first calls that would succeed. So an absence is ignored at first, for `waiting_s` at most; after that
+the service is missing, and its absence counts like any failure. From its first answer on, which may be an error,
+everything counts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from cotacoes.patterns.resilience.classification import Classification, Outcome,
 
 
 class FirstAnswer:
-    """Of one service, whatever the routes. `clock` gives monotonic seconds; `on_missing` hears once how long it took.
+    """The first answer of one service, on any route.
 
-    `is_awaited` tells whether calls fail without counting just now.
+    `clock` returns monotonic seconds; `on_missing` is called once with the seconds waited. `is_awaited` says whether
+    calls that fail do not count at present.
     """
 
     def __init__(
@@ -32,11 +33,11 @@ class FirstAnswer:
         self._is_over = False
 
     def note_answer(self) -> None:
-        """It has answered."""
+        """Note that the service has answered."""
         self._is_over, self.is_awaited = True, False
 
     def classified(self, error: BaseException, shown: Classification) -> Classification:
-        """What the end of a call shows, if the end by itself shows `shown`."""
+        """The classification of a call that by itself would be `shown`."""
         if self._is_over or shown.verdict is not CallVerdict.FAILURE:
             return shown
         if not _is_absence(error):
@@ -48,13 +49,13 @@ class FirstAnswer:
         if waited_s < self._waiting_s:
             self.is_awaited = True
             return dataclasses.replace(shown, verdict=CallVerdict.IGNORED, outcome="awaited")
-        self.note_answer()  # there is none, and no more to be waited for
+        self.note_answer()  # there was none, but the waiting is over
         self._on_missing(waited_s)
         return shown
 
 
 def _is_absence(error: BaseException) -> bool:
-    """Whether no connection came about, by the error or by what it came from."""
+    """Whether there was no connection, by the error or one of its causes."""
     one: BaseException | None = error
     while one is not None and classify(one).outcome != Outcome.UNREACHABLE:
         one = one.__cause__

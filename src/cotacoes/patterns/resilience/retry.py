@@ -1,16 +1,16 @@
-"""Retry: a few more tries inside one deadline, paid from a budget, and each of them let through by the breaker.
+"""Retry: a few more attempts within one deadline, paid from a budget, each permitted by the breaker.
 
-tenacity drives both, with its own hooks and nothing around them:
+tenacity drives the attempts through its own hooks:
 
-    before                 the breaker's permit; none, or no time left: that as an error, or the error of the try before
-    retry                  what the outcome shows is settled, of a cancellation too; whether another try is worth it
-    wait                   full jitter under a bound that doubles, or the wait that the callee asked for
-    stop                   attempts, circuit, deadline, budget, in this order; the reason is kept
-    retry_error_callback   the last error as it is, with a note that says why there was no further try
+    before                 acquire a permit; without one, or without time, raise that or the error of the last attempt
+    retry                  settle the permit, after a cancellation too; decide whether another attempt is worthwhile
+    wait                   full jitter under a bound that doubles, or the wait that the upstream asked for
+    stop                   attempts, circuit, deadline, budget, in this order; the reason is noted
+    retry_error_callback   raise the last error as it is, with a note that says why there was no further attempt
 
-One controller per call: tenacity's own carries the state of a call (shared by 20 tasks it mixed up all of them). One
-layer only: retries of two layers multiply. What is no Exception, a cancellation above all, is settled as ignored and
-passed on: nobody is asked about it.
+Each call has its own controller, since tenacity's carries the state of one call (shared by 20 tasks it mixed up all of
+them). Only one layer retries: retries of two layers multiply. Anything but an Exception, above all a cancellation, is
+settled as ignored and passed on unclassified.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CANCELLED = Classification(CallVerdict.IGNORED, outcome=Outcome.CANCELLED)
 
 
 class AttemptCounter:
-    """`attempts` are the calls that were let through since the counting began."""
+    """The number of calls that were permitted since the counting began."""
 
     __slots__ = ("attempts",)
 
@@ -48,21 +48,21 @@ class AttemptCounter:
         self.attempts = 0
 
 
-_tally: contextvars.ContextVar[AttemptCounter | None] = contextvars.ContextVar("cotacoes_tally", default=None)
+_counter: contextvars.ContextVar[AttemptCounter | None] = contextvars.ContextVar("cotacoes_attempts", default=None)
 
 
 def count_attempts() -> AttemptCounter:
-    """Count from here on what this task, and those that it starts, do: also where all that is seen is an error."""
-    tally = AttemptCounter()
-    _tally.set(tally)
-    return tally
+    """Count the attempts of this task and of the tasks that it starts, even if they end with an error."""
+    counter = AttemptCounter()
+    _counter.set(counter)
+    return counter
 
 
 class StopReason(enum.StrEnum):
-    """Why there was no further try."""
+    """Why there was no further attempt."""
 
     NOT_RETRYABLE = "not_retryable"  # the same question would get the same answer
-    NOT_IDEMPOTENT = "not_idempotent"  # to ask twice may do it twice
+    NOT_IDEMPOTENT = "not_idempotent"  # a second attempt may do it twice
     ATTEMPTS = "attempts"
     CIRCUIT = "circuit"
     DEADLINE = "deadline"
@@ -71,12 +71,12 @@ class StopReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
-    """How often and how long apart. Durations in seconds; ValueError where impossible.
+    """How often to try, and how long apart. Durations in seconds; ValueError if a value makes no sense.
 
-    max_attempts           calls in all, the first included
-    wait_duration          bound of the first wait; it doubles with each, up to `max_wait_duration`
-    max_retry_after        a wait that the callee asks for is obeyed up to this
-    retry_non_idempotent   calls that may do it twice are tried again as well
+    max_attempts           the number of attempts, the first included
+    wait_duration          upper bound of the first wait; doubles with each wait, up to `max_wait_duration`
+    max_retry_after        upper bound of a wait that the upstream asks for
+    retry_non_idempotent   whether to retry calls that are not idempotent
     """
 
     max_attempts: int = 2
@@ -89,16 +89,16 @@ class RetryConfig:
         if self.max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {self.max_attempts!r}")
         if not 0 <= self.max_wait_duration < math.inf:
-            raise ValueError(f"max_wait_duration must be from 0 seconds, finite, not {self.max_wait_duration!r}")
+            raise ValueError(f"max_wait_duration must be finite and at least 0 seconds, not {self.max_wait_duration!r}")
         if not 0 <= self.wait_duration <= self.max_wait_duration:
             raise ValueError(f"wait_duration must be from 0 to max_wait_duration, not {self.wait_duration!r}")
         if not 0 <= self.max_retry_after < math.inf:
-            raise ValueError(f"max_retry_after must be from 0 seconds, finite, not {self.max_retry_after!r}")
+            raise ValueError(f"max_retry_after must be finite and at least 0 seconds, not {self.max_retry_after!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """One try of a call ended. `outcome` is the classification's word for it, `not_permitted` where none was made."""
+    """An attempt ended. `outcome` is the classification's, or `not_permitted` if the breaker refused it."""
 
     name: str
     outcome: str
@@ -107,7 +107,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class RetriesStopped:
-    """A call failed for good, after so many tries, and why there was no further one."""
+    """A call failed after so many attempts, and the reason why there was no further one."""
 
     name: str
     reason: StopReason
@@ -119,7 +119,7 @@ RetryEvent = AttemptEnded | RetriesStopped
 
 @dataclass(frozen=True, slots=True)
 class Retrier:
-    """What all calls to one callee share; `new_call` makes the controller of one."""
+    """What all calls to one upstream share; `new_call` makes the controller of one call."""
 
     name: str
     config: RetryConfig
@@ -130,12 +130,12 @@ class Retrier:
     on_event: Callable[[RetryEvent], None] | None = None
 
     def new_call(self, *, idempotent: bool, deadline: Deadline | None = None) -> RetriedCall[Any]:
-        """A fresh controller; it is used once."""
+        """A controller for one call."""
         return RetriedCall(self, idempotent, deadline)
 
 
 class RetriedCall(Generic[T]):
-    """One call and its tries."""
+    """One call and its attempts."""
 
     def __init__(self, shared: Retrier, idempotent: bool, deadline: Deadline | None) -> None:
         self.attempts = 0
@@ -145,13 +145,13 @@ class RetriedCall(Generic[T]):
         self._deadline = deadline
         self._permit: Permit | None = None
         self._backoff: Backoff | None = None
-        self._is_paid = False  # for a try that has not begun
+        self._is_paid = False  # for an attempt that has not begun
         self._seen = _GOOD
         self._error: BaseException | None = None
         self._state: tenacity.RetryCallState | None = None
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` answers; its last error, with a note, or CircuitOpenError where none was made."""
+        """The answer of `call`. Raises its last error, with a note, or CircuitOpenError if no attempt was permitted."""
         retrying = tenacity.AsyncRetrying(
             before=self._admit,
             retry=self._settle,
@@ -161,17 +161,17 @@ class RetriedCall(Generic[T]):
             sleep=asyncio.sleep,
         )
 
-        async def attempt() -> T:  # tenacity awaits only what is visibly a coroutine function
+        async def attempt() -> T:  # tenacity awaits only coroutine functions
             try:
                 return await call()
             except tenacity.TryAgain as error:
-                raise RuntimeError("tenacity.TryAgain left the call") from error  # here it would pass by `retry`
+                raise RuntimeError("tenacity.TryAgain left the call") from error  # tenacity would retry it unseen
 
         try:
             return await retrying(attempt)
         finally:
-            self._release()  # whatever the way out, no permit stays out
-            vars(retrying).clear()  # it was for this call, and refers to itself
+            self._release()  # on every way out, so that no permit stays out
+            vars(retrying).clear()  # it belongs to this call, and refers to itself
 
     async def _admit(self, state: tenacity.RetryCallState) -> None:
         self._state = state
@@ -181,25 +181,25 @@ class RetriedCall(Generic[T]):
             self._give_up(state)
         self._is_paid = False
         self.attempts = state.attempt_number
-        if (tally := _tally.get()) is not None:
-            tally.attempts += 1
+        if (counter := _counter.get()) is not None:
+            counter.attempts += 1
 
     def _reason_to_refuse(self) -> StopReason | None:
-        """Where there is none, the permit is taken."""
+        """Why there is no attempt; without a reason the permit is acquired."""
         breaker, deadline = self._shared.breaker, self._deadline
         if deadline is not None and deadline.remaining() == 0:
-            self._keep_first(CallDeadlineError("the deadline left no time for a call"))
+            self._set_error(CallDeadlineError("the deadline left no time for a call"))
             return StopReason.DEADLINE
         try:
             self._permit = None if breaker is None else breaker.acquire()
         except CircuitOpenError as error:
-            self._keep_first(error)
-            self._tell(AttemptEnded(self._shared.name, "not_permitted", self.attempts + 1))
+            self._set_error(error)
+            self._report(AttemptEnded(self._shared.name, "not_permitted", self.attempts + 1))
             return StopReason.CIRCUIT
         return None
 
-    def _keep_first(self, error: Exception) -> None:
-        if self._error is None:  # what was seen before the wait says more
+    def _set_error(self, error: Exception) -> None:
+        if self._error is None:  # an error from before the wait says more
             self._error = error
 
     async def _settle(self, state: tenacity.RetryCallState) -> bool:
@@ -215,7 +215,7 @@ class RetriedCall(Generic[T]):
         if self._permit is not None:
             self._permit.settle(seen.verdict, error)
             self._permit = None
-        self._tell(AttemptEnded(self._shared.name, seen.outcome, self.attempts))
+        self._report(AttemptEnded(self._shared.name, seen.outcome, self.attempts))
         if error is None:
             self._shared.budget.earn()
             return False
@@ -231,14 +231,14 @@ class RetriedCall(Generic[T]):
         return False
 
     def _wait(self, _: tenacity.RetryCallState) -> float:
-        if self._backoff is None:  # most calls need none
+        if self._backoff is None:  # most calls need no wait
             config = self._shared.config
             self._backoff = Backoff(self._shared.random, first_s=config.wait_duration, most_s=config.max_wait_duration)
         return max(self._wait_asked_for(), self._backoff.next_s())
 
     def _wait_asked_for(self) -> float:
         asked = self._seen.retry_after or 0.0
-        return min(asked, self._shared.config.max_retry_after) if asked > 0 else 0.0  # what is no number is none
+        return min(asked, self._shared.config.max_retry_after) if asked > 0 else 0.0  # NaN counts as none
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         breaker, deadline = self._shared.breaker, self._deadline
@@ -248,7 +248,7 @@ class RetriedCall(Generic[T]):
             self.reason = StopReason.CIRCUIT
         elif deadline is not None and state.upcoming_sleep >= deadline.remaining():
             self.reason = StopReason.DEADLINE
-        elif not self._shared.budget.spend():  # last, so that nothing is spent on a try that will not be made
+        elif not self._shared.budget.spend():  # last, so that nothing is spent on an attempt that will not be made
             self.reason = StopReason.BUDGET
         else:
             self._is_paid = True
@@ -263,16 +263,16 @@ class RetriedCall(Generic[T]):
     def _note_stop(self, reason: StopReason) -> None:
         assert self._error is not None
         self.reason = reason
-        note = f"no further try after {self.attempts}: {reason.value}"
-        if note not in getattr(self._error, "__notes__", ()):  # one and the same error may be raised again and again
+        note = f"no further attempt after {self.attempts}: {reason.value}"
+        if note not in getattr(self._error, "__notes__", ()):  # the same error object may be raised again
             self._error.add_note(note)
-        self._tell(RetriesStopped(self._shared.name, reason, self.attempts))
+        self._report(RetriesStopped(self._shared.name, reason, self.attempts))
 
     def _release(self) -> None:
         if self._is_paid:
             self._shared.budget.give_back()
             self._is_paid = False
-        self._error = None  # its traceback holds this object: a cycle, and with it all that was on the way
+        self._error = None  # its traceback holds this object, and such a cycle would keep all frames of the call
         if self._state is not None:
             self._state.outcome = None
             self._state = None
@@ -280,6 +280,6 @@ class RetriedCall(Generic[T]):
         if permit is not None:
             permit.settle(CallVerdict.IGNORED)
 
-    def _tell(self, event: RetryEvent) -> None:
+    def _report(self, event: RetryEvent) -> None:
         if self._shared.on_event is not None:
             self._shared.on_event(event)

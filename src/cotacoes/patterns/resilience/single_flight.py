@@ -1,8 +1,8 @@
-"""Single-flight: of those who ask the same thing at the same time one asks, and all get the answer.
+"""Single-flight: callers that ask the same question at the same time share one call and its answer.
 
-The flight is a task of its own: a caller that is cancelled or runs out of time leaves it, and the others still get
-their answer; when the last one has left it is cancelled. It has its own deadline and not that of the caller who
-happened to come first. Once it has ended nothing of it is kept: this is no cache.
+The flight is a task of its own. A caller that is cancelled or runs out of time leaves it, and the others still get
+their answer; when the last one has left, it is cancelled. It has its own deadline, not that of its first caller.
+Nothing of it is stored once it has ended: this is not a cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class FlightLostError(Exception):
-    """The shared call was cancelled from within; whoever waited for it was not."""
+    """The shared call was cancelled from within, not by a caller."""
 
 
 class _Flight:
@@ -30,23 +30,23 @@ class _Flight:
         self.waiting = 0
 
     def can_be_boarded(self) -> bool:
-        """Not once it has ended or its time is up, though it may take a moment longer to come down."""
+        """False once the call has finished or its deadline has passed."""
         return not self.task.done() and self.deadline.remaining() > 0
 
 
 class SingleFlight(Generic[T]):
-    """`deadline` is of each flight, in seconds. Not more flights than callers, so the callers' bound is theirs."""
+    """`deadline` applies to each flight, in seconds. There are never more flights than callers, who have a bound."""
 
     def __init__(self, *, deadline: float, clock: Callable[[], float]) -> None:
         if not 0 < deadline < math.inf:
-            raise ValueError(f"deadline must be above 0 seconds, finite, not {deadline!r}")
+            raise ValueError(f"deadline must be finite and above 0 seconds, not {deadline!r}")
         self._deadline = deadline
         self._clock = clock
         self._flights: dict[Hashable, _Flight] = {}
-        self._ending: set[asyncio.Task[Any]] = set()  # left by all, and held until they have ended
+        self._ending: set[asyncio.Task[Any]] = set()  # without callers, and held until they have ended
 
     async def do(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """The answer, and whether it is that of another caller's question. Raises what `ask` raises."""
+        """The answer, and whether another caller's question brought it. Raises what `ask` raises."""
         flight = self._flights.get(key)
         is_shared = flight is not None and flight.can_be_boarded()
         if flight is None or not is_shared:
@@ -65,7 +65,7 @@ class SingleFlight(Generic[T]):
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 self._abandon(key, flight)
-            del flight, caller  # they hold the error, and the error holds this frame
+            del flight, caller  # they hold the error, which holds this frame
         return answer, is_shared
 
     def _depart(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> _Flight:
@@ -80,7 +80,7 @@ class SingleFlight(Generic[T]):
             return await ask()
 
     def _abandon(self, key: Hashable, flight: _Flight) -> None:
-        self._forget(key, flight)  # at once, so that nobody boards a flight that is going down
+        self._forget(key, flight)  # at once, so that no caller boards a flight that is going down
         self._ending.add(flight.task)
         flight.task.cancel()
 
@@ -88,7 +88,7 @@ class SingleFlight(Generic[T]):
         self._ending.discard(flight.task)
         self._forget(key, flight)
         if not flight.task.cancelled():
-            flight.task.exception()  # looked at, be there somebody left to hear it or not
+            flight.task.exception()  # retrieved, even if no caller is left
 
     def _forget(self, key: Hashable, flight: _Flight) -> None:
         if self._flights.get(key) is flight:

@@ -1,9 +1,9 @@
-"""Sliding windows: what the last calls were, counted so that asking costs nothing.
+"""Sliding windows: the outcomes of the last calls, with running totals.
 
-A count window holds the last N calls, a time window those of the last N seconds in one bucket a second. Both keep their
-totals as they go: recording a call is O(1), and so is reading. A time window forgets a call N-1 to N seconds after it.
+A count window holds the last N calls; a time window holds those of the last N seconds, in one bucket for each second.
+Recording a call is O(1), and so is reading. A time window forgets a call N-1 to N seconds after it.
 
-Each call is a code: 0 good, `FAILED`, `SLOW`, or both.
+Each call is a code: 0 for a good one, `FAILED`, `SLOW`, or both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CountWindow:
         self.slow_calls = 0
 
     def record(self, code: int, now: float) -> None:
-        """Count one call; beyond `size` the oldest one goes."""
+        """Count one call; beyond `size` the oldest call is forgotten."""
         index = self._next
         if self.calls < self._size:
             self.calls += 1
@@ -40,11 +40,11 @@ class CountWindow:
         self._ring[index] = code
 
     def forget_old(self, now: float) -> None:
-        """Nothing: what is last does not depend on the time."""
+        """Do nothing: the last calls do not depend on the time."""
 
 
 class TimeWindow:
-    """The calls of the last `size` seconds, the one under way included; `now` is in seconds of a monotonic clock."""
+    """The calls of the last `size` seconds, the present one included; `now` is in seconds of a monotonic clock."""
 
     __slots__ = ("_buckets", "_second", "_size", "calls", "failures", "slow_calls")
 
@@ -57,7 +57,7 @@ class TimeWindow:
         self.slow_calls = 0
 
     def record(self, code: int, now: float) -> None:
-        """Count one call in the bucket of this second."""
+        """Count one call in the bucket of the present second."""
         self.forget_old(now)
         bucket = self._buckets[self._second % self._size]
         bucket[0] += 1
@@ -68,7 +68,7 @@ class TimeWindow:
         self.slow_calls += code >> 1
 
     def forget_old(self, now: float) -> None:
-        """Drop the seconds that are over since the last call; at most `size` of them are to be looked at."""
+        """Forget the seconds that have left the window since the last call; at most `size` buckets are emptied."""
         second = int(now)
         first = max(self._second + 1, second - self._size + 1)
         for passed in range(first, second + 1):

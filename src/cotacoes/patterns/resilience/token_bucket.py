@@ -1,10 +1,10 @@
-"""A rate with a burst: so many a second, and some at once."""
+"""A token bucket: a rate, with a burst."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Gives `per_s` tokens a second, and `burst` of them at once. Times are monotonic seconds, passed in."""
+    """Provides `per_s` tokens a second, and up to `burst` at once. Times are monotonic seconds, passed in."""
 
     def __init__(self, per_s: float, burst: float, now: float) -> None:
         self._per_s = per_s
@@ -13,7 +13,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take one: 0, or in how many seconds there will be one."""
+        """Take a token and return 0; without one, return the seconds until there is one."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
         self._at = now
         if self._tokens < 1:

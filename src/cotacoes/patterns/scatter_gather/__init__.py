@@ -1,1 +1,1 @@
-"""Scatter/gather: many questions asked at once, and one answer that names what is missing."""
+"""Scatter/gather: many questions at the same time, and one answer that names what is missing."""

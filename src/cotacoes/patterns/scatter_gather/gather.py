@@ -1,30 +1,30 @@
-"""Scatter/gather: one question to everyone, one honest answer by the deadline.
+"""Scatter/gather: one question to many sources, one honest answer by the deadline.
 
-Everyone is asked at once, each in a task of its own. At the cut-off the answer is made of what came, and it names what
-did not, and why. The plan is fixed before anything starts, so that nobody can go missing from it:
+All branches are asked at the same time, each in a task of its own. At the cut-off the answer consists of what has
+arrived, and names what has not, with the reason. The plan is fixed before anything starts, so no branch can get lost:
 
     branch                                                       status
-    brought a value in time                                      ok
-    brought one of before, as its policy fell back               stale
+    returned a value in time                                     ok
+    returned an earlier value, since its policy fell back        stale
     raised in time, a cancellation of its own included           failed
     raised because its own time was up                           timed_out
     raised because its policy let no call through                rejected
     was at work at the cut-off, was cancelled, and ended         timed_out
-    the same, or had not begun, when the answer was settled      skipped
-    was cancelled and went on all the same                       abandoned
+    the same, or had not begun, when the answer was complete     skipped
+    was cancelled and did not stop                               abandoned
 
 Invariants:
 
-* the answer is there by the deadline, however stubborn a branch. Of the deadline, `reserve` is the caller's, to make
-  something of the answer, and `grace` is for those that are cancelled to end in; beyond it nobody is waited for (a
-  TaskGroup would wait);
-* siblings never cancel each other; a caller that is cancelled cancels all of them;
-* what came after the cut-off does not count, so a branch that turns its cancellation into half an answer is not `ok`;
-* nothing outlives the call unseen: `still_running()` counts the abandoned until they end, and holds them till then;
-* the result is in the order of the plan, whatever came first.
+* The answer is there by the deadline, however stubborn a branch is. `reserve` is the part of the deadline in which the
+  caller makes something of the answer, and `grace` the part in which cancelled branches can end; no branch is waited
+  for beyond it (a TaskGroup would wait).
+* Branches never cancel each other; if the caller is cancelled, all of them are.
+* What arrives after the cut-off does not count, so a branch that turns its cancellation into half an answer is not ok.
+* Nothing outlives the call unseen: `still_running()` counts abandoned branches until they end, and they are held.
+* The result has the order of the plan, whichever branch ends first.
 
-Time is counted by `clock` and waited for by the event loop: both in seconds, both monotonic. Within a branch the time
-for asking is the current `Deadline`, so a policy or a service that is called there knows it.
+`clock` measures the time and the event loop waits for it: both in seconds, both monotonic. Inside a branch the time for
+asking is the current `Deadline`, so a policy or a service that is called there knows it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus,
 
 T = TypeVar("T")
 
-GRACE_S = 0.02  # ending takes a few turns of the event loop
+GRACE_S = 0.02  # a branch needs a few turns of the event loop to end
 GRACE_SHARE_MAX = 0.1
 
 _NOT_LET_THROUGH = (CircuitOpenError, BulkheadFullError)
@@ -54,7 +54,7 @@ _abandoned: set[asyncio.Task[Any]] = set()
 
 
 def still_running() -> int:
-    """How many cancelled branches, of all calls in this process, have not ended yet."""
+    """The number of cancelled branches, of all calls in this process, that have not ended yet."""
     return len(_abandoned)
 
 
@@ -71,21 +71,21 @@ async def scatter_gather(
     enough: int | None = None,
     max_concurrency: int | None = None,
 ) -> GatherResult[T]:
-    """Ask all `branches`; say how each did once all have ended, or `deadline` less `reserve` seconds from now.
+    """Ask all `branches`; return how each ended, once all have or after `deadline` less `reserve` seconds.
 
-    min_successful     so many good answers are demanded; `partial="forbid"` demands all
-    fail_fast          end as soon as the demand can not be met any more; with none, at the first that is not good
-    enough             end as soon as so many are good; 1 is "the first good answer"
-    max_concurrency    so many at work at once, begun in the order of the plan
+    min_successful     the number of good answers that is demanded; `partial="forbid"` demands all
+    fail_fast          end as soon as the demand cannot be met; without a demand, at the first that is not good
+    enough             end as soon as so many answers are good; 1 is "the first good answer"
+    max_concurrency    the number of branches at work at the same time, begun in the order of the plan
 
-    `grace`, at most a tenth of the time, is the part of it that cancelled branches have to end in. A branch may bring
-    a `CallResult`, and is taken for what that says. Raises IncompleteError where the demand is not met, ValueError
-    where it never could be.
+    `grace`, at most a tenth of the time, is the part of it in which cancelled branches can end. If a branch returns a
+    `CallResult`, its status follows from that. Raises IncompleteError if the demand is not met, and ValueError if it
+    never could be.
     """
     plan = dict(branches)
     demanded = len(plan) if partial == "forbid" else min_successful
     if not 0 <= demanded <= len(plan):
-        raise ValueError(f"min_successful is {demanded}, and there are {len(plan)} branches")
+        raise ValueError(f"min_successful must be from 0 to the number of branches ({len(plan)}), not {demanded}")
     for name, given in (("enough", enough), ("max_concurrency", max_concurrency)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1, not {given}")
@@ -109,7 +109,7 @@ async def scatter_gather(
 
 
 class _Gathering(Generic[T]):
-    """One call. It is over with the last branch, with enough good ones or too many others, or at the cut-off."""
+    """One gathering. It is over with its last branch, with enough good or too many other ones, or at the cut-off."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Gathering(Generic[T]):
         self._begun: dict[str, float] = {}
         self._ended: dict[str, Branch[T]] = {}
         self._good = 0
-        self._why: str | None = None  # it was settled before everyone had ended
+        self._why: str | None = None  # it was complete before all branches had ended
 
     async def run(self) -> GatherResult[T]:
         loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ class _Gathering(Generic[T]):
         with Deadline.after(asking_s, self._clock).scope():
             self._context = contextvars.copy_context()
         self._fill_places()
-        self._look()
+        self._finish_if_settled()
         cut_off = loop.call_later(asking_s, self._finish, None)
         try:
             await self._over
@@ -166,7 +166,7 @@ class _Gathering(Generic[T]):
 
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T | CallResult[T]]]) -> None:
         started = self._begun[name] = self._clock()
-        tally = count_attempts()
+        counter = count_attempts()
         status, value, error, reason = BranchStatus.OK, None, None, None
         try:
             value = await ask()
@@ -175,11 +175,11 @@ class _Gathering(Generic[T]):
             if task is None or task.cancelling():
                 raise
             status, reason = BranchStatus.FAILED, _reason(cancelled)  # something cancelled itself
-        except Exception as raised:  # told to the caller as this branch's end, whatever it is
+        except Exception as raised:  # whatever it is, it is the end of this branch
             status, error, reason = _status_of(raised), raised, _reason(raised)
         if self._over.done():
             return  # too late
-        attempts = tally.attempts or int(status is not BranchStatus.REJECTED)
+        attempts = counter.attempts or int(status is not BranchStatus.REJECTED)
         if isinstance(value, CallResult):
             status = BranchStatus.STALE if value.served_from is ServedFrom.CACHE else BranchStatus.OK
             value, attempts, reason = value.value, value.attempts, value.reason
@@ -187,12 +187,12 @@ class _Gathering(Generic[T]):
         self._ended[name] = Branch(name, status, started - self._started, now - started, attempts, value, error, reason)
         self._good += status.is_good
         self._places += 1
-        self._look()
+        self._finish_if_settled()
         if not self._over.done():
             self._fill_places()
 
-    def _look(self) -> None:
-        """Whether the answer is settled."""
+    def _finish_if_settled(self) -> None:
+        """End the gathering if no further branch can change the answer."""
         if len(self._ended) == len(self._plan):
             self._finish(None)
         elif self._good >= self._enough:
@@ -226,7 +226,7 @@ class _Gathering(Generic[T]):
 
 
 def _status_of(error: Exception) -> BranchStatus:
-    """By the error itself, or by that of the policy which it was made of."""
+    """The status by the error itself, or by the error of a policy that caused it."""
     for one in (error, error.__cause__):
         if isinstance(one, _NOT_LET_THROUGH):
             return BranchStatus.REJECTED

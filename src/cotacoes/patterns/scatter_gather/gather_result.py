@@ -1,4 +1,4 @@
-"""What scatter/gather answers: how every branch of the plan ended, in the order of the plan."""
+"""The result of scatter/gather: how every branch of the plan ended, in the order of the plan."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class BranchStatus(enum.StrEnum):
 
     @property
     def is_good(self) -> bool:
-        """Whether there is a value."""
+        """Whether the branch has a value."""
         return self is BranchStatus.OK or self is BranchStatus.STALE
 
 
 class Branch(NamedTuple, Generic[T]):
-    """One branch's end. `value` where it is ok or stale, `error` where it raised, `reason` in words where it is not ok.
+    """How a branch ended: with a `value` if ok or stale, with an `error` if it raised, with a `reason` if not ok.
 
-    `started_s` is since the call began; `attempts` are the calls made through a policy, one where there is none.
-    `reason` is fit for a caller's eyes: the words of our own errors, of others only the name of their class.
+    `started_s` counts from the start of the gathering. `attempts` is the number of calls that a policy made, or 1
+    without a policy. A caller may see the `reason`: it is the text of our own errors, and of others only the class.
     """
 
     name: str
@@ -53,29 +53,29 @@ class GatherResult(Generic[T]):
 
     @property
     def total(self) -> int:
-        """How many there are in the plan."""
+        """The number of branches in the plan."""
         return len(self.branches)
 
     @property
     def values(self) -> dict[str, T]:
-        """What came, stale or not."""
+        """The values that arrived, stale or not, by branch."""
         return {one.name: cast(T, one.value) for one in self.branches.values() if one.status.is_good}
 
     @property
     def missing(self) -> list[Branch[T]]:
-        """Those of which nothing came."""
+        """The branches without a value."""
         return [one for one in self.branches.values() if not one.status.is_good]
 
     @property
     def complete(self) -> bool:
-        """Whether something came of all."""
+        """Whether every branch has a value."""
         return not self.missing
 
 
 class IncompleteError(Exception):
-    """Fewer good answers than were demanded; `result` has those that came."""
+    """There are fewer good answers than demanded; `result` has those that arrived."""
 
     def __init__(self, result: GatherResult[Any], demanded: int) -> None:
         reasons = "; ".join(f"{branch.name}: {branch.reason}" for branch in result.missing)
-        super().__init__(f"{len(result.values)} good answers of {result.total}, {demanded} are demanded ({reasons})")
+        super().__init__(f"{len(result.values)} good answers of {result.total}, {demanded} required ({reasons})")
         self.result = result
