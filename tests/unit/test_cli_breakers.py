@@ -15,6 +15,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import breakers, main, queries
 from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
+from cotacoes.model.breakers import BreakerErrorJson, BreakerJson, BreakerWindowJson, TransitionJson
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig, ResilienceConfig
 from cotacoes.web.app import build_app
@@ -114,7 +115,7 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
     settings = config.load({}, admin_token="sesame", **urls)
     monkeypatch.setattr(queries, "client_for", lambda _: queries.client_of(settings, http=network.http()))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
-    assert told.described()[0]["state"] == "forced_open"
+    assert told.described()[0].state == "forced_open"
 
 
 def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +133,7 @@ def test_one_can_be_set_and_one_that_is_not_there_is_no_success(capsys: pytest.C
     told = upstreams(NAME)
     network = Network({"quote_service": told})
     shown = network.run(lambda client: client.set_breaker("quote_service", NAME, "disabled"))
-    assert (shown["state"], told.described()[0]["state"]) == ("disabled", "disabled")
+    assert (shown["state"], told.described()[0].state) == ("disabled", "disabled")
     assert network.run(lambda client: breakers.show(client, "quote_service", "other", as_json=False)) == 1
     assert "no breaker other" in capsys.readouterr().err
     assert network.run(lambda client: breakers.show(client, "gateway_service", "x", as_json=False)) == 4
@@ -150,17 +151,19 @@ def test_what_can_not_be_meant_is_refused_before_anyone_is_asked(
 
 
 def test_a_row_tells_ages_and_not_times() -> None:
-    breaker = breakers.Breaker(
-        NAME,
-        "open",
-        7,
-        1.25,
-        breakers.Window(calls=10, failures=6, slow_calls=2, failure_rate=0.6),
-        6,
-        42,
-        0.25,
-        [breakers.Failure("2026-11-24T11:59:50.000000Z", "SourceUnavailableError: 503")],
-        [breakers.Change("2026-11-24T11:59:55.000000Z", "open", "failure_rate")],
+    breaker = BreakerJson(
+        name=NAME,
+        state="open",
+        generation=7,
+        retry_after_s=1.25,
+        is_awaited=False,
+        next_call="refused",
+        window=BreakerWindowJson("count", 100, 10, 6, 2, 0, 0.6, 0.2),
+        consecutive_failures=6,
+        not_permitted=42,
+        retry_budget=0.25,
+        last_errors=[BreakerErrorJson("2026-11-24T11:59:50.000000Z", "SourceUnavailableError: 503")],
+        transitions=[TransitionJson("2026-11-24T11:59:55.000000Z", "closed", "open", "failure_rate")],
     )
     assert breakers.row("quote_service", breaker, NOON + timedelta(seconds=0.4)) == (
         f"quote_service/{NAME}",

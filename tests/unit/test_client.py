@@ -30,6 +30,7 @@ from cotacoes.errors import (
     UnknownCoinError,
     problem_types,
 )
+from cotacoes.model.breakers import BreakerJson
 from cotacoes.model.quote import Quote
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import BreakerState, Deadline
@@ -203,9 +204,9 @@ class Guarded:
         asked = {"questions": ("current", "quotes", "positions"), "deadline_s": 2.0, "clock": clock, **given}
         self.client = ResilientClient(client, self.upstreams, **asked)
 
-    def shown(self, question: str) -> dict[str, Any]:
+    def shown(self, question: str) -> BreakerJson:
         name = f"quote_service.{question}"
-        return next(told for told in self.upstreams.described() if told["name"] == name)
+        return next(told for told in self.upstreams.described() if told.name == name)
 
     async def refused(self, count: int = 1) -> ServiceUnavailableError:
         """What comes of the last of so many questions, each of which brings a problem."""
@@ -237,8 +238,8 @@ def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_
             for _ in range(5):
                 with contextlib.suppress(ProblemError):
                     await guarded.client.quotes("bitcoin")
-            assert guarded.shown("quotes")["state"] == ("open" if kind in NO_ANSWER else "closed")
-            assert guarded.shown("current")["state"] == "closed"  # each question has its own
+            assert guarded.shown("quotes").state == ("open" if kind in NO_ANSWER else "closed")
+            assert guarded.shown("current").state == "closed"  # each question has its own
 
     fake_event_loop.run(work())
 
@@ -270,7 +271,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
                     refused = await guarded.refused()
                 assert refused.detail == "quote_service is away (no time left)"
             shown = guarded.shown("quotes")
-            assert (shown["state"], shown["window"]["failures"], shown["last_errors"]) == ("closed", 0, [])
+            assert (shown.state, shown.window.failures, shown.last_errors) == ("closed", 0, [])
 
     fake_event_loop.run(work())
 
@@ -294,7 +295,7 @@ def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody()
             refused = await guarded.refused()
             assert refused.detail == "quote_service is away (too many calls under way)"
             assert asyncio.get_running_loop().time() - began == pytest.approx(1.0)
-            assert guarded.shown("quotes")["window"]["failures"] == 0
+            assert guarded.shown("quotes").window.failures == 0
             await asyncio.gather(*hanging, return_exceptions=True)
 
     fake_event_loop.run(work())

@@ -23,6 +23,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.errors import SourceError
 from cotacoes.external_service import app as external_service
+from cotacoes.model.breakers import BreakerJson
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import CircuitOpenError, ResiliencePolicy
 from cotacoes.quote_service.source import HttpSource
@@ -65,7 +66,7 @@ class Story:
         return asyncio.get_running_loop().time()
 
     @property
-    def breaker(self) -> dict[str, Any]:
+    def breaker(self) -> BreakerJson:
         return self.upstreams.described()[0]
 
     def changed(self, to_state: str, reason: str) -> float:
@@ -179,7 +180,7 @@ def test_whatever_the_source_does_wrong_opens_the_circuit_and_is_called_by_its_n
         assert story.calls_ended(error) >= 5
         await story.faults()
         await story.poll_for(HEALED_WITHIN_S)
-        assert story.breaker["state"] == "closed"
+        assert story.breaker.state == "closed"
 
     run(work)
 
@@ -213,7 +214,7 @@ def test_a_source_that_fails_one_time_in_five_is_lived_with() -> None:
     async def work(story: Story) -> None:
         await story.faults(error_rate=0.2)
         ended = await story.poll_for(600)
-        assert story.breaker["transitions"] == []
+        assert story.breaker.transitions == []
         assert ended["ok"] > 450
         assert len(story.reached) <= 600 * 1.1
 
@@ -224,7 +225,7 @@ def test_a_question_that_is_wrong_is_not_the_sources_fault() -> None:
     async def work(story: Story) -> None:
         await story.faults(error_rate=1.0, status=[404])
         await story.poll_for(60)
-        assert story.breaker["state"] == "closed"
+        assert story.breaker.state == "closed"
         assert story.calls_ended("refused") == 60
 
     run(work)

@@ -20,6 +20,7 @@ from cotacoes.errors import (
     SourceUnavailableError,
 )
 from cotacoes.gateway_service import app as gateway_service
+from cotacoes.model.breakers import BreakerErrorJson, TransitionJson
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import (
     BreakerState,
@@ -139,20 +140,16 @@ def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_t
         await rig.open()
         await asyncio.sleep(1.0)
         shown = rig.upstreams.described()[0]
-        assert (shown["name"], shown["state"], shown["generation"], shown["retry_after_s"]) == (NAME, "open", 1, 2.0)
-        assert (shown["window"]["calls"], shown["window"]["failures"], shown["consecutive_failures"]) == (4, 3, 3)
-        assert shown["last_errors"][0] == {
-            "at": "2026-11-24T12:00:10.000000Z",
-            "error": "SourceUnavailableError: no connection",
-        }
-        assert shown["transitions"] == [
-            {"at": "2026-11-24T12:00:10.000000Z", "from": "closed", "to": "open", "reason": "consecutive_failures"}
-        ]
+        assert (shown.name, shown.state, shown.generation, shown.retry_after_s) == (NAME, "open", 1, 2.0)
+        assert (shown.window.calls, shown.window.failures, shown.consecutive_failures) == (4, 3, 3)
+        at = "2026-11-24T12:00:10.000000Z"
+        assert shown.last_errors[0] == BreakerErrorJson(at, "SourceUnavailableError: no connection")
+        assert shown.transitions == [TransitionJson(at, "closed", "open", "consecutive_failures")]
         rig.upstreams.set_state(NAME, BreakerState.FORCED_OPEN)
-        assert rig.upstreams.described()[0]["retry_after_s"] is None
+        assert rig.upstreams.described()[0].retry_after_s is None
         for _ in range(50):
             rig.upstreams.set_state(NAME, BreakerState.CLOSED)
-        assert len(rig.upstreams.described()[0]["transitions"]) == 20
+        assert len(rig.upstreams.described()[0].transitions) == 20
 
     run(work)
 
@@ -161,7 +158,7 @@ def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() 
     async def work(rig: Rig) -> None:
         def shown() -> tuple[str, str]:
             told = rig.upstreams.describe(NAME)
-            return told["state"], told["next_call"]
+            return told.state, told.next_call
 
         await rig.call()
         assert shown() == ("closed", "made")
@@ -187,11 +184,11 @@ def test_what_was_never_there_is_awaited_without_alarm_and_missing_once_that_too
                 await asyncio.sleep(1.0)
             assert logged == []
             shown = rig.upstreams.describe(NAME)
-            assert (shown["state"], shown["is_awaited"], shown["window"]["failures"]) == ("closed", True, 0)
+            assert (shown.state, shown.is_awaited, shown.window.failures) == ("closed", True, 0)
             await asyncio.sleep(2.0)
             await rig.open()
         assert [line["event"] for line in logged] == ["service.missing", "breaker.opened"]
-        assert not rig.upstreams.describe(NAME)["is_awaited"]
+        assert not rig.upstreams.describe(NAME).is_awaited
 
     run(work)
 
@@ -203,7 +200,7 @@ def test_once_it_has_answered_on_any_route_its_absence_is_a_failure() -> None:
             await rig.call(AWAY)
         await rig.call(policy=other)
         await rig.open()
-        assert rig.upstreams.describe(NAME)["state"] == "open"
+        assert rig.upstreams.describe(NAME).state == "open"
 
     run(work)
 
@@ -222,7 +219,7 @@ def test_an_error_that_it_answers_is_an_answer_and_counts(error: Exception) -> N
         for _ in range(3):
             with pytest.raises(type(error)):
                 await rig.call(error)
-        assert rig.upstreams.describe(NAME)["window"]["failures"] >= 1
+        assert rig.upstreams.describe(NAME).window.failures >= 1
 
     run(work)
 

@@ -1,88 +1,43 @@
-"""The command that shows the circuit breakers of all services, and sets one."""
+"""The command that shows the circuit breakers of all services, and sets one of them."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
-import msgspec
 import typer
 
 from cotacoes.cli import queries
 from cotacoes.cli.options import AsJson, Data
 from cotacoes.cli.output import NONE, UNKNOWN, put_json, put_table, say, understood
 from cotacoes.errors import ProblemError
+from cotacoes.model.breakers import BreakerJson, BreakersJson, SettableState
 from cotacoes.model.quote import parse_time
 
 if TYPE_CHECKING:
     from cotacoes.client import ServiceClient
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
-STATES = ("closed", "forced_open", "disabled", "metrics_only")  # those that a person may set
+STATES: tuple[str, ...] = get_args(SettableState)
 COLUMNS = (
-    *("breaker", "state", "failed", "of", "rate", "in a row", "slow", "refused", "era", "next try", "budget"),
-    *("last change", "error"),
+    *("breaker", "state", "failed", "calls", "rate", "in a row", "slow", "refused", "generation", "retry in"),
+    *("budget", "last change", "error"),
 )
 
 app = typer.Typer()
 
 
-class Window(msgspec.Struct, frozen=True):
-    """What is shown of what a breaker has seen."""
-
-    calls: int
-    failures: int
-    slow_calls: int
-    failure_rate: float | None
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One transition."""
-
-    at: str
-    to: str
-    reason: str
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """One error."""
-
-    at: str
-    error: str
-
-
-class Breaker(msgspec.Struct, frozen=True):
-    """What is shown of a breaker."""
-
-    name: str
-    state: str
-    generation: int
-    retry_after_s: float | None
-    window: Window
-    consecutive_failures: int
-    not_permitted: int
-    retry_budget: float
-    last_errors: list[Failure]
-    transitions: list[Change]
-    next_call: str = "made"
-    is_awaited: bool = False
-
-
-class Breakers(msgspec.Struct, frozen=True):
-    """Those of one service."""
-
-    breakers: list[Breaker]
-
-
 @app.command()
 def breakers(
-    name: Annotated[str | None, typer.Argument(metavar="SERVICE/NAME", help="as the list names it; none: all")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="SERVICE/NAME", help="as the list names it (default: all)")
+    ] = None,
     state: Annotated[str | None, typer.Argument(metavar="STATE", help=f"one of {', '.join(STATES)}")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the circuit breakers of all services, or set one.
+    """Show the circuit breakers of all services, or set one of them.
 
     \b
     Examples:
@@ -92,14 +47,15 @@ def breakers(
       cotacoes breakers quote_service/external_service.quote forced_open
       cotacoes breakers quote_service/external_service.quote closed
 
-    closed resets it, forced_open lets nothing through, disabled everything, metrics_only everything and counts it.
+    closed resets the breaker, forced_open lets no call pass, disabled lets every call pass, and metrics_only lets every
+    call pass and counts it.
     """
     service, _, breaker = (name or "").partition("/")
     if name is not None and (service not in SERVICES or not breaker):
-        raise typer.BadParameter(f"give SERVICE/NAME, with a service of {', '.join(SERVICES)}")
+        raise typer.BadParameter(f"give SERVICE/NAME; the services are {', '.join(SERVICES)}")
     chosen = None if state is None else state.replace("-", "_").lower()
     if chosen is not None and chosen not in STATES:
-        raise typer.BadParameter(f"give a state of {', '.join(STATES)}")
+        raise typer.BadParameter(f"give one of the states {', '.join(STATES)}")
     services = queries.client_for(data)
 
     async def asking() -> int:
@@ -112,26 +68,26 @@ def breakers(
 
 
 async def show(client: ServiceClient, service: str, breaker: str, *, as_json: bool) -> int:
-    """The chosen breaker, or all of all services that answer; the exit code.
+    """Print the chosen breaker, or those of all services that answer; return the exit code.
 
-    One that is away, overloaded or of another version is a line that says so: the others are told all the same.
+    For a service that is away, overloaded or of another version a line says so, and the others are shown.
     """
     rows: list[tuple[object, ...]] = []
     away = 0
     for one in SERVICES if not service else (service,):
         try:
             answer = await client.breakers(one)
-            shown = understood(answer, Breakers, one)
+            shown = understood(answer, BreakersJson, one)
         except ProblemError as error:
             say(f"{one}: {error.detail}")
             away += 1
             continue
-        for told, raw in zip(shown.breakers, answer["breakers"], strict=True):
-            if breaker and told.name != breaker:
+        for found, raw in zip(shown.breakers, answer["breakers"], strict=True):
+            if breaker and found.name != breaker:
                 continue
             if as_json:
                 put_json({"service": one, **raw})
-            rows.append(row(one, told, datetime.now(UTC)))
+            rows.append(row(one, found, datetime.now(UTC)))
     if breaker and not rows and not away:
         say(f"{service} has no breaker {breaker}: `cotacoes breakers` lists them")
         return 1
@@ -140,8 +96,8 @@ async def show(client: ServiceClient, service: str, breaker: str, *, as_json: bo
     return 4 if away and not rows else 0
 
 
-def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
-    """One row, under COLUMNS."""
+def row(service: str, breaker: BreakerJson, now: datetime) -> tuple[object, ...]:
+    """One row, in the order of COLUMNS."""
     change = breaker.transitions[0] if breaker.transitions else None
     error = breaker.last_errors[0] if breaker.last_errors else None
     return (
@@ -161,8 +117,8 @@ def row(service: str, breaker: Breaker, now: datetime) -> tuple[object, ...]:
     )
 
 
-def _state(breaker: Breaker) -> str:
-    """The state, and what is not seen by it."""
+def _state(breaker: BreakerJson) -> str:
+    """The state, with what it alone does not show."""
     if breaker.is_awaited:
         return f"{breaker.state}, service awaited"
     is_over = breaker.state == "open" and breaker.next_call == "probe"

@@ -19,16 +19,12 @@ import msgspec
 from cotacoes.cli.tables import table_lines
 from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
 from cotacoes.model.candle import CandleJson
-from cotacoes.model.payloads import GapJson
+from cotacoes.model.payloads import CurrentJson, GapJson
 from cotacoes.model.quote import (
-    CoinText,
     CurrencyText,
-    Epoch,
     OriginText,
     PositionText,
-    PriceText,
     QuoteJson,
-    Seq,
     TimeText,
 )
 
@@ -36,19 +32,6 @@ T = TypeVar("T")
 
 UNKNOWN = "?"  # missing
 NONE = "-"  # known, and there is none
-
-
-class CurrentQuote(msgspec.Struct, frozen=True):
-    """What is shown of a current quote."""
-
-    coin: CoinText
-    currency: CurrencyText
-    price: PriceText
-    epoch: Epoch
-    seq: Seq
-    age_ms: int
-    status: str
-    origin: OriginText
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -155,7 +138,7 @@ def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
         raise ServiceUnavailableError(f"{service} did not answer as it should") from error
 
 
-def quote_line(quote: CurrentQuote) -> str:
+def quote_line(quote: CurrentJson) -> str:
     """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
     position = f"{quote.epoch}-{quote.seq}"
     return f"{quote.coin} {money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
@@ -181,7 +164,7 @@ def candle_row(candle: CandleJson) -> tuple[object, ...]:
     return (candle.at, *(NONE if price is None else price for price in prices), candle.count, closed)
 
 
-def money(quote: CurrentQuote | QuoteJson) -> str:
+def money(quote: CurrentJson | QuoteJson) -> str:
     """`67012.34 USD`."""
     return f"{quote.price} {quote.currency}"
 

@@ -11,7 +11,6 @@ from cotacoes.cli.options import data_folder
 from cotacoes.cli.output import (
     CANDLE_COLUMNS,
     CandlePage,
-    CurrentQuote,
     HistoryPage,
     candle_row,
     fault_lines,
@@ -26,7 +25,7 @@ from cotacoes.cli.output import (
 )
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.exit_codes import OK, STALE
-from cotacoes.model.payloads import GapJson
+from cotacoes.model.payloads import CurrentJson, GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
 
@@ -124,7 +123,7 @@ def client_of(settings: config.Settings, http: HttpClient | None = None) -> Serv
 async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
     """The current quote; exit code 3 where it is stale."""
     answer = await client.current(coin.lower())
-    shown = understood(answer, CurrentQuote, "quote_service")
+    shown = understood(answer, CurrentJson, "quote_service")
     if as_json:
         put_json(answer)
     else:

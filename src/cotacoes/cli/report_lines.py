@@ -1,84 +1,29 @@
-"""The report as `cotacoes report` prints it: how each coin is, how it went, what is missing, who was asked when."""
+"""The report as `cotacoes report` prints it: the coins, their windows, what is missing, and when each branch worked."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from cotacoes.cli.output import NONE, UNKNOWN, CurrentQuote, age_text, money, put, put_table, terminal_width, understood
-from cotacoes.model.quote import ComputedText, PositionText, QuoteJson, TimeText, parse_time
+from cotacoes.cli.output import NONE, UNKNOWN, age_text, money, put, put_table, terminal_width, understood
+from cotacoes.model.payloads import ReportJson
+from cotacoes.model.quote import parse_time
 from cotacoes.model.window import WindowJson
 
-BAR, BAR_MIN = 40, 8  # characters of a waterfall's time
-BESIDE_BAR = 36  # what stands left and right of it
+BAR, BAR_MIN = 40, 8  # characters for the time in a waterfall
+BESIDE_BAR = 36  # characters beside the bar
 SPARK = 30  # characters of a sparkline
 _LEVELS = "▁▂▃▄▅▆▇█"
 WINDOW_COLUMNS = ("coin", "open", "high", "low", "close", "change", "mean", "quotes", "minutes", "holes", "closes")
-_LEVELS_PLAIN = "12345678"  # if the output's encoding has no blocks
+_LEVELS_PLAIN = "12345678"  # if the encoding of the output has no blocks
 REPORT_COLUMNS = ("coin", "price", "status", "age", "mean", "of", "logs", "through", "pending")
-
-
-class Mean(msgspec.Struct, frozen=True):
-    """What is shown of a mean."""
-
-    average: ComputedText
-    count: int
-
-
-class CoinReport(msgspec.Struct, frozen=True):
-    """One coin of the report; what is missing is None."""
-
-    current: CurrentQuote | None
-    average: Mean | None
-    last_logs: list[QuoteJson] | None
-    through: PositionText | None
-    pending: int | None
-    window: WindowJson | None
-
-
-class MissingPart(msgspec.Struct, frozen=True):
-    """A part that the report goes without."""
-
-    part: str
-    reason: str
-
-
-class Step(msgspec.Struct, frozen=True):
-    """How one branch of the report went."""
-
-    branch: str
-    status: str
-    start_ms: float
-    elapsed_ms: float
-    attempts: int
-    reason: str | None
-
-
-class Over(msgspec.Struct, frozen=True):
-    """The time that the windows are of."""
-
-    name: Literal["1h", "24h", "7d"]
-    to: TimeText
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What is shown of the report."""
-
-    generated_at: TimeText
-    elapsed_ms: int
-    coins: dict[str, CoinReport]
-    missing: list[MissingPart]
-    window: Over
-    trace: list[Step] = []
 
 
 def put_report(answer: Mapping[str, Any]) -> None:
     """Print a report: its tables, what is missing, and how each branch went if it was traced."""
-    report = understood(answer, Report, "aggregator_service")
+    report = understood(answer, ReportJson, "aggregator_service")
     put_table(REPORT_COLUMNS, report_rows(report))
     put(window_words(report))
     put_table(WINDOW_COLUMNS, window_rows(report, levels_for(sys.stdout.encoding)))
@@ -87,37 +32,39 @@ def put_report(answer: Mapping[str, Any]) -> None:
         put(line)
 
 
-def report_rows(report: Report) -> Iterator[tuple[object, ...]]:
-    """One row a coin, under REPORT_COLUMNS."""
-    for coin, told in report.coins.items():
-        quote, mean = told.current, told.average
+def report_rows(report: ReportJson) -> Iterator[tuple[object, ...]]:
+    """One row for each coin, in the order of REPORT_COLUMNS."""
+    for coin, parts in report.coins.items():
+        quote, mean, logs = parts.current, parts.average, parts.last_logs
         yield (
             coin,
-            *((UNKNOWN,) * 3 if quote is None else (money(quote), quote.status, age_text(quote.age_ms))),
-            *((UNKNOWN,) * 2 if mean is None else (mean.average, mean.count)),
-            *((UNKNOWN,) * 2 if told.last_logs is None else (len(told.last_logs), told.through or NONE)),
-            UNKNOWN if told.pending is None else told.pending,
+            *((money(quote), quote.status, age_text(quote.age_ms)) if quote else (UNKNOWN,) * 3),
+            *((mean.average, mean.count) if mean else (UNKNOWN,) * 2),
+            *((len(logs), parts.through or NONE) if isinstance(logs, list) else (UNKNOWN,) * 2),
+            parts.pending if isinstance(parts.pending, int) else UNKNOWN,
         )
 
 
-def window_rows(report: Report, levels: str = _LEVELS) -> Iterator[tuple[object, ...]]:
-    """One row a coin, under the columns of its window."""
-    for coin, told in report.coins.items():
-        its = told.window
-        if its is None:
+def window_rows(report: ReportJson, levels: str = _LEVELS) -> Iterator[tuple[object, ...]]:
+    """One row for each coin, in the order of WINDOW_COLUMNS."""
+    for coin, parts in report.coins.items():
+        window = parts.window
+        if not window:
             yield (coin, *((UNKNOWN,) * (len(WINDOW_COLUMNS) - 1)))
             continue
-        prices = (NONE if price is None else price for price in (its.open, its.high, its.low, its.close))
-        change = NONE if its.change_percent is None else f"{Decimal(its.change_percent):+.2f} %"
-        counts = (its.count, its.minutes, its.holes)
-        yield (coin, *prices, change, its.mean or NONE, *counts, sparkline(its.closes, levels=levels))
+        prices = (NONE if price is None else price for price in (window.open, window.high, window.low, window.close))
+        change = NONE if window.change_percent is None else f"{Decimal(window.change_percent):+.2f} %"
+        counts = (window.count, window.minutes, window.holes)
+        yield (coin, *prices, change, window.mean or NONE, *counts, sparkline(window.closes, levels=levels))
 
 
-def window_words(report: Report) -> str:
-    """`24h until 2026-11-30T07:13:00.000000Z`, and what of it is held if that is less: `24h (18 min held) until …`."""
+def window_words(report: ReportJson) -> str:
+    """`24h until 2026-11-30T07:13:00.000000Z`, or `24h (18 min held) until …` if the quotes cover less."""
+    if not report.window:
+        return "no window"
     name, to = report.window.name, report.window.to
-    windows = {coin: told.window for coin, told in report.coins.items() if told.window is not None}
-    held = {coin: held_text(its) for coin, its in windows.items() if not its.complete}
+    windows = {coin: parts.window for coin, parts in report.coins.items() if parts.window}
+    held = {coin: held_text(window) for coin, window in windows.items() if not window.complete}
     if not held:
         return f"{name} until {to}"
     if len(held) == len(windows) and len(set(held.values())) == 1:
@@ -126,7 +73,7 @@ def window_words(report: Report) -> str:
 
 
 def held_text(window: WindowJson) -> str:
-    """`18 min`, `7 h 5 min`: how long the quotes are apart that its figures are of."""
+    """`18 min`, `7 h 5 min`: the time that the quotes of the window cover."""
     if window.from_ is None or window.to is None:
         return "nothing"
     minutes = round((parse_time(window.to) - parse_time(window.from_)).total_seconds() / 60)
@@ -136,7 +83,7 @@ def held_text(window: WindowJson) -> str:
 
 
 def levels_for(encoding: str | None) -> str:
-    """The signs of a sparkline that this encoding can write, from the lowest price to the highest."""
+    """The characters of a sparkline that this encoding has, from the lowest price to the highest."""
     try:
         _LEVELS.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -145,8 +92,8 @@ def levels_for(encoding: str | None) -> str:
 
 
 def sparkline(prices: Sequence[str | None], width: int = SPARK, levels: str = _LEVELS) -> str:
-    """How the price went, in at most so many characters; `·` if there was none."""
-    some = max(1, -(-len(prices) // width))  # prices that share a character, of which it shows the last
+    """The course of a price, in at most `width` characters; `·` for a time without a price."""
+    some = max(1, -(-len(prices) // width))  # so many prices share a character, which shows the last of them
     shown = [next(filter(None, reversed(prices[at : at + some])), None) for at in range(0, len(prices), some)]
     known = [Decimal(price) for price in shown if price is not None]
     if not known:
@@ -160,21 +107,22 @@ def sparkline(prices: Sequence[str | None], width: int = SPARK, levels: str = _L
     return "".join("·" if price is None else level(Decimal(price)) for price in shown)
 
 
-def report_words(report: Report) -> Iterator[str]:
-    """What is missing, and why; or that nothing is."""
+def report_words(report: ReportJson) -> Iterator[str]:
+    """Whether the report is complete, and a line for each missing part, with the reason."""
     yield f"{report.generated_at} in {report.elapsed_ms} ms, {'incomplete' if report.missing else 'complete'}"
     for missing in report.missing:
         yield f"missing {missing.part}: {missing.reason}"
 
 
-def waterfall(report: Report, bar_width: int = BAR) -> Iterator[str]:
+def waterfall(report: ReportJson, bar_width: int = BAR) -> Iterator[str]:
     """A line for each branch: when it was at work, how it ended, and why if it is not ok."""
-    whole_ms = max((step.start_ms + step.elapsed_ms for step in report.trace), default=0.0) or 1.0
-    width = max((len(step.branch) for step in report.trace), default=0)
-    for step in report.trace:
-        first = min(int(step.start_ms / whole_ms * bar_width), bar_width - 1)
-        bar = "=" * max(1, round(step.elapsed_ms / whole_ms * bar_width))
-        tries = f", {step.attempts} calls" if step.attempts > 1 else ""
-        reason = f": {step.reason}" if step.reason else ""
+    branches = report.trace or []
+    whole_ms = max((one.start_ms + one.elapsed_ms for one in branches), default=0.0) or 1.0
+    width = max((len(one.branch) for one in branches), default=0)
+    for one in branches:
+        first = min(int(one.start_ms / whole_ms * bar_width), bar_width - 1)
+        bar = "=" * max(1, round(one.elapsed_ms / whole_ms * bar_width))
+        calls = f", {one.attempts} calls" if one.attempts > 1 else ""
+        reason = f": {one.reason}" if one.reason else ""
         at_work = f"{' ' * first}{bar}"[:bar_width].ljust(bar_width)
-        yield f"{step.branch:<{width}} |{at_work}| {step.elapsed_ms:7.1f} ms  {step.status}{tries}{reason}"
+        yield f"{one.branch:<{width}} |{at_work}| {one.elapsed_ms:7.1f} ms  {one.status}{calls}{reason}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotacoes.config import Settings
 from cotacoes.errors import NotFoundError, UnauthorizedError
+from cotacoes.model.breakers import BreakerJson, BreakersJson, SettableState
 from cotacoes.model.coins import nearest
-from cotacoes.model.payloads import BreakerStateText
-from cotacoes.model.quote import TimeText
 from cotacoes.observability.logs import get_logger
 from cotacoes.patterns.resilience import BreakerState
 from cotacoes.web.document import answering
@@ -25,65 +22,14 @@ class BreakerSetting(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    state: Literal["closed", "forced_open", "disabled", "metrics_only"] = Field(
-        description="closed: reset, with an empty window; forced_open: no call is permitted; disabled: every call is "
-        "permitted and none is counted; metrics_only: every call is permitted and counted"
+    state: SettableState = Field(
+        description="closed: reset the breaker and forget its evidence; forced_open: let no call pass; "
+        "disabled: let every call pass, uncounted; metrics_only: let every call pass, counted"
     )
 
 
-class SeenJson(msgspec.Struct, frozen=True):
-    """The calls in a breaker's sliding window, which spans `size` calls or seconds."""
-
-    type: Literal["count", "time"]
-    size: float
-    calls: int
-    failures: int
-    slow_calls: int
-    overdue: int
-    failure_rate: float | None
-    slow_call_rate: float | None
-
-
-class FailureJson(msgspec.Struct, frozen=True):
-    """An error that was counted."""
-
-    at: TimeText
-    error: str
-
-
-class TransitionJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """A change of state."""
-
-    at: TimeText
-    from_: BreakerStateText
-    to: BreakerStateText
-    reason: str
-
-
-class BreakerJson(msgspec.Struct, frozen=True):
-    """A circuit breaker; the newest errors and transitions come first."""
-
-    name: str
-    state: BreakerStateText
-    generation: int
-    retry_after_s: float | None
-    window: SeenJson
-    consecutive_failures: int
-    not_permitted: int
-    retry_budget: float
-    last_errors: list[FailureJson]
-    transitions: list[TransitionJson]
-
-
-class BreakersJson(msgspec.Struct, frozen=True):
-    """The circuit breakers of a service."""
-
-    service: str
-    breakers: list[BreakerJson]
-
-
 def breaker_routes(service: str, settings: Settings, upstreams: Upstreams) -> APIRouter:
-    """The routes that show and set the breakers of a service."""
+    """The routes of a service: which upstreams it calls, and whether it calls them at present."""
     router = APIRouter(tags=["operation"])
 
     @router.get(
@@ -91,27 +37,31 @@ def breaker_routes(service: str, settings: Settings, upstreams: Upstreams) -> AP
         summary="The circuit breaker of each upstream of this service",
         **answering(BreakersJson),
     )
-    async def show() -> dict[str, Any]:
-        """Errors and transitions are listed newest first.
+    async def show() -> Response:
+        """The newest errors and transitions come first.
 
-        `next_call` says what happens to the next call: made, a probe, or refused for `retry_after_s`. An open circuit
-        that nobody calls stays open after its open time; the next call is then a probe. `is_awaited` means that the
-        upstream has not answered since this service started; at first, that does not count as a failure.
+        `next_call` says what happens to the next call: it is made, it is a probe, or it is refused for `retry_after_s`.
+        An open circuit that nobody calls stays open when its wait is over, and the next call is a probe. `is_awaited`
+        is true if the upstream has not answered since this service started, which at first does not count as a failure.
         """
-        return {"service": service, "breakers": upstreams.described()}
+        return _json(BreakersJson(service, upstreams.described()))
 
     @router.put(
         "/v1/breakers/{name}",
-        summary="Force, disable or reset a breaker (administrators)",
+        summary="Force, disable or reset one of them (administrators)",
         dependencies=[admins_only(settings)],
         **answering(BreakerJson, UnauthorizedError, NotFoundError),
     )
-    async def put(name: str, setting: BreakerSetting) -> dict[str, Any]:
+    async def put(name: str, setting: BreakerSetting) -> Response:
         if name not in upstreams.names:
             near = nearest(name, upstreams.names)
-            raise NotFoundError(f"unknown breaker {name}; GET /v1/breakers lists them", did_you_mean=near)
+            raise NotFoundError("no such breaker here; GET /v1/breakers lists them", did_you_mean=near)
         upstreams.set_state(name, BreakerState(setting.state))
         get_logger().warning("breaker.set", upstream=name, state=setting.state)
-        return upstreams.describe(name)
+        return _json(upstreams.describe(name))
 
     return router
+
+
+def _json(answer: BreakersJson | BreakerJson) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -1,6 +1,6 @@
-"""Endpoints: what a service calls. Each has one policy and one breaker, and all of them are counted, logged and shown.
+"""Upstreams: what a service calls. Each has one policy and one breaker, and is counted, logged and shown.
 
-The patterns report facts; here they become metrics, log lines (changes of state only), and the short memory that
+The patterns report facts. Here they become metrics, log lines (for changes of state only), and the short memory that
 `GET /v1/breakers` shows: the last errors and the last transitions of each breaker.
 
 A service that has not answered yet, on any of its routes, is awaited for `WAITING_S`: see
@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, Literal
 
+from cotacoes.model.breakers import BreakerErrorJson, BreakerJson, BreakerWindowJson, TransitionJson
 from cotacoes.model.quote import format_time
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import Metrics, ResilienceMetrics
@@ -42,7 +43,7 @@ from cotacoes.patterns.resilience.breaker_events import BreakerEvent, BreakerSna
 from cotacoes.patterns.resilience.first_answer import FirstAnswer
 from cotacoes.patterns.resilience.policy import PolicyEvent
 
-# between the parts of the system
+# for calls between the services of the system
 INTERNAL_BREAKER = CircuitBreakerConfig(
     failure_rate_threshold=0.5,
     minimum_number_of_calls=50,
@@ -53,10 +54,11 @@ INTERNAL_BREAKER = CircuitBreakerConfig(
     permitted_calls_in_half_open=1,
     max_wait_duration_in_half_open=10.0,
 )
-ATTEMPT_SHARE = 0.8  # of a question's time: what hangs has to end by its own time, or nothing is learned from it
+ATTEMPT_SHARE = 0.8  # of a call's time: an attempt that hangs must end by its own timeout to be evidence
 WAITING_S = 30.0  # on a busy machine the first start of everything took 20 s
-ERRORS_KEPT = 5
-TRANSITIONS_KEPT = 20
+ERRORS_MAX = 5
+WAIT_S_MAX = 60.0  # upper bound of a Retry-After, also if only an operator closes the circuit
+TRANSITIONS_MAX = 20
 SETTABLE: Mapping[BreakerState, Callable[[CircuitBreaker], None]] = {
     BreakerState.CLOSED: CircuitBreaker.reset,
     BreakerState.FORCED_OPEN: CircuitBreaker.force_open,
@@ -77,15 +79,15 @@ _LOGGED = {
 class _Upstream:
     policy: ResiliencePolicy
     breaker: CircuitBreaker
-    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=ERRORS_KEPT))
-    transitions: deque[StateTransition] = field(default_factory=lambda: deque(maxlen=TRANSITIONS_KEPT))
+    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=ERRORS_MAX))
+    transitions: deque[StateTransition] = field(default_factory=lambda: deque(maxlen=TRANSITIONS_MAX))
     is_refused: bool = False
 
 
 class Upstreams:
-    """Of one service. `clock` gives monotonic seconds, `now` the wall time in which the past is told.
+    """The upstreams of one service. `clock` returns monotonic seconds, `now` the wall time.
 
-    `waiting_s` is how long what is called may take to be there at first.
+    `waiting_s` is how long an upstream may take to start.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class Upstreams:
 
     @property
     def names(self) -> list[str]:
-        """As `PART.ROUTE`: who is called, and for what."""
+        """The names, as `SERVICE.ROUTE`."""
         return list(self._upstreams)
 
     def add(
@@ -119,7 +121,7 @@ class Upstreams:
         classify: Callable[[BaseException], Classification] = classify,
         **companions: Any,
     ) -> ResiliencePolicy:
-        """The policy of one upstream; `companions` are those of ResiliencePolicy."""
+        """Add an upstream and return its policy; `companions` are those of ResiliencePolicy."""
         first_answer = self._first_answer(_service_of(name))
         its_breaker = CircuitBreaker(name, breaker, clock=self._clock, random=self._random, on_event=self._on_breaker)
         its_policy = ResiliencePolicy(
@@ -138,50 +140,48 @@ class Upstreams:
         return its_policy
 
     def set_state(self, name: str, state: BreakerState) -> None:
-        """Force, disable or reset a breaker; KeyError for a name or a state that is none to set."""
+        """Force, disable or reset a breaker; KeyError for an unknown name or a state that cannot be set."""
         SETTABLE[state](self._upstreams[name].breaker)
 
-    def described(self) -> list[dict[str, Any]]:
-        """What `GET /v1/breakers` shows."""
+    def described(self) -> list[BreakerJson]:
+        """The breakers as `GET /v1/breakers` shows them."""
         return [self.describe(name) for name in self._upstreams]
 
-    def describe(self, name: str) -> dict[str, Any]:
-        """What is shown of one; KeyError where there is none of this name."""
+    def describe(self, name: str) -> BreakerJson:
+        """The breaker of one upstream; KeyError for an unknown name."""
         upstream = self._upstreams[name]
         config, seen = upstream.breaker.config, upstream.breaker.metrics()
-        return {
-            "name": name,
-            "state": seen.state.value,
-            "generation": seen.generation,
-            "retry_after_s": _finite(seen.retry_after),
-            "is_awaited": self._first_answer(_service_of(name)).is_awaited,
-            "next_call": _next_call(seen),
-            "window": {
-                "type": config.sliding_window_type,
-                "size": config.sliding_window_size,
-                "calls": seen.calls,
-                "failures": seen.failures,
-                "slow_calls": seen.slow_calls,
-                "overdue": seen.overdue,
-                "failure_rate": seen.failure_rate,
-                "slow_call_rate": seen.slow_call_rate,
-            },
-            "consecutive_failures": seen.consecutive_failures,
-            "not_permitted": seen.not_permitted,
-            "retry_budget": round(upstream.policy.budget.saved, 3),
-            "last_errors": [{"at": self._told(at), "error": error} for at, error in reversed(upstream.errors)],
-            "transitions": [
-                {
-                    "at": self._told(change.at),
-                    "from": change.from_state.value,
-                    "to": change.to_state.value,
-                    "reason": change.reason.value,
-                }
+        return BreakerJson(
+            name=name,
+            state=seen.state.value,
+            generation=seen.generation,
+            retry_after_s=_finite(seen.retry_after),
+            is_awaited=self._first_answer(_service_of(name)).is_awaited,
+            next_call=_next_call(seen),
+            window=BreakerWindowJson(
+                config.sliding_window_type,
+                config.sliding_window_size,
+                seen.calls,
+                seen.failures,
+                seen.slow_calls,
+                seen.overdue,
+                seen.failure_rate,
+                seen.slow_call_rate,
+            ),
+            consecutive_failures=seen.consecutive_failures,
+            not_permitted=seen.not_permitted,
+            retry_budget=round(upstream.policy.budget.saved, 3),
+            last_errors=[BreakerErrorJson(self._time(at), error) for at, error in reversed(upstream.errors)],
+            transitions=[
+                TransitionJson(
+                    self._time(change.at), change.from_state.value, change.to_state.value, change.reason.value
+                )
                 for change in reversed(upstream.transitions)
             ],
-        }
+        )
 
-    def _told(self, at: float) -> str:
+    def _time(self, at: float) -> str:
+        """The wall time of a moment of the clock."""
         return format_time(self._now() - timedelta(seconds=self._clock() - at))
 
     def _first_answer(self, service: str) -> FirstAnswer:
@@ -237,7 +237,7 @@ class Upstreams:
                 self._metrics.fallback_age.labels(upstream=event.name).observe(event.age)
 
     def _note_refusal(self, event: AttemptEnded) -> None:
-        """No breaker opens for a question that is wrong, so that it is has to be said otherwise."""
+        """Log that an upstream refuses our calls, since a wrong question opens no breaker."""
         upstream = self._upstreams[event.name]
         is_refused = event.outcome == Outcome.REFUSED
         if is_refused and not upstream.is_refused:
@@ -247,12 +247,12 @@ class Upstreams:
 
 
 def new_upstreams(metrics: Metrics) -> Upstreams:
-    """Of a service that runs: with the clocks and the chance of this machine."""
+    """Upstreams using the real clocks and system randomness."""
     return Upstreams(metrics, random=SystemRandom(), clock=time.monotonic, now=lambda: datetime.now(UTC))
 
 
 def internal_policy(deadline_s: float, attempts: int = 1) -> ResilienceConfig:
-    """How one part asks another: `deadline_s` for the whole question, and most of that for its tries."""
+    """The policy of one service towards another: `deadline_s` for the whole call, most of it for its attempts."""
     return ResilienceConfig(
         deadline=deadline_s,
         attempt_timeout=deadline_s * ATTEMPT_SHARE / attempts,
@@ -264,20 +264,17 @@ def _service_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _next_call(seen: BreakerSnapshot) -> str:
-    """What becomes of the next call: `made`, a `probe`, or `refused`."""
+def _next_call(seen: BreakerSnapshot) -> Literal["made", "probe", "refused"]:
+    """What happens to the next call."""
     if seen.state is BreakerState.FORCED_OPEN or seen.retry_after is not None:
         return "refused"
     return "probe" if seen.state in (BreakerState.OPEN, BreakerState.HALF_OPEN) else "made"
 
 
-WAIT_S_MAX = 60.0  # is told at most, as of a circuit that only a person closes
-
-
 def _without_addresses(error: str) -> str:
-    """The kind of an error and what it says, without what an operating system or a library added behind a colon."""
-    kind, _, said = error.partition(": ")
-    return f"{kind}: {said.partition(':')[0]}" if said else kind
+    """The class and the text of an error, without what an operating system or a library added after a colon."""
+    kind, _, text = error.partition(": ")
+    return f"{kind}: {text.partition(':')[0]}" if text else kind
 
 
 def _finite(seconds: float | None) -> float | None:
