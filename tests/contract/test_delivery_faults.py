@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from tests.contract.conftest import psql
@@ -13,16 +14,14 @@ from tests.unit.harness_quote_service import Core, until
 
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Quote
-from cotacoes.quote_service import delivery
 
+RETRIES: dict[str, Any] = {"retry_s": 0.005, "retry_max_s": 0.02}
 pytestmark = pytest.mark.anyio
 
 
 async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothing_and_keeps_the_order(
-    migrated: str, tmp_path: Path, seeded: Random, monkeypatch: pytest.MonkeyPatch
+    migrated: str, tmp_path: Path, seeded: Random
 ) -> None:
-    monkeypatch.setattr(delivery, "RETRY_WAIT_S", 0.005)
-    monkeypatch.setattr(delivery, "RETRY_WAIT_MAX_S", 0.02)
     recorded: list[Quote] = []
     wall = NOON
     async with (
@@ -31,7 +30,7 @@ async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothi
         PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
     ):
         for _ in range(3):  # the writer ends, and another era begins
-            core = Core(tmp_path, shard)  # type: ignore[arg-type]
+            core = Core(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
             core.wall = wall
             async with core.running():
                 for fault in seeded.sample(FAULTS, len(FAULTS)):
@@ -45,7 +44,7 @@ async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothi
                     await proxy.listen()
             wall = core.wall
         assert proxy.cuts > 0
-        core = Core(tmp_path, shard)  # type: ignore[arg-type]
+        core = Core(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
         core.wall = wall
         async with core.running():
             await until(lambda: core.history.fence is not None and core.history.pending == 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from tests.conftest import free_port
@@ -20,9 +21,9 @@ from cotacoes.adapters.quote_log import trim
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote
-from cotacoes.quote_service import delivery
 from cotacoes.up import embedded_servers
 
+RETRIES: dict[str, Any] = {"retry_s": 0.005, "retry_max_s": 0.05}
 pytestmark = pytest.mark.anyio
 
 KEPT_S = 0.2  # of the writer's clock, in which a quote takes a millisecond
@@ -126,8 +127,6 @@ async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reporte
 ) -> None:
     if OTHER_SERVER in os.environ:
         pytest.skip("the server's folder is out of reach")
-    monkeypatch.setattr(delivery, "RETRY_WAIT_S", 0.005)
-    monkeypatch.setattr(delivery, "RETRY_WAIT_MAX_S", 0.05)
     monkeypatch.setattr(trim, "KEPT_QUOTES", 30)
     monkeypatch.setattr(trim, "TRIM_EVERY", 10)
     cluster = Cluster(tmp_path / "server")
@@ -144,7 +143,7 @@ async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reporte
         )
         await migrate.main(settings)
         async with PostgresShard("shard1", cluster.dsn("one"), deadline_s=2.0) as shard:
-            core = Core(tmp_path / "log", shard, kept_s=KEPT_S)  # type: ignore[arg-type]
+            core = Core(tmp_path / "log", shard, kept_s=KEPT_S, **RETRIES)  # type: ignore[arg-type]
             world = Restoring(core, cluster, settings, seeded)
             async with core.running():
                 await put_back_again_and_again(world, tmp_path, rounds)

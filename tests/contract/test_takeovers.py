@@ -20,8 +20,8 @@ from cotacoes.config import Settings
 from cotacoes.errors import WriterSupersededError
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Position, Quote, first_gap
-from cotacoes.quote_service import delivery
 
+RETRIES: dict[str, Any] = {"retry_s": 0.005, "retry_max_s": 0.05}
 pytestmark = pytest.mark.anyio
 
 EVERY_S = 0.02  # fifty quotes a second
@@ -38,7 +38,7 @@ class World:
         self.published: dict[Position, Quote] = {}
 
     def writer(self, number: int, shard: PostgresShard) -> Core:
-        core = Core(self.folder / str(number), shard)  # type: ignore[arg-type]
+        core = Core(self.folder / str(number), shard, **RETRIES)  # type: ignore[arg-type]
         publish = core.bus.publish
 
         async def note(messages: Sequence[tuple[str, bytes]]) -> list[int]:
@@ -92,10 +92,8 @@ async def delivered(core: Core, count: int) -> None:
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 async def test_takeovers_from_living_and_from_cut_off_writers_lose_nothing_without_a_word(
-    placed: Placed, tmp_path: Path, seeded: Random, monkeypatch: pytest.MonkeyPatch, rounds: int
+    placed: Placed, tmp_path: Path, seeded: Random, rounds: int
 ) -> None:
-    monkeypatch.setattr(delivery, "RETRY_WAIT_S", 0.005)
-    monkeypatch.setattr(delivery, "RETRY_WAIT_MAX_S", 0.05)
     dsns = placed(f"{COIN}:shard1")
     settings = config.load({}, shard1_dsn=dsns[0], shard2_dsn=dsns[1], coins=f"{COIN}:shard1", port_base=free_port())
     async with contextlib.AsyncExitStack() as stack:

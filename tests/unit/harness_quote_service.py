@@ -20,7 +20,7 @@ from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
 from cotacoes.quote_service.answers import Answers
-from cotacoes.quote_service.delivery import Delivery, Pace
+from cotacoes.quote_service.delivery import RETRY_WAIT_MAX_S, RETRY_WAIT_S, Delivery, Pace
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.intake import Intake
 from cotacoes.quote_service.poll import Poll
@@ -64,6 +64,8 @@ class Core:
         accepts_clock: bool = False,
         deadline_s: float = 1.0,
         wall: datetime = NOON,
+        retry_s: float = RETRY_WAIT_S,
+        retry_max_s: float = RETRY_WAIT_MAX_S,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.wall = wall
@@ -99,6 +101,8 @@ class Core:
             pace=Pace(10**9),
             shard_deadline_s=deadline_s,
             random=dice,
+            retry_s=retry_s,
+            retry_max_s=retry_max_s,
         )
         self.calls = 0
         calls = source_policy(dice, clock=lambda: self.seconds)

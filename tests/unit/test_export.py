@@ -97,7 +97,7 @@ def run(twin: Twin, what: ExportRequest, file: Path | None, clock: Clock | None 
     async def scenario() -> None:
         async with twin.client() as client:
             progress = ExportProgress(into_file=file is not None)
-            one = Export(client, what, progress, sleep=clock.sleep, clock=clock, dice=random.Random(1))
+            one = Export(client, what, progress, sleep=clock.sleep, clock=clock, dice=random.Random(1), page_quotes=7)
             await (one.to_stdout() if file is None else one.to_file(file))
 
     asyncio.run(scenario())
@@ -111,11 +111,6 @@ def parsed(text: str, form: Format) -> list[list[str]]:
     head, *found = csv.reader(io.StringIO(text))
     assert tuple(head) == COLUMNS
     return found
-
-
-@pytest.fixture(autouse=True)
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "PAGE_QUOTES", 7)
 
 
 FORMS: list[Format] = ["csv", "ndjson"]

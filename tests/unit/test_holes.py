@@ -199,14 +199,14 @@ async def test_the_console_prints_the_hole_in_its_place(
 @pytest.mark.parametrize("page_quotes", [2, 4, 100])
 @pytest.mark.slow
 async def test_an_export_writes_the_hole_and_is_the_same_wherever_it_was_interrupted(
-    holed: Seam, service: ServiceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, page_quotes: int
+    holed: Seam, service: ServiceClient, tmp_path: Path, form: Any, page_quotes: int
 ) -> None:
-    monkeypatch.setattr(exporting, "PAGE_QUOTES", page_quotes)
     wanted = ExportRequest(COIN, format_time(NOON), None, form)
 
     async def export(file: Path) -> None:
         progress = exporting.ExportProgress(into_file=True)
-        await Export(service, wanted, progress, sleep=asyncio.sleep, dice=random.Random(1)).to_file(file)
+        run = Export(service, wanted, progress, sleep=asyncio.sleep, dice=random.Random(1), page_quotes=page_quotes)
+        await run.to_file(file)
 
     await export(tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()

@@ -14,8 +14,8 @@ from tests.unit.harness_quote_service import COIN, NOON
 from cotacoes.errors import HistoryUnavailableError, NoQuoteError
 from cotacoes.model.candle import INTERVALS, CandleJson, candles_of, interval_start
 from cotacoes.model.quote import Position, Quote, format_time, parse_time
-from cotacoes.quote_service import candles as candles_module
-from cotacoes.quote_service.candles import CandleQuestion
+from cotacoes.quote_service.candles import CandleAnswers, CandleQuestion, _encode
+from cotacoes.quote_service.reading import HistoryReader
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ def expected(quotes: list[Quote], told: dict[str, Any]) -> list[Any]:
     minutes = INTERVALS[told["interval"]]
     newest = quotes[-1].at
     return [
-        json.loads(candles_module._encode(CandleJson.of(one, closed=one.at + timedelta(minutes=minutes) <= newest)))
+        json.loads(_encode(CandleJson.of(one, closed=one.at + timedelta(minutes=minutes) <= newest)))
         for one in candles_of([one for one in quotes if (one.origin, one.currency) == kind], minutes)
     ]
 
@@ -247,17 +247,24 @@ async def test_a_range_at_the_ends_of_time_is_answered(seam: Seam) -> None:
 
 
 async def test_where_more_than_so_many_quotes_are_in_the_log_only_it_is_refused_with_the_reason(
-    seam: Seam, monkeypatch: pytest.MonkeyPatch
+    seam: Seam,
 ) -> None:
-    monkeypatch.setattr(candles_module, "LOG_PAGE_QUOTES", 5)
-    monkeypatch.setattr(candles_module, "LOG_QUOTES_MAX", 20)
+    core = seam.core
+    candles = CandleAnswers(
+        HistoryReader(core.recorder, core.directory), core.recorder.histories, log_page_quotes=5, log_quotes_max=20
+    )
+
+    async def asked(**given: Any) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(await candles.answer(COIN, CandleQuestion("1m", **given)))
+        return told
+
     await seam.record(*range(0, 300, 10))
     with pytest.raises(HistoryUnavailableError, match="more than 20 quotes of bitcoin") as refused:
-        await ask(seam)
+        await asked()
     assert (refused.value.extra["reason"], refused.value.retry_after_s) == ("too_far_behind", 5.0)
-    assert short(await ask(seam, start=at(0), end=at(120))) == [(0, 6, True), (1, 6, True)]  # needs no more than 15
+    assert short(await asked(start=at(0), end=at(120))) == [(0, 6, True), (1, 6, True)]  # needs no more than 15
     await seam.deliver(10)
-    told = await ask(seam)
+    told = await asked()
     assert told["candles"] == expected(seam.quotes, told)
 
 

@@ -151,8 +151,10 @@ class Export:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         dice: random.Random | None = None,
+        page_quotes: int = PAGE_QUOTES,
     ) -> None:
         self._client = client
+        self._page_quotes = page_quotes
         self._wanted = wanted
         self._progress = progress
         self._sleep = sleep
@@ -207,7 +209,7 @@ class Export:
         more = True
         while more:
             asked: dict[str, Any] = {"after": after, "start": wanted.start, "end": wanted.end}
-            answer = await self._patiently(asked, 1 if first_only else PAGE_QUOTES)
+            answer = await self._patiently(asked, 1 if first_only else self._page_quotes)
             page = understood(answer, HistoryPage, "quote_service")
             _check(page, wanted.coin, after)
             yield page

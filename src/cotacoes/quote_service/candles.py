@@ -76,8 +76,17 @@ class _Wanted:
 class CandleAnswers:
     """See the head of this file."""
 
-    def __init__(self, reader: HistoryReader, histories: Mapping[str, CoinHistory]) -> None:
+    def __init__(
+        self,
+        reader: HistoryReader,
+        histories: Mapping[str, CoinHistory],
+        *,
+        log_page_quotes: int = LOG_PAGE_QUOTES,
+        log_quotes_max: int = LOG_QUOTES_MAX,
+    ) -> None:
         self._reader = reader
+        self._log_page_quotes = log_page_quotes
+        self._log_quotes_max = log_quotes_max
         self._histories = histories
 
     async def answer(self, coin: str, question: CandleQuestion) -> bytes:
@@ -131,20 +140,20 @@ class CandleAnswers:
         through, at, candles = view.through, view.through_at, list(view.candles)
         read = 0
         while not wanted.is_answered(candles, at):
-            quotes = await self._reader.log_after(wanted.coin, through, LOG_PAGE_QUOTES)
+            quotes = await self._reader.log_after(wanted.coin, through, self._log_page_quotes)
             if not follows(quotes, through):
                 return None
             read += len(quotes)
-            if read > LOG_QUOTES_MAX:
+            if read > self._log_quotes_max:
                 raise HistoryUnavailableError(
-                    f"more than {LOG_QUOTES_MAX} quotes of {wanted.coin} in this range are in the log only",
+                    f"more than {self._log_quotes_max} quotes of {wanted.coin} in this range are in the log only",
                     retry_after_s=BEHIND_RETRY_S,
                     reason="too_far_behind",
                 )
             if quotes:
                 candles = merged([*candles, *wanted.of_quotes(quotes)], wanted.minutes)
                 through, at = quotes[-1].position, quotes[-1].at
-            if len(quotes) < LOG_PAGE_QUOTES:
+            if len(quotes) < self._log_page_quotes:
                 break
         return CandleView(through, at, candles)
 

@@ -70,8 +70,12 @@ class Delivery:
         pace: Pace,
         shard_deadline_s: float,
         random: Random,
+        retry_s: float = RETRY_WAIT_S,
+        retry_max_s: float = RETRY_WAIT_MAX_S,
     ) -> None:
         self._history = history
+        self._retry_s = retry_s
+        self._retry_max_s = retry_max_s
         self._directory = directory
         self._recorder = recorder
         self._publisher = publisher
@@ -81,7 +85,7 @@ class Delivery:
         self._random = random
         self._recorded = asyncio.Event()
         self._held: str | None = None
-        self._wait_s = RETRY_WAIT_S
+        self._wait_s = self._retry_s
 
     @property
     def held(self) -> str | None:
@@ -174,7 +178,7 @@ class Delivery:
             get_logger().error("quote.orphaned", coin=coin, count=stored.refused, shard=shard, first=first, last=last)
 
     def _note_answer(self) -> None:
-        self._wait_s = RETRY_WAIT_S
+        self._wait_s = self._retry_s
         if self._held is not None:
             self._held = None
             get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._history.shard)
@@ -186,4 +190,4 @@ class Delivery:
             get_logger().warning("delivery.held", coin=self._history.coin, shard=self._history.shard, reason=reason)
         self._held = reason
         await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
-        self._wait_s = min(RETRY_WAIT_MAX_S, 2 * self._wait_s)
+        self._wait_s = min(self._retry_max_s, 2 * self._wait_s)
