@@ -42,13 +42,18 @@ PARTS = [
 
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # with it each of some hundred processes would compile the whole source anew
 
+# Runs side by side choose ports from ranges of their own: the same seed would lead both to the same block.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT_BASES = range(12_000 + 19_000 * WORKER // WORKERS, 12_000 + 19_000 * (WORKER + 1) // WORKERS - 100)
+
 _random = random.Random(SEED)
 
 
 def free_port_block() -> int:
     """A port base whose ports are all free, below those that systems give out by themselves."""
     while True:
-        base = _random.randrange(12_000, 31_000)
+        base = _random.choice(PORT_BASES)
         try:
             for offset in PORT_OFFSETS.values():
                 with socket.socket() as probe:
