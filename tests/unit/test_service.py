@@ -19,7 +19,6 @@ from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import current_deadline
-from cotacoes.web import docs_page
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
 from cotacoes.web.request_limits import BODY_BYTES_MAX, REQUESTS_MAX
@@ -155,7 +154,7 @@ def test_a_body_beyond_the_bound_is_refused_announced_or_not(announced: bool) ->
 
 def test_the_docs_need_nothing_from_elsewhere() -> None:
     page = get("/docs")
-    assert page.headers["content-security-policy"] == docs_page.CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<script" not in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text

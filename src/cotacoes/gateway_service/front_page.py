@@ -7,14 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cotacoes.config import Settings
 from cotacoes.model.listing import listed
+from cotacoes.web.pages import page
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}"
-    "body{background:#fff}td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"
-    "@media(prefers-color-scheme:dark){body{color:#e6e9ee;background:#14171c}a{color:#8ab8ff}}"
-)
 COINS_SHOWN_MAX = 50
 _OPERATION = ("/docs", "/readyz", "/metrics")
 _BREAKERS = "/v1/breakers"
@@ -27,12 +21,11 @@ def render(settings: Settings, coins: Sequence[str], host: str) -> str:
     """
     shown = f"[{host}]" if ":" in host else host
     rows = "".join(_row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins))
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>cotacoes</title><style>{_STYLE}</style><h1>cotacoes</h1>"
+    return page(
+        "cotacoes",
         "<p>A crypto price feed that you run yourself, and that you can pull the plug on.</p>"
         f"<p>Coins: {html.escape(listed(coins, COINS_SHOWN_MAX))}</p>"
-        f"<table><tr><th>service<th>address<th>ask</tr>{rows}</table></html>"
+        f"<table><tr><th>service<th>address<th>ask</tr>{rows}</table>",
     )
 
 

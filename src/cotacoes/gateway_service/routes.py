@@ -32,6 +32,7 @@ from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.patterns.resilience import CallResult, ServedFrom
 from cotacoes.web.document import answering
+from cotacoes.web.pages import answer_page
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
 Text = Annotated[str | None, Query(description="as quote_service takes it")]
@@ -75,7 +76,7 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
     @router.get("/", summary="What runs here, where, and what to ask it", **answering("text/html"))
     async def front(request: Request) -> HTMLResponse:
         page = front_page.render(settings, await known_coins(client, settings), request.url.hostname or settings.host)
-        return HTMLResponse(page, headers={"content-security-policy": front_page.CONTENT_SECURITY_POLICY})
+        return answer_page(page)
 
     @router.get(
         "/v1/quotes/{coin}/current",

@@ -5,6 +5,7 @@ app               FastAPI with /livez /readyz /metrics /docs /openapi.json
 request_limits    the bounds of every request, before FastAPI sees it; the lean routes
 request_spans     the span of every request
 document          what /openapi.json says of each route: its answer and its problems
+pages             the frame of HTML pages
 docs_page         /docs, offline
 problems          every error as problem+json
 requests          what routes ask of a request: the admin token

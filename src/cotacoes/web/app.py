@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics
 from cotacoes.web import docs_page
 from cotacoes.web.document import DocumentedApp, answering
+from cotacoes.web.pages import answer_page
 from cotacoes.web.problems import answer_errors
 from cotacoes.web.request_limits import Edge, Lean
 from cotacoes.web.request_spans import traced
@@ -123,13 +125,13 @@ def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]
     async def render_metrics() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    page: list[str] = []
+    @functools.cache
+    def page() -> str:
+        return docs_page.render(app.openapi())
 
     @router.get("/docs", summary="This page: routes and problem types, without scripts", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        if not page:
-            page.append(docs_page.render(app.openapi()))
-        return HTMLResponse(page[0], headers={"content-security-policy": docs_page.CONTENT_SECURITY_POLICY})
+        return answer_page(page())
 
     return router
 

@@ -8,27 +8,17 @@ from typing import Any
 
 from cotacoes.errors import problem_types
 from cotacoes.errors.problem_json import PROBLEM_JSON
-
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
-    "body{color:#1b1f24;background:#fff}"
-    "code{background:#f2f4f7;padding:.1em .3em;border-radius:3px}h3{margin:1.6rem 0 .2rem}"
-    "@media(prefers-color-scheme:dark){body{color:#e6e9ee;background:#14171c}code{background:#232830}a{color:#8ab8ff}}"
-)
+from cotacoes.web.pages import page
 
 
 def render(openapi: dict[str, Any]) -> str:
     """The page for one service's OpenAPI document."""
-    name = html.escape(openapi["info"]["title"])
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{name}</title><style>{_STYLE}</style><h1>{name}</h1>"
-        f"<p>As JSON: <a href=/openapi.json>/openapi.json</a></p>"
+    return page(
+        openapi["info"]["title"],
+        "<p>As JSON: <a href=/openapi.json>/openapi.json</a></p>"
         f"<h2>Routes</h2>{''.join(_routes(openapi))}<h2>Problem types</h2>"
-        f"<p>Every error is <code>application/problem+json</code>; its <code>type</code> links to this page.</p>"
-        f"{''.join(_problems())}</html>"
+        "<p>Every error is <code>application/problem+json</code>; its <code>type</code> links to this page.</p>"
+        f"{''.join(_problems())}",
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from cotacoes.adapters.http_server import connection
@@ -129,17 +129,7 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        status = 0
-        complete = False
-
-        async def observe(message: Any) -> None:
-            nonlocal status, complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                complete = not message.get("more_body", False)
-            await send(message)
-
+        answer = ObservedAnswer(send)
         app = self._app
         if scope["method"] == "GET" and scope["path"] in self._direct:
             app = self._direct[scope["path"]]
@@ -150,9 +140,9 @@ class Edge:
             async with _heard(scope):
                 with deadline.scope():
                     async with asyncio.timeout(deadline.remaining()):
-                        await app(scope, _limited(receive, scope), observe)
+                        await app(scope, _limited(receive, scope), answer)
         except _HungUpError:
-            status = HUNG_UP
+            answer.status = HUNG_UP
         except TimeoutError:
             problem = DeadlineExceededError(f"the answer was not ready within {time.monotonic() - started:.3g} s")
         except ProblemError as error:
@@ -160,15 +150,15 @@ class Edge:
         except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
             problem = _crash(getattr(scope.get("route"), "path", "unmatched"), scope.get("cotacoes.request_id"))
         try:
-            if problem is not None and not status:
-                await _send_problem(observe, problem)
-            elif problem is not None and not complete:
+            if problem is not None and not answer.status:
+                await _send_problem(answer, problem)
+            elif problem is not None and not answer.is_complete:
                 await connection.cut(scope)  # a body that broke off must not look like one that ended
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            if status == UNAUTHORIZED:
+            if answer.status == UNAUTHORIZED:
                 self._note_unauthorized(scope, route)
-            self._metrics.requests.labels(route=route, status=str(status)).inc()
+            self._metrics.requests.labels(route=route, status=str(answer.status)).inc()
             self._metrics.request_duration.labels(route=route).observe(time.monotonic() - started)
 
     def _note_unauthorized(self, scope: Scope, route: str) -> None:
@@ -176,6 +166,22 @@ class Edge:
         self._metrics.refusals.labels(reason="unauthorized").inc()
         address = (scope.get("client") or ("unknown",))[0]
         self._log.note("admin.refused", route, route=route, method=scope["method"], address=address)
+
+
+class ObservedAnswer:
+    """An ASGI `send` that notes the status of the answer (0 before it has begun), and whether it is complete."""
+
+    def __init__(self, send: Send) -> None:
+        self.status = 0
+        self.is_complete = False
+        self._send = send
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.is_complete = not message.get("more_body", False)
+        await self._send(message)
 
 
 class _HungUpError(Exception):

@@ -8,11 +8,11 @@ Where spans are not wanted, nothing of this is in the way of a request.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any
 
 from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics, SpanMetrics
+from cotacoes.web.request_limits import ObservedAnswer
 
 _CALLER_HEADERS = (b"traceparent", b"tracestate")
 
@@ -43,30 +43,21 @@ class TracedRequests:
         if path is None or path in tracing.OPERATOR_PATHS or path in self._streams:
             await self._app(scope, receive, send)
             return
-        status, is_complete = 0, False
-
-        async def observe(message: Any) -> None:
-            nonlocal status, is_complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                is_complete = not message.get("more_body", False)
-            await send(message)
-
+        answer = ObservedAnswer(send)
         method = scope["method"]
         told = {"http.request.method": method, "url.scheme": scope["scheme"], "url.path": path}
         with tracing.around(self._tracer.begin("server", method, told, caller=_caller(scope))) as span:
             try:
-                await self._app(scope, receive, observe)
+                await self._app(scope, receive, answer)
             finally:
                 if route := self._route(scope):
                     span.rename(f"{method} {route}")
                     span.note({"http.route": route})
-                if status:
-                    span.note({"http.response.status_code": status})
-                if status >= 500:
-                    span.fail(str(status))
-                elif not is_complete:
+                if answer.status:
+                    span.note({"http.response.status_code": answer.status})
+                if answer.status >= 500:
+                    span.fail(str(answer.status))
+                elif not answer.is_complete:
                     span.fail("incomplete")
 
     def _route(self, scope: Scope) -> str | None:
