@@ -15,14 +15,15 @@ from cotacoes.adapters.http_client import CONNECTIONS_MAX as HTTP_MAX
 from cotacoes.adapters.postgres.pool import CONNECTIONS_MAX, Session
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
-from cotacoes.client import Addresses, Overview, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import DeadlineExceededError
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard import ShardView
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
+from cotacoes.web.overview import Overview
 from cotacoes.web.process import Service
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound
 BOUND_S = 10.0

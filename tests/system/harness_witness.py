@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, Self
 from tests.contract.conftest import psql
 
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import BusUnavailableError, UnavailableError
 from cotacoes.model.live_message import channel, decode_message
 from cotacoes.model.quote import Position, Quote, format_price
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 POLL_S = 0.02
 AGAIN_S = 0.05

@@ -19,8 +19,8 @@ from tests.system.test_storm import COINS, FAST, HEAL_LIMIT_S, kill
 from cotacoes import config
 from cotacoes.adapters.postgres.schema import known_migrations
 from cotacoes.admin import directory
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.patterns.sharding.shard import Home
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 MANY = 100
 

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request, Response
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, ProblemError
 from cotacoes.errors.problem_json import problem_of
 from cotacoes.model.candle import INTERVALS, CandleJson, candles_of
@@ -18,6 +17,7 @@ from cotacoes.model.quote import Position, Quote, QuoteJson, format_time
 from cotacoes.observability.metrics import Metrics
 from cotacoes.quote_service.answers import read_range
 from cotacoes.web.app import build_app
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 HOST = "http://quote_service"
 OWN_ROUTES = {"current": "/cotacao_atual", "mean": "/media_ultimos_10_logs", "position": "/v1/positions"}

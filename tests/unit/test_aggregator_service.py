@@ -22,7 +22,6 @@ from cotacoes.aggregator_service.plan import ReportPlan
 from cotacoes.aggregator_service.report import merge
 from cotacoes.aggregator_service.routes import plan
 from cotacoes.aggregator_service.shards import ShardAnswer
-from cotacoes.client import Addresses, Overview, Progress, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -32,12 +31,14 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     ShardUnavailableError,
 )
-from cotacoes.model.payloads import CurrentJson, MeanJson
+from cotacoes.model.payloads import CurrentJson, MeanJson, Progress
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.overview import Overview
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = ("bitcoin", "ethereum")

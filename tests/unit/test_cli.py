@@ -25,7 +25,6 @@ from cotacoes.admin.purge import GRACE
 from cotacoes.cli import app, main, output, queries, quotes, times
 from cotacoes.cli.faults import merged
 from cotacoes.cli.report_lines import sparkline
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import (
     BadRequestError,
     CotacoesError,
@@ -41,6 +40,7 @@ from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.up import topology
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
@@ -86,7 +86,7 @@ def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[st
 def test_an_answer_of_another_shape_is_the_services_fault() -> None:
     twin = new_twin()
     twin.faults["*"] = b'{"price":7}'
-    with pytest.raises(ServiceUnavailableError, match="quote_service did not answer as it should"):
+    with pytest.raises(ServiceUnavailableError, match="quote_service gave an invalid answer"):
         ask(twin, lambda client: queries.quote(client, "bitcoin", as_json=True))
 
 

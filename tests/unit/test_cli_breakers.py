@@ -13,13 +13,13 @@ from tests.unit.fake_quote_service import Twin
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import breakers, main, queries
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.model.breakers import BreakerErrorJson, BreakerJson, BreakerWindowJson, TransitionJson
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig, ResilienceConfig
 from cotacoes.web.app import build_app
 from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import SETTABLE, Upstreams
 
 NAME = "external_service.quote"

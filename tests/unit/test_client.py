@@ -16,7 +16,6 @@ from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
     HttpUnavailableError,
@@ -31,10 +30,12 @@ from cotacoes.errors import (
     problem_types,
 )
 from cotacoes.model.breakers import BreakerJson
+from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import Quote
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import BreakerState, Deadline
 from cotacoes.web.resilient_client import ResilientClient
+from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import Upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -133,7 +134,7 @@ def test_extra_fields_that_collide_with_our_own_names_do_no_harm() -> None:
 def test_an_answer_that_is_none_is_the_services_fault(body: bytes) -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = body
-    with pytest.raises(ServiceUnavailableError, match="quote_service answered 200, not as it should"):
+    with pytest.raises(ServiceUnavailableError, match="quote_service gave an invalid answer with status 200"):
         ask(twin, lambda client: client.current("bitcoin"))
 
 
@@ -149,9 +150,7 @@ def test_an_answer_that_is_none_is_the_services_fault(body: bytes) -> None:
 def test_an_answer_to_another_question_is_the_services_fault(body: bytes) -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = body
-    with pytest.raises(
-        ServiceUnavailableError, match=r"quote_service (did not answer as it should|answered of another)"
-    ):
+    with pytest.raises(ServiceUnavailableError, match=r"quote_service (gave an invalid answer|answered for another)"):
         ask(twin, lambda client: client.current("bitcoin"))
 
 

@@ -179,7 +179,7 @@ def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
 def test_a_page_that_does_not_go_on_is_not_taken_for_the_history(answer: bytes) -> None:
     twin = Twin({"bitcoin": TEN})
     twin.faults["*"] = answer
-    with pytest.raises(ServiceUnavailableError, match="did not answer as it should"):
+    with pytest.raises(ServiceUnavailableError, match="gave an invalid answer"):
         collected(twin, after=TEN[3].position if b"6-1" in answer and b'"more":true' in answer else TEN[0].position)
 
 

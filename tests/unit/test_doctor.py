@@ -18,7 +18,6 @@ from cotacoes.adapters.postgres.schema import known_migrations
 from cotacoes.adapters.quote_log.log import FORMAT_VERSION, QuoteLog
 from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.cli import doctor
-from cotacoes.client import Progress
 from cotacoes.doctor import data
 from cotacoes.doctor.examination import CHECKS, judge
 from cotacoes.doctor.facts import (
@@ -34,6 +33,7 @@ from cotacoes.doctor.facts import (
 )
 from cotacoes.doctor.finding import Finding, Severity
 from cotacoes.doctor.gathering import aside, by_deadline
+from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import Position, Quote
 from cotacoes.up.data_folder import VERSION, DataFolder
 from cotacoes.up.supervision import processes

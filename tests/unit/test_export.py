@@ -22,7 +22,6 @@ from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, ExportProgress, ExportRequest, Format
 from cotacoes.cli.output import HistoryPage, understood
-from cotacoes.client import ServiceClient
 from cotacoes.errors import (
     HistoryUnavailableError,
     HttpUnavailableError,
@@ -32,6 +31,7 @@ from cotacoes.errors import (
     SettingError,
 )
 from cotacoes.model.quote import Position, Quote, format_price, format_time
+from cotacoes.web.service_client import ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PRICES = ["67012.3400", "0.000000000000000000000000000001", "999999999999999999999999999999", "1.10"]

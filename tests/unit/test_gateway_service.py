@@ -14,13 +14,13 @@ from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.errors import HttpUnavailableError, InternalError, NoQuoteError, OverloadedError, UnknownCoinError
 from cotacoes.gateway_service import app
 from cotacoes.gateway_service.coin_names import ASKS_AT_ONCE, UNKNOWN_NAMES_MAX, UNKNOWN_S, CoinNames
 from cotacoes.model.live_message import channel, encode_quote
 from cotacoes.model.quote import Quote
 from cotacoes.testing.memory_bus import MemoryBus
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}

@@ -22,7 +22,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.cli import export as exporting
 from cotacoes.cli import queries
 from cotacoes.cli.export import Export, ExportRequest
-from cotacoes.client import Addresses, Client, ServiceClient
+from cotacoes.client import Client
 from cotacoes.errors import HistoryUnavailableError, PositionBeyondEndError, PositionGoneError
 from cotacoes.feed.history import HistoryPage, ServiceHistory
 from cotacoes.model.quote import Position, Quote, format_time
@@ -33,6 +33,7 @@ from cotacoes.patterns.pub_sub.recovery import Recovery
 from cotacoes.patterns.pub_sub.recovery_events import HistoryHoleError
 from cotacoes.quote_service.routes import routes
 from cotacoes.web.app import build_app
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 pytestmark = pytest.mark.anyio
 

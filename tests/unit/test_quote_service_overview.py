@@ -13,15 +13,16 @@ from tests.unit.harness_quote_service import COIN, Core
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.client import Addresses, Progress, ServiceClient
-from cotacoes.client import Overview as ReadOverview
 from cotacoes.errors import NoQuoteError, ServiceUnavailableError, UnknownCoinError
+from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience.deadline import HEADER
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
 from cotacoes.web.app import build_app
+from cotacoes.web.overview import Overview as ReadOverview
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 SLOW = "slow"
 
@@ -158,7 +159,7 @@ async def test_a_part_that_is_not_what_it_should_be_is_named_and_costs_no_other(
     spoilt = sound | {part: {"bitcoin": SOUND[part] | wrong, "solana": SOUND[part] | {"coin": "solana"}}}
     told = await overview_of(json.dumps(spoilt | {"problems": {}}).encode())
     assert [(name, str(error)) for name, error in told.problems.items()] == [
-        (f"bitcoin.{part}", f"quote_service answered no valid {part} of bitcoin")
+        (f"bitcoin.{part}", f"quote_service gave no valid {part} for bitcoin")
     ]
     kept = {name: list(getattr(told, name)) for name in SOUND}
     assert kept == {name: ["bitcoin"] for name in SOUND} | {part: ["solana"]}

@@ -21,13 +21,13 @@ from cotacoes.aggregator_service.plan import ReportPlan
 from cotacoes.aggregator_service.report import etag_payload, merge
 from cotacoes.aggregator_service.report_cache import BYTES_MAX, REPORTS_MAX, RenderedReport, ReportCache
 from cotacoes.aggregator_service.routes import _max_age_s
-from cotacoes.client import Overview
 from cotacoes.model.payloads import CurrentJson, MissingJson, ReportJson
 from cotacoes.model.quote import AgeLimits, Quote
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import Home
 from cotacoes.testing.memory_shard import MemoryShard
+from cotacoes.web.overview import Overview
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = [Quote("bitcoin", "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]

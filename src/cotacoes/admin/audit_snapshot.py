@@ -16,13 +16,14 @@ from datetime import date
 
 from cotacoes.adapters.postgres.shard_snapshot import HoleRow, OrphanCount, PostgresSnapshot
 from cotacoes.admin import audit_rules, directory
-from cotacoes.client import Addresses, Progress, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError, ShardUnavailableError
+from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import Position, format_time
 from cotacoes.patterns.sharding.ledger_chain import LedgerChain, content_breaches, total_breaches
 from cotacoes.patterns.sharding.ledger_facts import NONE, Breach, CoinCopy
 from cotacoes.patterns.sharding.shard import Directory
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 BREACHES_MAX = 100  # of one coin that are listed, and as many of its candles; all are counted
 ASK_DEADLINE_S = 6.0

@@ -15,7 +15,6 @@ from cotacoes.aggregator_service.plan import QUOTE_SERVICE
 from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route
 from cotacoes.aggregator_service.shards import ReportShards
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import SHARDS, Settings
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.metrics import AggregatorMetrics, Metrics
@@ -27,6 +26,7 @@ from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.restarts import Restarts
+from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "aggregator_service"

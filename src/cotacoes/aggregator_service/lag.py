@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE, ReportPlan
 from cotacoes.aggregator_service.shards import ReportShards, ShardAnswer
-from cotacoes.client import Overview
 from cotacoes.model.quote import Position
 from cotacoes.patterns.scatter_gather.gather import scatter_gather
 from cotacoes.patterns.scatter_gather.gather_result import GatherResult
+from cotacoes.web.overview import Overview
 
 
 class Lag(NamedTuple):

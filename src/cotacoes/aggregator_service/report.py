@@ -21,7 +21,6 @@ import msgspec
 
 from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, ReportPlan
 from cotacoes.aggregator_service.shards import ShardAnswer
-from cotacoes.client import Overview
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -43,6 +42,7 @@ from cotacoes.model.quote import AgeLimits, QuoteJson, format_time
 from cotacoes.model.window import WindowJson
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import ShardView
+from cotacoes.web.overview import Overview
 
 _NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
 _NOTHING = Overview({}, {}, {}, {})

@@ -16,7 +16,7 @@ from cotacoes.model.breakers import BreakerJson, BreakersJson, SettableState
 from cotacoes.model.quote import parse_time
 
 if TYPE_CHECKING:
-    from cotacoes.client import ServiceClient
+    from cotacoes.web.service_client import ServiceClient
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
 STATES: tuple[str, ...] = get_args(SettableState)

@@ -28,9 +28,10 @@ from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingE
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, QuoteJson, first_gap
 from cotacoes.patterns.resilience.backoff import Backoff
+from cotacoes.web.service_client import ServiceClient
 
 if TYPE_CHECKING:
-    from cotacoes.client import ServiceClient
+    from cotacoes.web.service_client import ServiceClient
 
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
 PAGE_QUOTES = 2_000

@@ -28,11 +28,12 @@ from cotacoes.errors.exit_codes import OK, STALE
 from cotacoes.model.payloads import CurrentJson, GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
+from cotacoes.web.service_client import ServiceClient
 
 if TYPE_CHECKING:
     from cotacoes import config
     from cotacoes.adapters.http_client import HttpClient
-    from cotacoes.client import ServiceClient
+    from cotacoes.web.service_client import ServiceClient
 
 PREFIX = "COTACOES_"  # of all variables that are settings
 SERVICES = ("gateway", "quote", "aggregator", "external")
@@ -104,7 +105,7 @@ def client_for(given: Path | None) -> ServiceClient:
     """
     variables = find_system(given, control.ask)
     if variables.keys() - {f"{PREFIX}DATA"} == EXPORTED:
-        from cotacoes.client import Addresses, ServiceClient
+        from cotacoes.web.service_client import Addresses, ServiceClient
 
         addresses = {f"{name}_service": variables[f"{PREFIX}{name.upper()}_URL"] for name in SERVICES}
         return ServiceClient(Addresses(**addresses), admin_token=variables[f"{PREFIX}ADMIN_TOKEN"])
@@ -115,7 +116,7 @@ def client_for(given: Path | None) -> ServiceClient:
 
 def client_of(settings: config.Settings, http: HttpClient | None = None) -> ServiceClient:
     """A client for the services that the settings name, not yet open; over `http` if that is given."""
-    from cotacoes.client import Addresses, ServiceClient
+    from cotacoes.web.service_client import Addresses, ServiceClient
 
     return ServiceClient(Addresses.of(settings), admin_token=settings.admin_token.get_secret_value(), http=http)
 

@@ -22,8 +22,8 @@ from cotacoes.up import control
 
 if TYPE_CHECKING:
     from cotacoes import config
-    from cotacoes.client import ServiceClient
     from cotacoes.web.process import Stop
+    from cotacoes.web.service_client import ServiceClient
 
 LAST_QUOTES_MAX = 10_000  # READ_QUOTES_MAX of a shard
 

@@ -1,6 +1,6 @@
-"""The gateway's answers with their types: prices as `Decimal`, times as `datetime`.
+"""The gateway's answers as Python objects: prices as `Decimal`, times as `datetime`.
 
-An answer that is none of these is ServiceUnavailableError: it did not come from a gateway that works.
+An invalid answer is ServiceUnavailableError: it did not come from a working gateway.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -17,14 +17,15 @@ from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.values import explain_message
 from cotacoes.feed.history import HistoryPage, read_page
 from cotacoes.model.candle import CandleJson
+from cotacoes.model.payloads import CandlesJson
 from cotacoes.model.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentQuote:
-    """The newest quote, which is at most `age_s` seconds old by the source's own time.
+    """The newest quote, at most `age_s` seconds old by the source's own time.
 
-    `status` is fresh or stale by the gateway's limit; `source` is live, or cache where the last poll brought none.
+    `status` is fresh or stale by the gateway's limit; `source` is live, or cache if the last poll brought no price.
     """
 
     quote: Quote
@@ -35,7 +36,7 @@ class CurrentQuote:
 
 @dataclass(frozen=True, slots=True)
 class QuoteCandle:
-    """What the price did in one interval, from `at` on, over `count` quotes; once `closed` nothing is added to it."""
+    """The price over one interval that begins at `at`, from `count` quotes; final once it is `closed`."""
 
     coin: str
     currency: str
@@ -52,7 +53,7 @@ class QuoteCandle:
 
 @dataclass(frozen=True, slots=True)
 class CandlePage:
-    """Some candles of one origin and currency; `next` is the start of those that follow, None where none do."""
+    """Candles of one origin and currency; `next` is the start of the next page, None if there is none."""
 
     candles: list[QuoteCandle]
     currency: str
@@ -60,46 +61,33 @@ class CandlePage:
     next: str | None
 
 
-class _Current(QuoteJson, frozen=True, kw_only=True):
-    age_ms: Annotated[int, msgspec.Meta(ge=0)]
-    status: Literal["fresh", "stale"]
-    source: Literal["live", "cache"]
-
-
-class _Candles(msgspec.Struct, frozen=True):
-    currency: str
-    origin: str
-    candles: list[CandleJson]
-    next: str | None
-
-
-def read_current(coin: str, answer: Mapping[str, Any], waited_s: float) -> CurrentQuote:
-    """The newest quote, of which the answer took so long to get here at most."""
+def read_current(answer: Mapping[str, Any], waited_s: float) -> CurrentQuote:
+    """The newest quote from a checked answer that took at most `waited_s` to arrive."""
     try:
-        told = msgspec.convert(answer, _Current)
-        return CurrentQuote(_of(coin, told.quote()), told.age_ms / 1000 + waited_s, told.status, told.source)
+        quote = msgspec.convert(answer, QuoteJson).quote()
     except ValueError as error:
         raise _malformed(error) from error
+    return CurrentQuote(quote, answer["age_ms"] / 1000 + waited_s, answer["status"], answer["source"])
 
 
 def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> HistoryPage:
-    """A page that follows a position, if there is one, without a hole but for the gaps that it tells."""
+    """A page that follows a position, if one is given, with no holes other than its gaps."""
     try:
         page = read_page(coin, answer)
         if first_gap(page.quotes, after, page.gap_before) is not None:
             raise ValueError("the history has a hole")
         if page.more and not page.quotes:
-            raise ValueError("nothing, and more to come")
+            raise ValueError("an empty page that is not the last")
     except ValueError as error:
         raise _malformed(error) from error
     return page
 
 
 def read_candles(coin: str, answer: Mapping[str, Any]) -> CandlePage:
-    """A page of candles that are not empty."""
+    """A page of candles, none of them empty."""
     try:
-        page = msgspec.convert(answer, _Candles)
-        candles = [_candle(coin, page, told) for told in page.candles]
+        page = msgspec.convert(answer, CandlesJson)
+        candles = [_candle(coin, page, candle) for candle in page.candles]
         if page.next is not None and (not candles or parse_time(page.next) <= candles[-1].at):
             raise ValueError("the next page is not a later one")
     except ValueError as error:
@@ -107,22 +95,16 @@ def read_candles(coin: str, answer: Mapping[str, Any]) -> CandlePage:
     return CandlePage(candles, page.currency, page.origin, page.next)
 
 
-def _candle(coin: str, page: _Candles, told: CandleJson) -> QuoteCandle:
-    prices = (told.open, told.high, told.low, told.close)
+def _candle(coin: str, page: CandlesJson, candle: CandleJson) -> QuoteCandle:
+    prices = (candle.open, candle.high, candle.low, candle.close)
     first, high, low, last = [parse_price(price or "") for price in prices]
-    # a mean is rounded, down to nothing where the prices are that small
-    mean = Decimal(0) if told.mean == "0" else parse_price(told.mean or "")
-    at = parse_time(told.at)
+    # the mean of tiny prices may be rounded to zero
+    mean = Decimal(0) if candle.mean == "0" else parse_price(candle.mean or "")
+    at = parse_time(candle.at)
     return QuoteCandle(
-        coin, page.currency, page.origin, at, first, high, low, last, mean, told.count, closed=told.closed
+        coin, page.currency, page.origin, at, first, high, low, last, mean, candle.count, closed=candle.closed
     )
 
 
-def _of(coin: str, quote: Quote) -> Quote:
-    if quote.coin != coin:
-        raise ValueError("a quote of another coin")
-    return quote
-
-
 def _malformed(error: Exception) -> ServiceUnavailableError:
-    return ServiceUnavailableError(f"the gateway did not answer as it should: {explain_message(error)}")
+    return ServiceUnavailableError(f"the gateway gave an invalid answer: {explain_message(error)}")

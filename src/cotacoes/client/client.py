@@ -1,4 +1,4 @@
-"""The client of a gateway: the stream of quotes that does not end, the current quote, the history, candles.
+"""Client is the Python client of a gateway: an endless stream of quotes, the current quote, the history, candles.
 
     async with Client("http://127.0.0.1:8000") as client:
         async for event in client.stream("bitcoin", "ethereum", since=positions, max_age=5.0):
@@ -6,8 +6,8 @@
                 case Quote(): ...
                 case Gap(): ...
 
-Prices are `Decimal`, with every digit; times are aware UTC; positions say what comes after what. A refusal is raised as
-the error that it is (`cotacoes.errors`). A question over HTTP is asked once: whether to ask again is the caller's.
+Prices are `Decimal` with every digit; times are aware UTC; positions give the order of quotes. A refusal is raised as
+one of our errors (`cotacoes.errors`). A request over HTTP is sent once: the caller decides whether to try again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from urllib.parse import urlsplit
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.websocket_client import Link, connect
-from cotacoes.client.answers import CurrentQuote, QuoteCandle, read_candles, read_current, read_quotes
+from cotacoes.client.answers import CurrentQuote, QuoteCandle, read_candles, read_current
 from cotacoes.client.modes import parse_mode
-from cotacoes.client.service_client import DEADLINE_S, Addresses, ServiceClient
+from cotacoes.client.quote_client import DEADLINE_S, GATEWAY, QuoteClient
 from cotacoes.client.stream import Connect, Stream
 from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import BadRequestError, StaleQuote
-from cotacoes.feed.history import PAGE_QUOTES
 from cotacoes.model.quote import Position, Quote, format_time
 from cotacoes.patterns.pub_sub.bus import Gap
 
@@ -61,10 +60,10 @@ class Client:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"the address of a gateway is written http://HOST:PORT, not {url!r}")
+            raise ValueError(f"{url!r} is not the address of a gateway: write http://HOST:PORT")
         base = parts.geturl().rstrip("/")
         self._stream_url = f"ws{base.removeprefix('http')}/v1/ws"
-        self._reader = ServiceClient(Addresses(gateway_service=base), deadline_s=deadline_s, http=http)
+        self._quotes = QuoteClient(GATEWAY, base, deadline_s=deadline_s, http=http)
         self._connect = connect or _connect
         self._clock = clock
         self._now = now
@@ -73,32 +72,32 @@ class Client:
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
-        await self._reader.__aenter__()
+        await self._quotes.__aenter__()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        """Closes its streams as well."""
+        """Close the client and its streams."""
         try:
             for stream in list(self._streams):
                 await stream.aclose()
         finally:
-            await self._reader.__aexit__(*error)
+            await self._quotes.__aexit__(*error)
 
     def stream(
         self, *coins: str, since: Since | None = None, mode: str = "every", max_age: float | None = None
     ) -> Stream:
-        """Quotes and gaps as they come, over as many connections as it takes, until the caller leaves.
+        """Iterate over quotes and gaps as they come, over as many connections as needed, until the caller leaves.
 
-        Without `since` each coin begins with its newest quote; with a position, one for all or one by coin, with what
-        comes after it. What was received, and what was told as a `Gap`, tile the history from there on: nothing comes
-        twice, and nothing is missing that was not told.
+        Without `since` each coin begins with its newest quote; with a position, one for all or one for each coin, it
+        begins after that. Quotes and gaps together cover the history from there on: nothing comes twice, and whatever
+        is missing is reported as a `Gap`.
 
-        `mode` is `every`, `conflate` (the newest of each coin, as fast as it is taken) or `interval:MS` (the same, each
-        so many milliseconds). In these two each quote is a `NewestQuote`, which stands for all after its `after`.
+        `mode` is `every`, `conflate` (the newest quote of each coin, as fast as the caller reads) or `interval:MS` (the
+        same, every MS milliseconds). The last two yield `NewestQuote`, which stands for all quotes after its `after`.
 
-        With `max_age`, in seconds, StaleQuote is raised once the newest quote of a coin is older and no newer one came,
-        also where none ever comes; not while older ones are recovered, which have successors. Raised is also what
-        trying again does not mend: UnknownCoinError or another RequestError, StreamClosedError.
+        With `max_age`, in seconds, StaleQuote is raised once the newest quote of a coin is older, or none has come for
+        that long; not while older quotes are being recovered, since newer ones follow. Errors that another try would
+        not cure are raised too: UnknownCoinError or another RequestError, StreamClosedError.
         """
         if not coins:
             raise ValueError("name at least one coin")
@@ -116,10 +115,10 @@ class Client:
         return stream
 
     async def quote(self, coin: str, *, max_age: float | None = None) -> CurrentQuote:
-        """The newest quote. StaleQuote where it may be older than `max_age` seconds, NoQuoteError where none is."""
+        """The newest quote; StaleQuote if it may be older than `max_age` seconds, NoQuoteError if there is none."""
         asked_at = self._clock()
-        answer = await self._reader.current(coin)
-        current = read_current(coin, answer, self._clock() - asked_at)
+        answer = await self._quotes.current(coin)
+        current = read_current(answer, self._clock() - asked_at)
         if max_age is not None and current.age_s > max_age:
             raise StaleQuote(coin, current.age_s)
         return current
@@ -135,29 +134,17 @@ class Client:
     ) -> AsyncIterator[Quote | Gap]:
         """All quotes after a position, those with `at` in [start, end), or the `last` ones: in order, without a hole.
 
-        What the history itself lacks is a `Gap`, reason `hole`, in its place: it was restored from a backup, say. Pages
-        are read one by one. After an UnavailableError what was given is good, and `after` its last goes on; with
-        PositionGoneError some are no longer held.
+        What the history itself lacks, after a restore from a backup, say, is a `Gap` with reason `hole` in its place.
+        Pages are read one by one. After an UnavailableError all earlier quotes are good, and `after` the last of them
+        continues. PositionGoneError says that some are no longer held.
         """
         position = None if after is None else _parsed(after)
-        known = position if start is None else None  # what the first page has to follow
-        more = True
-        while more:
-            answer = await self._reader.quotes(
-                coin,
-                after=None if position is None else str(position),
-                last=last,
-                limit=PAGE_QUOTES,
-                start=_time(start),
-                end=_time(end),
-            )
-            page = read_quotes(coin, answer, known)
-            more = page.more
+        pages = self._quotes.pages(coin, after=position, last=last, start=_time(start), end=_time(end))
+        async for page in pages:
             for quote in page.quotes:
                 if gap := page.gap_before.get(quote.before):
                     yield gap
                 yield quote
-                position = known = quote.position
 
     async def candles(
         self,
@@ -172,8 +159,8 @@ class Client:
     ) -> list[QuoteCandle]:
         """The candles of [start, end), widened to whole intervals; without a start the last ones; without empty ones.
 
-        `interval` is 1m, 5m, 15m, 30m, 1h, 4h or 1d. `limit` is of candles; without a start of intervals. Origin and
-        currency are those of the newest quote where they are not given. BadRequestError beyond `CANDLES_MAX`.
+        `interval` is 1m, 5m, 15m, 30m, 1h, 4h or 1d. `limit` counts candles, or intervals without a start. Origin and
+        currency default to those of the newest quote. BadRequestError beyond `CANDLES_MAX`.
         """
         candles: list[QuoteCandle] = []
         following = _time(start)
@@ -181,7 +168,7 @@ class Client:
         while True:
             page = read_candles(
                 coin,
-                await self._reader.candles(
+                await self._quotes.candles(
                     coin,
                     interval,
                     start=following,
@@ -206,7 +193,7 @@ async def _connect(url: str) -> Link:
 
 
 def _positions(since: Since | None, coins: Sequence[str]) -> dict[str, Position]:
-    """By coin the position that is known already; ValueError where it is none."""
+    """The known position of each coin that has one; ValueError if it is invalid."""
     if since is None:
         return {}
     if not isinstance(since, Mapping):
@@ -221,7 +208,7 @@ def _parsed(at: At) -> Position:
 
 
 def _time(at: datetime | str | None) -> str | None:
-    """As the routes take it; ValueError where it has no offset."""
+    """The time as the routes take it; ValueError if it has no time zone."""
     if isinstance(at, datetime):
         if at.tzinfo is None:
             raise ValueError("give times with their time zone")

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from cotacoes.client.overview import read_problem
 from cotacoes.errors import ProblemError, StreamMalformedError
+from cotacoes.errors.problem_json import read_problem
 from cotacoes.errors.values import explain_message
 from cotacoes.model.live_message import QuoteLine, require_valid
 from cotacoes.model.quote import Position, Quote

@@ -28,7 +28,6 @@ import msgspec
 from cotacoes.adapters.websocket_client import Link
 from cotacoes.client.continuity import StreamEvent
 from cotacoes.client.frames import Heartbeat, read_frame
-from cotacoes.client.overview import read_problem
 from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import (
     BadRequestError,
@@ -44,6 +43,7 @@ from cotacoes.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from cotacoes.errors.problem_json import read_problem
 from cotacoes.patterns.resilience.backoff import Backoff
 
 SILENT_S = 11.0  # two heartbeats that did not come

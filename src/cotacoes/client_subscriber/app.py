@@ -18,7 +18,6 @@ from random import SystemRandom
 from typing import TextIO
 
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.client_subscriber.lines import LineFormatter, as_json_line
 from cotacoes.client_subscriber.output import Output
 from cotacoes.client_subscriber.since import read_since
@@ -33,6 +32,7 @@ from cotacoes.observability.logs import get_logger
 from cotacoes.observability.printer import descriptor_writer
 from cotacoes.web.background import background
 from cotacoes.web.process import Stop
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 WATCH_INTERVAL_S = 0.5
 ASK_DEADLINE_S = 1.0

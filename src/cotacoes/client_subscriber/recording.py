@@ -31,7 +31,6 @@ from typing import IO, Any, Self
 import msgspec
 
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import BusUnavailableError, SettingError, setting_error_in
 from cotacoes.feed.consumer import FeedConsumer, log_change
@@ -44,6 +43,7 @@ from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.pub_sub.recovery_events import Dismissed, GapLost, QuoteReceived, Retracted
 from cotacoes.web.background import background
 from cotacoes.web.process import Stop
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 FLUSH_S = 1.0
 FINISH_S = 5.0  # what a history that does not answer is given at the end; as long as a service gives a request

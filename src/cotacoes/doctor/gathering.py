@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import psutil
 
 from cotacoes import config
-from cotacoes.client import Addresses
 from cotacoes.config import PORT_OFFSETS, PREFIX, Settings
 from cotacoes.doctor import data, questions
 from cotacoes.doctor.facts import Facts, Local, Prices, RunningService, ShardFacts, StoredLog
@@ -27,6 +26,7 @@ from cotacoes.up import control
 from cotacoes.up.data_folder import read_running, read_secret
 from cotacoes.up.supervision import processes
 from cotacoes.up.supervision.service import ServiceState
+from cotacoes.web.service_client import Addresses
 
 UP_DEADLINE_S = 0.8  # of each of the two questions to `up`
 DEADLINE_S = 3.0  # of everything else, side by side; with the start of Python some 5 s in all

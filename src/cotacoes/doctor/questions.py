@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.adapters.postgres.schema import inspect, mistaken
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client import ServiceClient
-from cotacoes.client.service_client import ANSWER_BYTES_MAX, Addresses
+from cotacoes.client.quote_client import ANSWER_BYTES_MAX
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
 from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import parse_time
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 ASK_DEADLINE_S = 1.5
 WATCH_S = 1.3  # between two looks at the counters: each coin has a heartbeat a second

@@ -8,11 +8,21 @@ from __future__ import annotations
 import http
 import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from cotacoes.errors import ProblemError, TooLargeError, UnauthorizedError
+from cotacoes.errors import (
+    BadRequestError,
+    ProblemError,
+    ServiceUnavailableError,
+    TooLargeError,
+    UnauthorizedError,
+    problem_types,
+)
 
 PROBLEM_JSON = "application/problem+json"
 DETAIL_CHARACTERS_MAX = 500  # a detail may repeat what the caller sent, but not all of it
+_NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
 SAFETY_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "frame-ancestors 'none'",
@@ -46,6 +56,15 @@ def problem_headers(error: ProblemError) -> dict[str, str]:
     if isinstance(error, TooLargeError):
         headers["connection"] = "close"  # the rest of the body is not waited for
     return headers
+
+
+def read_problem(fields: Mapping[str, Any], status: int, wait_s: float | None = None) -> ProblemError:
+    """The error that a service raised, from the fields of its answer; `wait_s` is its `retry-after`, if given."""
+    slug = str(fields.get("type", "")).rpartition("#")[2]
+    unknown = BadRequestError if status < 500 else ServiceUnavailableError
+    kind: type[ProblemError] = next((kind for kind in problem_types() if kind.slug == slug), unknown)
+    extra = {name: value for name, value in fields.items() if name not in _NOT_EXTRA}
+    return kind(str(fields.get("detail", "")), **({} if wait_s is None else {"retry_after_s": wait_s}), **extra)
 
 
 def problem_answer(error: ProblemError) -> bytes:

@@ -22,7 +22,6 @@ from random import SystemRandom
 
 from cotacoes.adapters.http_server.accepting import room_for
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.client import Addresses, ServiceClient
 from cotacoes.config import Settings
 from cotacoes.errors import ProblemError
 from cotacoes.feed.consumer import BUS_QUIET_S, FeedConsumer
@@ -43,6 +42,7 @@ from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.restarts import Restarts
+from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "gateway_service"

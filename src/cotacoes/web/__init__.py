@@ -10,6 +10,8 @@ docs_page         /docs, offline
 problems          every error as problem+json
 requests          what routes ask of a request: the admin token
 upstreams         what a service calls: a policy and a breaker each, counted and remembered
+service_client    the routes of all services, as methods
+overview          what quote_service knows about many coins, checked
 resilient_client  quote_service as an upstream
 breaker_routes    the breakers, for operators
 background        tasks beside the requests

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cotacoes.client.overview import Overview
-from cotacoes.client.service_client import ServiceClient
 from cotacoes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -37,6 +35,8 @@ from cotacoes.patterns.resilience import (
     classify,
     current_deadline,
 )
+from cotacoes.web.overview import Overview
+from cotacoes.web.service_client import ServiceClient
 from cotacoes.web.upstreams import INTERNAL_BREAKER, WAIT_S_MAX, Upstreams, internal_policy
 
 T = TypeVar("T")

@@ -1,0 +1,116 @@
+"""ServiceClient asks any of the services over HTTP, for the services themselves and the commands.
+
+It has one method for each route, and the errors of `QuoteClient`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import msgspec
+
+from cotacoes.adapters.http_client import HttpClient
+from cotacoes.client.quote_client import DEADLINE_S, QuoteClient, checked, new_http_client, query
+from cotacoes.model.payloads import PositionsJson, Progress, SourceCoins
+from cotacoes.web.overview import Overview, OverviewAnswer, read_overview
+
+if TYPE_CHECKING:
+    from cotacoes.config import Settings
+
+NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; for more of them, all coins are requested
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The URLs of the services, without a slash at the end; one that is never asked may be empty."""
+
+    gateway_service: str = ""
+    quote_service: str = ""
+    aggregator_service: str = ""
+    external_service: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The addresses of all services by the settings."""
+        return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
+
+
+class ServiceClient(QuoteClient):
+    """The routes of all services. Quotes come from quote_service, or from the gateway if only that is known."""
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        *,
+        deadline_s: float = DEADLINE_S,
+        admin_token: str = "",
+        http: HttpClient | None = None,
+    ) -> None:
+        service = "quote_service" if addresses.quote_service else "gateway_service"
+        http = http or new_http_client(vars(addresses).values(), deadline_s)
+        super().__init__(service, getattr(addresses, service), http=http)
+        self._addresses = addresses
+        self._admin_token = admin_token
+
+    async def positions(self) -> dict[str, Progress]:
+        """The progress of each coin."""
+        answer = await self._get("quote_service", "/v1/positions")
+        return checked("quote_service", answer, PositionsJson).coins
+
+    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
+        """The sections (current, mean, position) of these coins, in one answer."""
+        named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
+        answer = await self._get("quote_service", f"/v1/overview?{query(**named, parts=','.join(parts))}")
+        return read_overview(checked("quote_service", answer, OverviewAnswer), answer["problems"])
+
+    async def report(
+        self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False
+    ) -> dict[str, Any]:
+        """A fresh report of these coins, or of all, over 1h, 24h or 7d; `trace` adds how each branch went."""
+        asked = query(coins=",".join(coins) or None, window=window, trace="1" if trace else None)
+        path = f"/report/full?{asked}" if asked else "/report/full"
+        return await self._ask("aggregator_service", "GET", path, headers={"cache-control": "no-cache"})
+
+    async def faults(self) -> dict[str, Any]:
+        """The faults that external_service has in force."""
+        return await self._get("external_service", "/faults")
+
+    async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
+        """Put other faults in force; UnauthorizedError without the admin token."""
+        return await self._put("external_service", "/faults", msgspec.json.encode(setting))
+
+    async def source_coins(self) -> SourceCoins:
+        """The coins that external_service quotes; NotFoundError or ServiceUnavailableError of another source."""
+        return checked("external_service", await self._get("external_service", "/coins"), SourceCoins)
+
+    async def add_coin(self, coin: str) -> dict[str, Any]:
+        """Let the simulated market quote the coin; BadRequestError of a replay, UnauthorizedError without the token."""
+        return await self._put("external_service", f"/coins/{quote(coin, safe='')}", b"")
+
+    async def breakers(self, service: str) -> dict[str, Any]:
+        """The circuit breakers of quote_service, aggregator_service or gateway_service."""
+        return await self._get(service, "/v1/breakers")
+
+    async def set_breaker(self, service: str, name: str, state: str) -> dict[str, Any]:
+        """Force, disable or reset a breaker, and return its state; NotFoundError or UnauthorizedError."""
+        body = msgspec.json.encode({"state": state})
+        return await self._put(service, f"/v1/breakers/{quote(name, safe='')}", body)
+
+    async def check_alive(self, service: str) -> None:
+        """Return if the service's process answers."""
+        await self._get(service, "/livez")
+
+    async def _get(self, service: str, path: str) -> dict[str, Any]:
+        return await self._ask(service, "GET", path)
+
+    async def _put(self, service: str, path: str, body: bytes) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self._admin_token}"} if self._admin_token else {}
+        return await self._ask(service, "PUT", path, body, headers)
+
+    async def _ask(
+        self, service: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        return await self._call(service, method, getattr(self._addresses, service) + path, body, headers or {})
