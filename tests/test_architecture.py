@@ -243,7 +243,11 @@ def test_what_starts_often_loads_no_library_that_it_does_not_need(code: str, unw
 @pytest.mark.parametrize("package", ["cotacoes.client", "cotacoes.patterns.resilience"])
 def test_every_name_of_a_package_that_loads_late_is_found(package: str) -> None:
     module = importlib.import_module(package)
-    names = re.findall(r'^ +"(\w+)": "cotacoes\.', Path(str(module.__file__)).read_text(), re.MULTILINE)
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    imports = [
+        one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom) and str(one.module).startswith("cotacoes.")
+    ]
+    names = [alias.name for one in imports for alias in one.names]
     assert names
     assert all(hasattr(module, name) for name in names)
 

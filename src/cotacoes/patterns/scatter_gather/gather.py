@@ -32,6 +32,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from cotacoes.errors import CotacoesError
@@ -108,28 +109,20 @@ async def scatter_gather(
     return result
 
 
+@dataclass
 class _Gathering(Generic[T]):
     """One gathering. It is over with its last branch, with enough good or too many other ones, or at the cut-off."""
 
-    def __init__(
-        self,
-        plan: Mapping[str, Callable[[], Awaitable[T | CallResult[T]]]],
-        available: float,
-        clock: Callable[[], float],
-        *,
-        grace: float,
-        enough: int,
-        bad_max: int,
-        places: int,
-    ) -> None:
-        self._plan = plan
-        self._unbegun: Iterator[str] = iter(plan)
-        self._available = available
-        self._clock = clock
-        self._grace = grace
-        self._enough = enough
-        self._bad_max = bad_max
-        self._places = places
+    plan: Mapping[str, Callable[[], Awaitable[T | CallResult[T]]]]
+    available: float
+    clock: Callable[[], float]
+    grace: float
+    enough: int
+    bad_max: int
+    places: int
+
+    def __post_init__(self) -> None:
+        self._unbegun: Iterator[str] = iter(self.plan)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: dict[str, float] = {}
         self._ended: dict[str, Branch[T]] = {}
@@ -138,10 +131,10 @@ class _Gathering(Generic[T]):
 
     async def run(self) -> GatherResult[T]:
         loop = asyncio.get_running_loop()
-        self._started = self._clock()
+        self._started = self.clock()
         self._over: asyncio.Future[None] = loop.create_future()
-        asking_s = self._available - self._grace
-        with Deadline.after(asking_s, self._clock).scope():
+        asking_s = self.available - self.grace
+        with Deadline.after(asking_s, self.clock).scope():
             self._context = contextvars.copy_context()
         self._fill_places()
         self._finish_if_settled()
@@ -154,18 +147,18 @@ class _Gathering(Generic[T]):
             late = [task for name, task in self._tasks.items() if name not in self._ended]
             if late:
                 await self._end_late(late)
-        elapsed_s = self._clock() - self._started
-        branches = {name: self._ended.get(name) or self._late(name) for name in self._plan}
+        elapsed_s = self.clock() - self._started
+        branches = {name: self._ended.get(name) or self._late(name) for name in self.plan}
         return GatherResult(branches, elapsed_s)
 
     def _fill_places(self) -> None:
-        while self._places and (name := next(self._unbegun, None)) is not None:
-            self._places -= 1
-            ask = self._ask(name, self._plan[name])
+        while self.places and (name := next(self._unbegun, None)) is not None:
+            self.places -= 1
+            ask = self._ask(name, self.plan[name])
             self._tasks[name] = asyncio.create_task(ask, context=self._context.copy())
 
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T | CallResult[T]]]) -> None:
-        started = self._begun[name] = self._clock()
+        started = self._begun[name] = self.clock()
         counter = count_attempts()
         status, value, error, reason = BranchStatus.OK, None, None, None
         try:
@@ -183,21 +176,21 @@ class _Gathering(Generic[T]):
         if isinstance(value, CallResult):
             status = BranchStatus.STALE if value.served_from is ServedFrom.CACHE else BranchStatus.OK
             value, attempts, reason = value.value, value.attempts, value.reason
-        now = self._clock()
+        now = self.clock()
         self._ended[name] = Branch(name, status, started - self._started, now - started, attempts, value, error, reason)
         self._good += status.is_good
-        self._places += 1
+        self.places += 1
         self._finish_if_settled()
         if not self._over.done():
             self._fill_places()
 
     def _finish_if_settled(self) -> None:
         """End the gathering if no further branch can change the answer."""
-        if len(self._ended) == len(self._plan):
+        if len(self._ended) == len(self.plan):
             self._finish(None)
-        elif self._good >= self._enough:
+        elif self._good >= self.enough:
             self._finish("there was enough without it")
-        elif len(self._ended) - self._good > self._bad_max:
+        elif len(self._ended) - self._good > self.bad_max:
             self._finish("there was no hope of enough")
 
     def _finish(self, why: str | None) -> None:
@@ -210,14 +203,14 @@ class _Gathering(Generic[T]):
             _abandoned.add(task)
             task.add_done_callback(_abandoned.discard)
             task.cancel()
-        await asyncio.wait(late, timeout=self._grace)
+        await asyncio.wait(late, timeout=self.grace)
 
     def _late(self, name: str) -> Branch[T]:
-        now, begun = self._clock(), self._begun.get(name)
+        now, begun = self.clock(), self._begun.get(name)
         if begun is None:
-            why = self._why or f"not begun within {self._available:g} s"
+            why = self._why or f"not begun within {self.available:g} s"
             return Branch(name, BranchStatus.SKIPPED, now - self._started, 0.0, 0, reason=why)
-        why = self._why or f"no answer within {self._available:g} s"
+        why = self._why or f"no answer within {self.available:g} s"
         if not self._tasks[name].done():
             status, why = BranchStatus.ABANDONED, f"{why}, and it does not stop"
         else:
