@@ -72,7 +72,7 @@ async def test_the_logs_of_all_coins_are_those_of_the_shards_digit_for_digit(ask
         assert told["coins"][coin]["through"] == "5-12"
 
 
-async def test_frozen_shards_cost_the_deadline_and_nothing_more_and_leave_nothing_behind(
+async def test_frozen_shards_cost_no_more_than_the_deadline_and_leave_nothing_behind(
     asking: httpx2.AsyncClient, postgres_server: Server
 ) -> None:
     await complete_report(asking)
@@ -93,7 +93,7 @@ async def test_frozen_shards_cost_the_deadline_and_nothing_more_and_leave_nothin
     assert len(asyncio.all_tasks()) <= tasks
 
 
-async def test_reasons_tell_no_password_and_no_address(migrated: str) -> None:
+async def test_reasons_contain_no_password_and_no_address(migrated: str) -> None:
     settings = config.load({}, coins="bitcoin:shard1", report_deadline_s=DEADLINE_S)
     dsn = migrated.replace("password", "hunter2").replace("127.0.0.1", "localhost")
     async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, Twin(HELD).client() as client:

@@ -56,7 +56,7 @@ class Mutant(NamedTuple):
 
 @pytest.mark.soak
 @pytest.mark.timeout(RUN_DEADLINE_S + 60)
-def test_no_change_to_the_breaker_lives_unexplained(tmp_path: Path) -> None:
+def test_no_mutation_of_the_breaker_survives_unexplained(tmp_path: Path) -> None:
     if find_spec("mutmut") is None:
         pytest.skip("mutmut is not installed: run it as `make soak`")
     copy_tree(tmp_path)

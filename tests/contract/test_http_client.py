@@ -75,7 +75,7 @@ def ask(handler: Handler, *, deadline_s: float = 5.0, times: int = 1) -> Respons
     return asyncio.run(run())
 
 
-def test_an_answer_comes_whole_with_lower_case_headers() -> None:
+def test_an_answer_is_complete_and_has_lower_case_headers() -> None:
     response = ask(says(head(Content_Length="5", X_Two="a") + b"hello"))
     assert (response.status, response.body) == (200, b"hello")
     assert response.headers == {"content-length": "5", "x-two": "a"}
@@ -88,7 +88,7 @@ def test_every_status_is_an_answer_and_no_redirect_is_followed(status: str) -> N
     assert response.headers["retry-after"] == "7"
 
 
-def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not() -> None:
+def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
     chunk = b"x" * 1024
     whole = [b"400\r\n" + chunk + b"\r\n"] * 4
     assert len(ask(says(head(Transfer_Encoding="chunked"), *whole, b"0\r\n\r\n")).body) == BYTES_MAX
@@ -106,7 +106,7 @@ def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not() -> None:
         head() + b"x" * 100_000,
     ],
 )
-def test_what_is_too_large_or_encoded_is_malformed_at_once(answer: bytes) -> None:
+def test_an_answer_that_is_too_large_or_encoded_is_malformed_at_once(answer: bytes) -> None:
     with pytest.raises(HttpMalformedError):
         ask(says(answer, hold=True))
 
@@ -130,7 +130,7 @@ def test_a_bomb_is_never_inflated() -> None:
         [head(Content_Length="-1")],
     ],
 )
-def test_what_is_cut_or_not_http_is_unavailable(pieces: list[bytes]) -> None:
+def test_an_answer_that_is_cut_or_not_http_is_unavailable(pieces: list[bytes]) -> None:
     with pytest.raises(HttpUnavailableError):
         ask(says(*pieces))
 
@@ -155,7 +155,7 @@ def test_one_deadline_bounds_the_whole_call_however_slowly_it_drips(handler: Han
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:1/", "http://nowhere.invalid/", "ftp://x/", "x", "", "http://x:99999/"]
 )
-def test_where_nobody_answers_the_call_is_unavailable_in_words(url: str) -> None:
+def test_a_call_without_an_answer_is_unavailable_with_a_text(url: str) -> None:
     async def run() -> None:
         async with HttpClient(5.0, BYTES_MAX) as client:
             with pytest.raises(HttpUnavailableError) as caught:
@@ -166,7 +166,7 @@ def test_where_nobody_answers_the_call_is_unavailable_in_words(url: str) -> None
 
 
 @pytest.mark.parametrize("raised", [KeyError("x"), RuntimeError("not open"), OverflowError("port"), LookupError()])
-def test_whatever_the_library_raises_is_unavailable_and_a_wrong_call_shows(raised: Exception) -> None:
+def test_every_error_of_the_library_is_unavailable_but_a_wrong_call_is_raised(raised: Exception) -> None:
     def fail(_: httpx2.Request) -> httpx2.Response:
         raise raised
 
@@ -228,7 +228,7 @@ def test_a_cancelled_call_is_cancelled_and_not_an_error() -> None:
     asyncio.run(run())
 
 
-def test_a_request_asks_for_no_encoding_sends_what_it_is_given_and_keeps_no_cookie(
+def test_a_request_asks_for_no_encoding_sends_its_headers_and_stores_no_cookie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -261,7 +261,7 @@ def test_a_request_asks_for_no_encoding_sends_what_it_is_given_and_keeps_no_cook
         assert b"cookie" not in request
 
 
-def test_the_one_who_is_asked_hears_how_much_time_is_left_and_no_more_than_the_caller_has() -> None:
+def test_the_upstream_learns_the_time_left_and_never_more_than_the_caller_has() -> None:
     requests: list[bytes] = []
 
     async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -303,7 +303,7 @@ def two_in_one(first: bytes, second: bytes) -> tuple[list[int], Handler]:
     ],
 )
 @pytest.mark.parametrize("second", [head(Content_Length="5") + b"false", b"\r\n", b"HTTP/1.1 2"])
-def test_what_came_with_an_answer_unasked_is_never_taken_for_the_next_one(first: bytes, second: bytes) -> None:
+def test_bytes_after_an_answer_are_never_taken_for_the_next_answer(first: bytes, second: bytes) -> None:
     connections, handler = two_in_one(first, second)
 
     async def run() -> None:
@@ -316,7 +316,7 @@ def test_what_came_with_an_answer_unasked_is_never_taken_for_the_next_one(first:
     assert connections == [1, 2]
 
 
-def test_what_stands_around_an_answer_is_bounded_as_the_answer_is() -> None:
+def test_the_framing_of_an_answer_is_bounded_like_the_answer() -> None:
     extension = b"1;" + b"e" * 1_000 + b"\r\nx\r\n"
     sent = 0
 

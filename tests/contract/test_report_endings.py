@@ -98,7 +98,7 @@ def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> Service:
 
 
 @pytest.mark.parametrize("who", ["client", "shard1"])
-async def test_a_branch_that_swallows_its_cancellation_holds_up_nobody_is_counted_and_is_let_go_when_it_ends(
+async def test_a_branch_that_swallows_its_cancellation_delays_no_report_and_is_counted_until_it_ends(
     shards: Shards, tmp_path: Path, who: str
 ) -> None:
     client, shard1 = Stubborn(), Stubborn()
@@ -129,7 +129,7 @@ async def counted(world: World) -> float:
 
 
 @pytest.mark.parametrize("header", [b"", b"X-Deadline-Ms: 25000\r\n"], ids=["shared", "hurried"])
-async def test_for_a_client_that_hangs_up_nobody_works_on(shards: Shards, tmp_path: Path, header: bytes) -> None:
+async def test_no_work_continues_for_a_client_that_hangs_up(shards: Shards, tmp_path: Path, header: bytes) -> None:
     async with World(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
         await world.whole()
         for proxy in world.proxies.values():
@@ -144,7 +144,9 @@ async def test_for_a_client_that_hangs_up_nobody_works_on(shards: Shards, tmp_pa
         await world.whole()
 
 
-async def test_one_who_hangs_up_takes_nothing_from_another_who_asked_the_same(shards: Shards, tmp_path: Path) -> None:
+async def test_a_client_that_hangs_up_takes_nothing_from_another_with_the_same_question(
+    shards: Shards, tmp_path: Path
+) -> None:
     async with World(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
         await world.whole()
         proxy = world.proxies["shard1"]
@@ -158,7 +160,7 @@ async def test_one_who_hangs_up_takes_nothing_from_another_who_asked_the_same(sh
         assert world.read(await other) == {}
 
 
-async def test_what_waits_in_a_shard_for_a_client_that_hung_up_ends_there_by_the_deadline(
+async def test_a_query_that_waits_for_a_client_that_hung_up_ends_by_the_deadline(
     shards: Shards, tmp_path: Path
 ) -> None:
     """A server that waits for a lock does not see that it was hung up on."""
@@ -184,7 +186,7 @@ async def hanging_up(world: World, header: bytes = b"") -> AsyncIterator[None]:
         writer.transport.abort()
 
 
-async def test_a_crowd_that_meets_a_frozen_shard_is_answered_in_time_and_leaves_nothing_behind(
+async def test_a_crowd_gets_answers_in_time_despite_a_frozen_shard_and_leaves_nothing_behind(
     shards: Shards, tmp_path: Path
 ) -> None:
     async with World(shards, tmp_path, deadline_s=CROWD_DEADLINE_S).running() as world:

@@ -41,7 +41,7 @@ async def world(shared: World) -> World:
 
 
 @pytest.mark.parametrize(("part", "fault"), ONES, ids=[f"{part}-{fault}" for part, fault in ONES])
-async def test_what_happens_to_one_costs_its_own_part_and_is_over_with_the_fault(
+async def test_a_fault_of_one_source_costs_its_own_parts_and_ends_with_the_fault(
     world: World, part: str, fault: str, seeded: Random
 ) -> None:
     async with faults(world, {part: fault}, seeded) as missing:
@@ -50,7 +50,7 @@ async def test_what_happens_to_one_costs_its_own_part_and_is_over_with_the_fault
 
 
 @pytest.mark.parametrize("number", range(PAIRS))
-async def test_what_happens_to_two_at_once_costs_both_parts_and_is_over_with_the_faults(
+async def test_faults_of_two_sources_cost_both_parts_and_end_with_the_faults(
     world: World, number: int, seeded: Random
 ) -> None:
     """Each part has each of its faults in one of the pairs at least."""
@@ -60,14 +60,14 @@ async def test_what_happens_to_two_at_once_costs_both_parts_and_is_over_with_the
     await world.whole()
 
 
-async def test_with_all_of_them_away_it_is_a_report_of_what_is_missing(world: World, seeded: Random) -> None:
+async def test_with_all_sources_away_the_report_names_what_is_missing(world: World, seeded: Random) -> None:
     chosen = {part: seeded.choice(["killed", "frozen", "slow", "refusing", "babbling"]) for part in PARTS}
     async with faults(world, chosen, seeded):
         await world.exactly(set(PARTS))
     await world.whole()
 
 
-async def test_who_is_slow_and_still_in_time_is_in_it(shards: Shards, tmp_path: Path) -> None:
+async def test_a_slow_source_that_is_in_time_is_in_the_report(shards: Shards, tmp_path: Path) -> None:
     async with World(shards, tmp_path, deadline_s=WITHIN_S).running() as world:
         for slow in [*([part] for part in PARTS), PARTS]:
             for part in slow:
@@ -77,7 +77,7 @@ async def test_who_is_slow_and_still_in_time_is_in_it(shards: Shards, tmp_path: 
                 proxy.mend()
 
 
-def test_the_pairs_cover_every_fault_of_every_part_and_every_two_parts() -> None:
+def test_the_pairs_cover_every_fault_of_every_source_and_every_two_sources() -> None:
     for seed in range(20):
         found = pairs(Random(seed))
         assert {(part, fault) for chosen in found for part, fault in chosen.items()} == set(ONES)

@@ -75,7 +75,7 @@ async def moving(placed: Placed) -> AsyncIterator[tuple[World, Writer]]:
         yield world, await filled(world, days=1)
 
 
-async def test_a_report_during_a_move_is_right_or_says_what_it_lacks_and_is_whole_after_it(
+async def test_a_report_during_a_move_is_right_or_names_what_it_lacks_and_is_complete_afterwards(
     moving: tuple[World, Writer], tmp_path: Path
 ) -> None:
     world, writer = moving

@@ -97,7 +97,7 @@ def new_twin() -> Twin:
     return Twin({coin: quotes(coin) for coin in COINS})
 
 
-def test_with_everyone_there_it_is_complete_and_in_the_order_of_the_settings() -> None:
+def test_with_all_sources_the_report_is_complete_and_in_the_order_of_the_settings() -> None:
     told = report()
     assert told["complete"] is True
     assert list(told["coins"]) == list(COINS)
@@ -135,9 +135,7 @@ def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
     ids=["away", "hangs", "babbles", "crashes"],
 )
 @pytest.mark.slow
-def test_quote_service_being_away_is_one_missing_part_and_the_shards_are_told_all_the_same(
-    fault: Any, status: str
-) -> None:
+def test_quote_service_away_is_one_missing_part_and_the_shards_still_answer(fault: Any, status: str) -> None:
     twin = new_twin()
     twin.faults["*"] = fault
     told = report(twin, deadline_s=1.0)
@@ -160,7 +158,7 @@ def test_a_refusal_is_a_missing_part_of_a_healthy_source() -> None:
     assert told["coins"]["bitcoin"]["current"] is not None
 
 
-def test_one_thing_that_quote_service_could_not_tell_in_time_costs_that_thing_only() -> None:
+def test_a_value_that_quote_service_could_not_give_in_time_costs_only_that_value() -> None:
     twin = new_twin()
     twin.faults["/media_ultimos_10_logs/bitcoin"] = DeadlineExceededError("no answer within 1.4 s")
     told = report(twin)
@@ -171,7 +169,7 @@ def test_one_thing_that_quote_service_could_not_tell_in_time_costs_that_thing_on
     assert told["coins"]["ethereum"]["average"]["average"] == "1.5"
 
 
-def test_it_is_ready_whoever_is_away_and_names_who() -> None:
+def test_it_is_ready_whichever_source_is_away_and_names_it() -> None:
     answer = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), "/readyz"))
     assert answer.status_code == 200
     assert {name: check["ok"] for name, check in answer.json()["checks"].items()} == {
@@ -231,7 +229,7 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
 
 
 @pytest.mark.slow
-def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard() -> None:
+def test_a_coin_that_cannot_be_found_costs_its_own_parts_and_none_of_a_healthy_shard() -> None:
     class SilentShard(FrozenShard):
         async def directory(self) -> Directory:
             await asyncio.sleep(60)  # it does not say where the coin went either
@@ -255,7 +253,7 @@ def test_a_coin_that_is_nowhere_costs_its_own_part_and_none_of_a_healthy_shard()
     assert len(told["coins"]["ethereum"]["last_logs"]) == 10
 
 
-def test_a_coin_that_moves_is_reported_from_where_its_fence_sends_to_with_shard1_away() -> None:
+def test_a_moved_coin_is_reported_from_where_its_fence_points_with_shard1_away() -> None:
     async def run() -> dict[str, Any]:
         gone, home = MemoryShard("shard1", ["bitcoin"]), MemoryShard("shard2", ["bitcoin", "ethereum"])
         await filled(home, "bitcoin")
@@ -275,7 +273,7 @@ def test_a_coin_that_moves_is_reported_from_where_its_fence_sends_to_with_shard1
 
 
 @pytest.mark.slow
-async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_after_that_until_it_is_back() -> None:
+async def test_a_shard_that_hangs_is_left_out_after_a_few_reports_until_it_is_back() -> None:
     class Hanging(MemoryShard):
         asked = 0
         hangs = True
@@ -313,7 +311,7 @@ async def test_a_shard_that_hangs_costs_its_time_a_few_times_and_is_left_out_aft
 
 
 @pytest.mark.parametrize(("left_ms", "state"), [("200", "closed"), (None, "open")])
-async def test_one_who_is_in_a_hurry_opens_the_circuit_for_nobody(left_ms: str | None, state: str) -> None:
+async def test_a_caller_in_a_hurry_opens_no_circuit(left_ms: str | None, state: str) -> None:
     """quote_service gives up by the time that it is told; that is no evidence where our own caller had no more."""
     twin = new_twin()
     twin.faults["*"] = DeadlineExceededError("not ready in time")
@@ -373,7 +371,7 @@ def asked(query: str, twin: Twin | None = None, shard1: MemoryShard | None = Non
     return asyncio.run(ask(twin or new_twin(), shard1, f"/report/full{query}"))
 
 
-def test_of_named_coins_and_parts_nobody_is_asked_for_another() -> None:
+def test_sources_are_asked_only_for_the_named_coins_and_parts() -> None:
     told = asked("?coins=ethereum&parts=last_logs,current&last=2", shard1=FrozenShard("shard1", ["bitcoin"])).json()
     assert told["complete"] is True
     assert list(told["coins"]) == ["ethereum"]
@@ -391,7 +389,7 @@ def test_a_report_of_the_shards_alone_does_not_ask_quote_service() -> None:
 
 
 @pytest.mark.parametrize("path", ["/report/full", "/v1/report"])
-def test_a_partial_report_says_so_in_a_header_and_is_an_error_where_only_a_whole_one_will_do(path: str) -> None:
+def test_a_partial_report_has_a_header_and_is_an_error_if_strict(path: str) -> None:
     answer = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), path))
     assert (answer.status_code, answer.headers["x-partial"]) == (200, "shard1")
     strict = asyncio.run(ask(new_twin(), MemoryShard("shard1", ["bitcoin"]), f"{path}?strict=1"))
@@ -414,13 +412,13 @@ def test_a_partial_report_says_so_in_a_header_and_is_an_error_where_only_a_whole
         ("?strict=perhaps", 422, "strict"),
     ],
 )
-def test_a_question_that_is_none_is_refused_with_what_to_write(query: str, status: int, said: str) -> None:
+def test_an_invalid_question_is_refused_with_what_to_write(query: str, status: int, said: str) -> None:
     answer = asked(query)
     assert answer.status_code == status
     assert said in answer.json()["detail"]
 
 
-async def test_a_coin_whose_new_shard_hangs_costs_its_own_part_and_none_of_the_shard_that_has_answered() -> None:
+async def test_a_coin_whose_new_shard_hangs_costs_its_own_parts_and_none_of_the_old_shard() -> None:
     gone, hanging = MemoryShard("shard1", ["bitcoin", "ethereum"]), FrozenShard("shard2", ["bitcoin"])
     await filled(gone, "bitcoin")
     await filled(gone, "ethereum")
@@ -444,7 +442,7 @@ async def test_a_coin_whose_new_shard_hangs_costs_its_own_part_and_none_of_the_s
         (201, 100, "last: 100 quotes of 201 coins exceed the limit of 20000"),
     ],
 )
-def test_an_answer_is_bounded_and_who_asks_for_more_is_told_by_what(
+def test_an_answer_is_bounded_and_a_larger_question_is_refused_with_the_limit(
     coins: int, last: int | None, said: str | None
 ) -> None:
     placement = {f"coin-{number}": "shard1" for number in range(coins)}
@@ -458,7 +456,7 @@ def test_an_answer_is_bounded_and_who_asks_for_more_is_told_by_what(
 
 
 @pytest.mark.slow
-def test_a_trace_tells_how_each_branch_went_in_the_order_of_the_plan() -> None:
+def test_a_trace_shows_how_each_branch_went_in_the_order_of_the_plan() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None
     answer = asyncio.run(ask(twin, MemoryShard("shard1", ["bitcoin"]), "/report/full?trace=1", deadline_s=1.0)).json()
@@ -486,7 +484,7 @@ async def serving_two(deadline_s: float, twin: Any) -> tuple[httpx2.AsyncClient,
     return asking, client, shards
 
 
-async def test_those_who_ask_the_same_at_the_same_time_are_told_the_same_and_ask_once() -> None:
+async def test_identical_questions_at_the_same_time_share_one_answer_and_one_asking() -> None:
     twin, asked = new_twin(), []
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
@@ -505,7 +503,7 @@ async def test_those_who_ask_the_same_at_the_same_time_are_told_the_same_and_ask
 
 
 @pytest.mark.slow
-async def test_one_who_hangs_up_takes_nothing_from_those_who_asked_the_same() -> None:
+async def test_a_caller_that_hangs_up_takes_nothing_from_the_others() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None
     asking, client, _ = await serving_two(1.0, twin)
@@ -519,7 +517,7 @@ async def test_one_who_hangs_up_takes_nothing_from_those_who_asked_the_same() ->
 
 
 @pytest.mark.slow
-async def test_one_in_a_hurry_is_told_what_there_is_by_then() -> None:
+async def test_a_caller_in_a_hurry_gets_what_has_arrived_by_then() -> None:
     twin = new_twin()
     twin.faults["/v1/overview"] = None
     asking, client, _ = await serving_two(30.0, twin)
@@ -532,7 +530,7 @@ async def test_one_in_a_hurry_is_told_what_there_is_by_then() -> None:
     assert told["coins"]["bitcoin"]["through"] == "5-12"
 
 
-def test_a_report_of_many_coins_looks_through_its_branches_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_reads_the_values_of_its_branches_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
     values = GatherResult.values.fget  # type: ignore[attr-defined]
 

@@ -68,11 +68,11 @@ def test_an_impossible_configuration_is_refused_by_name(impossible: dict[str, An
         {"max_wait_duration_in_half_open": None},
     ],
 )
-def test_what_lies_on_the_bound_is_possible(possible: dict[str, Any]) -> None:
+def test_a_value_on_the_bound_is_accepted(possible: dict[str, Any]) -> None:
     CircuitBreakerConfig(**possible)
 
 
-def test_what_is_not_said_is_as_resilience4j_has_it_but_for_the_limit_of_half_open() -> None:
+def test_the_defaults_are_those_of_resilience4j_except_the_limit_of_half_open() -> None:
     assert CircuitBreakerConfig() == CircuitBreakerConfig(
         failure_rate_threshold=0.5,
         minimum_number_of_calls=100,
@@ -93,11 +93,11 @@ def test_what_is_not_said_is_as_resilience4j_has_it_but_for_the_limit_of_half_op
 
 
 @pytest.mark.parametrize(("minimum", "size", "needed"), [(100, 10, 10), (10, 100, 10), (10, 10, 10)])
-def test_a_count_window_lowers_the_calls_that_are_needed_to_its_size(minimum: int, size: int, needed: int) -> None:
+def test_a_count_window_lowers_the_number_of_calls_needed_to_its_size(minimum: int, size: int, needed: int) -> None:
     config = CircuitBreakerConfig(minimum_number_of_calls=minimum, sliding_window_size=size)
     assert config.calls_needed == needed
 
 
-def test_a_time_window_does_not() -> None:
+def test_a_time_window_does_not_lower_the_number_of_calls_needed() -> None:
     config = CircuitBreakerConfig(minimum_number_of_calls=100, sliding_window_size=10, sliding_window_type="time")
     assert config.calls_needed == 100

@@ -156,12 +156,12 @@ def those(kind: type) -> pytest.MarkDecorator:
 
 
 @those(object)
-def test_our_breaker(scenario: Scenario) -> None:
+def test_our_breaker_passes_every_scenario(scenario: Scenario) -> None:
     play(scenario, Ours(scenario.config, scenario.dice))
 
 
 @those(Same)
-def test_interlock_cb_does_the_same(scenario: Scenario) -> None:
+def test_interlock_cb_behaves_the_same(scenario: Scenario) -> None:
     play(scenario, Interlock(scenario.config, START))
 
 
@@ -174,14 +174,14 @@ def test_interlock_cb_differs_as_explained(scenario: Scenario) -> None:
 
 
 @those(Lacks)
-def test_interlock_cb_has_no_such_thing(scenario: Scenario) -> None:
+def test_interlock_cb_lacks_the_feature_of_the_scenario(scenario: Scenario) -> None:
     assert isinstance(scenario.peer, Lacks)
     with pytest.raises(LackingError) as lacks:
         play(scenario, Interlock(scenario.config, START))
     assert lacks.value.feature == scenario.peer.feature
 
 
-def test_there_are_at_least_sixty_and_none_twice() -> None:
+def test_there_are_at_least_sixty_different_scenarios() -> None:
     promises = [scenario.promise for scenario in SCENARIOS]
     assert len(set(promises)) == len(promises) >= 60
     assert sum(not isinstance(scenario.peer, Lacks) for scenario in SCENARIOS) >= 60

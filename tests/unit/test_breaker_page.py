@@ -16,7 +16,7 @@ def test_the_examples_run(number: int, capsys: pytest.CaptureFixture[str]) -> No
     exec(compile(BLOCKS[number], f"{FILE}, block {number}", "exec"), {})
 
 
-def test_every_file_that_the_page_names_is_there() -> None:
+def test_every_file_that_the_page_names_exists() -> None:
     names = re.findall(r"^\| `([^|]*?)` \|", PAGE.split("\n## ")[0], re.MULTILINE)
     files = [name for cell in names for name in cell.split("`, `")]
     patterns = ROOT / "src" / "cotacoes" / "patterns" / "resilience"

@@ -88,7 +88,9 @@ async def open_and_wait(breaker: CircuitBreaker) -> None:
 
 
 @pytest.mark.parametrize(("permitted", "at_once"), [(1, None), (3, None), (3, 1), (10, 4), (50, 1)])
-def test_of_a_crowd_at_half_open_as_many_reach_the_callee_as_are_permitted(permitted: int, at_once: int | None) -> None:
+def test_half_open_lets_only_the_permitted_number_of_a_crowd_reach_the_upstream(
+    permitted: int, at_once: int | None
+) -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=permitted, max_concurrent_calls_in_half_open=at_once)
         callee = Callee(after_a_second)
@@ -99,7 +101,7 @@ def test_of_a_crowd_at_half_open_as_many_reach_the_callee_as_are_permitted(permi
     fake_event_loop.run(work())
 
 
-def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
+def test_a_crowd_that_keeps_coming_is_let_through_one_by_one() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=3, max_concurrent_calls_in_half_open=1)
         callee = Callee(after_a_second)
@@ -123,7 +125,7 @@ def test_a_crowd_that_comes_again_and_again_is_let_through_one_by_one() -> None:
     fake_event_loop.run(work())
 
 
-def test_when_the_wait_ends_a_dead_callee_gets_one_call_a_round_and_not_a_crowd() -> None:
+def test_a_dead_upstream_gets_one_call_after_each_wait() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=1)
         callee = Callee(fail_after_a_second)
@@ -144,7 +146,7 @@ def test_when_the_wait_ends_a_dead_callee_gets_one_call_a_round_and_not_a_crowd(
     fake_event_loop.run(work())
 
 
-def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_when_it_answers() -> None:
+def test_an_upstream_that_hangs_gets_one_call_after_each_wait_until_it_answers() -> None:
     async def work() -> None:
         breaker = make_breaker(
             permitted_calls_in_half_open=1,
@@ -178,7 +180,7 @@ def test_a_callee_that_hangs_for_ever_is_called_once_a_round_and_found_again_whe
 
 
 @pytest.mark.parametrize("awaits", range(5))
-def test_a_probe_that_is_cancelled_at_any_await_gives_its_place_back(awaits: int) -> None:
+def test_a_probe_cancelled_at_any_await_gives_its_slot_back(awaits: int) -> None:
     """0 is before it has begun, 4 after its last await: it has its result, though nobody took it."""
     passed = 0
 
@@ -231,7 +233,7 @@ def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
     fake_event_loop.run(work())
 
 
-def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seeded: random.Random) -> None:
+def test_late_answers_from_before_the_fault_change_nothing_in_any_order(seeded: random.Random) -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=2)
         answers: list[asyncio.Future[CallVerdict]] = [asyncio.Future() for _ in range(CROWD)]
@@ -254,7 +256,7 @@ def test_answers_of_before_the_fault_that_come_in_any_order_change_nothing(seede
     fake_event_loop.run(work())
 
 
-def test_a_probe_that_is_cancelled_after_its_sibling_decided_changes_nothing() -> None:
+def test_a_probe_cancelled_after_another_one_decided_changes_nothing() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=2)
         hangs, fails = Callee(never), Callee(fail_after_a_second)

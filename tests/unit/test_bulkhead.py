@@ -27,7 +27,7 @@ async def hold(bulkhead: Bulkhead, seconds: float) -> float:
         return began
 
 
-def test_no_more_than_its_number_at_once_and_those_who_wait_by_turns() -> None:
+def test_a_bulkhead_admits_its_number_at_once_and_others_in_order() -> None:
     async def work() -> None:
         bulkhead = Bulkhead("x", max_concurrent_calls=2, max_wait_duration=10.0)
         began = await asyncio.gather(*(hold(bulkhead, 1.0) for _ in range(6)))
@@ -40,7 +40,7 @@ def test_no_more_than_its_number_at_once_and_those_who_wait_by_turns() -> None:
 @pytest.mark.parametrize(
     ("wait", "waiting", "after_s"), [(0.0, 10, 0.0), (0.5, 10, 0.5), (5.0, 0, 0.0)], ids=["at once", "wait", "queue"]
 )
-def test_beyond_its_bounds_it_refuses_by_name(wait: float, waiting: int, after_s: float) -> None:
+def test_a_full_bulkhead_refuses_by_name(wait: float, waiting: int, after_s: float) -> None:
     async def work() -> None:
         bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=wait, max_waiting_calls=waiting)
         holding = asyncio.create_task(hold(bulkhead, 9.0))
@@ -53,7 +53,7 @@ def test_beyond_its_bounds_it_refuses_by_name(wait: float, waiting: int, after_s
     run(work)
 
 
-def test_nobody_waits_past_the_deadline() -> None:
+def test_no_call_waits_past_the_deadline() -> None:
     async def work() -> None:
         clock = asyncio.get_running_loop().time
         bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=60.0)
@@ -67,7 +67,7 @@ def test_nobody_waits_past_the_deadline() -> None:
     run(work)
 
 
-def test_who_gives_up_waiting_leaves_no_gap_in_the_row() -> None:
+def test_a_call_that_gives_up_leaves_no_gap_in_the_queue() -> None:
     async def work() -> None:
         bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=10.0)
         tasks = [asyncio.create_task(hold(bulkhead, 1.0)) for _ in range(5)]
@@ -81,7 +81,7 @@ def test_who_gives_up_waiting_leaves_no_gap_in_the_row() -> None:
 
 
 @pytest.mark.parametrize("ended_by", ["cancel", "time"])
-def test_a_place_given_to_one_who_leaves_at_that_moment_goes_to_the_next(ended_by: str) -> None:
+def test_a_place_given_to_a_leaving_call_goes_to_the_next(ended_by: str) -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
         bulkhead = Bulkhead("x", max_concurrent_calls=1, max_wait_duration=1.0)
@@ -105,7 +105,7 @@ def test_a_place_given_to_one_who_leaves_at_that_moment_goes_to_the_next(ended_b
     run(work)
 
 
-def test_one_cancelled_before_it_has_begun_and_one_that_fails_take_nothing_along() -> None:
+def test_a_cancelled_call_and_a_failed_call_release_their_places() -> None:
     async def work() -> None:
         bulkhead = Bulkhead("x", max_concurrent_calls=1)
         never = asyncio.create_task(hold(bulkhead, 1.0))
@@ -119,7 +119,7 @@ def test_one_cancelled_before_it_has_begun_and_one_that_fails_take_nothing_along
     run(work)
 
 
-def test_a_storm_of_cancelled_callers_leaves_every_place_free(seeded: random.Random) -> None:
+def test_a_storm_of_cancelled_calls_leaves_every_place_free(seeded: random.Random) -> None:
     async def work() -> None:
         bulkhead = Bulkhead("x", max_concurrent_calls=3, max_wait_duration=2.0, max_waiting_calls=5)
         tasks = []

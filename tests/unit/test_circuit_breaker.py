@@ -50,7 +50,7 @@ class Bench:
         assert self.breaker.state is BreakerState.OPEN
 
 
-def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
+def test_a_refusal_names_the_circuit_the_wait_and_the_last_error() -> None:
     bench = Bench()
     bench.open()
     bench.now += 2.0
@@ -63,7 +63,7 @@ def test_a_refusal_says_who_for_how_long_and_what_was_wrong_last() -> None:
     assert str(error) == "circuit source is open, next probe in 3.0 s; last error: OSError: no route"
 
 
-def test_a_refusal_of_a_forced_circuit_says_that_a_person_has_to_end_it() -> None:
+def test_a_refusal_of_a_forced_circuit_says_that_it_lasts_until_a_reset() -> None:
     bench = Bench()
     bench.breaker.force_open()
     with pytest.raises(CircuitOpenError, match=r"^circuit source is forced open, until it is reset$") as refused:
@@ -71,7 +71,7 @@ def test_a_refusal_of_a_forced_circuit_says_that_a_person_has_to_end_it() -> Non
     assert refused.value.retry_after == math.inf
 
 
-def test_a_full_half_open_whose_time_is_over_gives_no_wait_below_nothing() -> None:
+def test_the_wait_of_a_full_half_open_is_never_negative() -> None:
     bench = Bench(max_wait_duration_in_half_open=60.0)
     bench.open()
     bench.now += 5.0
@@ -80,7 +80,7 @@ def test_a_full_half_open_whose_time_is_over_gives_no_wait_below_nothing() -> No
     assert bench.breaker.retry_after() == 0.0
 
 
-def test_an_error_is_kept_as_a_short_text_and_not_with_its_frames() -> None:
+def test_the_last_error_is_a_short_text_without_frames() -> None:
     bench = Bench()
     bench.call(CallVerdict.FAILURE, OSError("x" * 1000))
     last = bench.breaker.metrics().last_error
@@ -90,7 +90,7 @@ def test_an_error_is_kept_as_a_short_text_and_not_with_its_frames() -> None:
     assert bench.breaker.metrics().last_error == last
 
 
-def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table() -> None:
+def test_every_change_is_reported_with_reason_and_time_and_is_in_the_table() -> None:
     bench = Bench(max_wait_duration_in_half_open=10.0)
     bench.open()
     bench.now += 5.0
@@ -124,7 +124,7 @@ def test_every_change_is_told_with_its_reason_and_moment_and_stands_in_the_table
     assert {event.name for event in told} == {"source"}
 
 
-def test_every_call_is_told_with_its_duration_and_whether_it_counted() -> None:
+def test_every_call_is_reported_with_its_duration_and_whether_it_counted() -> None:
     bench = Bench(slow_call_duration_threshold=1.0)
     slow = bench.breaker.acquire()
     late = bench.breaker.acquire()
@@ -145,7 +145,7 @@ def test_every_call_is_told_with_its_duration_and_whether_it_counted() -> None:
     assert (seen.ignored, seen.late, seen.not_permitted) == (1, 1, 1)
 
 
-def test_a_snapshot_tells_what_was_seen_and_no_rate_of_too_few() -> None:
+def test_a_snapshot_has_the_evidence_and_no_rate_of_too_few_calls() -> None:
     bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=4, consecutive_failures_threshold=9)
     kept = [bench.breaker.acquire() for _ in range(4)]
     for _ in range(2):
@@ -183,7 +183,7 @@ def test_a_snapshot_tells_what_was_seen_and_no_rate_of_too_few() -> None:
     assert bench.breaker.metrics().slow_call_rate == 0.2
 
 
-def test_while_it_is_open_the_evidence_stays_as_it_was_to_be_looked_at() -> None:
+def test_an_open_circuit_keeps_its_evidence_for_inspection() -> None:
     bench = Bench(slow_call_duration_threshold=1.0)
     bench.breaker.acquire()
     bench.open()
@@ -194,7 +194,7 @@ def test_while_it_is_open_the_evidence_stays_as_it_was_to_be_looked_at() -> None
     assert bench.breaker.metrics().overdue == 0
 
 
-def test_a_wait_that_ends_between_two_looks_at_the_clock_is_no_wait() -> None:
+def test_a_wait_that_ends_between_two_readings_of_the_clock_is_no_wait() -> None:
     now = iter([0.0, 0.0, 0.0, 0.0, 4.9, 5.1])
     config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_in_open=5.0, wait_duration_jitter=0.0)
     breaker = CircuitBreaker("x", config, clock=lambda: next(now), random=random.Random(1))
@@ -204,7 +204,7 @@ def test_a_wait_that_ends_between_two_looks_at_the_clock_is_no_wait() -> None:
     assert refused.value.retry_after == 0.0
 
 
-def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
+def test_a_listener_sees_a_consistent_breaker_and_may_use_it() -> None:
     seen: list[tuple[BreakerState, float | None, bool]] = []
 
     def listen(event: Any) -> None:
@@ -217,7 +217,7 @@ def test_a_listener_sees_a_breaker_that_is_whole_and_may_use_it() -> None:
     assert seen == [(BreakerState.OPEN, 5.0, True)]
 
 
-def test_a_listener_that_fails_costs_no_probe() -> None:
+def test_a_failing_listener_loses_no_probe() -> None:
     def fail(event: Any) -> None:
         if isinstance(event, StateTransition) and event.to_state is BreakerState.HALF_OPEN:
             raise RuntimeError("a listener's bug")
@@ -231,7 +231,7 @@ def test_a_listener_that_fails_costs_no_probe() -> None:
     assert bench.breaker.state is BreakerState.CLOSED
 
 
-def test_a_listener_that_fails_costs_no_judgement() -> None:
+def test_a_failing_listener_prevents_no_judgement() -> None:
     def fail(event: Any) -> None:
         if isinstance(event, CallSettled):
             raise RuntimeError("a listener's bug")
@@ -245,7 +245,7 @@ def test_a_listener_that_fails_costs_no_judgement() -> None:
 
 
 @given(st.integers(0, 2**32), st.floats(0.0, 0.9))
-def test_a_wait_is_spread_by_its_jitter_and_no_further(seed: int, jitter: float) -> None:
+def test_a_wait_is_spread_by_exactly_its_jitter(seed: int, jitter: float) -> None:
     config = CircuitBreakerConfig(consecutive_failures_threshold=1, wait_duration_jitter=jitter)
     breaker = CircuitBreaker("x", config, clock=lambda: 0.0, random=random.Random(seed))
     breaker.acquire().settle(CallVerdict.FAILURE)
@@ -255,12 +255,12 @@ def test_a_wait_is_spread_by_its_jitter_and_no_further(seed: int, jitter: float)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
-def test_a_rest_that_is_none_is_refused(seconds: float) -> None:
+def test_open_for_refuses_a_wait_that_makes_no_sense(seconds: float) -> None:
     with pytest.raises(ValueError, match="open_for"):
         Bench().breaker.open_for(seconds)
 
 
-def test_a_breaker_is_small() -> None:
+def test_a_breaker_takes_little_memory() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -276,7 +276,7 @@ def test_a_breaker_is_small() -> None:
         tracemalloc.stop()
 
 
-def test_a_forgotten_permit_keeps_nothing_alive() -> None:
+def test_a_permit_that_is_never_settled_keeps_nothing_alive() -> None:
     """Calls that never settle are held till they are overdue, and not after that."""
     bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=100)
     bench.breaker.metrics_only()
@@ -288,7 +288,7 @@ def test_a_forgotten_permit_keeps_nothing_alive() -> None:
     assert len(bench.breaker._seen._under_way) == 1
 
 
-def test_a_permit_is_of_its_generation() -> None:
+def test_a_permit_carries_its_generation() -> None:
     bench = Bench()
     permit = bench.breaker.acquire()
     assert permit.generation == bench.breaker.generation == 0
@@ -296,5 +296,5 @@ def test_a_permit_is_of_its_generation() -> None:
     assert bench.breaker.generation == 1
 
 
-def test_each_reason_stands_in_the_table() -> None:
+def test_each_reason_is_in_the_table() -> None:
     assert {reason for _, reason in TRANSITIONS} == set(TransitionReason)

@@ -28,7 +28,7 @@ from cotacoes.patterns.resilience import (
 ROW = re.compile(r"^    ([a-z_]+) {2,}.*? {2,}(success|failure|ignored)(?: +(no|yes).*)?$", re.MULTILINE)
 
 
-def test_the_table_that_is_read_is_the_table_that_decides() -> None:
+def test_the_documented_table_is_the_table_that_decides() -> None:
     assert classification.__doc__ is not None
     told = {
         Outcome(name): (CallVerdict(verdict), again == "yes")
@@ -81,7 +81,7 @@ def test_a_status_has_one_outcome(status: int, outcome: str) -> None:
         (ZeroDivisionError(), "ZeroDivisionError", CallVerdict.FAILURE, False),
     ],
 )
-def test_an_error_is_classified_by_its_outcome_or_by_its_kind(
+def test_an_error_is_classified_by_its_outcome_or_its_type(
     error: BaseException, outcome: str, verdict: CallVerdict, again: bool
 ) -> None:
     seen = classify(error)
@@ -97,17 +97,17 @@ class ForeignError(OSError):
 
 
 @pytest.mark.parametrize("foreign", ["lost", None, 7, [], {}, float("nan"), ""])
-def test_an_attribute_of_that_name_with_another_meaning_is_passed_over(foreign: Any) -> None:
+def test_a_foreign_attribute_named_outcome_is_ignored(foreign: Any) -> None:
     assert classify(ForeignError(foreign)) == Classification(CallVerdict.FAILURE, True, None, Outcome.UNREACHABLE)
 
 
-def test_nothing_that_a_cancellation_says_of_itself_makes_it_anything_else() -> None:
+def test_a_cancellation_is_cancelled_whatever_attributes_it_has() -> None:
     error: Any = asyncio.CancelledError()
     error.outcome = "unreachable"
     assert classify(error) == Classification(CallVerdict.IGNORED, False, None, Outcome.CANCELLED)
 
 
-def test_a_wait_that_was_asked_for_goes_along() -> None:
+def test_the_requested_wait_is_part_of_the_classification() -> None:
     error: Any = SourceUnavailableError("503", retry_after_s=7.0)
     assert classify(error).retry_after == 7.0
     assert classify(OSError()).retry_after is None

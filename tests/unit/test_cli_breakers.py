@@ -64,7 +64,7 @@ class Network:
         return HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
 
 
-def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
+def test_the_breakers_of_all_services_are_a_table_and_a_service_away_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     told = upstreams(NAME)
@@ -89,7 +89,7 @@ def test_all_breakers_of_all_services_are_a_table_and_one_that_is_away_is_said(
     ],
     ids=["overloaded", "out of time", "crashed", "without the route", "of another version"],
 )
-def test_one_that_does_not_answer_as_it_should_is_a_line_and_the_others_are_told(
+def test_a_service_with_an_invalid_answer_is_named_and_the_others_are_shown(
     fault: ProblemError | bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = Network({service: upstreams(NAME) for service in breakers.SERVICES})
@@ -105,7 +105,7 @@ def test_one_that_does_not_answer_as_it_should_is_a_line_and_the_others_are_told
 
 
 @pytest.mark.parametrize("state", ["forced-open", "Forced_Open"])
-def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_along(
+def test_a_state_may_have_dashes_and_the_admin_token_is_sent(
     state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = upstreams(NAME)
@@ -118,7 +118,7 @@ def test_a_state_may_be_written_with_dashes_and_the_token_of_the_settings_goes_a
     assert told.described()[0].state == "forced_open"
 
 
-def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_json_each_breaker_is_a_line_as_it_was_received(capsys: pytest.CaptureFixture[str]) -> None:
     network = Network({"quote_service": upstreams(NAME, "external_service.quotes")})
     assert network.run(lambda client: breakers.show(client, "quote_service", "", as_json=True)) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -129,7 +129,7 @@ def test_as_json_each_is_a_line_as_it_came(capsys: pytest.CaptureFixture[str]) -
     assert lines[0]["window"]["size"] == 100
 
 
-def test_one_can_be_set_and_one_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_breaker_can_be_set_and_an_unknown_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     told = upstreams(NAME)
     network = Network({"quote_service": told})
     shown = network.run(lambda client: client.set_breaker("quote_service", NAME, "disabled"))
@@ -143,14 +143,14 @@ def test_one_can_be_set_and_one_that_is_not_there_is_no_success(capsys: pytest.C
     "arguments",
     [["breakers", "external_service.quote"], ["breakers", "nowhere/x"], ["breakers", f"quote_service/{NAME}", "ajar"]],
 )
-def test_what_can_not_be_meant_is_refused_before_anyone_is_asked(
+def test_an_invalid_argument_is_refused_before_any_service_is_asked(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
     assert "give " in capsys.readouterr().err
 
 
-def test_a_row_tells_ages_and_not_times() -> None:
+def test_a_row_shows_ages_and_not_times() -> None:
     breaker = BreakerJson(
         name=NAME,
         state="open",
@@ -182,5 +182,5 @@ def test_a_row_tells_ages_and_not_times() -> None:
     )
 
 
-def test_the_states_that_the_help_names_are_those_that_a_service_sets() -> None:
+def test_the_help_names_the_states_that_a_service_can_set() -> None:
     assert tuple(state.value for state in SETTABLE) == breakers.STATES

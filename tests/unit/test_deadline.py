@@ -23,7 +23,7 @@ def run(work: Callable[[Callable[[], float]], Awaitable[None]]) -> None:
     fake_event_loop.run(whole())
 
 
-def test_what_is_left_runs_down_to_nothing_and_not_below() -> None:
+def test_the_time_left_runs_down_to_zero_and_not_below() -> None:
     now = 100.0
     deadline = Deadline.after(2.0, lambda: now)
     assert (deadline.remaining(), deadline.to_header()) == (2.0, "2000")
@@ -33,7 +33,7 @@ def test_what_is_left_runs_down_to_nothing_and_not_below() -> None:
     assert deadline.remaining() == 0.0
 
 
-def test_a_nested_one_never_outlives_the_outer_one() -> None:
+def test_a_nested_deadline_never_outlives_the_outer_one() -> None:
     async def work(clock: Callable[[], float]) -> None:
         with Deadline.after(1.0, clock).scope():
             assert Deadline.after(5.0, clock).remaining() == pytest.approx(1.0)
@@ -46,7 +46,7 @@ def test_a_nested_one_never_outlives_the_outer_one() -> None:
     run(work)
 
 
-def test_a_nested_one_is_not_later_by_a_rounding_either(seeded: random.Random) -> None:
+def test_a_nested_deadline_is_not_later_even_by_a_rounding(seeded: random.Random) -> None:
     for _ in range(500):
         now = seeded.uniform(0.0, 1.0)
         outer = Deadline(seeded.uniform(0.0, 10.0), functools.partial(float, now))
@@ -57,7 +57,7 @@ def test_a_nested_one_is_not_later_by_a_rounding_either(seeded: random.Random) -
         assert other.remaining() == pytest.approx(outer.remaining()), "by a clock that counts from elsewhere"
 
 
-def test_it_holds_in_tasks_that_are_started_within_and_not_beside() -> None:
+def test_a_deadline_holds_in_tasks_started_inside_its_scope_only() -> None:
     async def work(clock: Callable[[], float]) -> None:
         async def left() -> float | None:
             deadline = current_deadline()
@@ -73,7 +73,7 @@ def test_it_holds_in_tasks_that_are_started_within_and_not_beside() -> None:
     run(work)
 
 
-def test_when_it_is_over_what_is_within_is_cancelled_and_that_has_a_name_of_its_own() -> None:
+def test_an_enforced_deadline_cancels_its_body_with_an_error_of_its_own() -> None:
     async def work(clock: Callable[[], float]) -> None:
         with pytest.raises(CallDeadlineError):
             async with Deadline.after(1.0, clock).enforced():
@@ -84,7 +84,7 @@ def test_when_it_is_over_what_is_within_is_cancelled_and_that_has_a_name_of_its_
     run(work)
 
 
-def test_what_has_no_time_is_not_begun() -> None:
+def test_a_body_without_time_left_is_not_begun() -> None:
     async def work(clock: Callable[[], float]) -> None:
         begun = False
         with pytest.raises(CallDeadlineError):
@@ -96,7 +96,7 @@ def test_what_has_no_time_is_not_begun() -> None:
     run(work)
 
 
-def test_a_timeout_from_within_is_not_taken_for_it() -> None:
+def test_a_timeout_from_inside_is_not_mistaken_for_the_deadline() -> None:
     async def work(clock: Callable[[], float]) -> None:
         with pytest.raises(TimeoutError) as caught:
             async with Deadline.after(1.0, clock).enforced():
@@ -106,7 +106,7 @@ def test_a_timeout_from_within_is_not_taken_for_it() -> None:
     run(work)
 
 
-def test_cancellation_is_passed_on_and_is_no_timeout() -> None:
+def test_a_cancellation_is_passed_on_and_is_no_timeout() -> None:
     async def work(clock: Callable[[], float]) -> None:
         async def waiting() -> None:
             async with Deadline.after(9.0, clock).enforced():
@@ -122,7 +122,7 @@ def test_cancellation_is_passed_on_and_is_no_timeout() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled_first", [True, False])
-def test_cancellation_at_the_very_moment_is_still_no_timeout(is_cancelled_first: bool) -> None:
+def test_a_cancellation_at_the_deadline_is_still_no_timeout(is_cancelled_first: bool) -> None:
     async def work(clock: Callable[[], float]) -> None:
         loop = asyncio.get_running_loop()
 
@@ -142,7 +142,7 @@ def test_cancellation_at_the_very_moment_is_still_no_timeout(is_cancelled_first:
     run(work)
 
 
-def test_of_two_the_outer_one_speaks_where_it_was_the_outer_one() -> None:
+def test_of_two_deadlines_the_one_that_passed_raises() -> None:
     async def work(clock: Callable[[], float]) -> None:
         inner: list[BaseException] = []
         with pytest.raises(CallDeadlineError):
@@ -158,7 +158,7 @@ def test_of_two_the_outer_one_speaks_where_it_was_the_outer_one() -> None:
     run(work)
 
 
-def test_an_error_while_ending_is_that_error() -> None:
+def test_an_error_while_a_body_is_cancelled_is_that_error() -> None:
     async def work(clock: Callable[[], float]) -> None:
         with pytest.raises(TimeoutError, match="while ending") as caught:
             async with Deadline.after(1.0, clock).enforced():
@@ -174,7 +174,7 @@ def test_an_error_while_ending_is_that_error() -> None:
     run(work)
 
 
-def test_one_that_is_closed_from_outside_leaves_quietly() -> None:
+def test_a_coroutine_closed_from_outside_leaves_its_scope_quietly() -> None:
     """As the garbage collector does with a coroutine that nobody awaits any more, in a context of its own."""
 
     @types.coroutine
@@ -191,7 +191,7 @@ def test_one_that_is_closed_from_outside_leaves_quietly() -> None:
     assert current_deadline() is None
 
 
-def test_a_call_that_is_cut_short_keeps_no_frames_alive() -> None:
+def test_a_call_cut_short_keeps_no_frames_alive() -> None:
     class Held:
         pass
 
@@ -222,12 +222,12 @@ def test_a_call_that_is_cut_short_keeps_no_frames_alive() -> None:
     "text",
     ["", "-1", "+1", "1.5", "1e3", "1_0", "0x1", "soon", "nan", "inf", "1" * 10, "٣", "²", " 5", "5\n", "5\x00", "1,2"],
 )
-def test_a_header_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_header_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="X-Deadline-Ms"):
         Deadline.of_header(text, lambda: 0.0)
 
 
-def test_a_header_comes_back_as_what_it_was() -> None:
+def test_a_header_is_read_as_it_was_written() -> None:
     assert Deadline.of_header("1500", lambda: 7.0).at == 8.5
     assert Deadline.of_header("0", lambda: 7.0).remaining() == 0.0
     assert Deadline.of_header("9" * 9, lambda: 0.0).remaining() == 999_999.999
@@ -236,13 +236,13 @@ def test_a_header_comes_back_as_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("seconds", [1e6, 1e300, math.inf])
-def test_the_longest_that_is_told_is_one_that_is_understood(seconds: float) -> None:
+def test_the_longest_header_written_can_be_read(seconds: float) -> None:
     told = Deadline.after(seconds, lambda: 0.0).to_header()
     assert Deadline.of_header(told, lambda: 0.0).remaining() == 999_999.999
 
 
 @pytest.mark.parametrize("seconds", [-1.0, -math.inf, math.nan])
-def test_what_is_over_or_no_time_at_all_leaves_nothing(seconds: float) -> None:
+def test_a_deadline_in_the_past_leaves_no_time(seconds: float) -> None:
     deadline = Deadline.after(seconds, lambda: 0.0)
     assert (deadline.remaining(), deadline.to_header()) == (0.0, "0")
     with Deadline.after(1.0, lambda: 0.0).scope():

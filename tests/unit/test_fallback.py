@@ -12,7 +12,7 @@ class Bench:
         self.kept = LastGood[str](**{"max_age": 10.0, **given}, clock=lambda: self.now)  # type: ignore[arg-type]
 
 
-def test_its_age_counts_from_the_question_and_it_says_where_it_is_from() -> None:
+def test_the_age_of_an_answer_counts_from_the_question_and_it_names_its_upstream() -> None:
     bench = Bench()
     bench.kept.put("bitcoin", "67012.34", upstream="gateway", asked_at=98.5)
     bench.now = 101.0
@@ -20,21 +20,21 @@ def test_its_age_counts_from_the_question_and_it_says_where_it_is_from() -> None
     assert bench.kept.get("ethereum") is None
 
 
-def test_the_newest_is_kept() -> None:
+def test_the_newest_answer_stays() -> None:
     bench = Bench()
     bench.kept.put("a", "1", upstream="x", asked_at=99.0)
     bench.kept.put("a", "2", upstream="x", asked_at=100.0)
     assert bench.kept.get("a") == CachedAnswer("2", "x", 0.0)
 
 
-def test_a_slow_answer_does_not_replace_that_to_a_later_question() -> None:
+def test_a_slow_answer_does_not_replace_the_answer_to_a_later_question() -> None:
     bench = Bench()
     bench.kept.put("a", "later", upstream="x", asked_at=99.0)
     bench.kept.put("a", "slow", upstream="x", asked_at=97.0)
     assert bench.kept.get("a") == CachedAnswer("later", "x", 1.0)
 
 
-def test_beyond_its_age_it_is_none_and_forgotten() -> None:
+def test_an_answer_beyond_its_age_is_dropped() -> None:
     bench = Bench()
     bench.kept.put("a", "1", upstream="x", asked_at=100.0)
     bench.now = 110.0
@@ -45,7 +45,7 @@ def test_beyond_its_age_it_is_none_and_forgotten() -> None:
     assert bench.kept.get("a") is None
 
 
-def test_it_holds_so_many_and_drops_what_was_put_longest_ago() -> None:
+def test_beyond_max_keys_the_answer_put_first_is_dropped() -> None:
     bench = Bench(max_keys=2)
     for key in ("a", "b", "a", "c"):
         bench.kept.put(key, key, upstream="x", asked_at=100.0)

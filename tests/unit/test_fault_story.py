@@ -131,7 +131,7 @@ def run(work: Callable[[Story], Any], **given: Any) -> None:
     fake_event_loop.run(whole())
 
 
-def test_a_source_that_is_down_for_minutes_is_probed_ever_more_rarely_and_taken_again_within_seconds() -> None:
+def test_a_source_down_for_minutes_is_probed_ever_more_rarely_and_used_again_within_seconds() -> None:
     async def work(story: Story) -> None:
         assert set(await story.poll_for(60)) == {"ok"}
         await story.faults(error_rate=1.0)
@@ -167,9 +167,7 @@ def test_a_source_that_is_down_for_minutes_is_probed_ever_more_rarely_and_taken_
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.slow
-def test_whatever_the_source_does_wrong_opens_the_circuit_and_is_called_by_its_name(
-    setting: dict[str, Any], error: str
-) -> None:
+def test_every_fault_of_the_source_opens_the_circuit_and_is_named(setting: dict[str, Any], error: str) -> None:
     async def work(story: Story) -> None:
         await story.poll_for(5)
         await story.faults(**setting)
@@ -185,7 +183,7 @@ def test_whatever_the_source_does_wrong_opens_the_circuit_and_is_called_by_its_n
     run(work)
 
 
-def test_a_wait_that_the_source_asks_for_is_kept_to_the_second() -> None:
+def test_a_wait_that_the_source_asks_for_is_obeyed_to_the_second() -> None:
     async def work(story: Story) -> None:
         await story.poll_for(5)
         await story.faults(kinds={"too_many_requests": 1.0}, retry_after_s=60)
@@ -210,7 +208,7 @@ def test_a_source_that_fails_more_often_than_not_is_left_alone_most_of_the_time(
     run(work)
 
 
-def test_a_source_that_fails_one_time_in_five_is_lived_with() -> None:
+def test_a_source_that_fails_one_time_in_five_opens_no_circuit() -> None:
     async def work(story: Story) -> None:
         await story.faults(error_rate=0.2)
         ended = await story.poll_for(600)
@@ -221,7 +219,7 @@ def test_a_source_that_fails_one_time_in_five_is_lived_with() -> None:
     run(work)
 
 
-def test_a_question_that_is_wrong_is_not_the_sources_fault() -> None:
+def test_a_wrong_question_is_no_failure_of_the_source() -> None:
     async def work(story: Story) -> None:
         await story.faults(error_rate=1.0, status=[404])
         await story.poll_for(60)

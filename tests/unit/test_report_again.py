@@ -81,7 +81,7 @@ class World:
                 yield asking
 
 
-async def test_who_asks_the_same_soon_after_is_told_the_same_with_its_age_and_older_prices() -> None:
+async def test_the_same_question_soon_after_gets_the_same_report_with_its_age_and_older_prices() -> None:
     world = World(report_kept_s=2.0, fresh_s=1.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
@@ -110,7 +110,7 @@ async def test_who_asks_the_same_soon_after_is_told_the_same_with_its_age_and_ol
         ("private", True),
     ],
 )
-async def test_who_asks_for_one_of_now_is_told_one_of_now(header: str, is_again: bool) -> None:
+async def test_a_request_for_a_new_report_gets_a_new_report(header: str, is_again: bool) -> None:
     world = World()
     async with world.asking() as asking:
         first = await asking.get(PATH)
@@ -126,23 +126,23 @@ async def test_who_asks_for_one_of_now_is_told_one_of_now(header: str, is_again:
     ("header", "most_s"),
     [("max-age=5, no-cache", 0), ("max-age=9,MAX-AGE=3", 3), ("max-age=0000000005", 5), ("max-age=-1", math.inf)],
 )
-def test_the_strictest_word_of_a_header_counts(header: str, most_s: float) -> None:
+def test_the_strictest_directive_of_a_header_counts(header: str, most_s: float) -> None:
     assert _max_age_s(header) == most_s
 
 
-async def test_no_cache_may_keep_a_report_whose_ages_it_would_tell_as_those_of_now() -> None:
+async def test_no_cache_may_store_a_report_since_it_would_serve_its_ages_unchanged() -> None:
     async with World().asking() as asking:
         first = await asking.get(PATH)
         known = await asking.get(PATH, headers={"if-none-match": first.headers["etag"]})
     assert first.headers["cache-control"] == known.headers["cache-control"] == "no-store"
 
 
-def test_what_is_missing_for_a_reason_that_changes_by_the_second_changes_no_tag() -> None:
+def test_a_reason_that_changes_by_the_second_changes_no_etag() -> None:
     reports = [report_of(MissingJson("bitcoin.current", f"{age} s old")) for age in (301, 302)]
     assert etag_payload(reports[0]) == etag_payload(reports[1])
 
 
-async def test_what_making_a_report_took_is_in_the_age_of_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_to_make_a_report_is_part_of_the_age_of_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(report_kept_s=5.0)
 
     def slowly(*given: Any, **more: Any) -> Any:
@@ -163,7 +163,7 @@ def test_any_header_says_how_old_an_answer_may_be(header: str) -> None:
     assert _max_age_s(header) >= 0
 
 
-async def test_a_tag_is_the_same_until_there_is_something_new_to_tell() -> None:
+async def test_an_etag_stays_the_same_until_there_is_something_new() -> None:
     world = World(report_kept_s=0.0, fresh_s=1.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
@@ -180,7 +180,7 @@ async def test_a_tag_is_the_same_until_there_is_something_new_to_tell() -> None:
     assert len({tag, changed.headers["etag"], partial.headers["etag"]}) == 3
 
 
-async def test_a_tag_changes_where_a_price_goes_stale_in_a_report_that_is_told_again() -> None:
+async def test_the_etag_changes_when_a_price_goes_stale_in_a_cached_report() -> None:
     world = World(report_kept_s=5.0, fresh_s=1.0)
     async with world.asking() as asking:
         tags = []
@@ -190,7 +190,7 @@ async def test_a_tag_changes_where_a_price_goes_stale_in_a_report_that_is_told_a
     assert tags[0] == tags[1] != tags[2]
 
 
-async def test_a_report_of_a_price_that_is_none_by_now_is_not_told_again() -> None:
+async def test_a_report_with_a_price_beyond_its_age_limit_is_not_served_again() -> None:
     world = World(report_kept_s=60.0, fresh_s=1.0, age_max_s=2.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
@@ -200,7 +200,7 @@ async def test_a_report_of_a_price_that_is_none_by_now_is_not_told_again() -> No
 
 
 @given(st.integers(0, 2_000), st.integers(0, 400_000))
-def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waited_ms: int, age_ms: int) -> None:
+def test_the_age_of_a_price_includes_the_wait_for_the_other_sources(waited_ms: int, age_ms: int) -> None:
     """quote_service answers at once, a frozen shard holds the report: no price may come out younger than it is."""
     quote = msgspec.structs.replace(CURRENT, age_ms=age_ms, status=LIMITS.status(age_ms))
     plan = ReportPlan({"bitcoin": "shard1"}, Window.until("24h", NOON), ("current",))
@@ -219,7 +219,7 @@ def test_a_price_is_as_old_as_it_is_when_everyone_else_has_been_waited_for(waite
 
 
 @pytest.mark.parametrize(("size", "kept"), [(10, REPORTS_MAX), (BYTES_MAX // 4, 4), (BYTES_MAX + 1, 0)])
-def test_what_is_kept_is_bounded_by_number_and_bytes_oldest_first(size: int, kept: int) -> None:
+def test_the_cache_is_bounded_by_number_and_bytes_and_drops_the_oldest_first(size: int, kept: int) -> None:
     clock = Clock()
     reports = ReportCache(max_age_s=1.0, clock=clock)
     body = bytes(size)

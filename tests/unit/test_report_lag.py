@@ -78,7 +78,7 @@ class World:
         (0, "5-275", "shard1 is behind: it has no quote, but 5-275 was delivered to it"),
     ],
 )
-async def test_what_a_lagging_shard_tells_is_missing_with_how_far_it_is_behind(
+async def test_the_parts_of_a_lagging_shard_are_missing_and_say_how_far_it_is_behind(
     held: int, through: str, words: str
 ) -> None:
     world = World(held)
@@ -106,7 +106,7 @@ async def test_a_report_is_complete_again_once_the_shard_has_caught_up() -> None
     assert (told["complete"], told["coins"]["bitcoin"]["through"]) == (True, "5-275")
 
 
-async def test_what_was_delivered_between_the_two_answers_is_no_lag() -> None:
+async def test_a_delivery_between_the_two_answers_is_no_lag() -> None:
     """The shard answered just before the last batch came, quote_service just after."""
     world = World(250)
     world.shard.catch_up = quotes("bitcoin")
@@ -123,12 +123,12 @@ async def test_a_shard_that_has_more_than_is_known_to_be_delivered_is_asked_once
     assert world.shard.asked == 1
 
 
-async def test_a_shard_that_cannot_be_asked_again_is_not_said_to_lag() -> None:
+async def test_a_shard_that_cannot_be_asked_again_is_believed() -> None:
     world = World(10)
     world.shard.fails_again = True
     assert (await world.report())["complete"]
 
 
-async def test_only_reports_that_ask_quote_service_how_far_it_is_can_know() -> None:
+async def test_without_pending_among_the_parts_no_lag_is_found() -> None:
     told = await World(10).report("/report/full?parts=last_logs")
     assert (told["complete"], told["coins"]["bitcoin"]["through"]) == (True, str(Position(5, 10)))

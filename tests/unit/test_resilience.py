@@ -26,7 +26,7 @@ class RefusedError(Exception):
     outcome = "refused"
 
 
-def test_a_good_call_is_live_and_says_how_it_came() -> None:
+def test_a_good_call_is_live_and_says_what_it_cost() -> None:
     async def work() -> None:
         rig = Rig()
         result = await rig.call(0.5)
@@ -37,7 +37,7 @@ def test_a_good_call_is_live_and_says_how_it_came() -> None:
     run(work)
 
 
-def test_a_try_that_fails_is_followed_by_another() -> None:
+def test_a_failed_attempt_is_followed_by_another() -> None:
     async def work() -> None:
         rig = Rig()
         result = await rig.call(OSError())
@@ -53,7 +53,7 @@ def test_a_try_that_fails_is_followed_by_another() -> None:
     ("script", "reason"),
     [([OSError(), OSError()], "attempts"), ([ValueError()], "not_retryable"), ([9.0, 9.0], "attempts")],
 )
-def test_whatever_went_wrong_the_last_good_answer_is_given_with_its_age(script: list[Any], reason: str) -> None:
+def test_after_any_failure_the_last_good_answer_is_returned_with_its_age(script: list[Any], reason: str) -> None:
     async def work() -> None:
         rig = Rig()
         await rig.call(0.25, key="a")
@@ -67,7 +67,7 @@ def test_whatever_went_wrong_the_last_good_answer_is_given_with_its_age(script: 
     run(work)
 
 
-def test_a_circuit_that_is_open_falls_back_without_a_call() -> None:
+def test_an_open_circuit_falls_back_without_a_call() -> None:
     async def work() -> None:
         rig = Rig()
         await rig.call(key="a")
@@ -86,7 +86,7 @@ def test_a_circuit_that_is_open_falls_back_without_a_call() -> None:
     run(work)
 
 
-def test_an_answer_that_says_no_is_an_answer() -> None:
+def test_a_refusal_is_an_answer_that_no_fallback_replaces() -> None:
     async def work() -> None:
         rig = Rig()
         await rig.call(key="a")
@@ -98,7 +98,7 @@ def test_an_answer_that_says_no_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "a"])
-def test_an_answer_of_a_call_cut_short_by_the_deadline_says_how_many_tries_that_were(key: str | None) -> None:
+def test_a_fallback_after_a_deadline_reports_the_attempts_made(key: str | None) -> None:
     async def work() -> None:
         rig = Rig(companions={"single_flight": None})
         await rig.call(key="a")
@@ -114,7 +114,7 @@ def test_an_answer_of_a_call_cut_short_by_the_deadline_says_how_many_tries_that_
     run(work)
 
 
-def test_each_way_to_no_answer_falls_back_and_says_so() -> None:
+def test_each_kind_of_failure_falls_back_and_is_reported() -> None:
     async def work() -> None:
         rig = Rig(places=1, deadline=2.0, attempt_timeout=1.0)
         await rig.call(key="a")
@@ -142,7 +142,7 @@ def test_each_way_to_no_answer_falls_back_and_says_so() -> None:
     run(work)
 
 
-def test_what_was_asked_for_by_one_who_has_gone_is_kept_for_the_others() -> None:
+def test_an_answer_is_cached_for_others_even_if_its_caller_has_left() -> None:
     async def work() -> None:
         rig = Rig()
         first = asyncio.create_task(rig.call(0.5, key="a"))
@@ -159,7 +159,7 @@ def test_what_was_asked_for_by_one_who_has_gone_is_kept_for_the_others() -> None
     run(work)
 
 
-def test_of_two_answers_the_one_that_was_asked_for_last_is_kept() -> None:
+def test_the_answer_to_the_later_question_stays_cached() -> None:
     async def work() -> None:
         rig = Rig(companions={"single_flight": None})
         slow = asyncio.create_task(rig.call(0.9, key="a"))
@@ -174,7 +174,7 @@ def test_of_two_answers_the_one_that_was_asked_for_last_is_kept() -> None:
     run(work)
 
 
-def test_what_is_too_old_is_no_answer() -> None:
+def test_an_answer_that_is_too_old_is_not_used() -> None:
     async def work() -> None:
         rig = Rig()
         await rig.call(key="a")
@@ -188,7 +188,7 @@ def test_what_is_too_old_is_no_answer() -> None:
     run(work)
 
 
-def test_the_deadline_falls_back_too_and_without_a_key_nothing_does() -> None:
+def test_a_deadline_falls_back_too_but_nothing_does_without_a_key() -> None:
     async def work() -> None:
         rig = Rig(attempt_timeout=3.9)
         await rig.call(key="a")
@@ -204,7 +204,7 @@ def test_the_deadline_falls_back_too_and_without_a_key_nothing_does() -> None:
 # deadline → single-flight → bulkhead → retry
 
 
-def test_all_tries_and_waits_end_by_one_deadline() -> None:
+def test_all_attempts_and_waits_end_by_one_deadline() -> None:
     async def work() -> None:
         rig = Rig(
             retry={"max_attempts": 9, "wait_duration": 0.5, "max_wait_duration": 0.5},
@@ -233,7 +233,7 @@ def test_a_wait_for_a_place_is_part_of_the_deadline() -> None:
     run(work)
 
 
-def test_no_permit_is_taken_before_there_is_a_place() -> None:
+def test_no_permit_is_acquired_before_there_is_a_place() -> None:
     """A probe that queues would hold the only slot of a half-open circuit, and prove nothing."""
 
     async def work() -> None:
@@ -254,7 +254,7 @@ def test_no_permit_is_taken_before_there_is_a_place() -> None:
     run(work)
 
 
-def test_a_place_is_held_over_all_tries_of_a_call_and_the_waits_between() -> None:
+def test_a_call_holds_one_place_over_all_attempts_and_waits() -> None:
     """Were the bulkhead inside the retries, a further try would queue behind those who came later."""
 
     async def work() -> None:
@@ -278,7 +278,7 @@ def test_a_place_is_held_over_all_tries_of_a_call_and_the_waits_between() -> Non
     run(work)
 
 
-def test_each_caller_has_its_own_deadline_and_all_of_them_one_flight() -> None:
+def test_callers_share_a_flight_and_keep_their_own_deadlines() -> None:
     """Were the flight outside of the deadline, all would have that of the first one."""
 
     async def work() -> None:
@@ -299,7 +299,7 @@ def test_each_caller_has_its_own_deadline_and_all_of_them_one_flight() -> None:
     run(work)
 
 
-def test_those_who_ask_the_same_take_one_place() -> None:
+def test_callers_of_the_same_question_share_one_place() -> None:
     async def work() -> None:
         rig = Rig()
         results = await asyncio.gather(*(rig.call(0.5 if not number else 0.0, key="a") for number in range(50)))
@@ -310,7 +310,7 @@ def test_those_who_ask_the_same_take_one_place() -> None:
     run(work)
 
 
-def test_one_caller_out_of_time_leaves_a_flight_to_the_others() -> None:
+def test_a_caller_out_of_time_leaves_the_flight_to_the_others() -> None:
     async def work() -> None:
         rig = Rig(attempt_timeout=3.9)
 
@@ -328,7 +328,7 @@ def test_one_caller_out_of_time_leaves_a_flight_to_the_others() -> None:
     run(work)
 
 
-def test_the_breaker_hears_of_each_try_and_not_of_each_call() -> None:
+def test_the_breaker_sees_each_attempt_and_not_each_call() -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 5})
         with pytest.raises(OSError):
@@ -341,7 +341,7 @@ def test_the_breaker_hears_of_each_try_and_not_of_each_call() -> None:
 # retry → attempt timeout → classification
 
 
-def test_each_try_has_its_own_time() -> None:
+def test_each_attempt_has_its_own_timeout() -> None:
     """Were the try's time around the retries, there would be no second try after one that hangs."""
 
     async def work() -> None:
@@ -356,7 +356,7 @@ def test_each_try_has_its_own_time() -> None:
     run(work)
 
 
-def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer() -> None:
+def test_an_attempt_that_hangs_is_a_failure_even_if_the_deadline_is_hardly_longer() -> None:
     async def work() -> None:
         rig = Rig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": BreakerState.HALF_OPEN})
         with pytest.raises(AttemptTimeoutError):
@@ -368,7 +368,7 @@ def test_a_try_that_hangs_is_a_failure_also_where_the_deadline_is_hardly_longer(
 
 
 @pytest.mark.parametrize("key", [None, "a"])
-def test_with_no_time_left_the_callee_hears_nothing(key: str | None) -> None:
+def test_without_time_left_the_upstream_is_not_called(key: str | None) -> None:
     async def work() -> None:
         rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline(rig.clock(), rig.clock).scope(), pytest.raises(CallDeadlineError):
@@ -380,7 +380,7 @@ def test_with_no_time_left_the_callee_hears_nothing(key: str | None) -> None:
     run(work)
 
 
-def test_a_try_that_takes_too_long_is_the_callees_failure() -> None:
+def test_an_attempt_that_times_out_is_a_failure_of_the_upstream() -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 1})
         with pytest.raises(AttemptTimeoutError, match="no answer within 1 s"):
@@ -391,7 +391,7 @@ def test_a_try_that_takes_too_long_is_the_callees_failure() -> None:
     run(work)
 
 
-def test_a_try_that_the_callers_deadline_cut_short_is_nobodys_failure_and_gives_its_probe_back() -> None:
+def test_an_attempt_cut_short_by_the_callers_deadline_is_no_failure_and_returns_its_probe() -> None:
     async def work() -> None:
         rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline.after(0.5, rig.clock).scope(), pytest.raises(CallDeadlineError):
@@ -403,7 +403,7 @@ def test_a_try_that_the_callers_deadline_cut_short_is_nobodys_failure_and_gives_
     run(work)
 
 
-def test_a_timeout_of_the_callees_own_is_its_failure_and_named_as_what_it_is() -> None:
+def test_a_timeout_raised_by_the_call_is_a_failure_and_keeps_its_name() -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 1})
         with pytest.raises(TimeoutError, match="the socket's"):
@@ -413,7 +413,7 @@ def test_a_timeout_of_the_callees_own_is_its_failure_and_named_as_what_it_is() -
     run(work)
 
 
-def test_an_answer_that_came_at_the_last_moment_is_one_and_one_that_came_too_late_is_none() -> None:
+def test_an_answer_at_the_last_moment_counts_and_a_later_one_does_not() -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 1})
         assert (await rig.call(1.0 - 1e-9)).age == pytest.approx(1.0)
@@ -423,7 +423,7 @@ def test_an_answer_that_came_at_the_last_moment_is_one_and_one_that_came_too_lat
     run(work)
 
 
-def test_a_wait_for_the_callee_that_is_cancelled_from_within_is_not_taken_for_ours() -> None:
+def test_a_cancellation_inside_the_call_is_not_mistaken_for_our_timeout() -> None:
     async def work() -> None:
         rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
 
@@ -439,12 +439,12 @@ def test_a_wait_for_the_callee_that_is_cancelled_from_within_is_not_taken_for_ou
 
 
 @pytest.mark.parametrize("deadline", [0.0, -1.0, math.inf, math.nan])
-def test_a_deadline_that_is_none_is_refused(deadline: float) -> None:
+def test_a_deadline_that_makes_no_sense_is_refused(deadline: float) -> None:
     with pytest.raises(ValueError, match="deadline"):
         ResilienceConfig(deadline=deadline)
 
 
 @pytest.mark.parametrize("at", [0.0, -1.0, 4.0, 5.0, math.nan])
-def test_a_try_longer_than_the_whole_is_refused(at: float) -> None:
+def test_an_attempt_longer_than_the_deadline_is_refused(at: float) -> None:
     with pytest.raises(ValueError, match="attempt_timeout"):
         ResilienceConfig(deadline=4.0, attempt_timeout=at)

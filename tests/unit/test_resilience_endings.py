@@ -20,7 +20,7 @@ from cotacoes.patterns.resilience import (
 )
 
 
-def test_without_an_answer_the_error_of_the_last_try_comes_out_as_it_is() -> None:
+def test_without_an_answer_the_error_of_the_last_attempt_is_raised_unchanged() -> None:
     async def work() -> None:
         rig = Rig()
         cause = ValueError("inner")
@@ -37,7 +37,7 @@ def test_without_an_answer_the_error_of_the_last_try_comes_out_as_it_is() -> Non
 
 
 @pytest.mark.parametrize("key", [None, "a"])
-def test_the_error_comes_out_with_what_it_came_from_and_nothing_of_ours_around_it(key: str | None) -> None:
+def test_the_error_keeps_its_cause_and_gets_no_other(key: str | None) -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 1})
 
@@ -57,7 +57,7 @@ def test_the_error_comes_out_with_what_it_came_from_and_nothing_of_ours_around_i
     run(work)
 
 
-def test_an_error_that_many_share_is_the_same_for_each() -> None:
+def test_an_error_shared_by_many_callers_is_the_same_for_each() -> None:
     """One note, a way of its own for each caller, and not a longer one for each who heard of it before."""
 
     async def work() -> None:
@@ -188,7 +188,7 @@ def test_cancellation_at_every_await_is_passed_on_and_leaves_nothing_behind(
     assert turn > 8, "a place, two waits, a timeout, three tries"
 
 
-def test_a_storm_of_callers_faults_and_cancellations_leaves_nothing_behind(seeded: random.Random) -> None:
+def test_a_storm_of_calls_faults_and_cancellations_leaves_nothing_behind(seeded: random.Random) -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
         noise: list[Any] = []

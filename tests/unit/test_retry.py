@@ -26,7 +26,7 @@ from cotacoes.patterns.resilience import (
 from cotacoes.patterns.resilience.retry import Retrier
 
 
-def test_a_call_that_fails_once_is_tried_again_and_both_ends_are_settled() -> None:
+def test_a_call_that_fails_once_is_retried_and_both_attempts_are_settled() -> None:
     async def work() -> None:
         rig = Rig()
         assert await rig.call([OSError("no route")]) == 2
@@ -50,7 +50,7 @@ def test_a_call_that_fails_once_is_tried_again_and_both_ends_are_settled() -> No
         (StopReason.DEADLINE, 1, {"wait_duration": 5.0, "max_wait_duration": 5.0, "random_": "late", "left": 5.0}),
     ],
 )
-def test_why_there_was_no_further_try_is_named(reason: StopReason, calls: int, given: dict[str, Any]) -> None:
+def test_the_error_says_why_there_was_no_further_attempt(reason: StopReason, calls: int, given: dict[str, Any]) -> None:
     async def work() -> None:
         kind = given.pop("error", OSError)
         idempotent = given.pop("idempotent", True)
@@ -72,7 +72,7 @@ def test_why_there_was_no_further_try_is_named(reason: StopReason, calls: int, g
     in_virtual_time(work)
 
 
-def test_what_the_last_error_came_from_comes_along() -> None:
+def test_the_last_error_keeps_its_cause() -> None:
     async def work() -> None:
         rig = Rig(max_attempts=2)
 
@@ -91,7 +91,7 @@ def test_what_the_last_error_came_from_comes_along() -> None:
     in_virtual_time(work)
 
 
-def test_an_error_that_is_raised_again_and_again_says_it_once() -> None:
+def test_an_error_object_that_is_raised_again_gets_its_note_once() -> None:
     async def work() -> None:
         always = OSError("the same one")
         for _ in range(5):
@@ -102,7 +102,7 @@ def test_an_error_that_is_raised_again_and_again_says_it_once() -> None:
     in_virtual_time(work)
 
 
-def test_what_may_have_been_done_is_done_again_where_that_is_asked_for() -> None:
+def test_a_call_that_is_not_idempotent_is_retried_if_the_config_says_so() -> None:
     async def work() -> None:
         assert await Rig(retry_non_idempotent=True).call([OSError()], idempotent=False) == 2
 
@@ -126,7 +126,7 @@ def test_retries_cost_at_most_a_tenth_of_the_successes_and_the_reserve() -> None
     in_virtual_time(work)
 
 
-def test_a_circuit_that_opens_ends_it_at_once() -> None:
+def test_a_circuit_that_opens_ends_the_retries_at_once() -> None:
     async def work() -> None:
         rig = Rig(max_attempts=5, breaker={"consecutive_failures_threshold": 2})
         with pytest.raises(OSError) as caught:
@@ -141,7 +141,7 @@ def test_a_circuit_that_opens_ends_it_at_once() -> None:
     in_virtual_time(work)
 
 
-def test_a_circuit_that_opens_during_the_wait_gives_the_error_that_was_seen() -> None:
+def test_a_circuit_that_opens_during_the_wait_raises_the_error_from_before() -> None:
     async def work() -> None:
         rig = Rig(max_attempts=5, wait_duration=10.0, max_wait_duration=10.0)
         task = asyncio.ensure_future(rig.call([OSError("seen")]))
@@ -158,7 +158,7 @@ def test_a_circuit_that_opens_during_the_wait_gives_the_error_that_was_seen() ->
     in_virtual_time(work)
 
 
-def test_a_wait_that_outlasts_the_deadline_is_not_begun() -> None:
+def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
     async def work() -> None:
         rig = Rig()
         with pytest.raises(AskedToWaitError):
@@ -171,7 +171,7 @@ def test_a_wait_that_outlasts_the_deadline_is_not_begun() -> None:
 
 
 @pytest.mark.parametrize("made", [0, 1])
-def test_with_no_time_left_no_call_is_made(made: int) -> None:
+def test_without_time_left_no_call_is_made(made: int) -> None:
     async def work() -> None:
         rig = Rig(breaker=ONE_PROBE, classify=ignore_all, wait_duration=0.5, max_wait_duration=0.5, random_=Late())
         deadline = Deadline.after(0.6 * made, rig.clock)
@@ -188,7 +188,7 @@ def test_with_no_time_left_no_call_is_made(made: int) -> None:
     in_virtual_time(work)
 
 
-def test_a_try_that_the_deadline_cut_short_says_so_too() -> None:
+def test_an_attempt_cut_short_by_the_deadline_says_so() -> None:
     async def work() -> None:
         rig = Rig()
         with pytest.raises(CallDeadlineError) as caught:
@@ -200,7 +200,7 @@ def test_a_try_that_the_deadline_cut_short_says_so_too() -> None:
     in_virtual_time(work)
 
 
-def test_waits_are_spread_under_a_bound_that_doubles_up_to_the_most() -> None:
+def test_waits_are_spread_under_a_bound_that_doubles_up_to_its_maximum() -> None:
     async def work() -> None:
         gaps: list[list[float]] = [[], [], [], []]
         for seed in range(200):
@@ -216,7 +216,7 @@ def test_waits_are_spread_under_a_bound_that_doubles_up_to_the_most() -> None:
     in_virtual_time(work)
 
 
-def test_a_wait_that_the_callee_asks_for_opens_the_circuit_for_all() -> None:
+def test_a_wait_that_the_upstream_asks_for_opens_the_circuit_for_all() -> None:
     async def work() -> None:
         rig = Rig(max_retry_after=60.0)
         with pytest.raises(AskedToWaitError):
@@ -233,7 +233,7 @@ def test_a_wait_that_the_callee_asks_for_opens_the_circuit_for_all() -> None:
 
 
 @pytest.mark.parametrize("circuit", ["none", "disabled", "metrics only"])
-def test_where_no_circuit_opens_the_callee_is_waited_for(circuit: str) -> None:
+def test_without_a_circuit_the_wait_that_the_upstream_asks_for_is_obeyed(circuit: str) -> None:
     async def work() -> None:
         rig = Rig(max_retry_after=60.0)
         {"none": rig.without_breaker, "disabled": rig.breaker.disable, "metrics only": rig.breaker.metrics_only}[
@@ -249,7 +249,9 @@ def test_where_no_circuit_opens_the_callee_is_waited_for(circuit: str) -> None:
 
 @pytest.mark.parametrize("hostile", [math.nan, -1.0, -math.inf, 0.0, math.inf, 1e300])
 @pytest.mark.parametrize("has_breaker", [True, False])
-def test_a_wait_that_is_no_time_is_none_and_one_without_end_is_capped(hostile: float, has_breaker: bool) -> None:
+def test_a_requested_wait_that_makes_no_sense_is_ignored_and_an_endless_one_capped(
+    hostile: float, has_breaker: bool
+) -> None:
     async def work() -> None:
         rig = Rig(max_retry_after=60.0)
         if not has_breaker:
@@ -266,7 +268,7 @@ def test_a_wait_that_is_no_time_is_none_and_one_without_end_is_capped(hostile: f
     in_virtual_time(work)
 
 
-def test_twenty_calls_at_once_do_not_mix_up_their_tries_or_errors() -> None:
+def test_twenty_calls_at_once_do_not_mix_up_attempts_or_errors() -> None:
     async def work() -> None:
         rig = Rig(RetryBudget(1.0, 1000.0, saved=1000.0), max_attempts=4)
 
@@ -295,9 +297,7 @@ def test_twenty_calls_at_once_do_not_mix_up_their_tries_or_errors() -> None:
 
 
 @given(st.lists(st.sampled_from(["ok", "fails", "once", "cancelled"]), max_size=80), st.integers(1, 5))
-def test_whatever_happens_retries_never_exceed_the_share_of_the_successes_and_the_reserve(
-    calls: list[str], attempts: int
-) -> None:
+def test_retries_never_exceed_the_share_of_the_successes_and_the_reserve(calls: list[str], attempts: int) -> None:
     async def work() -> None:
         rig = Rig(RetryBudget(0.1, 10.0, saved=3.0), max_attempts=attempts)
         rig.breaker.disable()

@@ -23,7 +23,7 @@ from cotacoes.patterns.resilience import (
 @pytest.mark.parametrize(
     ("when_s", "calls"), [(0.0, 0), (0.5, 1), (1.2, 1), (6.5, 2)], ids=["before", "first try", "wait", "second try"]
 )
-def test_cancellation_is_passed_on_at_once_and_the_permit_comes_back(when_s: float, calls: int) -> None:
+def test_cancellation_is_passed_on_at_once_and_returns_the_permit(when_s: float, calls: int) -> None:
     async def work() -> None:
         budget = RetryBudget(saved=10.0)
         rig = Rig(
@@ -63,7 +63,7 @@ def test_no_classification_can_swallow_a_cancellation() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_passes_and_gives_the_permit_back(kind: type[BaseException]) -> None:
+def test_an_exit_of_the_program_passes_and_returns_the_permit(kind: type[BaseException]) -> None:
     rig = Rig.__new__(Rig)
 
     async def work() -> None:
@@ -80,7 +80,7 @@ def test_what_ends_the_program_passes_and_gives_the_permit_back(kind: type[BaseE
     rig.assert_no_permit_is_out()
 
 
-def test_one_that_is_dropped_halfway_gives_the_permit_back() -> None:
+def test_a_call_that_is_dropped_halfway_returns_the_permit() -> None:
     async def work() -> None:
         rig = Rig(breaker=ONE_PROBE)
         calling = rig.retrier.new_call(idempotent=True).run(asyncio.Event().wait)
@@ -92,7 +92,7 @@ def test_one_that_is_dropped_halfway_gives_the_permit_back() -> None:
     in_virtual_time(work)
 
 
-def test_what_is_tenacitys_own_word_for_again_is_an_error_like_any_other() -> None:
+def test_tenacitys_try_again_is_an_error_like_any_other() -> None:
     """tenacity takes it for an order: it would ask neither the breaker nor whether it may be done twice."""
 
     async def work() -> None:
@@ -108,7 +108,7 @@ def test_what_is_tenacitys_own_word_for_again_is_an_error_like_any_other() -> No
 
 @pytest.mark.parametrize("errors", [[], [ValueError()], [OSError(), OSError()], [asyncio.CancelledError()]])
 @pytest.mark.parametrize("broken_at", [0, 1, 2, 3])
-def test_no_permit_stays_out_whatever_listener_is_broken(errors: list[BaseException], broken_at: int) -> None:
+def test_a_broken_listener_leaves_no_permit_out(errors: list[BaseException], broken_at: int) -> None:
     async def work() -> None:
         heard = 0
 
@@ -129,7 +129,7 @@ def test_no_permit_stays_out_whatever_listener_is_broken(errors: list[BaseExcept
     in_virtual_time(work)
 
 
-def test_no_permit_stays_out_where_the_classification_is_broken() -> None:
+def test_a_broken_classification_leaves_no_permit_out() -> None:
     def fail(_: BaseException) -> Classification:
         raise RuntimeError("a bug")
 

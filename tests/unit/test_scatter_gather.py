@@ -127,7 +127,7 @@ plans = st.builds(Plan, times, st.sampled_from(list(ENDS)), st.sampled_from([0.0
     st.integers(0, 8),
     st.booleans(),
 )
-def test_any_set_of_outcomes_and_timings_is_told_by_the_deadline_branch_by_branch(
+def test_for_any_outcomes_and_timings_every_branch_is_reported_by_the_deadline(
     drawn: list[Plan], places: int | None, enough: int | None, demanded: int, fail_fast: bool
 ) -> None:
     apart = {f"b{n}": Plan(plan.takes + n * 1e-6, plan.ends, plan.clings) for n, plan in enumerate(drawn)}
@@ -160,12 +160,12 @@ def test_any_set_of_outcomes_and_timings_is_told_by_the_deadline_branch_by_branc
     run(scenario())
 
 
-def test_it_does_not_wait_for_the_deadline_when_all_have_ended() -> None:
+def test_a_gathering_ends_once_all_branches_have_ended() -> None:
     _, elapsed = run(gather({"a": Plan(0.1).ask, "b": Plan(0.3, "error").ask}))
     assert elapsed == pytest.approx(0.3)
 
 
-def test_the_first_good_answer_is_taken_and_the_others_are_told_off() -> None:
+def test_the_first_good_answer_ends_the_gathering_and_cancels_the_others() -> None:
     plans = {"bad": Plan(0.1, "error"), "first": Plan(0.2), "second": Plan(0.4), "slow": Plan(9)}
     result, elapsed = run(gather({name: plan.ask for name, plan in plans.items()}, enough=1))
     assert elapsed == pytest.approx(0.2)
@@ -190,21 +190,21 @@ async def demanding(plans: Mapping[str, Plan], **options: Any) -> tuple[Incomple
 PART = {"a": Plan(0.1), "b": Plan(0.2, "error"), "c": Plan(0.3)}
 
 
-def test_a_part_is_an_error_where_it_is_forbidden_and_the_error_has_what_came() -> None:
+def test_a_forbidden_partial_answer_is_an_error_that_carries_what_arrived() -> None:
     error, elapsed = run(demanding(PART, partial="forbid"))
     assert error.result.values == {"a": 7, "c": 7}
     assert elapsed == pytest.approx(0.3)
     assert str(error) == "2 good answers of 3, 3 required (b: shard1 is not reachable)"
 
 
-def test_with_fail_fast_it_ends_when_the_demand_can_not_be_met_any_more() -> None:
+def test_fail_fast_ends_the_gathering_once_the_demand_cannot_be_met() -> None:
     error, elapsed = run(demanding(PART, partial="forbid", fail_fast=True))
     assert elapsed == pytest.approx(0.2)
     assert error.result.branches["c"].status is BranchStatus.SKIPPED
     assert error.result.branches["c"].reason == "there was no hope of enough"
 
 
-def test_a_quorum_lives_with_as_many_failures_as_it_can() -> None:
+def test_a_quorum_tolerates_as_many_failures_as_it_can() -> None:
     result, elapsed = run(gather({name: plan.ask for name, plan in PART.items()}, min_successful=2, fail_fast=True))
     assert result.values == {"a": 7, "c": 7}
     assert elapsed == pytest.approx(0.3)
@@ -213,7 +213,7 @@ def test_a_quorum_lives_with_as_many_failures_as_it_can() -> None:
 @pytest.mark.parametrize(
     "options", [{"min_successful": 4}, {"min_successful": -1}, {"enough": 0}, {"max_concurrency": 0}], ids=repr
 )
-def test_what_could_never_be_is_refused_before_anyone_is_asked(options: dict[str, Any]) -> None:
+def test_an_impossible_demand_is_refused_before_any_branch_starts(options: dict[str, Any]) -> None:
     asked: list[int] = []
 
     async def ask() -> None:
@@ -224,7 +224,7 @@ def test_what_could_never_be_is_refused_before_anyone_is_asked(options: dict[str
     assert not asked
 
 
-def test_no_more_are_at_work_at_once_than_may_be_and_they_begin_in_order() -> None:
+def test_at_most_max_concurrency_branches_work_at_once_begun_in_order() -> None:
     working: set[str] = set()
     begun: list[str] = []
 
@@ -246,13 +246,13 @@ def test_no_more_are_at_work_at_once_than_may_be_and_they_begin_in_order() -> No
     assert result.branches["e"].started_s == pytest.approx(0.2)
 
 
-def test_what_has_not_begun_by_the_cut_off_is_skipped() -> None:
+def test_a_branch_that_has_not_begun_by_the_cut_off_is_skipped() -> None:
     result, _ = run(gather({"a": Plan(9).ask, "b": Plan(0).ask}, max_concurrency=1))
     assert result.branches["b"].status is BranchStatus.SKIPPED
     assert result.branches["b"].reason == "not begun within 1.9 s"
 
 
-def test_a_branch_does_not_see_what_another_set_for_itself() -> None:
+def test_a_branch_does_not_see_the_context_of_another() -> None:
     mine: contextvars.ContextVar[str] = contextvars.ContextVar("mine", default="nobody's")
     seen: list[str] = []
 
@@ -281,7 +281,7 @@ def test_a_branch_knows_the_time_for_asking_as_the_current_deadline() -> None:
     assert left == [pytest.approx(CUT_OFF)]
 
 
-def test_the_calls_of_a_policy_are_counted_whether_it_brings_a_value_or_not() -> None:
+def test_the_calls_of_a_policy_are_counted_with_or_without_a_value() -> None:
     def policy() -> ResiliencePolicy:
         config = ResilienceConfig(retry=RetryConfig(max_attempts=3, wait_duration=0.001, max_wait_duration=0.01))
         clock = asyncio.get_running_loop().time
@@ -306,7 +306,7 @@ def test_the_calls_of_a_policy_are_counted_whether_it_brings_a_value_or_not() ->
     assert result.values == {"good": 7, "plain": 7}
 
 
-def test_an_error_made_of_that_of_a_policy_is_told_as_what_it_was() -> None:
+def test_an_error_caused_by_that_of_a_policy_gets_its_status() -> None:
     async def ask() -> int:
         raise ShardUnavailableError("shard1 is away") from CircuitOpenError("shard1", BreakerState.OPEN, 1.0)
 
@@ -316,7 +316,7 @@ def test_an_error_made_of_that_of_a_policy_is_told_as_what_it_was() -> None:
     assert result.branches["shard1"].reason == "shard1 is away"
 
 
-def test_a_reason_tells_our_own_words_and_of_other_errors_only_the_name() -> None:
+def test_a_reason_has_the_text_of_our_errors_and_only_the_class_of_others() -> None:
     result, _ = run(gather({"shard1": Plan(0, "error").ask, "bug": Plan(0, "bug").ask, "slow": Plan(9).ask}))
     assert {branch.name: branch.reason for branch in result.missing} == {
         "shard1": "shard1 is not reachable",
@@ -326,7 +326,7 @@ def test_a_reason_tells_our_own_words_and_of_other_errors_only_the_name() -> Non
     assert isinstance(result.branches["bug"].error, ZeroDivisionError)
 
 
-def test_a_branch_that_raises_before_it_waits_is_failed_like_any_other() -> None:
+def test_a_branch_that_raises_before_its_first_await_has_failed_like_any_other() -> None:
     def broken() -> Awaitable[int]:
         raise ZeroDivisionError
 
@@ -374,7 +374,7 @@ def test_a_cancelled_caller_cancels_every_branch_and_stays_cancelled(clings: flo
     run(scenario())
 
 
-def test_nothing_of_a_call_is_left_to_the_garbage_collector() -> None:
+def test_a_gathering_leaves_nothing_to_the_garbage_collector() -> None:
     async def scenario() -> None:
         plans = {"good": Plan(0.1), "bad": Plan(0.2, "error"), "slow": Plan(9), "stubborn": Plan(9, clings=3)}
         for _ in range(3):  # what is made once is there by then
@@ -391,7 +391,7 @@ def test_nothing_of_a_call_is_left_to_the_garbage_collector() -> None:
     run(scenario())
 
 
-def test_a_call_that_is_over_leaves_no_timer() -> None:
+def test_a_gathering_that_is_over_leaves_no_timer() -> None:
     async def scenario() -> None:
         await gather({"a": Plan(0.1).ask})
         loop: Any = asyncio.get_running_loop()
@@ -400,7 +400,7 @@ def test_a_call_that_is_over_leaves_no_timer() -> None:
     run(scenario())
 
 
-def test_the_grace_of_a_short_call_is_a_tenth_of_it() -> None:
+def test_the_grace_of_a_short_gathering_is_a_tenth_of_it() -> None:
     async def scenario() -> None:
         clock = asyncio.get_running_loop().time
         result = await scatter_gather({"a": Plan(0.08).ask}, deadline=0.1, clock=clock, grace=0.05)
@@ -409,13 +409,13 @@ def test_the_grace_of_a_short_call_is_a_tenth_of_it() -> None:
     run(scenario())
 
 
-def test_nobody_to_ask_is_a_complete_answer_at_once() -> None:
+def test_a_gathering_without_branches_is_complete_at_once() -> None:
     result, elapsed = run(gather({}))
     assert (result.total, result.complete, elapsed) == (0, True, 0)
 
 
 @pytest.mark.slow
-def test_the_program_of_the_page_prints_what_the_page_says() -> None:
+def test_the_program_on_the_page_prints_what_the_page_says() -> None:
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "scatter-gather.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     said = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)[0]

@@ -46,7 +46,7 @@ def run(work: Callable[[SingleFlight[int]], Awaitable[None]], *, collect: bool =
     fake_event_loop.run(whole())
 
 
-def test_a_hundred_callers_are_one_call_and_the_next_one_is_another() -> None:
+def test_a_hundred_callers_share_one_call_and_the_next_caller_makes_another() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee()
         answers = await asyncio.gather(*(flights.do("a", callee) for _ in range(100)))
@@ -57,7 +57,7 @@ def test_a_hundred_callers_are_one_call_and_the_next_one_is_another() -> None:
     run(work)
 
 
-def test_other_questions_are_other_calls() -> None:
+def test_different_questions_are_different_calls() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee()
         await asyncio.gather(flights.do("a", callee), flights.do("b", callee))
@@ -66,7 +66,7 @@ def test_other_questions_are_other_calls() -> None:
     run(work)
 
 
-def test_an_error_is_everyones() -> None:
+def test_an_error_reaches_every_caller() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee(error=OSError("no route"))
         ended = await asyncio.gather(*(flights.do("a", callee) for _ in range(3)), return_exceptions=True)
@@ -77,7 +77,7 @@ def test_an_error_is_everyones() -> None:
 
 
 @pytest.mark.parametrize("leaving", [0, 1])
-def test_one_who_goes_leaves_the_others_their_answer(leaving: int) -> None:
+def test_a_caller_that_leaves_does_not_affect_the_others(leaving: int) -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee()
         tasks = [asyncio.create_task(flights.do("a", callee)) for _ in range(3)]
@@ -91,7 +91,7 @@ def test_one_who_goes_leaves_the_others_their_answer(leaving: int) -> None:
     run(work)
 
 
-def test_when_all_have_gone_it_is_cancelled_and_nobody_boards_it_any_more() -> None:
+def test_a_flight_without_callers_is_cancelled_and_cannot_be_boarded() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee()
         tasks = [asyncio.create_task(flights.do("a", callee)) for _ in range(2)]
@@ -107,7 +107,7 @@ def test_when_all_have_gone_it_is_cancelled_and_nobody_boards_it_any_more() -> N
     run(work)
 
 
-def test_it_has_its_own_deadline_and_not_that_of_the_first_caller() -> None:
+def test_a_flight_has_its_own_deadline_and_not_that_of_its_first_caller() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         clock = asyncio.get_running_loop().time
         left: list[float] = []
@@ -133,7 +133,7 @@ def test_it_has_its_own_deadline_and_not_that_of_the_first_caller() -> None:
     run(work)
 
 
-def test_one_that_hangs_ends_by_its_deadline_however_many_board() -> None:
+def test_a_flight_that_hangs_ends_by_its_deadline_however_many_board() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         clock = asyncio.get_running_loop().time
         callee = Callee(seconds=1000.0)
@@ -149,7 +149,7 @@ def test_one_that_hangs_ends_by_its_deadline_however_many_board() -> None:
     run(work)
 
 
-def test_a_call_that_is_cancelled_from_within_cancels_nobody() -> None:
+def test_a_call_cancelled_from_within_cancels_no_caller() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         callee = Callee(error=asyncio.CancelledError())
         with pytest.raises(FlightLostError):
@@ -158,7 +158,7 @@ def test_a_call_that_is_cancelled_from_within_cancels_nobody() -> None:
     run(work)
 
 
-def test_that_it_was_cancelled_is_told_also_to_one_that_is_ending() -> None:
+def test_a_caller_that_is_ending_also_learns_that_the_call_was_cancelled() -> None:
     """A task that cleans up after its own cancellation still counts as being cancelled."""
 
     async def work(flights: SingleFlight[int]) -> None:
@@ -182,7 +182,7 @@ def test_that_it_was_cancelled_is_told_also_to_one_that_is_ending() -> None:
     run(work)
 
 
-def test_nobody_boards_one_whose_time_is_up_though_it_is_slow_to_come_down() -> None:
+def test_a_flight_whose_time_is_up_cannot_be_boarded() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         clock = asyncio.get_running_loop().time
         calls = 0
@@ -212,7 +212,7 @@ def test_nobody_boards_one_whose_time_is_up_though_it_is_slow_to_come_down() -> 
     run(work)
 
 
-def test_nobody_boards_one_that_has_ended_and_is_still_on_the_list() -> None:
+def test_a_flight_that_has_just_ended_cannot_be_boarded() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         calls = 0
         ending = asyncio.Event()
@@ -243,7 +243,7 @@ def test_nobody_boards_one_that_has_ended_and_is_still_on_the_list() -> None:
 
 @pytest.mark.parametrize("error", [None, OSError("no route")])
 @pytest.mark.slow
-def test_one_cancelled_at_the_moment_of_the_answer_is_cancelled_without_noise(error: OSError | None) -> None:
+def test_a_caller_cancelled_at_the_moment_of_the_answer_is_cancelled_quietly(error: OSError | None) -> None:
     noise: list[object] = []
 
     async def work(flights: SingleFlight[int]) -> None:
@@ -266,7 +266,7 @@ def test_one_cancelled_at_the_moment_of_the_answer_is_cancelled_without_noise(er
     assert noise == []
 
 
-def test_an_error_that_is_shared_does_not_grow_with_those_who_share_it() -> None:
+def test_a_shared_error_does_not_grow_with_its_callers() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         lengths: list[int] = []
 
@@ -284,7 +284,7 @@ def test_an_error_that_is_shared_does_not_grow_with_those_who_share_it() -> None
 
 
 @pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, CallDeadlineError])
-def test_what_it_ended_with_keeps_no_frames_alive(kind: type[BaseException]) -> None:
+def test_the_end_of_a_flight_keeps_no_frames_alive(kind: type[BaseException]) -> None:
     class Held:
         pass
 
@@ -317,7 +317,7 @@ def test_a_flight_without_time_is_refused() -> None:
             SingleFlight[int](deadline=deadline, clock=lambda: 0.0)
 
 
-def test_an_error_that_nobody_is_left_to_hear_makes_no_noise() -> None:
+def test_an_error_without_a_caller_makes_no_noise() -> None:
     noise: list[object] = []
 
     async def work(flights: SingleFlight[int]) -> None:

@@ -17,7 +17,7 @@ def told(window: CountWindow | TimeWindow) -> tuple[int, int, int]:
 
 
 @given(st.integers(1, 8), st.lists(CODES, max_size=40))
-def test_a_count_window_is_the_last_calls(size: int, codes: list[int]) -> None:
+def test_a_count_window_holds_the_last_calls(size: int, codes: list[int]) -> None:
     window = CountWindow(size)
     for number, code in enumerate(codes, start=1):
         window.record(code, 0.0)
@@ -26,7 +26,7 @@ def test_a_count_window_is_the_last_calls(size: int, codes: list[int]) -> None:
 
 @example(2, 0, [(FAILED, 0), (0, 8)])
 @given(st.integers(1, 8), st.integers(0, 10**6), st.lists(st.tuples(CODES, st.integers(0, 30)), max_size=40))
-def test_a_time_window_is_the_calls_of_the_last_seconds(size: int, start: int, calls: list[tuple[int, int]]) -> None:
+def test_a_time_window_holds_the_calls_of_the_last_seconds(size: int, start: int, calls: list[tuple[int, int]]) -> None:
     window = TimeWindow(size)
     now = float(start)
     kept: list[tuple[int, int]] = []

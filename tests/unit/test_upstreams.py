@@ -91,7 +91,7 @@ def run(work: Callable[[Rig], Awaitable[None]]) -> None:
     fake_event_loop.run(whole())
 
 
-def test_calls_are_counted_by_outcome_and_states_and_changes_with_their_reasons() -> None:
+def test_calls_are_counted_by_outcome_and_changes_of_state_by_reason() -> None:
     async def work(rig: Rig) -> None:
         await rig.call()
         await rig.open()
@@ -133,7 +133,7 @@ def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
     run(work)
 
 
-def test_what_is_shown_is_the_state_the_window_and_what_happened_last_with_its_time() -> None:
+def test_a_breaker_shows_its_state_its_window_and_its_last_events_with_times() -> None:
     async def work(rig: Rig) -> None:
         await rig.call()
         await asyncio.sleep(10.0)
@@ -175,7 +175,7 @@ def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() 
 AWAY = SourceUnavailableError("no connection: 10.1.2.3 refused", outcome="unreachable")
 
 
-def test_what_was_never_there_is_awaited_without_alarm_and_missing_once_that_took_too_long() -> None:
+def test_an_upstream_that_never_answered_is_awaited_quietly_and_then_missing() -> None:
     async def work(rig: Rig) -> None:
         with capture_logs() as logged:
             while asyncio.get_running_loop().time() < WAITING_S - 1:
@@ -193,7 +193,7 @@ def test_what_was_never_there_is_awaited_without_alarm_and_missing_once_that_too
     run(work)
 
 
-def test_once_it_has_answered_on_any_route_its_absence_is_a_failure() -> None:
+def test_after_an_answer_on_any_route_an_absence_is_a_failure() -> None:
     async def work(rig: Rig) -> None:
         other = rig.add("external_service.quotes")
         with pytest.raises(SourceUnavailableError):
@@ -214,7 +214,7 @@ def test_once_it_has_answered_on_any_route_its_absence_is_a_failure() -> None:
     ],
     ids=["503", "hangs", "malformed"],
 )
-def test_an_error_that_it_answers_is_an_answer_and_counts(error: Exception) -> None:
+def test_an_error_from_the_upstream_is_an_answer_and_counts(error: Exception) -> None:
     async def work(rig: Rig) -> None:
         for _ in range(3):
             with pytest.raises(type(error)):
@@ -224,7 +224,7 @@ def test_an_error_that_it_answers_is_an_answer_and_counts(error: Exception) -> N
     run(work)
 
 
-def test_an_error_of_ours_that_came_from_an_absence_is_one() -> None:
+def test_an_error_of_ours_caused_by_an_absence_is_an_absence() -> None:
     waiting = FirstAnswer(10.0, clock=lambda: 0.0)
     away = ServiceUnavailableError("quote_service is away (no connection)")
     away.__cause__ = HttpUnavailableError("no connection", outcome="unreachable")
@@ -253,7 +253,7 @@ def test_changes_of_state_are_logged_and_calls_are_not() -> None:
     run(work)
 
 
-def test_a_question_that_is_refused_is_said_once_until_one_is_answered() -> None:
+def test_refused_questions_are_logged_once_until_one_is_answered() -> None:
     async def work(rig: Rig) -> None:
         refused = SourceMalformedError("the source answered 404", outcome="refused")
         with capture_logs() as logged:
@@ -291,7 +291,7 @@ def test_the_breakers_are_shown_to_everyone() -> None:
 
 
 @pytest.mark.parametrize("service", [quote_service, aggregator_service, gateway_service], ids=lambda one: one.NAME)
-def test_every_service_that_asks_another_has_the_routes(service: Any) -> None:
+def test_every_service_that_calls_another_has_the_breaker_routes(service: Any) -> None:
     dsns = {f"{name}_dsn": f"postgresql://cotacoes@127.0.0.1:1/{name}" for name in config.SHARDS}
     settings = config.load({}, **dsns)
 
@@ -310,7 +310,7 @@ async def _get(served: Any, path: str) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("state", ["forced_open", "disabled", "metrics_only", "closed"])
-def test_a_person_with_the_token_sets_one_and_it_is_logged(state: str) -> None:
+def test_an_administrator_sets_a_breaker_and_it_is_logged(state: str) -> None:
     with capture_logs() as logged:
         answer, rig = ask("PUT", f"/v1/breakers/{NAME}", json={"state": state})
     assert (answer.status_code, answer.json()["state"]) == (200, state)
@@ -330,7 +330,7 @@ def test_a_person_with_the_token_sets_one_and_it_is_logged(state: str) -> None:
         (NAME, {}, "sesame", 422, "state"),
     ],
 )
-def test_whoever_may_not_or_asks_for_what_is_not_there_is_told(
+def test_a_stranger_and_an_unknown_breaker_are_refused(
     path: str, body: dict[str, Any], token: str, status: int, said: str
 ) -> None:
     answer, rig = ask("PUT", f"/v1/breakers/{path}", token=token, json=body)
