@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from cotacoes.adapters import named_queries
 from cotacoes.adapters.quote_log.log import PAGE_BYTES, WAL_PAGES, QuoteLog
-from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark
+from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark
 from cotacoes.adapters.quote_log.trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import Position, Quote, format_price
@@ -193,9 +192,8 @@ def test_a_delivered_long_backlog_is_dropped_in_pieces_and_delays_no_other_coin(
 
 def test_trimming_does_not_read_the_entries_that_stay() -> None:
     database = sqlite3.connect(":memory:")
-    queries = named_queries.read("cotacoes.adapters.quote_log", "quote_log.sql")
-    database.executescript(queries["schema"])
-    ((*_, plan),) = database.execute(f"EXPLAIN QUERY PLAN {queries['trim']}", ("bitcoin", 5, 1))
+    database.executescript(QUERIES["schema"])
+    ((*_, plan),) = database.execute(f"EXPLAIN QUERY PLAN {QUERIES['trim']}", ("bitcoin", 5, 1))
     database.close()
     assert "(epoch,seq)<(?,?)" in plan
 

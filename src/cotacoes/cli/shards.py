@@ -196,11 +196,11 @@ def line_of(step: str, progress: MoveProgress, elapsed_s: float) -> str:
         "sampled": f"{progress.verified} quotes compared, and some row by row",
         "closed": f"the fence of {progress.source} is closed: quotes wait in the log, and are published",
         "finished": f"{progress.copied} quotes copied, {progress.verified} compared",
-        "opened": f"{progress.target} takes quotes and answers",
+        "opened": f"{progress.target} accepts quotes and reads",
         "left": f"{progress.source} refers writers and readers to {progress.target}",
         "placed": f"the directory names {progress.target}",
         "given_up": f"the copy on {progress.target} can no longer be opened",
-        "reopened": f"{progress.source} takes quotes",
+        "reopened": f"{progress.source} accepts quotes",
         "removed": f"the old copy on {progress.target} is deleted",
         "begun": f"{progress.target} receives the copy",
     }

@@ -17,7 +17,7 @@ from cotacoes.adapters.postgres.shard_session import ShardSession
 from cotacoes.model.quote import Position
 
 STATEMENT_DEADLINE_S = 600.0  # a day of 100 million quotes is read and hashed in less
-SERVER_STATEMENT_DEADLINE_S = 590.0  # sooner, so that no statement goes on at the server when its connection is cut
+SERVER_STATEMENT_DEADLINE_S = 590.0  # earlier, so that no statement continues at the server after its connection is cut
 assert SERVER_STATEMENT_DEADLINE_S < STATEMENT_DEADLINE_S
 
 
@@ -106,6 +106,6 @@ class PostgresDays(ShardSession):
         return [row["day"] for row in await self._fetch("loose", over_before)]
 
     async def pack(self, day: date) -> None:
-        """Rebuild the day's index without spare room and freeze its rows, while readers and writers go on."""
+        """Rebuild the day's index without spare room and freeze its rows, while readers and writers continue."""
         for row in await self._fetch("packing", day):
             await self._execute(row["sql"])

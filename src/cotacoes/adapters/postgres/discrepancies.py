@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres.rows import quote_of
+from cotacoes.adapters.postgres.rows import QUOTE_COLUMNS, quote_of
 from cotacoes.adapters.postgres.shard_session import ShardSession
 from cotacoes.model.quote import Position, Quote, position_of
 from cotacoes.patterns.sharding.shard import Unaccepted
@@ -43,7 +43,7 @@ class Orphan:
 class PostgresDiscrepancies(ShardSession):
     """The discrepancies of the coins that live on one shard."""
 
-    queries = named_queries.read(__package__, "discrepancies.sql")
+    queries = named_queries.read(__package__, "discrepancies.sql", quote_columns=QUOTE_COLUMNS)
     connect_s = 10.0
     statement_s = 60.0
 

@@ -15,13 +15,13 @@ ORDER BY d.noted_at, f.coin, d.kind, d.last_epoch, d.last_seq;
 -- name: orphans
 -- The orphans of a coin after a position, all those of a position together: coin, epoch, seq, limit. An orphan follows no
 -- position of the history.
-SELECT o.epoch, o.seq, o.at, o.observed_at, o.price::text AS price, n.currency, n.name AS origin,
-    NULL::bigint AS prev_epoch, NULL::integer AS prev_seq, o.reason, o.noted_at, o.accepted_at
+SELECT /* quote_columns */, q.reason, q.noted_at, q.accepted_at
 FROM (
     SELECT * FROM orphan WHERE coin_id = home_of($1) AND (epoch, seq) > ($2, $3)
     ORDER BY epoch, seq FETCH FIRST $4 ROWS WITH TIES
-) AS o JOIN origin AS n USING (origin_id)
-ORDER BY o.epoch, o.seq, o.at, o.observed_at, o.price, o.origin_id;
+) AS q JOIN origin AS o USING (origin_id)
+CROSS JOIN (SELECT NULL::bigint AS prev_epoch, NULL::integer AS prev_seq) AS e
+ORDER BY q.epoch, q.seq, q.at, q.observed_at, q.price, q.origin_id;
 
 -- name: accept
 -- Accept the discrepancies of a coin: coin.

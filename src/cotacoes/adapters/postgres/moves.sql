@@ -41,7 +41,7 @@ FROM (SELECT p.*, k.number FROM page AS p JOIN kind AS k USING (origin_id) ORDER
 
 -- name: quote
 -- The first quote after a position: id, epoch, seq.
-SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+SELECT /* quote_columns */
 FROM quotes_after($1, $2, $3, 1) AS q
 JOIN origin AS o USING (origin_id)
 LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch;

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from cotacoes.adapters import named_queries
-from cotacoes.adapters.postgres.rows import content_of, copy_of, day_of, quote_of
+from cotacoes.adapters.postgres.rows import QUOTE_COLUMNS, content_of, copy_of, day_of, quote_of
 from cotacoes.adapters.postgres.shard_session import ShardSession
 from cotacoes.errors import CopyRefusedError
 from cotacoes.model.quote import Position, Quote
@@ -25,7 +25,7 @@ _COLUMNS = (
 class PostgresMovingShard(ShardSession):
     """One connection to one shard, for the moves of coins."""
 
-    queries = named_queries.read(__package__, "moves.sql")
+    queries = named_queries.read(__package__, "moves.sql", quote_columns=QUOTE_COLUMNS)
     connect_s = 10.0
     statement_s = 120.0  # the longest compares one coin's day: some 5 s for a million quotes
 

@@ -1,7 +1,7 @@
 -- name: fence
 -- The fence of one coin with its newest quote; CT001 if the coin does not live here.
 SELECT f.placement, f.writer_epoch, f.writer, f.floor_epoch, f.floor_seq,
-    q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+    /* quote_columns */
 FROM fence AS f
 LEFT JOIN LATERAL quotes_last(f.coin_id, 1) AS q ON true
 LEFT JOIN origin AS o USING (origin_id)
@@ -36,7 +36,7 @@ ORDER BY f.coin;
 
 -- name: after
 -- The quotes of a coin after a position, ascending: coin, epoch, seq, limit.
-SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+SELECT /* quote_columns */
 FROM quotes_after(home_of($1), $2, $3, $4) AS q
 JOIN origin AS o USING (origin_id)
 LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
@@ -44,7 +44,7 @@ ORDER BY q.epoch, q.seq;
 
 -- name: between
 -- The quotes of a time range, without its end, after a position, ascending: coin, from, to, epoch, seq, limit.
-SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch, e.prev_seq
+SELECT /* quote_columns */
 FROM quotes_between(home_of($1), $2, $3, $4, $5, $6) AS q
 JOIN origin AS o USING (origin_id)
 LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch
@@ -57,8 +57,7 @@ ORDER BY q.epoch, q.seq;
 SELECT f.coin, f.placement, f.last_epoch, f.last_seq, f.last_at, r.*, w.*, held.*
 FROM fence AS f
 LEFT JOIN LATERAL (
-    SELECT q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency, e.prev_epoch,
-        e.prev_seq, row_number() OVER (ORDER BY q.epoch, q.seq) AS place
+    SELECT /* quote_columns */, row_number() OVER (ORDER BY q.epoch, q.seq) AS place
     FROM quotes_last(f.coin_id, $2) AS q
     JOIN origin AS o USING (origin_id)
     LEFT JOIN era AS e ON q.seq = 1 AND e.coin_id = q.coin_id AND e.epoch = q.epoch

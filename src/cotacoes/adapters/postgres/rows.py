@@ -12,6 +12,10 @@ from cotacoes.model.quote import Position, Quote, position_of, to_microseconds
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, DayRow
 
+# of a quote q, its origin o and, for the first quote of an epoch, that epoch e
+QUOTE_COLUMNS = """q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency,
+    e.prev_epoch, e.prev_seq"""
+
 
 def columns_of(quotes: Sequence[Quote]) -> tuple[Any, ...]:
     """The arguments of `append_quotes`: runs, an array per column, origins and epochs once.
@@ -48,7 +52,7 @@ def _is_run(quotes: Sequence[Quote]) -> bool:
 
 
 def quote_of(coin: str, row: Any) -> Quote:
-    """The quote in a row."""
+    """The quote in a row that has QUOTE_COLUMNS."""
     return Quote(
         coin=coin,
         currency=row["currency"],

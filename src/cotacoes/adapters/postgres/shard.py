@@ -10,7 +10,14 @@ from typing import Any, Self
 from cotacoes.adapters import named_queries
 from cotacoes.adapters.postgres.failures import said_by_server
 from cotacoes.adapters.postgres.pool import Pool
-from cotacoes.adapters.postgres.rows import candle_of, columns_of, columns_of_window, quote_of, window_view_of
+from cotacoes.adapters.postgres.rows import (
+    QUOTE_COLUMNS,
+    candle_of,
+    columns_of,
+    columns_of_window,
+    quote_of,
+    window_view_of,
+)
 from cotacoes.adapters.postgres.schema import QUERIES as SCHEMA_QUERIES
 from cotacoes.adapters.postgres.schema import check_shard
 from cotacoes.config import SHARDS, Settings
@@ -22,7 +29,7 @@ from cotacoes.observability import tracing
 from cotacoes.patterns.sharding.shard import CandleView, Directory, Fence, Home, ShardView, Stored, Unaccepted
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 
-QUERIES = named_queries.read(__package__, "queries.sql")
+QUERIES = named_queries.read(__package__, "queries.sql", quote_columns=QUOTE_COLUMNS)
 
 
 class PostgresShard:

@@ -22,8 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from cotacoes.adapters import named_queries
-from cotacoes.adapters.quote_log.rows import LoggedCoin, Mark, quote_of, row_of
+from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark, quote_of, row_of
 from cotacoes.adapters.quote_log.trim import QUOTA_SHARE, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, position_of, to_microseconds
@@ -35,7 +34,6 @@ PAGE_QUOTES = 500  # of one read: some 5 ms, which a commit may have to wait
 WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
-_SQL = named_queries.read(__package__, "quote_log.sql")
 _NO_POSITION = (None, None)
 
 
@@ -123,24 +121,24 @@ class QuoteLog:
             database.execute(f"PRAGMA {pragma}").fetchall()
         if version == 1:  # it did not note when an entry was recorded
             database.execute("ALTER TABLE entry ADD COLUMN recorded_at INTEGER")
-        database.executescript(_SQL["schema"])
+        database.executescript(QUERIES["schema"])
         if version != FORMAT_VERSION:  # not always: a full disk can still be read
             database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        return {row[0]: self._logged(row) for row in database.execute(_SQL["coins"]).fetchall()}
+        return {row[0]: self._logged(row) for row in database.execute(QUERIES["coins"]).fetchall()}
 
     @_in_thread
     def logged(self, coin: str) -> LoggedCoin | None:
         """What the log knows of one coin; None if it never had it."""
-        row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
+        row = self._db.execute(QUERIES["coin"], (coin,)).fetchone()
         return None if row is None else self._logged(row)
 
     @_in_thread
     def begin_epoch(self, coin: str, epoch: int, newest: Quote | None, mark: Mark) -> None:
         """Commit an epoch before its first use, with the last quote before it, which the log may not have yet."""
         with self._transaction() as database:
-            database.execute(_SQL["begin_epoch"], (coin, epoch))
+            database.execute(QUERIES["begin_epoch"], (coin, epoch))
             if newest is not None:
-                database.execute(_SQL["insert_known"], (*row_of(newest), to_microseconds(self._now())))
+                database.execute(QUERIES["insert_known"], (*row_of(newest), to_microseconds(self._now())))
             self._write_marks(database, {coin: mark})
 
     @_in_thread
@@ -148,7 +146,7 @@ class QuoteLog:
         """Commit quotes, all or none, and the marks of their coins."""
         with self._transaction() as database:
             recorded_at = to_microseconds(self._now())
-            database.executemany(_SQL["insert"], [(*row_of(quote), recorded_at) for quote in quotes])
+            database.executemany(QUERIES["insert"], [(*row_of(quote), recorded_at) for quote in quotes])
             self._write_marks(database, marks)
         if due := self._trimming.due(quotes):
             self._trim(due)
@@ -166,20 +164,20 @@ class QuoteLog:
 
         That can only be the epoch of the first entry behind `end`.
         """
-        row = self._db.execute(_SQL["after"], (coin, *end, 1)).fetchone()
+        row = self._db.execute(QUERIES["after"], (coin, *end, 1)).fetchone()
         first = None if row is None else quote_of(row)
         if first is not None and first.seq == 1 and (first.prev is None or first.prev < end):
-            self._db.execute(_SQL["link"], (*end, coin, first.epoch))
+            self._db.execute(QUERIES["link"], (*end, coin, first.epoch))
 
     @_in_thread
     def note_source_gap(self, after: str, next_cursor: str, noted_at: datetime) -> None:
         """Commit that the source's tape has a hole between two cursors."""
-        self._db.execute(_SQL["note_source_gap"], (after, next_cursor, to_microseconds(noted_at)))
+        self._db.execute(QUERIES["note_source_gap"], (after, next_cursor, to_microseconds(noted_at)))
 
     @_in_thread
     def source_gaps(self) -> list[tuple[str, str, datetime]]:
         """All holes of the source's tape: the cursor before, the cursor after, when it was noted."""
-        return [(after, later, from_microseconds(at)) for after, later, at in self._db.execute(_SQL["source_gaps"])]
+        return [(after, later, from_microseconds(at)) for after, later, at in self._db.execute(QUERIES["source_gaps"])]
 
     async def after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
         """The entries after a position (None: from the oldest), ascending; a commit waits for one page at most."""
@@ -201,32 +199,32 @@ class QuoteLog:
 
     @_in_thread
     def _after(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        rows = self._db.execute(_SQL["after"], (coin, *(position or Position(0, 0)), limit))
+        rows = self._db.execute(QUERIES["after"], (coin, *(position or Position(0, 0)), limit))
         return [quote_of(row) for row in rows]
 
     @_in_thread
     def _before(self, coin: str, position: Position | None, limit: int) -> list[Quote]:
-        rows = self._db.execute(_SQL["before"], (coin, *(position or Position(EPOCH_MAX, SEQ_MAX)), limit))
+        rows = self._db.execute(QUERIES["before"], (coin, *(position or Position(EPOCH_MAX, SEQ_MAX)), limit))
         return [quote_of(row) for row in rows]
 
     @_in_thread
     def recent(self, coin: str, count: int, since: datetime) -> list[tuple[datetime, Decimal]]:
         """The time and price of the newest `count` entries, less those before `since`, ascending."""
-        rows = self._db.execute(_SQL["recent"], (coin, count, to_microseconds(since))).fetchall()
+        rows = self._db.execute(QUERIES["recent"], (coin, count, to_microseconds(since))).fetchall()
         return [(from_microseconds(at), Decimal(price)) for at, price in reversed(rows)]
 
     @_in_thread
     def count_after(self, coin: str, position: Position | None) -> int:
         """How many entries lie after a position."""
-        (count,) = self._db.execute(_SQL["count_after"], (coin, *(position or Position(0, 0)))).fetchone()
+        (count,) = self._db.execute(QUERIES["count_after"], (coin, *(position or Position(0, 0)))).fetchone()
         return int(count)
 
     @_in_thread
     def oldest_undelivered(self, coin: str, delivered: Position | None = None) -> datetime | None:
         """The time of the oldest entry after the log's own mark or `delivered`, whichever is further."""
-        row = self._db.execute(_SQL["coin"], (coin,)).fetchone()
+        row = self._db.execute(QUERIES["coin"], (coin,)).fetchone()
         marks = filter(None, (delivered, None if row is None else self._logged(row).delivered))
-        found = self._db.execute(_SQL["time_after"], (coin, *max(marks, default=Position(0, 0)))).fetchone()
+        found = self._db.execute(QUERIES["time_after"], (coin, *max(marks, default=Position(0, 0)))).fetchone()
         return None if found is None else from_microseconds(found[0])
 
     @_in_thread
@@ -266,7 +264,7 @@ class QuoteLog:
             (*(mark.delivered or _NO_POSITION), *(mark.floor or _NO_POSITION), mark.cursor, coin)
             for coin, mark in marks.items()
         ]
-        database.executemany(_SQL["mark"], rows)
+        database.executemany(QUERIES["mark"], rows)
 
     def _trim(self, coins: Iterable[str]) -> None:
         is_tight = self._used_bytes() > self._quota_bytes * QUOTA_SHARE
@@ -280,5 +278,5 @@ class QuoteLog:
     def _logged(self, row: tuple[Any, ...]) -> LoggedCoin:
         name, epoch, cursor, *delivered_and_floor = row
         delivered, floor = position_of(*delivered_and_floor[:2]), position_of(*delivered_and_floor[2:])
-        newest = self._db.execute(_SQL["before"], (name, EPOCH_MAX, SEQ_MAX, 1)).fetchone()
+        newest = self._db.execute(QUERIES["before"], (name, EPOCH_MAX, SEQ_MAX, 1)).fetchone()
         return LoggedCoin(epoch, None if newest is None else quote_of(newest), delivered, floor, cursor)

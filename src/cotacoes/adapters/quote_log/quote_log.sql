@@ -44,24 +44,19 @@ SELECT after, next, noted_at FROM source_gap ORDER BY noted_at;
 
 -- name: insert
 -- Insert an entry; its position must be new.
-INSERT INTO entry (coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_known
 -- Insert an entry read from the shard, unless it is there already.
-INSERT OR IGNORE INTO entry
-(coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, recorded_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT OR IGNORE INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: after
 -- The entries after a position, ascending: coin, epoch, seq, limit.
-SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
-FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?;
+SELECT /* quote_columns */ FROM entry WHERE coin = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?;
 
 -- name: before
 -- The newest entries before a position, descending: coin, epoch, seq, limit.
-SELECT coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq
-FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch DESC, seq DESC LIMIT ?;
+SELECT /* quote_columns */ FROM entry WHERE coin = ? AND (epoch, seq) < (?, ?) ORDER BY epoch DESC, seq DESC LIMIT ?;
 
 -- name: recent
 -- The time and price of the newest entries, descending: coin, limit, start time.

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from cotacoes.adapters import named_queries
 from cotacoes.model.quote import Position, Quote, format_price, from_microseconds, position_of, to_microseconds
+
+QUOTE_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq"
+QUERIES = named_queries.read(__package__, "quote_log.sql", quote_columns=QUOTE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,14 @@ class Mark:
 
 
 def quote_of(row: tuple[Any, ...]) -> Quote:
-    """The quote in a row."""
+    """The quote in a row of QUOTE_COLUMNS."""
     coin, currency, price, epoch, seq, observed_at, at, origin, *prev = row
     times = from_microseconds(observed_at), from_microseconds(at)
     return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, position_of(*prev))
 
 
 def row_of(quote: Quote) -> tuple[Any, ...]:
-    """The row of a quote, in the order of `quote_of`."""
+    """The row of a quote, in the order of QUOTE_COLUMNS."""
     times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
     prev = quote.prev or (None, None)
     return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)

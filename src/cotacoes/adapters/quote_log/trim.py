@@ -19,7 +19,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from cotacoes.adapters import named_queries
+from cotacoes.adapters.quote_log.rows import QUERIES
 from cotacoes.model.quote import Position, Quote, position_of, to_microseconds
 
 KEPT_QUOTES = 1_000  # per coin
@@ -28,7 +28,6 @@ TRIM_EVERY = 500  # quotes of a coin between two trims
 TRIM_COINS_MAX = 4  # in one append, so that no commit waits until a thousand coins are trimmed
 TRIM_QUOTES_MAX = 5_000  # in one trim: a long backlog, delivered at last, is not dropped within one deadline
 
-_SQL = named_queries.read(__package__, "quote_log.sql")
 _NONE = (None, None, None, None)
 
 Execute = Callable[[str, Any], Any]  # of the log's database
@@ -58,22 +57,22 @@ class Trimming:
             end = self._end(execute, coin)
             if end is None:
                 continue
-            beyond = execute(_SQL["trim_beyond"], (coin, *end, left)).fetchone()
+            beyond = execute(QUERIES["trim_beyond"], (coin, *end, left)).fetchone()
             if beyond is not None:
                 end = Position(*beyond)
             young = None if is_tight else self._first_young(execute, coin, end)
             if beyond is not None and young is None:
                 self._untrimmed[coin] = TRIM_EVERY
-            left -= execute(_SQL["trim"], (coin, *(young or end))).rowcount
+            left -= execute(QUERIES["trim"], (coin, *(young or end))).rowcount
 
     def _end(self, execute: Execute, coin: str) -> Position | None:
         """The oldest entry that stays whatever its age; None if all stay."""
-        row = execute(_SQL["trim_bounds"], {"coin": coin, "kept": KEPT_QUOTES - 1}).fetchone() or _NONE
+        row = execute(QUERIES["trim_bounds"], {"coin": coin, "kept": KEPT_QUOTES - 1}).fetchone() or _NONE
         delivered, kept = position_of(*row[:2]), position_of(*row[2:])
         return None if delivered is None or kept is None else min(delivered, kept)
 
     def _first_young(self, execute: Execute, coin: str, end: Position) -> Position | None:
         """The first entry before `end` that was recorded within `kept_s`."""
         since = to_microseconds(self._now()) - round(self._kept_s * 1_000_000)
-        found = execute(_SQL["trim_young"], (coin, *end, since)).fetchone()
+        found = execute(QUERIES["trim_young"], (coin, *end, since)).fetchone()
         return None if found is None else Position(*found)

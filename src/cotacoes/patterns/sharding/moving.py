@@ -5,7 +5,7 @@
     copied     open                      incoming                      what is stored stays; only the end grows
     verified   open                      incoming                      by content: count and digest of each day
     closed     closed: quotes wait in    incoming                      the small rest is copied and verified
-               the log, reads go on
+               the log, reads continue
     opened     closed                    open                          refused unless all of it was verified
     left       moved, to T under p + 1   open                          writers and readers follow
     placed     moved                     open                          the directory on shard1 says so too
