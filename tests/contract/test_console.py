@@ -196,4 +196,7 @@ async def quoting(scope: Scope, receive: Receive, send: Send) -> None:
 
 def test_a_script_has_to_say_that_it_means_the_coin() -> None:
     code, said = run("coins", "add", "BAD", **NOWHERE)
-    assert (code, said) == (2, b"cotacoes: there is no terminal to ask on: add --yes to add it without a question\n")
+    assert (code, said) == (
+        2,
+        b"cotacoes: there is no terminal for a question: add --yes to add it without a question\n",
+    )

@@ -89,10 +89,10 @@ def test_a_stopped_service_stays_stopped_until_it_is_started(running_system: Sys
 
 
 @pytest.mark.parametrize("service", ["quote_service", "shard2", "redis"])
-def test_a_frozen_service_stands_still_with_all_its_processes_until_it_is_started(
+def test_a_paused_service_stands_still_with_all_its_processes_until_it_is_started(
     running_system: System, service: str
 ) -> None:
-    assert running_system.cli("freeze", service).returncode == 0
+    assert running_system.cli("pause", service).returncode == 0
     assert running_system.status()[service]["state"] == "frozen"
     top = psutil.Process(running_system.pid(service))
     family = [top, *top.children(recursive=True)]
@@ -102,7 +102,7 @@ def test_a_frozen_service_stands_still_with_all_its_processes_until_it_is_starte
     assert psutil.STATUS_STOPPED not in {process.status() for process in family if process.is_running()}
 
 
-def test_a_frozen_service_can_be_stopped(running_system: System) -> None:
+def test_a_paused_service_can_be_stopped(running_system: System) -> None:
     assert running_system.cli("freeze", "gateway_service").returncode == 0
     assert running_system.cli("stop", "gateway_service").returncode == 0
     assert running_system.status()["gateway_service"]["state"] == "stopped"
@@ -127,8 +127,8 @@ def test_a_service_that_is_killed_comes_back_and_that_is_said(running_system: Sy
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("stop", "shard3"), "there is no service shard3: the services are shard1, shard2"),
-        (("freeze", "nothing"), "there is no service nothing"),
+        (("stop", "shard3"), "unknown service shard3: the services are shard1, shard2"),
+        (("pause", "nothing"), "unknown service nothing"),
     ],
 )
 def test_a_service_that_is_none_is_refused_by_name(

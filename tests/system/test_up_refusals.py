@@ -72,7 +72,7 @@ def test_data_that_can_not_be_written_is_refused(system: System, tmp_path: Path)
         system.data = in_the_way / "data"
     else:
         system.data.mkdir(mode=0o500)
-    assert f"{system.data} can not be written (" in refusal(system)
+    assert f"cannot write the data folder {system.data} (" in refusal(system)
 
 
 def test_a_full_disk_is_refused(system: System, tmp_path: Path) -> None:

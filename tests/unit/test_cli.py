@@ -44,7 +44,7 @@ from cotacoes.web.service_client import Addresses, ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
-SYSTEM = ["up", "status", "env", "stop", "start", "freeze", "down"]
+SYSTEM = ["up", "status", "env", "stop", "start", "pause", "freeze", "down"]
 MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults", "breakers"]
 SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
 LEDGER = ["coins", "shards", "directory", "ledger", "audit"]
@@ -174,7 +174,7 @@ def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is
     ask(spread_twin(60), lambda client: show_candles(client, start=start, page_candles=5, table_candles_max=10))
     cut = capsys.readouterr()
     assert len(cut.out.splitlines()) == 11
-    assert cut.err.splitlines()[-1] == "more follow: go on with --from 2026-11-24T12:10:00.000000Z, or ask with --json"
+    assert cut.err.splitlines()[-1] == "there are more: continue with --from 2026-11-24T12:10:00.000000Z, or use --json"
 
 
 def test_an_empty_candle_shows_no_price() -> None:
@@ -432,7 +432,7 @@ def test_where_nothing_runs_and_nothing_is_named_no_system_is_asked(environment:
 def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
     with pytest.raises(ServiceUnavailableError) as refused:
         queries.find_system(None, nothing_runs, {}, {8000: Path("/other/.cotacoes")}.get)
-    said = f"{NOWHERE}; the system on port 8000 is that of /other/.cotacoes: ask it with --data /other/.cotacoes"
+    said = f"{NOWHERE}; the system on port 8000 belongs to /other/.cotacoes: query it with --data /other/.cotacoes"
     assert str(refused.value) == said
 
 
@@ -546,7 +546,8 @@ def words_of_commands() -> list[list[str]]:
     """Each command with its group."""
     words: list[list[str]] = []
     for name, command in typer.main.get_command(app.application()).commands.items():  # type: ignore[attr-defined]
-        words += [[name, inner] for inner in getattr(command, "commands", ())] or [[name]]
+        if not command.hidden:
+            words += [[name, inner] for inner in getattr(command, "commands", ())] or [[name]]
     return words
 
 

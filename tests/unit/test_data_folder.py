@@ -31,7 +31,7 @@ def test_a_version_that_it_does_not_know_is_refused(tmp_path: Path, found: str) 
 def test_a_file_in_the_way_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with (
-        pytest.raises(SettingError, match=r"can not be written \(File exists\): set --data"),
+        pytest.raises(SettingError, match=r"cannot write the data folder .* \(File exists\): set --data"),
         DataFolder(tmp_path / "data"),
     ):
         pass
@@ -41,7 +41,7 @@ def test_a_disk_without_room_is_refused() -> None:
     folder = next((Path(path) for path in ("/proc", "/dev") if os.statvfs(path).f_bavail == 0), None)
     if folder is None:
         pytest.skip("no file system without room here")
-    with pytest.raises(SettingError, match="0 MB free, 200 MB are needed"):
+    with pytest.raises(SettingError, match="0 MB free, but 200 MB are needed"):
         DataFolder(folder).refuse_full()
 
 

@@ -90,8 +90,8 @@ def current(status: str = "fresh", breaker: str = "closed") -> dict[str, object]
 
 
 def pending(count: int, age_s: float | None) -> dict[str, Any]:
-    oldest = {} if age_s is None else {"bitcoin": NOW - timedelta(seconds=age_s)}
-    return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_at": oldest}
+    oldest = {} if age_s is None else {"bitcoin": age_s}
+    return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_s": oldest}
 
 
 def test_of_a_healthy_system_every_check_says_one_thing_and_all_is_well() -> None:
@@ -133,16 +133,16 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "only 90 MB of memory",
             None,
         ),
-        ("folder", with_folder(problem="it can not be written"), ERROR, "can not be written", None),
+        ("folder", with_folder(problem="it is not writable"), ERROR, "is not writable", None),
         ("folder", with_folder(version=str(VERSION + 1)), ERROR, f"knows up to {VERSION}", None),
         ("folder", with_folder(version="no number"), ERROR, "of version no number", None),
         ("folder", with_folder(log_format=FORMAT_VERSION + 1), ERROR, "local log is of format", None),
         ("permissions", with_folder(open_modes={"control.secret": 0o644}), ERROR, "644", "chmod 600 /data/control.sec"),
         ("permissions", with_folder(open_modes={"shard1": 0o755}), ERROR, "refuses", "chmod 700 /data/shard1"),
-        ("permissions", with_folder(open_modes={"": 0o755}), WARNING, "others can look", "chmod 700 /data"),
+        ("permissions", with_folder(open_modes={"": 0o755}), WARNING, "others can read", "chmod 700 /data"),
         ("leftovers", with_folder(OFF, leftovers=["redis (pid 7)"]), WARNING, "redis (pid 7)", "cotacoes up"),
         ("leftovers", with_folder(OFF, drafts=["shard1.new-a"]), WARNING, "shard1.new-a", "cotacoes up"),
-        ("logs", with_folder(logs_bytes=90_000_000), WARNING, "90 MB, more than the 80 MB", None),
+        ("logs", with_folder(logs_bytes=90_000_000), WARNING, "90 MB, more than the limit of 80 MB", None),
         (
             "ports",
             replace(OFF, local=Local(MACHINE, FOLDER, [Port("redis", 8010, "x (pid 7)")], 8100)),
@@ -169,26 +169,26 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "left shard1 stopped",
             "cotacoes start shard1",
         ),
-        ("parts", with_service("shard1", State.FROZEN), WARNING, "left shard1 frozen", "cotacoes start shard1"),
+        ("parts", with_service("shard1", State.PAUSED), WARNING, "left shard1 paused", "cotacoes start shard1"),
         (
             "parts",
             with_service("shard1", State.FAILED, 0, "why"),
             ERROR,
-            "gave up, and said last: why",
+            "gave up; its last message: why",
             "cotacoes start",
         ),
         (
             "parts",
             with_service("shard1", State.RESTARTING, 4, "why"),
             ERROR,
-            "(restart 4), and said last: why",
+            "(restart 4); its last message: why",
             None,
         ),
         (
             "parts",
             with_service("shard1", State.RUNNING, 3, "why"),
             WARNING,
-            "again 3 times, and said last: why",
+            "restarted 3 times; its last message: why",
             None,
         ),
         (
@@ -198,12 +198,12 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "every service runs",
             None,
         ),
-        ("parts", with_service("shard1", State.WAITING), WARNING, "not up yet (waiting)", None),
+        ("parts", with_service("shard1", State.WAITING), WARNING, "not running yet (waiting)", None),
         (
             "parts",
             replace(HEALTHY, silent={"quote_service": "late"}),
             ERROR,
-            "quote_service runs and does not answer: late",
+            "quote_service runs but does not answer: late",
             "cotacoes stop quote_service --data /data && cotacoes start quote_service --data /data",
         ),
         ("shards", with_shard(problem="shard1 is not reachable"), ERROR, "shard1 is not reachable", None),
@@ -214,7 +214,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "shard1 is away",
             "cotacoes start shard1",
         ),
-        ("shards", with_prices(readiness={"shard1": "refused"}), WARNING, "can not use shard1: refused", None),
+        ("shards", with_prices(readiness={"shard1": "refused"}), WARNING, "cannot use shard1: refused", None),
         (
             "shards",
             with_prices(readiness={"ledger": "not accepted: bitcoin 1 holes"}),
@@ -234,14 +234,14 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "no partition for 2026-11-25",
             None,
         ),
-        ("redis", HEALTHY, OK, "somebody listens to every coin", None),
+        ("redis", HEALTHY, OK, "every coin has a subscriber", None),
         ("redis", replace(HEALTHY, redis_problem="Redis is away"), ERROR, "Redis is away", None),
         ("redis", with_prices(unpublished=["bitcoin"]), ERROR, "bitcoin are not published", None),
         (
             "redis",
             with_prices(with_service("client_subscriber", State.STOPPED), unheard=["bitcoin"]),
             WARNING,
-            "nobody listens to bitcoin",
+            "no subscriber listens to bitcoin",
             "cotacoes start client_subscriber",
         ),
         ("quotes", with_prices(problem="quote_service is away"), ERROR, "quote_service is away", None),
@@ -257,8 +257,8 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ),
         ("local_log", with_prices(readiness={"log": "the disk is full"}), ERROR, "the disk is full", None),
         ("local_log", with_prices(**pending(3, 60)), WARNING, "3 of bitcoin, the oldest for 60 s", None),
-        ("local_log", with_prices(**pending(3, None)), WARNING, "how long is not known", None),
-        ("local_log", with_prices(**pending(1, 1)), OK, "about to be", None),
+        ("local_log", with_prices(**pending(3, None)), WARNING, "for an unknown time", None),
+        ("local_log", with_prices(**pending(1, 1)), OK, "or on its way", None),
         ("local_log", replace(OFF, stored_log=StoredLog(problem="damaged")), ERROR, "damaged", None),
         (
             "local_log",
@@ -291,21 +291,21 @@ def test_a_folder_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
         folder.secret("control")
     (folder.path / "logs" / "redis.log").write_bytes(b"x" * 500)
     before = contents(folder.path)
-    told = data.look_at_folder(folder.path)
+    told = data.inspect_folder(folder.path)
     assert (told.exists, told.problem, told.version, told.open_modes) == (True, None, str(VERSION), {})
     assert (told.logs_bytes, told.log_format, list(told.leftovers), list(told.drafts)) == (500, None, [], [])
     assert contents(folder.path) == before
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    assert data.look_at_folder(tmp_path / "a" / "b") == Folder(exists=False)
+    assert data.inspect_folder(tmp_path / "a" / "b") == Folder(exists=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert data.look_at_folder(tmp_path / "file").problem == "it is no folder"
-    assert data.look_at_folder(tmp_path / "file" / "data").problem == f"{tmp_path / 'file'} is no folder"
+    assert data.inspect_folder(tmp_path / "file").problem == "it is not a folder"
+    assert data.inspect_folder(tmp_path / "file" / "data").problem == f"{tmp_path / 'file'} is not a folder"
 
 
 def test_what_others_can_read_and_what_was_left_half_made_is_seen(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_what_others_can_read_and_what_was_left_half_made_is_seen(tmp_path: Path
     (tmp_path / "control.secret").touch()
     for name, mode in (("", 0o750), ("shard2", 0o770), ("control.secret", 0o640)):
         (tmp_path / name).chmod(mode)
-    told = data.look_at_folder(tmp_path)
+    told = data.inspect_folder(tmp_path)
     assert told.open_modes == {"": 0o750, "control.secret": 0o640, "shard2": 0o770}
     assert list(told.drafts) == ["shard1.new-1"]
 
@@ -326,7 +326,7 @@ def test_what_outlived_a_killed_up_is_named(tmp_path: Path) -> None:
         children = {"redis": [child.pid, processes.birth(child.pid)], "shard1": [child.pid, "another"]}
         running = {"pid": 2**22 + 1, "birth": "gone", "control_port": 1, "children": children}
         (tmp_path / "up.json").write_text(json.dumps(running))
-        assert list(data.look_at_folder(tmp_path).leftovers) == [f"redis (pid {child.pid})"]
+        assert list(data.inspect_folder(tmp_path).leftovers) == [f"redis (pid {child.pid})"]
     finally:
         child.communicate(b"\n")
 
@@ -352,7 +352,7 @@ def test_a_log_is_read_without_being_touched(tmp_path: Path) -> None:
     before = contents(tmp_path)
     told = asyncio.run(data.read_log(tmp_path))
     assert told == StoredLog(None, quote(7).at, {"bitcoin": 3}, quote(5).at, 1)
-    assert data.look_at_folder(tmp_path).log_format == FORMAT_VERSION
+    assert data.inspect_folder(tmp_path).log_format == FORMAT_VERSION
     assert contents(tmp_path) == before
 
 
@@ -396,7 +396,7 @@ def test_each_finding_is_a_line_with_a_word_for_its_sign_and_what_mends_it_below
     assert list(doctor.lines(FINDINGS, doctor.marks_for("utf-8"))) == [
         "✓ ok      release     all is new",
         "✗ error   shards      shard1 is away\x1b[2J",
-        "                      mend: cotacoes start shard1",
+        "                      fix: cotacoes start shard1",
         "! warning quotes      stale",
         "1 error, 1 warning",
     ]
@@ -418,4 +418,4 @@ def test_root_or_not_the_folder_of_another_is_told(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root writes anywhere")
     tmp_path.chmod(0o500)
-    assert data.look_at_folder(tmp_path).problem == "it can not be written"
+    assert data.inspect_folder(tmp_path).problem == "it is not writable"

@@ -54,8 +54,8 @@ def test_the_servers_get_no_variable_that_changes_what_they_do(monkeypatch: pyte
             "unshare: unshare failed: Operation not permitted",
             "this machine forbids user namespaces: run as an ordinary",
         ),
-        ("x\ninitdb: error: no space left on device\nhint", "can not be made: no space left on device"),
-        ("gibberish", "can not be made: gibberish"),
+        ("x\ninitdb: error: no space left on device\nhint", "cannot make shard1: no space left on device"),
+        ("gibberish", "cannot make shard1: gibberish"),
     ],
 )
 def test_why_a_database_could_not_be_made_is_said_in_one_sentence(said: str, reason: str) -> None:

@@ -59,7 +59,7 @@ def test_the_table_comes_once_when_all_have_settled() -> None:
     shown.change("quote_service", ServiceState.RUNNING)
     assert shown.lines[1:] == [
         "",
-        "part           address      state",
+        "service        address      state",
         "redis          redis://far  running",
         "quote_service  -            running",
         "",
@@ -86,10 +86,10 @@ def test_after_the_table_a_change_is_one_line_and_passing_states_are_none() -> N
         ServiceState.WAITING,
         ServiceState.STARTING,
         ServiceState.RUNNING,
-        ServiceState.FROZEN,
+        ServiceState.PAUSED,
     ):
         shown.change("redis", state)
-    assert shown.lines == [f"{CLOCK} redis {state}" for state in ("stopped", "running", "frozen")]
+    assert shown.lines == [f"{CLOCK} redis {state}" for state in ("stopped", "running", "paused")]
 
 
 def test_an_event_of_a_service_is_one_line_with_its_facts() -> None:

@@ -113,7 +113,7 @@ async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_c
             "state": "external",
             "restarts": 0,
         }
-        with pytest.raises(BadRequestError, match="away is external: it is not ours to stop"):
+        with pytest.raises(BadRequestError, match="cannot stop away: it runs outside of this system"):
             await supervisor.stop("away")
 
 
@@ -191,13 +191,13 @@ async def test_frozen_means_that_every_process_of_the_service_stands_still() -> 
             lambda: [SLEEP in m.cmdline() for m in processes.family(supervisor.pids().get("family", 0))][1:] == [True]
         )
         members = processes.family(supervisor.pids()["family"])
-        assert await supervisor.freeze("family") is ServiceState.FROZEN
+        assert await supervisor.pause("family") is ServiceState.PAUSED
         await until(lambda: {member.status() for member in members} == {psutil.STATUS_STOPPED})
-        with pytest.raises(BadRequestError, match="family is frozen: only a running service can be frozen"):
-            await supervisor.freeze("family")
+        with pytest.raises(BadRequestError, match="family is paused: only a running service can be paused"):
+            await supervisor.pause("family")
         assert await supervisor.start("family") is ServiceState.RUNNING
         await until(lambda: psutil.STATUS_STOPPED not in {member.status() for member in members})
-        await supervisor.freeze("family")
+        await supervisor.pause("family")
         assert await supervisor.stop("family") is ServiceState.STOPPED
         assert processes.wait_gone(members, LIMIT_S) == []
 
@@ -238,7 +238,7 @@ async def test_a_step_is_tried_again_while_what_it_needs_is_away() -> None:
     steps, pauses = (OneTimeTask("step", (), step),), Pauses(step_s=0.01)
     async with supervising(service("after", needs=("step",)), steps=steps, pauses=pauses) as (supervisor, seen):
         await until(lambda: states(supervisor) == {"after": "running"})
-        assert seen.details("step") == ["shard1 is away; again in 0.01 s", "shard1 is away; again in 0.02 s"]
+        assert seen.details("step") == ["shard1 is away; next try in 0.01 s", "shard1 is away; next try in 0.02 s"]
 
 
 async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> None:
@@ -256,7 +256,7 @@ async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> N
 async def test_a_program_that_is_not_there_is_told_in_a_sentence() -> None:
     async with supervising(Service("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
         await until(lambda: seen.details("absent"))
-        assert "/nowhere/at all can not be started: No such file" in seen.details("absent")[0]
+        assert "cannot start /nowhere/at all: No such file" in seen.details("absent")[0]
 
 
 async def test_a_service_gets_its_own_environment_and_session_and_nothing_to_read() -> None:

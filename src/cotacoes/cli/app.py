@@ -24,7 +24,7 @@ _NOT_WRITABLE = {errno.EBADF, errno.ENOSPC, errno.EIO}
 # The commands by the module that has them, in the order of the help. A module imports what only running a command
 # needs when it runs: `--help` loads all modules, a command its own.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "system": ("up", "status", "env", "stop", "start", "freeze", "down"),
+    "system": ("up", "status", "env", "stop", "start", "pause", "freeze", "down"),
     "doctor": ("doctor",),
     "quotes": ("watch", "record", "quote", "report", "history", "candles", "export", "faults"),
     "breakers": ("breakers",),
@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 
 def application(command: str | None = None) -> typer.Typer:
-    """The root with this command alone, or with all commands if there is none of this name."""
+    """The root with this command alone, or with all commands if no command has this name."""
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def ended(run: Callable[[], object]) -> int:
-    """Call `run` and return the exit code that its result or its end means: one sentence on stderr, no traceback."""
+    """Call `run` and return the exit code for its result or its error; an error is one sentence on stderr."""
     code = OK
     try:
         code = _code(run)
@@ -120,7 +120,7 @@ def _code(run: Callable[[], object]) -> int:
 
 
 def _give_up_stdout() -> None:
-    """What is still buffered goes nowhere: the interpreter would try to write it once more at its end."""
+    """Discard what is still buffered: the interpreter would try to write it once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -147,21 +147,21 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,
 ) -> None:
-    """A crypto price feed that you run yourself, and that you can pull the plug on.
+    """A crypto price feed that you run yourself and can pull the plug on.
 
     \b
     Examples:
-      cotacoes up                             start the whole system, show live quotes
-      cotacoes quote bitcoin                  the current price, and how old it is
-      cotacoes report                         everything about every coin
-      cotacoes history ethereum --last 5      the last recorded prices
-      cotacoes faults error_rate=1 for_s=20   let the source fail
-      cotacoes stop shard1                    pull a plug; `cotacoes start shard1` puts it back
+      cotacoes up                             start the whole system and show live quotes
+      cotacoes quote bitcoin                  the current price and its age
+      cotacoes report                         prices, means and recent history of every coin
+      cotacoes history ethereum --last 5      the latest recorded prices
+      cotacoes faults error_rate=1 for_s=20   make the source fail for 20 s
+      cotacoes stop shard1                    pull a plug; `cotacoes start shard1` plugs it in
       cotacoes status                         what runs, and where
-      cotacoes doctor                         what is wrong here, and what mends it
+      cotacoes doctor                         find what is wrong, and what fixes it
       cotacoes shards move bitcoin --to shard2
-                                              another home, while all goes on
-      cotacoes audit                          prove that nothing is lost or doubled
+                                              move a coin while everything runs
+      cotacoes audit                          prove that no quote is lost or duplicated
     """
     if version:
         put(f"cotacoes {cotacoes.__version__}")

@@ -1,4 +1,4 @@
-"""`cotacoes doctor`: the examination, shown."""
+"""`cotacoes doctor`: run the checks and show what they find."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OK, FAILURE = 0, 1
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
-_PLAIN_MARKS = {"ok": "+", "warning": "!", "error": "x"}  # for a terminal without those signs
+_PLAIN_MARKS = {"ok": "+", "warning": "!", "error": "x"}  # for a terminal that cannot show those
 CHECK_COLUMNS = 11
 
 app = typer.Typer()
@@ -28,7 +28,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(data: Data = None, as_json: AsJson = False) -> int:
-    """What is wrong here, and what mends it.
+    """Find what is wrong, and what fixes it.
 
     \b
     Examples:
@@ -36,8 +36,8 @@ def doctor(data: Data = None, as_json: AsJson = False) -> int:
       cotacoes doctor --data ./second
       cotacoes doctor --json
 
-    Looks at the machine, the data folder and the system that runs there, and changes nothing. Exit code 1 where there
-    is an error; warnings alone are 0.
+    It examines the machine, the data folder and the system that runs there, and changes nothing. The exit code is 1 if
+    there is an error, and 0 if there are only warnings.
     """
     from cotacoes.doctor.examination import examine
 
@@ -51,7 +51,7 @@ def doctor(data: Data = None, as_json: AsJson = False) -> int:
 
 
 def marks_for(encoding: str | None) -> Mapping[str, str]:
-    """The signs that this encoding can write."""
+    """The marks that this encoding can write."""
     try:
         "".join(_MARKS.values()).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -60,12 +60,12 @@ def marks_for(encoding: str | None) -> Mapping[str, str]:
 
 
 def lines(findings: Sequence[Finding], marks: Mapping[str, str]) -> Iterator[str]:
-    """A line for each finding, one below it for what mends it, and the sum."""
+    """A line for each finding, one below it with the fix if there is one, and a summary."""
     for finding in findings:
         head = f"{marks[finding.severity]} {finding.severity:<7} {finding.check:<{CHECK_COLUMNS}} "
         yield head + finding.text
         if finding.mend is not None:
-            yield f"{'':>{len(head)}}mend: {finding.mend}"
+            yield f"{'':>{len(head)}}fix: {finding.mend}"
     count = Counter(str(finding.severity) for finding in findings)
-    told = ((count[severity], severity) for severity in ("error", "warning") if count[severity])
-    yield ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in told) or "nothing is wrong"
+    counts = ((count[severity], severity) for severity in ("error", "warning") if count[severity])
+    yield ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for number, word in counts) or "nothing is wrong"

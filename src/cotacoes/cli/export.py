@@ -1,10 +1,10 @@
-"""`cotacoes export`: a time range of a coin's quotes as CSV or NDJSON, every digit as stored, whatever fails meanwhile.
+"""`cotacoes export`: a time range of a coin's quotes as CSV or NDJSON, with every digit as stored.
 
-Pages are asked for one after the other, each after the last position of the one before, and are checked to follow it.
-A service or shard that is away is waited for, up to `PATIENCE_S` without a page.
+Pages are requested one after the other, each from the last position of the one before, and checked for continuity. If
+a service or shard is away, the export waits for it, up to `PATIENCE_S` without a page.
 
-Into a file: what there is so far stands in FILE.part, and becomes FILE when it is complete and on the disk. The same
-command goes on after the last whole line of FILE.part, once it is sure that this is a part of the same answer.
+An export to a file is written to FILE.part, which is renamed to FILE when it is complete and on the disk. The same
+command resumes after the last whole line of FILE.part, once it has checked that the file belongs to the same answer.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 COLUMNS = ("coin", "position", "at", "observed_at", "price", "currency", "origin")
 PAGE_QUOTES = 2_000
 PATIENCE_S = 60.0
-SHOW_S, SAY_S = 0.2, 10.0  # between two words of progress, on a terminal and elsewhere
+SHOW_S, SAY_S = 0.2, 10.0  # between two reports of progress, on a terminal and elsewhere
 
 Format = Literal["csv", "ndjson"]
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export: a coin in lower case, times in RFC 3339 as `format_time` writes them, None where open."""
+    """What to export: a coin in lower case, and times in RFC 3339 as `format_time` writes them; None is no bound."""
 
     coin: str
     start: str | None
@@ -52,23 +52,23 @@ class ExportRequest:
 
     @property
     def head(self) -> str:
-        """What stands before the first quote."""
+        """The text before the first quote."""
         return f"{','.join(COLUMNS)}\n" if self.form == "csv" else ""
 
     @property
     def begins(self) -> str:
-        """What every file of this coin and format begins with."""
+        """The text with which every file of this coin and format begins."""
         return self.head or f'{{"{COLUMNS[0]}":"{self.coin}","{COLUMNS[1]}":"'
 
     def line(self, one: QuoteJson | GapJson) -> str:
-        """One quote; or a gap: AFTER..THROUGH in place of the position, its reason in place of the origin."""
-        told: tuple[str, ...]
+        """The line of a quote, or of a gap: AFTER..THROUGH as the position, its reason as the origin."""
+        values: tuple[str, ...]
         if isinstance(one, GapJson):
-            told = (self.coin, f"{one.after}..{one.through}", "", "", "", "", one.reason)
+            values = (self.coin, f"{one.after}..{one.through}", "", "", "", "", one.reason)
         else:
             position = f"{one.epoch}-{one.seq}"
-            told = (one.coin, position, one.at, one.observed_at, one.price, one.currency, one.origin)
-        cells = [printable(cell) for cell in told]
+            values = (one.coin, position, one.at, one.observed_at, one.price, one.currency, one.origin)
+        cells = [printable(cell) for cell in values]
         if self.form == "ndjson":
             return f"{msgspec.json.encode(dict(zip(COLUMNS, cells, strict=True))).decode()}\n"
         written = io.StringIO()
@@ -76,22 +76,22 @@ class ExportRequest:
         return written.getvalue()
 
     def read(self, line: str) -> tuple[str, str]:
-        """Position and time in a line that `line` wrote; ValueError if it is none of this coin and format.
+        """The position and the time in a line that `line` wrote; ValueError if it is of another coin or format.
 
-        Of a gap the last position, behind which the export goes on, and no time.
+        A gap has its last position, after which the export continues, and an empty time.
         """
         try:
-            told = msgspec.json.decode(line, type=dict[str, str]) if self.form == "ndjson" else None
+            fields = msgspec.json.decode(line, type=dict[str, str]) if self.form == "ndjson" else None
         except msgspec.MsgspecError as error:
-            raise ValueError("no line of NDJSON") from error
-        cells = list(told.values()) if told is not None else next(csv.reader([line]), [])
-        if len(cells) != len(COLUMNS) or cells[0] != self.coin or (told is not None and tuple(told) != COLUMNS):
+            raise ValueError("not a line of NDJSON") from error
+        cells = list(fields.values()) if fields is not None else next(csv.reader([line]), [])
+        if len(cells) != len(COLUMNS) or cells[0] != self.coin or (fields is not None and tuple(fields) != COLUMNS):
             raise ValueError("another coin, or other columns")
         return str(Position.parse(cells[1].rpartition("..")[2])), cells[2]
 
 
 class ExportProgress:
-    """Quotes, the time reached and quotes a second, on stderr; silent where nobody would read it."""
+    """Progress on stderr: quotes, the time reached and quotes per second; silent if nobody would read it."""
 
     def __init__(self, *, into_file: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._is_terminal = sys.stderr.isatty() and (into_file or not sys.stdout.isatty())
@@ -105,7 +105,7 @@ class ExportProgress:
             self._next += SAY_S
 
     def advance(self, quotes: list[QuoteJson]) -> None:
-        """So many more are written."""
+        """Count these quotes as written."""
         self._reason = ""
         self._count += len(quotes)
         if self._is_shown and quotes and self._clock() >= self._next:
@@ -113,18 +113,18 @@ class ExportProgress:
             self._next = self._clock() + (SHOW_S if self._is_terminal else SAY_S)
 
     def wait(self, reason: str) -> None:
-        """What is waited for; said once, until something comes."""
+        """Say what the export waits for, once until the next page."""
         if self._is_shown and reason != self._reason:
             self._show(f"waiting: {reason}")
             self._reason = reason
 
     def end(self, where: str) -> None:
-        """All is written."""
+        """Say that everything is written."""
         if self._is_shown:
             self._show(f"exported {self._count} quotes{where}, {self._speed()}")
 
     def close(self) -> None:
-        """Leave the line, so that what is said next has its own."""
+        """End the line, so that the next message has its own."""
         if self._is_open_line:
             sys.stderr.write("\n")
 
@@ -141,7 +141,7 @@ class ExportProgress:
 
 
 class Export:
-    """One run. `sleep`, `clock` and `dice` are those of the machine, unless a test brings its own."""
+    """One export. A test can pass its own `sleep`, `clock` and `dice`."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Export:
         self._backoff = Backoff(dice or random.SystemRandom())
 
     async def to_stdout(self) -> None:
-        """All of it, from the beginning."""
+        """Export to standard output."""
         put_text(self._wanted.head)
         async for page in self._pages(None):
             put_text("".join(map(self._wanted.line, page.lines())))
@@ -171,7 +171,7 @@ class Export:
         self._progress.end("")
 
     async def to_file(self, file: Path) -> None:
-        """Into FILE.part, or what of it is missing there, which then becomes FILE; SettingError where it can not."""
+        """Export to FILE.part, or resume there, and rename it to FILE; SettingError if that is impossible."""
         with PartialFile(file, self._wanted.head.encode(), self._wanted.begins.encode()) as part:
             after = await self._resumed(part)
             async for page in self._pages(after):
@@ -181,7 +181,7 @@ class Export:
         self._progress.end(f" into {file}")
 
     async def _resumed(self, part: PartialFile) -> str | None:
-        """The last position in the part; None where there is none yet. SettingError where it is of something else."""
+        """The last position in the partial file; None if it has none. SettingError if it is of another export."""
         if part.first is None or part.last is None:
             return None
         foreign = SettingError(
@@ -201,11 +201,11 @@ class Export:
         else:
             if [self._wanted.line(quote) for quote in page.quotes] != [part.first.decode()]:
                 raise foreign
-        say(f"going on after {last}")
+        say(f"resuming after {last}")
         return last
 
     async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[HistoryPage]:
-        """The range, page by page."""
+        """The pages of the range."""
         wanted = self._wanted
         more = True
         while more:
@@ -217,7 +217,7 @@ class Export:
             more, after = page.more and bool(page.quotes) and not first_only, page.next
 
     async def _patiently(self, asked: dict[str, Any], limit: int) -> dict[str, Any]:
-        """One page, asked for until it comes; the last error where none came for `PATIENCE_S`."""
+        """Request one page until it comes; raises the last error if none came for `PATIENCE_S`."""
         due = self._clock() + PATIENCE_S
         while True:
             try:
@@ -234,19 +234,19 @@ class Export:
 
 
 def _check(page: HistoryPage, coin: str, after: str | None) -> None:
-    """ServiceUnavailableError unless these are quotes of the coin that follow one another, and `after`, or a gap."""
+    """Raise ServiceUnavailableError unless the page continues from `after` with quotes of the coin, or names a gap."""
     try:
         quotes = [quote.quote() for quote in page.quotes]
         ends = {Position.parse(gap.through) for gap in page.gaps}
     except ValueError as error:
-        raise ServiceUnavailableError("quote_service did not answer as it should") from error
+        raise ServiceUnavailableError("quote_service gave an answer of an unknown shape") from error
     gap = first_gap(quotes, None if after is None else Position.parse(after), ends)
     if gap is not None or any(quote.coin != coin for quote in quotes):
-        raise ServiceUnavailableError(f"quote_service answered with a hole after {after or 'the beginning'}")
+        raise ServiceUnavailableError(f"quote_service's answer has a hole after {after or 'the beginning'}")
 
 
 async def export(client: ServiceClient, wanted: ExportRequest, output: Path | None) -> int:
-    """Export to a file, or to standard output; the exit code."""
+    """Export to a file or to standard output; returns the exit code."""
     progress = ExportProgress(into_file=output is not None)
     run = Export(client, wanted, progress)
     try:

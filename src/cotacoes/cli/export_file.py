@@ -1,4 +1,4 @@
-"""The part of an export: a file of lines that grows, is gone on with after a crash, and gets its name when complete."""
+"""The partial file of an export: it grows by lines, survives a crash, and gets its final name when complete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import BinaryIO, Self
 
 from cotacoes.errors import OutputError, SettingError
 
-LINE_BYTES_MAX = 4_096  # a quote's line has some 150
+LINE_BYTES_MAX = 4_096  # a quote's line has about 150
 
 
 class PartialFile:
-    """A context manager around FILE.part, which is this process's alone meanwhile.
+    """A context manager that opens FILE.part, locked for this process.
 
-    `head` is written into a new one; `begins` is what every such file begins with: the head, or the first bytes of its
-    first line. `first` and `last` are the lines that stood behind the head at opening, None where none did; one that
-    was torn at the end is cut off.
+    `head` is written to a new file; `begins` is the text with which every such file begins: the head, or the first
+    bytes of its first line. `first` and `last` are the first and last line after the head when the file was opened,
+    None if there were none; an incomplete line at the end is cut off.
 
-    SettingError where FILE is there already, where FILE.part is no such part, or where another process writes it;
-    OutputError where it can not be written.
+    SettingError if FILE exists already, if FILE.part is of something else, or if another process writes it;
+    OutputError if it cannot be written.
     """
 
     def __init__(self, file: Path, head: bytes, begins: bytes) -> None:
@@ -35,13 +35,11 @@ class PartialFile:
 
     def __enter__(self) -> Self:
         if self._target.exists():
-            raise SettingError(f"{self._target} is there already: remove it, or give --output another name")
+            raise SettingError(f"{self._target} exists already: remove it, or give --output another name")
         try:
             self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
         except OSError as error:
-            raise SettingError(
-                f"{self.path} can not be written ({error.strerror}): give --output another name"
-            ) from error
+            raise SettingError(f"cannot write {self.path} ({error.strerror}): give --output another name") from error
         try:
             self._lock(self._file)
             self._resume(self._file)
@@ -58,7 +56,7 @@ class PartialFile:
             raise self._unwritten(failure) from failure
 
     def write(self, lines: bytes) -> None:
-        """Whole lines more."""
+        """Append whole lines."""
         assert self._file is not None
         try:
             self._file.write(lines)
@@ -67,7 +65,7 @@ class PartialFile:
             raise self._unwritten(error) from error
 
     def complete(self) -> None:
-        """On the disk first, then under its name."""
+        """Flush the file to the disk, then give it its name."""
         assert self._file is not None
         try:
             os.fsync(self._file.fileno())
@@ -88,7 +86,7 @@ class PartialFile:
 
     def _resume(self, file: BinaryIO) -> None:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise SettingError(f"{self.path} is no file: give --output another name")
+            raise SettingError(f"{self.path} is not a regular file: give --output another name")
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - LINE_BYTES_MAX)
         file.seek(start)
@@ -96,7 +94,7 @@ class PartialFile:
         whole, _, torn = tail.rpartition(b"\n")
         end = size - len(torn)
         if end == 0 and (self._begins.startswith(torn) or torn.startswith(self._begins)):
-            # new, or torn before its first line was whole
+            # new, or cut off before its first line was complete
             file.truncate(0)
             file.seek(0)
             self.write(self._head)
@@ -104,7 +102,7 @@ class PartialFile:
         file.seek(0)
         first = file.read(len(self._head) + LINE_BYTES_MAX)
         if end == start or not first.startswith(self._begins):
-            raise SettingError(f"{self.path} is no part of such an export: remove it, or give --output another name")
+            raise SettingError(f"{self.path} does not belong to this export: remove it, or give --output another name")
         file.truncate(end)
         file.seek(end)
         if end > len(self._head):
@@ -112,4 +110,4 @@ class PartialFile:
             self.last = whole.rpartition(b"\n")[2] + b"\n"
 
     def _unwritten(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path} can not be written ({error.strerror})")
+        return OutputError(f"cannot write {self.path} ({error.strerror})")

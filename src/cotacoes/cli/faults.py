@@ -1,10 +1,10 @@
-"""The words of `cotacoes faults`: KEY=VALUE, put into the setting that is in force.
+"""The words of `cotacoes faults`: KEY=VALUE, added to the current faults.
 
-    error_rate=0.5 latency_ms=300 for_s=20     numbers; `none` takes one away
-    status=500,503 coins=bitcoin,ethereum      lists; `none` empties one (no coins named: all are spoilt)
-    hang=0.2 nan=0.1                           kinds, each with its rate; 0 or `none` takes one away
+    error_rate=0.5 latency_ms=300 for_s=20     numbers; `none` removes one
+    status=500,503 coins=bitcoin,ethereum      lists; `none` empties one (without coins, all fail)
+    hang=0.2 nan=0.1                           kinds, each with its rate; 0 or `none` removes one
 
-Ranges are external_service's own to judge.
+external_service checks the ranges.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _NUMBERS = _WHOLE | {"error_rate", "for_s"}
 _NONE = {"retry_after_s": None, "for_s": None}
 _LISTS: dict[str, Callable[[str], object]] = {"status": int, "coins": str.lower}
 _KINDS = frozenset(kind.value for kind in Kind)
-FOR_S_LEFT_MIN = 0.001  # a setting shown with 0 s left is at its end, not without one
+FOR_S_LEFT_MIN = 0.001  # 0 s left means that it is about to end, not that it has no end
 
 
 def merged(current: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The setting with the words put in; BadRequestError names a word that is none."""
+    """The faults with the words applied; BadRequestError names a word that is not a fault."""
     setting = {**current, "kinds": dict(current.get("kinds") or {})}
     if setting.get("for_s") is not None:
         setting["for_s"] = max(setting["for_s"], FOR_S_LEFT_MIN)
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise BadRequestError(f"{word} is no KEY=VALUE, for example error_rate=1; `clear` stands alone")
+            raise BadRequestError(f"{word} is not KEY=VALUE, for example error_rate=1; `clear` must stand alone")
         if name in _NUMBERS:
             setting[name] = _NONE.get(name, 0) if text == "none" else _number(name, text)
         elif name in _LISTS:
@@ -41,7 +41,7 @@ def merged(current: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
         elif name in _KINDS:
             setting["kinds"][name] = 0.0 if text == "none" else _number(name, text)
         else:
-            raise BadRequestError(f"{name} is no fault{_nearest(name)}")
+            raise BadRequestError(f"{name} is not a fault{_nearest(name)}")
     setting["kinds"] = {kind: rate for kind, rate in setting["kinds"].items() if rate}
     return setting
 
@@ -67,4 +67,4 @@ def _items(name: str, text: str) -> list[object]:
 def _nearest(name: str) -> str:
     known = [*sorted(_NUMBERS), *_LISTS, *sorted(_KINDS)]
     near = difflib.get_close_matches(name.lower(), known, n=1)
-    return f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
+    return f": did you mean {near[0]}?" if near else f": the faults are {', '.join(known)}"

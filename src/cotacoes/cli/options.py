@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and the data folder they mean."""
+"""Options and arguments that several commands share, and the data folder that they use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATA_DEFAULT = ".cotacoes"
 
 def _folder(text: str) -> Path:
     if not text:  # an unset variable of a script; as a path it would be the current folder
-        raise typer.BadParameter("it is empty: name a folder, or leave the option out")
+        raise typer.BadParameter("the folder's name is empty: name a folder or leave the option out")
     return Path(text)
 
 
@@ -22,19 +22,19 @@ Data = Annotated[
     typer.Option(
         metavar="DIR",
         parser=_folder,
-        help="data folder of `cotacoes up`; else $COTACOES_DATA, else ./.cotacoes",
+        help="data folder of the system; default: $COTACOES_DATA or ./.cotacoes",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs")]
-Coin = Annotated[str, typer.Argument(metavar="COIN", help="for example bitcoin, in any case")]
-Coins = Annotated[list[str] | None, typer.Argument(metavar="COIN", help="which coins; none named: all")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Coin = Annotated[str, typer.Argument(metavar="COIN", help="for example bitcoin; case is ignored")]
+Coins = Annotated[list[str] | None, typer.Argument(metavar="COIN", help="which coins; default: all")]
 Since = Annotated[
     list[str] | None,
-    typer.Option(metavar="POSITION", help="all after this position first; COIN=POSITION, again for each of several"),
+    typer.Option(metavar="POSITION", help="start after this position; for several coins repeat COIN=POSITION"),
 ]
-Service = Annotated[str, typer.Argument(metavar="PART", help="as `cotacoes status` names it, for example shard1")]
+Name = Annotated[str, typer.Argument(metavar="SERVICE", help="as `cotacoes status` names it, for example shard1")]
 
 
 def data_folder(given: Path | None) -> Path:
-    """The data folder that is meant: the one given, else that of the environment, else the default."""
+    """The given data folder, else the one in the environment, else the default."""
     return given or Path(os.environ.get("COTACOES_DATA") or DATA_DEFAULT)

@@ -1,4 +1,4 @@
-"""Whose system answers on a port, for a person who stands in the folder of another one."""
+"""Find the system that listens on a port, for a person who works in another folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ DATA_VARIABLE = "COTACOES_DATA"  # which `up` gives to each of its services
 
 
 def data_folder_on(port: int) -> Path | None:
-    """The data folder of the system whose service listens on the port; None if there is none, or it cannot be known.
+    """The data folder of the system whose service listens on the port; None if it is not known.
 
-    The system tells which process listens, and the process's environment its folder, of our own processes only.
+    The folder is in the environment of the process that listens, which only its own user can read.
     """
     with contextlib.suppress(psutil.Error):
         for one in psutil.net_connections(kind="tcp"):

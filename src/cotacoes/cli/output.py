@@ -1,6 +1,6 @@
-"""What the commands print: lines that awk can read, and tables where there are columns.
+"""What the commands print: lines that awk can read, and tables.
 
-Data goes to stdout, talk to stderr. Nothing that came over the wire reaches a terminal with its control characters.
+Data goes to stdout, messages to stderr. Control characters from the network never reach a terminal.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from cotacoes.model.quote import (
 
 T = TypeVar("T")
 
-UNKNOWN = "?"  # missing
-NONE = "-"  # known, and there is none
+UNKNOWN = "?"  # not known
+NONE = "-"  # known to be absent
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """What is shown of a page of the history."""
+    """The fields of a page of the history that are shown."""
 
     quotes: list[QuoteJson]
     next: PositionText | None
@@ -43,7 +43,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
     gaps: list[GapJson] = []
 
     def lines(self) -> Iterator[QuoteJson | GapJson]:
-        """What is shown, in order: each quote, and before it what the history lacks there."""
+        """Each quote in order, and before it the gap that the history has there."""
         gaps = {gap.through: gap for gap in self.gaps}
         for quote in self.quotes:
             before = quote.prev if quote.seq == 1 else f"{quote.epoch}-{quote.seq - 1}"
@@ -53,7 +53,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
 
 
 class CandlePage(msgspec.Struct, frozen=True):
-    """What is shown of a page of candles."""
+    """The fields of a page of candles that are shown."""
 
     currency: CurrencyText
     origin: OriginText
@@ -63,17 +63,17 @@ class CandlePage(msgspec.Struct, frozen=True):
 
 
 def put(line: str) -> None:
-    """One line of data."""
+    """Print one line of data."""
     _write(f"{printable(line)}\n")
 
 
 def put_text(text: str) -> None:
-    """Data in whole lines, free of what would command a terminal."""
+    """Print data in whole lines that have no control characters."""
     _write(text)
 
 
 def put_json(data: object) -> None:
-    """One line of JSON; what would command a terminal is escaped, which is the same JSON."""
+    """Print one line of JSON, with control characters escaped."""
     text = msgspec.json.encode(data).decode()
     if not text.isprintable():  # outside its strings, JSON has printable characters only
         text = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
@@ -81,22 +81,22 @@ def put_json(data: object) -> None:
 
 
 def say(line: str) -> None:
-    """One line to the person; nobody can be told that it cannot be written."""
+    """Print one line for people on stderr; a failure to write it is ignored."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{printable(line)}\n")
 
 
 def confirms(question: str, *, without: str) -> bool:
-    """Whether a person says yes; SettingError, which says what to do `without` one, if nobody can be asked."""
+    """Ask a person a yes/no question. SettingError if there is no terminal; `without` says what to do then."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise SettingError(f"there is no terminal to ask on: {without}")
+        raise SettingError(f"there is no terminal for a question: {without}")
     sys.stderr.write(f"{printable(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table, in columns that fit a terminal; coloured only there, and not with NO_COLOR."""
+    """Print a table that fits the terminal; coloured on a terminal, unless NO_COLOR is set."""
     width = terminal_width()
     is_coloured = width is not None and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     cells = [[printable(str(cell)) for cell in row] for row in rows]
@@ -105,12 +105,12 @@ def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; None if it is none."""
+    """The width of the terminal; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def flush() -> None:
-    """Hand on what was put; BrokenPipeError where nobody reads it, OutputError where it can not be written."""
+    """Flush stdout; BrokenPipeError if its reader has gone, OutputError if it cannot be written."""
     _write("", flush=True)
 
 
@@ -126,16 +126,16 @@ def _write(text: str, *, flush: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """The text without what would command a terminal."""
+    """The text with control characters replaced."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
-    """The answer as what it should be; ServiceUnavailableError where it is something else."""
+    """The answer decoded as `kind`; ServiceUnavailableError if it has another shape."""
     try:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:
-        raise ServiceUnavailableError(f"{service} did not answer as it should") from error
+        raise ServiceUnavailableError(f"{service} gave an answer of an unknown shape") from error
 
 
 def quote_line(quote: CurrentJson) -> str:
@@ -145,7 +145,7 @@ def quote_line(quote: CurrentJson) -> str:
 
 
 def gap_line(coin: str, gap: GapJson) -> str:
-    """`- bitcoin - - hole 1732400000000-43..1732400000000-99`: with as many columns as a quote has."""
+    """`- bitcoin - - hole 1732400000000-43..1732400000000-99`, with as many columns as a quote."""
     return f"{NONE} {coin} {NONE} {NONE} {gap.reason} {gap.after}..{gap.through}"
 
 
@@ -175,13 +175,13 @@ def age_text(age_ms: int) -> str:
 
 
 def export_lines(environment: Mapping[str, str], programs: str) -> Iterator[str]:
-    """What a shell evaluates to get the variables, and the folder `programs` at the end of its PATH."""
+    """Shell commands that export the variables and append the folder `programs` to PATH."""
     yield from (f"export {name}={shlex.quote(value)}" for name, value in environment.items())
     yield f'export PATH="$PATH:"{shlex.quote(programs)}'
 
 
 def fault_lines(setting: Mapping[str, Any]) -> Iterator[str]:
-    """`error_rate=0.2`, as `cotacoes faults` takes them."""
+    """The faults as `cotacoes faults` accepts them, such as `error_rate=0.2`."""
     for name, value in setting.items():
         if name == "kinds":
             yield from (f"{kind}={rate:g}" for kind, rate in value.items())

@@ -1,4 +1,4 @@
-"""The commands that ask a running system: each asks its service, prints the answer and returns the exit code."""
+"""The commands that query a running system: each asks a service, prints the answer and returns the exit code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXPORTED = {
 LAST_DEFAULT = 20
 PAGE_QUOTES = 1000
 PAGE_CANDLES = 1000
-TABLE_CANDLES_MAX = 10_000  # a longer table is one that nobody reads; JSON has no end
+TABLE_CANDLES_MAX = 10_000  # nobody reads a longer table; JSON has no limit
 
 Ask = Callable[[Path, str], dict[str, Any]]
 
@@ -55,10 +55,10 @@ def find_system(
     environment: Mapping[str, str] = os.environ,
     find_folder: Callable[[int], Path | None] | None = None,
 ) -> dict[str, str]:
-    """The environment of the system to ask: the one that runs on the data folder, else one that the environment names.
+    """The environment of the system to query: the one on the data folder, else the one that the environment names.
 
-    ServiceUnavailableError if neither is there. A system that only happens to answer on the default ports is another
-    folder's: it is named (`find_folder` finds it by its port), and not asked.
+    ServiceUnavailableError if there is neither. A system that answers on the default ports but belongs to another
+    folder is named in the error (`find_folder` finds it by its port), and not queried.
     """
     found: Mapping[str, str] = {}
     try:
@@ -74,7 +74,7 @@ def find_system(
         if other is None or other == data_folder(given).absolute():
             raise
         raise ServiceUnavailableError(
-            f"{error.detail}; the system on port {port} is that of {other}: ask it with --data {other}"
+            f"{error.detail}; the system on port {port} belongs to {other}: query it with --data {other}"
         ) from error
     return _ours({**environment, **found})
 
@@ -91,17 +91,17 @@ def _ours(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def settings_of(given: Path | None) -> config.Settings:
-    """The settings of the system to ask."""
+    """The settings of the system to query."""
     from cotacoes import config
 
     return config.load(find_system(given, control.ask))
 
 
 def client_for(given: Path | None) -> ServiceClient:
-    """A client for the services of the system to ask, not yet open.
+    """A client for the services of the system to query, not yet open.
 
-    A running `up` says all that a client needs, so the settings, which take long to load, are read only if there are
-    other variables.
+    A running `up` names all that a client needs. The settings, which are slow to load, are read only if the environment
+    has other variables.
     """
     variables = find_system(given, control.ask)
     if variables.keys() - {f"{PREFIX}DATA"} == EXPORTED:
@@ -122,7 +122,7 @@ def client_of(settings: config.Settings, http: HttpClient | None = None) -> Serv
 
 
 async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:
-    """The current quote; exit code 3 where it is stale."""
+    """Print the current quote; the exit code is 3 if it is stale."""
     answer = await client.current(coin.lower())
     shown = understood(answer, CurrentJson, "quote_service")
     if as_json:
@@ -140,7 +140,7 @@ async def report(
     trace: bool = False,
     as_json: bool,
 ) -> int:
-    """The report of these coins, or of all, over a window; with `trace` also how each branch of it went."""
+    """Print the report of these coins, or of all; with `trace` also how each branch went."""
     answer = await client.report([coin.lower() for coin in coins], window=window, trace=trace)
     if as_json:
         put_json(answer)
@@ -161,7 +161,7 @@ async def history(
     end: str | None = None,
     as_json: bool,
 ) -> int:
-    """The `last` quotes, or all after a position and of a time range, by pages, to the end that is found there."""
+    """Print the `last` quotes, or page by page all that match the position and the time range."""
     if after is None and start is None and end is None:
         _put_page(coin.lower(), await client.quotes(coin.lower(), last=last or LAST_DEFAULT), as_json=as_json)
         return OK
@@ -186,7 +186,7 @@ async def candles(
     page_candles: int = PAGE_CANDLES,
     table_candles_max: int = TABLE_CANDLES_MAX,
 ) -> int:
-    """The `last` intervals, or those from a time on, as a table or as a line of JSON each."""
+    """Print the `last` intervals, or those from a time on, as a table or as lines of JSON."""
     rows: list[tuple[object, ...]] = []
     limit = (last or LAST_DEFAULT) if start is None else page_candles
     following = start
@@ -195,8 +195,8 @@ async def candles(
         page = understood(answer, CandlePage, "quote_service")
         kind = {"coin": coin.lower(), "currency": page.currency, "origin": page.origin, "interval": interval}
         if as_json:
-            for told in answer["candles"]:
-                put_json(kind | told)
+            for candle in answer["candles"]:
+                put_json(kind | candle)
         else:
             rows += map(candle_row, page.candles)
         following = page.next
@@ -206,7 +206,7 @@ async def candles(
         put_table(CANDLE_COLUMNS, rows)
         say(f"{kind['coin']} in {page.currency} of {page.origin}, {interval}, through {page.through}")
         if start is not None and following is not None:
-            say(f"more follow: go on with --from {following}, or ask with --json")
+            say(f"there are more: continue with --from {following}, or use --json")
     return OK
 
 
@@ -224,7 +224,7 @@ def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> HistoryPa
 
 
 async def faults(client: ServiceClient, words: Sequence[str], *, as_json: bool) -> int:
-    """Show the faults in force, after putting `words` into them; `clear` alone ends them all."""
+    """Print the current faults, after adding `words` to them; `clear` alone removes them all."""
     if list(words) == ["clear"]:
         setting = await client.set_faults({})
     else:

@@ -1,4 +1,4 @@
-"""Commands for prices: watch them, ask for them, spoil them."""
+"""Commands for prices: watch, record, query and export them, and make the source fail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _window(text: str) -> str:
 
 @app.command()
 def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: AsJson = False) -> int:
-    """The last quote of each coin, then every one as it comes.
+    """Show the last quote of each coin, then every new one.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: 
       cotacoes watch bitcoin --since 1732400000000-42
       cotacoes watch --since bitcoin=1732400000000-42 --since ethereum=1732400000001-40
 
-    What the wire loses is said, fetched from the history and shown in its place, so positions have no hole.
+    Quotes lost on the way are reported, fetched from the history and shown in their place, so no position is missing.
     """
     system = {"COTACOES_LOG_LEVEL": "warning", **queries.find_system(data, control.ask)}
     return subscribe(coins, since, as_json=as_json, environment=system, interrupted=INTERRUPTED)
@@ -62,14 +62,14 @@ def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: 
 
 @app.command()
 def record(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="a new file; .gz packs it")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="a new file; compressed if it ends in .gz")],
     coins: Coins = None,
     for_s: Annotated[
-        float | None, typer.Option("--for", metavar="SECONDS", min=0.1, help="so long; else until Ctrl-C")
+        float | None, typer.Option("--for", metavar="SECONDS", min=0.1, help="how long; default: until Ctrl-C")
     ] = None,
     data: Data = None,
 ) -> int:
-    """Record what is published, to be replayed.
+    """Record published quotes to a file that can be replayed.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def record(
     async def main(settings: config.Settings, stop: Stop) -> None:
         known = await known_coins(settings) or list(settings.seed_placement)
         chosen = [require_coin(coin.lower(), known) for coin in coins or known]
-        say(f"recording {', '.join(chosen)} into {out}; Ctrl-C ends it")
+        say(f"recording {', '.join(chosen)} into {out}; press Ctrl-C to stop")
         count = await recording.record(settings, stop, out, chosen, for_s)
         say(f"recorded {count} quotes")
 
@@ -94,14 +94,14 @@ def record(
 
 @app.command()
 def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
-    """The current quote, and how old it is.
+    """Show the current quote and its age.
 
     \b
     Examples:
       cotacoes quote bitcoin
       cotacoes quote bitcoin --json
 
-    Exit code 3 where it is stale, 4 where there is none.
+    The exit code is 3 if the quote is stale, and 4 if there is none.
     """
     return _ask(data, lambda client: queries.quote(client, coin, as_json=as_json))
 
@@ -112,11 +112,11 @@ def report(
     window: Annotated[
         str, typer.Option("--window", metavar="LENGTH", parser=_window, help=f"one of {', '.join(WINDOWS)}")
     ] = DEFAULT_WINDOW,
-    trace: Annotated[bool, typer.Option("--trace", help="Draw who was asked when, and how it ended.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="show when each service was asked, and the result")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
-    """Everything about every coin.
+    """Report prices, means and recent history of all coins.
 
     \b
     Examples:
@@ -125,7 +125,7 @@ def report(
       cotacoes report --trace
       cotacoes report --json
 
-    Of everyone who answers in time; what is missing is named.
+    The report contains every answer that came in time, and names what is missing.
     """
     return _ask(data, lambda client: queries.report(client, coins or (), window=window, trace=trace, as_json=as_json))
 
@@ -134,17 +134,15 @@ def report(
 def history(
     coin: Coin,
     last: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=LAST_QUOTES_MAX, help="the newest N; 20 if not said")
+        int | None, typer.Option(metavar="N", min=1, max=LAST_QUOTES_MAX, help="the newest N; default: 20")
     ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="POSITION", help="all after this position, which is not itself shown")
-    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="POSITION", help="all quotes after this position")] = None,
     start: From = None,
     end: To = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
-    """Recorded quotes, one a line, in order.
+    """Show recorded quotes in order, one per line.
 
     \b
     Examples:
@@ -153,7 +151,7 @@ def history(
       cotacoes history bitcoin --from 2026-11-24T12:00:00Z --to 2026-11-24T12:05:00Z
       cotacoes history bitcoin --last 1000 --json > quotes.ndjson
 
-    The newest, or all after a position, of a time range, or both.
+    Without options it shows the newest ones; with --after or a time range all that match.
     """
     if last is not None and after is not None:
         raise typer.BadParameter("give either --last or --after, not both")
@@ -172,15 +170,15 @@ def candles(
         str, typer.Option("--interval", metavar="LENGTH", parser=_interval, help=f"one of {', '.join(INTERVALS)}")
     ] = "1m",
     last: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1000, help="the last N intervals; 20 if not said")
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="the last N intervals; default: 20")
     ] = None,
     start: From = None,
     end: To = None,
-    empty: Annotated[bool, typer.Option("--empty", help="intervals without a quote as well")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="include intervals without a quote")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
-    """What the price did in each interval: open, high, low, close, mean.
+    """Show open, high, low, close and mean by interval.
 
     \b
     Examples:
@@ -189,7 +187,7 @@ def candles(
       cotacoes candles bitcoin --interval 5m --from 2026-11-24 --to 2026-11-25 --empty
       cotacoes candles bitcoin --interval 1d --from 2026-01-01 --json > days.ndjson
 
-    Of the newest quote's origin and currency. The newest is still open; a closed one changes no more.
+    Candles have the origin and currency of the newest quote. The newest one is still open; closed ones never change.
     """
     if last is not None and start is not None:
         raise typer.BadParameter("give either --last or --from, not both")
@@ -206,13 +204,13 @@ def export(
     coin: Coin,
     start: From = None,
     end: To = None,
-    form: Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="what to write")] = "csv",
+    form: Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="format of the output")] = "csv",
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="a new file; else standard output")
+        Path | None, typer.Option("--output", metavar="FILE", help="a new file; default: standard output")
     ] = None,
     data: Data = None,
 ) -> int:
-    """All quotes of a time range, every digit as stored.
+    """Export the quotes of a time range with every digit.
 
     \b
     Examples:
@@ -220,8 +218,8 @@ def export(
       cotacoes export bitcoin --from 2026-11-01 --to 2026-12-01 --output november.csv
       cotacoes export bitcoin --from 2026-11-24 --format ndjson --output bitcoin.ndjson
 
-    Without --from from the oldest quote, without --to up to the newest. With --output it can be interrupted: what there
-    is stands in FILE.part, and the same command goes on with it.
+    Without --from it starts at the oldest quote, without --to it ends at the newest. With --output an interrupted
+    export leaves FILE.part, and the same command resumes it.
     """
     from cotacoes.cli import export as exporting
 
@@ -231,11 +229,11 @@ def export(
 
 @app.command()
 def faults(
-    words: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="what to put in; or clear")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="a fault to set, or clear")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the source's faults, or set them.
+    """Show or set the faults of the source.
 
     \b
     Examples:
@@ -245,7 +243,7 @@ def faults(
       cotacoes faults latency_ms=300 status=500,503 retry_after_s=none
       cotacoes faults clear
 
-    Each KEY=VALUE is put into the faults in force; `clear` ends them all.
+    Each KEY=VALUE is added to the current faults; `clear` removes them all.
     """
     return _ask(data, lambda client: queries.faults(client, words or [], as_json=as_json))
 

@@ -1,4 +1,4 @@
-"""Commands that are one part alone, configured by the environment: the services, the subscriber, the migration."""
+"""Commands that run one service alone, configured by the environment, and the migration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer()
 
 @app.command()
 def migrate(data: Data = None) -> None:
-    """Bring all shards to this release's schema.
+    """Migrate all shards to the schema of this release.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def migrate(data: Data = None) -> None:
       cotacoes migrate --data ./second
       COTACOES_SHARD1_DSN=postgresql://... COTACOES_SHARD2_DSN=postgresql://... cotacoes migrate
 
-    Of the system that runs on the data folder, else of the one that the environment names.
+    It migrates the system that runs on the data folder, else the one that the environment names.
     """
     from cotacoes.admin import migrate as migration
 
@@ -41,7 +41,7 @@ def migrate(data: Data = None) -> None:
 
 @app.command()
 def external_service() -> int:
-    """The source: simulated or replayed.
+    """Run the source: a simulated market or a replay.
 
     \b
     Example:
@@ -53,10 +53,10 @@ def external_service() -> int:
 @app.command()
 def quote_service(
     accept_clock: Annotated[
-        bool, typer.Option("--accept-clock", help="start although stored times lie more than a day ahead of the clock")
+        bool, typer.Option("--accept-clock", help="start even if stored times are more than a day ahead of the clock")
     ] = False,
 ) -> int:
-    """Fetches, records, publishes, answers.
+    """Run the service that records and publishes quotes.
 
     \b
     Example:
@@ -67,7 +67,7 @@ def quote_service(
 
 @app.command()
 def aggregator_service() -> int:
-    """The report of everyone.
+    """Run the service that makes the report.
 
     \b
     Example:
@@ -78,7 +78,7 @@ def aggregator_service() -> int:
 
 @app.command()
 def gateway_service() -> int:
-    """The front door.
+    """Run the gateway for HTTP and live streams.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def gateway_service() -> int:
 
 @app.command()
 def client_subscriber(coins: Coins = None, since: Since = None, as_json: AsJson = False) -> int:
-    """Live quotes on the console.
+    """Run the subscriber: live quotes on the console.
 
     \b
     Examples:
@@ -107,9 +107,9 @@ def subscribe(
     environment: Mapping[str, str] | None = None,
     interrupted: int = 0,
 ) -> int:
-    """Show live quotes as this process; returns the exit code, `interrupted` after Ctrl-C.
+    """Show live quotes in this process; returns the exit code, which is `interrupted` after Ctrl-C.
 
-    `environment` takes the place of this process's own.
+    `environment` replaces that of this process.
     """
     from cotacoes.client_subscriber import app as subscriber
     from cotacoes.web.process import run_service

@@ -1,16 +1,17 @@
-"""Commands for the system on this machine: start it, look at it, pull its plugs."""
+"""Commands for the system on this machine: start it, inspect it, pull its plugs."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cotacoes.cli.options import AsJson, Data, Service, data_folder
-from cotacoes.cli.output import export_lines, put, put_json, put_table, say
+from cotacoes.cli.options import AsJson, Data, Name, data_folder
+from cotacoes.cli.output import NONE, export_lines, put, put_json, put_table, say
 from cotacoes.errors import SettingError
 from cotacoes.up import control
 
@@ -20,29 +21,34 @@ app = typer.Typer()
 @app.command()
 def up(
     data: Data = None,
-    port_base: Annotated[int | None, typer.Option(metavar="N", help="the gateway's port; the others follow")] = None,
+    port_base: Annotated[int | None, typer.Option(metavar="N", help="the gateway's port; the others follow it")] = None,
     source: Annotated[str | None, typer.Option(metavar="SOURCE", help="sim, or replay:PATH[,PATH...]")] = None,
     speed: Annotated[
         str | None,
-        typer.Option(metavar="X", help="how much faster than the clock it runs; max: as fast as it is taken"),
+        typer.Option(metavar="X", help="how many times faster than the clock; max: as fast as quotes are recorded"),
     ] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="begin a replay anew at its end")] = False,
-    replay_price: Annotated[str | None, typer.Option(metavar="KIND", help="mid or trade, of a replay")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="repeat a replay from its beginning")] = False,
+    replay_price: Annotated[
+        str | None, typer.Option(metavar="KIND", help="which price a replay uses: mid or trade")
+    ] = None,
     replay_times: Annotated[
-        str | None, typer.Option(metavar="TIMES", help="shifted to now, or original; of a replay")
+        str | None, typer.Option(metavar="TIMES", help="the times of a replay: shifted (to now) or original")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="of the simulated market and its faults")] = None,
-    failure_rate: Annotated[float | None, typer.Option(metavar="P", help="share of requests that fail")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="seed of the simulated market and its faults")] = None,
+    failure_rate: Annotated[
+        float | None, typer.Option(metavar="P", help="share of requests that fail on purpose, 0 to 1")
+    ] = None,
     replay_pairs: Annotated[
-        str | None, typer.Option(metavar="PAIR:COIN:CURRENCY,...", help="what further pairs of a replay are")
+        str | None,
+        typer.Option(metavar="PAIR:COIN:CURRENCY,...", help="coin and currency of further pairs of a replay"),
     ] = None,
     accept_clock: Annotated[
-        bool, typer.Option("--accept-clock", help="start although stored times lie more than a day ahead of the clock")
+        bool, typer.Option("--accept-clock", help="start even if stored times are more than a day ahead of the clock")
     ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="lines without colour, table or cursor")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="plain lines without colour")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Start everything, show live quotes.
+    """Start the whole system and show live quotes.
 
     \b
     Examples:
@@ -51,7 +57,7 @@ def up(
       cotacoes up --data ./replayed --source replay:btcusdt.gz,ethusdt.gz
       cotacoes up --json | head
 
-    Ctrl-C stops it; a second `up` on the same data goes on where the first ended.
+    Ctrl-C stops the system. The next `up` on the same data folder continues where this one ended.
     """
     if plain and as_json:
         raise SettingError("give either --plain or --json, not both")
@@ -78,7 +84,7 @@ def up(
 
 @app.command()
 def status(data: Data = None, as_json: AsJson = False) -> None:
-    """What runs, where, in which state.
+    """Show each service with its state and address.
 
     \b
     Examples:
@@ -89,14 +95,19 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         put_json({"parts": answer["parts"]})
         return
-    columns = ("part", "state", "address", "pid", "restarts")
-    names = ("name", *columns[1:])
-    put_table(columns, [["-" if part[name] is None else part[name] for name in names] for part in answer["parts"]])
+    columns = ("service", "state", "address", "pid", "restarts")
+    put_table(columns, [[*_cells(row)] for row in answer["parts"]])
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[object]:
+    yield from (row["name"], _shown(row["state"]))
+    for name in ("address", "pid", "restarts"):
+        yield NONE if row[name] is None else row[name]
 
 
 @app.command()
 def env(data: Data = None, as_json: AsJson = False) -> None:
-    """Addresses and passwords, as shell exports.
+    """Print addresses and passwords as shell exports.
 
     \b
     Examples:
@@ -113,42 +124,48 @@ def env(data: Data = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(part: Service, data: Data = None) -> None:
-    """Stop a part until it is started.
+def stop(service: Name, data: Data = None) -> None:
+    """Stop a service until it is started.
 
     \b
     Examples:
       cotacoes stop shard1
       cotacoes stop redis
     """
-    _control("stop", part, data)
+    _control("stop", service, data)
 
 
 @app.command()
-def start(part: Service, data: Data = None) -> None:
-    """Start a stopped part, or thaw a frozen one.
+def start(service: Name, data: Data = None) -> None:
+    """Start a stopped service, or continue a paused one.
 
     \b
-    Example:
+    Examples:
       cotacoes start shard1
+      cotacoes start quote_service
     """
-    _control("start", part, data)
+    _control("start", service, data)
 
 
 @app.command()
-def freeze(part: Service, data: Data = None) -> None:
-    """Let a part hang until it is started.
+def pause(service: Name, data: Data = None) -> None:
+    """Make a service hang until it is started.
 
     \b
     Example:
-      cotacoes freeze quote_service
+      cotacoes pause quote_service
+
+    Its processes stand still: connections stay open and nothing answers.
     """
-    _control("freeze", part, data)
+    _control("freeze", service, data)  # the word of the control channel
+
+
+app.command("freeze", hidden=True)(pause)  # its name until 0.2
 
 
 @app.command()
 def down(data: Data = None) -> None:
-    """Stop everything.
+    """Stop the whole system.
 
     \b
     Examples:
@@ -160,7 +177,12 @@ def down(data: Data = None) -> None:
     say(f"stopped what ran on {folder}")
 
 
-def _control(command: str, part: str, data: Path | None) -> None:
-    name = part.lower().replace("-", "_")
+def _control(command: str, service: str, data: Path | None) -> None:
+    name = service.lower().replace("-", "_")
     answer = control.ask(data_folder(data), command, name)
-    say(f"{name}: {answer['state']}")
+    say(f"{name}: {_shown(answer['state'])}")
+
+
+def _shown(state: str) -> str:
+    """The word that people read for a state."""
+    return "paused" if state == "frozen" else state

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-GAP, TIGHT = "  ", " "  # between columns: the second if the first takes too much
+GAP, TIGHT = "  ", " "  # between columns; the second if the first is too wide
 _BOLD = "1"
 _COLOURS: Mapping[str, str] = {
     "running": "32",
@@ -19,7 +19,7 @@ _COLOURS: Mapping[str, str] = {
     "stale": "33",
     "starting": "33",
     "restarting": "33",
-    "frozen": "33",
+    "paused": "33",
     "stopped": "2",
     "failed": "31",
 }

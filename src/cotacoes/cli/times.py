@@ -1,4 +1,4 @@
-"""Times on the command line: RFC 3339, or a date, which is its midnight in UTC."""
+"""Times on the command line: RFC 3339, or a date, which means midnight UTC."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def read_time(text: str) -> str:
 
 From = Annotated[
     str | None,
-    typer.Option("--from", metavar="TIME", parser=read_time, help="from then on; 2026-11-24 is its midnight UTC"),
+    typer.Option("--from", metavar="TIME", parser=read_time, help="start of the range; a date means midnight UTC"),
 ]
-To = Annotated[str | None, typer.Option("--to", metavar="TIME", parser=read_time, help="before then")]
+To = Annotated[str | None, typer.Option("--to", metavar="TIME", parser=read_time, help="end of the range, exclusive")]

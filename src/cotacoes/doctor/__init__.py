@@ -1,8 +1,8 @@
-"""`cotacoes doctor`: what is wrong with this machine, this data folder or this system, and the command that mends it.
+"""`cotacoes doctor`: what is wrong with this machine, data folder or system, and the command that fixes it.
 
-look at the machine ┐
-ask the system      ┴▶ Facts ──▶ CHECKS, a table of pure functions ──▶ findings
+examine the machine ┐
+query the system    ┴▶ Facts ──▶ CHECKS, a table of pure functions ──▶ findings
 
-Whatever looks or asks has a deadline and changes nothing: no folder is made, nothing is started or migrated, no test
-value is written. The checks know no network and no disk; what could not be learnt in time is a fact like any other.
+Everything that gathers facts has a deadline and changes nothing: it makes no folder, starts and migrates nothing, and
+writes no test value. The checks use neither network nor disk; that something did not answer in time is also a fact.
 """

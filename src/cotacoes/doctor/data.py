@@ -1,4 +1,4 @@
-"""Looks at the data folder, and at the local log in it. Blocking; makes and changes nothing there."""
+"""Facts about the data folder and the local log in it. Blocks; changes nothing there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cotacoes.up.data_folder import read_running
 from cotacoes.up.supervision import processes
 
 LOG_FILE = "quotes.sqlite3"
-COPY_BYTES_MAX = 100_000_000  # copied in a fraction of a second; a log is larger only where a shard was long away
+COPY_BYTES_MAX = 100_000_000  # copied in a fraction of a second; a log is larger only if a shard was away for long
 QUOTA_BYTES = 2 * COPY_BYTES_MAX
 HEADER_BYTES = 100
 USER_VERSION = slice(60, 64)  # https://sqlite.org/fileformat.html, the database header
@@ -26,16 +26,16 @@ PREVIEW_CHARACTERS = 200
 TAIL_BYTES = 8192
 
 
-def look_at_folder(path: Path) -> Folder:
-    """The folder as it is; OSError where it can not be looked at."""
+def inspect_folder(path: Path) -> Folder:
+    """The state of the folder; OSError if it cannot be read."""
     if not path.exists():
         parent = next(one for one in path.parents if one.exists())
-        problem = None if os.access(parent, os.W_OK | os.X_OK) else f"{parent} can not be written"
-        return Folder(exists=False, problem=problem if parent.is_dir() else f"{parent} is no folder")
+        problem = None if os.access(parent, os.W_OK | os.X_OK) else f"{parent} is not writable"
+        return Folder(exists=False, problem=problem if parent.is_dir() else f"{parent} is not a folder")
     if not path.is_dir():
-        return Folder(exists=True, problem="it is no folder")
+        return Folder(exists=True, problem="it is not a folder")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return Folder(exists=True, problem="it can not be written")
+        return Folder(exists=True, problem="it is not writable")
     version = path / "version"
     return Folder(
         exists=True,
@@ -49,7 +49,7 @@ def look_at_folder(path: Path) -> Folder:
 
 
 def _open_modes(path: Path) -> Iterator[tuple[str, int]]:
-    """What more than its owner can get at: `` for the folder itself. PostgreSQL bears a group that only reads."""
+    """What others than the owner can access; "" is the folder itself. PostgreSQL permits a group that only reads."""
     for name, refused in (("", 0o077), *((secret.name, 0o077) for secret in path.glob("*.secret"))):
         mode = stat.S_IMODE((path / name).stat().st_mode)
         if mode & refused:
@@ -70,7 +70,7 @@ def _leftovers(path: Path) -> Iterator[str]:
 
 
 def _format_of(file: Path) -> int | None:
-    """From the header, not by SQLite: to open a database even for reading makes files beside it."""
+    """Read from the file's header: SQLite makes files beside a database even if it only reads it."""
     if not file.exists():
         return None
     with file.open("rb") as log:
@@ -79,7 +79,7 @@ def _format_of(file: Path) -> int | None:
 
 
 def last_words(path: Path, service: str) -> str:
-    """The last line of a service's log; empty where there is none."""
+    """The last line of a service's log; empty if there is none."""
     with contextlib.suppress(OSError), (path / "logs" / f"{service}.log").open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = log.read(TAIL_BYTES).decode("utf-8", "replace").split("\n")
@@ -88,19 +88,19 @@ def last_words(path: Path, service: str) -> str:
 
 
 async def read_log(path: Path) -> StoredLog | None:
-    """The local log of a quote_service that does not run, from a copy: it is not to be touched. None: there is none."""
+    """The local log of a quote_service that does not run, read from a copy; None if there is none."""
     files = [file for name in (LOG_FILE, f"{LOG_FILE}-wal") if (file := path / "quote_service" / name).exists()]
     if not files:
         return None
     size = sum(file.stat().st_size for file in files)
     if size > COPY_BYTES_MAX:
-        return StoredLog(problem=f"it has {size // 1_000_000} MB, too much to look through just so")
+        return StoredLog(problem=f"it has {size // 1_000_000} MB, too much to read here")
     with tempfile.TemporaryDirectory(prefix="cotacoes-doctor-") as copy:
         before = _state(files)
         for file in files:
             shutil.copyfile(file, Path(copy) / file.name)
         if _state(files) != before:
-            return None  # a quote_service that we do not know of writes just now
+            return None  # an unknown quote_service is writing
         log = QuoteLog(Path(copy), quota_bytes=QUOTA_BYTES)
         try:
             return await _read(log)
@@ -112,7 +112,7 @@ async def read_log(path: Path) -> StoredLog | None:
 
 
 def _state(files: Sequence[Path]) -> list[tuple[int, int]]:
-    return [(told.st_size, told.st_mtime_ns) for told in (file.stat() for file in files)]
+    return [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]
 
 
 async def _read(log: QuoteLog) -> StoredLog:

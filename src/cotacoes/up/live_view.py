@@ -1,13 +1,13 @@
-"""What `cotacoes up` shows: what the prices are, one table, then a calm line per quote and per change of state.
+"""What `cotacoes up` shows: the source of the prices, one table, then a line for each quote and change of state.
 
-People get text, coloured on a terminal; programs get one JSON object a line (`--json`):
+People get text, coloured on a terminal; programs get one JSON object per line (`--json`):
 
     {"type":"source","text"}   {"type":"parts","parts":[…]}   {"type":"part","time","part","state","detail"}
     {"type":"event","part","event",…}   and client_subscriber's own lines (`client_subscriber/lines.py`)
     {"type":"unshown","coin","after","through"}   quotes that were recorded while client_subscriber was restarted
 
-A client_subscriber that was restarted begins with the newest quote, however long it was away. What lies between that
-and the last one that was shown is said, not fetched: it may be much, and the history has it.
+A restarted client_subscriber begins with the newest quote, however long it was away. The quotes between that one and
+the last one shown are named but not fetched: they may be many, and the history has them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SUBSCRIBER = "client_subscriber"
 TEXT_MAX = 300
 HELD_LINES_MAX = 1000
 QUOTE_LINE = b'{"type":"quote",'
-_SETTLED = {ServiceState.RUNNING, ServiceState.EXTERNAL, ServiceState.STOPPED, ServiceState.FROZEN, ServiceState.FAILED}
-_PASSING = {ServiceState.WAITING, ServiceState.STARTING}  # not worth a line unless there is a reason to tell
+_SETTLED = {ServiceState.RUNNING, ServiceState.EXTERNAL, ServiceState.STOPPED, ServiceState.PAUSED, ServiceState.FAILED}
+_PASSING = {ServiceState.WAITING, ServiceState.STARTING}  # not worth a line unless there is a reason to show
 _HIDDEN_LEVELS = {"debug"}
 _HIDDEN_EVENTS = {"service.started", "service.stopped"}  # the state of the service says the same
 _NOT_FACTS = {"event", "level", "time", "service", "exception"}
@@ -47,14 +47,14 @@ _COLOURS = {
     ServiceState.RUNNING: "32",
     ServiceState.EXTERNAL: "32",
     ServiceState.RESTARTING: "33",
-    ServiceState.FROZEN: "36",
+    ServiceState.PAUSED: "36",
     ServiceState.STOPPED: "33",
     ServiceState.FAILED: "31",
 }
 
 
 class Style(enum.Enum):
-    """For whom the lines are."""
+    """Who reads the lines."""
 
     COLOURED = "coloured"
     PLAIN = "plain"
@@ -62,7 +62,7 @@ class Style(enum.Enum):
 
 
 class LiveView:
-    """Turns what happens into lines. `put` takes one line without its line feed; `rows` are those of `status`.
+    """Turns events into lines. `put` gets one line without its line feed; `rows` are those of `status`.
 
     The table is shown once all services have settled, or when `show_table` is called. What people read below it waits
     until then.
@@ -88,11 +88,11 @@ class LiveView:
         self.rows: Callable[[], Sequence[Mapping[str, object]]] = list
 
     def show_source(self, text: str) -> None:
-        """The first line: what the prices are."""
+        """The first line: where the prices come from."""
         self._tell({"type": "source", "text": text}, text)
 
     def show_table(self) -> None:
-        """The services, once."""
+        """Show the table of services, once."""
         if self._has_table:
             return
         self._has_table = True
@@ -101,13 +101,13 @@ class LiveView:
             self._put(_encode({"type": "parts", "parts": rows}))
             return
         cells = [
-            ("part", "address", "state"),
+            ("service", "address", "state"),
             *((_text(r["name"]), _text(r["address"]), _text(r["state"])) for r in rows),
         ]
         widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
         self._put("")
         for name, address, state in cells:
-            shown = state if state == "state" else self._coloured(ServiceState(state), state)
+            shown = state if state == "state" else self._coloured(ServiceState(state))
             self._put(f"{name:<{widths[0]}}  {address:<{widths[1]}}  {shown}")
         self._put("")
         for line in self._held:
@@ -115,7 +115,7 @@ class LiveView:
         self._held.clear()
 
     def show_change(self, change: StateChange) -> None:
-        """A service came into a state."""
+        """Show that a service entered a state."""
         if change.service == SUBSCRIBER and change.state is not ServiceState.RUNNING:
             self._resuming = set(self._last_shown)
         now = self._now()
@@ -124,13 +124,13 @@ class LiveView:
             self._put(_encode({**told, "detail": change.detail}))
         elif change.detail or (self._has_table and change.state not in _PASSING):
             detail = f": {_clean(change.detail)}" if change.detail else ""
-            state = self._coloured(change.state, change.state.value)
+            state = self._coloured(change.state)
             self._put(f"{_clock(now)} {change.service} {state}{detail}")
         if not self._has_table and all(row["state"] in _SETTLED for row in self.rows()):
             self.show_table()
 
     def show_line(self, service: str, stream: str, line: bytes) -> bool:
-        """A line that a service wrote; whether it was one for the live view, and not for the service's log alone."""
+        """Show a line that a service wrote; False if it belongs in the service's log only."""
         if service == SUBSCRIBER and stream == "stdout":
             return self._show_news(line)
         event = _event(line)
@@ -144,16 +144,14 @@ class LiveView:
         return True
 
     def say(self, text: str) -> None:
-        """Something about the whole."""
+        """Show a note about the whole system."""
         self._tell({"type": "note", "time": format_time(self._now()), "text": text}, f"{_clock(self._now())} {text}")
 
     def _show_news(self, line: bytes) -> bool:
         if line.startswith(QUOTE_LINE):
             self._note_quote(line)
         if self._style is Style.JSON and line.startswith(QUOTE_LINE):
-            self._put(
-                line.decode("utf-8", "replace")
-            )  # as it came: it is written by our own, thousands of times a second
+            self._put(line.decode("utf-8", "replace"))  # unchanged: our own process writes thousands of these a second
             return True
         try:
             news = json.loads(line)
@@ -167,7 +165,7 @@ class LiveView:
         return True
 
     def _note_quote(self, line: bytes) -> None:
-        """Remember it as the last of its coin; after a restart, say what was not shown before it."""
+        """Remember it as the last of its coin; after a restart, say which quotes before it were not shown."""
         coin = line[len(QUOTE_LINE) :].partition(b",")[0]
         last = self._last_shown.get(coin)
         if last is not None and coin in self._resuming:
@@ -206,19 +204,19 @@ class LiveView:
     def _tell(self, fields: Mapping[str, object], text: str) -> None:
         self._put(_encode(fields) if self._style is Style.JSON else text)
 
-    def _coloured(self, state: ServiceState, text: str) -> str:
+    def _coloured(self, state: ServiceState) -> str:
         code = _COLOURS.get(state)
-        return f"\x1b[{code}m{text}\x1b[0m" if self._style is Style.COLOURED and code else text
+        return f"\x1b[{code}m{state.shown}\x1b[0m" if self._style is Style.COLOURED and code else state.shown
 
 
 def dropped_line(style: Style, count: int) -> str:
-    """Says that lines were not shown, because nobody read fast enough."""
+    """A line that says how many lines were dropped because the reader was too slow."""
     text = f"{count} lines were not shown"
     return _encode({"type": "note", "text": text}) if style is Style.JSON else f"… {text}"
 
 
 def _event_of(news: dict[str, Any]) -> RecoveryEvent | None:
-    """What a line of client_subscriber tells; None for what comes as an event of its log too: silent, back."""
+    """The event in a line of client_subscriber; None for silent and back, which its log reports too."""
     match news["type"]:
         case "quote":
             return QuoteReceived(msgspec.convert(news, QuoteJson).quote())
@@ -270,7 +268,7 @@ def _text(value: object) -> str:
 
 
 def _clean(value: object) -> str:
-    """On one line, without anything that a terminal obeys: it may come from outside."""
+    """The text on one line, without control characters: it may come from outside."""
     text = str(value)
     shown = "".join(character if character.isprintable() else "�" for character in text[:TEXT_MAX])
     return shown + ("…" if len(text) > TEXT_MAX else "")

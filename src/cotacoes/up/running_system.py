@@ -1,4 +1,4 @@
-"""The running system, from first start to last stop: supervision, control channel, live view and logs as one."""
+"""The running system from its first start to its last stop: supervision, control channel, live view and logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cotacoes.up.live_view import LiveView
 from cotacoes.up.supervision.service import Hooks, Service
 from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
-TABLE_DUE_S = 6.0  # the table is shown by then, whatever still starts
+TABLE_DUE_S = 6.0  # the table is shown by then, even if some services still start
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Topology:
 
 
 class RunningSystem:
-    """See the head of this file."""
+    """One run of the whole system: construct it, then await `run`."""
 
     def __init__(self, topology: Topology, folder: DataFolder, view: LiveView) -> None:
         self._topology = topology
@@ -49,7 +49,7 @@ class RunningSystem:
         view.rows = self._supervisor.status
 
     def stop(self, code: int) -> None:
-        """Begin to stop; asked again, wait for nobody any more. The first code stands."""
+        """Begin to stop with this exit code. A second call stops waiting for services; the first code stands."""
         if self._stopping.is_set():
             self._supervisor.hurry()
         else:
@@ -57,9 +57,9 @@ class RunningSystem:
             self._stopping.set()
 
     async def run(self, source: str) -> int:
-        """Until it is stopped and everything is gone; the exit code. SettingError where something can not be made.
+        """Run until stopped and everything is gone; returns the exit code. SettingError if something cannot be made.
 
-        `source` says what the prices are.
+        `source` is the first line shown: where the prices come from.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -86,7 +86,7 @@ class RunningSystem:
         on_service: Mapping[str, Callable[[str], Any]] = {
             "stop": self._supervisor.stop,
             "start": self._supervisor.start,
-            "freeze": self._supervisor.freeze,
+            "freeze": self._supervisor.pause,  # the word of the channel, which older commands send
         }
         if command in on_service:
             return {"state": (await on_service[command](service)).value}
@@ -97,7 +97,7 @@ class RunningSystem:
         if command == "down":
             self.stop(0)
             return {}
-        raise BadRequestError(f"there is no command {command[:40]}")
+        raise BadRequestError(f"unknown command {command[:40]}: is the command of a newer version than this `up`?")
 
     def _note_line(self, service: str, stream: str, line: bytes) -> None:
         is_shown = self._view.show_line(service, stream, line)
@@ -110,12 +110,12 @@ class RunningSystem:
             self._is_full = False
         except OSError as error:
             if not self._is_full:
-                self._view.say(f"{self._folder.path} can not be written ({error.strerror})")
+                self._view.say(f"cannot write {self._folder.path} ({error.strerror})")
             self._is_full = True
 
 
 def _programs() -> str:
-    """The folder of psql; empty where there is none for this platform, and all servers are external."""
+    """The folder of psql; empty if this platform has none, and all servers are external."""
     with contextlib.suppress(SettingError):
         return str(embedded_servers.postgres_folder())
     return ""

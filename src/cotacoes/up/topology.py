@@ -3,7 +3,7 @@
     shard1 ┐                          redis, external_service, aggregator_service,
     shard2 ┴▶ migrate ▶ quote_service    gateway_service, client_subscriber            start at once
 
-Only real needs are waited for: whoever finds another service away bears it, since that happens later too.
+Only real needs are waited for: every service copes with another one that is away, since that happens later too.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from cotacoes.up.supervision.supervisor import OneTimeTask
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5
 
-# What children get of our environment beside the settings.
+# The variables of our environment that children get in addition to their settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 _PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_", "COVERAGE_")  # the last one for `make coverage`
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What the command line says; None: as the environment says."""
+    """The options of the command line; None means: use the environment."""
 
     data: Path
     port_base: int | None = None
@@ -67,15 +67,15 @@ class UpOptions:
     output: Literal["rich", "plain", "json"] = "plain"
 
     def settings(self) -> Settings:
-        """The settings with these options in them; SettingError names what is wrong."""
+        """The settings with these options applied; SettingError names what is wrong."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "output"}
         return config.load(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(options: UpOptions) -> int:
-    """Bring the system up, keep it up, bring it down; the exit code. SettingError says why it can not start."""
+    """Start the system, keep it running, stop it; returns the exit code. SettingError says why it cannot start."""
     settings = options.settings()
-    tracing.collector(os.environ)  # where it is refused, no service would start
+    tracing.collector(os.environ)  # if it is refused, no service would start
     _refuse_useless_source(settings)
     with DataFolder(settings.data) as folder:
         folder.refuse_full()
@@ -105,7 +105,7 @@ async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: 
         view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC))
         system = RunningSystem(topology, folder, view)
         if leftovers:
-            sys.stderr.write(f"ended what a killed `up` had left: {', '.join(leftovers)}\n")
+            sys.stderr.write(f"ended processes that a killed `up` left behind: {', '.join(leftovers)}\n")
         return await system.run(describe_source(topology.settings))
 
 
@@ -129,7 +129,7 @@ def _refuse_unusable_shards(topology: Topology, folder: DataFolder) -> None:
 
 
 def topology(settings: Settings, folder: DataFolder) -> Topology:
-    """What runs, for these settings on this folder; servers whose address is given in the settings run elsewhere."""
+    """The services for these settings on this folder; servers whose address is in the settings run elsewhere."""
     _refuse_foreign_services(settings)
     passwords = {shard: folder.secret(shard) for shard in SHARDS}
     own = {shard: embedded_servers.postgres_dsn(settings.port(shard), passwords[shard]) for shard in SHARDS}
@@ -170,7 +170,7 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
 
 
 def exports(settings: Settings) -> dict[str, str]:
-    """What psql, redis-cli and curl need: the variables of `cotacoes env`."""
+    """The variables of `cotacoes env`, for psql, redis-cli and curl."""
     return {
         "COTACOES_REDIS_URL": settings.redis,
         "COTACOES_GATEWAY_URL": settings.url("gateway_service"),
@@ -221,7 +221,7 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> S
         is_ready=(lambda _: answers_livez(settings.port(name))) if listens else (lambda _: True),
         environment=environment,
         needs=("migrate",) if name == "quote_service" else (),
-        # it ended for good when another writer took over: only a person starts it again, and means it
+        # it ends for good when another writer takes over; a person who starts it again means it
         prepare=(lambda: takeover_pause.forget(settings.data / name)) if name == "quote_service" else None,
         final_exit_codes=frozenset({USAGE, SUPERSEDED} if name == "quote_service" else {USAGE}),
     )
@@ -242,7 +242,7 @@ def _refuse_foreign_services(settings: Settings) -> None:
 
 
 def service_environment(name: str, settings: Settings, ours: Mapping[str, str]) -> dict[str, str]:
-    """All that a service gets: its own settings as variables, and of our environment only what any program needs."""
+    """The environment of a service: its own settings, and from ours only what any program needs."""
     passed_on = {
         variable: text
         for variable, text in ours.items()
@@ -256,7 +256,7 @@ def service_environment(name: str, settings: Settings, ours: Mapping[str, str]) 
 
 
 def answers_livez(port: int) -> bool:
-    """Whether the service on this port says that it lives."""
+    """Whether the service on this port answers /livez with 200."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), LIVEZ_DEADLINE_S) as connection:
         connection.settimeout(LIVEZ_DEADLINE_S)
         connection.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
@@ -265,8 +265,8 @@ def answers_livez(port: int) -> bool:
 
 
 def describe_source(settings: Settings) -> str:
-    """What the prices are, in words."""
-    pace = "as fast as it is taken" if settings.speed == math.inf else f"{settings.speed:g} times as fast"
+    """The source of the prices, in words."""
+    pace = "as fast as possible" if settings.speed == math.inf else f"{settings.speed:g} times as fast"
     speed = f", {pace}" if settings.speed != 1 else ""
     failures = f"{100 * settings.failure_rate:g} % of requests fail on purpose"
     if settings.source == "sim":
@@ -276,7 +276,7 @@ def describe_source(settings: Settings) -> str:
 
 
 def refuse_taken_ports(settings: Settings, services: Sequence[Service]) -> None:
-    """SettingError where a port that a service of ours will listen on is in use."""
+    """Raise SettingError if a port that one of our services will listen on is in use."""
     for service in services:
         if service.command is None or service.address is None:
             continue
@@ -287,6 +287,6 @@ def refuse_taken_ports(settings: Settings, services: Sequence[Service]) -> None:
                 probe.bind(("127.0.0.1", int(port or 0)))
             except OSError as error:
                 raise SettingError(
-                    f"port {port} for {service.name} is not to be had ({error.strerror}): stop what uses it, "
-                    f"or set --port-base (COTACOES_PORT_BASE), now {settings.port_base}"
+                    f"cannot listen on port {port} for {service.name} ({error.strerror}): stop what uses it, "
+                    f"or set --port-base (COTACOES_PORT_BASE), which is {settings.port_base}"
                 ) from error

@@ -1,1 +1,1 @@
-"""Supervision: processes started in the order of need, kept running, frozen, and stopped without an orphan."""
+"""Supervision: processes started in the order of need, kept running, paused, and stopped without an orphan."""

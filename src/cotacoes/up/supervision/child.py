@@ -25,7 +25,7 @@ OnLine = Callable[[str, bytes], None]
 
 
 class Child:
-    """A running process, or one that ran. `on_line(stream, line)` is called from the loop, without the line feed."""
+    """A process, running or ended. `on_line(stream, line)` is called from the loop, without the line feed."""
 
     def __init__(self, process: subprocess.Popen[bytes], on_line: OnLine) -> None:
         loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class Child:
         *,
         death_signal: signal.Signals = signal.SIGTERM,
     ) -> Child:
-        """Start it in a session of its own; on Linux it gets `death_signal` when we end. OSError where it can not."""
+        """Start it in its own session; on Linux it gets `death_signal` when we end. OSError if it cannot start."""
         with _pipe() as (stdout, to_stdout), _pipe() as (stderr, to_stderr):
             process = subprocess.Popen(  # noqa: ASYNC220  # returns at once; the child must descend from the main thread
                 [*die_with_parent.launcher(death_signal), *command],

@@ -1,10 +1,9 @@
-"""Start a program that dies with whoever started it, kill -9 included: run as a script, it becomes that program.
+"""Start a program that dies with its parent, even by kill -9: run as a script, it becomes that program.
 
     python -IS die_with_parent.py PARENT_PID SIGNAL PROGRAM [ARGUMENT…]
 
-On Linux the kernel sends SIGNAL to the program when its parent ends. Elsewhere there is no such thing, and what a
-killed parent leaves behind is found and ended by the next start. Imports nothing of the package, so that it costs
-little.
+On Linux the kernel sends SIGNAL to the program when its parent ends. Other systems have no such signal: there the
+next start finds and ends what a killed parent left behind. Imports nothing of the package, to start quickly.
 """
 
 import ctypes
@@ -24,7 +23,7 @@ def bind(parent: int, signal: int) -> None:
     if sys.platform == "linux":
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
-        if os.getppid() != parent:  # it ended before we asked to be told
+        if os.getppid() != parent:  # it ended before we asked for the signal
             sys.exit(1)
 
 
@@ -34,7 +33,7 @@ def main(parent: int, signal: int, program: list[str]) -> None:
     try:
         os.execvp(program[0], program)  # noqa: S606  # a list of words, given by our own supervisor
     except OSError as error:
-        sys.exit(f"{program[0]} can not be started: {error.strerror}")
+        sys.exit(f"cannot start {program[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processes and their families: stopped, resumed, killed, told apart from strangers that later got the same number."""
+"""Processes and their families: stop, resume and kill them, and recognise a process whose number was reused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE_POLL_S = 0.02
 
 
 def birth(pid: int) -> str:
-    """What tells this process from any other that ever had its number; empty where it is gone.
+    """A text that distinguishes this process from any other that ever had its number; empty if it is gone.
 
     On Linux the boot and the tick of its start: a clock that is set changes neither. A process that has ended and was
     not yet waited for is gone.
@@ -45,7 +45,7 @@ def is_same(pid: int, born: str) -> bool:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """The process and all that descend from it; empty where it is gone."""
+    """The process and all its descendants; empty if it is gone."""
     import psutil
 
     try:
@@ -68,22 +68,22 @@ def living_in(folder: Path, name: str) -> list[psutil.Process]:
 
 
 def suspend(members: Iterable[psutil.Process]) -> None:
-    """Let them stand still."""
+    """Suspend them."""
     _each(members, lambda member: member.suspend())
 
 
 def resume(members: Iterable[psutil.Process]) -> None:
-    """Let them go on."""
+    """Resume them."""
     _each(members, lambda member: member.resume())
 
 
 def terminate(members: Iterable[psutil.Process]) -> None:
-    """Ask them to end."""
+    """Send them SIGTERM."""
     _each(members, lambda member: member.terminate())
 
 
 def kill(members: Iterable[psutil.Process]) -> None:
-    """End them at once."""
+    """Send them SIGKILL."""
     _each(members, lambda member: member.kill())
 
 
@@ -106,14 +106,14 @@ def wait_gone(members: Iterable[psutil.Process], deadline_s: float) -> list[psut
 
 
 def end_leftovers(children: Mapping[str, tuple[int, str]], *, deadline_s: float) -> list[str]:
-    """End what an earlier run left: (pid, birth) by name, only where the process still is that one.
+    """End the processes of an earlier run: (pid, birth) by name, if the process is still the same.
 
     Blocking, `deadline_s` at most twice. Returns the names of those that were still there.
     """
     found = {name: pid for name, (pid, born) in children.items() if is_same(pid, born)}
     everyone = [member for pid in found.values() for member in family(pid)]
     terminate(everyone)
-    resume(everyone)  # a frozen process hears the signal only when it goes on
+    resume(everyone)  # a paused process hears the signal only when it goes on
     kill(wait_gone(everyone, deadline_s))
     wait_gone(everyone, deadline_s)
     return list(found)

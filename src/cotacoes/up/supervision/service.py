@@ -1,11 +1,11 @@
-"""One service under supervision: a task that turns what is wanted into what is.
+"""One service under supervision: a task that makes its process what is wanted.
 
     wanted    state
     run       waiting (for what it needs) → starting → running → (died) restarting → starting …
     stop      → stopped                     until it is wanted again
-    freeze    → frozen                      every process of the service stands still
+    pause     → paused                      every process of the service stands still
 
-A service that ends with one of its `final_exit_codes` is `failed`, and not started again by itself.
+A service that ends with one of its `final_exit_codes` has `failed` and is not restarted automatically.
 """
 
 from __future__ import annotations
@@ -26,21 +26,26 @@ WORDS_BYTES_MAX = 280  # of what a service said last, where it ended: one senten
 
 
 class ServiceState(enum.StrEnum):
-    """What a service is doing."""
+    """The state of a service."""
 
     WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
     RESTARTING = "restarting"
     STOPPED = "stopped"
-    FROZEN = "frozen"
+    PAUSED = "frozen"  # the word that programs have read from the start
     FAILED = "failed"
     EXTERNAL = "external"
+
+    @property
+    def shown(self) -> str:
+        """The word that people read."""
+        return "paused" if self is ServiceState.PAUSED else self.value
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process of the system. `command` None: it runs elsewhere and is only shown.
+    """One process of the system. If `command` is None, it runs elsewhere and is only shown.
 
     `prepare` blocks and runs before each start; `is_ready` gets the pid and blocks for well under a second. `needs`
     name services and steps that must have been ready before the first start. `grace_s` passes between `stop_signal` and
@@ -61,7 +66,7 @@ class Service:
 
 @dataclass(frozen=True)
 class StateChange:
-    """A fact for whoever shows or logs it: a service came into a state, with a reason where there is one to tell."""
+    """A service entered a state, with the reason if there is one."""
 
     service: str
     state: ServiceState
@@ -84,7 +89,7 @@ class Pauses:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who hears of what; all are called from the event loop."""
+    """Callbacks of the supervision; all are called from the event loop."""
 
     on_change: Callable[[StateChange], None]
     on_line: Callable[[str, str, bytes], None]  # service, stream, line
@@ -92,7 +97,7 @@ class Hooks:
 
 
 class SupervisedService:
-    """See the head of this file. `needs` are set when what the service waits for has been ready once."""
+    """One service and its task. `needs` are set when what the service waits for has been ready once."""
 
     def __init__(
         self,
@@ -120,11 +125,11 @@ class SupervisedService:
 
     @property
     def pid(self) -> int | None:
-        """Of its living process."""
+        """The pid of its living process; None if there is none."""
         return self._child.pid if self._child is not None and self._child.code is None else None
 
     async def supervise(self) -> None:
-        """Until cancelled; then `end` is due. SettingError where the service can not be prepared."""
+        """Supervise until cancelled; then call `end`. SettingError if the service cannot be prepared."""
         if self.service.command is None:
             self._become(ServiceState.EXTERNAL)
             self.has_been_ready.set()
@@ -150,24 +155,24 @@ class SupervisedService:
             pause_s = min(self._pauses.restart_max_s, 2 * pause_s)
 
     def want(self, *, run: bool) -> None:
-        """Stop it, or start it at once: thaw it where it is frozen, skip the pause where it died."""
+        """Stop it, or start it at once: a paused one goes on, one that died does not wait for its restart."""
         self._wants_run = run
         self._skips_pause = run
-        if run and self.state is ServiceState.FROZEN and self._child is not None:
+        if run and self.state is ServiceState.PAUSED and self._child is not None:
             processes.resume(processes.family(self._child.pid))
             self._become(ServiceState.RUNNING)
         elif run and self.state in {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.RESTARTING}:
             self._become(ServiceState.WAITING)
         self._news.set()
 
-    def freeze(self) -> None:
-        """Let every process of it stand still; it must be running."""
+    def pause(self) -> None:
+        """Make every process of it stand still; it must be running."""
         assert self._child is not None
         processes.suspend(processes.family(self._child.pid))
-        self._become(ServiceState.FROZEN)
+        self._become(ServiceState.PAUSED)
 
     async def reach(self, *states: ServiceState) -> ServiceState:
-        """Return once it is in one of these."""
+        """Return when it is in one of these states."""
         while self.state not in states:
             await self._changed.wait()
         return self.state
@@ -179,7 +184,7 @@ class SupervisedService:
             return
         family = processes.family(child.pid)
         child.send_signal(self.service.stop_signal)
-        processes.resume(family)  # a frozen process hears the signal only when it goes on
+        processes.resume(family)  # a paused process hears the signal only when it goes on
         ended = asyncio.ensure_future(child.wait())
         hurried = asyncio.ensure_future((hurry or asyncio.Event()).wait())
         try:
@@ -217,7 +222,7 @@ class SupervisedService:
             due.cancel()
 
     async def _run_once(self) -> int | None:
-        """From start to end; the exit code, None where it was ended because that was wanted."""
+        """Run the process once; returns its exit code, or None if it was ended on request."""
         service = self.service
         assert service.command is not None
         self._become(ServiceState.STARTING)
@@ -256,7 +261,7 @@ class SupervisedService:
             self.has_been_ready.set()
 
     async def _news_or(self, *others: asyncio.Future[Any]) -> None:
-        """Return when something new is wanted, or one of the others is done."""
+        """Return when another state is wanted or one of the others is done."""
         self._news.clear()
         news: asyncio.Future[Any] = asyncio.ensure_future(self._news.wait())
         try:

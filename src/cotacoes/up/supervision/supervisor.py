@@ -1,6 +1,6 @@
-"""Supervision of the whole: start in the order of need, with all overlap that it leaves, and stop in reverse.
+"""Supervision of all services: start in the order of their needs, as much as possible at once, and stop in reverse.
 
-Knows nothing of what the services are; what becomes of one service is in `service.py`.
+It does not know what the services are; `service.py` supervises one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ START_DEADLINE_S = 20.0
 
 @dataclass(frozen=True)
 class OneTimeTask:
-    """Something done once when its `needs` have been ready, such as a migration; services can need it.
+    """A task that runs once after its `needs` have been ready, such as a migration; services can need it.
 
     `run` is tried again after an UnavailableError; a SettingError ends everything.
     """
@@ -76,7 +76,7 @@ class Supervisor:
         return {name: one.pid for name, one in self._services.items() if one.pid is not None}
 
     async def run(self) -> None:
-        """Start everything and keep it so until cancelled; SettingError where something can not be prepared."""
+        """Start everything and keep it running until cancelled; SettingError if something cannot be prepared."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._step_tasks = [group.create_task(self._run_step(step)) for step in self._steps]
@@ -86,11 +86,11 @@ class Supervisor:
             raise setting_error_in(several) or several from None
 
     def hurry(self) -> None:
-        """Wait no longer for anyone who stops."""
+        """Stop waiting for services that are stopping: kill them."""
         self._hurry.set()
 
     async def stop_all(self) -> None:
-        """Stop the services one after the other, last started first, and what is still to be done between them."""
+        """Cancel the tasks and stop the services one after the other, the last started first."""
         for step in self._step_tasks:
             step.cancel()
         for name, one in reversed(self._services.items()):
@@ -101,13 +101,13 @@ class Supervisor:
             await one.end(self._hurry)
 
     async def stop(self, name: str) -> ServiceState:
-        """Stop a service, and keep it so; its state then. BadRequestError where it is not ours."""
+        """Stop a service until it is started; its state then. BadRequestError if it is unknown or external."""
         one = self._ours(name, "stop")
         one.want(run=False)
         return await one.reach(ServiceState.STOPPED, ServiceState.FAILED)
 
     async def start(self, name: str) -> ServiceState:
-        """Start a service that is stopped, or thaw one that is frozen; its state then, or after `START_DEADLINE_S`."""
+        """Start a stopped service, or continue a paused one; its state then, or after `START_DEADLINE_S`."""
         one = self._ours(name, "start")
         one.want(run=True)
         with contextlib.suppress(TimeoutError):
@@ -115,20 +115,20 @@ class Supervisor:
                 await one.reach(ServiceState.RUNNING, ServiceState.RESTARTING, ServiceState.FAILED)
         return one.state
 
-    async def freeze(self, name: str) -> ServiceState:
-        """Let a running service stand still until it is started; its state then."""
-        one = self._ours(name, "freeze")
+    async def pause(self, name: str) -> ServiceState:
+        """Make a running service stand still until it is started; its state then."""
+        one = self._ours(name, "pause")
         if one.state is not ServiceState.RUNNING:
-            raise BadRequestError(f"{name} is {one.state}: only a running service can be frozen")
-        one.freeze()
+            raise BadRequestError(f"{name} is {one.state.shown}: only a running service can be paused")
+        one.pause()
         return one.state
 
     def _ours(self, name: str, command: str) -> SupervisedService:
         one = self._services.get(name)
         if one is None:
-            raise BadRequestError(f"there is no service {name}: the services are {', '.join(self._services)}")
+            raise BadRequestError(f"unknown service {name}: the services are {', '.join(self._services)}")
         if one.service.command is None:
-            raise BadRequestError(f"{name} is external: it is not ours to {command}")
+            raise BadRequestError(f"cannot {command} {name}: it runs outside of this system")
         return one
 
     async def _run_step(self, step: OneTimeTask) -> None:
@@ -141,7 +141,7 @@ class Supervisor:
                 break
             except UnavailableError as error:
                 self._hooks.on_change(
-                    StateChange(step.name, ServiceState.WAITING, f"{error.detail}; again in {wait_s:g} s")
+                    StateChange(step.name, ServiceState.WAITING, f"{error.detail}; next try in {wait_s:g} s")
                 )
                 await asyncio.sleep(wait_s)
                 wait_s = min(self._pauses.step_max_s, 2 * wait_s)
