@@ -1,6 +1,6 @@
 """`python -m cotacoes` and the script `cotacoes`.
 
-A service of `up` is started here directly: it needs neither the commands' libraries nor the time that they take.
+Services of `up` are started here directly, without importing the libraries of the commands.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _ALONE = {
 
 
 def main() -> int:
-    """Run what the command line says; the exit code."""
+    """Run the command line; returns the exit code."""
     open_standard_streams()
-    gc.disable()  # what is imported stays: looking for garbage in it takes a sixth of the start
+    gc.disable()  # imported objects stay: scanning them takes a sixth of the start
     try:
         run = _program(tuple(sys.argv[1:]))
     except KeyboardInterrupt:  # while it is still loading
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _program(arguments: tuple[str, ...]) -> Callable[[], int]:
-    """What these arguments mean, with all that it imports."""
+    """The program for these arguments, with all its imports."""
     if arguments not in _ALONE:
         from cotacoes import cli
 

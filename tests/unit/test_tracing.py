@@ -36,7 +36,7 @@ from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.app import build_app
 from cotacoes.web.process import tracing_to_collector
-from cotacoes.web.request_limits import Edge
+from cotacoes.web.request_limits import RequestLimits
 from cotacoes.web.request_spans import TracedRequests
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -620,7 +620,7 @@ def test_where_spans_are_not_wanted_nothing_of_it_is_imported(tmp_path: Path) ->
 
 
 def test_where_spans_are_not_wanted_nothing_of_it_is_in_the_way() -> None:
-    assert isinstance(new_app(), Edge)
+    assert isinstance(new_app(), RequestLimits)
     assert tracing.call_span("GET", "http://far/") is tracing.query_span("newest", "shard1")
 
 

@@ -1,12 +1,12 @@
-"""OpenTelemetry: spans, gathered by its SDK and sent to a collector by OTLP over HTTP (docs/decisions/0010).
+"""OpenTelemetry: spans, sent by its SDK to a collector by OTLP over HTTP (docs/decisions/0010).
 
-It is the only file that imports it, and is imported itself only where a collector is configured. Nothing here waits for
-the collector: a span that ends is put into a queue, and a thread of the SDK's sends what is in it. What may go wrong:
+This is the only file that imports OpenTelemetry, and it is imported only if a collector is configured. No work waits
+for the collector: spans that have ended are put into a queue, and a thread of the SDK sends them. What can go wrong:
 
-    the queue is full                   the span is dropped, and counted
-    the collector takes a batch not     the batch is lost, and counted; the log says when that begins and when it ends
-    it hangs while the service stops    it is waited for, `STOP_S` at most; not where it is known to be away
-    the library complains               once for each kind of complaint, in our log, without what it quotes
+    the queue is full                       the span is dropped and counted
+    the collector rejects a batch           the batch is lost and counted; the log says when that begins and ends
+    it hangs while the service stops        the service waits at most `STOP_S`, or not at all if it was away before
+    the library logs warnings               each kind is logged once, without the values in it
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from cotacoes.errors import SettingError
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome
 
-STOP_S = 2.0  # of a service's stop, for the last spans
-QUEUE_SPANS_MAX = 2_048  # as the specification has it
+STOP_S = 2.0  # for the last spans, when a service stops
+QUEUE_SPANS_MAX = 2_048  # the specification's default
 _QUEUE_VARIABLE = "OTEL_BSP_MAX_QUEUE_SIZE"
-VALUE_CHARS_MAX = 256  # of an attribute: paths come from outside, and wait in the queue
+VALUE_CHARS_MAX = 256  # of an attribute: paths come from outside and wait in the queue
 _KINDS = {
     "server": trace.SpanKind.SERVER,
     "client": trace.SpanKind.CLIENT,
     "internal": trace.SpanKind.INTERNAL,
 }
-_W3C = TraceContextTextMapPropagator()  # and no baggage: what callers put there is not for us to hand around
+_W3C = TraceContextTextMapPropagator()  # without baggage, which callers could fill at will
 
 
 class OtlpSpan:
-    """See `tracing.Span`."""
+    """A `tracing.Span` of OpenTelemetry."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
     @property
     def headers(self) -> Mapping[str, str]:
-        told: dict[str, str] = {}
-        _W3C.inject(told, trace.set_span_in_context(self._span, Context()))
-        return told
+        headers: dict[str, str] = {}
+        _W3C.inject(headers, trace.set_span_in_context(self._span, Context()))
+        return headers
 
     def current(self) -> AbstractContextManager[object]:
         return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
@@ -73,7 +73,7 @@ class OtlpSpan:
 
 
 class OtlpTracer:
-    """See `tracing.Tracer`."""
+    """A `tracing.Tracer` of OpenTelemetry."""
 
     def __init__(
         self, service: str, exporter: SpanExporter, complaints: _Complaints, *, spans_max: int, stop_s: float
@@ -83,7 +83,7 @@ class OtlpTracer:
         self._sending = _Sending(exporter, complaints, self)
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": service, "service.version": cotacoes.__version__}),
-            shutdown_on_exit=False,  # which would wait for half a minute
+            shutdown_on_exit=False,  # it would wait for half a minute
             span_limits=SpanLimits(max_span_attribute_length=VALUE_CHARS_MAX),
         )
         self._provider.add_span_processor(_Queue(self._sending, spans_max, self))
@@ -99,13 +99,13 @@ class OtlpTracer:
         context = None if caller is None else _W3C.extract(caller)
         return OtlpSpan(self._tracer.start_span(name, context, _KINDS[kind], attributes))
 
-    def tell(self, outcome: Outcome, count: int) -> None:
-        """Spans have met this end."""
+    def report(self, outcome: Outcome, count: int) -> None:
+        """Pass the outcome of spans to the listener."""
         if self.listener is not None:
             self.listener(outcome, count)
 
     def close(self) -> None:
-        """Send what is in the queue, within `STOP_S`; give it up at once where the collector was away before."""
+        """Send the queued spans within `STOP_S`; discard them at once if the collector was away before."""
         if self._sending.is_in_trouble:
             self._sending.shutdown()
         ending = threading.Thread(target=self._provider.shutdown, name="end of tracing", daemon=True)
@@ -116,7 +116,7 @@ class OtlpTracer:
 
 
 class _Queue(SpanProcessor):
-    """The SDK's queue. Where it is full the new span is dropped and not an old one, so that it can be counted."""
+    """The SDK's queue, but when it is full the new span is dropped instead of an old one, so that it can be counted."""
 
     def __init__(self, sending: _Sending, spans_max: int, tracer: OtlpTracer) -> None:
         self._batches = BatchSpanProcessor(sending, max_queue_size=spans_max)
@@ -127,7 +127,7 @@ class _Queue(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         if self._put - self._sending.taken >= self._spans_max:
-            self._tracer.tell("dropped", 1)
+            self._tracer.report("dropped", 1)
             return
         self._put += 1
         self._batches.on_end(span)
@@ -137,7 +137,7 @@ class _Queue(SpanProcessor):
 
 
 class _Sending(SpanExporter):
-    """The exporter, watched: in its thread it counts, and says when the collector goes away and when it is back."""
+    """An exporter that counts spans, and logs when the collector goes away and comes back."""
 
     def __init__(self, exporter: SpanExporter, complaints: _Complaints, tracer: OtlpTracer) -> None:
         self.taken = 0  # out of the queue
@@ -152,7 +152,7 @@ class _Sending(SpanExporter):
         with self._complaints.of_sending():
             result = self._exporter.export(spans)
         is_sent = result is SpanExportResult.SUCCESS
-        self._tracer.tell("sent" if is_sent else "failed", len(spans))
+        self._tracer.report("sent" if is_sent else "failed", len(spans))
         if is_sent and self.is_away:
             get_logger().info("collector.back")
         elif not is_sent and not self.is_away:
@@ -162,27 +162,27 @@ class _Sending(SpanExporter):
 
     @property
     def is_in_trouble(self) -> bool:
-        """Whether the last batch did not come through, or the one that is being sent did not at the first try."""
+        """Whether the last batch failed, or the first attempt to send the current one."""
         return self.is_away or (self._complaints.is_sending and self._complaints.reason is not None)
 
     def shutdown(self) -> None:
-        if not self._is_shut_down:  # the library complains of a second time
+        if not self._is_shut_down:  # the library warns of a second time
             self._is_shut_down = True
             self._exporter.shutdown()
 
 
 class _Complaints(logging.Handler):
-    """What the library logs: of sending it becomes a reason, all else is told once, without what it quotes."""
+    """Handles the library's log: an error of sending becomes `reason`, all else is logged once, without values."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.is_sending = False
         self.reason: str | None = None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @contextlib.contextmanager
     def of_sending(self) -> Iterator[None]:
-        """While a batch is sent."""
+        """The context in which a batch is sent."""
         self.is_sending, self.reason = True, None
         try:
             yield
@@ -192,13 +192,13 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if self.is_sending and record.name.startswith("opentelemetry.exporter."):
             self.reason = _reason(record.args) or self.reason or "no success in time"
-        elif (said := str(record.msg)) not in self._told:
-            self._told.add(said)
+        elif (said := str(record.msg)) not in self._logged:
+            self._logged.add(said)
             get_logger().warning("tracing.warned", library=record.name, message=said)
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """In place of whoever hears that log otherwise."""
+        """The context in which this handler replaces all others of the library's log."""
         log = logging.getLogger("opentelemetry")
         log.addHandler(self)
         log.propagate = False
@@ -210,7 +210,7 @@ class _Complaints(logging.Handler):
 
 
 def _reason(quoted: object) -> str | None:
-    """Why sending failed, from what a complaint quotes: a class or a status, since an error's words tell addresses."""
+    """Why sending failed: the class or the status among a log line's values, since an error's message has addresses."""
     for one in quoted if isinstance(quoted, tuple) else ():
         if isinstance(one, Exception):
             return type(one).__name__
@@ -230,9 +230,9 @@ def _queue_spans_max() -> int:
 def opened(
     service: str, make_exporter: Callable[[], SpanExporter] = OTLPSpanExporter, *, stop_s: float = STOP_S
 ) -> Iterator[OtlpTracer]:
-    """Takes the spans of `service`, set by the variables of OpenTelemetry; SettingError where one is impossible.
+    """A tracer for `service`, configured by OpenTelemetry's variables; SettingError if one is invalid.
 
-    One that is empty is taken away: to the specification it is as good as none, the library takes some at their word.
+    Empty variables are removed: the specification treats them as unset, the library does not treat all of them so.
     """
     for name in [name for name, text in os.environ.items() if name.startswith("OTEL_") and not text.strip()]:
         del os.environ[name]

@@ -1,6 +1,6 @@
-"""How an error is answered over HTTP: its body as `application/problem+json` (RFC 9457), and the headers beside it.
+"""The HTTP answer to an error: a body of `application/problem+json` (RFC 9457) and its headers.
 
-Every answer of every service has `SAFETY_HEADERS`, whichever part of the service writes it.
+Every answer of every service has `SAFETY_HEADERS`, whichever code writes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cotacoes.errors import (
 )
 
 PROBLEM_JSON = "application/problem+json"
-DETAIL_CHARACTERS_MAX = 500  # a detail may repeat what the caller sent, but not all of it
+DETAIL_CHARACTERS_MAX = 500  # a detail may repeat some of what the caller sent
 _NOT_EXTRA = frozenset({"type", "title", "status", "detail", "retry_after_s", "self"})
 SAFETY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -31,7 +31,7 @@ SAFETY_HEADERS = {
 
 
 def problem_of(error: ProblemError) -> dict[str, object]:
-    """The fields of RFC 9457; `type` leads to the explanation in /docs."""
+    """The fields of RFC 9457; `type` links to the explanation in /docs."""
     return {
         "type": f"/docs#{error.slug}",
         "title": error.title,
@@ -47,14 +47,14 @@ def problem_body(error: ProblemError) -> bytes:
 
 
 def problem_headers(error: ProblemError) -> dict[str, str]:
-    """The headers beside the body: when to try again, how to authenticate."""
+    """The headers of the answer: when to try again, how to authenticate."""
     headers = {"cache-control": "no-store"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, TooLargeError):
-        headers["connection"] = "close"  # the rest of the body is not waited for
+        headers["connection"] = "close"  # the rest of the body is not read
     return headers
 
 
@@ -68,7 +68,7 @@ def read_problem(fields: Mapping[str, Any], status: int, wait_s: float | None = 
 
 
 def problem_answer(error: ProblemError) -> bytes:
-    """A whole HTTP/1.1 answer, for a connection that ends with it."""
+    """A whole HTTP/1.1 answer, after which the connection closes."""
     body = problem_body(error)
     headers = {
         **SAFETY_HEADERS,

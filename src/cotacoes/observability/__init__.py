@@ -1,1 +1,1 @@
-"""Logs, metrics and traces, and the output that never holds up its writer."""
+"""Logs, metrics and traces, and output that never blocks its writer."""

@@ -1,4 +1,4 @@
-"""Log lines that somebody else can cause as often as they like: one a while for each kind, with how many there were."""
+"""Bounded logging of events that outsiders can cause at will: one line of each kind per interval, with a count."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from cotacoes.observability.logs import get_logger
 
 INTERVAL_S = 10.0
-KINDS_MAX = 64  # beyond them all are one kind
+KINDS_MAX = 64  # all further kinds count as one
 _OTHER = "other"
 
 
 class BoundedLog:
-    """Writes at most one line of a kind in `interval_s`. `clock` gives monotonic seconds."""
+    """Writes at most one line of each kind per `interval_s`. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float], interval_s: float = INTERVAL_S) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class BoundedLog:
         self._count: dict[str, int] = {}
 
     def note(self, event: str, kind: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:
-        """Log the event, unless its kind was logged just now; `count` are those since the last line of the kind."""
+        """Log the event unless its kind was logged within the interval; `count` covers the events since that line."""
         kind = kind if kind in self._count or len(self._count) < KINDS_MAX else _OTHER
         self._count[kind] = self._count.get(kind, 0) + 1
         now = self._clock()
@@ -36,7 +36,7 @@ class BoundedLog:
 
 
 def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what the event loop reports of callbacks and forgotten tasks, bounded; by itself it logs every one whole."""
+    """Log errors that the event loop reports of callbacks and lost tasks, bounded; asyncio would log each in full."""
     log = BoundedLog(loop.time)
 
     def on_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def log_crash(event: str, request_id: str | None = None, **fields: Any) -> str:
-    """Log the current exception, with its traceback, under an id by which the client can ask about it; the id."""
+    """Log the current exception with its traceback; returns the id under which it is logged, for the client."""
     request_id = request_id or uuid.uuid4().hex
     get_logger().exception(event, request_id=request_id, **fields)
     return request_id

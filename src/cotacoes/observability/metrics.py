@@ -2,7 +2,7 @@
 
 Names follow https://prometheus.io/docs/practices/naming/: the prefix `cotacoes_`, the thing that is counted or
 measured, its base unit (seconds, bytes), and `_total` for counters. An attribute has its metric's name without the
-unit. A bucket list reaches as far as its metric can: values beyond the last bucket cannot be told apart.
+unit. A bucket list reaches as far as its metric can: values beyond the last bucket cannot be distinguished.
 """
 
 from __future__ import annotations

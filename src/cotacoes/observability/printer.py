@@ -1,11 +1,11 @@
-"""Output that never holds up and never fails whoever writes: a terminal may be paused, a pipe unread, a disk full.
+"""Output that never blocks or fails its writer, although a terminal may be paused, a pipe unread or a disk full.
 
-A thread writes. `WAITING_BYTES_MAX` wait for it at most; what comes beyond, and what cannot be written, is dropped,
-and how many lines that were is said as soon as there is room again.
+A thread writes. At most `WAITING_BYTES_MAX` wait for it. Lines beyond that, and lines that cannot be written, are
+dropped; their number is printed as soon as there is room again.
 
-    Printer               lines, handed over by `put`
-    unblocked_stderr      the same for all that this process writes to standard error: log, warnings, tracebacks
-    open_standard_streams for a process that was started without them
+    Printer               lines, passed to `put`
+    unblocked_stderr      the same for all of this process's standard error: log, warnings, tracebacks
+    open_standard_streams for a process that was started without its standard streams
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from types import TracebackType
 from typing import Self, TextIO
 
 WAITING_BYTES_MAX = 1_000_000
-LINE_CHARACTERS_MAX = 65_536  # of one without an end
-CLOSE_S = 1.0  # what a reader that does not read is given at the end
+LINE_CHARACTERS_MAX = 65_536  # a longer line is split
+CLOSE_S = 1.0  # at the end, for a reader that does not read
 
 
 class Printer:
-    """A context manager. `write` may block; `on_failed` is called from the thread at the first of several failures.
+    """Prints lines in a thread, within its context.
 
-    `dropped_line` makes the line that says how many are missing.
+    `write` may block. `on_failed` is called in the thread at the first of several failures. `dropped_line` makes the
+    line that says how many lines are missing.
     """
 
     def __init__(
@@ -46,14 +47,13 @@ class Printer:
         self._encoding = encoding
         self._dropped_line = dropped_line
         self._waiting_bytes_max = waiting_bytes_max
-        self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = (
-            queue.SimpleQueue()
-        )  # each with what is missing before
+        # each with the number of lines that are missing before it
+        self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting_bytes = 0
         self._unsaid = 0
         self.dropped = 0  # lines, since the start
-        # a daemon, since a write that nobody reads cannot be called off, and must not hold the process
+        # a daemon, since a blocked write cannot be cancelled and must not keep the process alive
         self._thread = threading.Thread(target=self._print, name="printer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Printer:
         self._thread.join(CLOSE_S)
 
     def put(self, line: str) -> None:
-        """Hand over one line, without its line feed."""
+        """Print a line, given without its line feed."""
         data = f"{line}\n".encode(self._encoding, "replace")
         with self._lock:
             if self._waiting_bytes and self._waiting_bytes + len(data) > self._waiting_bytes_max:
@@ -107,7 +107,7 @@ class Printer:
 
 
 class LineStream(io.TextIOBase):
-    """A text stream in place of `stream`, whose lines go to `put`."""
+    """A text stream that replaces `stream` and passes its lines to `put`."""
 
     def __init__(self, stream: TextIO, put: Callable[[str], None]) -> None:
         self._stream = stream
@@ -126,7 +126,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def end_line(self) -> None:
-        """Hand over the last line, if it did not end."""
+        """Print the last line if it has no line feed."""
         if self._rest:
             self.write("\n")
 
@@ -142,11 +142,11 @@ class LineStream(io.TextIOBase):
 
 @contextlib.contextmanager
 def unblocked_stderr(dropped_line: Callable[[int], str]) -> Iterator[Printer]:
-    """Within, nothing that writes to `sys.stderr` waits for its reader or fails with it."""
+    """Within the context, writing to `sys.stderr` never waits for its reader and never fails."""
     stream = sys.stderr
     encoding = stream.encoding or "utf-8"
     with Printer(stream_writer(stream), lambda _: None, encoding=encoding, dropped_line=dropped_line) as printer:
-        lines = LineStream(stream, printer.put)  # never closed: who kept it must not fail afterwards either
+        lines = LineStream(stream, printer.put)  # never closed: code that still refers to it later must not fail either
         try:
             with contextlib.redirect_stderr(lines):
                 yield printer
@@ -155,7 +155,7 @@ def unblocked_stderr(dropped_line: Callable[[int], str]) -> Iterator[Printer]:
 
 
 def stream_writer(stream: TextIO) -> Callable[[bytes], None]:
-    """A blocking write to where the stream goes: to its descriptor, past its buffer, if it has one."""
+    """A blocking write to the stream: to its file descriptor, past its buffer, if it has one."""
     try:
         return descriptor_writer(stream.fileno())
     except OSError:  # a stream in memory
@@ -167,7 +167,7 @@ def stream_writer(stream: TextIO) -> Callable[[bytes], None]:
 
 
 def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
-    """A blocking write to a file descriptor, complete at its return, with no buffer of ours in between."""
+    """A blocking, complete and unbuffered write to a file descriptor."""
 
     def write(data: bytes) -> None:
         rest = memoryview(data)
@@ -181,10 +181,10 @@ def descriptor_writer(descriptor: int) -> Callable[[bytes], None]:
 
 
 def open_standard_streams() -> None:
-    """Open what this process was started without (`>&-`): else its number would go to the next file or socket opened.
+    """Open standard streams that are closed (`>&-`): else the next file or socket would get their descriptors.
 
-    Standard input is at its end, standard output fails as any closed descriptor does, and standard error goes nowhere,
-    since nobody could be told that it fails. What the encoding of standard output cannot write is replaced.
+    Standard input is empty, standard output fails as a closed descriptor does, and standard error is discarded, since
+    its failure could not be reported. Characters that standard output cannot encode are replaced.
     """
     for descriptor, name, mode, flags in (
         (0, "stdin", "r", os.O_RDONLY),
@@ -194,7 +194,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number: this one
+            os.open(os.devnull, flags)  # gets the lowest free number: this one
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,10 +1,10 @@
-"""Tracing: what a service tells of its work, piece by piece, so that one question can be followed through all of them.
+"""Tracing: spans of each service's work, by which one request can be followed through all services.
 
-Nobody listens unless the environment names a collector, by OpenTelemetry's own variables; who does then is
-`adapters/otlp.py`, the only file that knows OpenTelemetry. Everyone else speaks to `Tracer` here.
+Spans are made only if the environment names a collector, by OpenTelemetry's own variables. `adapters/otlp.py` is the
+only file that knows OpenTelemetry; all other code uses `Tracer`.
 
-A span carries names, counts, states and classes of errors. Never a price, a query's text or arguments, a DSN, the query
-string of a request, or the words of an error that is not ours: all of that leaves this machine.
+Spans leave this machine. They have names, counts, states and classes of errors, but never a price, a query's text or
+arguments, a DSN, the query string of a request, or the message of a library's error.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ Kind = Literal["server", "client", "internal"]
 Outcome = Literal["sent", "failed", "dropped"]
 Attributes = Mapping[str, str | int]
 
-OPERATOR_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, about nothing but us
+OPERATOR_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # requested every few seconds, for operation only
 _VARIABLE = "OTEL_EXPORTER_OTLP"
 _PORTS = {"http": 80, "https": 443}
 
 
 class Span(Protocol):
-    """One piece of work that is under way."""
+    """A piece of work in progress."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What tells a service that is called of this span."""
+        """The headers that pass this span's context to a called service."""
 
     def current(self) -> AbstractContextManager[object]:
-        """The scope in which spans that begin are its children."""
+        """A context in which new spans are children of this one."""
 
     def rename(self, name: str) -> None:
-        """Once it is known what this is."""
+        """Name the span, once its subject is known."""
 
     def note(self, attributes: Attributes) -> None:
-        """Say more of it."""
+        """Add attributes."""
 
     def fail(self, kind: str) -> None:
-        """It failed. `kind` is one of few: a status, a class of errors."""
+        """Mark the span as failed. `kind` is a status or a class of errors, of which there are few."""
 
     def end(self, at_ns: int | None = None) -> None:
-        """It has ended, now or at this Unix time."""
+        """End the span, now or at this Unix time in nanoseconds."""
 
 
 class Listener(Protocol):
-    """Is told what becomes of spans: `count` were sent, failed (the collector did not take them), or dropped."""
+    """Called with the outcome of spans: `count` were sent, failed (the collector rejected them), or were dropped."""
 
     def __call__(self, outcome: Outcome, count: int) -> None: ...
 
 
 class Tracer(Protocol):
-    """Takes spans."""
+    """Starts spans."""
 
     listener: Listener | None
 
@@ -65,11 +65,11 @@ class Tracer(Protocol):
         """Whether a span is current."""
 
     def begin(self, kind: Kind, name: str, attributes: Attributes, *, caller: Mapping[str, str] | None = None) -> Span:
-        """A new span: a child of that of which the headers of a `caller` tell, else of the current one."""
+        """Start a span as a child of the `caller`'s trace context if given, else of the current span."""
 
 
 class _NoSpan:
-    """A span while nobody listens."""
+    """A span that nothing collects."""
 
     headers: Mapping[str, str] = {}
 
@@ -90,14 +90,14 @@ _active: Tracer | None = None
 
 
 def active() -> Tracer | None:
-    """Who takes spans; None: nobody."""
+    """The tracer that spans go to; None if they are not collected."""
     return _active
 
 
 @contextlib.contextmanager
 def reporting_to(tracer: Tracer) -> Iterator[None]:
-    """Within it, this process's spans go to `tracer`."""
-    global _active  # noqa: PLW0603  # of the process, as its log is: handing it to every call would be its main subject
+    """Send this process's spans to `tracer` within the context."""
+    global _active  # noqa: PLW0603  # one for the process, like its log: else every call would have to pass it on
     before, _active = _active, tracer
     try:
         yield
@@ -107,7 +107,7 @@ def reporting_to(tracer: Tracer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def around(span: Span) -> Iterator[Span]:
-    """`span` is current in the body, and ends with it; what the body raises is told by its class alone."""
+    """Make `span` current in the body and end it with it; an error in the body is recorded by its class alone."""
     try:
         with span.current():
             yield span
@@ -119,31 +119,31 @@ def around(span: Span) -> Iterator[Span]:
 
 
 def call_span(method: str, url: str) -> AbstractContextManager[Span]:
-    """Around a call over HTTP; its `headers` go with the call."""
+    """A span around a call over HTTP; its `headers` go with the call."""
     if _active is None:
         return _NOTHING
     address = _address(url)
     if address is None or address.path in OPERATOR_PATHS:
         return _NOTHING
-    told: Attributes = {
+    attributes: Attributes = {
         "http.request.method": method,
         "server.address": address.host,
         "server.port": address.port,
         "url.full": address.base + address.path,
     }
-    return around(_active.begin("client", method, told))
+    return around(_active.begin("client", method, attributes))
 
 
 def query_span(query: str, shard: str) -> AbstractContextManager[Span]:
-    """Around a named query to a shard, where it is part of something: what runs by itself runs thousands of times."""
+    """A span around a named query to a shard, if it is part of another span: background queries are too many."""
     if _active is None or not _active.is_within:
         return _NOTHING
-    told = {"db.system.name": "postgresql", "db.query.summary": query, "cotacoes.shard": shard}
-    return around(_active.begin("client", f"{query} {shard}", told))
+    attributes = {"db.system.name": "postgresql", "db.query.summary": query, "cotacoes.shard": shard}
+    return around(_active.begin("client", f"{query} {shard}", attributes))
 
 
 def collector(environment: Mapping[str, str]) -> str | None:
-    """Where spans go, as the log may tell it; None where they are not wanted. SettingError for what is impossible."""
+    """The collector's address without secrets, None if there is none; SettingError if a variable is invalid."""
     url = environment.get(f"{_VARIABLE}_TRACES_ENDPOINT", "") or environment.get(f"{_VARIABLE}_ENDPOINT", "")
     is_disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     if not url or is_disabled or environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
@@ -168,7 +168,7 @@ class _Address(NamedTuple):
 
 
 def _address(url: str) -> _Address | None:
-    """What may be told of a URL: no user, no password, no query; None where it is none of HTTP."""
+    """A URL without user, password and query; None if it is not an HTTP URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]

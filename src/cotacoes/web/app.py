@@ -1,4 +1,4 @@
-"""The app of a service: its own routes, those of every service, and the limits around them."""
+"""The app of a service: its own routes, the routes of every service, and the limits of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cotacoes.web import docs_page
 from cotacoes.web.document import DocumentedApp, answering
 from cotacoes.web.pages import answer_page
 from cotacoes.web.problems import answer_errors
-from cotacoes.web.request_limits import Edge, Lean
+from cotacoes.web.request_limits import Lean, RequestLimits
 from cotacoes.web.request_spans import traced
 
 # request_spans traces requests: FastAPI would miss lean answers and refusals, and would send the query string
@@ -85,7 +85,7 @@ def build_app(
     app.include_router(router)
     app.include_router(_operator_routes(app, metrics, checks or {}))
     answer_errors(app)
-    edge = Edge(
+    edge = RequestLimits(
         app,
         metrics.http,
         settings.request_deadline_s,

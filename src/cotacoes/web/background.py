@@ -1,4 +1,4 @@
-"""Work beside the requests: tasks that live as long as a service's resources."""
+"""Background tasks that live as long as a service's resources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cotacoes.errors import setting_error_in
 async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.TaskGroup]:
     """Run coroutines beside the body; they are cancelled at its end, and one that fails ends the body.
 
-    A SettingError of one of them comes out as itself.
+    A SettingError of one of them is raised as it is, other errors in an ExceptionGroup.
     """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(not_cancelled_by_itself(coroutine)) for coroutine in coroutines]
             try:
-                await asyncio.sleep(0)  # all begin: one that is cancelled before would never be awaited
+                await asyncio.sleep(0)  # let all begin: a task that is cancelled before would never be awaited
                 yield group
             finally:
                 for task in tasks:
@@ -30,7 +30,7 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[as
 
 
 async def not_cancelled_by_itself(work: Awaitable[None]) -> None:
-    """RuntimeError if something cancels the work from within: a task group would take it for one that ended well."""
+    """Raise RuntimeError if the work is cancelled from within, which a task group would take for a normal end."""
     try:
         await work
     except asyncio.CancelledError as error:

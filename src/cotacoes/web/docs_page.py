@@ -1,4 +1,4 @@
-"""The page at `/docs`: routes and problem types as plain HTML, rendered here, so that it works offline."""
+"""The page at `/docs`: routes and problem types as plain HTML."""
 
 from __future__ import annotations
 

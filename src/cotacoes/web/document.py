@@ -1,12 +1,12 @@
-"""The document at `/openapi.json`: what each route answers, as its type, and each problem that it may answer instead.
+"""The document at `/openapi.json`: the type of each route's answer, and the problems that it may answer instead.
 
-FastAPI knows a route's parameters and bodies. It does not know what a route that encodes its own answer answers, nor
-which errors it raises, nor what the edge answers in front of it; a lean or direct route it never sees at work. So each
-route says it itself, whoever answers it:
+FastAPI knows the parameters and bodies of a route. It knows neither the answer of a route that encodes it itself, nor
+the errors that the route raises, nor the refusals in front of it, and it never runs lean and direct routes. So routes
+declare them:
 
     @router.get("/v1/quotes/{coin}", summary=…, **answering(PageJson, UnknownCoinError, PositionGoneError))
 
-The problems that any request can meet are added to all routes.
+The problems that any request can meet are added to every route.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ _ADMIN = {"type": "http", "scheme": "bearer", "description": "The admin token, w
 def answering(
     kind: type[msgspec.Struct] | str, *problems: type[ProblemError], also: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """What a route's decorator takes: the type of its answer, or the media type if that is not JSON, and its problems.
+    """Arguments for a route's decorator: the type of its answer, or its media type if it is not JSON, and its problems.
 
-    `also` describes further statuses, of which a 503 has the answer's own type.
+    `also` describes further statuses; a 503 among them has the answer's own type.
     """
     extra = refusing(*problems)["openapi_extra"]
     content: dict[str, Any] = {kind: {}} if isinstance(kind, str) else {}
@@ -81,25 +81,25 @@ def answering(
 
 
 def refusing(*problems: type[ProblemError]) -> dict[str, Any]:
-    """The same for a route whose answer FastAPI knows: its problems alone."""
+    """Arguments for the decorator of a route whose answer FastAPI knows: its problems only."""
     return {"openapi_extra": {_PROBLEMS: [kind.slug for kind in problems]}}
 
 
 class DocumentedApp(FastAPI):
-    """A FastAPI whose document is as this file says."""
+    """A FastAPI app whose document is completed by the routes' own declarations."""
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once."""
+        """The document, built once."""
         if self.openapi_schema is None:
             self.openapi_schema = complete(super().openapi())
         return self.openapi_schema
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's document with what the routes say of themselves put in its places."""
+    """FastAPI's document with the declarations of the routes put in place."""
     schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = _PROBLEM
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no service answers
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own errors, which no service answers
         schemas.pop(name, None)
     for methods in document["paths"].values():
         for method, operation in methods.items():
@@ -108,24 +108,24 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             kinds = [kind for kind in problem_types() if kind.slug in slugs]
             if method != "get":
                 kinds.append(TooLargeError)
-            told = operation.pop(_ANSWER, None) or {"200": operation["responses"]["200"]}
-            operation["responses"] = _with_problems(told, [*kinds, *OF_EVERY_ROUTE])
+            answers = operation.pop(_ANSWER, None) or {"200": operation["responses"]["200"]}
+            operation["responses"] = _with_problems(answers, [*kinds, *OF_EVERY_ROUTE])
             if UnauthorizedError in kinds:
                 operation["security"] = [{"admin": []}]
                 document["components"]["securitySchemes"] = {"admin": _ADMIN}
     return document
 
 
-def _with_problems(told: Mapping[str, Any], kinds: Iterable[type[ProblemError]]) -> dict[str, Any]:
-    """The responses by status, in its order."""
-    responses = {status: {**its, "content": dict(its.get("content", {}))} for status, its in told.items()}
+def _with_problems(answers: Mapping[str, Any], kinds: Iterable[type[ProblemError]]) -> dict[str, Any]:
+    """The responses, sorted by status."""
+    responses = {status: {**its, "content": dict(its.get("content", {}))} for status, its in answers.items()}
     by_status: dict[str, list[type[ProblemError]]] = {}
     for kind in dict.fromkeys(kinds):
         by_status.setdefault(str(kind.status), []).append(kind)
     for status, its in by_status.items():
         words = "; ".join(dict.fromkeys(kind.title for kind in its))
         response = responses.setdefault(status, {"description": words, "content": {}})
-        response["content"][PROBLEM_JSON] = {"schema": _problem_schema(its, is_all="5XX" not in told)}
+        response["content"][PROBLEM_JSON] = {"schema": _problem_schema(its, is_all="5XX" not in answers)}
         if any(issubclass(kind, UnavailableError) for kind in its):
             response["headers"] = {
                 "Retry-After": {"description": "Seconds to wait before trying again", "schema": {"type": "integer"}}
@@ -138,7 +138,7 @@ def _without_nothing(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem_schema(kinds: Iterable[type[ProblemError]], *, is_all: bool) -> dict[str, Any]:
-    """A problem of one of these kinds; unless these are all, of any."""
+    """A problem of one of these kinds, or of any kind unless `is_all`."""
     problem = {"$ref": _REF.format(name="Problem")}
     types = [f"/docs#{slug}" for slug in dict.fromkeys(kind.slug for kind in kinds)]
     return {"allOf": [problem], "properties": {"type": {"enum": types}}} if is_all else problem

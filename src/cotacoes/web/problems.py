@@ -1,4 +1,4 @@
-"""Every error that the framework raises or passes on, as problem+json (RFC 9457)."""
+"""Handlers that answer every error of the framework and of the routes as problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME_CHARACTERS_MAX = 64
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Register the handlers below."""
+    """Register the handlers of this file."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -46,7 +46,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         response = await _on_problem(request, MethodNotAllowedError(f"this route supports {allowed}"))
         response.headers["allow"] = allowed
         return response
-    if isinstance(error.__cause__, TooLargeError):  # FastAPI takes it for a body that cannot be parsed
+    if isinstance(error.__cause__, TooLargeError):  # FastAPI mistakes it for a body that cannot be parsed
         return await _on_problem(request, error.__cause__)
     if error.status_code == http.HTTPStatus.NOT_FOUND:
         return await _on_problem(request, NotFoundError("this route does not exist; /docs lists all routes"))
@@ -59,14 +59,14 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    """Where it is wrong, and how; a name that came from the caller is cut."""
+    """The place and the reason of a problem; a name from the caller is shortened."""
     where, *within = problem["loc"]
     place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in within or [where])
     return f"{place}: {explain_value(problem)}"
 
 
 async def _on_client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # read by nobody; counted under the number that proxies use for it
+    return Response(status_code=499)  # never read; counted under the status that proxies use
 
 
 async def _on_bug(request: Request, _: Exception) -> Response:

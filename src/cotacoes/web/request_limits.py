@@ -1,13 +1,13 @@
-"""The edge of every service: the bounds around each request.
+"""The bounds of every request, in ASGI middleware around the framework.
 
-Pure ASGI, outside the framework: requests under way, their bodies and their time are bounded here, and counted. Lean
-routes, for the few answers that are asked thousands of times a second, are answered here. Direct ones, which many ask
-at once, are answered without the framework, within the same bounds. Streams, which have no end, are handed on before
-any of that; whoever opens them bounds them.
+The number of concurrent requests, the size of bodies and the time of each request are bounded here, and requests are
+counted. Lean routes, for the few answers that are requested thousands of times a second, are answered here. Direct
+routes, which many clients request at once, skip the framework but have the same bounds. Streams, which have no end,
+skip the bounds too; the code that opens them bounds them.
 
-A request ends by the service's own deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the
-calls that are made for it: nobody works for a caller who has gone. Nor for one who hangs up before that, where it only
-asked (GET); what was to be changed is changed to the end.
+A request ends by the service's deadline or by the caller's (`X-Deadline-Ms`), whichever is earlier, and so do the calls
+that it makes: no work is done for a caller that no longer waits. A GET is also cancelled if its client disconnects; a
+request that changes something is finished.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from cotacoes.observability.bounded_log import BoundedLog, log_crash
 from cotacoes.observability.metrics import HttpMetrics
 from cotacoes.patterns.resilience.deadline import HEADER, Deadline
 
-REQUESTS_MAX = 512  # under way at once in one service; more is work that could not end in time
+REQUESTS_MAX = 512  # concurrent requests in one service; more could not be answered in time
 BODY_BYTES_MAX = 65_536
-HUNG_UP = 499  # as proxies count it; nobody is sent it
+HUNG_UP = 499  # the status that proxies count for a client that has gone; it is never sent
 UNAUTHORIZED = 401
 _JSON_LINES = b"content-type: application/json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
 _DEADLINE_HEADER = HEADER.encode()
@@ -44,13 +44,13 @@ Lean = Callable[[str], bytes]
 
 
 class _Route(NamedTuple):
-    """A direct route, in an ASGI scope as the framework's are."""
+    """A direct route, in the ASGI scope like a route of the framework."""
 
     path: str
 
 
-class Edge:
-    """The limits of every request, around the app. `is_observed`: something looks at the messages that are sent."""
+class RequestLimits:
+    """The ASGI app within its limits. `is_observed` says that middleware around it looks at the messages sent."""
 
     def __init__(
         self,
@@ -147,13 +147,13 @@ class Edge:
             problem = DeadlineExceededError(f"the answer was not ready within {time.monotonic() - started:.3g} s")
         except ProblemError as error:
             problem = error
-        except Exception:  # the process goes on; the caller gets problem+json, the log gets the traceback
+        except Exception:  # the process continues; the caller gets problem+json, the log gets the traceback
             problem = _crash(getattr(scope.get("route"), "path", "unmatched"), scope.get("cotacoes.request_id"))
         try:
             if problem is not None and not answer.status:
                 await _send_problem(answer, problem)
             elif problem is not None and not answer.is_complete:
-                await connection.cut(scope)  # a body that broke off must not look like one that ended
+                await connection.cut(scope)  # an incomplete body must not look like a complete one
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             if answer.status == UNAUTHORIZED:
@@ -162,7 +162,7 @@ class Edge:
             self._metrics.request_duration.labels(route=route).observe(time.monotonic() - started)
 
     def _note_unauthorized(self, scope: Scope, route: str) -> None:
-        """Somebody tried an administrative route without the token: an operator wants to know."""
+        """Log an attempt to use an administrative route without the token."""
         self._metrics.refusals.labels(reason="unauthorized").inc()
         address = (scope.get("client") or ("unknown",))[0]
         self._log.note("admin.refused", route, route=route, method=scope["method"], address=address)
@@ -185,12 +185,12 @@ class ObservedAnswer:
 
 
 class _HungUpError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 @contextlib.asynccontextmanager
 async def _heard(scope: Scope) -> AsyncIterator[None]:
-    """What is within is cancelled where the client of a GET hangs up; _HungUpError then."""
+    """Cancel the body and raise _HungUpError if the client of a GET disconnects."""
     task, has_hung_up = asyncio.current_task(), False
 
     def hang_up() -> None:
@@ -211,19 +211,19 @@ async def _heard(scope: Scope) -> AsyncIterator[None]:
 
 
 def _crash(route: str, request_id: str | None = None) -> InternalError:
-    """The answer to a request that crashed; the log has the traceback under the same id."""
+    """The error for a request that crashed; the log has the traceback under the same id."""
     request_id = log_crash("request.crashed", request_id, route=route)
     return InternalError("internal error; see the service log", request_id=request_id)
 
 
 def _deadline(scope: Scope, most_s: float) -> Deadline:
-    """The request's; BadRequestError if the caller's is invalid, DeadlineExceededError if it has passed."""
+    """The request's deadline; BadRequestError if the caller's is invalid, DeadlineExceededError if it has passed."""
     own = Deadline(time.monotonic() + most_s, time.monotonic)
-    told = next((value for name, value in scope["headers"] if name == _DEADLINE_HEADER), None)
-    if told is None:
+    header = next((value for name, value in scope["headers"] if name == _DEADLINE_HEADER), None)
+    if header is None:
         return own
     try:
-        its = Deadline.of_header(told.decode("latin-1"), time.monotonic)
+        its = Deadline.of_header(header.decode("latin-1"), time.monotonic)
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     if its.remaining() == 0:
@@ -232,13 +232,13 @@ def _deadline(scope: Scope, most_s: float) -> Deadline:
 
 
 def _limited(receive: Receive, scope: Scope) -> Receive:
-    """`receive`, refusing a body beyond `BODY_BYTES_MAX` whether its length was announced or not."""
+    """`receive`, with TooLargeError for a body beyond `BODY_BYTES_MAX`, whether its length was announced or not."""
     announced = int(next((value for name, value in scope["headers"] if name == b"content-length"), b"0"))
     total = 0
 
     async def bounded() -> Any:
         nonlocal total
-        if announced <= BODY_BYTES_MAX:  # else refused unread
+        if announced <= BODY_BYTES_MAX:  # a larger one is refused without reading it
             message = await receive()
             total += len(message.get("body", b""))
             if total <= BODY_BYTES_MAX:

@@ -1,8 +1,8 @@
-"""What every service has of tracing: it is opened for the process, and each request has a span around it.
+"""A span around each request.
 
-A request's span begins at the very edge, so that it is there for lean answers, for refusals and for deadlines that are
-over. Left out is what has no end (streams), and what asks for nothing but us (`/livez`, `/readyz`, `/metrics`).
-Where spans are not wanted, nothing of this is in the way of a request.
+It begins before everything else, so lean answers, refusals and passed deadlines have one too. Streams, which have no
+end, and the routes for operators (`/livez`, `/readyz`, `/metrics`) have none. Without a collector, none of this code is
+in a request's way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CALLER_HEADERS = (b"traceparent", b"tracestate")
 
 
 def traced(app: ASGIApp, metrics: Metrics, *, lean: Container[str], streams: Container[str]) -> ASGIApp:
-    """The app with a span around each request, or as it is where spans are not wanted.
+    """The app with a span around each request, or the app itself if no spans are collected.
 
     `lean` and `streams` are those of `build_app`.
     """
@@ -30,7 +30,7 @@ def traced(app: ASGIApp, metrics: Metrics, *, lean: Container[str], streams: Con
 
 
 class TracedRequests:
-    """See the head of this file."""
+    """An ASGI app with a span around each request."""
 
     def __init__(self, app: ASGIApp, tracer: tracing.Tracer, lean: Container[str], streams: Container[str]) -> None:
         self._app = app
@@ -45,8 +45,8 @@ class TracedRequests:
             return
         answer = ObservedAnswer(send)
         method = scope["method"]
-        told = {"http.request.method": method, "url.scheme": scope["scheme"], "url.path": path}
-        with tracing.around(self._tracer.begin("server", method, told, caller=_caller(scope))) as span:
+        attributes = {"http.request.method": method, "url.scheme": scope["scheme"], "url.path": path}
+        with tracing.around(self._tracer.begin("server", method, attributes, caller=_caller(scope))) as span:
             try:
                 await self._app(scope, receive, answer)
             finally:
@@ -61,7 +61,7 @@ class TracedRequests:
                     span.fail("incomplete")
 
     def _route(self, scope: Scope) -> str | None:
-        """As it stands in the metrics; None where there is none, since paths from outside are without number."""
+        """The route as the metrics name it; None for an unknown path, of which there is no end."""
         prefix = scope["path"].rpartition("/")[0]
         if scope["method"] == "GET" and prefix in self._lean:
             return f"{prefix}/{{coin}}"
@@ -70,7 +70,7 @@ class TracedRequests:
 
 
 def _caller(scope: Scope) -> Mapping[str, str]:
-    """The headers that tell of the caller's span; one that is given twice makes them tell of none."""
+    """The headers with the caller's trace context; a header given twice is joined, which makes it invalid."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         if name in _CALLER_HEADERS:

@@ -1,4 +1,4 @@
-"""What routes ask of a request: the admin token."""
+"""The check of the admin token."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def require_admin(request: Request, settings: config.Settings) -> None:
     """UnauthorizedError unless the request carries the admin token."""
     token = settings.admin_token.get_secret_value()
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    # compared in full whatever the first difference, so that the time it takes tells nothing
+    # compared in full wherever the first difference is, so that the time it takes reveals nothing
     is_right = hmac.compare_digest(given.strip(" ").encode(), token.encode())
     if not token or scheme.lower() != "bearer" or not is_right:
         raise UnauthorizedError("send Authorization: Bearer with the admin token (COTACOES_ADMIN_TOKEN)")
 
 
 def admins_only(settings: config.Settings) -> Any:
-    """What stands among the `dependencies` of an administrative route."""
+    """The dependency that an administrative route declares."""
 
-    async def check(request: Request) -> None:  # a coroutine: else each request would be checked in a thread
+    async def check(request: Request) -> None:  # a coroutine, since FastAPI would run a function in a thread
         require_admin(request, settings)
 
     return Depends(check)

@@ -1,9 +1,9 @@
-"""Restarts: background work that fails unexpectedly begins again after a pause, and is counted.
+"""Restarts: background work that fails unexpectedly is started again after a pause, and counted.
 
-Whether work may begin again is up to its owner. It may if its state is in what it asks (the log, a shard, a clock), or
-if it reads that anew when it begins. If what it keeps in memory may be wrong after a failure, and others build on it,
-the process has to end instead, and its supervisor starts it again. A SettingError always ends it, since only a person
-can mend it, and so does a newer writer.
+The owner of the work decides whether it may be restarted. It may if all its state is elsewhere (the log, a shard, a
+clock), or is read anew at each start. If its memory may be wrong after a failure and other work depends on it, the
+process must end instead, so that its supervisor starts it again. A SettingError always ends the work, since only a
+person can fix it, and so does a newer writer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cotacoes.observability.metrics import Metrics, RestartMetrics
 from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.web.background import not_cancelled_by_itself
 
-PAUSE_S = 0.2  # at least, before each new beginning
+PAUSE_S = 0.2  # minimum before each restart
 PAUSE_MOST_S = 30.0
-STEADY_S = 60.0  # work that went on for so long had recovered: the next pause is a short one again
+STEADY_S = 60.0  # work that ran this long had recovered: the next pause is short again
 
 
 class Restarts:
-    """Begins work again. `clock` gives monotonic seconds."""
+    """Restarts background work. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Restarts:
         self._failures = FailureLog()
 
     async def kept(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work until it ends by itself. `task` is its name in the log and in the metric."""
+        """Run the work until it ends by itself. `task` is its name in the log and in the metric."""
         backoff = Backoff(self._random, first_s=PAUSE_S, most_s=PAUSE_MOST_S)
         while True:
             began = self._clock()

@@ -1,8 +1,8 @@
-"""How connections are let in: so many in all, so many from one address, so many in a turn of the event loop.
+"""Accepting connections: at most so many in all, from one address, and in one turn of the event loop.
 
-asyncio accepts by itself, but when the process runs out of file descriptors it reports an error for each place in the
-backlog, and does so again with every timer that this made: thousands of tracebacks a second. Here a descriptor is kept
-in reserve: with it a connection is taken and closed, so that its client learns at once, and then accepting pauses.
+When a process runs out of file descriptors, asyncio's own accepting reports an error for each place in the backlog, and
+again with every timer that this starts: thousands of tracebacks a second. Here one descriptor is held in reserve: it is
+used to accept and close a connection, so that its client learns at once, and then accepting pauses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONNECTIONS_MAX = 4_000
 ACCEPTS_A_TURN = 16  # each costs some 50 µs
 HEAD_DEADLINE_S = 10.0  # a browser on a poor line needs about one
 PAUSE_S = 0.1  # after running out of descriptors
-DESCRIPTORS_ELSE = 256  # for the log, the libraries, the calls to other services
+DESCRIPTORS_ELSE = 256  # for the log, the libraries and the calls to other services
 _REFUSED = problem_answer(OverloadedError("too many open connections"))
 
 Ended = Callable[[], None]
@@ -35,7 +35,7 @@ Ended = Callable[[], None]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections there may be, how many from one address, and how long the head of a request may take."""
+    """The limits of connections, in all and per address, and the time for the head of a request."""
 
     total: int = CONNECTIONS_MAX
     per_address: int = CONNECTIONS_MAX // 2
@@ -43,19 +43,22 @@ class ConnectionLimits:
 
     @classmethod
     def beside_streams(cls, streams: int, streams_per_address: int) -> ConnectionLimits:
-        """Room for the streams and as many other connections; one address leaves the others their streams."""
+        """Limits for so many streams and as many other connections; one address cannot use up the streams of all."""
         total = max(CONNECTIONS_MAX, 2 * streams)
         return cls(total, total - max(0, streams - streams_per_address))
 
     def fitting(self) -> ConnectionLimits:
-        """The same, in proportion to the file descriptors that there are."""
+        """The limits reduced in proportion to the available file descriptors."""
         room = room_for(self.total)
         return replace(self, total=room, per_address=max(1, self.per_address * room // self.total))
 
 
 class Acceptor:
-    """Accepts on `listener` from `open` to `close`. `protocol` is made for each connection, and calls what it is given
-    when the connection has ended; `note_refused` hears why one was turned away."""
+    """Accepts connections on `listener` from `open` to `close`.
+
+    `protocol` makes the protocol of a connection, which calls the given function when the connection has ended.
+    `note_refused` is called with the reason for each connection that is refused.
+    """
 
     def __init__(
         self,
@@ -77,21 +80,21 @@ class Acceptor:
         self._reserve: int | None = None
 
     def open(self) -> None:
-        """Begin to accept."""
+        """Start accepting."""
         self._listener.setblocking(False)
         self._listener.listen(BACKLOG)
         self._reserve = os.open(os.devnull, os.O_RDONLY)
         self._resume()
 
     def close(self) -> None:
-        """Accept no more; what is open stays open."""
+        """Stop accepting; open connections stay open."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
         self._release()
 
     async def wait_closed(self) -> None:
-        """Until those that were just accepted are with their protocol."""
+        """Wait until all accepted connections have their protocol."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _resume(self) -> None:
@@ -125,7 +128,7 @@ class Acceptor:
     async def _connect(self, connection: socket.socket, ended: Ended) -> None:
         try:
             await self._loop.connect_accepted_socket(functools.partial(self._protocol, ended), connection)
-        except OSError:  # it has gone already, and its protocol never heard of it
+        except OSError:  # it has ended before it had a protocol
             connection.close()
             ended()
 
@@ -139,10 +142,10 @@ class Acceptor:
         self._note_refused(reason)
         with connection, contextlib.suppress(OSError):
             connection.setblocking(False)
-            connection.send(_REFUSED)  # as far as it goes: what a stranger takes is not waited for
+            connection.send(_REFUSED)  # as much as fits: never wait for a stranger
 
     def _run_out(self, error: OSError) -> None:
-        """Turn one away with the reserve, and pause: the listener would be ready again at once."""
+        """Close one connection with the reserve, and pause: the listener would be ready again at once."""
         self._note_refused("descriptors")
         self._log.note("connection.refused", str(error.errno), reason=error.strerror)
         if self._reserve is not None:
@@ -161,7 +164,7 @@ class Acceptor:
 
 
 def client_of(address: str) -> str:
-    """Whom an address counts for: itself, or its network of 64 bits, all of which one IPv6 client may use."""
+    """The client that an address counts for: itself, or its /64 network, all of which one IPv6 client may use."""
     if ":" not in address:
         return address
     number = ipaddress.IPv6Address(address.partition("%")[0])
@@ -171,7 +174,7 @@ def client_of(address: str) -> str:
 
 
 def room_for(connections: int) -> int:
-    """How many connections there are file descriptors for, `connections` at most, after asking the system for more."""
+    """The number of connections, up to `connections`, for which there are file descriptors, after raising the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + DESCRIPTORS_ELSE
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -27,13 +27,14 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSE_S = 5.0  # for a client to read the end of a stream
 UNREAD_S = 15.0  # for a client to read some of an answer, as of a stream
-UNANSWERED_MS = 15_000  # what was sent on a stream, and no machine has taken: its client is gone
-UNSENT_BYTES = 32_768  # that the kernel takes of a stream beyond what is on its way: else it hides a slow client
+UNANSWERED_MS = 15_000  # if the client's machine acknowledges nothing for so long, the client is gone
+UNSENT_BYTES = 32_768  # buffered by the kernel beyond what is in transit; more would hide a slow client
 
-INPUT_BYTES_MAX = 65_536  # from a client that reads a stream
+INPUT_BYTES_MAX = 65_536  # accepted from a client that reads a stream
 
+# names of extensions in an ASGI scope
 ANSWER = "cotacoes.answer"
-CUT = "cotacoes.cut"  # the names of our extensions in an ASGI scope
+CUT = "cotacoes.cut"
 OPEN_STREAM = "cotacoes.open_stream"
 HANGING_UP = "cotacoes.hanging_up"
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
@@ -41,23 +42,23 @@ _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 def answer_at_once(scope: Scope, headers: bytes, body: bytes) -> bool:
-    """Answer with 200 in one write, if the server can; `headers` are whole lines. Else False, and nothing was done.
+    """Answer with 200 in one write; `headers` are whole lines. False, with nothing done, if the server cannot.
 
-    Two messages of ASGI are two writes, and two packets.
+    The two messages of ASGI would be two writes, and two packets.
     """
     extension = scope.get("extensions", {}).get(ANSWER)
     return extension is not None and extension["now"](headers, body)
 
 
 async def cut(scope: Scope) -> None:
-    """End the connection now, in the middle of an answer: the client sees a body that broke off, not one that ended."""
+    """Cut the connection in the middle of an answer: the client sees an incomplete body, not one that ended."""
     scope["extensions"][CUT]["now"]()
-    await asyncio.sleep(0)  # lets the server learn of it before the app returns, else it logs an answer left unfinished
+    await asyncio.sleep(0)  # let the server learn of it before the app returns: else it logs an unfinished answer
 
 
 @contextlib.contextmanager
 def hanging_up(scope: Scope, heard: Callable[[], None]) -> Iterator[None]:
-    """Call `heard` if the client hangs up within. uvicorn itself lets the app work on, for nobody."""
+    """Call `heard` if the client disconnects within the context. uvicorn itself lets the app continue."""
     extension = scope.get("extensions", {}).get(HANGING_UP, {})
     heard_by: set[Callable[[], None]] = extension.get("heard_by", set())
     heard_by.add(heard)
@@ -70,23 +71,23 @@ def hanging_up(scope: Scope, heard: Callable[[], None]) -> Iterator[None]:
 
 
 class StreamHandler(Protocol):
-    """What is done with an open stream."""
+    """The reactions to an open stream's events."""
 
     def serve(self) -> None:
-        """It takes bytes again."""
+        """The stream accepts bytes again."""
 
     def shut_down(self) -> None:
-        """The server stops."""
+        """The server is stopping."""
 
     def lost(self, *, is_unanswered: bool) -> None:
-        """The connection has ended, or is about to: nothing more may be written.
+        """The connection has ended or is about to: nothing more may be written.
 
-        `is_unanswered`: the kernel gave it up, because the client's machine acknowledged nothing for `UNANSWERED_MS`.
+        `is_unanswered` says that the client's machine acknowledged nothing for `UNANSWERED_MS`.
         """
 
 
 class HttpStream:
-    """An answer without an end. `is_full` says that more than `write_buffer_bytes` wait to be taken."""
+    """An answer without an end. `is_full` says that more than `write_buffer_bytes` wait to be sent."""
 
     handler: StreamHandler
 
@@ -102,19 +103,19 @@ class HttpStream:
         return self._cut is not None
 
     def close(self) -> None:
-        """End it behind what was written; a client that does not take that in time is cut."""
+        """End the stream after what was written; a client that does not read that in time is cut."""
         if self._cut is None:
             self._cut = asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
             self._transport.close()
 
     def discard(self, nbytes: int) -> None:
-        """So much came from the client, which has nothing more to ask."""
+        """Count bytes from the client, which has nothing to send; too many cut the connection."""
         self._input_left -= nbytes
         if self._input_left < 0:
             self._transport.abort()
 
     def lost(self, error: Exception | None) -> None:
-        """The connection has ended, with this error of the network."""
+        """The connection has ended, with this error of the network if there was one."""
         if self._cut is not None:
             self._cut.cancel()
         self.handler.lost(is_unanswered=isinstance(error, TimeoutError))
@@ -127,25 +128,25 @@ def open_stream(
     write_buffer_bytes: int,
     handler: Callable[[HttpStream], StreamHandler],
 ) -> None:
-    """Answer the request with 200 and a stream; the app returns, without having sent anything itself."""
+    """Answer the request with 200 and a stream; the app must send nothing itself, and return."""
     start = head(200, {**SAFETY_HEADERS, **headers, "connection": "close"})
     scope["extensions"][OPEN_STREAM]["now"](start, write_buffer_bytes, handler)
 
 
 def prepare_stream(transport: asyncio.Transport, write_buffer_bytes: int) -> None:
-    """Bound what waits for a client, here and in the kernel, and how long one may be gone without a word."""
+    """Bound the bytes that wait for a client, here and in the kernel, and the time until a lost client is noticed."""
     transport.set_write_buffer_limits(high=write_buffer_bytes)
     for option, bound in ((_TCP_NOTSENT_LOWAT, UNSENT_BYTES), (_TCP_USER_TIMEOUT, UNANSWERED_MS)):
         if option is not None:
-            with contextlib.suppress(OSError):  # a bound less
+            with contextlib.suppress(OSError):  # not available: continue without this bound
                 transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, bound)
 
 
 class HttpConnection(BoundedProtocol):
-    """See the head of this file."""
+    """A connection with the extensions that the functions of this file use."""
 
     _stream: HttpStream | None = None
-    _untaken: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -159,7 +160,7 @@ class HttpConnection(BoundedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._taken()
+        self._stop_watching()
         if self._stream is not None:
             self._stream.lost(exc)
         for heard in self._hanging_up:
@@ -170,11 +171,11 @@ class HttpConnection(BoundedProtocol):
         if self._stream is not None:
             self._stream.is_full = True
         else:
-            self._await_taking()
+            self._watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._taken()
+        self._stop_watching()
         if self._stream is not None:
             self._stream.is_full = False
             if not self._stream.is_closing:
@@ -186,25 +187,25 @@ class HttpConnection(BoundedProtocol):
         elif not self._stream.is_closing:
             self._stream.handler.shut_down()
 
-    def _await_taking(self) -> None:
+    def _watch_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()
-        self._untaken = self.loop.call_later(UNREAD_S, self._check_taking, waiting)
+        self._reader_timer = self.loop.call_later(UNREAD_S, self._check_reader, waiting)
 
-    def _check_taking(self, waited: int) -> None:
+    def _check_reader(self, waited: int) -> None:
         if self.transport.get_write_buffer_size() >= waited:
             self.transport.abort()
         else:
-            self._await_taking()
+            self._watch_reader()
 
-    def _taken(self) -> None:
-        if self._untaken is not None:
-            self._untaken.cancel()
-            self._untaken = None
+    def _stop_watching(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _answer(self, headers: bytes, body: bytes) -> bool:
         cycle = self.cycle
         if self.flow.write_paused or cycle.disconnected:
-            return False  # an answer by messages waits for the client there
+            return False  # an answer by ASGI messages waits for the client
         cycle.response_started = cycle.response_complete = True
         ours = [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
         if not cycle.keep_alive:
@@ -223,4 +224,4 @@ class HttpConnection(BoundedProtocol):
         self.transport.write(start)
         self._stream = HttpStream(self.transport)
         self.parse_no_more(self._stream.discard)
-        self._stream.handler = handler(self._stream)  # which may write to it
+        self._stream.handler = handler(self._stream)  # may write to the stream

@@ -1,7 +1,7 @@
-"""Which hosts a request may name: those by which people and peers reach the service, and no others.
+"""The hosts that a request may name: only those by which people and services reach this service.
 
-A web page of anybody can make a browser ask `http://evil.example:8002/…` after pointing that name at 127.0.0.1 (DNS
-rebinding), and read the answer as its own. What gives it away is the Host header: it names the page's host, not ours.
+Any web page can make a browser request `http://evil.example:8002/…` after pointing that name at 127.0.0.1 (DNS
+rebinding), and read the answer as its own. The Host header reveals it: it names the page's host, not ours.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from cotacoes.errors import MalformedRequestError, MisdirectedRequestError, Prob
 
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{0,5})?", re.IGNORECASE)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-_SEEN_MAX = 256  # spellings of allowed hosts, with their ports, that need no second look
+_SEEN_MAX = 256  # spellings of allowed hosts, with ports, that are remembered
 _SHOWN_BYTES_MAX = 64
 
 
 class AllowedHosts:
-    """Decides by the Host header, and by the target where it names a host too. Any port will do."""
+    """Judges the Host header, and the request's target if it names a host too. Any port is allowed."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {_bracketed(name.lower()).encode() for name in names}
         self._seen: set[bytes] = set()
 
     def refusal(self, headers: Sequence[tuple[bytes, bytes]], target: bytes) -> ProblemError | None:
-        """Why the request is not answered; None if it is. Names of headers are lower-case."""
+        """The error that refuses the request; None if it is allowed. Names of headers are lower-case."""
         given = [value for name, value in headers if name == b"host"]
         if len(given) != 1:
             return MalformedRequestError("send exactly one Host header")

@@ -1,17 +1,17 @@
 """HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks.
 
-What a client sends costs us no more than it may before we know whether we want it:
+Bytes from a client have a bounded cost until the request is accepted:
 
-    a read            16 KiB at most
-    the parser        gets a piece that ends with a head at the latest, and nothing while an answer is under way
-    the rest          waits in one buffer, a read long; the connection is not read meanwhile
-    a turn            of the event loop handles some pieces at most
+    a read            is 16 KiB at most
+    the parser        gets pieces that end with a head at the latest, and nothing while an answer is in progress
+    the rest          waits in one buffer, the size of a read; meanwhile the connection is not read
+    a turn            of the event loop handles a limited number of pieces
 
-so a client that sends requests without waiting for answers gets them one a turn, as one that waits. A head has a
-deadline and a size; a body has a size as it is on the wire, with the chunk sizes, extensions and trailers around it.
+So a client that sends requests without waiting for answers gets one per turn, as a client that waits does. A head has a
+deadline and a maximum size. A body has a maximum size on the wire, including chunk sizes, extensions and trailers.
 
-What is refused here is answered as everywhere else (problem+json). A connection that we close while its client still
-sends is read on for a moment: closed at once it would be reset, and the answer lost.
+Refusals are answered as problem+json, as everywhere. A connection that is closed while its client still sends is read
+for a moment longer: if it were closed at once it would be reset, and the answer lost.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from cotacoes.errors.problem_json import problem_answer
 
 PIECES_A_TURN = 32
 HEAD_BYTES_MAX = 32_768  # twice what common proxies take
-MESSAGE_BYTES_MAX = 524_288  # behind a head: the largest body that is taken, in chunks of one byte, and as much again
+MESSAGE_BYTES_MAX = 524_288  # after a head: the largest accepted body in chunks of one byte, and as much again
 
 
 class _Flow(FlowControl):
-    """uvicorn's, which reads on whenever an app asks for more; not so while something is still to be parsed."""
+    """uvicorn's flow control, but an app that asks for more does not resume reading while bytes wait to be parsed."""
 
     is_held = False
 
@@ -53,7 +53,7 @@ class _Flow(FlowControl):
 
 
 class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
-    """See the head of this file. `extensions` are those of the ASGI scope of each request."""
+    """A bounded HTTP/1.1 connection. `extensions` are those of the ASGI scope of each request."""
 
     extensions: dict[str, dict[object, object]]
 
@@ -63,9 +63,9 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._ended = ended
         self._head_timer: asyncio.TimerHandle | None = None
         self._farewell: Farewell | None = None
-        self._discard: Callable[[int], None] | None = None  # takes what is not to be parsed any more
+        self._discard: Callable[[int], None] | None = None  # handles what is no longer parsed
         self._pieces = Pieces()
-        self._in_head = True  # or before one
+        self._in_head = True  # in a head or before one
         self._in_message = False
         self._head_bytes = 0
         self._message_bytes = 0
@@ -102,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._parse()
 
     def _parse(self) -> None:
-        """Hand the parser what may be handled now; while anything is left over, the connection is not read."""
+        """Parse what may be handled now; the connection is not read while anything is left over."""
         for _ in range(PIECES_A_TURN):
             if not self._pieces or not self._may_parse():
                 break
@@ -113,7 +113,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._hold(bool(self._pieces))
 
     def _left_of_body(self) -> int | None:
-        """How much of the body is to come; None if it comes in chunks."""
+        """The number of body bytes still to come; None if the body is chunked."""
         length = next((int(value) for name, value in self.scope["headers"] if name == b"content-length"), None)
         return None if length is None else length - self._body_bytes
 
@@ -127,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         return not is_over and (self._in_message or self._is_between_requests())
 
     def _is_between_requests(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first, whatever its declared type says
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, despite its declared type
         return cycle is None or cycle.response_complete
 
     def _parse_piece(self, piece: bytes) -> None:
@@ -143,7 +143,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 return
         self.data_received(piece)
         if self._head_timer is None and self._awaits_input():
-            self._await_head()  # blank lines, or the rest of a body that nobody waits for: not for ever
+            self._await_head()  # blank lines, or the rest of a body that is not needed: limit the wait
 
     def _awaits_input(self) -> bool:
         is_ours = not (self._is_refused or self._is_upgraded or self.transport.is_closing())
@@ -170,10 +170,10 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         is_upgrade = self.parser.should_upgrade()
         if not (is_upgrade and self._should_upgrade()):
-            self.cycle.transport = self._outlet  # type: ignore[assignment]  # the part of a transport that it uses
-            self.headers = []  # for what comes behind a body: the request is under way by then
+            self.cycle.transport = self._outlet  # type: ignore[assignment]  # the part of a transport that uvicorn uses
+            self.headers = []  # for trailers: the request is in progress by then
             if is_upgrade:
-                self.cycle.keep_alive = False  # to a protocol that we do not speak: where it would begin is unknown
+                self.cycle.keep_alive = False  # an unsupported protocol: its first byte cannot be found
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -225,7 +225,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._head_timer = None
 
     def _refuse(self, error: ProblemError) -> None:
-        """Answer in place of the app, and close."""
+        """Answer instead of the app, and close."""
         self._head_ended()
         if self._is_refused or self.transport.is_closing():
             return
@@ -242,7 +242,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._linger()
 
     def close(self) -> None:
-        """End the connection behind an answer after which nothing more is parsed."""
+        """End the connection after an answer; nothing more is parsed."""
         if self._in_message or self._pieces:
             self._is_refused = True
             self._linger()
@@ -256,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.flow.resume_reading()
 
     def parse_no_more(self, discard: Callable[[int], None]) -> None:
-        """Hand what still comes to `discard`, as a number of bytes."""
+        """Stop parsing; `discard` is called with the number of bytes of each later read."""
         self._discard = discard
         self._pieces.take_all()
         self._hold(False)

@@ -15,32 +15,32 @@ from collections.abc import Callable
 
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 1_048_576
-_HEAD_END = b"\r\n\r\n"  # of a body in chunks too, and of trailers
+_HEAD_END = b"\r\n\r\n"  # also the end of a chunked body and of trailers
 
 
 class Pieces:
-    """Bytes in order; empty, it is false."""
+    """A buffer of unparsed bytes; false if it is empty."""
 
     def __init__(self) -> None:
         self._held = b""
-        self._tail = b""  # the last that was taken: a head may end across two reads
+        self._tail = b""  # the end of the last piece: the end of a head may be split over two reads
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     def add(self, data: bytes) -> None:
-        """Append what was read."""
+        """Append the bytes of a read."""
         self._held = self._held + data if self._held else data
 
     def take(self, body_left: int | None) -> bytes:
-        """The next piece; `body_left` are the bytes that the current body still has, None if that is not known."""
+        """The next piece; `body_left` is the rest of the current body in bytes, None if unknown."""
         end = min(len(self._held), body_left) if body_left else self._head_end()
         piece, self._held = self._held[:end], self._held[end:]
         self._tail = piece[-3:] if len(piece) >= 3 else (self._tail + piece)[-3:]
         return piece
 
     def take_all(self) -> bytes:
-        """What is left, for who goes on in place of the parser."""
+        """All remaining bytes, for a protocol that replaces the parser."""
         held, self._held = self._held, b""
         return held
 
@@ -53,7 +53,7 @@ class Pieces:
 
 
 class Outlet:
-    """What an answer is written to: the part of a transport that an answer uses, with a `close` of our own."""
+    """The part of a transport that an answer uses, with a `close` of our own."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write
@@ -62,7 +62,7 @@ class Outlet:
 
 
 class Farewell:
-    """Begun when it is made; the connection is cut if it has not ended in time."""
+    """The end of a connection, announced when this is made; it is cut if the client does not close it in time."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -72,11 +72,11 @@ class Farewell:
         self._cut = asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
 
     def discard(self, nbytes: int) -> None:
-        """So much came, and is not looked at."""
+        """Count bytes that are discarded; too many cut the connection."""
         self._left -= nbytes
         if self._left < 0:
             self._transport.abort()
 
     def over(self) -> None:
-        """The connection has ended."""
+        """Note that the connection has ended."""
         self._cut.cancel()
