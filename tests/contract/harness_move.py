@@ -13,6 +13,7 @@ from tests.contract.conftest import Placed, psql
 
 from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
 from cotacoes.adapters.postgres.shard import PostgresShard
+from cotacoes.admin.copies import LIMITS, MoveLimits
 from cotacoes.admin.copying import MoveProgress, OnStep
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
@@ -46,12 +47,15 @@ class World:
     shards: dict[str, Shard]
     connect: Callable[[], contextlib.AbstractAsyncContextManager[dict[str, MovingShard]]]
     dsns: dict[str, str] = field(default_factory=dict)
+    limits: MoveLimits = LIMITS
 
     async def move(self, to: str, on_step: OnStep = nothing, *, abort: bool = False) -> MoveProgress:
         """Move the coin as the command does, with connections of its own."""
         async with self.connect() as shards:
             away = set(NAMES) - set(shards)
-            mover = Mover(COIN, shards, away, random=random.Random(1), clock=time.monotonic, on_step=on_step)
+            mover = Mover(
+                COIN, shards, away, random=random.Random(1), clock=time.monotonic, on_step=on_step, limits=self.limits
+            )
             return await (mover.abort(to) if abort else mover.move(to))
 
     async def purge(self, grace: timedelta = timedelta(0)) -> tuple[int, list[str]]:
@@ -61,7 +65,7 @@ class World:
             said.append(line)
 
         async with self.connect() as shards:
-            return await purge(COIN, shards, set(NAMES) - set(shards), grace=grace, say=say), said
+            return await purge(COIN, shards, set(NAMES) - set(shards), grace=grace, say=say, limits=self.limits), said
 
     async def state(self, shard: str) -> str:
         async with self.connect() as shards:

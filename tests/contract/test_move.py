@@ -20,8 +20,7 @@ from tests.contract.harness_move import (
     on_postgres,
 )
 
-from cotacoes.admin import copying
-from cotacoes.admin.copies import compare_left
+from cotacoes.admin.copies import MoveLimits, compare_left
 from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.purge import GRACE
 from cotacoes.errors import CoinMovedError, CopyRefusedError, SettingError, ShardUnavailableError
@@ -114,8 +113,8 @@ async def test_a_move_to_the_coins_own_shard_only_updates_the_directory(world: W
 
 
 @pytest.fixture
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "PAGE_QUOTES", 200)
+def small_pages(world: World) -> None:
+    world.limits = MoveLimits(page_quotes=200)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -231,11 +230,8 @@ async def test_the_writer_continues_at_every_step_and_waits_only_while_the_fence
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cotacoes.admin.move.REST_QUOTES_MAX", 5)
-    monkeypatch.setattr("cotacoes.admin.move.ROUNDS_MAX", 4)
+async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(world: World) -> None:
+    world.limits = MoveLimits(rest_quotes=5, rounds=4)
     writer = Writer(world)
     writer.record(50)
     await writer.deliver()
@@ -250,9 +246,8 @@ async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(
     await check(world, writer.log, "shard2")
 
 
-async def test_a_second_mover_of_the_coin_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.admin.copies.CLAIM_TRIES_MAX", 1)
-    monkeypatch.setattr("cotacoes.admin.copies.CLAIM_WAIT_S", 0.0)
+async def test_a_second_mover_of_the_coin_is_refused(world: World) -> None:
+    world.limits = MoveLimits(claim_tries=1, claim_wait_s=0.0)
     writer = await filled(world)
     refused = []
 
@@ -280,10 +275,8 @@ async def test_a_copy_left_behind_is_purged_after_the_grace_and_only_once(world:
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_purge_killed_at_any_point_continues_when_run_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cotacoes.admin.copies.PURGE_QUOTES", 50)
+async def test_a_purge_killed_at_any_point_continues_when_run_again(world: World) -> None:
+    world.limits = MoveLimits(purge_quotes=50)
     writer = await filled(world)
     await world.move("shard2")
     for steps in range(100):

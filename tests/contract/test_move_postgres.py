@@ -18,7 +18,7 @@ from tests.contract.harness_move import COIN, World, Writer, check, filled, in_m
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
-from cotacoes.admin import copying
+from cotacoes.admin.copies import MoveLimits
 from cotacoes.admin.copying import MoveProgress, OnStep
 from cotacoes.cli import shards
 from cotacoes.errors import CoinMovedError, CopyDiffersError, CopyRefusedError, SettingError
@@ -78,11 +78,8 @@ async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_epo
     assert [psql(world.dsns["shard2"], sql) for sql in EVERYTHING] == [""] * 5
 
 
-async def test_days_sealed_or_dropped_while_they_are_copied_are_so_on_the_target(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copying, "PAGE_QUOTES", 100)
-    monkeypatch.setattr("cotacoes.admin.move.REST_QUOTES_MAX", 5)
+async def test_days_sealed_or_dropped_while_they_are_copied_are_so_on_the_target(world: World) -> None:
+    world.limits = MoveLimits(page_quotes=100, rest_quotes=5)
     writer = await filled(world, days=5)
     due = [SEAL, DROP.format(days=0), DROP.format(days=2), DROP.format(days=3)]
 
@@ -254,8 +251,7 @@ async def test_a_coin_moves_under_constant_writes_and_reads(world: World) -> Non
 MOVER = """
     import asyncio, random, sys, time
     from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
-    from cotacoes.admin import copying
-    from cotacoes.admin.move import Mover
+        from cotacoes.admin.move import Mover
     import contextlib
 
     copying.PAGE_QUOTES = 100

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.unit.fake_event_loop import VirtualTimeLoop
 
-from cotacoes.admin import copies, copying
+from cotacoes.admin.copies import MoveLimits
 from cotacoes.admin.copying import MoveProgress
 from cotacoes.admin.move import Mover
 from cotacoes.admin.purge import purge
@@ -43,6 +43,11 @@ RULES_MAX = 60
 
 T = TypeVar("T")
 Admin = Callable[[Mover], Awaitable[MoveProgress]]
+
+
+LIMITS = MoveLimits(
+    page_quotes=4, sample_quotes=2, rest_quotes=3, rounds=3, claim_tries=1, claim_wait_s=0.0, purge_quotes=4
+)
 
 
 class KilledError(BaseException):
@@ -239,7 +244,7 @@ class MoveModel(RuleBasedStateMachine):
         self.gate = Gate()
         self.connections = [MemoryMovingShard(shard, COIN) for shard in self.shards.values()]
         gated = {shard.name: GatedShard(shard, self.gate) for shard in self.connections}
-        mover = Mover(COIN, gated, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing)
+        mover = Mover(COIN, gated, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing, limits=LIMITS)
 
         async def start() -> None:
             self.mover = asyncio.ensure_future(mover.abort(to) if abort else mover.move(to))
@@ -309,14 +314,14 @@ class MoveModel(RuleBasedStateMachine):
         """A whole move or an abort, refused while a mover is at work."""
 
         def move(shards: dict[str, Any]) -> Coroutine[Any, Any, MoveProgress]:
-            mover = Mover(COIN, shards, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing)
+            mover = Mover(COIN, shards, (), random=random.Random(1), clock=lambda: 0.0, on_step=_nothing, limits=LIMITS)
             return mover.abort(to) if abort else mover.move(to)
 
         self.admin(move)
 
     @rule()
     def purge(self) -> None:
-        self.admin(lambda shards: purge(COIN, shards, (), grace=timedelta(0), say=_unsaid))
+        self.admin(lambda shards: purge(COIN, shards, (), grace=timedelta(0), say=_unsaid, limits=LIMITS))
 
     @rule(name=st.sampled_from(NAMES), is_long=st.sampled_from([False, False, True]))
     def away(self, name: str, is_long: bool) -> None:
@@ -383,14 +388,7 @@ async def _unsaid(line: str) -> None:
 
 @pytest.mark.timeout(600)  # a few seconds; where something is found, it is made small first
 @pytest.mark.slow
-def test_random_interleavings_lose_nothing_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "CLAIM_TRIES_MAX", 1)
-    monkeypatch.setattr(copies, "CLAIM_WAIT_S", 0.0)
-    monkeypatch.setattr(copies, "PURGE_QUOTES", 4)
-    monkeypatch.setattr(copying, "PAGE_QUOTES", 4)
-    monkeypatch.setattr(copying, "SAMPLE_QUOTES", 2)
-    monkeypatch.setattr("cotacoes.admin.move.REST_QUOTES_MAX", 3)
-    monkeypatch.setattr("cotacoes.admin.move.ROUNDS_MAX", 3)
+def test_random_interleavings_lose_nothing_and_double_nothing() -> None:
     run_state_machine_as_test(
         MoveModel, settings=settings(max_examples=150, stateful_step_count=RULES_MAX, deadline=None)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
@@ -16,12 +17,25 @@ from cotacoes.patterns.sharding.ledger_facts import CoinCopy
 from cotacoes.patterns.sharding.moving import MovingShard
 
 DIRECTORY_SHARD = directory.DIRECTORY_SHARD
-CLAIM_TRIES_MAX = 15
-CLAIM_WAIT_S = 0.2  # a server needs a moment to notice that the holder of a claim was killed
-PURGE_QUOTES = 10_000  # deleted in one statement: some 20 ms under the lock of a coin that is not read here
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class MoveLimits:
+    """How much a move or purge does at once, and how long it waits for another administrator."""
+
+    page_quotes: int = 5_000  # copied in one statement of some 50 ms on the target
+    sample_quotes: int = 100  # compared row by row
+    rest_quotes: int = 500  # the fence is closed for so few: one page, a few milliseconds
+    rounds: int = 20  # a writer as fast as the mover leaves as much after each; closing the fence then ends it
+    claim_tries: int = 15
+    claim_wait_s: float = 0.2  # a server needs a moment to notice that the holder of the claim was killed
+    purge_quotes: int = 10_000  # deleted in one statement: some 20 ms under the lock of a coin that is not read here
+
+
+LIMITS = MoveLimits()
 
 
 @contextlib.asynccontextmanager
@@ -54,12 +68,12 @@ async def copies_of(coin: str, shards: Mapping[str, MovingShard]) -> tuple[dict[
     return copies, away
 
 
-async def claim(coin: str, coin_id: int, shard: MovingShard) -> None:
+async def claim(coin: str, coin_id: int, shard: MovingShard, *, limits: MoveLimits) -> None:
     """Acquire the right to move or remove this coin's copy here; SettingError if another administrator has it."""
-    for _ in range(CLAIM_TRIES_MAX):
+    for _ in range(limits.claim_tries):
         if await shard.claim(coin_id):
             return
-        await asyncio.sleep(CLAIM_WAIT_S)
+        await asyncio.sleep(limits.claim_wait_s)
     raise SettingError(f"{coin} is being moved or purged on {shard.name} already: wait for that to end")
 
 
@@ -92,7 +106,13 @@ async def compare_left(coin_id: int, left: MovingShard, home: MovingShard) -> No
 
 
 async def remove(
-    coin: str, copy: CoinCopy, shards: Mapping[str, MovingShard], left: str, home: tuple[str, int]
+    coin: str,
+    copy: CoinCopy,
+    shards: Mapping[str, MovingShard],
+    left: str,
+    home: tuple[str, int],
+    *,
+    limits: MoveLimits,
 ) -> None:
     """Delete a copy that is not the coin's home, in steps that hold no lock for long. `home` is shard and placement.
 
@@ -102,5 +122,5 @@ async def remove(
     if DIRECTORY_SHARD not in shards:
         raise ShardUnavailableError(f"{DIRECTORY_SHARD}, with the directory, does not answer: nothing is deleted")
     await shards[DIRECTORY_SHARD].place(coin, *home)
-    while await shards[left].purge(copy.coin_id, copy.placement, PURGE_QUOTES):
+    while await shards[left].purge(copy.coin_id, copy.placement, limits.purge_quotes):
         pass

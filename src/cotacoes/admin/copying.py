@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from random import Random
 
-from cotacoes.admin.copies import both
+from cotacoes.admin.copies import MoveLimits, both
 from cotacoes.errors import CopyDiffersError
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, DayRow
 from cotacoes.patterns.sharding.moving import MovingShard
 
-PAGE_QUOTES = 5_000  # a statement of some 50 ms on the target
 ASIDES_MAX = 1_000
-SAMPLE_QUOTES = 100
 START = Position(0, 0)
 
 
@@ -56,7 +54,9 @@ class Copying:
         home: CoinCopy,
         last: Position | None,
         on_step: OnStep,
+        limits: MoveLimits,
     ) -> None:
+        self._limits = limits
         self.last = last or START
         self.verified = START
         self._progress = progress
@@ -97,7 +97,7 @@ class Copying:
     async def sample(self, random: Random) -> None:
         """Compare quotes at random positions row by row, in case a digest hides a difference."""
         days = [day for day in await self._source.days(self._id) if not day.is_dropped and day.last <= self.verified]
-        for day in random.choices(days, [day.count for day in days], k=SAMPLE_QUOTES) if days else ():
+        for day in random.choices(days, [day.count for day in days], k=self._limits.sample_quotes) if days else ():
             after = _somewhere_in(day, random)
             here, there = await both(
                 self._source.quote(self._coin, self._id, after), self._target.quote(self._coin, self._id, after)
@@ -135,7 +135,7 @@ class Copying:
     async def _copy_page(self) -> bool:
         clock = asyncio.get_running_loop().time
         began = clock()
-        page = await self._source.page(self._id, self.last, PAGE_QUOTES)
+        page = await self._source.page(self._id, self.last, self._limits.page_quotes)
         if page.last is None:
             return False
         await self._target.receive(self._id, self._placement, self.last, page)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from random import Random
 from typing import TypeVar
 
-from cotacoes.admin.copies import DIRECTORY_SHARD, claim, compare_left, copies_of, remove
+from cotacoes.admin.copies import DIRECTORY_SHARD, LIMITS, MoveLimits, claim, compare_left, copies_of, remove
 from cotacoes.admin.copying import Copying, MoveProgress, OnStep
 from cotacoes.errors import CopyRefusedError, CotacoesError, SettingError, ShardUnavailableError
 from cotacoes.patterns.sharding.ledger_facts import CoinCopy
@@ -29,8 +29,6 @@ from cotacoes.patterns.sharding.moving import (
 
 T = TypeVar("T")
 
-REST_QUOTES_MAX = 500  # the fence is closed for so few: one page, a few milliseconds
-ROUNDS_MAX = 20  # with a writer as fast as the mover the rest never shrinks; then closing the fence ends it
 CLOSED_MAX_S = 10.0  # for copying and comparing behind a closed fence; after that the source is opened again
 
 
@@ -46,7 +44,9 @@ class Mover:
         random: Random,
         clock: Callable[[], float],
         on_step: OnStep,
+        limits: MoveLimits = LIMITS,
     ) -> None:
+        self._limits = limits
         self._coin = coin
         self._shards = shards
         self._away = set(away)
@@ -82,7 +82,7 @@ class Mover:
         await self._on_step("reopened", progress)
         given_up = await target.copy(self._coin)
         if given_up is not None and is_left_behind(given_up, home) and given_up.state == "incoming":
-            await remove(self._coin, given_up, self._shards, to, (due.source, home.placement))
+            await remove(self._coin, given_up, self._shards, to, (due.source, home.placement), limits=self._limits)
         await self._on_step("removed", progress)
         return progress
 
@@ -100,7 +100,7 @@ class Mover:
             raise ShardUnavailableError(f"{to} does not answer")
         first = decide(self._coin, to, copies, away)
         for shard in sorted({first.source, to}):
-            await claim(self._coin, first.copy.coin_id, self._shards[shard])
+            await claim(self._coin, first.copy.coin_id, self._shards[shard], limits=self._limits)
         copies, silent = await copies_of(self._coin, self._shards)
         due = decide(self._coin, to, copies, silent | away)
         if due.source not in (first.source, to):
@@ -115,20 +115,29 @@ class Mover:
         if there is not None and is_left_behind(there, home):
             if there.state == "moved":
                 await compare_left(home.coin_id, target, source)
-            await remove(self._coin, there, self._shards, progress.target, (progress.source, home.placement))
+            await remove(
+                self._coin,
+                there,
+                self._shards,
+                progress.target,
+                (progress.source, home.placement),
+                limits=self._limits,
+            )
             there = None
             await self._on_step("removed", progress)
         await target.begin(home.coin_id, self._coin, home.placement + 1)
         await self._on_step("begun", progress)
 
-        copying = Copying(progress, source, target, home, None if there is None else there.last, self._on_step)
-        for round_ in range(ROUNDS_MAX):
+        copying = Copying(
+            progress, source, target, home, None if there is None else there.last, self._on_step, self._limits
+        )
+        for round_ in range(self._limits.rounds):
             await copying.copy()
             await copying.verify()
             if round_ == 0:
                 await copying.sample(self._random)
                 await self._on_step("sampled", progress)
-            if await copying.left_over(REST_QUOTES_MAX) < REST_QUOTES_MAX:
+            if await copying.left_over(self._limits.rest_quotes) < self._limits.rest_quotes:
                 break
         return await self._switch(progress, home, copying)
 

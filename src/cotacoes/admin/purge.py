@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 
-from cotacoes.admin.copies import claim, compare_left, copies_of, remove
+from cotacoes.admin.copies import LIMITS, MoveLimits, claim, compare_left, copies_of, remove
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.sharding.moving import MovingShard, home_of, is_left_behind
 
@@ -18,6 +18,7 @@ async def purge(
     away: Collection[str],
     *,
     grace: timedelta = GRACE,
+    limits: MoveLimits = LIMITS,
     say: Callable[[str], Awaitable[None]],
 ) -> int:
     """Delete the copies left behind on `shards`, which answer; returns how many. `say` gets a line for each copy.
@@ -33,12 +34,12 @@ async def purge(
         if copy.state == "moved" and copy.age < grace:
             await say(f"{coin} on {name} stays until {grace} after its move; --now deletes it at once")
             continue
-        await claim(coin, copy.coin_id, shards[name])
+        await claim(coin, copy.coin_id, shards[name], limits=limits)
         if await shards[name].copy(coin) is None:
             continue  # another administrator deleted it in the meantime
         if copy.state == "moved":  # an incoming copy was never a home, so nothing is only there
             await compare_left(copy.coin_id, shards[name], shards[home])
-        await remove(coin, copy, shards, name, (home, copies[home].placement))
+        await remove(coin, copy, shards, name, (home, copies[home].placement), limits=limits)
         await say(f"{coin} on {name} is deleted; it lives on {home}")
         purged += 1
     if missing := {*away, *silent}:
