@@ -1,4 +1,4 @@
-"""aggregator_service as it runs, and all that it asks, each behind a proxy; and what a report of it has to be.
+"""aggregator_service as it runs, with each of its sources behind a proxy; and what its reports must be.
 
                           ┌─▶ FaultProxy ─▶ shard1: bitcoin, other
     GET /report/full ─▶ aggregator_service ─▶ FaultProxy ─▶ shard2: ethereum
@@ -39,7 +39,7 @@ from cotacoes.web.process import Service
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOMES = {"bitcoin": "shard1", "ethereum": "shard2", "other": "shard1"}
 COINS = ",".join(f"{coin}:{shard}" for coin, shard in HOMES.items())
-PLACEMENT = 3  # each coin has moved, and come back
+PLACEMENT = 3  # each coin has moved away and back
 PARTS = ("quote_service", "shard1", "shard2")
 EPOCH = 5
 HELD = {
@@ -59,7 +59,7 @@ ALL = "/report/full?parts=current,average,last_logs,pending"
 NO_CACHE = {"cache-control": "no-cache"}
 
 DEADLINE_S = 0.5  # of a report
-SLACK_S = 5.0  # for a machine that is busy: what hangs here hangs for ever
+SLACK_S = 5.0  # for a busy machine: what hangs here never ends
 BACK_S = 20.0
 PASSWORD = "hunter2-of-the-shards"
 SECRETS = (
@@ -79,7 +79,7 @@ OUT_OF_TIME = {"timed_out", "rejected", "skipped", "abandoned"}
 
 
 def told_of(coin: str, last: int = LAST) -> dict[str, Any]:
-    """What a complete report says of the coin."""
+    """What a complete report says about the coin."""
     quotes = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in HELD[coin]]
     return {
         "current": {name: value for name, value in quotes[-1].items() if name != "prev"}
@@ -92,7 +92,7 @@ def told_of(coin: str, last: int = LAST) -> dict[str, Any]:
 
 
 def parts_of(coin: str) -> dict[str, set[str]]:
-    """Each part of the coin, and those names of missing ones of which any says that this part is null."""
+    """Each part of the coin, with the names in `missing` that say it is null."""
     logs = {HOMES[coin], f"{coin}.last_logs"}
     return {
         "current": {"quote_service", f"{coin}.current"},
@@ -104,7 +104,7 @@ def parts_of(coin: str) -> dict[str, set[str]]:
 
 
 def source_of(part: str) -> str:
-    """Who was asked for a missing part."""
+    """The source of a missing part."""
     coin, _, kind = part.partition(".")
     if part in PARTS:
         return part
@@ -113,7 +113,7 @@ def source_of(part: str) -> str:
 
 @dataclass(frozen=True)
 class Shards:
-    """The DSNs of shard1 and shard2: of a role that may only read, and of who may do anything."""
+    """The DSNs of shard1 and shard2: of a role that may only read, and of the administrator."""
 
     reader: tuple[str, str]
     admin: tuple[str, str]
@@ -209,7 +209,7 @@ class World:
     async def get(
         self, path: str = ALL, *, slack_s: float = SLACK_S, headers: Mapping[str, str] | None = None
     ) -> httpx2.Response:
-        """An answer; AssertionError where it does not come by the deadline."""
+        """An answer; AssertionError if it does not come by the deadline."""
         assert self._asking is not None
         started = time.monotonic()
         async with asyncio.timeout(60):
@@ -220,23 +220,23 @@ class World:
     def read(self, answer: httpx2.Response, last: int = LAST) -> dict[str, str]:
         """What is missing from a report, each part with the status of its source; AssertionError as above."""
         assert answer.status_code == 200
-        told = answer.json()
-        reasons = {one["part"]: one["reason"] for one in told["missing"]}
-        assert len(reasons) == len(told["missing"])
+        report = answer.json()
+        reasons = {one["part"]: one["reason"] for one in report["missing"]}
+        assert len(reasons) == len(report["missing"])
         assert answer.headers.get("x-partial", "") == ", ".join(reasons)
-        assert told["complete"] == (not reasons)
-        assert all(reasons.values()), "a reason is told"
-        assert list(told["coins"]) == list(HOMES)
+        assert report["complete"] == (not reasons)
+        assert all(reasons.values()), "each missing part has a reason"
+        assert list(report["coins"]) == list(HOMES)
         for coin in HOMES:
             missing = {part for part, names in parts_of(coin).items() if names & reasons.keys()}
-            expected = {part: None if part in missing else told for part, told in told_of(coin, last).items()}
-            if (current := told["coins"][coin]["current"]) is not None:
-                # as old as it was, and by no more older than it was waited for and the merge took
-                assert AGE_MS <= current["age_ms"] <= AGE_MS + told["elapsed_ms"] + 1000 * SLACK_S
+            expected = {part: None if part in missing else value for part, value in told_of(coin, last).items()}
+            if (current := report["coins"][coin]["current"]) is not None:
+                # its age has grown by no more than the wait and the merge
+                assert AGE_MS <= current["age_ms"] <= AGE_MS + report["elapsed_ms"] + 1000 * SLACK_S
                 current["age_ms"] = AGE_MS
-            assert told["coins"][coin] == expected
+            assert report["coins"][coin] == expected
         self._tells_no_secret(answer, reasons)
-        return {part: told["sources"][source_of(part)]["status"] for part in reasons}
+        return {part: report["sources"][source_of(part)]["status"] for part in reasons}
 
     def _tells_no_secret(self, answer: httpx2.Response, reasons: dict[str, str]) -> None:
         said = f"{answer.headers.raw!r} {answer.text}"
@@ -249,7 +249,7 @@ class World:
         return self.read(await self.get())
 
     async def exactly(self, expected: set[str]) -> None:
-        """Every report names these parts, and one of them no other: another may be late on a machine that is busy."""
+        """Every report names these parts, and one of them no other: another source may be late on a busy machine."""
         async with asyncio.timeout(BACK_S):
             while True:
                 missing = await self.missing()
@@ -261,7 +261,7 @@ class World:
                 await asyncio.sleep(0.02)
 
     async def whole(self) -> None:
-        """Return with the first report that is complete; until then each is honest."""
+        """Return the first complete report; until then each report is honest."""
         async with asyncio.timeout(BACK_S):
             while await self.missing():
                 await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What can happen to those that a report asks, each as a scope: it holds until the end of it, and is undone there."""
+"""Faults of the sources of a report, each as a scope at whose end it is undone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Fault = Callable[[World, str, Random], Scope]
 
 @contextlib.asynccontextmanager
 async def killed(world: World, part: str, dice: Random) -> AsyncIterator[None]:
-    """In the middle of a report: it was asked, and is no more."""
+    """The source ends in the middle of a report, after it was asked."""
     proxy = world.proxies[part]
     proxy.freeze()
     killing = asyncio.create_task(_kill(proxy))
@@ -82,7 +82,7 @@ async def refusing(world: World, part: str, dice: Random) -> AsyncIterator[None]
 
 @contextlib.asynccontextmanager
 async def babbling(world: World, part: str, dice: Random) -> AsyncIterator[None]:
-    """Somebody else listens on its port."""
+    """Another process listens on its port."""
     own = "HTTP" if part == "quote_service" else "PostgreSQL"
     world.proxies[part].babble(OTHER_PROTOCOLS[dice.choice(sorted(OTHER_PROTOCOLS.keys() - {own}))])
     try:
@@ -93,7 +93,7 @@ async def babbling(world: World, part: str, dice: Random) -> AsyncIterator[None]
 
 @contextlib.asynccontextmanager
 async def crowded(world: World, part: str, dice: Random) -> AsyncIterator[None]:
-    """The server takes no further connection, and has ended ours."""
+    """The server accepts no further connection, and has ended ours."""
     dsn = world.admin_dsns[part]
     database = urllib.parse.urlsplit(dsn).path[1:]
     await asyncio.to_thread(psql, dsn, f"ALTER DATABASE {database} CONNECTION LIMIT 0")
@@ -117,7 +117,7 @@ async def outdated(world: World, part: str, dice: Random) -> AsyncIterator[None]
 
 
 def answering(answer: Exception | bytes | Response) -> Fault:
-    """To whatever quote_service is asked."""
+    """quote_service answers every question with this."""
 
     @contextlib.asynccontextmanager
     async def fault(world: World, part: str, dice: Random) -> AsyncIterator[None]:
@@ -151,12 +151,12 @@ OF_QUOTE_SERVICE: Mapping[str, Fault] = OF_ALL | {
 FAULTS: Mapping[str, Mapping[str, Fault]] = {
     part: OF_QUOTE_SERVICE if part == "quote_service" else OF_A_SHARD for part in PARTS
 }
-Chosen = Mapping[str, str]  # the fault of each part that has one
+Chosen = Mapping[str, str]  # the fault of each source that has one
 
 
 @contextlib.asynccontextmanager
 async def faults(world: World, chosen: Chosen, dice: Random) -> AsyncIterator[set[str]]:
-    """All of these at once; yields what is missing from a report then."""
+    """All of these at the same time; yields what is then missing from a report."""
     async with contextlib.AsyncExitStack() as stack:
         for part, fault in chosen.items():
             await stack.enter_async_context(FAULTS[part][fault](world, part, dice))
@@ -170,7 +170,7 @@ def _missing(part: str, fault: str) -> str:
 
 
 def pairs(dice: Random) -> list[Chosen]:
-    """Every two parts, again and again, until each part has had each of its faults."""
+    """Pairs of sources, until each source has had each of its faults."""
     most = max(len(faults) for faults in FAULTS.values())
     left = {part: _shuffled(faults, most + most % 2, dice) for part, faults in FAULTS.items()}
     found: list[Chosen] = []

@@ -1,4 +1,4 @@
-"""The report over real shards: exact when they answer, in time when they do not, and whole again afterwards."""
+"""The report over real shards: exact when they answer, in time if they do not, and complete again afterwards."""
 
 import asyncio
 import time
@@ -48,28 +48,28 @@ async def asking(placed: Placed) -> AsyncIterator[httpx2.AsyncClient]:
             yield asking
 
 
-async def report(asking: httpx2.AsyncClient) -> dict[str, Any]:
+async def new_report(asking: httpx2.AsyncClient) -> dict[str, Any]:
     answer = await asking.get("/report/full", headers={"cache-control": "no-cache"})
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    report: dict[str, Any] = answer.json()
+    return report
 
 
 async def complete_report(asking: httpx2.AsyncClient) -> dict[str, Any]:
     """The first complete one, on a machine that may be busy or a server that wakes up."""
     async with asyncio.timeout(20):
-        while not (told := await report(asking))["complete"]:
+        while not (report := await new_report(asking))["complete"]:
             pass
-        return told
+        return report
 
 
 async def test_the_logs_of_all_coins_are_those_of_the_shards_digit_for_digit(asking: httpx2.AsyncClient) -> None:
-    told = await complete_report(asking)
-    assert list(told["coins"]) == list(HELD)
+    report = await complete_report(asking)
+    assert list(report["coins"]) == list(HELD)
     for coin, quotes in HELD.items():
-        assert [Decimal(log["price"]) for log in told["coins"][coin]["last_logs"]] == [q.price for q in quotes[-10:]]
-        assert told["coins"][coin]["last_logs"][-1]["price"] == str(quotes[-1].price)
-        assert told["coins"][coin]["through"] == "5-12"
+        assert [Decimal(log["price"]) for log in report["coins"][coin]["last_logs"]] == [q.price for q in quotes[-10:]]
+        assert report["coins"][coin]["last_logs"][-1]["price"] == str(quotes[-1].price)
+        assert report["coins"][coin]["through"] == "5-12"
 
 
 async def test_frozen_shards_cost_no_more_than_the_deadline_and_leave_nothing_behind(
@@ -81,11 +81,11 @@ async def test_frozen_shards_cost_no_more_than_the_deadline_and_leave_nothing_be
     try:
         for _ in range(2):
             started = time.monotonic()
-            told = await report(asking)
+            report = await new_report(asking)
             assert time.monotonic() - started < DEADLINE_S + 1.0
-            assert told["elapsed_ms"] <= told["deadline_ms"]
-            assert {entry["part"] for entry in told["missing"]} == {"shard1", "shard2"}
-            assert told["coins"]["bitcoin"]["current"]["price"] == "12.1000"
+            assert report["elapsed_ms"] <= report["deadline_ms"]
+            assert {entry["part"] for entry in report["missing"]} == {"shard1", "shard2"}
+            assert report["coins"]["bitcoin"]["current"]["price"] == "12.1000"
     finally:
         postgres_server.thaw()
     assert (await complete_report(asking))["coins"]["bitcoin"]["through"] == "5-12"

@@ -1,4 +1,4 @@
-"""The breaker against its model for as long as a soak may take: other seeds, longer stories."""
+"""The breaker against its model over a soak: other seeds, longer stories."""
 
 import pytest
 from hypothesis import settings

@@ -1,4 +1,4 @@
-"""Every small change to the circuit breaker turns a test red, but for those that are explained to change nothing.
+"""Every small change to the circuit breaker turns a test red, except those that are explained to change nothing.
 
 mutmut makes the changes, in a copy of the tree. It does not change tables, defaults and properties, and takes no
 statement out: those are held by tests of their own.
@@ -31,7 +31,7 @@ TESTS = [
 ]
 RUN_DEADLINE_S = 1200
 KILLED = {1, 3}
-TIMED_OUT = {24, -24, 36, 152, 255}  # a mutant that goes on for ever is found as well
+TIMED_OUT = {24, -24, 36, 152, 255}  # a mutant that never ends is noticed too
 SETTINGS = f"""
 [tool.mutmut]
 source_paths = ["src"]
@@ -96,7 +96,7 @@ def run_mutmut(place: Path) -> None:
 
 
 def survivors(place: Path) -> Iterator[Mutant]:
-    """Those that no test killed; at least one test must have reached each."""
+    """The mutants that no test killed; at least one test must have reached each of them."""
     seen = 0
     for meta in sorted((place / "mutants").rglob("*.meta")):
         source = str(meta.relative_to(place / "mutants")).removesuffix(".meta")

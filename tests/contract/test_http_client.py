@@ -1,4 +1,4 @@
-"""The HTTP client over real sockets: one deadline, one bounded body, nothing followed, nothing leaked."""
+"""The HTTP client over real sockets: one deadline, one bounded body, no redirect followed, nothing leaked."""
 
 import asyncio
 import contextlib
@@ -274,8 +274,8 @@ def test_the_upstream_learns_the_time_left_and_never_more_than_the_caller_has() 
             await client.get(url)
 
     asyncio.run(run())
-    told = int(requests[0].lower().partition(b"x-deadline-ms: ")[2].partition(b"\r\n")[0])
-    assert 500 < told <= 1000
+    left_ms = int(requests[0].lower().partition(b"x-deadline-ms: ")[2].partition(b"\r\n")[0])
+    assert 500 < left_ms <= 1000
 
 
 def two_in_one(first: bytes, second: bytes) -> tuple[list[int], Handler]:

@@ -1,4 +1,4 @@
-"""Of a report nothing is left: not of a branch that does not end, of a client that went, of a crowd that hung."""
+"""A report leaves nothing behind: not after a branch that does not end, a client that left, or a crowd."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ from cotacoes.web.overview import Overview
 from cotacoes.web.process import Service
 from cotacoes.web.service_client import Addresses, ServiceClient
 
-FOR_EVER_S = 30.0  # of a report in which somebody hangs up: only that can end it within a test's bound
+FOR_EVER_S = 30.0  # of a report whose client hangs up: only that can end it within the bound of a test
 BOUND_S = 10.0
 CROWD = 200
 CROWD_DEADLINE_S = 2.0
-DISTINCT = 20  # questions of a crowd, by how many logs are asked for
+DISTINCT = 20  # questions of a crowd, by the number of logs
 HURRIED, HURRIED_MS = 40, 1_200  # of a crowd, each with a deadline of its own
 CROWD_SLACK_S = 20.0  # clients, proxies, services: all of it in one process
 
@@ -80,7 +80,7 @@ class StubbornClient(ServiceClient):
 
 
 def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> Service:
-    """As `app.build` does it, with a client and a shard1 that may be stubborn."""
+    """The service as `app.build` makes it, with a client and a shard1 that may be stubborn."""
     directory = ShardDirectory(
         {shard: settings.dsn(shard) for shard in SHARDS},
         settings.seed_placement,
@@ -154,8 +154,8 @@ async def test_a_client_that_hangs_up_takes_nothing_from_another_with_the_same_q
         async with hanging_up(world):
             await until(lambda: proxy.held > 0)
             other = asyncio.create_task(world.get())
-            await asyncio.sleep(0.1)  # it comes aboard
-        await asyncio.sleep(0.1)  # the hanging up is heard
+            await asyncio.sleep(0.1)  # it boards the flight
+        await asyncio.sleep(0.1)  # the service notices the hang-up
         proxy.thaw()
         assert world.read(await other) == {}
 
@@ -163,7 +163,7 @@ async def test_a_client_that_hangs_up_takes_nothing_from_another_with_the_same_q
 async def test_a_query_that_waits_for_a_client_that_hung_up_ends_by_the_deadline(
     shards: Shards, tmp_path: Path
 ) -> None:
-    """A server that waits for a lock does not see that it was hung up on."""
+    """A server that waits for a lock does not notice that its client hung up."""
     admin = Session("shard1", shards.admin[0], connect_s=BOUND_S, deadline_s=BOUND_S)
     async with World(shards, tmp_path, deadline_s=2.0).running() as world, admin, admin.transaction():
         await world.whole()
@@ -177,7 +177,7 @@ async def test_a_query_that_waits_for_a_client_that_hung_up_ends_by_the_deadline
 
 @contextlib.asynccontextmanager
 async def hanging_up(world: World, header: bytes = b"") -> AsyncIterator[None]:
-    """Somebody who asks for a report, and hangs up at the end."""
+    """A client that asks for a report and hangs up at the end."""
     _, writer = await connect(world.port)
     writer.write(f"GET {ALL} HTTP/1.1\r\nHost: x\r\n".encode() + header + b"Cache-Control: no-cache\r\n\r\n")
     try:
@@ -213,12 +213,12 @@ async def test_a_crowd_gets_answers_in_time_despite_a_frozen_shard_and_leaves_no
 
 
 async def ask_as(number: int, world: World) -> None:
-    """One of a crowd; what else is missing than the frozen shard was late."""
+    """Ask as one of a crowd; what is missing beside the frozen shard was late."""
     last = number % DISTINCT + 1
     is_hurried = number < HURRIED
     headers = {"x-deadline-ms": str(HURRIED_MS + number)} if is_hurried else {}
     answer = await world.get(f"{ALL}&last={last}", slack_s=CROWD_SLACK_S, headers=headers)
-    if is_hurried and answer.status_code == DeadlineExceededError.status:  # said in time, and no report
+    if is_hurried and answer.status_code == DeadlineExceededError.status:  # an answer in time, without a report
         return
     missing = world.read(answer, last)
     assert "shard2" in missing
@@ -245,19 +245,19 @@ async def cut(world: World) -> None:
 
 
 def work() -> int:
-    """How many branches and flights of reports there are."""
+    """The number of branches and flights of reports."""
     kinds = {"_Gathering._ask", "SingleFlight._fly"}
     return len([task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in kinds])
 
 
 async def connections(shards: Shards, which: str = "") -> list[int]:
-    """How many the aggregator has to each shard, as the shard sees it."""
+    """The number of connections of the aggregator to each shard, as the shard sees it."""
     sql = f"SELECT count(*) {OF_READERS} {which}"
     return [int(count) for count in await asyncio.gather(*(asyncio.to_thread(psql, dsn, sql) for dsn in shards.admin))]
 
 
 async def queries(shards: Shards) -> int:
-    """How many the aggregator has under way."""
+    """The number of queries that the aggregator has under way."""
     return sum(await connections(shards, "AND state = 'active'"))
 
 

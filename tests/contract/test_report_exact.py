@@ -1,4 +1,4 @@
-"""Every figure of the report is the one that all recorded prices give, taken in one place."""
+"""Every figure of the report is the one that all recorded prices give when they are in one place."""
 
 import itertools
 import random
@@ -27,7 +27,7 @@ LENGTHS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(d
 
 
 def recorded(coin: str, file: Path, now: datetime) -> list[Quote]:
-    """The recording's first prices, at times of our own that reach from eight days ago until now, in a few eras."""
+    """The recording's first prices, at times of our own from eight days ago until now, in a few epochs."""
     dice = random.Random(f"{SEED} {coin}")
     prices = list(itertools.islice(recorded_mids(file), QUOTES_MAX))
     moments = sorted(dice.random() for _ in prices)
@@ -43,7 +43,7 @@ def recorded(coin: str, file: Path, now: datetime) -> list[Quote]:
 
 
 def brute_force(quotes: Sequence[Quote], start: datetime, end: datetime) -> dict[str, Any]:
-    """Without a candle, a partial sum or a line of the product."""
+    """The figure without a candle, a partial sum or a line of the product."""
     prices = [quote.price for quote in quotes if start <= quote.at < end]
     with localcontext(prec=400):
         places = Decimal(1).scaleb(-18)
@@ -82,12 +82,12 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed, market
         served = app.wire(settings, client, directory_over(shards, settings.seed_placement)).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
             for name, length in LENGTHS.items():
-                told = (await asking.get(f"/report/full?window={name}&last=100")).json()
-                assert told["complete"], told["missing"]
-                end = parse_time(told["window"]["to"])
-                assert parse_time(told["window"]["from"]) == end - length
+                report = (await asking.get(f"/report/full?window={name}&last=100")).json()
+                assert report["complete"], report["missing"]
+                end = parse_time(report["window"]["to"])
+                assert parse_time(report["window"]["from"]) == end - length
                 for coin, quotes in held.items():
-                    its = told["coins"][coin]
+                    its = report["coins"][coin]
                     within = [quote.at for quote in quotes if end - length <= quote.at < end]
                     beginning = within[0].replace(second=0, microsecond=0)
                     until = within[-1].replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -98,8 +98,8 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed, market
                     assert figures == expected, (coin, name)
                     assert [log["price"] for log in its["last_logs"]] == [format(q.price, "f") for q in quotes[-100:]]
                     assert its["through"] == str(quotes[-1].position)
-                    step = timedelta(minutes=told["window"]["step_minutes"])
-                    begins = parse_time(told["window"]["closes_from"])
+                    step = timedelta(minutes=report["window"]["step_minutes"])
+                    begins = parse_time(report["window"]["closes_from"])
                     for number, close in enumerate(its["window"]["closes"]):
                         starts = max(begins + number * step, end - length)
                         ends = min(begins + (number + 1) * step, end)

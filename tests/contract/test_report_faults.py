@@ -1,4 +1,4 @@
-"""Whatever happens to those that a report asks, it is there by its deadline, names what it lacks, and lacks no more."""
+"""Whatever happens to its sources, a report is there by its deadline, names what it lacks, and lacks nothing else."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.contract.harness_report_faults import FAULTS, faults, pairs
 ONES = [(part, fault) for part in PARTS for fault in FAULTS[part]]
 PAIRS = len(pairs(Random(1)))
 SLOW_S = 0.1  # of each piece of an answer; a connection to a shard takes some seven
-WITHIN_S = 10.0  # a deadline that a machine which is busy keeps as well
+WITHIN_S = 10.0  # a deadline that a busy machine keeps too
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ async def shared(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> As
 
 @pytest.fixture
 async def world(shared: World) -> World:
-    """As it is at its start: what was done to it is undone, and its circuits are closed."""
+    """The world as at its start: faults are undone, and circuits are closed."""
     await shared.whole()
     return shared
 
@@ -53,7 +53,7 @@ async def test_a_fault_of_one_source_costs_its_own_parts_and_ends_with_the_fault
 async def test_faults_of_two_sources_cost_both_parts_and_end_with_the_faults(
     world: World, number: int, seeded: Random
 ) -> None:
-    """Each part has each of its faults in one of the pairs at least."""
+    """Each source has each of its faults in at least one of the pairs."""
     chosen = pairs(seeded)[number]
     async with faults(world, chosen, seeded) as missing:
         await world.exactly(missing)

@@ -1,4 +1,4 @@
-"""While a coin moves from shard to shard and back, every report has its newest quotes, or says that it has none."""
+"""While a coin moves from shard to shard and back, every report has its newest quotes, or names them as missing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,23 +28,23 @@ class Asker:
 
     def __init__(self, asking: httpx2.AsyncClient, writer: Writer, *, last: int) -> None:
         self.delivered = len(writer.log)
-        self.told = 0
+        self.checked = 0
         self._asking = asking
         self._writer = writer
         self._newest = 0
         self._last = last
 
     async def ask(self) -> set[str]:
-        """What is missing, and is said to be; AssertionError where the history is wrong or older than it has to be."""
+        """What is missing, by name; AssertionError if the history is wrong or older than it may be."""
         least = max(self.delivered, self._newest)
         answer = await self._asking.get(f"{ALL},window&last={self._last}")
         assert answer.status_code == 200
-        told = answer.json()
-        missing = {one["part"] for one in told["missing"]}
+        report = answer.json()
+        missing = {one["part"] for one in report["missing"]}
         logs = f"{COIN}.last_logs"
         late = missing - {logs, f"{COIN}.window"}
-        assert {told["sources"][source_of(part)]["status"] for part in late} <= OUT_OF_TIME
-        shown: dict[str, Any] = told["coins"][COIN]
+        assert {report["sources"][source_of(part)]["status"] for part in late} <= OUT_OF_TIME
+        shown: dict[str, Any] = report["coins"][COIN]
         assert (shown["window"] is None) == (shown["last_logs"] is None)
         if shown["last_logs"] is None:
             assert missing & {logs, "shard1", "shard2", "shard3"}
@@ -56,7 +56,7 @@ class Asker:
         assert shown["last_logs"] == held[self._newest - self._last : self._newest]
         assert shown["through"] == str(self._writer.log[self._newest - 1].position)
         assert least <= self._newest <= len(held)
-        self.told += 1
+        self.checked += 1
         return missing
 
     async def ask_on(self) -> None:
@@ -99,7 +99,7 @@ async def test_a_report_during_a_move_is_right_or_names_what_it_lacks_and_is_com
             asked: list[str] = []
 
             async def step(name: str, _: MoveProgress) -> None:
-                """Between any two steps the writer goes on, and somebody asks."""
+                """Between any two steps the writer continues, and a client asks."""
                 writer.record(2)
                 if await writer.deliver():
                     at_steps.delivered = beside.delivered = len(writer.log)
@@ -120,5 +120,5 @@ async def test_a_report_during_a_move_is_right_or_names_what_it_lacks_and_is_com
                 (ended,) = await asyncio.gather(on, return_exceptions=True)
             assert isinstance(ended, asyncio.CancelledError), ended
     assert {"begun", "closed", "opened", "left", "placed"} <= set(asked)
-    assert at_steps.told > 0
-    assert beside.told > 0
+    assert at_steps.checked > 0
+    assert beside.checked > 0

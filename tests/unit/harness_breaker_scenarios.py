@@ -1,4 +1,4 @@
-"""What a circuit breaker does, as data: a configuration, steps, and what must be so after them. Here: closed, and seen.
+"""What a circuit breaker does, as data: a configuration, steps, and the state after them. Here: closed circuits.
 
 A step is one of
 
@@ -25,12 +25,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Same:
-    """interlock-cb does the same."""
+    """interlock-cb behaves the same."""
 
 
 @dataclass(frozen=True)
 class Differs:
-    """interlock-cb has the features and does otherwise, first at the step `at`."""
+    """interlock-cb has the features and behaves differently, first at the step `at`."""
 
     at: str
     why: str
@@ -38,7 +38,7 @@ class Differs:
 
 @dataclass(frozen=True)
 class Lacks:
-    """interlock-cb has no such setting, no such step, or nothing to look at by this name."""
+    """interlock-cb has no such setting, step or figure."""
 
     feature: str
 
@@ -142,7 +142,7 @@ IN_A_ROW = [
         "failures apart do not open it without a rate", ROW, "fail 2, ok 1, fail 2, ok 1, state closed", ROW_LACKS
     ),
     Scenario(
-        "both rules stand beside each other",
+        "both rules apply side by side",
         {**RATE, "consecutive_failures_threshold": 2},
         "ok 8, fail 2, state open",
         ROW_LACKS,

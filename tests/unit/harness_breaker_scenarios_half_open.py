@@ -30,12 +30,12 @@ HALF_OPEN = [
         "settle c ok, state half_open, take d, refused, settle d fail, state open",
     ),
     Scenario(
-        "an ignored probe gives its place back",
+        "an ignored probe gives its slot back",
         PROBES,
         "fail 4, wait 5, take a, take b, take c, take d, refused, settle a ignored, take e, refused, state half_open",
     ),
     Scenario(
-        "an ignored probe gives back its place among those at once",
+        "an ignored probe gives back its slot among those at once",
         ONE_AT_A_TIME,
         "fail 4, wait 5, take a, refused, settle a ignored, take b, refused, settle b ok",
     ),
@@ -43,7 +43,7 @@ HALF_OPEN = [
         "ignored probes decide nothing", ONE_PROBE, "fail 4, wait 5, ignored 20, state half_open, ok 1, state closed"
     ),
     Scenario(
-        "an ignored probe gives its place back once",
+        "an ignored probe gives its slot back once",
         PROBES,
         "fail 4, wait 5, take a, take b, take c, take d, settle a ignored, late a ignored, take e, refused",
         Differs("refused", COUNTS_TWICE),
@@ -178,17 +178,17 @@ SLOW_HALF_OPEN = [
 
 LATE = [
     Scenario(
-        "a result of before the fault closes nothing",
+        "a result from before the fault closes nothing",
         ONE_PROBE,
         "take a, fail 4, wait 5, take b, late a ok, state half_open, settle b fail, state open",
     ),
     Scenario(
-        "a result of before the fault opens nothing",
+        "a result from before the fault opens nothing",
         ONE_PROBE,
         "take a, fail 4, wait 5, take b, late a fail, state half_open, settle b ok, state closed",
     ),
     Scenario(
-        "an ignored call of before the fault frees no place",
+        "an ignored call from before the fault frees no slot",
         ONE_PROBE,
         "take a, fail 4, wait 5, take b, late a ignored, refused, state half_open",
     ),
@@ -199,7 +199,7 @@ LATE = [
         Differs("state closed", DECIDES_LATE),
     ),
     Scenario(
-        "a probe of an earlier half-open is none of the present one",
+        "a probe of an earlier half-open does not count in the present one",
         {**PROBES, "failure_rate_threshold": 0.25},
         "fail 4, wait 5, take a, fail 1, state open, wait 5, take b, take c, late a ok, state half_open, calls 0",
         Differs("state open", DECIDES_LATE),
@@ -210,7 +210,7 @@ LATE = [
 
 LIMIT = [
     Scenario(
-        "a probe that never comes back does not hold it for ever",
+        "a probe that never comes back does not hold it forever",
         LIMITED,
         "fail 4, wait 5, take a, wait 9.75, refused, state half_open, wait 0.25, refused, state open",
         Differs("state open", NO_LIMIT),
@@ -237,7 +237,7 @@ LIMIT = [
         "a rare caller is not made to wait for what passed while nobody called",
         FOUR_LIMITED,
         "fail 4, wait 5, ok 1, wait 100, ok 1, state half_open, calls 1",
-        Differs("calls 1", "it has no limit, and shows the window of before the fault"),
+        Differs("calls 1", "it has no limit, and shows the window from before the fault"),
     ),
     Scenario(
         "a hung probe and a long silence let the next caller through",
@@ -255,13 +255,13 @@ LIMIT = [
         "a result just before it is in time", LIMITED, "fail 4, wait 5, take a, wait 9.75, settle a ok, state closed"
     ),
     Scenario(
-        "that the time was over is told, and dated back",
+        "the end of the time is reported, and dated back",
         LIMITED,
         "fail 4, wait 5, take a, wait 12, refused, reason half_open_timed_out, at 15",
         REASON_LACKS,
     ),
     Scenario(
-        "a short rest does not cut the wait after a hung probe",
+        "a short pause does not cut the wait after a hung probe",
         LIMITED,
         "fail 4, wait 5, take a, wait 11, open_for 0.5, retry_after 9",
         REST_LACKS,

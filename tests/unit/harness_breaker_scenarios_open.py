@@ -28,7 +28,7 @@ OPEN = [
     Scenario("a call of before that fails late adds nothing", PROBES, "take a, fail 4, late a fail, state open"),
     Scenario("what opened it stays to be looked at", PROBES, "ok 3, fail 3, state open, calls 6, failures 3"),
     Scenario(
-        "a change is told once",
+        "a change is reported once",
         PROBES,
         "fail 4, changes 1, refused, wait 5, changes 1, take a, changes 2, reason wait_over, at 5",
         Lacks("changes"),
@@ -90,47 +90,47 @@ REST = [
         "what is under way when it is asked for a rest is late", PROBES, "take a, open_for 30, late a ok", REST_LACKS
     ),
     Scenario(
-        "a longer rest extends the wait",
+        "a longer pause extends the wait",
         PROBES,
         "fail 4, open_for 30, retry_after 30, state open, changes 1, generation 1",
         REST_LACKS,
     ),
     Scenario("a shorter rest does not cut it", PROBES, "fail 4, open_for 1, retry_after 5", REST_LACKS),
     Scenario(
-        "a rest that comes after the wait is obeyed",
+        "a pause that comes after the wait is obeyed",
         PROBES,
         "fail 4, wait 9, open_for 3, retry_after 3, refused",
         REST_LACKS,
     ),
     Scenario(
-        "a rest ends a half-open", PROBES, "fail 4, wait 5, take a, open_for 30, state open, late a ok", REST_LACKS
+        "a pause ends a half-open", PROBES, "fail 4, wait 5, take a, open_for 30, state open, late a ok", REST_LACKS
     ),
     Scenario(
-        "a rest is no failed half-open: the wait does not grow",
+        "a pause is no failed half-open: the wait does not grow",
         GROWING,
         "fail 4, wait 5, take a, open_for 30, wait 30, fail 1, retry_after 10",
         REST_LACKS,
     ),
     Scenario(
-        "a rest of nothing is none",
+        "a pause of no time changes nothing",
         PROBES,
         "open_for 0, state closed, fail 4, wait 5, take a, open_for 0, state half_open",
         REST_LACKS,
     ),
     Scenario(
-        "a rest does not close what a person disabled",
+        "a pause does not close what an operator disabled",
         PROBES,
         "disable, open_for 30, state disabled, take a",
         REST_LACKS,
     ),
     Scenario(
-        "a rest does not open what only counts",
+        "a pause does not open what only counts",
         PROBES,
         "metrics_only, open_for 30, state metrics_only, take a",
         REST_LACKS,
     ),
     Scenario(
-        "a rest does not limit what a person opened",
+        "a pause does not limit what an operator opened",
         PROBES,
         "force_open, open_for 1, wait 2, refused, retry_after never",
         REST_LACKS,

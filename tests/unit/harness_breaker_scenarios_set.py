@@ -1,4 +1,4 @@
-"""What a circuit breaker does where a person has set it, and where it begins; and all scenarios together.
+"""What a circuit breaker does after an operator has set it, and in its first state; and all scenarios together.
 
 See `harness_breaker_scenarios.py` for the words.
 """
@@ -22,12 +22,12 @@ SET = [
         Differs("retry_after never", NO_FORECAST),
     ),
     Scenario(
-        "a probe that ends after a person's word is late",
+        "a probe that ends after an operator's change is late",
         ONE_PROBE,
         "fail 4, wait 5, take a, force_open, late a ok, state forced_open",
     ),
     Scenario(
-        "a half-open that a person ended does not time out",
+        "a half-open that an operator ended does not time out",
         LIMITED,
         "fail 4, wait 5, take a, disable, wait 100, take b, state disabled",
     ),
@@ -59,7 +59,7 @@ SET = [
         "a reset closes at once what was open", PROBES, "fail 4, refused, reset, state closed, retry_after none, ok 1"
     ),
     Scenario(
-        "each word of a person is a generation",
+        "each change by an operator begins a generation",
         PROBES,
         "reset, generation 1, force_open, force_open, "
         "generation 3, disable, metrics_only, generation 5, reset, generation 6",
@@ -70,14 +70,14 @@ SET = [
         "fail 4, generation 1, wait 5, take a, generation 2, settle a ok, generation 3",
     ),
     Scenario(
-        "a person's word is told as the reason",
+        "an operator's change has its own reason",
         PROBES,
         "force_open, reason forced, disable, reason disabled, "
         "metrics_only, reason metrics_only, wait 2, reset, reason reset, at 2, changes 4",
         REASON_LACKS,
     ),
     Scenario(
-        "how the probes went is told as the reason",
+        "the outcome of the probes is the reason",
         ONE_PROBE,
         "fail 4, wait 5, fail 1, reason probes_failed, wait 5, ok 1, reason probes_succeeded, at 10, changes 5",
         REASON_LACKS,
@@ -105,7 +105,7 @@ INITIAL = [
         INITIAL_LACKS,
     ),
     Scenario(
-        "a half-open in which it begins has its limit",
+        "a circuit that begins half-open has its time limit",
         {**LIMITED, "initial_state": "half_open"},
         "take a, wait 10, refused, state open, retry_after 10",
         INITIAL_LACKS,

@@ -1,4 +1,4 @@
-"""A policy with all companions, in virtual time, towards a callee that does as it is told."""
+"""A policy with all companions, in virtual time, and an upstream that follows a script."""
 
 import asyncio
 import random
@@ -68,7 +68,7 @@ class Rig:
             },
         )
 
-    async def callee(self) -> int:
+    async def upstream(self) -> int:
         self.calls += 1
         number = self.calls
         deadline = current_deadline()
@@ -82,7 +82,7 @@ class Rig:
 
     async def call(self, *script: float | Exception, key: Any = None, idempotent: bool = True) -> CallResult[int]:
         self.script += script
-        return await self.policy.call(self.callee, idempotent=idempotent, key=key)
+        return await self.policy.call(self.upstream, idempotent=idempotent, key=key)
 
     def assert_nothing_is_left(self) -> None:
         assert (self.bulkhead.calls, self.bulkhead.waiting) == (0, 0)

@@ -1,4 +1,4 @@
-"""A retrier with its breaker, in virtual time, towards a callee that fails as it is told."""
+"""A retrier with its breaker, in virtual time, and an upstream that fails as planned."""
 
 import asyncio
 import dataclasses
@@ -69,7 +69,7 @@ class Rig:
         self.retrier = dataclasses.replace(self.retrier, breaker=None)
 
     def assert_no_permit_is_out(self) -> None:
-        """Of a half-open circuit: a permit that stayed out would be a probe that stays out."""
+        """Whether no permit is out: in a half-open circuit it would be a probe that stays out."""
         assert self.breaker._probes_out == 0
 
     async def call(
@@ -77,14 +77,14 @@ class Rig:
     ) -> int:
         """Each call raises the next error; the one after the last answers with its number."""
 
-        async def callee() -> int:
+        async def upstream() -> int:
             self.calls += 1
             self.sent.append(self.clock())
             if errors:
                 raise errors.pop(0)
             return self.calls
 
-        answer: int = await self.retrier.new_call(idempotent=idempotent, deadline=deadline).run(callee)
+        answer: int = await self.retrier.new_call(idempotent=idempotent, deadline=deadline).run(upstream)
         return answer
 
     @property

@@ -1,4 +1,4 @@
-"""The report is honest: what came is in it, what did not is null and named, and it is there by its deadline."""
+"""The report is honest: it has what arrived, names what did not, and is there by its deadline."""
 
 import asyncio
 import time
@@ -84,13 +84,13 @@ async def ask(
             return await asking.get(path)
 
 
-def report(twin: Twin | None = None, shard1: MemoryShard | None = None, deadline_s: float = 5.0) -> dict[str, Any]:
+def reported(twin: Twin | None = None, shard1: MemoryShard | None = None, deadline_s: float = 5.0) -> dict[str, Any]:
     answer = asyncio.run(ask(twin or new_twin(), shard1, deadline_s=deadline_s))
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    assert told["complete"] == (not told["missing"])
-    assert told["elapsed_ms"] <= told["deadline_ms"] == deadline_s * 1000
-    return told
+    report: dict[str, Any] = answer.json()
+    assert report["complete"] == (not report["missing"])
+    assert report["elapsed_ms"] <= report["deadline_ms"] == deadline_s * 1000
+    return report
 
 
 def new_twin() -> Twin:
@@ -98,12 +98,12 @@ def new_twin() -> Twin:
 
 
 def test_with_all_sources_the_report_is_complete_and_in_the_order_of_the_settings() -> None:
-    told = report()
-    assert told["complete"] is True
-    assert list(told["coins"]) == list(COINS)
-    assert list(told["sources"]) == ["quote_service", "shard1", "shard2"]
-    assert {source["status"] for source in told["sources"].values()} == {"ok"}
-    coin = told["coins"]["bitcoin"]
+    report = reported()
+    assert report["complete"] is True
+    assert list(report["coins"]) == list(COINS)
+    assert list(report["sources"]) == ["quote_service", "shard1", "shard2"]
+    assert {source["status"] for source in report["sources"].values()} == {"ok"}
+    coin = report["coins"]["bitcoin"]
     assert coin["current"]["price"] == "12.10"
     assert coin["average"]["average"] == "1.5"
     assert [log["seq"] for log in coin["last_logs"]] == list(range(3, 13))
@@ -112,21 +112,21 @@ def test_with_all_sources_the_report_is_complete_and_in_the_order_of_the_setting
 
 
 def test_a_shard_that_is_away_costs_its_own_part_and_no_other() -> None:
-    told = report(shard1=MemoryShard("shard1", ["bitcoin"]))
-    assert told["missing"] == [{"part": "shard1", "reason": "shard1 is not reachable"}]
-    assert told["sources"]["shard1"]["status"] == "failed"
-    assert (told["coins"]["bitcoin"]["last_logs"], told["coins"]["bitcoin"]["through"]) == (None, None)
-    assert told["coins"]["bitcoin"]["current"]["price"] == "12.10"
-    assert told["coins"]["ethereum"]["through"] == "5-12"
+    report = reported(shard1=MemoryShard("shard1", ["bitcoin"]))
+    assert report["missing"] == [{"part": "shard1", "reason": "shard1 is not reachable"}]
+    assert report["sources"]["shard1"]["status"] == "failed"
+    assert (report["coins"]["bitcoin"]["last_logs"], report["coins"]["bitcoin"]["through"]) == (None, None)
+    assert report["coins"]["bitcoin"]["current"]["price"] == "12.10"
+    assert report["coins"]["ethereum"]["through"] == "5-12"
 
 
 @pytest.mark.slow
 def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
     started = time.monotonic()
-    told = report(shard1=FrozenShard("shard1", ["bitcoin"]), deadline_s=1.0)
+    report = reported(shard1=FrozenShard("shard1", ["bitcoin"]), deadline_s=1.0)
     assert time.monotonic() - started < 3.0
-    assert [missing["part"] for missing in told["missing"]] == ["shard1"]
-    assert told["sources"]["shard1"]["status"] == "timed_out"
+    assert [missing["part"] for missing in report["missing"]] == ["shard1"]
+    assert report["sources"]["shard1"]["status"] == "timed_out"
 
 
 @pytest.mark.parametrize(
@@ -138,35 +138,38 @@ def test_a_frozen_shard_does_not_hold_the_report_past_its_deadline() -> None:
 def test_quote_service_away_is_one_missing_part_and_the_shards_still_answer(fault: Any, status: str) -> None:
     twin = new_twin()
     twin.faults["*"] = fault
-    told = report(twin, deadline_s=1.0)
-    assert [missing["part"] for missing in told["missing"]] == ["quote_service"]
-    assert told["sources"]["quote_service"]["status"] == status
+    report = reported(twin, deadline_s=1.0)
+    assert [missing["part"] for missing in report["missing"]] == ["quote_service"]
+    assert report["sources"]["quote_service"]["status"] == status
     for coin in COINS:
         assert (
-            told["coins"][coin]["current"] is told["coins"][coin]["average"] is told["coins"][coin]["pending"] is None
+            report["coins"][coin]["current"]
+            is report["coins"][coin]["average"]
+            is report["coins"][coin]["pending"]
+            is None
         )
-        assert len(told["coins"][coin]["last_logs"]) == 10
+        assert len(report["coins"][coin]["last_logs"]) == 10
 
 
 def test_a_refusal_is_a_missing_part_of_a_healthy_source() -> None:
     twin = new_twin()
     twin.faults["/cotacao_atual/ethereum"] = NoQuoteError("no quote of ethereum yet")
-    told = report(twin)
-    assert told["missing"] == [{"part": "ethereum.current", "reason": "no quote of ethereum yet"}]
-    assert told["sources"]["quote_service"]["status"] == "ok"
-    assert told["coins"]["ethereum"]["current"] is None
-    assert told["coins"]["bitcoin"]["current"] is not None
+    report = reported(twin)
+    assert report["missing"] == [{"part": "ethereum.current", "reason": "no quote of ethereum yet"}]
+    assert report["sources"]["quote_service"]["status"] == "ok"
+    assert report["coins"]["ethereum"]["current"] is None
+    assert report["coins"]["bitcoin"]["current"] is not None
 
 
 def test_a_value_that_quote_service_could_not_give_in_time_costs_only_that_value() -> None:
     twin = new_twin()
     twin.faults["/media_ultimos_10_logs/bitcoin"] = DeadlineExceededError("no answer within 1.4 s")
-    told = report(twin)
-    assert told["missing"] == [{"part": "bitcoin.average", "reason": "no answer within 1.4 s"}]
-    assert told["sources"]["quote_service"]["status"] == "ok"
-    assert told["coins"]["bitcoin"]["average"] is None
-    assert (told["coins"]["bitcoin"]["pending"], told["coins"]["bitcoin"]["current"]["price"]) == (3, "12.10")
-    assert told["coins"]["ethereum"]["average"]["average"] == "1.5"
+    report = reported(twin)
+    assert report["missing"] == [{"part": "bitcoin.average", "reason": "no answer within 1.4 s"}]
+    assert report["sources"]["quote_service"]["status"] == "ok"
+    assert report["coins"]["bitcoin"]["average"] is None
+    assert (report["coins"]["bitcoin"]["pending"], report["coins"]["bitcoin"]["current"]["price"]) == (3, "12.10")
+    assert report["coins"]["ethereum"]["average"]["average"] == "1.5"
 
 
 def test_it_is_ready_whichever_source_is_away_and_names_it() -> None:
@@ -232,7 +235,7 @@ def test_whatever_failed_the_report_names_exactly_the_parts_that_are_null(result
 def test_a_coin_that_cannot_be_found_costs_its_own_parts_and_none_of_a_healthy_shard() -> None:
     class SilentShard(FrozenShard):
         async def directory(self) -> Directory:
-            await asyncio.sleep(60)  # it does not say where the coin went either
+            await asyncio.sleep(60)  # it does not know where the coin went either
             raise AssertionError
 
     async def run() -> dict[str, Any]:
@@ -243,14 +246,14 @@ def test_a_coin_that_cannot_be_found_costs_its_own_parts_and_none_of_a_healthy_s
         async with new_twin().client(deadline_s=60) as client:
             served = app.wire(config.load({}, report_deadline_s=1.0), client, directory).app
             async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
-                told: dict[str, Any] = (await asking.get("/report/full")).json()
-                return told
+                report: dict[str, Any] = (await asking.get("/report/full")).json()
+                return report
 
-    told = asyncio.run(run())
-    missing = [entry["part"] for entry in told["missing"]]
+    report = asyncio.run(run())
+    missing = [entry["part"] for entry in report["missing"]]
     assert "shard2" not in missing
     assert {"shard1", "lost.last_logs", "lost.window"} <= set(missing)
-    assert len(told["coins"]["ethereum"]["last_logs"]) == 10
+    assert len(report["coins"]["ethereum"]["last_logs"]) == 10
 
 
 def test_a_moved_coin_is_reported_from_where_its_fence_points_with_shard1_away() -> None:
@@ -264,12 +267,12 @@ def test_a_moved_coin_is_reported_from_where_its_fence_points_with_shard1_away()
         async with new_twin().client(deadline_s=60) as client:
             served = app.wire(config.load({}), client, directory).app
             async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
-                told: dict[str, Any] = (await asking.get("/report/full")).json()
-                return told
+                report: dict[str, Any] = (await asking.get("/report/full")).json()
+                return report
 
-    told = asyncio.run(run())
-    assert told["complete"]
-    assert len(told["coins"]["bitcoin"]["last_logs"]) == 10
+    report = asyncio.run(run())
+    assert report["complete"]
+    assert len(report["coins"]["bitcoin"]["last_logs"]) == 10
 
 
 @pytest.mark.slow
@@ -295,24 +298,24 @@ async def test_a_shard_that_hangs_is_left_out_after_a_few_reports_until_it_is_ba
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(served), base_url="http://aggregator", headers=OF_NOW
         ) as asking:
-            told = [(await asking.get("/report/full")).json()]
-            while told[-1]["sources"]["shard1"]["status"] == "timed_out":  # a busy machine may cut one off unjudged
-                assert len(told) < 20
-                told.append((await asking.get("/report/full")).json())
-            assert told[-1]["missing"] == [{"part": "shard1", "reason": "shard1 is away (circuit open)"}]
-            assert told[-1]["sources"]["shard1"]["status"] == "rejected"
-            assert told[-1]["elapsed_ms"] < told[0]["elapsed_ms"]
-            assert hanging.asked == len(told) - 1 >= 5
+            report = [(await asking.get("/report/full")).json()]
+            while report[-1]["sources"]["shard1"]["status"] == "timed_out":  # a busy machine may cut one off unjudged
+                assert len(report) < 20
+                report.append((await asking.get("/report/full")).json())
+            assert report[-1]["missing"] == [{"part": "shard1", "reason": "shard1 is away (circuit open)"}]
+            assert report[-1]["sources"]["shard1"]["status"] == "rejected"
+            assert report[-1]["elapsed_ms"] < report[0]["elapsed_ms"]
+            assert hanging.asked == len(report) - 1 >= 5
             hanging.hangs = False
             await asyncio.sleep(1.15)
             assert (await asking.get("/report/full")).json()["complete"] is True
             shown = (await asking.get("/v1/breakers")).json()["breakers"]
-            assert {told["name"]: told["state"] for told in shown}["shard1"] == "closed"
+            assert {report["name"]: report["state"] for report in shown}["shard1"] == "closed"
 
 
 @pytest.mark.parametrize(("left_ms", "state"), [("200", "closed"), (None, "open")])
 async def test_a_caller_in_a_hurry_opens_no_circuit(left_ms: str | None, state: str) -> None:
-    """quote_service gives up by the time that it is told; that is no evidence where our own caller had no more."""
+    """quote_service gives up at the deadline that we send; that is no evidence if our own caller had no more time."""
     twin = new_twin()
     twin.faults["*"] = DeadlineExceededError("not ready in time")
     shards = {
@@ -327,7 +330,7 @@ async def test_a_caller_in_a_hurry_opens_no_circuit(left_ms: str | None, state: 
             for _ in range(6):
                 await asking.get("/report/full", headers={} if left_ms is None else {"X-Deadline-Ms": left_ms})
             shown = (await asking.get("/v1/breakers")).json()["breakers"]
-    assert {told["state"] for told in shown if told["name"].startswith("quote_service")} == {state}
+    assert {report["state"] for report in shown if report["name"].startswith("quote_service")} == {state}
 
 
 async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_its_circuits_are_open() -> None:
@@ -357,14 +360,14 @@ async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_it
             broken = True
             asked.clear()
             await asking.get("/report/full")
-            assert len(asked) == 1  # a second try is the gateway's alone
+            assert len(asked) == 1  # only the gateway makes a second attempt
             for _ in range(4):
-                told = (await asking.get("/report/full")).json()
+                report = (await asking.get("/report/full")).json()
             asked.clear()
-            told = (await asking.get("/report/full")).json()
+            report = (await asking.get("/report/full")).json()
     assert asked == []
-    assert told["missing"] == [{"part": "quote_service", "reason": "quote_service is away (circuit open)"}]
-    assert len(told["coins"]["bitcoin"]["last_logs"]) == 10
+    assert report["missing"] == [{"part": "quote_service", "reason": "quote_service is away (circuit open)"}]
+    assert len(report["coins"]["bitcoin"]["last_logs"]) == 10
 
 
 def asked(query: str, twin: Twin | None = None, shard1: MemoryShard | None = None) -> httpx2.Response:
@@ -372,20 +375,20 @@ def asked(query: str, twin: Twin | None = None, shard1: MemoryShard | None = Non
 
 
 def test_sources_are_asked_only_for_the_named_coins_and_parts() -> None:
-    told = asked("?coins=ethereum&parts=last_logs,current&last=2", shard1=FrozenShard("shard1", ["bitcoin"])).json()
-    assert told["complete"] is True
-    assert list(told["coins"]) == ["ethereum"]
-    assert list(told["coins"]["ethereum"]) == ["current", "last_logs", "through"]
-    assert [log["seq"] for log in told["coins"]["ethereum"]["last_logs"]] == [11, 12]
-    assert list(told["sources"]) == ["quote_service", "shard2"]
+    report = asked("?coins=ethereum&parts=last_logs,current&last=2", shard1=FrozenShard("shard1", ["bitcoin"])).json()
+    assert report["complete"] is True
+    assert list(report["coins"]) == ["ethereum"]
+    assert list(report["coins"]["ethereum"]) == ["current", "last_logs", "through"]
+    assert [log["seq"] for log in report["coins"]["ethereum"]["last_logs"]] == [11, 12]
+    assert list(report["sources"]) == ["quote_service", "shard2"]
 
 
 def test_a_report_of_the_shards_alone_does_not_ask_quote_service() -> None:
     twin = new_twin()
     twin.faults["*"] = HttpUnavailableError()
-    told = asked("?parts=last_logs", twin).json()
-    assert told["complete"] is True
-    assert list(told["sources"]) == ["shard1", "shard2"]
+    report = asked("?parts=last_logs", twin).json()
+    assert report["complete"] is True
+    assert list(report["sources"]) == ["shard1", "shard2"]
 
 
 @pytest.mark.parametrize("path", ["/report/full", "/v1/report"])
@@ -427,10 +430,10 @@ async def test_a_coin_whose_new_shard_hangs_costs_its_own_parts_and_none_of_the_
     async with new_twin().client(deadline_s=60) as client:
         served = app.wire(config.load({}), client, directory).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
-            told = (await asking.get("/report/full?parts=last_logs", headers={"X-Deadline-Ms": "600"})).json()
-    assert [one["part"] for one in told["missing"]] == ["bitcoin.last_logs"]
-    assert told["sources"]["shard1"]["status"] == "ok"
-    assert len(told["coins"]["ethereum"]["last_logs"]) == 10
+            report = (await asking.get("/report/full?parts=last_logs", headers={"X-Deadline-Ms": "600"})).json()
+    assert [one["part"] for one in report["missing"]] == ["bitcoin.last_logs"]
+    assert report["sources"]["shard1"]["status"] == "ok"
+    assert len(report["coins"]["ethereum"]["last_logs"]) == 10
 
 
 @pytest.mark.parametrize(
@@ -523,11 +526,11 @@ async def test_a_caller_in_a_hurry_gets_what_has_arrived_by_then() -> None:
     asking, client, _ = await serving_two(30.0, twin)
     async with asking, client:
         answer = await asking.get("/report/full", headers={"X-Deadline-Ms": "2000"})
-        told = answer.json()
+        report = answer.json()
     assert answer.status_code == 200
-    assert told["deadline_ms"] <= 2000
-    assert [one["part"] for one in told["missing"]] == ["quote_service"]
-    assert told["coins"]["bitcoin"]["through"] == "5-12"
+    assert report["deadline_ms"] <= 2000
+    assert [one["part"] for one in report["missing"]] == ["quote_service"]
+    assert report["coins"]["bitcoin"]["through"] == "5-12"
 
 
 def test_a_merge_reads_the_values_of_its_branches_once(monkeypatch: pytest.MonkeyPatch) -> None:

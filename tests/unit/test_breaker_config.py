@@ -1,4 +1,4 @@
-"""What a circuit breaker can not be told, and that what lies on the bound can."""
+"""The configurations that a circuit breaker refuses, and the values on a bound, which it accepts."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The conformance suite: every scenario on our breaker, and on interlock-cb where it has the features."""
+"""The conformance suite: every scenario on our breaker, and on interlock-cb if it has the features."""
 
 import math
 import random
@@ -25,7 +25,7 @@ TO_SAY = {"open_for", "reset", "force_open", "disable", "metrics_only"}
 
 
 class Subject(Protocol):
-    """A breaker that the steps are done to; `take` gives a permit or None, `settle` says whether it counted."""
+    """A breaker under test; `take` returns a permit or None, `settle` whether it counted."""
 
     now: float
 
@@ -36,7 +36,7 @@ class Subject(Protocol):
 
 
 class Dice(random.Random):
-    """Gives what it is told to, one after another, and the middle after that."""
+    """Random numbers that are given, one after another, and the middle after that."""
 
     def __init__(self, given: Sequence[float]) -> None:
         super().__init__(1)
@@ -56,7 +56,7 @@ class Ours:
 
     def __init__(self, config: dict[str, Any], dice: Sequence[float] = ()) -> None:
         self.now = START
-        self.told: list[StateTransition] = []
+        self.changes: list[StateTransition] = []
         given = {"wait_duration_jitter": 0.0, **config}
         given["initial_state"] = BreakerState(given.get("initial_state", "closed"))
         self.breaker = CircuitBreaker(
@@ -64,7 +64,7 @@ class Ours:
             CircuitBreakerConfig(**given),
             clock=lambda: self.now,
             random=Dice(dice),
-            on_event=lambda event: self.told.append(event) if isinstance(event, StateTransition) else None,
+            on_event=lambda event: self.changes.append(event) if isinstance(event, StateTransition) else None,
         )
 
     def take(self) -> Permit | None:
@@ -78,18 +78,18 @@ class Ours:
 
     def look(self, what: str) -> Any:
         if what == "changes":
-            return len(self.told)
+            return len(self.changes)
         if what == "reason":
-            return self.told[-1].reason.value
+            return self.changes[-1].reason.value
         if what == "at":
-            return self.told[-1].at - START
+            return self.changes[-1].at - START
         if what in {"state", "generation"}:  # without metrics(), which looks at the clock
             return self.breaker.state.value if what == "state" else self.breaker.generation
         return getattr(self.breaker.metrics(), self.RENAMED.get(what, what))
 
 
 class OtherwiseError(AssertionError):
-    """A step went otherwise."""
+    """A step had another result."""
 
     def __init__(self, step: str, scenario: Scenario) -> None:
         super().__init__(f"at {step!r} of {scenario.steps!r}")
@@ -97,7 +97,7 @@ class OtherwiseError(AssertionError):
 
 
 class Player:
-    """Does steps to a subject; AssertionError where one goes otherwise."""
+    """Runs steps on a subject; AssertionError if one has another result."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -141,7 +141,7 @@ class Player:
 
 
 def play(scenario: Scenario, subject: Subject) -> None:
-    """Do the steps; OtherwiseError where something is otherwise."""
+    """Run the steps; OtherwiseError if one has another result."""
     player = Player(subject)
     for step in scenario.steps.split(","):
         try:

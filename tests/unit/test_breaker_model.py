@@ -1,4 +1,4 @@
-"""The breaker against a plain model, step by step; and against itself, looked at after each step and never."""
+"""The breaker against a plain model, step by step; and against itself, inspected after each step or never."""
 
 import math
 import random
@@ -44,7 +44,7 @@ ERRORS = st.none() | st.builds(OSError, st.sampled_from(["no route", "reset"]))
 
 
 class Subject:
-    """A breaker that is told what the model is told."""
+    """A breaker that takes the same steps as the model."""
 
     def __init__(self, model: Model, seed: int) -> None:
         self.changes: list[tuple[str, str, float]] = []
@@ -132,7 +132,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state in {"open", "half_open"})
     @rule(verdict=st.sampled_from([CallVerdict.SUCCESS, CallVerdict.FAILURE]))
     def probe(self, verdict: CallVerdict) -> None:
-        """Till it is decided, where nobody else is on the way: long stories are rare by chance."""
+        """Run probes until the outcome is decided, since random steps rarely get that far."""
         if self.model.state == "open":
             self.model.now = max(self.model.now, self.model.open_until)
         for _ in range(self.model.config.permitted_calls_in_half_open):
@@ -168,7 +168,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert seen.failures == sum(call.failed for call in window)
         assert seen.slow_calls == sum(call.slow for call in window)
         assert seen.failure_rate == model.failure_rate()
-        if model.state not in {"open", "forced_open"}:  # in which the calls of before are no longer followed
+        if model.state not in {"open", "forced_open"}:  # these no longer follow the calls from before
             assert (seen.overdue, seen.slow_call_rate) == (model.overdue(), model.slow_call_rate())
 
 

@@ -1,4 +1,4 @@
-"""The page about the circuit breaker: its code runs, its files are there."""
+"""The page about the circuit breaker: its code runs, its files exist."""
 
 import re
 from pathlib import Path

@@ -21,8 +21,8 @@ CROWD = 50
 WAIT_S = 5.0
 
 
-class Callee:
-    """What is called: it notes how many reach it, and how many are with it at once."""
+class FakeUpstream:
+    """An upstream that counts how many calls reach it, and how many at the same time."""
 
     def __init__(self, answer: Callable[[], Awaitable[None]]) -> None:
         self.answer = answer
@@ -52,7 +52,7 @@ async def never() -> None:
 
 
 def make_breaker(**config: Any) -> CircuitBreaker:
-    """On the loop's clock; it opens at the first failure, and only all probes together close it."""
+    """A breaker on the loop's clock that opens at the first failure, and closes only if all probes succeed."""
     given = {
         "failure_rate_threshold": None,
         "consecutive_failures_threshold": 1,
@@ -61,18 +61,18 @@ def make_breaker(**config: Any) -> CircuitBreaker:
         "max_wait_duration_in_half_open": None,
     }
     clock = asyncio.get_running_loop().time
-    return CircuitBreaker("callee", CircuitBreakerConfig(**{**given, **config}), clock=clock, random=random.Random(1))
+    return CircuitBreaker("upstream", CircuitBreakerConfig(**{**given, **config}), clock=clock, random=random.Random(1))
 
 
-async def call(breaker: CircuitBreaker, callee: Callee) -> bool:
-    """As the head of the breaker's module has it; False where it was refused."""
+async def call(breaker: CircuitBreaker, upstream: FakeUpstream) -> bool:
+    """Make a call as the docstring of the breaker's module shows it; False if it was refused."""
     try:
         permit = breaker.acquire()
     except CircuitOpenError:
         return False
     verdict = CallVerdict.IGNORED
     try:
-        await callee()
+        await upstream()
         verdict = CallVerdict.SUCCESS
     except OSError:
         verdict = CallVerdict.FAILURE
@@ -93,10 +93,10 @@ def test_half_open_lets_only_the_permitted_number_of_a_crowd_reach_the_upstream(
 ) -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=permitted, max_concurrent_calls_in_half_open=at_once)
-        callee = Callee(after_a_second)
+        upstream = FakeUpstream(after_a_second)
         await open_and_wait(breaker)
-        allowed = await asyncio.gather(*(call(breaker, callee) for _ in range(CROWD)))
-        assert sum(allowed) == callee.reached == callee.most_inside == (at_once or permitted)
+        allowed = await asyncio.gather(*(call(breaker, upstream) for _ in range(CROWD)))
+        assert sum(allowed) == upstream.reached == upstream.most_inside == (at_once or permitted)
 
     fake_event_loop.run(work())
 
@@ -104,11 +104,11 @@ def test_half_open_lets_only_the_permitted_number_of_a_crowd_reach_the_upstream(
 def test_a_crowd_that_keeps_coming_is_let_through_one_by_one() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=3, max_concurrent_calls_in_half_open=1)
-        callee = Callee(after_a_second)
+        upstream = FakeUpstream(after_a_second)
         reached_half_open = []
 
         async def insist() -> None:
-            while not await call(breaker, callee):
+            while not await call(breaker, upstream):
                 await asyncio.sleep(0.1)
 
         await open_and_wait(breaker)
@@ -116,11 +116,11 @@ def test_a_crowd_that_keeps_coming_is_let_through_one_by_one() -> None:
             for _ in range(CROWD):
                 group.create_task(insist())
             while breaker.state is not BreakerState.CLOSED:
-                assert callee.inside <= 1
-                reached_half_open.append(callee.reached)
+                assert upstream.inside <= 1
+                reached_half_open.append(upstream.reached)
                 await asyncio.sleep(0.05)
         assert max(reached_half_open) == 3
-        assert callee.reached == CROWD
+        assert upstream.reached == CROWD
 
     fake_event_loop.run(work())
 
@@ -128,20 +128,20 @@ def test_a_crowd_that_keeps_coming_is_let_through_one_by_one() -> None:
 def test_a_dead_upstream_gets_one_call_after_each_wait() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=1)
-        callee = Callee(fail_after_a_second)
+        upstream = FakeUpstream(fail_after_a_second)
 
         async def insist() -> None:
             while True:
-                await call(breaker, callee)
-                await asyncio.sleep(breaker.retry_after() or 0.01)  # all wake in the moment in which the wait ends
+                await call(breaker, upstream)
+                await asyncio.sleep(breaker.retry_after() or 0.01)  # all wake at the moment when the wait ends
 
         await open_and_wait(breaker)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(600.0), asyncio.TaskGroup() as group:
                 for _ in range(CROWD):
                     group.create_task(insist())
-        assert callee.most_inside == 1
-        assert callee.reached == pytest.approx(600 / (WAIT_S + 1), abs=1)
+        assert upstream.most_inside == 1
+        assert upstream.reached == pytest.approx(600 / (WAIT_S + 1), abs=1)
 
     fake_event_loop.run(work())
 
@@ -154,20 +154,20 @@ def test_an_upstream_that_hangs_gets_one_call_after_each_wait_until_it_answers()
             wait_duration_multiplier=2.0,
             max_wait_duration_in_open=20.0,
         )
-        callee = Callee(never)
+        upstream = FakeUpstream(never)
         await open_and_wait(breaker)
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             hanging = []
             until = loop.time() + 300.0
             while loop.time() < until:
-                hanging.append(group.create_task(call(breaker, callee)))
+                hanging.append(group.create_task(call(breaker, upstream)))
                 await asyncio.sleep(0.5)
-            assert callee.reached == 11  # after 10 s of hanging and 10, then 20 s of rest, in 300 s
-            callee.answer = after_a_second
+            assert upstream.reached == 11  # after 10 s of hanging and 10, then 20 s of rest, in 300 s
+            upstream.answer = after_a_second
             began = loop.time()
             while breaker.state is not BreakerState.CLOSED:
-                await call(breaker, callee)
+                await call(breaker, upstream)
                 await asyncio.sleep(0.5)
             assert loop.time() - began <= 10.0 + 20.0 + 2.0
             for task in hanging:
@@ -197,11 +197,11 @@ def test_a_probe_cancelled_at_any_await_gives_its_slot_back(awaits: int) -> None
     async def work() -> None:
         nonlocal passed
         breaker = make_breaker(permitted_calls_in_half_open=2)
-        callee = Callee(three_awaits)
+        upstream = FakeUpstream(three_awaits)
         for turn in range(1, 11):
             await open_and_wait(breaker)
             passed = 0
-            probe = asyncio.ensure_future(call(breaker, callee))
+            probe = asyncio.ensure_future(call(breaker, upstream))
             for _ in range(awaits):
                 await asyncio.sleep(0)
             assert passed == min(awaits, 3)
@@ -219,15 +219,15 @@ def test_a_probe_cancelled_at_any_await_gives_its_slot_back(awaits: int) -> None
 def test_a_cancelled_probe_lets_the_next_one_in_at_once() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=1)
-        callee = Callee(never)
+        upstream = FakeUpstream(never)
         await open_and_wait(breaker)
-        probe = asyncio.ensure_future(call(breaker, callee))
+        probe = asyncio.ensure_future(call(breaker, upstream))
         await asyncio.sleep(1.0)
-        assert not await call(breaker, callee)
+        assert not await call(breaker, upstream)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        callee.answer = after_a_second
-        assert await call(breaker, callee)
+        upstream.answer = after_a_second
+        assert await call(breaker, upstream)
         assert breaker.state is BreakerState.CLOSED
 
     fake_event_loop.run(work())
@@ -259,7 +259,7 @@ def test_late_answers_from_before_the_fault_change_nothing_in_any_order(seeded: 
 def test_a_probe_cancelled_after_another_one_decided_changes_nothing() -> None:
     async def work() -> None:
         breaker = make_breaker(permitted_calls_in_half_open=2)
-        hangs, fails = Callee(never), Callee(fail_after_a_second)
+        hangs, fails = FakeUpstream(never), FakeUpstream(fail_after_a_second)
         await open_and_wait(breaker)
         probe = asyncio.ensure_future(call(breaker, hangs))
         await asyncio.sleep(0)
@@ -269,7 +269,7 @@ def test_a_probe_cancelled_after_another_one_decided_changes_nothing() -> None:
         present = [breaker.acquire(), breaker.acquire()]
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        assert breaker.try_acquire() is None  # its place is not one of these
+        assert breaker.try_acquire() is None  # its slot is not one of these
         assert [permit.settle(CallVerdict.SUCCESS) for permit in present] == [True, True]
 
     fake_event_loop.run(work())

@@ -1,4 +1,4 @@
-"""So many at once, so many waiting, so long; and no place is ever lost."""
+"""A bulkhead limits the calls at once, those that wait and their time, and never loses a place."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ def test_a_place_given_to_a_leaving_call_goes_to_the_next(ended_by: str) -> None
         leaving = asyncio.create_task(hold(bulkhead, 9.0))
         await asyncio.sleep(0.5)
         following = asyncio.create_task(hold(bulkhead, 0.0))
-        loop.call_at(1.0, give_back)  # in the turn in which the wait of the first is over
+        loop.call_at(1.0, give_back)  # in the turn when the wait of the first one ends
         with pytest.raises(asyncio.CancelledError if ended_by == "cancel" else BulkheadFullError):
             await leaving
         assert await following == 1.0

@@ -1,4 +1,4 @@
-"""What the scenarios of the conformance suite do not show: events in full, errors, jitter, what a refusal says."""
+"""What the scenarios of the conformance suite do not show: complete events, errors, jitter, the text of a refusal."""
 
 import math
 import random
@@ -26,7 +26,7 @@ from cotacoes.patterns.resilience import (
 
 
 class Bench:
-    """A breaker with a clock at hand; it opens at the third failure in a row."""
+    """A breaker with a clock of its own; it opens at the third failure in a row."""
 
     def __init__(self, *, listener: Callable[[Any], None] | None = None, **config: Any) -> None:
         self.now = 100.0
@@ -106,11 +106,11 @@ def test_every_change_is_reported_with_reason_and_time_and_is_in_the_table() -> 
     bench.breaker.metrics_only()
     bench.breaker.reset()
     bench.breaker.open_for(1.0)
-    told = [event for event in bench.events if isinstance(event, StateTransition)]
-    assert [(event.from_state.value, event.to_state.value, event.reason.value, event.at) for event in told] == [
+    changes = [event for event in bench.events if isinstance(event, StateTransition)]
+    assert [(event.from_state.value, event.to_state.value, event.reason.value, event.at) for event in changes] == [
         ("closed", "open", "consecutive_failures", 100.0),
         ("open", "half_open", "wait_over", 105.0),
-        ("half_open", "open", "half_open_timed_out", 115.0),  # and not 117, when somebody came
+        ("half_open", "open", "half_open_timed_out", 115.0),  # not 117, when the next caller came
         ("open", "half_open", "wait_over", 120.0),
         ("half_open", "closed", "probes_succeeded", 120.0),
         ("closed", "disabled", "disabled", 120.0),
@@ -120,8 +120,8 @@ def test_every_change_is_reported_with_reason_and_time_and_is_in_the_table() -> 
         ("metrics_only", "closed", "reset", 121.0),
         ("closed", "open", "retry_after", 121.0),
     ]
-    assert all(TRANSITIONS[event.from_state, event.reason] is event.to_state for event in told)
-    assert {event.name for event in told} == {"source"}
+    assert all(TRANSITIONS[event.from_state, event.reason] is event.to_state for event in changes)
+    assert {event.name for event in changes} == {"source"}
 
 
 def test_every_call_is_reported_with_its_duration_and_whether_it_counted() -> None:
@@ -277,7 +277,7 @@ def test_a_breaker_takes_little_memory() -> None:
 
 
 def test_a_permit_that_is_never_settled_keeps_nothing_alive() -> None:
-    """Calls that never settle are held till they are overdue, and not after that."""
+    """Calls that never settle are held until they are overdue, and not longer."""
     bench = Bench(slow_call_duration_threshold=1.0, minimum_number_of_calls=100)
     bench.breaker.metrics_only()
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""The table of outcomes is what its page says, and every error has a row."""
+"""The table of outcomes is the documented one, and every error has a row."""
 
 import asyncio
 import re
@@ -30,11 +30,11 @@ ROW = re.compile(r"^    ([a-z_]+) {2,}.*? {2,}(success|failure|ignored)(?: +(no|
 
 def test_the_documented_table_is_the_table_that_decides() -> None:
     assert classification.__doc__ is not None
-    told = {
+    documented = {
         Outcome(name): (CallVerdict(verdict), again == "yes")
         for name, verdict, again in ROW.findall(classification.__doc__)
     }
-    assert told == dict(OUTCOMES)
+    assert documented == dict(OUTCOMES)
     assert set(OUTCOMES) == set(Outcome)
 
 
@@ -89,7 +89,7 @@ def test_an_error_is_classified_by_its_outcome_or_its_type(
 
 
 class ForeignError(OSError):
-    """Of a library that means something else by this name."""
+    """An error of a library that means something else by `outcome`."""
 
     def __init__(self, outcome: Any) -> None:
         super().__init__("no route")

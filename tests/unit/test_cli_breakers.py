@@ -1,4 +1,4 @@
-"""`cotacoes breakers`: one row each, of every service that answers."""
+"""`cotacoes breakers`: one row for each breaker of every service that answers."""
 
 import asyncio
 import json
@@ -67,10 +67,10 @@ class Network:
 def test_the_breakers_of_all_services_are_a_table_and_a_service_away_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = upstreams(NAME)
-    told.set_state(NAME, BreakerState.FORCED_OPEN)
-    capsys.readouterr()  # what was logged of that
-    network = Network({"quote_service": told, "gateway_service": upstreams("quote_service.current")})
+    service_upstreams = upstreams(NAME)
+    service_upstreams.set_state(NAME, BreakerState.FORCED_OPEN)
+    capsys.readouterr()  # the log of that
+    network = Network({"quote_service": service_upstreams, "gateway_service": upstreams("quote_service.current")})
     assert network.run(lambda client: breakers.show(client, "", "", as_json=False)) == 0
     printed = capsys.readouterr()
     rows = printed.out.splitlines()
@@ -84,7 +84,7 @@ def test_the_breakers_of_all_services_are_a_table_and_a_service_away_is_named(
 @pytest.mark.parametrize(
     "fault",
     [
-        *(kind("as told") for kind in (OverloadedError, DeadlineExceededError, InternalError, NotFoundError)),
+        *(kind("as asked") for kind in (OverloadedError, DeadlineExceededError, InternalError, NotFoundError)),
         b'{"breakers":[{"name":"of another version"}]}',
     ],
     ids=["overloaded", "out of time", "crashed", "without the route", "of another version"],
@@ -108,14 +108,14 @@ def test_a_service_with_an_invalid_answer_is_named_and_the_others_are_shown(
 def test_a_state_may_have_dashes_and_the_admin_token_is_sent(
     state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = upstreams(NAME)
-    network = Network({"quote_service": told})
+    service_upstreams = upstreams(NAME)
+    network = Network({"quote_service": service_upstreams})
 
     urls = {f"{name}_url": f"http://{name}_service" for name in queries.SERVICES}
     settings = config.load({}, admin_token="sesame", **urls)
     monkeypatch.setattr(queries, "client_for", lambda _: queries.client_of(settings, http=network.http()))
     assert main(["breakers", f"quote_service/{NAME}", state]) == 0
-    assert told.described()[0].state == "forced_open"
+    assert service_upstreams.described()[0].state == "forced_open"
 
 
 def test_as_json_each_breaker_is_a_line_as_it_was_received(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,10 +130,10 @@ def test_as_json_each_breaker_is_a_line_as_it_was_received(capsys: pytest.Captur
 
 
 def test_a_breaker_can_be_set_and_an_unknown_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    told = upstreams(NAME)
-    network = Network({"quote_service": told})
+    service_upstreams = upstreams(NAME)
+    network = Network({"quote_service": service_upstreams})
     shown = network.run(lambda client: client.set_breaker("quote_service", NAME, "disabled"))
-    assert (shown["state"], told.described()[0].state) == ("disabled", "disabled")
+    assert (shown["state"], service_upstreams.described()[0].state) == ("disabled", "disabled")
     assert network.run(lambda client: breakers.show(client, "quote_service", "other", as_json=False)) == 1
     assert "no breaker other" in capsys.readouterr().err
     assert network.run(lambda client: breakers.show(client, "gateway_service", "x", as_json=False)) == 4

@@ -1,4 +1,4 @@
-"""A deadline is one moment for all that is done on the way to it."""
+"""A deadline is one moment for all the work that is done until then."""
 
 import asyncio
 import contextvars
@@ -175,7 +175,7 @@ def test_an_error_while_a_body_is_cancelled_is_that_error() -> None:
 
 
 def test_a_coroutine_closed_from_outside_leaves_its_scope_quietly() -> None:
-    """As the garbage collector does with a coroutine that nobody awaits any more, in a context of its own."""
+    """The garbage collector does so with an abandoned coroutine, in a context of its own."""
 
     @types.coroutine
     def suspended() -> Generator[None, None, None]:
@@ -237,8 +237,8 @@ def test_a_header_is_read_as_it_was_written() -> None:
 
 @pytest.mark.parametrize("seconds", [1e6, 1e300, math.inf])
 def test_the_longest_header_written_can_be_read(seconds: float) -> None:
-    told = Deadline.after(seconds, lambda: 0.0).to_header()
-    assert Deadline.of_header(told, lambda: 0.0).remaining() == 999_999.999
+    header = Deadline.after(seconds, lambda: 0.0).to_header()
+    assert Deadline.of_header(header, lambda: 0.0).remaining() == 999_999.999
 
 
 @pytest.mark.parametrize("seconds", [-1.0, -math.inf, math.nan])

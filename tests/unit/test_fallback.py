@@ -1,4 +1,4 @@
-"""The last good answer is as old as its question, and at some age it is none."""
+"""The last good answer is as old as its question, and beyond some age it is not used."""
 
 import pytest
 

@@ -36,7 +36,7 @@ HEALED_WITHIN_S = 15.0  # the last wait, the probes, a poll
 
 
 class Counted:
-    """A client, and when each of its calls set out."""
+    """A client that notes when each of its calls starts."""
 
     def __init__(self, client: HttpClient, clock: Callable[[], float]) -> None:
         self.reached: list[float] = []
@@ -70,11 +70,11 @@ class Story:
         return self.upstreams.described()[0]
 
     def changed(self, to_state: str, reason: str) -> float:
-        """How often the circuit changed so."""
+        """How often the circuit changed in this way."""
         return self._counted("breaker_transitions", to_state=to_state, reason=reason)
 
     async def poll_for(self, seconds: float) -> Counter[str]:
-        """Poll once a second; how the polls ended."""
+        """Poll once a second and return how the polls ended."""
         until, first = self.now + seconds, len(self.polls)
         while self.now < until:
             due = self.now + self.settings.poll_interval_s
@@ -101,7 +101,7 @@ class Story:
 
 
 @contextlib.asynccontextmanager
-async def told(**given: Any) -> AsyncIterator[Story]:
+async def running_story(**given: Any) -> AsyncIterator[Story]:
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory() as folder:
         settings = config.load({}, admin_token="sesame", failure_rate=0.0, data=Path(folder), **given)
@@ -125,7 +125,7 @@ async def told(**given: Any) -> AsyncIterator[Story]:
 
 def run(work: Callable[[Story], Any], **given: Any) -> None:
     async def whole() -> None:
-        async with told(**given) as story:
+        async with running_story(**given) as story:
             await work(story)
 
     fake_event_loop.run(whole())
@@ -138,7 +138,7 @@ def test_a_source_down_for_minutes_is_probed_ever_more_rarely_and_used_again_wit
         began = story.now
         ended = await story.poll_for(180)
         assert set(ended) == {"open", "SourceUnavailableError"}
-        # five failures to open, two of them perhaps tried again; then one probe a wait of 3, 6, 10, 10, ... seconds
+        # five failures to open, two of them perhaps retried; then one probe a wait of 3, 6, 10, 10, ... seconds
         assert 15 <= story.reached_since(began) <= 7 + 2 + 180 / 9
         assert story.reached_since(began + 60) <= 1 + 120 / 9
         assert story.changed("open", "consecutive_failures") == 1

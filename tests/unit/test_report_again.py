@@ -1,4 +1,4 @@
-"""A report that is told again is the same one, says how old it is, and makes no price younger than it is."""
+"""A report that is served again is the same one, says how old it is, and makes no price younger than it is."""
 
 import contextlib
 import math
@@ -51,7 +51,7 @@ def report_of(*missing: MissingJson) -> ReportJson:
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock whose seconds pass when a test says so."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -90,11 +90,11 @@ async def test_the_same_question_soon_after_gets_the_same_report_with_its_age_an
         other = await asking.get(f"{PATH}&last=3")
         world.clock.now += 0.8
         later = await asking.get(PATH)
-    was, told = (answer.json()["coins"]["bitcoin"]["current"] for answer in (first, again))
+    before, after = (answer.json()["coins"]["bitcoin"]["current"] for answer in (first, again))
     assert (first.headers["age"], again.headers["age"]) == ("0", "1")
     assert again.json()["generated_at"] == first.json()["generated_at"]
-    assert told == was | {"age_ms": was["age_ms"] + 1_300, "status": "stale"}
-    assert was["status"] == "fresh"
+    assert after == before | {"age_ms": before["age_ms"] + 1_300, "status": "stale"}
+    assert before["status"] == "fresh"
     assert other.json()["generated_at"] > first.json()["generated_at"]
     assert (later.headers["age"], later.json()["coins"]["bitcoin"]["current"]["status"]) == ("0", "fresh")
 
@@ -234,16 +234,14 @@ def test_the_cache_is_bounded_by_number_and_bytes_and_drops_the_oldest_first(siz
 
 
 async def test_a_shard_that_answers_for_an_old_placement_is_not_believed() -> None:
-    """As one restored from an old copy would: the coin's part is missing rather than old."""
+    """A shard restored from an old copy does: the coin's parts are missing rather than old."""
     world = World(report_kept_s=0.0)
     async with world.asking() as asking:
         world.directory.homes["bitcoin"] = Home(1, "shard1", 3)
         old = (await asking.get("/report/full")).json()
         world.shard.copies["bitcoin"].placement = 3
         back = (await asking.get("/report/full")).json()
-        world.shard.copies[
-            "bitcoin"
-        ].placement = 4  # it has moved away and back since we looked: the fence knows better
+        world.shard.copies["bitcoin"].placement = 4  # the coin has moved away and back since: the fence knows better
         ahead = (await asking.get("/report/full")).json()
     reason = "shard1 answers for an old placement of bitcoin"
     assert old["missing"] == [{"part": f"bitcoin.{part}", "reason": reason} for part in ("last_logs", "window")]

@@ -29,7 +29,7 @@ def quotes(coin: str, count: int = GIVEN) -> list[Quote]:
 
 
 class Standby(MemoryShard):
-    """Another node than the one that takes the quotes; `catch_up` is what it has got when it is asked again."""
+    """Another node than the one that stores the quotes; `catch_up` has arrived there when it is asked again."""
 
     catch_up: Sequence[Quote] = ()
     asked = 0
@@ -45,7 +45,7 @@ class Standby(MemoryShard):
 
 
 class World:
-    """An aggregator over a shard1 that holds the first `held` quotes of bitcoin, and all of everything else."""
+    """An aggregator over a shard1 that holds the first `held` quotes of bitcoin, and all quotes of the other coins."""
 
     def __init__(self, held: int) -> None:
         self.twin = Twin({coin: quotes(coin) for coin in PLACEMENT})
@@ -65,8 +65,8 @@ class World:
 
     async def report(self, path: str = "/report/full") -> dict[str, Any]:
         async with self.asking() as asking:
-            told: dict[str, Any] = (await asking.get(path)).json()
-        return told
+            report: dict[str, Any] = (await asking.get(path)).json()
+        return report
 
 
 @pytest.mark.parametrize(
@@ -83,35 +83,35 @@ async def test_the_parts_of_a_lagging_shard_are_missing_and_say_how_far_it_is_be
 ) -> None:
     world = World(held)
     world.twin.through["bitcoin"] = through
-    told = await world.report()
-    assert not told["complete"]
-    assert told["missing"] == [{"part": f"bitcoin.{part}", "reason": words} for part in ("last_logs", "window")]
-    assert {name: source["status"] for name, source in told["sources"].items()} == {
+    report = await world.report()
+    assert not report["complete"]
+    assert report["missing"] == [{"part": f"bitcoin.{part}", "reason": words} for part in ("last_logs", "window")]
+    assert {name: source["status"] for name, source in report["sources"].items()} == {
         "quote_service": "ok",
         "shard1": "lagging",
         "shard2": "ok",
     }
-    coin = told["coins"]["bitcoin"]
+    coin = report["coins"]["bitcoin"]
     assert (coin["last_logs"], coin["through"], coin["window"]) == (None, None, None)
     assert coin["current"]["price"] == "275.10"
     for other in ("litecoin", "ethereum"):
-        assert told["coins"][other]["through"] == "5-275"
+        assert report["coins"][other]["through"] == "5-275"
 
 
 async def test_a_report_is_complete_again_once_the_shard_has_caught_up() -> None:
     world = World(10)
     assert not (await world.report())["complete"]
     world.shard.copies["bitcoin"].store(quotes("bitcoin"))
-    told = await world.report()
-    assert (told["complete"], told["coins"]["bitcoin"]["through"]) == (True, "5-275")
+    report = await world.report()
+    assert (report["complete"], report["coins"]["bitcoin"]["through"]) == (True, "5-275")
 
 
 async def test_a_delivery_between_the_two_answers_is_no_lag() -> None:
     """The shard answered just before the last batch came, quote_service just after."""
     world = World(250)
     world.shard.catch_up = quotes("bitcoin")
-    told = await world.report()
-    assert (told["complete"], told["coins"]["bitcoin"]["through"]) == (True, "5-250")
+    report = await world.report()
+    assert (report["complete"], report["coins"]["bitcoin"]["through"]) == (True, "5-250")
     assert world.shard.asked == 2
 
 
@@ -130,5 +130,5 @@ async def test_a_shard_that_cannot_be_asked_again_is_believed() -> None:
 
 
 async def test_without_pending_among_the_parts_no_lag_is_found() -> None:
-    told = await World(10).report("/report/full?parts=last_logs")
-    assert (told["complete"], told["coins"]["bitcoin"]["through"]) == (True, str(Position(5, 10)))
+    report = await World(10).report("/report/full?parts=last_logs")
+    assert (report["complete"], report["coins"]["bitcoin"]["through"]) == (True, str(Position(5, 10)))

@@ -1,4 +1,4 @@
-"""The companions in their order: each rule that the order makes is a test that fails where two are swapped."""
+"""The companions in their order: for each rule there is a test that fails if two of them are swapped."""
 
 import asyncio
 import math
@@ -125,7 +125,7 @@ def test_each_kind_of_failure_falls_back_and_is_reported() -> None:
             return result.reason
 
         async with rig.bulkhead:
-            assert await reason() == "deadline"  # the caller's is over, and the flight's with it
+            assert await reason() == "deadline"  # the caller's has passed, and the flight's with it
             rig.bulkhead._max_wait = 0.0
             assert await reason() == "bulkhead"
         for task in [asyncio.create_task(reason())]:
@@ -255,20 +255,20 @@ def test_no_permit_is_acquired_before_there_is_a_place() -> None:
 
 
 def test_a_call_holds_one_place_over_all_attempts_and_waits() -> None:
-    """Were the bulkhead inside the retries, a further try would queue behind those who came later."""
+    """With the bulkhead inside the retries, another attempt would queue behind later calls."""
 
     async def work() -> None:
         rig = Rig(places=1, retry={"max_attempts": 3, "wait_duration": 0.3, "max_wait_duration": 0.3})
         began: list[str] = []
 
-        async def callee(name: str) -> None:
+        async def upstream(name: str) -> None:
             began.append(name)
             await asyncio.sleep(0.01)
             if began.count(name) < 3:
                 raise OSError
 
         def one(name: str) -> Awaitable[Any]:
-            return rig.policy.call(lambda: callee(name), idempotent=True)
+            return rig.policy.call(lambda: upstream(name), idempotent=True)
 
         rig.budget.saved = 10.0
         rig.breaker.disable()
@@ -279,7 +279,7 @@ def test_a_call_holds_one_place_over_all_attempts_and_waits() -> None:
 
 
 def test_callers_share_a_flight_and_keep_their_own_deadlines() -> None:
-    """Were the flight outside of the deadline, all would have that of the first one."""
+    """With the flight outside the deadline, all callers would have that of the first one."""
 
     async def work() -> None:
         rig = Rig(attempt_timeout=3.9)
@@ -342,7 +342,7 @@ def test_the_breaker_sees_each_attempt_and_not_each_call() -> None:
 
 
 def test_each_attempt_has_its_own_timeout() -> None:
-    """Were the try's time around the retries, there would be no second try after one that hangs."""
+    """With the timeout around the retries, there would be no second attempt after one that hangs."""
 
     async def work() -> None:
         rig = Rig()
@@ -427,11 +427,11 @@ def test_a_cancellation_inside_the_call_is_not_mistaken_for_our_timeout() -> Non
     async def work() -> None:
         rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
 
-        async def callee() -> None:
+        async def upstream() -> None:
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
-            await rig.policy.call(callee, idempotent=True)
+            await rig.policy.call(upstream, idempotent=True)
         rig.assert_nothing_is_left()
         assert rig.breaker.metrics().calls == 0
 

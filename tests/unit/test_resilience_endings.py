@@ -1,4 +1,4 @@
-"""However a call ends: the error as it is, and nothing left behind: no place, no probe, no flight, no frame."""
+"""However a call ends, its error is unchanged and it leaves nothing behind: no place, probe, flight or frame."""
 
 import asyncio
 import contextlib
@@ -41,24 +41,24 @@ def test_the_error_keeps_its_cause_and_gets_no_other(key: str | None) -> None:
     async def work() -> None:
         rig = Rig(retry={"max_attempts": 1})
 
-        async def callee() -> None:
+        async def upstream() -> None:
             try:
                 raise KeyError("within")
             except KeyError:
                 raise OSError("no route")  # noqa: B904
 
         with pytest.raises(OSError, match="no route") as caught:
-            await rig.policy.call(callee, idempotent=True, key=key)
+            await rig.policy.call(upstream, idempotent=True, key=key)
         error = caught.value
         assert isinstance(error.__context__, KeyError)
         assert (error.__cause__, error.__suppress_context__) == (None, False)
-        assert "callee" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        assert "upstream" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
     run(work)
 
 
 def test_an_error_shared_by_many_callers_is_the_same_for_each() -> None:
-    """One note, a way of its own for each caller, and not a longer one for each who heard of it before."""
+    """It has one note, and a traceback of its own for each caller, which does not grow with their number."""
 
     async def work() -> None:
         rig = Rig()
@@ -76,7 +76,7 @@ def test_an_error_shared_by_many_callers_is_the_same_for_each() -> None:
         assert len({id(error) for error, _, _ in seen}) == 1
         assert {tuple(notes) for _, notes, _ in seen} == {("no further attempt after 2: attempts",)}
         assert len({tuple(way) for _, _, way in seen}) == 1
-        assert (seen[0][2][0], seen[0][2][-1]) == ("asking", "callee")
+        assert (seen[0][2][0], seen[0][2][-1]) == ("asking", "upstream")
 
     run(work)
 
@@ -93,7 +93,7 @@ def test_a_call_that_has_ended_keeps_no_frames_alive(how: str, key: str | None) 
         if how == "refused":
             rig.breaker.force_open()
 
-        async def callee(seconds: float = 9.0 if how in {"hangs", "hurried", "full"} else 0.1) -> None:
+        async def upstream(seconds: float = 9.0 if how in {"hangs", "hurried", "full"} else 0.1) -> None:
             mine = Held()
             held.append(weakref.ref(mine))
             await asyncio.sleep(seconds)
@@ -104,7 +104,7 @@ def test_a_call_that_has_ended_keeps_no_frames_alive(how: str, key: str | None) 
             mine = Held()
             held.append(weakref.ref(mine))
             with Deadline.after(0.5 if how == "hurried" else 9.0, rig.clock).scope():
-                await rig.policy.call(callee, idempotent=True, key=key)
+                await rig.policy.call(upstream, idempotent=True, key=key)
 
         ended = await asyncio.gather(*(asking() for _ in range(3)), return_exceptions=True)
         assert how == "answers" or all(isinstance(error, Exception) for error in ended)
@@ -196,7 +196,7 @@ def test_a_storm_of_calls_faults_and_cancellations_leaves_nothing_behind(seeded:
         rig = Rig(places=3, breaker={"wait_duration_in_open": 0.5, "permitted_calls_in_half_open": 2})
         under_way = 0
 
-        async def callee() -> int:
+        async def upstream() -> int:
             nonlocal under_way
             under_way += 1
             assert under_way <= 3
@@ -208,7 +208,7 @@ def test_a_storm_of_calls_faults_and_cancellations_leaves_nothing_behind(seeded:
 
         async def asking() -> None:
             with Deadline.after(seeded.choice([0.0, 0.01, 0.5, 9.0]), rig.clock).scope():
-                fn = seeded.choice([callee, rig.callee])
+                fn = seeded.choice([upstream, rig.upstream])
                 await rig.policy.call(fn, idempotent=seeded.random() < 0.8, key=seeded.choice([None, "a", "b"]))
 
         tasks = []

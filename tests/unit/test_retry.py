@@ -1,4 +1,4 @@
-"""Retries are few, paid from a budget, driven by tenacity, and every try is admitted and settled by the breaker."""
+"""Retries are few, paid from a budget and driven by tenacity; the breaker permits and settles every attempt."""
 
 import asyncio
 import contextlib
@@ -76,7 +76,7 @@ def test_the_last_error_keeps_its_cause() -> None:
     async def work() -> None:
         rig = Rig(max_attempts=2)
 
-        async def callee() -> None:
+        async def upstream() -> None:
             try:
                 raise KeyError("within")
             except KeyError as error:
@@ -84,7 +84,7 @@ def test_the_last_error_keeps_its_cause() -> None:
 
         for rig.calls in (0, 1):
             with pytest.raises(OSError, match="no route") as caught:
-                await rig.retrier.new_call(idempotent=True).run(callee)
+                await rig.retrier.new_call(idempotent=True).run(upstream)
             assert isinstance(caught.value.__context__, KeyError)
             assert (caught.value.__cause__ is None) is (rig.calls == 0)
 
@@ -121,7 +121,7 @@ def test_retries_cost_at_most_a_tenth_of_the_successes_and_the_reserve() -> None
         for _ in range(100):
             with pytest.raises(OSError):
                 await rig.call([OSError() for _ in range(9)])
-        assert rig.calls - before <= 100 + 10  # and nothing but the reserve where nothing succeeds
+        assert rig.calls - before <= 100 + 10  # nothing but the reserve if nothing succeeds
 
     in_virtual_time(work)
 
@@ -162,7 +162,7 @@ def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
     async def work() -> None:
         rig = Rig()
         with pytest.raises(AskedToWaitError):
-            rig.breaker.disable()  # which lets Retry-After be waited for
+            rig.breaker.disable()  # so that Retry-After is waited for
             await rig.call([AskedToWaitError(5.0)], deadline=Deadline.after(3.0, rig.clock))
         assert rig.stopped == [(StopReason.DEADLINE, 1)]
         assert rig.clock() == 0.0
@@ -177,7 +177,7 @@ def test_without_time_left_no_call_is_made(made: int) -> None:
         deadline = Deadline.after(0.6 * made, rig.clock)
         task = asyncio.create_task(rig.call([OSError("seen")] * made, deadline=deadline))
         await asyncio.sleep(0.1)
-        deadline.at -= 0.2 * made  # as where the loop was busy elsewhere: when the wait is over it is late
+        deadline.at -= 0.2 * made  # as if the loop was busy elsewhere: the wait ends late
         with pytest.raises(OSError if made else CallDeadlineError) as caught:
             await task
         assert len(rig.sent) == made
@@ -276,7 +276,7 @@ def test_twenty_calls_at_once_do_not_mix_up_attempts_or_errors() -> None:
             call = rig.retrier.new_call(idempotent=True)
             failures = number % 5
 
-            async def callee() -> str:
+            async def upstream() -> str:
                 nonlocal failures
                 await asyncio.sleep(0.001 * number)
                 if failures:
@@ -285,7 +285,7 @@ def test_twenty_calls_at_once_do_not_mix_up_attempts_or_errors() -> None:
                 return str(number)
 
             try:
-                said = await call.run(callee)
+                said = await call.run(upstream)
             except OSError as error:
                 said = str(error)
             return said, call.attempts

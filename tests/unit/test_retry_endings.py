@@ -1,4 +1,4 @@
-"""However a call with its tries ends, cancelled, dropped or by a bug of ours: no permit stays out, no frame alive."""
+"""However a call ends, even cancelled, dropped or by a bug: no permit stays out, and no frame stays alive."""
 
 import asyncio
 import contextlib
@@ -30,12 +30,12 @@ def test_cancellation_is_passed_on_at_once_and_returns_the_permit(when_s: float,
             budget, breaker=ONE_PROBE, classify=ignore_all, wait_duration=5.0, max_wait_duration=5.0, random_=Late()
         )
 
-        async def callee() -> None:
+        async def upstream() -> None:
             rig.calls += 1
             await asyncio.sleep(1.0)
             raise OSError
 
-        task = asyncio.create_task(rig.retrier.new_call(idempotent=True).run(callee))
+        task = asyncio.create_task(rig.retrier.new_call(idempotent=True).run(upstream))
         if when_s:
             await asyncio.sleep(when_s)
         task.cancel()
@@ -71,10 +71,10 @@ def test_an_exit_of_the_program_passes_and_returns_the_permit(kind: type[BaseExc
 
     in_virtual_time(work)
 
-    async def callee() -> None:
+    async def upstream() -> None:
         raise kind
 
-    calling = rig.retrier.new_call(idempotent=True).run(callee)
+    calling = rig.retrier.new_call(idempotent=True).run(upstream)
     with pytest.raises(kind):
         calling.send(None)
     rig.assert_no_permit_is_out()
@@ -93,7 +93,7 @@ def test_a_call_that_is_dropped_halfway_returns_the_permit() -> None:
 
 
 def test_tenacitys_try_again_is_an_error_like_any_other() -> None:
-    """tenacity takes it for an order: it would ask neither the breaker nor whether it may be done twice."""
+    """tenacity takes it for an order, and would ask neither the breaker nor whether the call is idempotent."""
 
     async def work() -> None:
         rig = Rig(breaker=ONE_PROBE, max_attempts=5)
@@ -146,7 +146,7 @@ def test_a_broken_classification_leaves_no_permit_out() -> None:
 @pytest.mark.parametrize("kind", [OSError, ValueError, CallDeadlineError, asyncio.CancelledError, None])
 @pytest.mark.slow
 def test_a_call_that_has_ended_keeps_nothing_alive(kind: type[BaseException] | None) -> None:
-    """Neither with its error, which would keep the frames of the call, nor with tenacity's cycles, where it is good."""
+    """Neither its error, which would keep the frames of the call, nor the cycles of tenacity after a success."""
 
     class Held:
         pass
@@ -160,11 +160,11 @@ def test_a_call_that_has_ended_keeps_nothing_alive(kind: type[BaseException] | N
             held.append(weakref.ref(mine))
             call = rig.retrier.new_call(idempotent=True)
 
-            async def callee(mine: Held = mine) -> None:
+            async def upstream(mine: Held = mine) -> None:
                 if kind is not None:
                     raise kind
 
-            await call.run(callee)
+            await call.run(upstream)
 
         for _ in range(30):
             await asyncio.gather(calling(), return_exceptions=True)

@@ -52,7 +52,7 @@ ENDS = {"value": BranchStatus.OK, "stale": BranchStatus.STALE} | {name: status f
 
 @dataclass(frozen=True)
 class Plan:
-    """What a branch does: work for `takes`, then end as told; when cancelled, cling on for `clings` more."""
+    """What a branch does: work for `takes`, then end as planned; if cancelled, go on for `clings` more."""
 
     takes: float
     ends: str = "value"
@@ -76,7 +76,7 @@ class Plan:
 def expected(
     plans: Mapping[str, Plan], places: int, enough: int, bad_max: int
 ) -> tuple[dict[str, BranchStatus], float]:
-    """By another way: one event after the other. How each ends, and when the answer is settled."""
+    """How each branch ends, and when the answer is complete, computed event by event."""
     unbegun, working, ended = list(plans), dict[str, float](), dict[str, BranchStatus]()
     now, is_settled = 0.0, False
     while len(ended) < len(plans):
@@ -111,7 +111,7 @@ async def gather(plans: Mapping[str, Ask], **options: Any) -> tuple[GatherResult
 
 
 async def settled() -> None:
-    """Until every abandoned branch has ended."""
+    """Wait until every abandoned branch has ended."""
     while still_running():
         await asyncio.sleep(1)
 
@@ -377,7 +377,7 @@ def test_a_cancelled_caller_cancels_every_branch_and_stays_cancelled(clings: flo
 def test_a_gathering_leaves_nothing_to_the_garbage_collector() -> None:
     async def scenario() -> None:
         plans = {"good": Plan(0.1), "bad": Plan(0.2, "error"), "slow": Plan(9), "stubborn": Plan(9, clings=3)}
-        for _ in range(3):  # what is made once is there by then
+        for _ in range(3):  # what is made only once exists by then
             await gather({name: plan.ask for name, plan in plans.items()})
             await settled()
         gc.collect()

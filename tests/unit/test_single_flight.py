@@ -1,4 +1,4 @@
-"""One call for all who ask the same at the same time, whoever of them goes away."""
+"""Callers of the same question at the same time share one call, whichever of them leave."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from tests.unit import fake_event_loop
 from cotacoes.patterns.resilience import CallDeadlineError, Deadline, FlightLostError, SingleFlight, current_deadline
 
 
-class Callee:
+class FakeUpstream:
     def __init__(self, seconds: float = 1.0, error: BaseException | None = None) -> None:
         self.calls = 0
         self.cancelled = 0
@@ -41,37 +41,37 @@ def run(work: Callable[[SingleFlight[int]], Awaitable[None]], *, collect: bool =
         assert not flights._ending
         assert asyncio.all_tasks() == {asyncio.current_task()}
         if collect:
-            gc.collect()  # an exception that nobody looked at would be told here
+            gc.collect()  # an exception that was never retrieved would be reported here
 
     fake_event_loop.run(whole())
 
 
 def test_a_hundred_callers_share_one_call_and_the_next_caller_makes_another() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee()
-        answers = await asyncio.gather(*(flights.do("a", callee) for _ in range(100)))
-        assert callee.calls == 1
+        upstream = FakeUpstream()
+        answers = await asyncio.gather(*(flights.do("a", upstream) for _ in range(100)))
+        assert upstream.calls == 1
         assert sorted(answers) == [(1, False)] + [(1, True)] * 99
-        assert await flights.do("a", callee) == (2, False), "it is no cache"
+        assert await flights.do("a", upstream) == (2, False), "it is no cache"
 
     run(work)
 
 
 def test_different_questions_are_different_calls() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee()
-        await asyncio.gather(flights.do("a", callee), flights.do("b", callee))
-        assert callee.calls == 2
+        upstream = FakeUpstream()
+        await asyncio.gather(flights.do("a", upstream), flights.do("b", upstream))
+        assert upstream.calls == 2
 
     run(work)
 
 
 def test_an_error_reaches_every_caller() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee(error=OSError("no route"))
-        ended = await asyncio.gather(*(flights.do("a", callee) for _ in range(3)), return_exceptions=True)
+        upstream = FakeUpstream(error=OSError("no route"))
+        ended = await asyncio.gather(*(flights.do("a", upstream) for _ in range(3)), return_exceptions=True)
         assert [str(error) for error in ended] == ["no route"] * 3
-        assert callee.calls == 1
+        assert upstream.calls == 1
 
     run(work)
 
@@ -79,29 +79,29 @@ def test_an_error_reaches_every_caller() -> None:
 @pytest.mark.parametrize("leaving", [0, 1])
 def test_a_caller_that_leaves_does_not_affect_the_others(leaving: int) -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee()
-        tasks = [asyncio.create_task(flights.do("a", callee)) for _ in range(3)]
+        upstream = FakeUpstream()
+        tasks = [asyncio.create_task(flights.do("a", upstream)) for _ in range(3)]
         await asyncio.sleep(0.5)
         tasks[leaving].cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(ended[leaving], asyncio.CancelledError)
         assert [answer[0] for answer in ended if isinstance(answer, tuple)] == [1, 1]
-        assert callee.cancelled == 0
+        assert upstream.cancelled == 0
 
     run(work)
 
 
 def test_a_flight_without_callers_is_cancelled_and_cannot_be_boarded() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee()
-        tasks = [asyncio.create_task(flights.do("a", callee)) for _ in range(2)]
+        upstream = FakeUpstream()
+        tasks = [asyncio.create_task(flights.do("a", upstream)) for _ in range(2)]
         await asyncio.sleep(0.5)
         for task in tasks:
             task.cancel()
         await asyncio.sleep(0)
-        answer = await flights.do("a", callee)
+        answer = await flights.do("a", upstream)
         assert answer == (2, False)
-        assert callee.cancelled == 1
+        assert upstream.cancelled == 1
         await asyncio.gather(*tasks, return_exceptions=True)
 
     run(work)
@@ -112,7 +112,7 @@ def test_a_flight_has_its_own_deadline_and_not_that_of_its_first_caller() -> Non
         clock = asyncio.get_running_loop().time
         left: list[float] = []
 
-        async def callee() -> int:
+        async def upstream() -> int:
             deadline = current_deadline()
             assert deadline is not None
             left.append(deadline.remaining())
@@ -121,11 +121,11 @@ def test_a_flight_has_its_own_deadline_and_not_that_of_its_first_caller() -> Non
 
         async def hurried() -> None:
             async with Deadline.after(1.0, clock).enforced():
-                await flights.do("a", callee)
+                await flights.do("a", upstream)
 
         first = asyncio.create_task(hurried())
         await asyncio.sleep(0.1)
-        assert await flights.do("a", callee) == (1, True)
+        assert await flights.do("a", upstream) == (1, True)
         with pytest.raises(CallDeadlineError):
             await first
         assert left == [pytest.approx(5.0)]
@@ -136,24 +136,24 @@ def test_a_flight_has_its_own_deadline_and_not_that_of_its_first_caller() -> Non
 def test_a_flight_that_hangs_ends_by_its_deadline_however_many_board() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         clock = asyncio.get_running_loop().time
-        callee = Callee(seconds=1000.0)
+        upstream = FakeUpstream(seconds=1000.0)
         tasks = []
         for _ in range(4):
-            tasks.append(asyncio.create_task(flights.do("a", callee)))
+            tasks.append(asyncio.create_task(flights.do("a", upstream)))
             await asyncio.sleep(1.0)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(error) for error in ended] == [CallDeadlineError] * 4
         assert clock() == pytest.approx(5.0)
-        assert callee.calls == 1
+        assert upstream.calls == 1
 
     run(work)
 
 
 def test_a_call_cancelled_from_within_cancels_no_caller() -> None:
     async def work(flights: SingleFlight[int]) -> None:
-        callee = Callee(error=asyncio.CancelledError())
+        upstream = FakeUpstream(error=asyncio.CancelledError())
         with pytest.raises(FlightLostError):
-            await flights.do("a", callee)
+            await flights.do("a", upstream)
 
     run(work)
 
@@ -169,7 +169,7 @@ def test_a_caller_that_is_ending_also_learns_that_the_call_was_cancelled() -> No
                 await asyncio.Event().wait()
             finally:
                 try:
-                    await flights.do("a", Callee(error=asyncio.CancelledError()))
+                    await flights.do("a", FakeUpstream(error=asyncio.CancelledError()))
                 except BaseException as error:
                     seen.append(error)
 
@@ -187,7 +187,7 @@ def test_a_flight_whose_time_is_up_cannot_be_boarded() -> None:
         clock = asyncio.get_running_loop().time
         calls = 0
 
-        async def callee() -> int:
+        async def upstream() -> int:
             nonlocal calls
             calls += 1
             if calls == 1:
@@ -198,14 +198,14 @@ def test_a_flight_whose_time_is_up_cannot_be_boarded() -> None:
             await asyncio.sleep(2.0)
             return calls
 
-        first = asyncio.create_task(flights.do("a", callee))
+        first = asyncio.create_task(flights.do("a", upstream))
         await asyncio.sleep(6.0)
-        second = asyncio.create_task(flights.do("a", callee))
+        second = asyncio.create_task(flights.do("a", upstream))
         await asyncio.sleep(0.5)
         with pytest.raises(CallDeadlineError):
             await first
         assert clock() == pytest.approx(7.0)
-        assert await flights.do("a", callee) == (2, True), "that the first has come down is nothing to the second"
+        assert await flights.do("a", upstream) == (2, True), "that the first has come down is nothing to the second"
         assert await second == (2, False)
         assert clock() == pytest.approx(8.0)
 
@@ -217,7 +217,7 @@ def test_a_flight_that_has_just_ended_cannot_be_boarded() -> None:
         calls = 0
         ending = asyncio.Event()
 
-        async def callee() -> int:
+        async def upstream() -> int:
             nonlocal calls
             calls += 1
             if calls == 1:
@@ -227,9 +227,9 @@ def test_a_flight_that_has_just_ended_cannot_be_boarded() -> None:
 
         async def asking_at_that_moment() -> tuple[int, bool]:
             await ending.wait()  # comes after the flight in the same turn of the loop, and before what it calls back
-            return await flights.do("a", callee)
+            return await flights.do("a", upstream)
 
-        first = asyncio.create_task(flights.do("a", callee))
+        first = asyncio.create_task(flights.do("a", upstream))
         await asyncio.sleep(0.1)
         later = asyncio.create_task(asking_at_that_moment())
         await asyncio.sleep(0.1)
@@ -250,7 +250,7 @@ def test_a_caller_cancelled_at_the_moment_of_the_answer_is_cancelled_quietly(err
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: noise.append(context))
         for turns in range(6):
-            task = asyncio.create_task(flights.do(turns, Callee(error=error)))
+            task = asyncio.create_task(flights.do(turns, FakeUpstream(error=error)))
             await asyncio.sleep(1.0 - 1e-9)
             await asyncio.sleep(1e-9)
             for _ in range(turns):
@@ -272,11 +272,11 @@ def test_a_shared_error_does_not_grow_with_its_callers() -> None:
 
         async def asking() -> None:
             try:
-                await flights.do("a", callee)
+                await flights.do("a", upstream)
             except OSError as error:
                 lengths.append(len(traceback.extract_tb(error.__traceback__)))
 
-        callee = Callee(error=OSError("no route"))
+        upstream = FakeUpstream(error=OSError("no route"))
         await asyncio.gather(*(asking() for _ in range(20)))
         assert len(set(lengths)) == 1
 
@@ -291,14 +291,14 @@ def test_the_end_of_a_flight_keeps_no_frames_alive(kind: type[BaseException]) ->
     held: list[weakref.ref[Held]] = []
 
     async def work(flights: SingleFlight[int]) -> None:
-        async def callee() -> int:
+        async def upstream() -> int:
             await asyncio.sleep(100.0 if kind is CallDeadlineError else 1.0)
             raise kind
 
         async def asking() -> None:
             mine = Held()
             held.append(weakref.ref(mine))
-            await flights.do("a", callee)
+            await flights.do("a", upstream)
 
         ended = await asyncio.gather(*(asking() for _ in range(3)), return_exceptions=True)
         assert {type(error) for error in ended} == {FlightLostError if kind is asyncio.CancelledError else kind}
@@ -323,14 +323,14 @@ def test_an_error_without_a_caller_makes_no_noise() -> None:
     async def work(flights: SingleFlight[int]) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
 
-        async def callee() -> int:
+        async def upstream() -> int:
             try:
                 await asyncio.sleep(1.0)
             except asyncio.CancelledError:
                 raise OSError("while ending") from None
             return 1
 
-        task = asyncio.create_task(flights.do("a", callee))
+        task = asyncio.create_task(flights.do("a", upstream))
         await asyncio.sleep(0.5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

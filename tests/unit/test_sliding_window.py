@@ -12,7 +12,7 @@ def counted(codes: list[int]) -> tuple[int, int, int]:
     return len(codes), sum(bool(code & FAILED) for code in codes), sum(bool(code & SLOW) for code in codes)
 
 
-def told(window: CountWindow | TimeWindow) -> tuple[int, int, int]:
+def totals(window: CountWindow | TimeWindow) -> tuple[int, int, int]:
     return window.calls, window.failures, window.slow_calls
 
 
@@ -21,7 +21,7 @@ def test_a_count_window_holds_the_last_calls(size: int, codes: list[int]) -> Non
     window = CountWindow(size)
     for number, code in enumerate(codes, start=1):
         window.record(code, 0.0)
-        assert told(window) == counted(codes[:number][-size:])
+        assert totals(window) == counted(codes[:number][-size:])
 
 
 @example(2, 0, [(FAILED, 0), (0, 8)])
@@ -34,7 +34,7 @@ def test_a_time_window_holds_the_calls_of_the_last_seconds(size: int, start: int
         now += quarters / 4
         window.forget_old(now)
         in_it = [code for code, second in kept if second > int(now) - size]
-        assert told(window) == counted(in_it)
+        assert totals(window) == counted(in_it)
         window.record(code, now)
         kept.append((code, int(now)))
-        assert told(window) == counted([*in_it, code])
+        assert totals(window) == counted([*in_it, code])

@@ -1,4 +1,4 @@
-"""What a service calls is counted, logged when it changes, remembered for a while, and can be set by a person."""
+"""Upstreams are counted, their changes logged and remembered for a while, and an operator can set their breakers."""
 
 import asyncio
 import random
@@ -68,12 +68,12 @@ class Rig:
         return self.upstreams.add(name, breaker, ResilienceConfig(retry=RetryConfig(max_attempts=2)), **companions)
 
     async def call(self, error: Exception | None = None, policy: ResiliencePolicy | None = None, **given: Any) -> Any:
-        async def callee() -> int:
+        async def upstream() -> int:
             if error is not None:
                 raise error
             return 1
 
-        return await (policy or self.policy).call(callee, idempotent=True, **given)
+        return await (policy or self.policy).call(upstream, idempotent=True, **given)
 
     async def open(self) -> None:
         for _ in range(3):
@@ -157,8 +157,8 @@ def test_a_breaker_shows_its_state_its_window_and_its_last_events_with_times() -
 def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() -> None:
     async def work(rig: Rig) -> None:
         def shown() -> tuple[str, str]:
-            told = rig.upstreams.describe(NAME)
-            return told.state, told.next_call
+            breaker = rig.upstreams.describe(NAME)
+            return breaker.state, breaker.next_call
 
         await rig.call()
         assert shown() == ("closed", "made")
@@ -287,7 +287,7 @@ def test_the_breakers_are_shown_to_everyone() -> None:
     answer, _ = ask("GET", "/v1/breakers", token="")
     assert answer.status_code == 200
     assert answer.json()["service"] == "some_service"
-    assert [told["name"] for told in answer.json()["breakers"]] == [NAME]
+    assert [shown["name"] for shown in answer.json()["breakers"]] == [NAME]
 
 
 @pytest.mark.parametrize("service", [quote_service, aggregator_service, gateway_service], ids=lambda one: one.NAME)
