@@ -85,7 +85,7 @@ def lines_of_code(tree: ast.Module) -> int:
     return len(lines(nodes) - lines(docstrings))
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_no_module_has_a_name_that_says_nothing() -> None:
     vague = {"utils", "helpers", "common", "manager", "base", "misc"}
     assert not [module for module in MODULES if module.stem in vague]
 

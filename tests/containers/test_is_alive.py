@@ -44,10 +44,10 @@ def is_alive(port: int) -> int:
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1)])
-def test_a_service_lives_where_it_says_so_whatever_proxy_is_set(status: int, code: int) -> None:
+def test_a_live_service_is_found_alive_whatever_proxy_is_set(status: int, code: int) -> None:
     with answering(status) as port:
         assert is_alive(port) == code
 
 
-def test_a_service_that_is_away_does_not_live() -> None:
+def test_an_absent_service_is_not_alive() -> None:
     assert is_alive(free_port()) == 1

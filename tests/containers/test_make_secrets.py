@@ -30,7 +30,7 @@ def made(folder: Path, **given: str) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text().strip() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_each_password_is_random_and_stands_in_the_address_that_services_read(folder: Path) -> None:
+def test_each_password_is_random_and_is_part_of_the_address_that_services_read(folder: Path) -> None:
     found = made(folder)
     assert set(found) == {
         *(f"{shard}/{name}" for shard in ("shard1", "shard2") for name in ("password", "dsn")),

@@ -103,14 +103,14 @@ def healthy_system(running_system: System) -> System:
     return running_system
 
 
-def test_where_nothing_runs_that_is_no_error_and_no_folder_is_made(system: System) -> None:
+def test_a_folder_without_a_running_system_is_no_error_and_is_not_created(system: System) -> None:
     report = examine(system, COTACOES_PORT_BASE=str(system.port_base))
     assert (report.code, report.troubles()) == (0, [])
     assert "nothing runs" in str(report.of("system")[0]["text"])
     assert not system.data.exists()
 
 
-def test_a_port_that_is_taken_is_named_with_its_owner_and_where_to_move(system: System) -> None:
+def test_a_port_in_use_is_named_with_its_owner_and_the_setting_to_change(system: System) -> None:
     with socket.create_server(("127.0.0.1", system.port("redis"))):
         report = examine(system, COTACOES_PORT_BASE=str(system.port_base))
     assert report.code == 1
@@ -123,13 +123,13 @@ def test_a_port_that_is_taken_is_named_with_its_owner_and_where_to_move(system: 
             pass
 
 
-def test_an_environment_that_is_refused_is_told_and_the_rest_is_examined(system: System) -> None:
+def test_invalid_settings_are_reported_and_the_rest_is_examined(system: System) -> None:
     report = examine(system, COTACOES_SPED="2")
     assert "did you mean COTACOES_SPEED?" in str(report.trouble("settings")["text"])
     assert report.of("system")
 
 
-def test_a_healthy_system_is_said_to_be_healthy_for_people_and_programs(healthy_system: System) -> None:
+def test_a_healthy_system_is_reported_as_healthy_as_text_and_as_json(healthy_system: System) -> None:
     done = healthy_system.cli("doctor")
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, "nothing is wrong")
@@ -137,7 +137,7 @@ def test_a_healthy_system_is_said_to_be_healthy_for_people_and_programs(healthy_
     assert "\x1b" not in done.stdout
 
 
-def test_examining_changes_no_file_that_is_not_written_anyway(running_system: System) -> None:
+def test_an_examination_changes_no_file(running_system: System) -> None:
     def kept() -> dict[str, tuple[int, bytes]]:
         files = (path for path in running_system.data.iterdir() if path.is_file())
         return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
@@ -162,7 +162,9 @@ def test_examining_changes_no_file_that_is_not_written_anyway(running_system: Sy
         ),
     ],
 )
-def test_what_is_away_or_hangs_is_found_in_time_and_started(healthy_system: System, service: str, command: str) -> None:
+def test_a_service_that_is_away_or_hangs_is_found_in_time_and_started(
+    healthy_system: System, service: str, command: str
+) -> None:
     healthy_system.ask(command, service)
     report = examine(healthy_system)
     assert report.code == 1
@@ -174,7 +176,7 @@ def test_what_is_away_or_hangs_is_found_in_time_and_started(healthy_system: Syst
     wait_healthy(healthy_system)
 
 
-def test_everything_hangs_and_the_doctor_does_not(healthy_system: System) -> None:
+def test_the_doctor_ends_in_time_while_everything_hangs(healthy_system: System) -> None:
     frozen = ["shard1", "shard2", "redis", "external_service", "aggregator_service", "gateway_service", "quote_service"]
     for service in frozen:
         healthy_system.ask("freeze", service)
@@ -209,14 +211,14 @@ def test_quotes_that_wait_for_their_shard_are_counted(healthy_system: System) ->
 
 
 @SLOW
-def test_a_source_that_fails_opens_the_circuit_and_is_told(healthy_system: System) -> None:
+def test_a_failing_source_with_its_open_circuit_is_reported(healthy_system: System) -> None:
     healthy_system.cli("faults", "error_rate=1")
     mend(healthy_system, found(healthy_system, "circuit", "is open"))
     wait_healthy(healthy_system)
 
 
 @SLOW
-def test_live_quotes_that_nobody_hears_are_told(healthy_system: System) -> None:
+def test_a_channel_without_subscribers_is_reported(healthy_system: System) -> None:
     healthy_system.ask("stop", "client_subscriber")
     trouble = found(healthy_system, "redis")
     assert trouble["text"] == "no subscriber listens to bitcoin, ethereum"
@@ -257,7 +259,9 @@ def test_a_schema_of_another_release_is_refused_by_name(healthy_system: System) 
     wait_healthy(healthy_system)
 
 
-def test_databases_of_nobody_are_told_to_be_migrated(running_system: System, tmp_path: Path) -> None:
+def test_empty_databases_are_reported_with_the_command_that_migrates_them(
+    running_system: System, tmp_path: Path
+) -> None:
     given = {}
     for shard in ("shard1", "shard2"):
         psql(running_system.dsn(shard), f"CREATE DATABASE empty_{shard}")
@@ -278,7 +282,7 @@ def has_been_restarted(system: System, service: str, times: int) -> bool:
 
 
 @SLOW
-def test_a_service_that_dies_again_and_again_is_told_with_its_last_words(healthy_system: System) -> None:
+def test_a_service_that_keeps_dying_is_reported_with_its_last_words(healthy_system: System) -> None:
     for restarts in range(1, 4):
         healthy_system.kill("external_service")
         wait_until(
@@ -327,7 +331,7 @@ def test_a_stored_time_more_than_a_day_ahead_is_found_before_and_after_it_stops_
     wait_healthy(system)
 
 
-def test_a_stored_time_ahead_of_the_clock_stops_no_price_and_is_said(system: System) -> None:
+def test_a_stored_time_ahead_of_the_clock_stops_no_price_and_is_reported(system: System) -> None:
     system.start()
     wait_healthy(system)
     stop_writer(system)
@@ -350,7 +354,7 @@ def test_an_up_that_hangs_is_found_in_time_and_goes_on(system: System) -> None:
 
 
 @SLOW
-def test_what_is_left_in_the_log_of_a_killed_system_is_read_and_stays(system: System) -> None:
+def test_pending_quotes_in_the_log_of_a_killed_system_are_counted_and_stay(system: System) -> None:
     system.start()
     wait_healthy(system)
     system.ask("stop", "shard1")

@@ -51,7 +51,7 @@ def currencies(system: System) -> dict[str, str | None]:
     return {coin: home["currency"] for coin, home in told.items()}
 
 
-def test_a_coin_that_is_added_lives_like_any_other_also_after_a_restart(system: System) -> None:
+def test_an_added_coin_works_like_any_other_even_after_a_restart(system: System) -> None:
     system.options = ("--failure-rate", "0")
     system.start()
     assert "solana: lives on shard1" in system.cli("coins", "add", "Solana", "--yes").stderr
@@ -73,7 +73,7 @@ def test_a_coin_that_is_added_lives_like_any_other_also_after_a_restart(system: 
     assert json.loads(system.cli("coins", "list", "--json").stdout)["solana"]["retention_days"] == 30
 
 
-def test_a_hundred_coins_on_four_shards_work_as_two_on_two_do(system: System) -> None:
+def test_a_hundred_coins_on_four_shards_work_like_two_on_two(system: System) -> None:
     system.options = ("--failure-rate", "0")
     system.start()
     settings = settings_of(system)
@@ -135,7 +135,7 @@ def _quietly(ask: Any) -> bool:
         return False
 
 
-def test_a_coin_moves_to_and_fro_through_a_storm_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_coin_moved_back_and_forth_through_a_storm_loses_no_quote(tmp_path: Path) -> None:
     """Kill -9 of the mover, of the writer, of either shard, while it moves; what was seen is there once."""
     dice = random.Random(SEED)
     with System(tmp_path / "data", environment=FAST) as system:

@@ -138,9 +138,7 @@ def test_without_redis_quotes_are_answered_and_recorded_and_the_live_view_has_no
 
 
 @pytest.mark.parametrize("part", ["shard1", "redis", "external_service", "aggregator_service"])
-def test_whatever_hangs_current_quotes_and_the_report_come_by_their_deadlines(
-    running_system: System, part: str
-) -> None:
+def test_current_quotes_and_the_report_meet_their_deadlines_whatever_hangs(running_system: System, part: str) -> None:
     system = running_system
     new_quotes(system, "ethereum", 1)
     system.ask("freeze", part)
@@ -156,7 +154,7 @@ def test_whatever_hangs_current_quotes_and_the_report_come_by_their_deadlines(
         system.ask("start", part)
 
 
-def test_without_quote_service_the_shards_still_report_and_the_gateway_tells_the_last_quote_by_its_age(
+def test_without_quote_service_the_shards_still_report_and_the_gateway_serves_the_last_quote_with_its_age(
     running_system: System,
 ) -> None:
     system = running_system

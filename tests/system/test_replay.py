@@ -67,7 +67,7 @@ def test_ages_are_honest_though_the_exchanges_clock_runs_ahead(tmp_path: Path, m
             time.sleep(0.02)
 
 
-def test_a_price_that_is_none_of_the_recordings_is_found_out() -> None:
+def test_a_price_that_the_recording_does_not_have_is_detected() -> None:
     mids = ["5", "5.5", "6", "5"]
     assert first_strange(["5", "6", "5"], mids) is None
     assert first_strange(["5", "5.50"], mids) == "5.50"

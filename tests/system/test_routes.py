@@ -26,7 +26,7 @@ def _is_complete(running_system: System) -> None:
     wait_until("a complete report", lambda: running_system.get("aggregator_service", "/report/full").body["complete"])
 
 
-def test_the_source_tells_each_price_with_its_time_and_currency(running_system: System) -> None:
+def test_the_source_gives_each_price_with_its_time_and_currency(running_system: System) -> None:
     quote = wait_until(
         "a request that does not fail on purpose",
         lambda: a.body if (a := running_system.get("external_service", "/quote")).status == 200 else None,
@@ -71,7 +71,9 @@ def test_the_mean_is_of_the_positions_that_it_names(running_system: System) -> N
     assert PRICE.fullmatch(mean["average"])
 
 
-def test_the_history_is_paged_in_order_and_refuses_what_it_can_not_continue(running_system: System) -> None:
+def test_the_history_is_paged_in_order_and_refuses_positions_that_it_cannot_continue_from(
+    running_system: System,
+) -> None:
     wait_until(
         "three quotes",
         lambda: len(running_system.get("quote_service", "/v1/quotes/bitcoin?last=3").body["quotes"]) == 3,
@@ -101,7 +103,7 @@ def recorded(running_system: System, count: int) -> list[Quote]:
     return [one.quote() for one in wait_until(f"{count} quotes", whole)]
 
 
-def test_a_time_range_takes_its_start_and_leaves_out_its_end(running_system: System) -> None:
+def test_a_time_range_includes_its_start_and_excludes_its_end(running_system: System) -> None:
     quotes = recorded(running_system, 4)
     start, end = format_time(quotes[1].at), format_time(quotes[3].at)
     inside = [str(one.position) for one in quotes if quotes[1].at <= one.at < quotes[3].at]
@@ -131,7 +133,7 @@ def test_a_time_range_takes_its_start_and_leaves_out_its_end(running_system: Sys
         ("/v1/candles/bitcoin?currency=%00", "currency"),
     ],
 )
-def test_a_parameter_that_is_none_is_named(running_system: System, path: str, name: str) -> None:
+def test_an_invalid_parameter_is_named(running_system: System, path: str, name: str) -> None:
     answer = running_system.get("quote_service", path)
     assert (answer.status, answer.body["type"]) == (422, "/docs#bad-request")
     assert name in answer.body["detail"]
@@ -220,7 +222,7 @@ def test_every_service_can_be_operated(running_system: System, service: str) -> 
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("path", ["/nothing", "/%00", "/..%2f..%2fetc", "/cotacao_atual/btc%0d%0aX", "/v1/quotes/%00"])
-def test_what_is_not_there_is_a_problem_that_leaks_nothing(running_system: System, service: str, path: str) -> None:
+def test_an_unknown_path_is_a_problem_that_leaks_nothing(running_system: System, service: str, path: str) -> None:
     answer = running_system.get(service, path)
     assert answer.status in {404, 405, 422}
     assert answer.headers["content-type"] == "application/problem+json"
@@ -228,7 +230,7 @@ def test_what_is_not_there_is_a_problem_that_leaks_nothing(running_system: Syste
     assert not re.search(r"Traceback|postgresql:|/src/|\x00", str(answer.body))
 
 
-def test_a_coin_misspelt_is_answered_with_the_nearest_names(running_system: System) -> None:
+def test_a_misspelt_coin_is_answered_with_the_nearest_names(running_system: System) -> None:
     for part, path in (
         ("quote_service", "/cotacao_atual/bitcoi"),
         ("quote_service", "/media_ultimos_10_logs/bitcoi"),

@@ -15,7 +15,7 @@ from cotacoes.config import PORT_OFFSETS
 from cotacoes.up.supervision import processes
 
 
-def test_first_it_says_what_the_prices_are_then_the_parts_then_quotes(running_system: System) -> None:
+def test_up_names_the_source_first_then_the_services_then_quotes(running_system: System) -> None:
     first = running_system.wait_for_event("a line", lambda event: True)
     assert first == {"type": "source", "text": "simulated market (seed 1, 20 % of requests fail on purpose)"}
     running_system.wait_for_event("a quote", lambda event: event["type"] == "quote")
@@ -65,7 +65,7 @@ def test_everything_listens_on_loopback_only(running_system: System) -> None:
     assert {address.port - running_system.port_base for address in listening} == set(PORT_OFFSETS.values())
 
 
-def test_the_environment_it_tells_leads_to_every_server(running_system: System) -> None:
+def test_the_printed_environment_leads_to_every_server(running_system: System) -> None:
     told = json.loads(running_system.cli("env", "--json").stdout)
     for name in ("REDIS_URL", "GATEWAY_URL", "EXTERNAL_URL", "QUOTE_URL", "AGGREGATOR_URL", "ADMIN_TOKEN"):
         assert told[f"COTACOES_{name}"]
@@ -110,7 +110,7 @@ def test_a_paused_service_can_be_stopped(running_system: System) -> None:
 
 
 @pytest.mark.parametrize("service", PARTS)
-def test_a_service_that_is_killed_comes_back_and_that_is_said(running_system: System, service: str) -> None:
+def test_a_killed_service_is_restarted_and_the_restart_is_reported(running_system: System, service: str) -> None:
     before = running_system.status()[service]
     running_system.kill(service)
 
@@ -131,15 +131,13 @@ def test_a_service_that_is_killed_comes_back_and_that_is_said(running_system: Sy
         (("pause", "nothing"), "unknown service nothing"),
     ],
 )
-def test_a_service_that_is_none_is_refused_by_name(
-    running_system: System, arguments: tuple[str, ...], reason: str
-) -> None:
+def test_an_unknown_service_is_refused_by_name(running_system: System, arguments: tuple[str, ...], reason: str) -> None:
     done = running_system.cli(*arguments)
     assert done.returncode == 2
     assert reason in done.stderr
 
 
-def test_only_who_knows_the_secret_is_heard(running_system: System) -> None:
+def test_a_command_without_the_secret_is_refused(running_system: System) -> None:
     port = json.loads((running_system.data / "up.json").read_text())["control_port"]
     for request in (b'{"command":"down"}\n', b'{"secret":"x","command":"down"}\n', b"[]\n", b"x" * 9000 + b"\n"):
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
@@ -205,7 +203,7 @@ def test_it_can_be_stopped_at_any_moment_of_a_first_start(system: System, second
     assert not system.left()
 
 
-def test_it_can_be_stopped_while_a_shard_can_not_start(system: System) -> None:
+def test_up_can_be_stopped_while_a_shard_cannot_start(system: System) -> None:
     system.start()
     system.signal(signal.SIGTERM)
     assert system.wait_ended() == 130

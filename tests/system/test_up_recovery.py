@@ -124,7 +124,7 @@ def test_a_broken_service_is_tried_again_and_says_why(system: System, tmp_path: 
     assert list(system.status()) == PARTS
 
 
-def test_parts_work_on_while_up_stands_still(system: System) -> None:
+def test_services_keep_working_while_up_is_frozen(system: System) -> None:
     """They write more log than a pipe holds, and nobody reads it."""
     system.start()
     system.wait_for_event("a quote", lambda event: event["type"] == "quote" and event["coin"] == "bitcoin")

@@ -65,7 +65,7 @@ def test_data_of_a_newer_version_is_refused_and_not_touched(system: System) -> N
     assert files(system.data) == before
 
 
-def test_data_that_can_not_be_written_is_refused(system: System, tmp_path: Path) -> None:
+def test_a_read_only_data_folder_is_refused(system: System, tmp_path: Path) -> None:
     if os.geteuid() == 0:  # root writes anywhere but where there is no folder
         in_the_way = tmp_path / "a file"
         in_the_way.touch()
@@ -115,7 +115,7 @@ def test_the_address_of_a_service_that_it_starts_itself_is_refused(system: Syste
 
 
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
-def test_an_output_that_cannot_be_written_is_said_and_the_system_runs_on(system: System, output: str) -> None:
+def test_a_closed_output_is_reported_and_the_system_keeps_running(system: System, output: str) -> None:
     system.wrapper = ["sh", "-c", f'exec "$@" {output}', "sh"]
     system.begin()
     wait_until("it says so", lambda: system.stderr.startswith(b"standard output cannot be written"), 40)

@@ -78,7 +78,9 @@ async def ask(
         shard1.away = True
     async with twin.client(deadline_s=60) as client:
         served = app.wire(
-            config.load({}, report_deadline_s=deadline_s, report_kept_s=60.0), client, directory_over(shards, PLACEMENT)
+            config.load({}, report_deadline_s=deadline_s, report_kept_s=60.0, request_deadline_s=60.0),
+            client,
+            directory_over(shards, PLACEMENT),
         ).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
             return await asking.get(path)
@@ -481,7 +483,9 @@ async def serving_two(deadline_s: float, twin: Any) -> tuple[httpx2.AsyncClient,
     http = HttpClient(60.0, 100_000, transport=httpx2.ASGITransport(twin))
     client = ServiceClient(Addresses(quote_service="http://quote_service"), http=http)
     served = app.wire(
-        config.load({}, report_deadline_s=deadline_s, report_kept_s=60.0), client, directory_over(shards, PLACEMENT)
+        config.load({}, report_deadline_s=deadline_s, report_kept_s=60.0, request_deadline_s=60.0),
+        client,
+        directory_over(shards, PLACEMENT),
     ).app
     asking = httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator")
     return asking, client, shards
