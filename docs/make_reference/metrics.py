@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from tests.unit.harness_openapi import SERVICES
 
 from cotacoes.observability.metrics import Metrics, SpanMetrics
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 INTRODUCTION = """
 Every HTTP service answers `GET /metrics` in Prometheus' text format. client_subscriber has no HTTP, hence no metrics.

@@ -21,7 +21,7 @@ from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.websocket import WebSocketConnection
 from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 HANDSHAKE = (
     b"GET /v1/ws HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"

@@ -11,7 +11,7 @@ from tests.unit import fake_event_loop
 from tests.unit.harness_gateway_stream import MemoryClient, StreamRig, assert_tiles
 
 from cotacoes.observability.metrics import Metrics
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 
 def run(scenario: Callable[[StreamRig], Coroutine[Any, Any, None]], *coins: str, **settings: Any) -> None:

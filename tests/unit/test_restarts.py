@@ -30,8 +30,7 @@ from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.writer import Writer
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
-from cotacoes.web.background import background
-from cotacoes.web.restarts import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts
+from cotacoes.web.background import PAUSE_MOST_S, PAUSE_S, STEADY_S, Restarts, background
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import cotacoes
 from cotacoes.errors import SettingError
 from cotacoes.observability.logs import get_logger
-from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome
+from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome, Span
 
 STOP_S = 2.0  # for the last spans, when a service stops
 QUEUE_SPANS_MAX = 2_048  # the specification's default
@@ -43,7 +43,7 @@ _KINDS = {
 _W3C = TraceContextTextMapPropagator()  # without baggage, which callers could fill at will
 
 
-class OtlpSpan:
+class OtlpSpan(Span):
     """A `tracing.Span` of OpenTelemetry."""
 
     def __init__(self, span: trace.Span) -> None:

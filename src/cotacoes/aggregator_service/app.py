@@ -21,11 +21,10 @@ from cotacoes.observability.metrics import AggregatorMetrics, Metrics
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.web.app import Check, build_app
-from cotacoes.web.background import background
+from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
-from cotacoes.web.restarts import Restarts
 from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
 

@@ -36,13 +36,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address on which the HTTP services listen")
     allow_public: bool = Field(False, description="permission to listen on an address beyond loopback")
     allowed_hosts: Hosts = Field(
-        "",
-        description="further host names by which clients reach the services, as HOST,…; loopback names and `host` are "
-        "always allowed",
+        "", description="further host names of the services, beside loopback names and `host`: HOST,…"
     )
-    port_base: int = Field(
-        8000, ge=1024, le=65000, description="port of the gateway; the ports of the other services follow from it"
-    )
+    port_base: int = Field(8000, ge=1024, le=65000, description="port of the gateway; the others follow from it")
     data: Path = Field(Path(".cotacoes"), description="folder of the local log, and of everything that `up` stores")
     redis_url: RedisUrl = Field("", description="URL of Redis or Valkey; if empty, that of `cotacoes up`")
     channel_prefix: str = Field(
@@ -53,95 +49,64 @@ class Settings(BaseModel):
     )
     shard1_dsn: Dsn = Field("", description="DSN of shard1's PostgreSQL database")
     shard2_dsn: Dsn = Field("", description="DSN of shard2's PostgreSQL database")
-    gateway_url: HttpUrl = Field(
-        "", description="URL of gateway_service; if empty, on this machine next to `port_base`"
-    )
-    external_url: HttpUrl = Field(
-        "", description="URL of external_service, or of any source with the same `/quote`; if empty, on this machine"
-    )
+    gateway_url: HttpUrl = Field("", description="URL of gateway_service; if empty, on this machine")
+    external_url: HttpUrl = Field("", description="URL of external_service, or of a source with the same `/quote`")
     quote_url: HttpUrl = Field("", description="URL of quote_service; if empty, on this machine")
     aggregator_url: HttpUrl = Field("", description="URL of aggregator_service; if empty, on this machine")
     admin_token: Token = Field(
-        SecretStr(""), description="bearer token of the administrative routes; if empty, they are closed"
+        SecretStr(""), description="bearer token of administrative routes; if empty, they are closed"
     )
-    coins: Coins = Field(
-        "bitcoin:shard1,ethereum:shard2",
-        description="coins and their shards with which a new directory begins, as COIN:SHARD,…",
-    )
+    coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="coins of a new directory: COIN:SHARD,…")
 
     # external_service
-    source: Source = Field(
-        "sim", description="source of the prices: sim (a simulated market) or replay:PATH[,PATH…] (recordings)"
-    )
+    source: Source = Field("sim", description="source of prices: sim, or replay:PATH[,PATH…]")
     speed: Speed = Field(
-        1.0,
-        description="speed of the source relative to the clock, 0.01 to 1000, or max: a tape as fast as it is read",
+        1.0, description="speed relative to the clock, 0.01 to 1000, or max: a tape as fast as it is read"
     )
     loop: bool = Field(False, description="restart of a replay at its end")
-    replay_price: Literal["mid", "trade"] = Field(
-        "mid", description="price to replay if a recording has both: the mid of bid and ask, or the trade"
-    )
+    replay_price: Literal["mid", "trade"] = Field("mid", description="price if a recording has both: mid or trade")
     replay_times: Literal["shifted", "original"] = Field(
-        "shifted", description="times of replayed prices: shifted to now, or original"
+        "shifted", description="times of a replay: shifted to now, or original"
     )
     replay_pairs: Pairs = Field(
-        "", description="further pairs in recordings, as PAIR:COIN:CURRENCY,…, for example SOLUSDT:solana:USDT"
+        "", description="further pairs of recordings: PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT"
     )
     seed: int = Field(1, ge=0, le=2**63 - 1, description="seed of the simulated market and of the injected faults")
-    failure_rate: float = Field(
-        0.2, ge=0, le=1, description="share of requests that the source answers with 500 or 503"
-    )
+    failure_rate: float = Field(0.2, ge=0, le=1, description="share of requests answered with 500 or 503")
     tick_ms: int = Field(250, ge=1, le=60_000, description="milliseconds between two prices of the simulated market")
 
     # quote_service
     source_mode: Literal["latest", "tape"] = Field(
-        "latest", description="latest: poll the newest prices; tape: record every price of the source"
+        "latest", description="latest: poll the newest prices; tape: record every price"
     )
     poll_interval_s: float = Field(1.0, ge=0.005, le=60, description="seconds between two polls of the source")
     fetch_deadline_s: float = Field(
-        0.8,
-        ge=0.01,
-        le=30,
-        description="seconds for one call to the source, from connecting to the last byte; shorter "
-        "than the poll interval",
+        0.8, ge=0.01, le=30, description="seconds for one call to the source; below the poll interval"
     )
     fetch_attempts: int = Field(2, ge=1, le=5, description="maximum number of calls in one poll, the first included")
     fetch_bytes_max: int = Field(
-        1_048_576, ge=1024, le=10_000_000, description="maximum size of one answer of the source in bytes"
+        1_048_576, ge=1024, le=10_000_000, description="maximum size of an answer of the source in bytes"
     )
-    breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit to the source")
+    breaker_failures: int = Field(5, ge=1, le=1000, description="failures in a row that open the circuit")
     breaker_failure_rate: float = Field(
-        0.5, gt=0, le=1, description="share of failures among the last 100 calls that also opens the circuit"
+        0.5, gt=0, le=1, description="share of failures in 100 calls that opens it, too"
     )
     breaker_open_s: float = Field(3.0, ge=0.05, le=600, description="seconds for which the circuit stays open at first")
     breaker_open_max_s: float = Field(
-        10.0,
-        ge=0.05,
-        le=3600,
-        description="upper bound of the open time in seconds; the time doubles after each failed probe",
+        10.0, ge=0.05, le=3600, description="maximum open time in seconds; it doubles after each failed probe"
     )
-    breaker_probes: int = Field(2, ge=1, le=100, description="number of probes that a half-open circuit permits")
+    breaker_probes: int = Field(2, ge=1, le=100, description="probes that a half-open circuit permits")
     fresh_s: float = Field(5.0, gt=0, le=3600, description="age in seconds up to which a quote is fresh")
-    age_max_s: float = Field(
-        300.0, gt=0, le=86_400, description="age in seconds beyond which a quote is no longer current"
-    )
+    age_max_s: float = Field(300.0, gt=0, le=86_400, description="age in seconds beyond which a quote is not current")
     jump_factor_max: float = Field(
-        10.0,
-        gt=1,
-        le=1e6,
-        description="largest credible ratio between two prices within `jump_window_s`; a larger step is rejected until "
-        "confirmed",
+        10.0, gt=1, le=1e6, description="ratio of two prices within `jump_window_s` beyond which the newer is rejected"
     )
     jump_window_s: float = Field(
-        300.0, gt=0, le=86_400, description="seconds for which an accepted price is compared with the next ones"
+        300.0, gt=0, le=86_400, description="seconds for which a price is compared with the next ones"
     )
-    jump_confirm_prices: int = Field(
-        10, ge=1, le=10_000, description="number of prices in a row that confirm such a step"
-    )
+    jump_confirm_prices: int = Field(10, ge=1, le=10_000, description="prices in a row that confirm such a jump")
     jump_confirm_s: float = Field(30.0, ge=0, le=86_400, description="seconds that these prices must span")
-    accept_clock: bool = Field(
-        False, description="permission to start if stored times are more than a day ahead of the clock"
-    )
+    accept_clock: bool = Field(False, description="permission to start more than a day behind the stored times")
     log_quota_bytes: int = Field(
         1_073_741_824, ge=1_048_576, le=2**50, description="maximum size of the local log in bytes"
     )
@@ -149,78 +114,50 @@ class Settings(BaseModel):
         3600.0,
         ge=0,
         le=604_800,
-        description="seconds for which delivered quotes stay in the log, within half of its quota; a shard restored "
-        "from a backup of that age is filled from it",
+        description="seconds for which delivered quotes stay in the log, up to half of its quota",
     )
-    publish_wait_ms: int = Field(
-        50,
-        ge=1,
-        le=5000,
-        description="milliseconds for which publishing waits for the shard; after that a quote is published before it "
-        "is stored there",
-    )
-    publish_deadline_ms: int = Field(
-        250, ge=1, le=5000, description="milliseconds for one call that publishes to Redis"
-    )
+    publish_wait_ms: int = Field(50, ge=1, le=5000, description="milliseconds for which a publish waits for the shard")
+    publish_deadline_ms: int = Field(250, ge=1, le=5000, description="milliseconds for one call that publishes")
     shard_deadline_s: float = Field(1.0, ge=0.05, le=60, description="seconds for one call to a shard")
     catch_up_quotes_per_s: int = Field(
-        100_000,
-        ge=1_000,
-        le=10_000_000,
-        description="maximum number of quotes per second sent to one shard that catches up, so that it can still "
-        "answer others",
+        100_000, ge=1_000, le=10_000_000, description="maximum quotes per second sent to a shard that catches up"
     )
 
     # aggregator_service and the readers
     report_deadline_s: float = Field(2.0, ge=0.05, le=60, description="seconds for one report")
     report_kept_s: float = Field(
-        1.0, ge=0, le=60, description="seconds for which identical report requests share one answer"
+        1.0, ge=0, le=60, description="seconds for which identical report requests share an answer"
     )
     request_deadline_s: float = Field(5.0, ge=0.1, le=60, description="seconds for any HTTP request")
 
     # gateway_service
     allowed_origins: Origins = Field(
-        "", description="further origins whose pages may read the streams, as https://HOST[:PORT],…"
+        "", description="further origins whose pages may read the streams: https://HOST[:PORT],…"
     )
-    streams_max: int = Field(
-        2_000, ge=1, le=100_000, description="maximum number of open streams; each takes a file descriptor"
-    )
+    streams_max: int = Field(2_000, ge=1, le=100_000, description="maximum open streams; each takes a file descriptor")
     streams_per_address_max: int = Field(
-        1_000, ge=1, le=100_000, description="maximum number of open streams per client address"
+        1_000, ge=1, le=100_000, description="maximum open streams of one client address"
     )
     stream_accepts_per_s: float = Field(
-        200,
-        ge=1,
-        le=10_000,
-        description="maximum number of streams opened per second, since many clients reconnect at once",
+        200, ge=1, le=10_000, description="maximum streams opened per second: many reconnect at once"
     )
     stream_coins_max: int = Field(
-        100, ge=1, le=1_000, description="maximum number of coins per stream; the `id` of each SSE event names them all"
+        100, ge=1, le=1_000, description="maximum coins of a stream; an SSE `id` names them all"
     )
-    stream_subscribe_s: float = Field(
-        10, ge=0.1, le=600, description="seconds within which a new WebSocket must subscribe"
-    )
-    stream_messages_per_s: float = Field(
-        10, ge=0.1, le=1_000, description="maximum number of messages per second from one client"
-    )
+    stream_subscribe_s: float = Field(10, ge=0.1, le=600, description="seconds within which a WebSocket must subscribe")
+    stream_messages_per_s: float = Field(10, ge=0.1, le=1_000, description="maximum messages per second of one client")
     stream_message_bytes_max: int = Field(
-        16_384,
-        ge=256,
-        le=1_048_576,
-        description="maximum size of a client's message in bytes; a subscription to 100 coins takes about 7,000",
+        16_384, ge=256, le=1_048_576, description="maximum size of a message in bytes; 100 coins need 7,000"
     )
     stream_write_buffer_bytes: int = Field(
-        65_536, ge=4_096, le=2**24, description="maximum number of bytes buffered in the service for one slow client"
+        65_536, ge=4_096, le=2**24, description="maximum bytes buffered for one slow client"
     )
     stream_stall_s: float = Field(
-        15, ge=0.5, le=600, description="seconds without reading after which a client is disconnected"
+        15, ge=0.5, le=600, description="seconds after which a client that reads nothing is closed"
     )
     stream_age_max_s: float = Field(86_400, ge=1, le=31_536_000, description="maximum lifetime of a stream in seconds")
     stream_ring_bytes: int = Field(
-        2**25,
-        ge=65_536,
-        le=2**40,
-        description="memory in bytes for the newest quotes, from which clients that lag are served",
+        2**25, ge=65_536, le=2**40, description="memory for the newest quotes, for clients that lag"
     )
 
     # how it talks

@@ -36,7 +36,7 @@ from cotacoes.patterns.pub_sub.recovery_events import (
     QuoteReceived,
     Retracted,
 )
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 FLUSH_S = 0.005
 FLUSH_MOST_S = 0.03

@@ -29,7 +29,7 @@ from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.quote import Position
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
 PAGES_KEPT = 64

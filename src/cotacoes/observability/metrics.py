@@ -37,6 +37,12 @@ class Metrics:
         """The metrics of the HTTP server."""
         return HttpMetrics(self)
 
+    @functools.cached_property
+    def background_restarts(self) -> Counter:
+        """The restarts of background tasks."""
+        text = "Background tasks restarted after an unexpected error"
+        return self.counter("background_restarts_total", text, "task")
+
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -78,20 +84,11 @@ class SpanMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.spans = metrics.counter(
-            "spans_total", "Spans; outcome is sent, failed (the collector did not accept it) or dropped", "outcome"
+            "spans_total", "Spans by outcome; failed means that the collector rejected it", "outcome"
         )
 
     def count(self, outcome: str, count: int) -> None:
         self.spans.labels(outcome=outcome).inc(count)
-
-
-class RestartMetrics:
-    """The background tasks of a service."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.restarts = metrics.counter(
-            "background_restarts_total", "Background tasks restarted after an unexpected error", "task"
-        )
 
 
 class ResilienceMetrics:

@@ -10,7 +10,7 @@ arguments, a DSN, the query string of a request, or the message of a library's e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -18,23 +18,26 @@ from urllib.parse import urlsplit
 from cotacoes.errors import SettingError
 
 Kind = Literal["server", "client", "internal"]
-Outcome = Literal["sent", "failed", "dropped"]
+Outcome = Literal["sent", "failed", "dropped"]  # failed: the collector rejected it
 Attributes = Mapping[str, str | int]
+Listener = Callable[[Outcome, int], None]  # is called with the number of spans that had this outcome
 
 OPERATOR_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # requested every few seconds, for operation only
 _VARIABLE = "OTEL_EXPORTER_OTLP"
 _PORTS = {"http": 80, "https": 443}
 
 
-class Span(Protocol):
-    """A piece of work in progress."""
+class Span:
+    """A piece of work in progress. This class is the span while none is collected, and does nothing."""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers that pass this span's context to a called service."""
+        return {}
 
     def current(self) -> AbstractContextManager[object]:
         """A context in which new spans are children of this one."""
+        return contextlib.nullcontext()
 
     def rename(self, name: str) -> None:
         """Name the span, once its subject is known."""
@@ -47,12 +50,6 @@ class Span(Protocol):
 
     def end(self, at_ns: int | None = None) -> None:
         """End the span, now or at this Unix time in nanoseconds."""
-
-
-class Listener(Protocol):
-    """Called with the outcome of spans: `count` were sent, failed (the collector rejected them), or were dropped."""
-
-    def __call__(self, outcome: Outcome, count: int) -> None: ...
 
 
 class Tracer(Protocol):
@@ -68,24 +65,7 @@ class Tracer(Protocol):
         """Start a span as a child of the `caller`'s trace context if given, else of the current span."""
 
 
-class _NoSpan:
-    """A span that nothing collects."""
-
-    headers: Mapping[str, str] = {}
-
-    def current(self) -> AbstractContextManager[object]:
-        return contextlib.nullcontext()
-
-    def rename(self, name: str) -> None: ...
-
-    def note(self, attributes: Attributes) -> None: ...
-
-    def fail(self, kind: str) -> None: ...
-
-    def end(self, at_ns: int | None = None) -> None: ...
-
-
-_NOTHING: AbstractContextManager[Span] = contextlib.nullcontext(_NoSpan())
+_NOTHING: AbstractContextManager[Span] = contextlib.nullcontext(Span())
 _active: Tracer | None = None
 
 

@@ -33,10 +33,9 @@ from cotacoes.quote_service.takeover_pause import TakeoverPause
 from cotacoes.quote_service.upkeep import learn_currencies, maintain
 from cotacoes.quote_service.writer import Writer
 from cotacoes.web.app import build_app
-from cotacoes.web.background import background
+from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import Service, Stop, serve_http
-from cotacoes.web.restarts import Restarts
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "quote_service"

@@ -23,7 +23,7 @@ from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 
 RETRY_S = 1.0
 

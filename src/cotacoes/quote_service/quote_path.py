@@ -35,7 +35,7 @@ from cotacoes.quote_service.source_policy import SOURCE, source_client, source_p
 from cotacoes.quote_service.tape import TapeReader
 from cotacoes.quote_service.validation import Validator
 from cotacoes.quote_service.writer import Writer
-from cotacoes.web.restarts import Restarts
+from cotacoes.web.background import Restarts
 from cotacoes.web.upstreams import Upstreams
 
 

@@ -14,6 +14,5 @@ service_client    the routes of all services, as methods
 overview          what quote_service knows about many coins, checked
 resilient_client  quote_service as an upstream
 breaker_routes    the routes that show and set breakers
-background        tasks beside the requests
-restarts          background tasks that are restarted after a failure
+background        tasks beside the requests, restarted after a failure
 """
