@@ -113,18 +113,14 @@ async def _respond(reporter: Reporter, query: str, headers: Headers) -> Response
     if is_strict and missing:
         reasons = [f"{one.part} ({one.reason})" for one in missing]
         raise ServiceUnavailableError(f"the report is not complete: {listed(reasons, NAMED_MAX)}")
-    answer = Response(
-        rendered.body,
-        media_type="application/json",
-        headers={"cache-control": "no-store", "age": str(int(rendered.age_s))},
-    )
+    sent = {"cache-control": "no-store", "age": str(int(rendered.age_s))}
     if missing:
-        answer.headers["x-partial"] = listed([one.part for one in missing], NAMED_MAX)
+        sent["x-partial"] = listed([one.part for one in missing], NAMED_MAX)
     if not is_traced:  # a trace is about this asking
-        answer.headers["etag"] = rendered.etag
+        sent["etag"] = rendered.etag
         if _is_known(rendered.etag, headers.get("if-none-match", "")):
-            return Response(status_code=304, headers=dict(answer.headers))
-    return answer
+            return Response(status_code=304, headers=sent)
+    return Response(rendered.body, media_type="application/json", headers=sent)
 
 
 def plan(

@@ -188,17 +188,17 @@ class RetriedCall(Generic[T]):
         """Why there is no attempt; without a reason the permit is acquired."""
         breaker, deadline = self._shared.breaker, self._deadline
         if deadline is not None and deadline.remaining() == 0:
-            self._set_error(CallDeadlineError("the deadline left no time for a call"))
+            self._set_first_error(CallDeadlineError("the deadline left no time for a call"))
             return StopReason.DEADLINE
         try:
             self._permit = None if breaker is None else breaker.acquire()
         except CircuitOpenError as error:
-            self._set_error(error)
+            self._set_first_error(error)
             self._report(AttemptEnded(self._shared.name, "not_permitted", self.attempts + 1))
             return StopReason.CIRCUIT
         return None
 
-    def _set_error(self, error: Exception) -> None:
+    def _set_first_error(self, error: Exception) -> None:
         if self._error is None:  # an error from before the wait says more
             self._error = error
 
