@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from cotacoes.patterns.sharding.ledger_facts import AT_HOME, NONE, Breach, CoinCopy
+from cotacoes.patterns.sharding.ledger_facts import AT_HOME, NONE, Breach, CoinCopy, differences
 from cotacoes.patterns.sharding.shard import Home
 
 
@@ -70,13 +70,12 @@ def _against_directory(entry: Home | None, home: str | None, copies: Mapping[str
     if entry is None:
         yield Breach("directory", "entry", NONE, f"one for {home}, placement {copy.placement}")
         return
-    for what, found, wanted in (
+    yield from differences(
+        "directory",
         ("shard", entry.shard, home),
-        ("placement", str(entry.placement), str(copy.placement)),
-        ("id of the coin", str(entry.coin_id), str(copy.coin_id)),
-    ):
-        if found != wanted:
-            yield Breach("directory", what, found, wanted)
+        ("placement", entry.placement, copy.placement),
+        ("id of the coin", entry.coin_id, copy.coin_id),
+    )
 
 
 def _away_home(entry: Home | None, copies: Mapping[str, CoinCopy], away: Collection[str]) -> str | None:

@@ -7,13 +7,13 @@ ends in between, such as a move, can look wrong. The caller has to look a second
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from cotacoes.adapters.postgres.shard_session import open_answering
 from cotacoes.adapters.postgres.shard_snapshot import HoleRow, OrphanCount, PostgresSnapshot
 from cotacoes.admin import audit_rules, directory
 from cotacoes.config import Settings
@@ -239,18 +239,10 @@ async def open_audit_snapshot(settings: Settings, say: Say) -> AsyncIterator[Aud
     except ShardUnavailableError as error:
         away[directory.DIRECTORY_SHARD] = error.detail
     async with contextlib.AsyncExitStack() as stack:
-        snapshots = {shard: PostgresSnapshot(shard, dsn) for shard, dsn in directory.dsns(settings, known).items()}
-
-        async def enter(shard: str) -> None:
-            try:
-                await stack.enter_async_context(snapshots[shard])
-            except ShardUnavailableError as error:
-                away.setdefault(shard, error.detail)
-
-        ends = await asyncio.gather(*(enter(shard) for shard in snapshots if shard not in away), return_exceptions=True)
-        for end in filter(None, ends):
-            raise end
-        answering = {shard: one for shard, one in snapshots.items() if shard not in away}
+        dsns = directory.dsns(settings, known)
+        snapshots = {shard: PostgresSnapshot(shard, dsn) for shard, dsn in dsns.items() if shard not in away}
+        away |= await open_answering(stack, snapshots.values())
+        answering = {shard: snapshot for shard, snapshot in snapshots.items() if shard not in away}
         yield AuditSnapshot(answering, away, known, progress, say)
 
 

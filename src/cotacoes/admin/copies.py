@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
+from cotacoes.adapters.postgres.shard_session import open_answering
 from cotacoes.admin import directory
 from cotacoes.config import Settings
 from cotacoes.errors import CopyDiffersError, SettingError, ShardUnavailableError
@@ -42,15 +43,10 @@ LIMITS = MoveLimits()
 async def open_shards(settings: Settings) -> AsyncIterator[tuple[dict[str, MovingShard], set[str]]]:
     """Every shard that answers, by name, and the names of those that do not."""
     dsns = directory.dsns(settings, await directory.read(settings))
-    shards: dict[str, MovingShard] = {}
+    shards = {name: PostgresMovingShard(name, dsn) for name, dsn in dsns.items()}
     async with contextlib.AsyncExitStack() as stack:
-
-        async def enter(name: str, dsn: str) -> None:
-            with contextlib.suppress(ShardUnavailableError):
-                shards[name] = await stack.enter_async_context(PostgresMovingShard(name, dsn))
-
-        await asyncio.gather(*(enter(name, dsn) for name, dsn in dsns.items()))
-        yield shards, set(dsns) - set(shards)
+        away = await open_answering(stack, shards.values())
+        yield {name: shard for name, shard in shards.items() if name not in away}, set(away)
 
 
 async def copies_of(coin: str, shards: Mapping[str, MovingShard]) -> tuple[dict[str, CoinCopy], set[str]]:

@@ -12,7 +12,6 @@ from cotacoes.cli.options import AsJson, Coin, Data
 from cotacoes.cli.output import confirms, put_json, put_table, say
 from cotacoes.errors import ProblemError, SettingError
 from cotacoes.model.listing import listed
-from cotacoes.web.service_client import ServiceClient
 
 if TYPE_CHECKING:
     from cotacoes.web.service_client import ServiceClient

@@ -112,7 +112,7 @@ WHERE day = $6 AND count > 0;
 
 -- name: candle_totals
 -- The totals of a day's candles, by their length: coin's id, from, to.
-SELECT minutes, count(*) AS candles, sum(count)::bigint AS count, sum(sum)::text AS sum
+SELECT minutes, count(*) AS candles, sum(count)::bigint AS count, sum(sum) AS sum
 FROM candle WHERE coin_id = $1 AND at >= $2 AND at < $3 GROUP BY minutes ORDER BY minutes;
 
 -- name: candle_differences

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from cotacoes.adapters.postgres.pool import Session
 from cotacoes.adapters.postgres.schema import check_shard
+from cotacoes.errors import ShardUnavailableError
+
+
+async def open_answering(stack: contextlib.AsyncExitStack, sessions: Iterable[ShardSession]) -> dict[str, str]:
+    """Open on the stack all sessions whose shards answer; the reasons of the others, by shard. SettingError."""
+    away: dict[str, str] = {}
+
+    async def open_one(session: ShardSession) -> None:
+        try:
+            await stack.enter_async_context(session)
+        except ShardUnavailableError as error:
+            away[session.name] = error.detail
+
+    for end in await asyncio.gather(*map(open_one, sessions), return_exceptions=True):
+        if end is not None:
+            raise end
+    return away
 
 
 class ShardSession:

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from cotacoes.adapters import named_queries
@@ -123,7 +122,7 @@ class PostgresSnapshot(ShardSession):
             pieces=pieces,
             discontinuities=[_discontinuity(step) for step in steps],
             content=content,
-            candle_totals=[_total(total) for total in totals],
+            candle_totals=[CandleTotal(**total) for total in totals],
             candle_breaches=[_candle_breach(difference) for difference in wrong[:candle_breaches_max]],
             candle_breach_count=wrong[0]["total"] if wrong else 0,
         )
@@ -161,10 +160,6 @@ def _bounds(day: date) -> tuple[datetime, datetime]:
 def _hole(row: Any) -> HoleRow:
     after = position_of(row["after_epoch"], row["after_seq"])
     return HoleRow(after, Position(row["next_epoch"], row["next_seq"]), row["noted_at"], row["is_accepted"])
-
-
-def _total(row: Any) -> CandleTotal:
-    return CandleTotal(row["minutes"], row["candles"], row["count"], Decimal(row["sum"]))
 
 
 def _piece(row: Any) -> Piece:

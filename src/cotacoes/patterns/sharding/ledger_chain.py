@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from cotacoes.model.candle import STORED_MINUTES
-from cotacoes.model.quote import Position, format_price, format_time
+from cotacoes.model.quote import Position
 from cotacoes.patterns.sharding.ledger_facts import (
     NONE,
     Breach,
@@ -35,6 +35,8 @@ from cotacoes.patterns.sharding.ledger_facts import (
     Discontinuity,
     Piece,
     StoredDay,
+    differences,
+    text_of,
 )
 
 
@@ -130,8 +132,7 @@ class LedgerChain:
                 return
             count += last.seq - start.seq + 1
             start = begins or start
-        if count != row.count:
-            yield Breach(str(row.day), "count of the day row", str(row.count), str(count))
+        yield from differences(str(row.day), ("count of the day row", row.count, count))
 
     def _follow(self, first: Position) -> Iterator[Breach]:
         """Check that a piece that begins with `first` begins right behind the last one."""
@@ -148,7 +149,7 @@ class LedgerChain:
         elif first.seq != 1:
             yield Breach(place, "first position of its epoch", place, f"{first.epoch}-1")
         elif prev != before:
-            yield Breach(place, "position before its epoch", _text(prev), _text(before))
+            yield Breach(place, "position before its epoch", text_of(prev), text_of(before))
 
     def _advance(self, last: Position, at: datetime | None) -> None:
         self.epochs.add(last.epoch)
@@ -156,16 +157,12 @@ class LedgerChain:
             self.last, self._last_at = last, at
 
     def _fence_breaches(self, fence: CoinCopy) -> Iterator[Breach]:
-        if fence.last != self.last:
-            yield Breach("fence", "last position", _text(fence.last), _text(self.last))
-        is_time_known = self._last_at is not None or self.last is None
-        if is_time_known and fence.last_at != self._last_at:
-            yield Breach("fence", "time of the last position", _time(fence.last_at), _time(self._last_at))
-        if self._floor is not None:
-            if fence.floor != self._floor:
-                yield Breach("fence", "first position held", _text(fence.floor), str(self._floor))
-        elif fence.floor is not None and (self.last is None or fence.floor <= self.last):
-            yield Breach("fence", "first position held", str(fence.floor), NONE)
+        yield from differences("fence", ("last position", fence.last, self.last))
+        if self._last_at is not None or self.last is None:
+            yield from differences("fence", ("time of the last position", fence.last_at, self._last_at))
+        # without a quote that is held, a fence that expects the next one behind the last position is right as well
+        if self._floor is not None or self.last is None or fence.floor is None or fence.floor <= self.last:
+            yield from differences("fence", ("first position held", fence.floor, self._floor))
 
     def _empty_epochs(self) -> Iterator[Breach]:
         for epoch in self._linked_epochs:
@@ -174,7 +171,9 @@ class LedgerChain:
 
     def _missing_holes(self) -> Iterator[Breach]:
         for behind in sorted(self._holes.keys() - self._passed):
-            yield Breach(str(behind), "hole noted before it", _text(self._holes[behind]), "none, as nothing is missing")
+            yield Breach(
+                str(behind), "hole noted before it", text_of(self._holes[behind]), "none, as nothing is missing"
+            )
 
 
 def _row_breaches(day: StoredDay) -> Iterator[Breach]:
@@ -188,13 +187,12 @@ def _row_breaches(day: StoredDay) -> Iterator[Breach]:
     if not pieces:
         yield Breach(place, "quotes held of the day", "0", str(row.count))
         return
-    for what, found, wanted in (
+    yield from differences(
+        place,
         ("first position of the day row", row.first, pieces[0].first),
         ("last position of the day row", row.last, pieces[-1].last),
         ("count of the day row", row.count, count),
-    ):
-        if found != wanted:
-            yield Breach(place, what, str(found), str(wanted))
+    )
     if row.manifest is not None:
         yield from content_breaches(place, "the sealed day", row.manifest, day.content)
 
@@ -202,12 +200,12 @@ def _row_breaches(day: StoredDay) -> Iterator[Breach]:
 def content_breaches(place: str, whose: str, found: Content, wanted: Content | None) -> Iterator[Breach]:
     """How two contents differ; `wanted` is None if there are no quotes."""
     wanted = wanted or Content()
-    if found.count != wanted.count:
-        yield Breach(place, f"count of {whose}", str(found.count), str(wanted.count))
-    if found.sum != wanted.sum:
-        yield Breach(place, f"sum of {whose}", format_price(found.sum), format_price(wanted.sum))
-    if found.digest != wanted.digest:
-        yield Breach(place, f"digest of {whose}", str(found.digest), str(wanted.digest))
+    return differences(
+        place,
+        (f"count of {whose}", found.count, wanted.count),
+        (f"sum of {whose}", found.sum, wanted.sum),
+        (f"digest of {whose}", found.digest, wanted.digest),
+    )
 
 
 def total_breaches(row: DayRow, totals: Sequence[CandleTotal]) -> Iterator[Breach]:
@@ -216,11 +214,12 @@ def total_breaches(row: DayRow, totals: Sequence[CandleTotal]) -> Iterator[Breac
     by_minutes = {total.minutes: total for total in totals}
     for minutes in STORED_MINUTES:
         total = by_minutes.get(minutes, CandleTotal(minutes, 0, 0, Content().sum))
-        what = f"of the candles of {minutes} min"
-        if total.count != row.count:
-            yield Breach(str(row.day), f"quotes {what}", str(total.count), str(row.count))
-        if total.sum != row.manifest.sum:
-            yield Breach(str(row.day), f"sum {what}", format_price(total.sum), format_price(row.manifest.sum))
+        candles = f"of the candles of {minutes} min"
+        yield from differences(
+            str(row.day),
+            (f"quotes {candles}", total.count, row.count),
+            (f"sum {candles}", total.sum, row.manifest.sum),
+        )
 
 
 def _discontinuity_breaches(one: Discontinuity, *, is_noted: bool) -> Iterator[Breach]:
@@ -228,17 +227,9 @@ def _discontinuity_breaches(one: Discontinuity, *, is_noted: bool) -> Iterator[B
     if not is_noted and one.position.epoch == one.before.epoch and one.position.seq != one.before.seq + 1:
         yield Breach(place, f"position after {one.before}", place, _next(one.before))
     if one.at < one.before_at:
-        wanted = f"{_time(one.before_at)} or later"
-        yield Breach(place, f"time, which falls after {one.before}", _time(one.at), wanted)
+        wanted = f"{text_of(one.before_at)} or later"
+        yield Breach(place, f"time, which falls after {one.before}", text_of(one.at), wanted)
 
 
 def _next(position: Position) -> str:
     return f"{position.epoch}-{position.seq + 1}"
-
-
-def _text(position: Position | None) -> str:
-    return NONE if position is None else str(position)
-
-
-def _time(at: datetime | None) -> str:
-    return NONE if at is None else format_time(at)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from cotacoes.model.quote import Position, exact_sum
+from cotacoes.model.quote import Position, exact_sum, format_price, format_time
 
 NONE = "none"
+Fact = str | int | Position | datetime | Decimal | None
 
 CopyState = Literal["open", "closed", "moved", "incoming"]
 AT_HOME = ("open", "closed")  # the states in which a shard answers for the coin
@@ -111,6 +112,22 @@ class Breach(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.place}  {self.what}: {self.found}, not {self.wanted}"
+
+
+def differences(place: str, *facts: tuple[str, Fact, Fact]) -> Iterator[Breach]:
+    """A breach for each fact, given as what it is about, how it is and how it should be, of which the two differ."""
+    for what, found, wanted in facts:
+        if found != wanted:
+            yield Breach(place, what, text_of(found), text_of(wanted))
+
+
+def text_of(fact: Fact) -> str:
+    """A fact as it is shown in a breach."""
+    if isinstance(fact, datetime):
+        return format_time(fact)
+    if isinstance(fact, Decimal):
+        return format_price(fact)
+    return NONE if fact is None else str(fact)
 
 
 @dataclass(frozen=True)
