@@ -10,9 +10,10 @@ from cotacoes import config
 from cotacoes.config import Settings
 from cotacoes.errors import SettingError
 from cotacoes.up.data_folder import DataFolder
+from cotacoes.up.live_view import Style
 from cotacoes.up.running_system import Topology
 from cotacoes.up.supervision.service import Service
-from cotacoes.up.topology import UpOptions, describe_source, run, service_environment, topology
+from cotacoes.up.topology import describe_source, run, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]
 SERVICES = ["external_service", "quote_service", "aggregator_service", "gateway_service", "client_subscriber"]
@@ -141,7 +142,7 @@ def test_a_service_gets_its_settings_and_of_our_environment_only_what_any_progra
 
 
 def test_a_word_for_the_clock_reaches_the_writer_and_nobody_else(tmp_path: Path) -> None:
-    settings = UpOptions(data=tmp_path, accept_clock=True).settings()
+    settings = config.load(data=tmp_path, accept_clock=True)
     told = {name for name in SERVICES if "COTACOES_ACCEPT_CLOCK" in service_environment(name, settings, {})}
     assert told == {"quote_service"}
     assert config.load(service_environment("quote_service", settings, {})).accept_clock
@@ -150,7 +151,7 @@ def test_a_word_for_the_clock_reaches_the_writer_and_nobody_else(tmp_path: Path)
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COTACOES_SEED", "3")
     monkeypatch.setenv("COTACOES_SPEED", "3")
-    settings = UpOptions(data=tmp_path, seed=4).settings()
+    settings = config.load(data=tmp_path, seed=4)
     assert (settings.seed, settings.speed, settings.data) == (4, 3.0, tmp_path)
 
 
@@ -177,5 +178,5 @@ def test_spans_that_no_service_could_send_are_refused_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "far:4318")
     with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
-        run(UpOptions(data=tmp_path / "data"))
+        run(config.load(data=tmp_path / "data"), Style.PLAIN)
     assert not (tmp_path / "data").exists()

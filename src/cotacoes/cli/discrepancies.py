@@ -35,7 +35,7 @@ ORPHAN_COLUMNS = (
 )
 
 app = typer.Typer()
-ledger_app = typer.Typer(help="Holes of the history, and recorded quotes that are not in it (orphans).")
+ledger_app = typer.Typer(help="List and accept holes and orphans of the history.")
 app.add_typer(ledger_app, name="ledger")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cotacoes.cli.options import AsJson, Data, data_folder
-from cotacoes.cli.output import put, put_json
+from cotacoes.cli.output import can_encode, put, put_json
 
 if TYPE_CHECKING:
     from cotacoes.doctor.finding import Finding  # slow to import, and only needed here
@@ -52,11 +52,7 @@ def doctor(data: Data = None, as_json: AsJson = False) -> int:
 
 def marks_for(encoding: str | None) -> Mapping[str, str]:
     """The marks that this encoding can write."""
-    try:
-        "".join(_MARKS.values()).encode(encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return _PLAIN_MARKS
-    return _MARKS
+    return _MARKS if can_encode("".join(_MARKS.values()), encoding) else _PLAIN_MARKS
 
 
 def lines(findings: Sequence[Finding], marks: Mapping[str, str]) -> Iterator[str]:

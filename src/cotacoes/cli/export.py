@@ -24,9 +24,10 @@ import msgspec
 
 from cotacoes.cli.export_file import PartialFile
 from cotacoes.cli.output import HistoryPage, printable, put_text, say, understood
-from cotacoes.errors import PositionGoneError, ServiceUnavailableError, SettingError, UnavailableError
+from cotacoes.client.answers import read_quotes
+from cotacoes.errors import PositionGoneError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson
-from cotacoes.model.quote import Position, QuoteJson, first_gap
+from cotacoes.model.quote import Position, QuoteJson
 from cotacoes.patterns.resilience.backoff import Backoff
 from cotacoes.web.service_client import ServiceClient
 
@@ -212,7 +213,7 @@ class Export:
             asked: dict[str, Any] = {"after": after, "start": wanted.start, "end": wanted.end}
             answer = await self._patiently(asked, 1 if first_only else self._page_quotes)
             page = understood(answer, HistoryPage, "quote_service")
-            _check(page, wanted.coin, after)
+            read_quotes(wanted.coin, answer, None if after is None else Position.parse(after))
             yield page
             more, after = page.more and bool(page.quotes) and not first_only, page.next
 
@@ -231,18 +232,6 @@ class Export:
             else:
                 self._backoff.reset()
                 return answer
-
-
-def _check(page: HistoryPage, coin: str, after: str | None) -> None:
-    """Raise ServiceUnavailableError unless the page continues from `after` with quotes of the coin, or names a gap."""
-    try:
-        quotes = [quote.quote() for quote in page.quotes]
-        ends = {Position.parse(gap.through) for gap in page.gaps}
-    except ValueError as error:
-        raise ServiceUnavailableError("quote_service gave an answer of an unknown shape") from error
-    gap = first_gap(quotes, None if after is None else Position.parse(after), ends)
-    if gap is not None or any(quote.coin != coin for quote in quotes):
-        raise ServiceUnavailableError(f"quote_service's answer has a hole after {after or 'the beginning'}")
 
 
 async def export(client: ServiceClient, wanted: ExportRequest, output: Path | None) -> int:

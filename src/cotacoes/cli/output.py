@@ -97,11 +97,23 @@ def confirms(question: str, *, without: str) -> bool:
 
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table that fits the terminal; coloured on a terminal, unless NO_COLOR is set."""
-    width = terminal_width()
-    is_coloured = width is not None and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     cells = [[printable(str(cell)) for cell in row] for row in rows]
-    for line in table_lines(columns, cells, width=width, coloured=is_coloured):
+    for line in table_lines(columns, cells, width=terminal_width(), coloured=is_coloured()):
         _write(f"{line}\n")
+
+
+def is_coloured() -> bool:
+    """Whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def can_encode(text: str, encoding: str | None) -> bool:
+    """Whether an output of this encoding can show the text."""
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def terminal_width() -> int | None:

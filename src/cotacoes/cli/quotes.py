@@ -69,7 +69,7 @@ def record(
     ] = None,
     data: Data = None,
 ) -> int:
-    """Record published quotes to a file that can be replayed.
+    """Record published quotes for a replay.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from cotacoes.cli.output import NONE, UNKNOWN, age_text, money, put, put_table, terminal_width, understood
+from cotacoes.cli.output import NONE, UNKNOWN, age_text, can_encode, money, put, put_table, terminal_width, understood
 from cotacoes.model.payloads import ReportJson
 from cotacoes.model.quote import parse_time
 from cotacoes.model.window import WindowJson
@@ -84,11 +84,7 @@ def held_text(window: WindowJson) -> str:
 
 def levels_for(encoding: str | None) -> str:
     """The characters of a sparkline that this encoding has, from the lowest price to the highest."""
-    try:
-        _LEVELS.encode(encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return _LEVELS_PLAIN
-    return _LEVELS
+    return _LEVELS if can_encode(_LEVELS, encoding) else _LEVELS_PLAIN
 
 
 def sparkline(prices: Sequence[str | None], width: int = SPARK, levels: str = _LEVELS) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cotacoes.cli.options import AsJson, Data, Name, data_folder
-from cotacoes.cli.output import NONE, export_lines, put, put_json, put_table, say
+from cotacoes.cli.output import NONE, export_lines, is_coloured, put, put_json, put_table, say
 from cotacoes.errors import SettingError
 from cotacoes.up import control
 
@@ -61,25 +59,26 @@ def up(
     """
     if plain and as_json:
         raise SettingError("give either --plain or --json, not both")
-    from cotacoes.up.topology import UpOptions, run
+    from cotacoes import config
+    from cotacoes.up.live_view import Style
+    from cotacoes.up.topology import run
 
-    is_rich = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return run(
-        UpOptions(
-            data=data_folder(data),
-            port_base=port_base,
-            source=source,
-            speed=speed,
-            loop=loop or None,
-            replay_price=replay_price,
-            replay_times=replay_times,
-            replay_pairs=replay_pairs,
-            seed=seed,
-            failure_rate=failure_rate,
-            accept_clock=accept_clock or None,
-            output="json" if as_json else "plain" if plain or not is_rich else "rich",
-        )
-    )
+    options: dict[str, Any] = {
+        "data": data_folder(data),
+        "port_base": port_base,
+        "source": source,
+        "speed": speed,
+        "loop": loop or None,
+        "replay_price": replay_price,
+        "replay_times": replay_times,
+        "replay_pairs": replay_pairs,
+        "seed": seed,
+        "failure_rate": failure_rate,
+        "accept_clock": accept_clock or None,
+    }
+    settings = config.load(**{name: value for name, value in options.items() if value is not None})
+    style = Style.JSON if as_json else Style.COLOURED if is_coloured() and not plain else Style.PLAIN
+    return run(settings, style)
 
 
 @app.command()
@@ -174,7 +173,7 @@ def down(data: Data = None) -> None:
     """
     folder = data_folder(data)
     control.bring_down(folder)
-    say(f"stopped what ran on {folder}")
+    say(f"stopped the system on {folder}")
 
 
 def _control(command: str, service: str, data: Path | None) -> None:

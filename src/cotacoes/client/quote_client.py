@@ -12,18 +12,19 @@ has the fields of its type and no other.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from cotacoes.adapters.http_client import HttpClient, Response
-from cotacoes.client.answers import read_quotes
 from cotacoes.errors import HttpError, ServiceUnavailableError
 from cotacoes.errors.problem_json import PROBLEM_JSON, read_problem
-from cotacoes.feed.history import PAGE_QUOTES, HistoryPage
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
-from cotacoes.model.quote import Position
+
+if TYPE_CHECKING:
+    from cotacoes.feed.history import HistoryPage
+    from cotacoes.model.quote import Position
 
 ANSWER_BYTES_MAX = 16_777_216  # 10,000 quotes, or a report of 1,000 coins, have some 3 MB
 DEADLINE_S = 6.0  # a service ends its own requests after 5 s
@@ -93,6 +94,10 @@ class QuoteClient:
         With a time range the first page need not follow `after`. After an UnavailableError all earlier pages are good,
         and `after` their last position continues.
         """
+        # only here: a single question, such as a command's, starts without what pages need
+        from cotacoes.client.answers import read_quotes
+        from cotacoes.feed.history import PAGE_QUOTES
+
         previous = after if start is None else None
         more = True
         while more:

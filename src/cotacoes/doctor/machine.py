@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -19,6 +18,7 @@ from cotacoes.config import PORT_OFFSETS
 from cotacoes.doctor.facts import Machine, Port
 from cotacoes.errors import SettingError
 from cotacoes.up import embedded_servers
+from cotacoes.up.topology import why_not_bound
 
 NAMESPACE_DEADLINE_S = 1.5
 PORT_BASE_STEP = 100
@@ -94,20 +94,10 @@ class Listeners:
     def _taker(self, port: int, ours: Collection[int]) -> str | None:
         pids = self._by_port.get(port)
         if pids is None:
-            return _why_not_bound(port)
+            reason = why_not_bound(port)
+            return None if reason is None else f"an unknown process ({reason})"
         strangers = pids.difference(ours)
         return _in_words(next(iter(strangers))) if strangers else None
-
-
-def _why_not_bound(port: int) -> str | None:
-    """Why a server could not bind the port: tried as `up` tries it, for a moment and without listening."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return f"an unknown process ({error.strerror})"
-    return None
 
 
 def _in_words(pid: int | None) -> str:

@@ -18,10 +18,8 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -49,32 +47,8 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUA
 _PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_", "COVERAGE_")  # the last one for `make coverage`
 
 
-@dataclass(frozen=True)
-class UpOptions:
-    """The options of the command line; None means: use the environment."""
-
-    data: Path
-    port_base: int | None = None
-    source: str | None = None
-    speed: str | None = None
-    loop: bool | None = None
-    replay_price: str | None = None
-    replay_times: str | None = None
-    replay_pairs: str | None = None
-    seed: int | None = None
-    failure_rate: float | None = None
-    accept_clock: bool | None = None
-    output: Literal["rich", "plain", "json"] = "plain"
-
-    def settings(self) -> Settings:
-        """The settings with these options applied; SettingError names what is wrong."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "output"}
-        return config.load(**{name: value for name, value in given.items() if value is not None})
-
-
-def run(options: UpOptions) -> int:
+def run(settings: Settings, style: Style) -> int:
     """Start the system, keep it running, stop it; returns the exit code. SettingError says why it cannot start."""
-    settings = options.settings()
     tracing.collector(os.environ)  # if it is refused, no service would start
     _refuse_useless_source(settings)
     with DataFolder(settings.data) as folder:
@@ -84,7 +58,7 @@ def run(options: UpOptions) -> int:
         _refuse_unusable_shards(system, folder)
         refuse_taken_ports(settings, system.services)
         with unblocked_stderr(functools.partial(dropped_line, Style.PLAIN)):
-            return asyncio.run(_run(system, folder, _style(options.output), leftovers))
+            return asyncio.run(_run(system, folder, style, leftovers))
 
 
 async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: Sequence[str]) -> int:
@@ -107,12 +81,6 @@ async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: 
         if leftovers:
             sys.stderr.write(f"ended processes that a killed `up` left behind: {', '.join(leftovers)}\n")
         return await system.run(describe_source(topology.settings))
-
-
-def _style(output: str) -> Style:
-    if output == "rich" and not os.environ.get("NO_COLOR"):
-        return Style.COLOURED
-    return Style.JSON if output == "json" else Style.PLAIN
 
 
 def _refuse_useless_source(settings: Settings) -> None:
@@ -280,13 +248,20 @@ def refuse_taken_ports(settings: Settings, services: Sequence[Service]) -> None:
     for service in services:
         if service.command is None or service.address is None:
             continue
-        port = urlsplit(service.address).port
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
-            try:
-                probe.bind(("127.0.0.1", int(port or 0)))
-            except OSError as error:
-                raise SettingError(
-                    f"cannot listen on port {port} for {service.name} ({error.strerror}): stop what uses it, "
-                    f"or set --port-base (COTACOES_PORT_BASE), which is {settings.port_base}"
-                ) from error
+        port = int(urlsplit(service.address).port or 0)
+        if reason := why_not_bound(port):
+            raise SettingError(
+                f"cannot listen on port {port} for {service.name} ({reason}): stop what uses it, "
+                f"or set --port-base (COTACOES_PORT_BASE), which is {settings.port_base}"
+            )
+
+
+def why_not_bound(port: int) -> str | None:
+    """Why no server could bind this port of loopback; None if one could. It is tried without listening."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return str(error.strerror)
+    return None
