@@ -175,7 +175,7 @@ def test_the_first_good_answer_ends_the_gathering_and_cancels_the_others() -> No
         BranchStatus.SKIPPED,
         BranchStatus.SKIPPED,
     ]
-    assert result.branches["slow"].reason == "there was enough without it"
+    assert result.branches["slow"].reason == "there were enough answers without it"
 
 
 async def demanding(plans: Mapping[str, Plan], **options: Any) -> tuple[IncompleteError, float]:
@@ -201,7 +201,7 @@ def test_fail_fast_ends_the_gathering_once_the_demand_cannot_be_met() -> None:
     error, elapsed = run(demanding(PART, partial="forbid", fail_fast=True))
     assert elapsed == pytest.approx(0.2)
     assert error.result.branches["c"].status is BranchStatus.SKIPPED
-    assert error.result.branches["c"].reason == "there was no hope of enough"
+    assert error.result.branches["c"].reason == "the demand could no longer be met"
 
 
 def test_a_quorum_tolerates_as_many_failures_as_it_can() -> None:

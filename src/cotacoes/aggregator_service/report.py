@@ -21,15 +21,7 @@ import msgspec
 
 from cotacoes.aggregator_service.plan import ASKED_AS, QUOTE_SERVICE, ReportPlan
 from cotacoes.aggregator_service.shards import ShardAnswer
-from cotacoes.errors import (
-    DeadlineExceededError,
-    InternalError,
-    OverloadedError,
-    ProblemError,
-    ServiceUnavailableError,
-    ShardUnavailableError,
-    TimedOutError,
-)
+from cotacoes.errors import ProblemError, ServiceUnavailableError, ShardUnavailableError, TimedOutError
 from cotacoes.model.payloads import (
     BranchJson,
     CoinReportJson,
@@ -43,8 +35,9 @@ from cotacoes.model.window import WindowJson
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import ShardView
 from cotacoes.web.overview import Overview
+from cotacoes.web.resilient_client import NO_ANSWER
 
-_NO_ANSWER = (DeadlineExceededError, InternalError, OverloadedError, ServiceUnavailableError, ShardUnavailableError)
+_NO_ANSWER = (*NO_ANSWER, ShardUnavailableError)
 _NOTHING = Overview({}, {}, {}, {})
 
 

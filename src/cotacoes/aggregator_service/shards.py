@@ -67,7 +67,7 @@ class ReportShards:
         Raises ShardUnavailableError and TimedOutError if this shard gives no answer.
         """
         if shard not in self._directory.shards:
-            raise ShardUnavailableError(f"no address of {shard} is known")
+            raise ShardUnavailableError(f"the address of {shard} is unknown")
         views, absent = await self._ask(plan, shard, coins)
         if absent:
             left_s = Deadline.after(self._deadline_s, self._clock).remaining()

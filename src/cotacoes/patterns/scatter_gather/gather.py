@@ -189,9 +189,9 @@ class _Gathering(Generic[T]):
         if len(self._ended) == len(self.plan):
             self._finish(None)
         elif self._good >= self.enough:
-            self._finish("there was enough without it")
+            self._finish("there were enough answers without it")
         elif len(self._ended) - self._good > self.bad_max:
-            self._finish("there was no hope of enough")
+            self._finish("the demand could no longer be met")
 
     def _finish(self, why: str | None) -> None:
         if not self._over.done():
