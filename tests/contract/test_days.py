@@ -77,7 +77,7 @@ class Ledger:
     async def keep(self, now: datetime = SOON) -> list[str]:
         """Run one round; returns its log lines in short form."""
         with structlog.testing.capture_logs() as logs:
-            await self.keeper(now).keep()
+            await self.keeper(now).maintain()
         names = ("event", "coin", "day", "expected", "held", "count")
         return [" ".join(str(entry[name]) for name in names if name in entry) for entry in logs]
 
@@ -391,7 +391,7 @@ async def test_retention_never_drops_the_newest_day_or_coins_of_another_shard(le
     assert (await ledger.shard.fence(COIN)).floor == Position(12, 1)
     keeper = ledger.keeper()
     keeper._homes = lambda: {OTHER: Home(2, "shard2", 1, 1)}
-    await keeper.keep()
+    await keeper.maintain()
     assert ledger.ask("SELECT count(dropped_at) FROM day WHERE coin_id = 2") == "2"
 
 
@@ -502,7 +502,7 @@ async def test_a_keeper_killed_before_any_statement_leaves_work_but_never_a_wron
                     return days
 
                 try:
-                    await mortal.keeper(now, open_days=open_days).keep()
+                    await mortal.keeper(now, open_days=open_days).maintain()
                     break
                 except KilledError:
                     assert len(await mortal.shard.after(COIN, None, 1000)) in (100, 80, 60, 40)

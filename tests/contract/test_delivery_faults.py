@@ -1,4 +1,4 @@
-"""A quote's way from the log to its shard, through a network with faults of every kind and over ends of the writer."""
+"""Delivery from the log to the shard, through a network with every kind of fault and over ends of the writer."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ RETRIES: dict[str, Any] = {"retry_s": 0.005, "retry_max_s": 0.02}
 pytestmark = pytest.mark.anyio
 
 
-async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothing_and_keeps_the_order(
+async def test_delivery_through_every_fault_loses_and_doubles_nothing_and_keeps_the_order(
     migrated: str, tmp_path: Path, seeded: Random
 ) -> None:
     recorded: list[Quote] = []
@@ -29,7 +29,7 @@ async def test_delivery_through_faults_of_every_kind_loses_nothing_doubles_nothi
         PostgresShard("shard1", proxy.dsn, deadline_s=0.5) as shard,
         PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
     ):
-        for _ in range(3):  # the writer ends, and another era begins
+        for _ in range(3):  # the writer ends, and another epoch begins
             core = Core(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
             core.wall = wall
             async with core.running():
@@ -98,7 +98,7 @@ CREATE TRIGGER slow_row BEFORE INSERT ON quote FOR EACH ROW EXECUTE FUNCTION slo
 QUICK_ROWS = "DROP FUNCTION slow_row CASCADE"
 
 
-async def test_a_shard_too_slow_for_a_whole_batch_is_caught_up_with_all_the_same(migrated: str, tmp_path: Path) -> None:
+async def test_delivery_catches_up_with_a_shard_too_slow_for_a_whole_batch(migrated: str, tmp_path: Path) -> None:
     psql(migrated, SLOW_ROWS % 0.015)
     async with PostgresShard("shard1", migrated, deadline_s=0.5) as shard:
         core = Core(tmp_path, shard, deadline_s=0.5)  # type: ignore[arg-type]
@@ -109,9 +109,7 @@ async def test_a_shard_too_slow_for_a_whole_batch_is_caught_up_with_all_the_same
     assert await wrong_with(migrated, recorded) == []
 
 
-async def test_a_quote_that_does_not_fit_by_itself_is_held_with_the_reason_until_it_does(
-    migrated: str, tmp_path: Path
-) -> None:
+async def test_a_single_quote_that_misses_the_deadline_is_held_with_the_reason(migrated: str, tmp_path: Path) -> None:
     psql(migrated, SLOW_ROWS % 5)
     async with PostgresShard("shard1", migrated, deadline_s=0.3) as shard:
         core = Core(tmp_path, shard, deadline_s=0.3)  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answe
 @pytest.mark.parametrize(
     ("kind", "reason"), [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")]
 )
-def test_poison_is_done_to_the_named_coins(kind: Kind, reason: str) -> None:
+def test_a_price_fault_alters_the_named_coins(kind: Kind, reason: str) -> None:
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0}, coins=["ethereum"])
         fetched = await rig.fetch()
@@ -150,12 +150,12 @@ def test_a_frozen_price_repeats_price_and_time_while_the_market_moves_on() -> No
     with_service(work, tick_ms=20)
 
 
-def test_retry_after_stands_on_429_and_503_only() -> None:
+def test_only_429_and_503_have_retry_after() -> None:
     async def work(rig: Running) -> None:
-        for status, told in ((503, "9"), (500, None)):
+        for status, wait in ((503, "9"), (500, None)):
             await rig.set_faults(error_rate=1, status=[status], retry_after_s=9)
             answer = await rig.client.get(f"{rig.url}/quote")
-            assert (answer.status, answer.headers.get("retry-after")) == (status, told)
+            assert (answer.status, answer.headers.get("retry-after")) == (status, wait)
         await rig.set_faults(kinds={"too_many_requests": 1.0}, retry_after_s=9)
         answer = await rig.client.get(f"{rig.url}/quote")
         assert (answer.status, answer.headers["retry-after"]) == (429, "9")
@@ -163,7 +163,7 @@ def test_retry_after_stands_on_429_and_503_only() -> None:
     with_service(work)
 
 
-def test_faults_are_set_by_administrators_only_and_strictly() -> None:
+def test_only_administrators_set_faults_and_unknown_fields_are_refused() -> None:
     async def work(rig: Running) -> None:
         assert (await rig.set_faults(token="wrong", error_rate=1)).status == 401
         assert (await rig.set_faults(token="wrong", nonsense=1)).status == 401
@@ -198,22 +198,22 @@ def test_no_fault_touches_the_routes_of_operators() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY])
-def test_an_answer_that_holds_on_ends_by_itself_by_a_cut(kind: Kind) -> None:
+def test_an_answer_that_holds_the_connection_ends_with_a_cut(kind: Kind) -> None:
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0})
         reader, writer = await connect(rig.port)
         writer.write(b"GET /quote HTTP/1.1\r\nhost: x\r\n\r\n")
         async with asyncio.timeout(5):
-            told = await read_to_end(reader)
+            received = await read_to_end(reader)
         writer.transport.abort()
-        assert b"504" not in told
-        assert not told.endswith(b"}")
+        assert b"504" not in received
+        assert not received.endswith(b"}")
 
     with_service(work, request_deadline_s=0.5)
 
 
 @pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY, Kind.HUGE_BODY])
-def test_held_answers_do_not_hold_up_a_stop(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+def test_held_answers_do_not_delay_a_stop(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> float:
         async with running(request_deadline_s=60) as rig:
             await rig.set_faults(kinds={kind: 1.0})
@@ -254,7 +254,7 @@ def test_a_recording_is_served_under_its_own_name_and_currency(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("given", [{"source": "replay:/nowhere/at/all.gz"}, {"coins": "origin:shard1"}])
-def test_what_can_not_be_served_is_refused_before_anything_starts(given: dict[str, Any]) -> None:
+def test_an_unusable_setting_is_refused_before_anything_starts(given: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="COTACOES_"):
         app.build(config.load({}, **given), asyncio.Event())
 
@@ -286,7 +286,7 @@ def test_the_tape_gives_every_price_of_the_simulated_market_in_order_and_waits_f
     with_service(work, tick_ms=50)
 
 
-def test_a_restart_goes_on_with_the_tape_and_another_market_does_not_know_its_cursor(tmp_path: Path) -> None:
+def test_a_restart_resumes_the_tape_and_another_market_does_not_know_its_cursor(tmp_path: Path) -> None:
     pages: list[TapePage] = []
 
     async def first(rig: Running) -> None:
@@ -321,13 +321,13 @@ def test_a_restart_goes_on_with_the_tape_and_another_market_does_not_know_its_cu
         ("wait_ms=999999", 422),
     ],
 )
-def test_what_can_not_be_asked_of_the_tape_is_refused(query: str, status: int) -> None:
+def test_an_invalid_request_to_the_tape_is_refused(query: str, status: int) -> None:
     async def work(rig: Running) -> None:
         answer = await rig.client.get(f"{rig.url}/quotes?{query}")
         assert answer.status == status
         if status == 410:
-            told = json.loads(answer.body)
-            assert (told["first"], told["next"].endswith("-0")) == (1, True)
+            payload = json.loads(answer.body)
+            assert (payload["first"], payload["next"].endswith("-0")) == (1, True)
 
     with_service(work)
 
@@ -347,7 +347,7 @@ def test_the_faults_of_answers_hit_the_tape_and_those_of_prices_do_not() -> None
     with_service(work)
 
 
-def test_a_replay_that_has_ended_plays_anew_for_who_polls_and_not_for_who_takes_the_tape(tmp_path: Path) -> None:
+def test_an_ended_replay_starts_again_for_a_poll_and_not_for_a_tape(tmp_path: Path) -> None:
     runs = []
 
     async def work(rig: Running) -> None:
@@ -362,7 +362,7 @@ def test_a_replay_that_has_ended_plays_anew_for_who_polls_and_not_for_who_takes_
     assert runs[2] == runs[3]
 
 
-def test_the_simulated_market_quotes_another_coin_when_an_administrator_says_so_and_remembers_it(
+def test_an_administrator_adds_a_coin_to_the_simulated_market_and_it_is_remembered(
     tmp_path: Path,
 ) -> None:
     async def add(rig: Running, coin: str, token: str = TOKEN) -> Response:

@@ -31,9 +31,7 @@ def settings_of(folder: Path, dsns: tuple[str, str], **given: object) -> Setting
     )
 
 
-async def test_a_superseded_writer_that_is_started_again_lets_the_other_one_write(
-    tmp_path: Path, placed: Placed
-) -> None:
+async def test_a_superseded_writer_that_is_restarted_lets_the_other_one_write(tmp_path: Path, placed: Placed) -> None:
     dsns = placed(f"{COIN}:shard1")
     source = settings_of(tmp_path / "source", dsns, failure_rate=0.0)
     first, second = (

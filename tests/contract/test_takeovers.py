@@ -1,4 +1,4 @@
-"""Takeovers between two living writers, and writers that were cut off: one chain, and no quote without an account."""
+"""Takeovers between running and cut-off writers leave one chain behind, and every quote is accounted for."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ EVERY_S = 0.02  # fifty quotes a second
 
 
 class World:
-    """One shard, the writers that have it in turn, each with its own log and network, and what they published."""
+    """One shard, the writers that take it over in turn, each with its own log and network, and the published quotes."""
 
     def __init__(self, folder: Path, settings: Settings, proxies: Sequence[FaultProxy]) -> None:
         self.folder = folder
@@ -59,11 +59,11 @@ class World:
                 await asyncio.sleep(EVERY_S)
 
     async def heard(self, count: int) -> None:
-        """Return once so many quotes were published."""
+        """Return when so many quotes were published."""
         await until(lambda: len(self.published) >= count, 60)
 
     async def check(self, straight: PostgresShard) -> set[Position]:
-        """One chain, right once what is noted is accepted; what was published and is neither held nor an orphan."""
+        """Check the chain after accepting all discrepancies; published quotes that are neither held nor orphans."""
         held = await straight.after(COIN, None, 10**6)
         assert first_gap(held, None) is None
         orphans = {one.quote.position: str(one.quote.price) async for one in discrepancies.orphans(self.settings, COIN)}
@@ -91,7 +91,7 @@ async def delivered(core: Core, count: int) -> None:
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
-async def test_takeovers_from_living_and_from_cut_off_writers_lose_nothing_without_a_word(
+async def test_takeovers_from_running_and_cut_off_writers_lose_nothing_unreported(
     placed: Placed, tmp_path: Path, seeded: Random, rounds: int
 ) -> None:
     dsns = placed(f"{COIN}:shard1")
@@ -114,7 +114,7 @@ async def test_takeovers_from_living_and_from_cut_off_writers_lose_nothing_witho
             enough = seeded.randrange(3, 20)
             await delivered(now, enough)
             is_cut_off = number % 3 != 1
-            if is_cut_off:  # it records and publishes on, and nobody has it
+            if is_cut_off:  # it goes on recording and publishing, without its shard
                 proxies[1 - number % 2].refuse()
                 heard = len(world.published)
                 await world.heard(heard + enough)
@@ -125,7 +125,7 @@ async def test_takeovers_from_living_and_from_cut_off_writers_lose_nothing_witho
             await task  # superseded
             await world.check(straight)
             now, task = later, later_task
-        for number in (rounds + 1, rounds):  # both logs come back, to the end of what they have
+        for number in (rounds + 1, rounds):  # both logs come back and deliver to their end
             later, later_task = start(number % 2)
             await delivered(later, 3)
             await task  # superseded

@@ -27,7 +27,7 @@ BYTES_MAX = 1_000_000
 class Twin:
     """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang.
 
-    An error of a coin's own route is told in the overview too.
+    An error of a coin's own route is in the overview too.
     """
 
     def __init__(self, quotes: dict[str, list[Quote]]) -> None:
@@ -114,10 +114,10 @@ class Twin:
 
         @router.get("/v1/overview")
         async def overview(parts: str, coins: str | None = None) -> Any:
-            told: dict[str, dict[str, Any]] = {part: {} for part in parts.split(",")}
+            payload: dict[str, dict[str, Any]] = {part: {} for part in parts.split(",")}
             problems: dict[str, Any] = {}
             for coin in quotes if coins is None else coins.split(","):
-                for part, its in told.items():
+                for part, its in payload.items():
                     try:
                         fault = self.faults.get(f"{OWN_ROUTES[part]}/{require_coin(coin, quotes)}")
                         if isinstance(fault, ProblemError):
@@ -125,7 +125,7 @@ class Twin:
                         its[coin] = await routes[part](coin)
                     except ProblemError as error:
                         problems[f"{coin}.{part}"] = problem_of(error) | {"retry_after_s": None}
-            return {**told, "problems": problems}
+            return {**payload, "problems": problems}
 
         self._app = build_app("quote_service", config.load({}), Metrics(), router)
 

@@ -1,4 +1,4 @@
-"""One coin's history partly on a shard and partly in the log, in steps that a test gives, also between two reads."""
+"""One coin's history, partly on a shard and partly in the log, changed in steps by a test, even between two reads."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -41,13 +41,13 @@ class SeamShard(MemoryShard):
         return await self._read("candles", super().candles(*arguments))
 
     def drop(self, before: datetime) -> None:
-        """Retention, by whole days."""
+        """Drop whole days, as retention does."""
         copy = self.copies[COIN]
-        self.dropped = copy.last  # the fence knows its end, though nothing be left
+        self.dropped = copy.last  # the fence keeps the end even if no quote is left
         copy.quotes = {position: one for position, one in copy.quotes.items() if one.at >= before}
 
     async def _read(self, name: str, answer: Awaitable[Any]) -> Any:
-        if self._is_within:  # the twin uses one read for another
+        if self._is_within:  # one read of the fake uses another
             return await answer
         self._is_within = True
         try:
@@ -61,7 +61,7 @@ class SeamShard(MemoryShard):
 
 
 class Seam:
-    """`quotes` are all that were ever recorded; nothing is delivered but by `deliver`."""
+    """`quotes` are all quotes ever recorded; only `deliver` delivers them."""
 
     def __init__(self, folder: Path) -> None:
         self.shard = SeamShard()
@@ -77,7 +77,7 @@ class Seam:
         await self.core.recorder.close()
 
     async def record(self, *seconds: float, origin: str = "sim", currency: str = "USD") -> list[Quote]:
-        """One quote at each of these seconds after noon, in one commit."""
+        """Record one quote at each of these seconds after noon, in one commit."""
         seen = []
         for number, offset in enumerate(seconds, start=len(self.quotes) + 1):
             at = NOON + timedelta(seconds=offset)
@@ -89,7 +89,7 @@ class Seam:
         return quotes
 
     async def deliver(self, count: int) -> None:
-        """The next quotes to the shard, as delivery does it; nothing while it is away."""
+        """Send the next quotes to the shard, as delivery does; none while it is away."""
         if self.shard.away:
             return
         history = self.core.history
@@ -100,7 +100,7 @@ class Seam:
             history.note_delivered(batch)
 
     async def trim(self, kept: int) -> None:
-        """Drop what is delivered from the log, but for the newest `kept`."""
+        """Drop delivered quotes from the log, except the newest `kept`."""
         default, trim.KEPT_QUOTES = trim.KEPT_QUOTES, kept
         try:
             await self.core.recorder.log.mark({COIN: self.core.history.mark()})

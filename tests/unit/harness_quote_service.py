@@ -1,4 +1,4 @@
-"""quote_service without its sockets: its parts wired over a real log and twins in memory, for one coin."""
+"""quote_service without its sockets: its parts wired over a real log and fakes in memory, for one coin."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ QUOTA = 2**30
 
 
 def source_policy(dice: random.Random, clock: Callable[[], float]) -> ResiliencePolicy:
-    """As quote_service calls its source."""
+    """A policy like the one by which quote_service calls its source."""
     config = CircuitBreakerConfig(
         consecutive_failures_threshold=5, wait_duration_in_open=3.0, permitted_calls_in_half_open=2
     )
@@ -121,14 +121,14 @@ class Core:
         self.answers = Answers(self.recorder, self.directory, self.intake, AgeLimits(5000, 300_000))
 
     async def fetch(self) -> Fetched:
-        """What the source says."""
+        """The answer of the source."""
         self.calls += 1
         if isinstance(self.said, Exception):
             raise self.said
         return Fetched(self.said, [])
 
     async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
-        """What the tape says."""
+        """The next page of the tape."""
         self.asked.append(cursor)
         page = self.pages.pop(0)
         if isinstance(page, Exception):
@@ -149,7 +149,7 @@ class Core:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """With delivery and publisher at work."""
+        """Run delivery and publisher."""
         await self.recorder.start()
         try:
             async with background(self.delivery.run(), self.publisher.run()):
@@ -158,8 +158,8 @@ class Core:
             await self.recorder.close()
 
     async def page(self, after: Position | None = None) -> list[Position]:
-        told = json.loads(await self.answers.after(COIN, after, 100))
-        return [Position(quote["epoch"], quote["seq"]) for quote in told["quotes"]]
+        payload = json.loads(await self.answers.after(COIN, after, 100))
+        return [Position(quote["epoch"], quote["seq"]) for quote in payload["quotes"]]
 
 
 def seen(price: str, at: datetime) -> Observation:

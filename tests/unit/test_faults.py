@@ -1,4 +1,4 @@
-"""The faults: one judgement a request, at the rate that was set, for as long as was set."""
+"""The faults: one verdict a request, at the rate and for the time that are set."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def quote(coin: str, price: str, *, ago_s: int = 0) -> Observation:
 QUOTES = {"bitcoin": quote("bitcoin", "67012.34"), "ethereum": quote("ethereum", "3512.10", ago_s=1)}
 
 
-def test_nothing_set_spoils_nothing() -> None:
+def test_the_default_setting_causes_no_fault() -> None:
     rig = Rig()
     assert {rig.faults.judge() for _ in range(100)} == {FaultVerdict()}
 
@@ -64,7 +64,7 @@ def test_each_kind_comes_at_its_rate_and_one_fault_a_request() -> None:
     rig = Rig(kinds={"hang": 0.25, "nan": 0.25})
     kinds = Counter(rig.faults.judge().kind for _ in range(5000))
     assert 0.22 < kinds[Kind.HANG] / 5000 < 0.28
-    assert 0.16 < kinds[Kind.NAN] / 5000 < 0.22  # a quarter of those that hang left over
+    assert 0.16 < kinds[Kind.NAN] / 5000 < 0.22  # a quarter of the requests that did not hang
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
@@ -80,7 +80,7 @@ def test_latency_and_jitter_bound_the_delay() -> None:
     assert 0.14 < max(delays) <= 0.15
 
 
-def test_a_setting_with_a_time_gives_way_to_the_lasting_one_and_says_so_once() -> None:
+def test_a_timed_setting_ends_and_is_logged_once() -> None:
     rig = Rig(error_rate=0.2)
     rig.faults.set(FaultSetting(error_rate=1.0, for_s=20))
     rig.seconds = 5.0
@@ -92,7 +92,7 @@ def test_a_setting_with_a_time_gives_way_to_the_lasting_one_and_says_so_once() -
     assert [setting.kinds for setting in rig.ended] == [{Kind.HANG: 1.0}]
 
 
-def test_a_setting_replaces_all_of_the_one_before() -> None:
+def test_a_setting_replaces_the_one_before_completely() -> None:
     rig = Rig(error_rate=0.2, kinds={"hang": 1.0}, coins=["bitcoin"])
     rig.faults.set(FaultSetting(latency_ms=5))
     assert rig.faults.current() == FaultSetting(latency_ms=5)
@@ -149,7 +149,7 @@ def test_an_answer_without_a_price_is_still_an_answer() -> None:
     ("kind", "reason"),
     [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")],
 )
-def test_poison_spoils_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
+def test_a_price_fault_alters_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
     fetched = read(render(QUOTES, "sim", FaultVerdict(kind=kind, coins=("bitcoin",))))
     assert fetched.unreadable == [("bitcoin", reason)]
     assert fetched.observations == [QUOTES["ethereum"]]
@@ -170,7 +170,7 @@ def test_readable_poison_is_what_its_name_says() -> None:
     assert read_one(Kind.FUTURE_TIME).observed_at == NOON + timedelta(hours=1)
 
 
-def test_a_frozen_price_stays_as_it_was_until_another_setting() -> None:
+def test_a_frozen_price_stays_until_another_setting() -> None:
     rig = Rig()
     first = {"bitcoin": quote("bitcoin", "1.00")}
     later = {"bitcoin": quote("bitcoin", "2.00"), "ethereum": quote("ethereum", "3.00")}

@@ -1,4 +1,4 @@
-"""A hole in the history is told with its bounds wherever the history is read, and everything behind it comes."""
+"""Every read of a history names its holes with their bounds, and everything behind them comes."""
 
 import asyncio
 import copy
@@ -80,14 +80,14 @@ async def read(answer: Any) -> tuple[list[int], list[dict[str, str]]]:
     return [quote["seq"] for quote in page["quotes"]], page["gaps"]
 
 
-async def test_until_the_shard_has_it_the_hole_is_one_that_may_be_filled(seam: Seam) -> None:
+async def test_a_gap_may_be_filled_until_the_shard_has_recorded_it_as_a_hole(seam: Seam) -> None:
     with pytest.raises(HistoryUnavailableError):
         await seam.core.answers.after(COIN, at(seam, 4), 100)
     with pytest.raises(HistoryUnavailableError):
         await seam.core.answers.after(COIN, at(seam, 6), 100)
 
 
-async def test_a_page_tells_the_hole_and_goes_on_behind_it(holed: Seam) -> None:
+async def test_a_page_names_the_hole_and_goes_on_behind_it(holed: Seam) -> None:
     answers = holed.core.answers
     assert await read(answers.after(COIN, None, 100)) == (HELD, [gap(holed, 4)])
     assert await read(answers.after(COIN, at(holed, 4), 100)) == ([9, 10, 11, 12], [gap(holed, 4)])
@@ -100,11 +100,11 @@ async def test_a_page_tells_the_hole_and_goes_on_behind_it(holed: Seam) -> None:
 async def test_a_position_inside_the_hole_gets_the_rest_of_the_hole_and_then_everything(
     holed: Seam, number: int, gaps: int
 ) -> None:
-    told = await read(holed.core.answers.after(COIN, at(holed, number), 100))
-    assert told == ([9, 10, 11, 12], [gap(holed, number)] * gaps)
+    found = await read(holed.core.answers.after(COIN, at(holed, number), 100))
+    assert found == ([9, 10, 11, 12], [gap(holed, number)] * gaps)
 
 
-async def test_a_time_range_tells_the_holes_that_lie_in_it_and_no_others(holed: Seam) -> None:
+async def test_a_time_range_names_the_holes_in_it_and_no_others(holed: Seam) -> None:
     def between(start: float | None, end: float | None, after: Position | None = None, limit: int = 100) -> Any:
         times = [None if one is None else NOON + timedelta(seconds=one) for one in (start, end)]
         return read(holed.core.answers.between(COIN, *times, after=after, limit=limit))
@@ -118,7 +118,7 @@ async def test_a_time_range_tells_the_holes_that_lie_in_it_and_no_others(holed: 
     assert await between(9, 100, at(holed, 3)) == ([10, 11, 12], [])
 
 
-async def test_a_position_that_was_never_given_is_not_one_of_the_hole(holed: Seam) -> None:
+async def test_a_position_that_never_existed_is_not_part_of_the_hole(holed: Seam) -> None:
     with pytest.raises(PositionBeyondEndError):
         await holed.core.answers.after(COIN, Position(at(holed, 4).epoch, 99), 100)
     with pytest.raises(PositionGoneError):
@@ -141,30 +141,30 @@ async def service(http: HttpClient) -> AsyncIterator[ServiceClient]:
 
 
 @pytest.mark.parametrize("since", [2, 4, 6])
-async def test_a_subscriber_is_told_what_is_lost_and_why_and_goes_on(
+async def test_a_subscriber_learns_what_is_lost_and_why_and_goes_on(
     holed: Seam, service: ServiceClient, since: int
 ) -> None:
     recovery = Recovery(COIN, at(holed, since))
     wanted = recovery.wanted
     assert wanted is not None
     page = await ServiceHistory(service).read(COIN, wanted)
-    told = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
+    found = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
     lost = events.GapLost(Gap(COIN, at(holed, max(since, 4)), at(holed, 8), Reason.HOLE))
     before = [events.QuoteReceived(holed.quotes[seq - 1]) for seq in HELD if since < seq <= 4]
-    assert told == [*before, lost, *(events.QuoteReceived(holed.quotes[seq - 1]) for seq in (9, 10, 11, 12))]
+    assert found == [*before, lost, *(events.QuoteReceived(holed.quotes[seq - 1]) for seq in (9, 10, 11, 12))]
     assert recovery.wanted is None
 
 
-async def test_a_start_with_the_newest_quotes_tells_the_hole_among_them(holed: Seam, service: ServiceClient) -> None:
+async def test_a_start_with_the_newest_quotes_names_the_hole_among_them(holed: Seam, service: ServiceClient) -> None:
     recovery = Recovery(COIN, start_quotes=6)
     wanted = recovery.wanted
     assert wanted is not None
     page = await ServiceHistory(service).read(COIN, wanted)
-    told = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
-    assert [isinstance(event, events.GapLost) for event in told] == [False, False, True, False, False, False, False]
+    found = recovery.recover(wanted, page.quotes, more=page.more, gaps=page.gaps)
+    assert [isinstance(event, events.GapLost) for event in found] == [False, False, True, False, False, False, False]
 
 
-async def test_a_hole_that_the_history_does_not_tell_of_is_not_believed(holed: Seam) -> None:
+async def test_a_hole_that_the_history_does_not_name_is_not_believed(holed: Seam) -> None:
     recovery = Recovery(COIN, at(holed, 4))
     wanted = recovery.wanted
     assert wanted is not None
@@ -174,11 +174,11 @@ async def test_a_hole_that_the_history_does_not_tell_of_is_not_believed(holed: S
 
 async def test_the_client_yields_the_hole_in_its_place(holed: Seam, http: HttpClient) -> None:
     async with Client("http://gateway", http=http) as client:
-        told = [one async for one in client.history(COIN)]
+        found = [one async for one in client.history(COIN)]
         inside = [one async for one in client.history(COIN, after=at(holed, 6))]
     hole = Gap(COIN, at(holed, 4), at(holed, 8), Reason.HOLE)
     quotes: list[Quote | Gap] = [holed.quotes[seq - 1] for seq in HELD]
-    assert told == [*quotes[:4], hole, *quotes[4:]]
+    assert found == [*quotes[:4], hole, *quotes[4:]]
     assert inside == [Gap(COIN, at(holed, 6), at(holed, 8), Reason.HOLE), *quotes[4:]]
 
 
@@ -222,7 +222,7 @@ async def test_an_export_writes_the_hole_and_is_the_same_wherever_it_was_interru
         (tmp_path / "again").unlink()
 
 
-def test_a_stream_of_the_gateway_tells_the_hole_and_then_everything() -> None:
+def test_a_gateway_stream_sends_the_hole_and_then_everything() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=2_000)
         read = rig.history.page

@@ -55,12 +55,12 @@ def test_the_same_seed_gives_the_same_prices_and_another_seed_gives_others() -> 
     assert runs[0] != runs[2]
 
 
-def test_known_prices_stay_what_they_are_on_every_machine_and_version_of_python() -> None:
+def test_known_prices_are_the_same_on_every_machine_and_version_of_python() -> None:
     assert [str(price_at(1, "bitcoin", tick)) for tick in range(3)] == ["66614.08", "66607.51", "66612.87"]
     assert [str(price_at(1, "ethereum", tick)) for tick in (0, 1, 10**9)] == ["3548.16", "3547.58", "3458.33"]
 
 
-def test_a_price_depends_on_the_tick_and_not_on_how_often_it_was_asked() -> None:
+def test_a_price_depends_on_the_tick_and_not_on_how_often_it_was_read() -> None:
     often, seldom = Hands(), Hands()
     asked_often = seen(market(often), often, polls=101, every_s=0.25)
     asked_seldom = seen(market(seldom), seldom, polls=2, every_s=25.0)
@@ -98,7 +98,7 @@ def test_a_quote_keeps_its_time_until_the_next_tick_and_coins_tick_one_after_the
     assert all(time <= hands.wall for moment in times for time in moment.values())
 
 
-def test_a_wall_clock_that_was_set_anew_is_followed_at_the_next_tick() -> None:
+def test_a_wall_clock_that_was_set_is_followed_at_the_next_tick() -> None:
     hands = Hands()
     simulated = market(hands, coins=["bitcoin"])
     simulated.quotes()
@@ -107,10 +107,10 @@ def test_a_wall_clock_that_was_set_anew_is_followed_at_the_next_tick() -> None:
     assert simulated.quotes()["bitcoin"].observed_at == hands.wall
 
 
-def test_a_market_that_nobody_asked_for_a_year_answers_at_once() -> None:
+def test_a_market_that_was_idle_for_a_year_answers_at_once() -> None:
     hands = Hands()
     simulated = market(hands, tick_s=0.001)
     hands.move(365 * 86_400)
     started = time.process_time()
     simulated.quotes()
-    assert time.process_time() - started < 1.0  # a walk stepped tick by tick would take hours
+    assert time.process_time() - started < 1.0  # stepping the walk tick by tick would take hours

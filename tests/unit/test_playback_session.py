@@ -1,4 +1,4 @@
-"""A run goes on over restarts, and another one begins only where it must."""
+"""A playback session is resumed after a restart, and another one begins only if it must."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 DIGEST = digest_of("a.gz", "mid")
 
 
-def test_a_restart_goes_on_with_the_run_that_it_began(tmp_path: Path) -> None:
+def test_a_restart_resumes_its_session(tmp_path: Path) -> None:
     first = load_or_begin(tmp_path / "new", DIGEST, NOON)
     assert first == PlaybackSession(DIGEST, NOON.replace(microsecond=123000))
     assert load_or_begin(tmp_path / "new", DIGEST, NOON + timedelta(days=3)) == first
@@ -33,13 +33,13 @@ def test_a_restart_goes_on_with_the_run_that_it_began(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"[]", b'{"digest":"x"}', b'{"digest":1,"started_ms":"soon"}', b"\xff"]
 )
-def test_a_note_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_note_counts_as_absent(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     assert load_or_begin(tmp_path, DIGEST, NOON).started_at == NOON.replace(microsecond=123000)
 
 
 @pytest.mark.slow
-async def test_how_far_it_has_come_is_remembered_and_no_clock_sends_it_back(tmp_path: Path) -> None:
+async def test_progress_is_remembered_and_no_clock_sends_it_back(tmp_path: Path) -> None:
     begun = load_or_begin(tmp_path, DIGEST, NOON + timedelta(hours=3))  # by a clock that is ahead
     keeping = asyncio.ensure_future(remember_played(tmp_path, lambda: replace(begun, played_s=600.0)))
     async with asyncio.timeout(10):
@@ -51,7 +51,7 @@ async def test_how_far_it_has_come_is_remembered_and_no_clock_sends_it_back(tmp_
     assert round(again.elapsed_s(NOON + timedelta(hours=3, minutes=20))) == 1200
 
 
-async def test_the_tape_of_a_run_that_began_by_a_clock_ahead_goes_on_after_a_restart(tmp_path: Path) -> None:
+async def test_the_tape_of_a_session_begun_with_the_clock_ahead_goes_on_after_a_restart(tmp_path: Path) -> None:
     settings = config.load({}, source_mode="tape", tick_ms=250)
     note = tmp_path / "run.json"
     run = Simulation(settings, tmp_path).played()
@@ -63,7 +63,7 @@ async def test_the_tape_of_a_run_that_began_by_a_clock_ahead_goes_on_after_a_res
     assert page.quotes[0].index == index + 1
 
 
-def test_another_market_and_a_run_that_is_over_begin_anew(tmp_path: Path) -> None:
+def test_another_market_and_an_ended_session_begin_a_new_one(tmp_path: Path) -> None:
     first = load_or_begin(tmp_path, DIGEST, NOON)
     later = NOON + timedelta(hours=1)
     assert load_or_begin(tmp_path, DIGEST, later, lambda run: run != first) == first
@@ -72,7 +72,7 @@ def test_another_market_and_a_run_that_is_over_begin_anew(tmp_path: Path) -> Non
     assert load_or_begin(tmp_path, digest_of("b.gz"), later).digest != again.digest
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_borne(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_logged_and_the_session_begins(tmp_path: Path) -> None:
     (tmp_path / "in the way").touch()
     with structlog.testing.capture_logs() as logs:
         run = load_or_begin(tmp_path / "in the way" / "folder", DIGEST, NOON)
@@ -88,6 +88,6 @@ def test_a_cursor_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     "text", ["", "7", "x-7", f"{DIGEST}-7", f"{DIGEST}.1-", f"{DIGEST}.1-x", f"{DIGEST}.1-{2**63}", "é.1-1"]
 )
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="RUN-INDEX"):
         parse_cursor(text)

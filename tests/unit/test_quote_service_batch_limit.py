@@ -1,4 +1,4 @@
-"""How many quotes a batch may hold: fewer once one misses the deadline, more again when there is time to spare."""
+"""How many quotes a batch may hold: fewer once one misses the deadline, more again if there is time to spare."""
 
 from cotacoes.errors import FenceClosedError, ShardTimedOutError, ShardUnavailableError
 from cotacoes.patterns.sharding.shard import BATCH_QUOTES_MAX
@@ -6,7 +6,7 @@ from cotacoes.quote_service.batch_limit import BatchLimit
 
 
 class SlowShard:
-    """Takes `row_s` for each quote, and gives a batch up at `deadline_s`. A clock of its own."""
+    """Takes `row_s` for each quote and gives up a batch at `deadline_s`, by a clock of its own."""
 
     def __init__(self, row_s: float, deadline_s: float = 1.0) -> None:
         self.row_s = row_s
@@ -15,7 +15,7 @@ class SlowShard:
         self.limit = BatchLimit(deadline_s, lambda: self.now)
 
     def take(self, pending: int) -> int:
-        """How many of so many it stores."""
+        """Send a batch of so many; how many it stores."""
         batch = min(pending, self.limit.quotes)
         try:
             with self.limit.measured(batch):
@@ -27,7 +27,7 @@ class SlowShard:
         return batch
 
     def catch_up(self, pending: int) -> int:
-        """How many batches it takes to store so many."""
+        """Store so many; how many batches that takes."""
         batches = 0
         while pending:
             pending -= self.take(pending)
@@ -42,7 +42,7 @@ def test_a_batch_that_misses_its_deadline_is_halved_until_it_fits() -> None:
     assert shard.limit.quotes == 37
 
 
-def test_it_is_halved_from_what_was_sent_and_not_from_what_might_have_been() -> None:
+def test_the_limit_is_half_of_the_batch_that_was_sent_not_half_of_the_limit() -> None:
     shard = SlowShard(row_s=0.6)
     assert shard.take(2) == 0
     assert shard.limit.quotes == 1
@@ -58,7 +58,7 @@ def test_a_single_quote_that_does_not_fit_stays_a_single_quote() -> None:
     assert shard.catch_up(5_000) < 20
 
 
-def test_a_size_that_only_just_fits_is_kept_and_does_not_swing_up_into_the_next_miss() -> None:
+def test_a_size_that_only_just_fits_stays_and_does_not_grow_into_the_next_miss() -> None:
     shard = SlowShard(row_s=0.015)
     shard.catch_up(150)
     began = shard.now
@@ -66,7 +66,7 @@ def test_a_size_that_only_just_fits_is_kept_and_does_not_swing_up_into_the_next_
     assert shard.now - began < 3_700 * 0.015 + 0.001  # no time lost on a batch that is rolled back
 
 
-def test_it_grows_again_when_the_shard_is_quick_and_only_by_batches_that_were_full() -> None:
+def test_the_limit_grows_again_after_full_batches_that_the_shard_stored_quickly() -> None:
     shard = SlowShard(row_s=0.015)
     shard.catch_up(150)
     shard.row_s = 0.0001
@@ -77,7 +77,7 @@ def test_it_grows_again_when_the_shard_is_quick_and_only_by_batches_that_were_fu
     assert shard.limit.quotes == BATCH_QUOTES_MAX
 
 
-def test_any_other_failure_says_nothing_about_the_size() -> None:
+def test_another_failure_does_not_change_the_limit() -> None:
     limit = BatchLimit(1.0, lambda: 0.0)
     for error in (ShardUnavailableError("shard1 is not reachable"), FenceClosedError("shard1: the fence is closed")):
         try:

@@ -1,4 +1,4 @@
-"""Candles count each quote once, wherever it is while they are read, and are closed by quotes and not by a clock."""
+"""Candles count each quote once, wherever it is during the read, and quotes close them, not a clock."""
 
 import json
 import random
@@ -32,22 +32,22 @@ def at(seconds: float) -> datetime:
 
 
 async def ask(seam: Seam, interval: str = "1m", **given: Any) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(await seam.core.answers.candles(COIN, CandleQuestion(interval, **given)))
-    return told
+    payload: dict[str, Any] = json.loads(await seam.core.answers.candles(COIN, CandleQuestion(interval, **given)))
+    return payload
 
 
-def short(told: dict[str, Any]) -> list[tuple[int, int, bool]]:
-    """Minute after noon, count, closed."""
+def short(payload: dict[str, Any]) -> list[tuple[int, int, bool]]:
+    """Each candle as (minutes after noon, count, closed)."""
     return [
         (round((parse_time(one["at"]) - NOON).total_seconds() / 60), one["count"], one["closed"])
-        for one in told["candles"]
+        for one in payload["candles"]
     ]
 
 
-def expected(quotes: list[Quote], told: dict[str, Any]) -> list[Any]:
-    """What the answer should hold, of these quotes, in whole."""
-    kind = (told["origin"], told["currency"])
-    minutes = INTERVALS[told["interval"]]
+def expected(quotes: list[Quote], payload: dict[str, Any]) -> list[Any]:
+    """All candles that the answer should have for these quotes."""
+    kind = (payload["origin"], payload["currency"])
+    minutes = INTERVALS[payload["interval"]]
     newest = quotes[-1].at
     return [
         json.loads(_encode(CandleJson.of(one, closed=one.at + timedelta(minutes=minutes) <= newest)))
@@ -55,23 +55,23 @@ def expected(quotes: list[Quote], told: dict[str, Any]) -> list[Any]:
     ]
 
 
-def through(seam: Seam, told: dict[str, Any]) -> list[Quote]:
+def through(seam: Seam, payload: dict[str, Any]) -> list[Quote]:
     """All quotes up to the answer's own `through`."""
-    return [quote for quote in seam.quotes if quote.position <= Position.parse(told["through"])]
+    return [quote for quote in seam.quotes if quote.position <= Position.parse(payload["through"])]
 
 
 @pytest.mark.parametrize("delivered", [0, 1, 4, 5, 9])
-async def test_they_are_the_candles_of_all_quotes_however_many_are_delivered(seam: Seam, delivered: int) -> None:
+async def test_candles_count_every_quote_however_many_are_delivered(seam: Seam, delivered: int) -> None:
     await seam.record(0, 10, 59.999999, 60, 61, 185, 186, 187, 250)
     await seam.deliver(delivered)
     for interval in INTERVALS:
-        told = await ask(seam, interval)
-        assert told["candles"] == expected(seam.quotes, told)
-        assert (told["through"], told["next"], told["more"]) == (str(seam.quotes[-1].position), None, False)
+        payload = await ask(seam, interval)
+        assert payload["candles"] == expected(seam.quotes, payload)
+        assert (payload["through"], payload["next"], payload["more"]) == (str(seam.quotes[-1].position), None, False)
     assert short(await ask(seam)) == [(0, 3, True), (1, 2, True), (3, 3, True), (4, 1, False)]
 
 
-async def test_what_is_delivered_while_they_are_read_is_counted_once(seam: Seam) -> None:
+async def test_quotes_delivered_during_a_read_are_counted_once(seam: Seam) -> None:
     await seam.record(*range(0, 200, 7))
     await seam.deliver(9)
 
@@ -79,12 +79,12 @@ async def test_what_is_delivered_while_they_are_read_is_counted_once(seam: Seam)
         await seam.deliver(9)
 
     seam.shard.meanwhile = deliver_more
-    told = await ask(seam)
-    assert told["candles"] == expected(seam.quotes, told)
-    assert sum(one["count"] for one in told["candles"]) == len(seam.quotes)
+    payload = await ask(seam)
+    assert payload["candles"] == expected(seam.quotes, payload)
+    assert sum(one["count"] for one in payload["candles"]) == len(seam.quotes)
 
 
-async def test_what_is_trimmed_while_they_are_read_is_asked_of_the_shard_once_more(seam: Seam) -> None:
+async def test_quotes_trimmed_during_a_read_are_read_from_the_shard(seam: Seam) -> None:
     await seam.record(*range(0, 200, 7))
     await seam.deliver(9)
     await seam.trim(1)
@@ -95,12 +95,12 @@ async def test_what_is_trimmed_while_they_are_read_is_asked_of_the_shard_once_mo
         seam.shard.meanwhile = None
 
     seam.shard.meanwhile = deliver_and_trim
-    told = await ask(seam)
-    assert told["candles"] == expected(seam.quotes, told)
+    payload = await ask(seam)
+    assert payload["candles"] == expected(seam.quotes, payload)
     assert seam.shard.reads.count("candles") == 2
 
 
-async def test_a_candle_is_closed_by_a_quote_beyond_its_end_and_by_no_clock(seam: Seam) -> None:
+async def test_a_quote_beyond_its_end_closes_a_candle_and_no_clock_does(seam: Seam) -> None:
     await seam.record(0, 59.999999)
     seam.core.wall = at(86_400)
     assert short(await ask(seam)) == [(0, 2, False)]
@@ -109,50 +109,50 @@ async def test_a_candle_is_closed_by_a_quote_beyond_its_end_and_by_no_clock(seam
     assert short(await ask(seam, end=at(60))) == [(0, 2, True)]
 
 
-async def test_a_quote_of_another_origin_closes_a_candle_and_is_not_in_it(seam: Seam) -> None:
+async def test_a_quote_of_another_origin_closes_a_candle_without_being_in_it(seam: Seam) -> None:
     await seam.record(0, 1)
     await seam.record(70, origin="replay:x")
     await seam.deliver(2)
-    told = await ask(seam, origin="sim", end=at(600), start=at(0))
-    assert short(told) == [(0, 2, True)]
-    assert (told["origin"], told["currency"], told["through"]) == ("sim", "USD", str(seam.quotes[2].position))
+    payload = await ask(seam, origin="sim", end=at(600), start=at(0))
+    assert short(payload) == [(0, 2, True)]
+    assert (payload["origin"], payload["currency"], payload["through"]) == ("sim", "USD", str(seam.quotes[2].position))
 
 
-async def test_without_a_choice_they_are_of_the_newest_quotes_origin_and_currency(seam: Seam) -> None:
+async def test_candles_are_by_default_of_the_newest_quotes_origin_and_currency(seam: Seam) -> None:
     await seam.record(0, 1)
     await seam.record(2, 3, 4, origin="replay:x", currency="BRL")
     for delivered in (0, 2, 2, 1):
         await seam.deliver(delivered)
-        told = await ask(seam)
-        assert (told["origin"], told["currency"], short(told)) == ("replay:x", "BRL", [(0, 3, False)])
+        payload = await ask(seam)
+        assert (payload["origin"], payload["currency"], short(payload)) == ("replay:x", "BRL", [(0, 3, False)])
         assert short(await ask(seam, origin="sim", currency="USD")) == [(0, 2, False)]
         assert short(await ask(seam, origin="sim")) == []  # in BRL
 
 
-async def test_a_shard_that_is_away_is_not_needed_where_the_log_holds_the_range_from_its_start(seam: Seam) -> None:
+async def test_the_shard_is_not_needed_if_the_log_holds_the_range_from_its_start(seam: Seam) -> None:
     await seam.record(*range(0, 600, 20))
     await seam.deliver(25)
     await seam.trim(10)
     seam.shard.away = True  # the log begins with the quote of second 400
-    told = await ask(seam, start=at(420))
-    assert told["candles"] == expected(seam.quotes, told)[7:]
+    payload = await ask(seam, start=at(420))
+    assert payload["candles"] == expected(seam.quotes, payload)[7:]
     questions: list[dict[str, Any]] = [{}, {"start": at(400)}, {"start": at(0), "end": at(60)}]
     for given in questions:
         with pytest.raises(HistoryUnavailableError, match="shard1 is not reachable"):
             await ask(seam, **given)
     seam.shard.away = False
-    told = await ask(seam)
-    assert told["candles"] == expected(seam.quotes, told)
+    payload = await ask(seam)
+    assert payload["candles"] == expected(seam.quotes, payload)
 
 
-async def test_a_log_with_the_coins_first_quote_is_enough_for_any_range(seam: Seam) -> None:
+async def test_a_log_that_holds_the_coins_first_quote_answers_any_range(seam: Seam) -> None:
     await seam.record(0, 60, 120)
     seam.shard.away = True
     assert short(await ask(seam)) == [(0, 1, True), (1, 1, True), (2, 1, False)]
 
 
-async def test_a_log_behind_what_is_known_does_not_answer_alone(seam: Seam) -> None:
-    """Another writer was here: its quotes are on the shard, and this log learns of the newest only."""
+async def test_a_log_that_ends_before_the_newest_known_quote_does_not_answer_alone(seam: Seam) -> None:
+    """Another writer has written to the shard, and this log knows only its newest quote."""
     await seam.record(0, 1)
     await seam.deliver(2)
     later = Quote(COIN, "USD", seam.quotes[0].price, 10**13, 1, at(5), at(5), "sim", seam.quotes[-1].position)
@@ -165,15 +165,15 @@ async def test_a_log_behind_what_is_known_does_not_answer_alone(seam: Seam) -> N
         await ask(seam)
 
 
-async def test_candles_go_on_over_eras(seam: Seam) -> None:
+async def test_candles_span_epochs(seam: Seam) -> None:
     await seam.record(0, 1)
     await seam.begin_epoch()
     await seam.record(2, 61)
     await seam.deliver(3)
     await seam.begin_epoch()
     await seam.record(62)
-    told = await ask(seam)
-    assert told["candles"] == expected(seam.quotes, told)
+    payload = await ask(seam)
+    assert payload["candles"] == expected(seam.quotes, payload)
 
 
 async def test_dropped_quotes_leave_their_candles(seam: Seam) -> None:
@@ -211,11 +211,11 @@ async def test_pages_make_up_the_range(seam: Seam, limit: int, empty: bool, deli
     found: list[Any] = []
     start: datetime | None = at(-120)
     while start is not None:
-        told = await ask(seam, start=start, limit=limit, empty=empty)
-        assert len(told["candles"]) <= limit
-        assert told["more"] == (told["next"] is not None)
-        found += told["candles"]
-        start = None if told["next"] is None else parse_time(told["next"])
+        payload = await ask(seam, start=start, limit=limit, empty=empty)
+        assert len(payload["candles"]) <= limit
+        assert payload["more"] == (payload["next"] is not None)
+        found += payload["candles"]
+        start = None if payload["next"] is None else parse_time(payload["next"])
     whole = expected(seam.quotes, await ask(seam, limit=1))
     if not empty:
         assert found == whole
@@ -231,9 +231,9 @@ async def test_pages_make_up_the_range(seam: Seam, limit: int, empty: bool, deli
 async def test_empty_candles_end_with_the_newest_quotes_and_are_closed_by_the_same_rule(seam: Seam) -> None:
     await seam.record(0)
     await seam.record(200, origin="replay:x")
-    told = await ask(seam, origin="sim", start=at(0), end=at(6000), empty=True)
-    assert short(told) == [(0, 1, True), (1, 0, True), (2, 0, True), (3, 0, False)]
-    assert told["more"] is False
+    payload = await ask(seam, origin="sim", start=at(0), end=at(6000), empty=True)
+    assert short(payload) == [(0, 1, True), (1, 0, True), (2, 0, True), (3, 0, False)]
+    assert payload["more"] is False
 
 
 async def test_a_range_at_the_ends_of_time_is_answered(seam: Seam) -> None:
@@ -246,7 +246,7 @@ async def test_a_range_at_the_ends_of_time_is_answered(seam: Seam) -> None:
         assert (await ask(seam, interval, start=last, empty=True))["candles"] == []
 
 
-async def test_where_more_than_so_many_quotes_are_in_the_log_only_it_is_refused_with_the_reason(
+async def test_a_range_with_too_many_quotes_only_in_the_log_is_refused_with_the_reason(
     seam: Seam,
 ) -> None:
     core = seam.core
@@ -255,8 +255,8 @@ async def test_where_more_than_so_many_quotes_are_in_the_log_only_it_is_refused_
     )
 
     async def asked(**given: Any) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(await candles.answer(COIN, CandleQuestion("1m", **given)))
-        return told
+        payload: dict[str, Any] = json.loads(await candles.answer(COIN, CandleQuestion("1m", **given)))
+        return payload
 
     await seam.record(*range(0, 300, 10))
     with pytest.raises(HistoryUnavailableError, match="more than 20 quotes of bitcoin") as refused:
@@ -264,11 +264,11 @@ async def test_where_more_than_so_many_quotes_are_in_the_log_only_it_is_refused_
     assert (refused.value.extra["reason"], refused.value.retry_after_s) == ("too_far_behind", 5.0)
     assert short(await asked(start=at(0), end=at(120))) == [(0, 6, True), (1, 6, True)]  # needs no more than 15
     await seam.deliver(10)
-    told = await asked()
-    assert told["candles"] == expected(seam.quotes, told)
+    payload = await asked()
+    assert payload["candles"] == expected(seam.quotes, payload)
 
 
-async def test_a_range_that_the_shard_alone_answers_asks_no_log(seam: Seam) -> None:
+async def test_a_range_that_the_shard_covers_does_not_ask_the_log(seam: Seam) -> None:
     await seam.record(*range(0, 600, 20))
     await seam.deliver(30)
 
@@ -281,17 +281,17 @@ async def test_a_range_that_the_shard_alone_answers_asks_no_log(seam: Seam) -> N
     assert seam.shard.reads == ["candles", "candles"]
 
 
-async def test_without_a_quote_there_is_none_and_before_anyone_could_say_it_is_not_known(seam: Seam) -> None:
+async def test_a_coin_without_quotes_has_no_candles_and_an_unknown_history_is_unavailable(seam: Seam) -> None:
     with pytest.raises(NoQuoteError):
         await ask(seam)
-    seam.core.history._is_known = False
+    seam.core.history.is_known = False
     with pytest.raises(HistoryUnavailableError):
         await ask(seam)
 
 
 @pytest.mark.parametrize("round_", range(20))
 @pytest.mark.slow
-async def test_whatever_happens_between_any_two_reads_they_are_those_of_all_quotes_up_to_through(
+async def test_candles_count_all_quotes_up_to_through_whatever_happens_between_two_reads(
     seam: Seam, seeded: random.Random, round_: int
 ) -> None:
     dice = random.Random(seeded.randrange(2**32) + round_)
@@ -324,15 +324,15 @@ async def test_whatever_happens_between_any_two_reads_they_are_those_of_all_quot
         limit = dice.choice([2, 1000])
         known = seam.quotes[-1]
         try:
-            told = await ask(seam, interval, start=start, end=end, limit=limit, origin=dice.choice([None, "sim"]))
+            payload = await ask(seam, interval, start=start, end=end, limit=limit, origin=dice.choice([None, "sim"]))
         except HistoryUnavailableError:
             seam.shard.away = False
             continue
         answered += 1
         minutes = INTERVALS[interval]
         first, stop = interval_start(start, minutes), interval_start(end, minutes) + timedelta(minutes=minutes)
-        counted = through(seam, told)
-        inside = [one for one in expected(counted, told) if first <= parse_time(one["at"]) < stop]
-        assert told["candles"] == inside[:limit]
-        assert counted[-1].position >= known.position or told["more"] or counted[-1].at >= stop
+        counted = through(seam, payload)
+        inside = [one for one in expected(counted, payload) if first <= parse_time(one["at"]) < stop]
+        assert payload["candles"] == inside[:limit]
+        assert counted[-1].position >= known.position or payload["more"] or counted[-1].at >= stop
     assert answered

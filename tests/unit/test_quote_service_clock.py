@@ -1,4 +1,4 @@
-"""A clock that was ahead for a moment takes no price away, now or after a restart, and no age is made up."""
+"""A clock that was ahead for a moment costs no price, now or after a restart, and no age is invented."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ AHEAD = timedelta(hours=3)
 
 
 async def poll(core: Core, price: str, wall: datetime, observed_at: datetime | None = None) -> None:
-    """One second later by the monotonic clock, whatever the wall clock says."""
+    """Poll a second later by the monotonic clock, whatever the wall clock shows."""
     core.wall = wall
     core.seconds += 1
     core.said = [seen(price, observed_at or wall)]
@@ -33,7 +33,7 @@ async def recorded(core: Core) -> list[Quote]:
 
 
 async def with_a_clock_that_was_ahead(core: Core) -> None:
-    """Two prices at the right time, one three hours ahead of it; then the clock is right again."""
+    """Record two prices at the right time and one three hours ahead of it; then the clock is right again."""
     await core.recorder.start()
     await poll(core, "10", NOON)
     await poll(core, "11", NOON + timedelta(seconds=1))
@@ -41,7 +41,7 @@ async def with_a_clock_that_was_ahead(core: Core) -> None:
     core.wall = NOON + timedelta(seconds=3)
 
 
-async def test_once_the_clock_is_right_again_the_next_price_is_recorded_under_the_time_that_stands(
+async def test_after_the_clock_is_set_right_prices_are_recorded_at_the_last_stored_time(
     tmp_path: Path,
 ) -> None:
     core = Core(tmp_path)
@@ -52,12 +52,12 @@ async def test_once_the_clock_is_right_again_the_next_price_is_recorded_under_th
     assert [str(quote.price) for quote in quotes] == ["10", "11", "12", "13", "14"]
     assert [quote.at - NOON for quote in quotes[2:]] == [AHEAD] * 3
     assert [quote.observed_at - NOON for quote in quotes[3:]] == [timedelta(seconds=4), timedelta(seconds=5)]
-    told = json.loads(core.answers.current(COIN))
-    assert (told["price"], told["status"], told["age_ms"], told["source"]) == ("14", "fresh", 0, "live")
+    payload = json.loads(core.answers.current(COIN))
+    assert (payload["price"], payload["status"], payload["age_ms"], payload["source"]) == ("14", "fresh", 0, "live")
     await core.recorder.close()
 
 
-async def test_the_rules_hold_again_from_the_first_right_time_on(tmp_path: Path) -> None:
+async def test_the_rules_apply_again_from_the_first_correct_time_on(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await with_a_clock_that_was_ahead(core)
     await poll(core, "13", NOON + timedelta(seconds=4))
@@ -69,7 +69,7 @@ async def test_the_rules_hold_again_from_the_first_right_time_on(tmp_path: Path)
     await core.recorder.close()
 
 
-async def test_a_time_of_a_few_seconds_ahead_is_a_sources_clock_and_no_price_before_it_is_new(tmp_path: Path) -> None:
+async def test_a_time_a_few_seconds_ahead_counts_and_an_earlier_price_is_not_new(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     await poll(core, "10", NOON, observed_at=NOON + timedelta(seconds=4))
@@ -78,7 +78,7 @@ async def test_a_time_of_a_few_seconds_ahead_is_a_sources_clock_and_no_price_bef
     await core.recorder.close()
 
 
-async def test_a_restart_goes_on_and_does_not_call_a_price_fresh_whose_age_nobody_knows(tmp_path: Path) -> None:
+async def test_after_a_restart_a_price_of_unknown_age_is_not_called_fresh(tmp_path: Path) -> None:
     first = Core(tmp_path)
     await with_a_clock_that_was_ahead(first)
     await first.recorder.close()
@@ -88,13 +88,13 @@ async def test_a_restart_goes_on_and_does_not_call_a_price_fresh_whose_age_nobod
         core.answers.current(COIN)
     assert error.value.extra["reason"] == "too_old"
     await poll(core, "13", core.wall)
-    told = json.loads(core.answers.current(COIN))
-    assert (told["price"], told["status"]) == ("13", "fresh")
+    payload = json.loads(core.answers.current(COIN))
+    assert (payload["price"], payload["status"]) == ("13", "fresh")
     assert (await recorded(core))[-1].at == NOON + AHEAD
     await core.recorder.close()
 
 
-async def test_a_history_that_only_the_shard_has_lies_ahead_and_is_gone_on_with(tmp_path: Path) -> None:
+async def test_recording_goes_on_after_a_shard_history_with_times_ahead(tmp_path: Path) -> None:
     first = Core(tmp_path / "first")
     async with first.running():
         await first.record("10")
@@ -112,7 +112,7 @@ async def _delivered(core: Core) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_reads_by_time_find_what_was_recorded_under_the_time_that_stands(tmp_path: Path) -> None:
+async def test_reads_by_time_find_quotes_recorded_at_the_last_stored_time(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await with_a_clock_that_was_ahead(core)
     await poll(core, "13", NOON + timedelta(seconds=4))
@@ -124,7 +124,7 @@ async def test_reads_by_time_find_what_was_recorded_under_the_time_that_stands(t
     await core.recorder.close()
 
 
-async def test_a_tape_goes_on_too_and_its_steps_are_judged(tmp_path: Path) -> None:
+async def test_a_tape_goes_on_too_and_its_price_steps_are_judged(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.wall = NOON + AHEAD
@@ -138,7 +138,7 @@ async def test_a_tape_goes_on_too_and_its_steps_are_judged(tmp_path: Path) -> No
     await core.recorder.close()
 
 
-async def test_more_than_a_day_ahead_needs_a_word_and_the_refusal_says_which(tmp_path: Path) -> None:
+async def test_times_more_than_a_day_ahead_need_a_setting_that_the_error_names(tmp_path: Path) -> None:
     first = Core(tmp_path, wall=NOON + timedelta(days=2))
     await first.recorder.start()
     await first.record("10")
@@ -154,7 +154,7 @@ async def test_more_than_a_day_ahead_needs_a_word_and_the_refusal_says_which(tmp
     await core.recorder.close()
 
 
-async def test_a_day_ahead_ends_nothing_that_runs(tmp_path: Path) -> None:
+async def test_times_a_day_ahead_do_not_stop_a_running_service(tmp_path: Path) -> None:
     core = Core(tmp_path, wall=NOON + timedelta(days=2))
     await core.recorder.start()
     await core.record("10")
@@ -164,7 +164,7 @@ async def test_a_day_ahead_ends_nothing_that_runs(tmp_path: Path) -> None:
     await core.recorder.close()
 
 
-async def test_that_stored_times_lie_ahead_is_said_once_and_measured_until_the_clock_is_there(tmp_path: Path) -> None:
+async def test_stored_times_ahead_are_logged_once_and_measured_until_the_clock_catches_up(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await with_a_clock_that_was_ahead(core)
     metrics = QuoteMetrics(Metrics())

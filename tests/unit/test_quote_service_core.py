@@ -1,4 +1,4 @@
-"""quote_service without its sockets, over a real log and twins in memory: what faults of log, shard, clock lead to."""
+"""quote_service without its sockets, over a real log and fakes in memory, through faults of log, shard and clock."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from cotacoes.web.background import background
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_superseded_writer_publishes_nothing_any_more_not_even_the_refused_quote(tmp_path: Path) -> None:
+async def test_a_superseded_writer_publishes_nothing_more_not_even_the_refused_quote(tmp_path: Path) -> None:
     core = Core(tmp_path)
     heard: list[Quote | Heartbeat] = []
 
@@ -49,11 +49,11 @@ async def test_a_superseded_writer_publishes_nothing_any_more_not_even_the_refus
         await core.record("2")
         await until(lambda: core.superseded)
         assert await core.record("3") == []
-        await asyncio.sleep(0.2)  # more than a publish waits for its shard
+        await asyncio.sleep(0.2)  # longer than a publish waits for its shard
     assert [line.position for line in heard if isinstance(line, Quote)] == [first.position]
 
 
-async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: Path) -> None:
+async def test_an_epoch_begins_between_two_batches_and_never_during_one(tmp_path: Path) -> None:
     core = Core(tmp_path)
     begun: list[asyncio.Task[None]] = []
     async with core.running():
@@ -61,11 +61,11 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
         await until(lambda: core.history.pending == 0)
         first = core.history.epoch
         core.history._tail.clear()
-        core.history._pending, core.history._delivered = 2, None  # as after a restart
+        core.history.pending, core.history.delivered = 2, None  # as after a restart
         read, append = core.recorder.log.after, core.shard.append
         sent: list[int] = []
 
-        async def era_begins_meanwhile(*arguments: Any) -> list[Quote]:
+        async def epoch_begins_meanwhile(*arguments: Any) -> list[Quote]:
             if not begun:
                 core.history._is_over = True
                 begun.append(asyncio.create_task(core.recorder.begin_missing_epochs()))
@@ -76,7 +76,7 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
             sent.append(epoch)
             return await append(coin, placement, epoch, quotes, **end)
 
-        core.recorder.log.after = era_begins_meanwhile  # type: ignore[method-assign,assignment]
+        core.recorder.log.after = epoch_begins_meanwhile  # type: ignore[method-assign,assignment]
         core.shard.append = note  # type: ignore[method-assign,assignment]
         core.delivery.wake()
         await until(lambda: core.history.epoch != first)
@@ -88,7 +88,7 @@ async def test_an_era_begins_between_two_batches_and_never_under_one(tmp_path: P
 
 
 @pytest.mark.slow
-async def test_a_log_at_its_quota_records_again_by_itself_once_the_shard_is_back(tmp_path: Path) -> None:
+async def test_a_log_at_its_quota_records_again_when_the_shard_is_back(tmp_path: Path) -> None:
     core = Core(tmp_path, quota_bytes=2**20)
     async with core.running():
         core.shard.away = True
@@ -104,7 +104,7 @@ async def test_a_log_at_its_quota_records_again_by_itself_once_the_shard_is_back
 
 
 @pytest.mark.slow
-async def test_a_hanging_log_is_not_opened_a_second_time_and_what_it_committed_late_has_happened_once(
+async def test_a_hanging_log_is_not_opened_twice_and_its_late_commit_counts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = Core(tmp_path)
@@ -127,7 +127,7 @@ async def test_a_hanging_log_is_not_opened_a_second_time_and_what_it_committed_l
         assert await core.shard.after(COIN, None, 10) == held
 
 
-async def test_a_kill_right_after_an_era_was_begun_leaves_its_first_quote_the_right_one_before_it(
+async def test_after_a_kill_right_after_an_epoch_began_its_first_quote_follows_the_right_one(
     tmp_path: Path,
 ) -> None:
     shard = MemoryShard("shard1", [COIN])
@@ -135,7 +135,7 @@ async def test_a_kill_right_after_an_era_was_begun_leaves_its_first_quote_the_ri
     async with first.running():
         quotes = await first.record("1", "2")
         await until(lambda: first.history.pending == 0)
-    killed = Core(tmp_path / "b", shard)  # an empty log: it learns from the shard what there is
+    killed = Core(tmp_path / "b", shard)  # its log is empty: it learns the history from the shard
     killed.wall = first.wall
     await killed.recorder.start()
     await killed.recorder.close()
@@ -151,7 +151,7 @@ async def test_a_kill_right_after_an_era_was_begun_leaves_its_first_quote_the_ri
     await again.recorder.close()
 
 
-async def test_as_long_as_nobody_could_say_what_there_is_nothing_is_called_empty_or_beyond_the_end(
+async def test_an_unknown_history_is_never_called_empty_and_no_position_beyond_its_end(
     tmp_path: Path,
 ) -> None:
     core = Core(tmp_path)
@@ -168,7 +168,7 @@ async def test_as_long_as_nobody_could_say_what_there_is_nothing_is_called_empty
     await core.recorder.close()
 
 
-async def test_an_era_is_begun_once_however_many_ask_for_it(tmp_path: Path) -> None:
+async def test_an_epoch_begins_once_however_many_tasks_ask_for_it(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     await core.record("1")
@@ -181,7 +181,7 @@ async def test_an_era_is_begun_once_however_many_ask_for_it(tmp_path: Path) -> N
 
     core.shard.fence = slow  # type: ignore[method-assign]
     before = core.history.epoch
-    core.wall -= timedelta(seconds=30)  # behind, so that the number of an era comes from the one before it
+    core.wall -= timedelta(seconds=30)  # behind, so that the number of an epoch comes from the one before it
     await asyncio.gather(*(core.recorder.begin_missing_epochs() for _ in range(3)))
     assert before is not None
     assert core.history.epoch == before + 1
@@ -189,7 +189,7 @@ async def test_an_era_is_begun_once_however_many_ask_for_it(tmp_path: Path) -> N
     await core.recorder.close()
 
 
-async def test_a_crowd_of_readers_does_not_hold_up_a_commit(tmp_path: Path) -> None:
+async def test_many_readers_do_not_delay_a_commit(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.shard.away = True
@@ -223,7 +223,7 @@ async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
     await core.recorder.close()
 
 
-async def test_a_price_older_than_what_the_shard_turns_out_to_hold_is_not_recorded(tmp_path: Path) -> None:
+async def test_a_price_older_than_the_newest_on_the_shard_is_not_recorded(tmp_path: Path) -> None:
     shard = MemoryShard("shard1", [COIN])
     first = Core(tmp_path / "a", shard)
     async with first.running():
@@ -241,7 +241,7 @@ async def test_a_price_older_than_what_the_shard_turns_out_to_hold_is_not_record
     await core.recorder.close()
 
 
-async def test_a_wall_clock_that_is_set_back_makes_no_old_price_fresh(tmp_path: Path) -> None:
+async def test_setting_the_wall_clock_back_does_not_make_an_old_price_fresh(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     await core.record("1")
@@ -249,13 +249,13 @@ async def test_a_wall_clock_that_is_set_back_makes_no_old_price_fresh(tmp_path: 
     core.seconds += 240
     assert json.loads(core.answers.current(COIN))["status"] == "stale"
     core.wall -= timedelta(minutes=10)
-    told = json.loads(core.answers.current(COIN))
-    assert (told["status"], told["age_ms"]) == ("stale", 240_000)
+    payload = json.loads(core.answers.current(COIN))
+    assert (payload["status"], payload["age_ms"]) == ("stale", 240_000)
     await core.recorder.close()
 
 
 @pytest.mark.parametrize(("retry_after_s", "calls_max"), [(None, 40), (0.0, 40), (1.0, 40), (30.0, 6)])
-async def test_a_dead_source_is_called_no_more_often_for_saying_when_to_come_back(
+async def test_retry_after_does_not_make_calls_to_a_dead_source_more_frequent(
     tmp_path: Path, retry_after_s: float | None, calls_max: int
 ) -> None:
     core = Core(tmp_path)
@@ -268,7 +268,7 @@ async def test_a_dead_source_is_called_no_more_often_for_saying_when_to_come_bac
     await core.recorder.close()
 
 
-async def test_what_the_log_refused_is_not_called_live(tmp_path: Path) -> None:
+async def test_a_price_that_the_log_refused_is_not_called_live(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.said = [seen("1", NOON)]
@@ -278,12 +278,12 @@ async def test_what_the_log_refused_is_not_called_live(tmp_path: Path) -> None:
     core.recorder._reopen_at = float("inf")
     core.said = [seen("2", NOON + timedelta(seconds=1))]
     await core.poll.poll_once()
-    told = json.loads(core.answers.current(COIN))
-    assert (told["source"], told["price"]) == ("cache", "1")
+    payload = json.loads(core.answers.current(COIN))
+    assert (payload["source"], payload["price"]) == ("cache", "1")
     await core.recorder.close()
 
 
-async def test_a_log_that_can_not_be_written_at_the_start_is_waited_for(tmp_path: Path) -> None:
+async def test_a_log_that_cannot_be_written_at_the_start_is_waited_for(tmp_path: Path) -> None:
     first = Core(tmp_path)
     await first.recorder.start()
     await first.record("1")
@@ -301,7 +301,7 @@ async def test_a_log_that_can_not_be_written_at_the_start_is_waited_for(tmp_path
     await core.recorder.close()
 
 
-async def test_background_work_that_something_cancels_from_within_is_not_taken_for_done() -> None:
+async def test_a_background_task_cancelled_from_within_does_not_count_as_finished() -> None:
     async def cancels_itself() -> None:
         waiting = asyncio.get_running_loop().create_future()
         waiting.cancel()
@@ -313,8 +313,8 @@ async def test_background_work_that_something_cancels_from_within_is_not_taken_f
     assert "cancelled from within" in str(raised.value.exceptions[0])
 
 
-def test_trimming_is_spread_over_the_appends_however_many_coins_there_are(tmp_path: Path) -> None:
-    """What one append trims is bounded, and no coin is left out for good."""
+def test_trimming_is_spread_over_the_appends_for_any_number_of_coins(tmp_path: Path) -> None:
+    """An append trims a bounded number of quotes, and no coin is left out for good."""
     coins = [f"coin-{number}" for number in range(20)]
     trimmed: list[str] = []
 
@@ -341,7 +341,7 @@ def test_trimming_is_spread_over_the_appends_however_many_coins_there_are(tmp_pa
     assert set(trimmed) == set(coins)
 
 
-async def test_an_era_that_can_not_begin_says_why_once(tmp_path: Path) -> None:
+async def test_an_epoch_that_cannot_begin_logs_the_reason_once(tmp_path: Path) -> None:
     core = Core(tmp_path)
     core.shard.away = True
     with structlog.testing.capture_logs() as logs:
@@ -356,7 +356,7 @@ async def test_an_era_that_can_not_begin_says_why_once(tmp_path: Path) -> None:
     await core.recorder.close()
 
 
-async def test_a_coin_that_moves_is_written_and_read_where_it_went_without_a_word_from_shard1(tmp_path: Path) -> None:
+async def test_a_moved_coin_is_written_and_read_on_its_new_shard_without_shard1(tmp_path: Path) -> None:
     core = Core(tmp_path)
     other = MemoryShard("shard2", [COIN])
     core.directory.shards["shard2"] = other
@@ -377,7 +377,7 @@ async def test_a_coin_that_moves_is_written_and_read_where_it_went_without_a_wor
         assert (core.directory.homes[COIN].shard, core.history.shard) == ("shard2", "shard2")
 
 
-async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
+async def test_a_shard_that_lost_more_than_the_log_has_is_logged_as_having_a_hole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trim, "KEPT_QUOTES", 2)
@@ -397,7 +397,7 @@ async def test_a_shard_that_lost_more_than_the_log_has_is_said_to_have_a_hole(
 
 
 @pytest.mark.slow
-async def test_a_coin_that_can_not_join_yet_is_not_in_use_and_its_chain_stays_whole(
+async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]))
@@ -426,7 +426,7 @@ async def test_a_coin_that_can_not_join_yet_is_not_in_use_and_its_chain_stays_wh
         assert first_gap(quotes, None) is None
 
 
-async def test_the_log_is_opened_anew_once_however_many_ask_for_it(
+async def test_the_log_is_opened_again_once_however_many_tasks_ask_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = Core(tmp_path)

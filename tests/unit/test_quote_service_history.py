@@ -1,4 +1,4 @@
-"""Positions rise without holes within an era, eras only rise, and what a shard lacks is sent again."""
+"""Positions rise without holes within an epoch, epochs only rise, and quotes that a shard lacks are sent again."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,7 +24,7 @@ def stored(epoch: int, seq: int, seconds: float = 0.0) -> Quote:
 
 
 class Clocks:
-    """The wall and the monotonic clock, both standing still until they are set."""
+    """The wall clock and the monotonic clock; both stand still until they are set."""
 
     def __init__(self) -> None:
         self.wall = NOON
@@ -48,7 +48,7 @@ def new_history(epoch: int = 1000) -> CoinHistory:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.lists(st.integers(-(10**6), 10**6), max_size=6))
-def test_positions_have_no_hole_and_eras_rise_whatever_the_clock_does(counts: list[int], drifts: list[int]) -> None:
+def test_positions_have_no_hole_and_epochs_rise_whatever_the_clock_does(counts: list[int], drifts: list[int]) -> None:
     history = Clocks().history()
     quotes: list[Quote] = []
     for count, drift in zip(counts, [*drifts, *[0] * len(counts)], strict=False):
@@ -75,7 +75,7 @@ def test_at_never_falls_and_never_lies_ahead_of_both_clocks(moments: list[tuple[
         previous = quote.at
 
 
-def test_an_age_never_falls_though_the_wall_clock_is_set_back_and_is_never_negative() -> None:
+def test_an_age_never_falls_and_is_never_negative_even_if_the_clock_is_set_back() -> None:
     clocks = Clocks()
     history = clocks.history()
     history.begin_epoch(1000)
@@ -90,7 +90,7 @@ def test_an_age_never_falls_though_the_wall_clock_is_set_back_and_is_never_negat
     assert history.age_s == 0
 
 
-def test_an_era_begins_above_log_shard_and_clock() -> None:
+def test_an_epoch_begins_above_log_shard_and_clock() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(4000, 7), None, None), pending=1)
     assert history.next_epoch(10) == 5001
@@ -99,7 +99,7 @@ def test_an_era_begins_above_log_shard_and_clock() -> None:
     assert history.next_epoch(10_000) == 10_000
 
 
-def test_the_first_quote_of_an_era_names_the_last_position_before_it() -> None:
+def test_the_first_quote_of_an_epoch_names_the_last_position_before_it() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 7), None, None), pending=1)
     history.begin_epoch(6000)
@@ -107,14 +107,14 @@ def test_the_first_quote_of_an_era_names_the_last_position_before_it() -> None:
     assert (first.prev, second.prev) == (Position(5000, 7), None)
 
 
-def test_before_log_or_shard_have_spoken_nothing_is_known() -> None:
+def test_a_history_is_unknown_until_log_or_shard_has_answered() -> None:
     history = Clocks().history()
     assert not history.is_known
     history.meet(Fence(1, 0, None, None))
     assert history.is_known
 
 
-def test_the_last_position_of_an_era_is_the_last_one_given() -> None:
+def test_no_quote_is_drafted_beyond_the_last_position_of_an_epoch() -> None:
     history = new_history()
     history._seq = SEQ_MAX - 2
     assert history.can_draft
@@ -122,7 +122,7 @@ def test_the_last_position_of_an_era_is_the_last_one_given() -> None:
     assert not history.can_draft
 
 
-def test_a_log_opened_anew_ends_the_era_and_delivery_goes_on_under_it_until_the_next() -> None:
+def test_opening_the_log_again_ends_the_epoch_and_delivery_goes_on_under_it() -> None:
     history = new_history(1000)
     history.note_writer(Fence(1, 1000, None, None), pending=0)
     history.note_delivered(record(history))
@@ -133,7 +133,7 @@ def test_a_log_opened_anew_ends_the_era_and_delivery_goes_on_under_it_until_the_
     assert (history.can_draft, history.fence is None) == (True, True)
 
 
-def test_a_newer_quote_met_before_the_first_of_an_era_is_the_one_that_it_follows() -> None:
+def test_the_first_quote_of_an_epoch_follows_a_newer_one_found_on_the_shard() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 1), None, None), pending=0)
     history.begin_epoch(6000)
@@ -141,7 +141,7 @@ def test_a_newer_quote_met_before_the_first_of_an_era_is_the_one_that_it_follows
     assert record(history)[0].prev == Position(5000, 4)
 
 
-def test_what_the_shard_may_lack_is_sent_again() -> None:
+def test_quotes_that_the_shard_may_lack_are_sent_again() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(900, stored(900, 9), Position(900, 9), None), pending=0)
     assert history.resume_from(Fence(1, 0, None, None)) is None
@@ -149,7 +149,7 @@ def test_what_the_shard_may_lack_is_sent_again() -> None:
     assert history.resume_from(Fence(1, 0, stored(950, 1), None)) == Position(900, 9)
 
 
-def test_batches_come_in_order_from_memory_as_long_as_memory_holds_all_that_is_pending() -> None:
+def test_batches_come_from_memory_in_order_if_memory_holds_all_pending_quotes() -> None:
     history = new_history()
     quotes = record(history, BATCH_QUOTES_MAX + 5)
     first = history.tail_batch(BATCH_QUOTES_MAX)
@@ -157,11 +157,11 @@ def test_batches_come_in_order_from_memory_as_long_as_memory_holds_all_that_is_p
     history.note_delivered(quotes[:BATCH_QUOTES_MAX])
     assert history.tail_batch(3) == quotes[BATCH_QUOTES_MAX:][:3]
     assert history.tail_batch(BATCH_QUOTES_MAX) == quotes[BATCH_QUOTES_MAX:]
-    history._pending += 1  # one more, of an earlier run, that only the log has
+    history.pending += 1  # one more, of an earlier process, that only the log has
     assert history.tail_batch(1) is None
 
 
-def test_a_quote_of_the_shard_that_is_newer_than_ours_becomes_the_current_one() -> None:
+def test_a_newer_quote_on_the_shard_becomes_the_current_one() -> None:
     history = Clocks().history()
     history.load(LoggedCoin(5000, stored(5000, 7), Position(5000, 7), None), pending=0)
     history.meet(Fence(1, 6000, stored(6000, 2), Position(1, 1)))

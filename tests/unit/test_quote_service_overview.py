@@ -1,4 +1,4 @@
-"""The overview tells of each coin what its own routes tell, and no coin costs another its answer."""
+"""The overview agrees with the routes of each coin, and no coin costs another its answer."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ SLOW = "slow"
 
 
 class OneHangs(Answers):
-    """Every coin is told as COIN is; the mean of one hangs, or crashes."""
+    """Every coin is answered as COIN is; the mean of one hangs, or crashes."""
 
     crashes = False
 
@@ -69,44 +69,47 @@ async def get(core: Core, path: str, **headers: str) -> Any:
         return answer.json()
 
 
-async def test_it_tells_what_the_routes_of_the_coin_tell(core: Core) -> None:
+async def test_the_overview_agrees_with_the_routes_of_each_coin(core: Core) -> None:
     await core.record("67012.30", "67012.50")
-    told = await get(core, "/v1/overview")
-    assert told == {
+    payload = await get(core, "/v1/overview")
+    assert payload == {
         "current": {COIN: await get(core, f"/cotacao_atual/{COIN}")},
         "mean": {COIN: await get(core, f"/media_ultimos_10_logs/{COIN}")},
         "position": (await get(core, "/v1/positions"))["coins"],
         "problems": {},
     }
-    assert await get(core, f"/v1/overview?coins={COIN}&parts=current") == {"current": told["current"], "problems": {}}
+    assert await get(core, f"/v1/overview?coins={COIN}&parts=current") == {
+        "current": payload["current"],
+        "problems": {},
+    }
 
 
-async def test_what_can_not_be_told_is_a_problem_as_the_route_would_have_answered(core: Core) -> None:
+async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(core: Core) -> None:
     http = HttpClient(5.0, 100_000, transport=serving(core))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
-        told = await client.overview([COIN, "bitcoyn"], ["current", "mean", "position"])
+        payload = await client.overview([COIN, "bitcoyn"], ["current", "mean", "position"])
         with pytest.raises(NoQuoteError) as single:
             await client.current(COIN)
-    assert (told.current, told.mean) == ({}, {})
-    assert told.position[COIN].pending == 0
-    assert {name: type(error) for name, error in told.problems.items()} == {
+    assert (payload.current, payload.mean) == ({}, {})
+    assert payload.position[COIN].pending == 0
+    assert {name: type(error) for name, error in payload.problems.items()} == {
         **dict.fromkeys((f"{COIN}.current", f"{COIN}.mean"), NoQuoteError),
         **dict.fromkeys(("bitcoyn.current", "bitcoyn.mean", "bitcoyn.position"), UnknownCoinError),
     }
-    assert told.problems[f"{COIN}.current"].detail == single.value.detail
+    assert payload.problems[f"{COIN}.current"].detail == single.value.detail
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-async def test_a_coin_that_hangs_or_crashes_costs_itself_and_by_the_deadline(core: Core, crashes: bool) -> None:
+async def test_a_coin_that_hangs_or_crashes_is_a_problem_and_delays_no_other(core: Core, crashes: bool) -> None:
     await core.record("67012.30")
     core.answers = hanging = OneHangs(core.recorder, core.directory, core.intake, AgeLimits(5_000, 300_000))
     hanging.crashes = crashes
-    told = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "400"})
-    assert list(told["mean"]) == [COIN]
-    assert set(told["current"]) == {SLOW, COIN}
-    (problem,) = told["problems"].values()
+    payload = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "400"})
+    assert list(payload["mean"]) == [COIN]
+    assert set(payload["current"]) == {SLOW, COIN}
+    (problem,) = payload["problems"].values()
     assert problem["status"] == (500 if crashes else 504)
-    assert "secret" not in json.dumps(told)
+    assert "secret" not in json.dumps(payload)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ async def test_a_coin_that_hangs_or_crashes_costs_itself_and_by_the_deadline(cor
         b'{"current": {}}',
     ],
 )
-async def test_an_answer_that_is_none_is_as_good_as_no_answer(answer: bytes) -> None:
+async def test_an_invalid_answer_counts_as_no_answer(answer: bytes) -> None:
     with pytest.raises(ServiceUnavailableError):
         await overview_of(answer)
 
@@ -147,28 +150,26 @@ SCRIPT = "<script>"
     ],
     ids=str,
 )
-async def test_a_part_that_is_not_what_it_should_be_is_named_and_costs_no_other(
-    part: str, wrong: dict[str, Any]
-) -> None:
+async def test_an_invalid_part_is_named_and_affects_no_other(part: str, wrong: dict[str, Any]) -> None:
     sound = {name: {"bitcoin": its} for name, its in SOUND.items()}
-    told = await overview_of(json.dumps(sound | {"problems": {}}).encode())
-    assert told.problems == {}
-    assert msgspec.to_builtins(told.current) == {"bitcoin": CURRENT | {"breaker": None}}
-    assert msgspec.to_builtins(told.mean) == {"bitcoin": MEAN}
-    assert msgspec.to_builtins(told.position) == {"bitcoin": PROGRESS}
+    payload = await overview_of(json.dumps(sound | {"problems": {}}).encode())
+    assert payload.problems == {}
+    assert msgspec.to_builtins(payload.current) == {"bitcoin": CURRENT | {"breaker": None}}
+    assert msgspec.to_builtins(payload.mean) == {"bitcoin": MEAN}
+    assert msgspec.to_builtins(payload.position) == {"bitcoin": PROGRESS}
     spoilt = sound | {part: {"bitcoin": SOUND[part] | wrong, "solana": SOUND[part] | {"coin": "solana"}}}
-    told = await overview_of(json.dumps(spoilt | {"problems": {}}).encode())
-    assert [(name, str(error)) for name, error in told.problems.items()] == [
+    payload = await overview_of(json.dumps(spoilt | {"problems": {}}).encode())
+    assert [(name, str(error)) for name, error in payload.problems.items()] == [
         (f"bitcoin.{part}", f"quote_service gave no valid {part} for bitcoin")
     ]
-    kept = {name: list(getattr(told, name)) for name in SOUND}
+    kept = {name: list(getattr(payload, name)) for name in SOUND}
     assert kept == {name: ["bitcoin"] for name in SOUND} | {part: ["solana"]}
 
 
 async def test_a_field_that_no_type_names_is_not_passed_on() -> None:
     more = {"current": {"bitcoin": CURRENT | {"note": SCRIPT}}, "mean": {"bitcoin": MEAN | {"note": SCRIPT}}}
-    told = await overview_of(json.dumps(more | {"problems": {}}).encode())
-    assert SCRIPT not in repr(told)
+    payload = await overview_of(json.dumps(more | {"problems": {}}).encode())
+    assert SCRIPT not in repr(payload)
 
 
 async def overview_of(answer: bytes) -> ReadOverview:
@@ -182,28 +183,28 @@ async def overview_of(answer: bytes) -> ReadOverview:
         return await client.overview(["bitcoin"], ["current", "mean"])
 
 
-async def test_what_is_named_again_and_again_is_told_once_and_not_more_coins_than_are_needed(core: Core) -> None:
-    """Each name and part costs something that no deadline can cut off."""
-    told = await get(core, f"/v1/overview?coins={','.join(['x', COIN] * 200)}&parts={','.join(['position'] * 999)}")
-    assert list(told) == ["position", "problems"]
-    assert (list(told["position"]), list(told["problems"])) == ([COIN], ["x.position"])
+async def test_a_coin_named_several_times_is_answered_once(core: Core) -> None:
+    """Each name and part costs time that no deadline can limit."""
+    payload = await get(core, f"/v1/overview?coins={','.join(['x', COIN] * 200)}&parts={','.join(['position'] * 999)}")
+    assert list(payload) == ["position", "problems"]
+    assert (list(payload["position"]), list(payload["problems"])) == ([COIN], ["x.position"])
     async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
         many = ",".join(f"x{number}" for number in range(501))
         answer = await asking.get(f"/v1/overview?coins={many}")
     assert (answer.status_code, answer.json()["detail"]) == (
         422,
-        "coins: 501 are more than 500: name fewer, or none for all",
+        "coins: 501 are more than 500: name fewer, or leave it out for all",
     )
 
 
-async def test_a_part_that_is_none_is_refused_by_name(core: Core) -> None:
+async def test_an_unknown_part_is_refused_by_name(core: Core) -> None:
     async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
         answer = await asking.get("/v1/overview?parts=price")
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "parts: 'price' is none of current, mean, position"
+    assert answer.json()["detail"] == "parts: 'price' is not one of current, mean, position"
 
 
-async def test_more_coins_than_an_address_holds_are_asked_for_as_all() -> None:
+async def test_more_coins_than_a_url_holds_are_requested_as_all() -> None:
     asked: list[str] = []
 
     async def note(scope: Any, receive: Any, send: Any) -> None:

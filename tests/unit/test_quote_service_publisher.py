@@ -37,7 +37,7 @@ def test_a_quote_waits_for_its_shard() -> None:
     assert not queue.degraded
 
 
-def test_a_late_shard_holds_it_up_no_longer_than_the_wait_and_then_not_at_all_until_delivery_caught_up() -> None:
+def test_a_late_shard_delays_a_quote_by_the_wait_at_most_and_later_ones_not_at_all() -> None:
     queue = PublishQueue(WAIT_S)
     queue.add(quotes(1), 0.0)
     assert queue.next_due() == WAIT_S
@@ -50,7 +50,7 @@ def test_a_late_shard_holds_it_up_no_longer_than_the_wait_and_then_not_at_all_un
     assert queue.pop_ready(3.0, Position(5, 2), caught_up=False) == []
 
 
-def test_a_full_queue_drops_the_oldest_and_says_how_many() -> None:
+def test_a_full_queue_drops_the_oldest_quotes_and_returns_how_many() -> None:
     queue = PublishQueue(WAIT_S)
     assert queue.add(quotes(1, QUEUE_QUOTES_MAX), 0.0) == 0
     assert queue.add(quotes(QUEUE_QUOTES_MAX + 1, 3), 0.0) == 3
@@ -58,7 +58,9 @@ def test_a_full_queue_drops_the_oldest_and_says_how_many() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.floats(0, 0.1)), max_size=30))
-def test_whatever_shard_and_clock_do_each_is_published_once_and_in_order(steps: list[tuple[int, int, float]]) -> None:
+def test_each_quote_is_published_once_in_order_whatever_shard_and_clock_do(
+    steps: list[tuple[int, int, float]],
+) -> None:
     queue = PublishQueue(WAIT_S)
     now, recorded, delivered = 0.0, 0, 0
     published: list[int] = []
@@ -75,7 +77,7 @@ def test_whatever_shard_and_clock_do_each_is_published_once_and_in_order(steps: 
     assert published == list(range(1, recorded + 1))
 
 
-def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone() -> None:
+def test_quotes_and_heartbeats_are_published_only_on_channels_with_the_prefix() -> None:
     async def run() -> list[tuple[str, type[Quote | Heartbeat]]]:
         clock = asyncio.get_running_loop().time
         histories = {"bitcoin": CoinHistory("bitcoin", "shard1", now=lambda: NOON, clock=clock)}
@@ -100,7 +102,7 @@ def test_it_publishes_quotes_and_heartbeats_on_the_channels_of_its_prefix_alone(
 
 
 class FailingBus(MemoryBus):
-    """Fails each publish in the same way, and notes when it was asked."""
+    """Fails each publish in the same way, and notes its time."""
 
     def __init__(self, error: BusUnavailableError) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class FailingBus(MemoryBus):
 @pytest.mark.parametrize(
     ("error", "late"), [(BusTimedOutError("not within 250 ms"), 3), (BusUnavailableError("not reachable"), 0)]
 )
-def test_quotes_that_redis_did_not_answer_for_in_time_are_counted_by_themselves(
+def test_quotes_that_redis_did_not_acknowledge_in_time_are_counted_separately(
     error: BusUnavailableError, late: int
 ) -> None:
     metrics = Metrics()

@@ -1,4 +1,4 @@
-"""A time range is answered in full or refused, wherever its quotes are while it is read."""
+"""A time range is answered in full or refused, wherever its quotes are during the read."""
 
 import asyncio
 import json
@@ -39,10 +39,10 @@ def at(seconds: float | None) -> datetime | None:
 async def page(
     seam: Seam, start: float | None, end: float | None, after: Position | None = None, limit: int = 100
 ) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(
+    payload: dict[str, Any] = json.loads(
         await seam.core.answers.between(COIN, at(start), at(end), after=after, limit=limit)
     )
-    return told
+    return payload
 
 
 async def seqs(seam: Seam, start: float | None, end: float | None, **given: Any) -> list[int]:
@@ -50,18 +50,18 @@ async def seqs(seam: Seam, start: float | None, end: float | None, **given: Any)
 
 
 async def paged(seam: Seam, start: float | None, end: float | None, limit: int) -> list[Position]:
-    """All pages, one after the other."""
+    """The sequence numbers of all pages, one page after the other."""
     found: list[Position] = []
     after, more = None, True
     while more:
-        told = await page(seam, start, end, after, limit)
-        found += [Position(quote["epoch"], quote["seq"]) for quote in told["quotes"]]
-        more = told["more"]
-        after = None if told["next"] is None else Position.parse(told["next"])
+        payload = await page(seam, start, end, after, limit)
+        found += [Position(quote["epoch"], quote["seq"]) for quote in payload["quotes"]]
+        more = payload["more"]
+        after = None if payload["next"] is None else Position.parse(payload["next"])
     return found
 
 
-async def test_a_range_takes_its_start_and_leaves_out_its_end(seam: Seam) -> None:
+async def test_a_range_includes_its_start_and_excludes_its_end(seam: Seam) -> None:
     await seam.record(*range(10))
     for delivered in (0, 4, 6):  # all from the log, from both, all from the shard
         await seam.deliver(delivered)
@@ -74,27 +74,27 @@ async def test_a_range_takes_its_start_and_leaves_out_its_end(seam: Seam) -> Non
         assert await seqs(seam, -20, -10) == []
 
 
-async def test_a_page_that_the_shard_does_not_fill_goes_on_after_all_that_the_shard_has(seam: Seam) -> None:
+async def test_a_page_that_the_shard_does_not_fill_goes_on_with_the_log(seam: Seam) -> None:
     await seam.record(0, 1, 2, 3)
     await seam.deliver(4)
     await seam.trim(1)
     await seam.record(4, 5, 6)
     assert await seqs(seam, 0, 100) == [1, 2, 3, 4, 5, 6, 7]
-    told = await page(seam, 0, 100, limit=5)
-    assert (told["next"], told["more"]) == (str(seam.quotes[4].position), True)
+    payload = await page(seam, 0, 100, limit=5)
+    assert (payload["next"], payload["more"]) == (str(seam.quotes[4].position), True)
     assert await seqs(seam, 0, 100, after=seam.quotes[4].position) == [6, 7]
-    assert await seqs(seam, 1, 3) == [2, 3]  # ends on the shard: what the log has lies beyond
+    assert await seqs(seam, 1, 3) == [2, 3]  # it ends on the shard: the log's entries lie beyond
 
 
-async def test_what_both_have_comes_once(seam: Seam) -> None:
+async def test_a_quote_in_both_log_and_shard_comes_once(seam: Seam) -> None:
     await seam.record(*range(6))
     await seam.deliver(3)
-    seam.core.history.note_floor(Position(1, 1))  # so that the log alone does not do
+    seam.core.history.note_floor(Position(1, 1))  # so that the log alone does not cover the range
     await seam.deliver(0)
     assert await seqs(seam, 0, 100) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_what_is_delivered_between_two_reads_is_neither_lost_nor_doubled(seam: Seam) -> None:
+async def test_quotes_delivered_between_two_reads_are_neither_lost_nor_doubled(seam: Seam) -> None:
     await seam.record(*range(12))
     await seam.deliver(3)
     await seam.trim(1)
@@ -108,7 +108,7 @@ async def test_what_is_delivered_between_two_reads_is_neither_lost_nor_doubled(s
     assert "between" in seam.shard.reads
 
 
-async def test_what_is_recorded_between_two_reads_makes_no_hole(seam: Seam) -> None:
+async def test_quotes_recorded_between_two_reads_make_no_hole(seam: Seam) -> None:
     await seam.record(*range(4))
     await seam.deliver(4)
     await seam.trim(1)
@@ -125,7 +125,7 @@ async def test_what_is_recorded_between_two_reads_makes_no_hole(seam: Seam) -> N
     assert len(found) >= 4
 
 
-async def test_a_shard_that_is_away_is_not_needed_where_the_log_holds_the_range_from_its_start(seam: Seam) -> None:
+async def test_the_shard_is_not_needed_if_the_log_holds_the_range_from_its_start(seam: Seam) -> None:
     await seam.record(*range(10))
     await seam.deliver(8)
     await seam.trim(5)
@@ -133,20 +133,20 @@ async def test_a_shard_that_is_away_is_not_needed_where_the_log_holds_the_range_
     assert await seqs(seam, 6, None) == [7, 8, 9, 10]  # the log begins with 6, which is older
     assert await seqs(seam, 5.5, 8) == [7, 8]
     assert await seqs(seam, 0, None, after=seam.quotes[5].position) == [7, 8, 9, 10]
-    for start in (0.0, 5.0, None):  # what was before the log's first can not be known
+    for start in (0.0, 5.0, None):  # the time before the log's first entry is not known
         with pytest.raises(HistoryUnavailableError, match="the log does not reach back that far"):
             await page(seam, start, None)
 
 
-async def test_a_log_that_begins_with_the_coins_first_quote_holds_every_range(seam: Seam) -> None:
+async def test_a_log_that_begins_with_the_coins_first_quote_covers_every_range(seam: Seam) -> None:
     seam.shard.away = True
     await seam.record(*range(3))
     assert await seqs(seam, -100, 100) == [1, 2, 3]
     assert await seqs(seam, None, 1) == [1]
 
 
-async def test_a_log_behind_what_is_known_does_not_answer_alone(seam: Seam) -> None:
-    """Another writer was here: its quotes are on the shard, and this log learns of the newest only."""
+async def test_a_log_that_ends_before_the_newest_known_quote_does_not_answer_alone(seam: Seam) -> None:
+    """Another writer has written to the shard, and this log knows only its newest quote."""
     await seam.record(*range(3))
     await seam.deliver(3)
     other = [
@@ -188,7 +188,7 @@ async def test_a_hole_in_the_log_is_refused_and_not_passed_over(seam: Seam) -> N
         await page(seam, 0, 100)
 
 
-async def test_a_range_over_several_eras_is_read_through(seam: Seam) -> None:
+async def test_a_range_over_several_epochs_is_read_in_full(seam: Seam) -> None:
     await seam.record(0, 1)
     await seam.begin_epoch()
     await seam.record(2, 3)
@@ -198,7 +198,7 @@ async def test_a_range_over_several_eras_is_read_through(seam: Seam) -> None:
     assert await paged(seam, 1, 5, 2) == [quote.position for quote in seam.quotes[1:5]]
 
 
-async def test_dropped_days_are_gone_and_a_range_behind_them_is_not(seam: Seam) -> None:
+async def test_a_range_with_dropped_days_is_gone_and_one_after_them_is_not(seam: Seam) -> None:
     day = 86_400.0
     await seam.record(*(number * day / 2 for number in range(8)))  # noon and midnight of four days
     await seam.deliver(8)
@@ -221,7 +221,7 @@ async def test_dropped_days_are_gone_and_a_range_behind_them_is_not(seam: Seam) 
         await page(seam, 0, 3 * day)
 
 
-async def test_before_the_coins_first_quote_there_is_nothing_that_could_be_gone(seam: Seam) -> None:
+async def test_a_range_before_the_coins_first_quote_is_not_gone(seam: Seam) -> None:
     await seam.record(0, 1, 2)
     await seam.deliver(3)
     await seam.trim(1)
@@ -238,13 +238,13 @@ async def test_a_position_that_was_never_given_is_refused_and_so_is_one_below_a_
     assert beyond.value.extra == {"last": str(seam.quotes[-1].position)}, "there is nothing to go on with"
     await seam.deliver(4)
     await seam.trim(1)
-    seam.shard.drop(NOON + timedelta(seconds=2))  # told to nobody
+    seam.shard.drop(NOON + timedelta(seconds=2))  # unknown to quote_service
     with pytest.raises(PositionGoneError):
         await seam.core.answers.after(COIN, seam.quotes[0].position, 9)
 
 
 @pytest.mark.parametrize("delivered", [0, 3, 5])
-async def test_who_asks_after_a_position_that_was_never_given_learns_where_to_go_on(seam: Seam, delivered: int) -> None:
+async def test_a_position_that_never_existed_is_refused_with_one_to_resume_from(seam: Seam, delivered: int) -> None:
     await seam.record(*range(3))
     await seam.begin_epoch()
     await seam.record(3, 4)
@@ -259,7 +259,7 @@ async def test_who_asks_after_a_position_that_was_never_given_learns_where_to_go
 
 
 @pytest.mark.slow
-async def test_a_time_is_found_in_the_log_among_many_entries_and_eras(seam: Seam, seeded: random.Random) -> None:
+async def test_a_time_is_found_in_the_log_among_many_entries_and_epochs(seam: Seam, seeded: random.Random) -> None:
     offset = 0.0
     for _ in range(8):
         for _ in range(seeded.randrange(1, 40)):
@@ -334,7 +334,7 @@ async def test_pages_of_a_range_are_its_quotes_whatever_happens_between_any_two_
         ("2026-13-24T12:00:00Z", None, "from: no such time"),
     ],
 )
-def test_a_range_that_is_none_is_refused_by_name_with_the_fix(start: str | None, end: str | None, said: str) -> None:
+def test_an_invalid_range_is_refused_by_name_with_the_fix(start: str | None, end: str | None, said: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         read_range(start, end)
     assert said in refused.value.detail

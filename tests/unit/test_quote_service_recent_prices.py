@@ -1,4 +1,4 @@
-"""The prices that judge the next one are those of the history, whichever way it was learnt."""
+"""The prices that judge the next one are those of the history, however it was learnt."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -33,7 +33,7 @@ def judged(prices: list[tuple[int, int]], at: int) -> tuple[Decimal, Decimal] | 
 
 
 @given(st.lists(st.tuples(st.integers(0, 120), st.integers(1, 200))), st.integers(0, 400))
-def test_they_are_the_lowest_and_the_highest_of_the_window_since_the_last_real_step(
+def test_bounds_are_the_lowest_and_highest_price_of_the_window_since_the_last_real_step(
     steps: list[tuple[int, int]], later: int
 ) -> None:
     recent, history, second = RecentPrices(LIMIT), [], 0
@@ -45,20 +45,20 @@ def test_they_are_the_lowest_and_the_highest_of_the_window_since_the_last_real_s
     assert recent.bounds(NOON + timedelta(seconds=second + later)) == judged(history, second + later)
 
 
-def test_there_are_never_more_of_them_than_the_log_holds() -> None:
+def test_there_are_never_more_prices_than_the_log_holds() -> None:
     recent = RecentPrices(LIMIT)
     recent.add_older([(NOON, Decimal(price)) for price in (1, 9, 3, *[4] * (PRICES_MAX - 2), 5)])
     assert recent.bounds(NOON) == decimals(3, 5)
 
 
-def test_looking_ahead_forgets_nothing() -> None:
+def test_asking_for_bounds_drops_no_price() -> None:
     recent = RecentPrices(LIMIT)
     recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)
     assert recent.bounds(NOON + timedelta(days=1)) is None
     assert recent.bounds(NOON) == decimals(5, 5)
 
 
-def test_a_copy_leaves_the_first_as_it_was() -> None:
+def test_changing_a_copy_leaves_the_original_unchanged() -> None:
     recent = RecentPrices(LIMIT)
     recent.add(Observation(COIN, "USD", Decimal(5), NOON, "sim"), NOON)
     copied = recent.copy()

@@ -1,4 +1,4 @@
-"""Every price of the tape is recorded once, in order, whatever fails meanwhile; what it can not give is noted."""
+"""Every price of the tape is recorded once and in order, whatever fails meanwhile; missing ones are noted."""
 
 import asyncio
 from dataclasses import replace
@@ -37,7 +37,7 @@ async def prices_in(core: Core) -> list[str]:
     return [str(quote.price) for quote in await core.recorder.log.after(COIN, None, 100)]
 
 
-async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the_same_moment(tmp_path: Path) -> None:
+async def test_every_price_of_a_tape_is_recorded_in_order_even_equal_ones_of_one_moment(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
@@ -48,7 +48,7 @@ async def test_of_a_tape_every_price_is_recorded_in_order_also_equal_ones_of_the
     await core.recorder.close()
 
 
-async def test_after_a_restart_the_tape_goes_on_where_the_log_says_and_what_is_there_is_skipped(tmp_path: Path) -> None:
+async def test_after_a_restart_the_tape_goes_on_from_the_log_and_skips_recorded_prices(tmp_path: Path) -> None:
     first = Core(tmp_path)
     await first.recorder.start()
     first.pages = [page(1, "5", "6")]
@@ -56,7 +56,7 @@ async def test_after_a_restart_the_tape_goes_on_where_the_log_says_and_what_is_t
     await first.recorder.close()
     core = Core(tmp_path)
     await core.recorder.start()
-    core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than it was asked to
+    core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than requested
     for _ in range(2):
         await core.tape_reader.read_page()
     assert core.asked == [f"{RUN}-2", f"{RUN}-3"]
@@ -79,7 +79,7 @@ async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
     await core.recorder.close()
 
 
-async def test_what_the_tape_can_not_give_is_noted_as_a_source_gap_and_taking_goes_on(tmp_path: Path) -> None:
+async def test_prices_that_the_tape_no_longer_has_are_a_source_gap_and_reading_goes_on(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     other = "ba9876543210.1732400000001"
@@ -98,7 +98,7 @@ async def test_what_the_tape_can_not_give_is_noted_as_a_source_gap_and_taking_go
     await core.recorder.close()
 
 
-async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_path: Path) -> None:
+async def test_a_bad_price_on_a_tape_is_rejected_and_its_neighbours_are_recorded(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5000", "6"), page(4, "7", at=NOON + timedelta(minutes=1))]
@@ -109,7 +109,7 @@ async def test_poison_on_a_tape_is_refused_and_its_neighbours_are_recorded(tmp_p
     await core.recorder.close()
 
 
-async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_later(tmp_path: Path) -> None:
+async def test_a_coin_that_cannot_record_yet_delays_no_other_and_catches_up_later(tmp_path: Path) -> None:
     shard2 = MemoryShard("shard2", ["ethereum"])
     shard2.away = True
     core = Core(tmp_path)
@@ -136,7 +136,7 @@ async def test_a_coin_that_can_not_record_yet_holds_nobody_up_and_catches_up_lat
     await core.recorder.close()
 
 
-async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_path: Path) -> None:
+async def test_a_tape_with_its_own_old_times_cannot_follow_a_later_history(tmp_path: Path) -> None:
     core = Core(tmp_path, keeps_times=True)
     await core.recorder.start()
     old = NOON - timedelta(days=800)
@@ -155,7 +155,7 @@ async def test_a_tape_with_its_own_old_times_can_not_follow_a_later_history(tmp_
 async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As at the stop of the service: the call is given up, the commit goes on in its thread."""
+    """When the service stops, the call is cancelled, and the commit goes on in its thread."""
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7", "8")]
@@ -178,7 +178,7 @@ async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
     await again.recorder.close()
 
 
-async def test_a_source_that_says_to_go_back_in_the_same_run_is_not_obeyed(tmp_path: Path) -> None:
+async def test_a_source_that_asks_to_go_back_in_the_same_run_is_not_followed(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), SourceGoneError("gone", cursor=f"{RUN}-0"), page(3, "7")]
@@ -191,7 +191,7 @@ async def test_a_source_that_says_to_go_back_in_the_same_run_is_not_obeyed(tmp_p
     await core.recorder.close()
 
 
-async def test_a_tape_can_not_follow_what_no_tape_brought(tmp_path: Path) -> None:
+async def test_a_tape_cannot_follow_quotes_that_did_not_come_from_a_tape(tmp_path: Path) -> None:
     core = Core(tmp_path)
     await core.recorder.start()
     await core.record("1")

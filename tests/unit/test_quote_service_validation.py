@@ -1,4 +1,4 @@
-"""Poison is never let in, and what is merely not new is told apart from it."""
+"""Bad prices are never recorded, and a price that is merely not new is not reported as bad."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ def seen(
 
 
 class Market:
-    """A coin as quote_service knows it: what is judged good is recorded at once."""
+    """A coin as quote_service knows it: a price that is judged good is recorded at once."""
 
     def __init__(self, *recorded: str, is_tape: bool = False, currency: str | None = None) -> None:
         self.recent = RecentPrices(LIMIT)
@@ -32,7 +32,7 @@ class Market:
             self.recent.add(seen(price), NOON)
 
     def reason(self, observation: Observation, now: float | None = None) -> str | None:
-        """Why it is not recorded; by a clock that reads what the source's does, if nothing else is said."""
+        """Why the price is not recorded; by default our clock shows the source's time."""
         at = observation.observed_at if now is None else NOON + timedelta(seconds=now)
         refusal = self.screen.judge(observation, self.recent, at)
         if refusal is None:
@@ -54,7 +54,7 @@ def test_the_rules_of_a_first_price(observation: Observation, reason: str | None
     assert Market().reason(observation, 0) == reason
 
 
-def test_a_coin_that_is_not_ours_is_refused_as_such() -> None:
+def test_an_unknown_coin_is_rejected_as_unknown() -> None:
     refusal = Validator(LIMIT).judge(seen("100", coin="dogecoin"), None, NOON)
     assert refusal is not None
     assert refusal.reason == "unknown_coin"
@@ -84,13 +84,13 @@ def test_the_rules_after_a_recorded_price(observation: Observation, reason: str 
     assert Market("100", is_tape=is_tape).reason(observation, 1) == reason
 
 
-def test_a_price_in_another_currency_is_refused_with_both_named() -> None:
+def test_a_price_in_another_currency_is_rejected_with_both_named() -> None:
     refusal = Market("100").screen.judge(seen("100", 1, currency="USDT"), Market("100").recent, NOON)
     assert refusal is not None
     assert refusal.facts == {"currency": "USDT", "expected": "USD"}
 
 
-def test_the_directory_has_the_last_word_on_the_currency() -> None:
+def test_the_directory_decides_the_currency() -> None:
     assert Market(currency="BRL").reason(seen("100")) == "currency"
     assert Market("100", currency="BRL").reason(seen("100", 1)) == "currency"
     assert Market("100", currency="BRL").reason(seen("100", 1, currency="BRL")) is None
@@ -104,7 +104,7 @@ def test_small_steps_within_the_window_do_not_add_up_to_a_large_one(is_tape: boo
     assert reasons == [None, "absurd", "absurd", "absurd"]
 
 
-def test_up_and_down_again_is_a_step_too() -> None:
+def test_a_step_up_and_down_again_is_a_step_too() -> None:
     market = Market("100")
     assert [market.reason(seen(price, at)) for at, price in enumerate(("15", "900", "100", "140"), start=1)] == [
         None,
@@ -134,10 +134,10 @@ def test_few_prices_are_not_enough_however_long_they_take() -> None:
 
 
 @pytest.mark.parametrize("is_tape", [False, True])
-def test_a_lie_that_is_told_often_in_a_moment_is_not_believed(is_tape: bool) -> None:
+def test_a_false_price_repeated_in_a_moment_is_not_believed(is_tape: bool) -> None:
     market = Market("100", is_tape=is_tape)
-    told = [market.reason(seen("1", -40 + at / 10), 0.5) for at in range(1000)]
-    assert set(told) == {"absurd", "future"} | (set() if is_tape else {"backwards", "not_new"})
+    reasons = [market.reason(seen("1", -40 + at / 10), 0.5) for at in range(1000)]
+    assert set(reasons) == {"absurd", "future"} | (set() if is_tape else {"backwards", "not_new"})
     assert [market.reason(seen("1", 1), at) for at in (1, 20, 40, 60, 80, 100, 120, 140, 160, 180)] == ["absurd"] * 10
 
 
@@ -160,7 +160,7 @@ def test_a_move_whose_price_could_not_be_recorded_stays_confirmed() -> None:
     assert market.reason(seen("1", 32)) is None
 
 
-def test_a_source_that_makes_origins_up_is_held_to_a_number_of_them() -> None:
+def test_a_source_that_invents_origins_is_limited_to_a_number_of_them() -> None:
     market = Market()
     for number in range(ORIGINS_MAX):
         assert market.reason(seen("100", number, origin=f"made-up-{number}")) is None
@@ -168,14 +168,14 @@ def test_a_source_that_makes_origins_up_is_held_to_a_number_of_them() -> None:
     assert market.reason(seen("100", 102, origin="made-up-7")) is None
 
 
-def test_an_origin_whose_prices_are_refused_takes_no_name_from_the_others() -> None:
+def test_an_origin_whose_prices_are_rejected_does_not_count() -> None:
     market = Market("100")
     for number in range(ORIGINS_MAX + 1):
         assert market.reason(seen("5000", 1, origin=f"made-up-{number}")) == "absurd"
     assert market.reason(seen("101", 2, origin="replay:x")) is None
 
 
-def test_ten_thousand_coins_that_are_not_ours_are_one_count_and_one_line() -> None:
+def test_ten_thousand_unknown_coins_are_one_count_and_one_log_line() -> None:
     metrics = Metrics()
     rejections = Rejections(["bitcoin"], QuoteMetrics(metrics))
     with structlog.testing.capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""A recording holds each quote once, in order; a gap stands in it only for what the history did not give by the end."""
+"""A recording holds each quote once, in order, and a gap only for quotes that the history did not give by the end."""
 
 import asyncio
 import gzip
@@ -43,9 +43,9 @@ def recorded(path: Path, scenario: Scenario, *, record_first: int = 3) -> list[A
 
 
 def lines_of(path: Path) -> list[Any]:
-    head, *told = map(json.loads, path.read_bytes().splitlines())
+    head, *lines = map(json.loads, path.read_bytes().splitlines())
     assert (head["type"], head["coins"]) == ("recording", [COIN])
-    return [one["seq"] if one["type"] == "quote" else (one["after"], one["through"]) for one in told]
+    return [one["seq"] if one["type"] == "quote" else (one["after"], one["through"]) for one in lines]
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "recording.ndjson"
 
 
-def test_it_begins_with_the_first_quote_that_is_heard(path: Path) -> None:
+def test_a_recording_begins_with_the_first_quote_received(path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.publish(2)
 
     assert recorded(path, scenario) == [4, 5]
 
 
-def test_where_nothing_was_recorded_before_all_belongs_to_it(path: Path) -> None:
+def test_a_recording_without_earlier_history_holds_all_of_it(path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.beat()
         world.record(2)
@@ -69,7 +69,7 @@ def test_where_nothing_was_recorded_before_all_belongs_to_it(path: Path) -> None
     assert recorded(path, scenario, record_first=0) == [1, 2, 3]
 
 
-def test_what_the_wire_lost_stands_in_its_place_however_long_the_history_was_away(path: Path) -> None:
+def test_lost_messages_are_in_their_place_however_long_the_history_was_away(path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.publish()
         world.history.away = True
@@ -83,7 +83,7 @@ def test_what_the_wire_lost_stands_in_its_place_however_long_the_history_was_awa
     assert recorded(path, scenario) == [4, 5, 6, 7, 8]
 
 
-def test_at_the_end_what_nobody_heard_is_written_too(path: Path) -> None:
+def test_quotes_that_were_not_received_are_written_at_the_end(path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.publish()
         await asyncio.sleep(0.1)
@@ -105,7 +105,7 @@ def test_a_gap_stands_for_what_the_history_no_longer_holds(path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["away", "hangs"])
-def test_a_history_that_does_not_answer_at_the_end_costs_no_quote_that_was_heard(path: Path, how: str) -> None:
+def test_a_history_that_does_not_answer_at_the_end_costs_no_received_quote(path: Path, how: str) -> None:
     async def scenario(world: World) -> None:
         await world.publish()
         setattr(world.history, how, True)
@@ -115,7 +115,7 @@ def test_a_history_that_does_not_answer_at_the_end_costs_no_quote_that_was_heard
     assert recorded(path, scenario) == [4, ("5-4", "5-6"), 7, 8, ("5-8", None)]
 
 
-def test_a_coin_that_was_never_heard_has_no_line(path: Path) -> None:
+def test_a_coin_without_messages_has_no_line(path: Path) -> None:
     async def scenario(world: World) -> None:
         world.history.away = True
 
@@ -138,7 +138,7 @@ class _Full(RecordingFile):
         super().write(line)
 
 
-def test_a_disk_that_takes_no_more_ends_it_in_words(path: Path) -> None:
+def test_a_full_disk_ends_the_recording_with_a_readable_error(path: Path) -> None:
     async def run() -> None:
         world = World()
         world.record(3)

@@ -1,4 +1,4 @@
-"""Reading `/quote`: every digit, one strict rule, and whatever comes ends as an answer or as one of two errors."""
+"""Reading `/quote`: every digit counts, by one strict rule, and any body gives an answer or one of two errors."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ GOOD: dict[str, Any] = {
 
 
 class OneAnswer:
-    """A client whose next answer, or error, is this one."""
+    """A client with this answer or error."""
 
     def __init__(self, answer: Response | Exception) -> None:
         self._answer = answer
@@ -60,7 +60,7 @@ def with_price(token: str) -> Fetched:
     return read(body().replace(b'"67012.34"', token.encode()))
 
 
-def test_a_good_answer_gives_the_price_the_coins_own_time_its_currency_and_the_origin() -> None:
+def test_a_good_answer_gives_each_coins_price_time_currency_and_origin() -> None:
     client = OneAnswer(Response(200, {}, body()))
     fetched = asyncio.run(HttpSource(client, "http://source/", COINS).fetch())
     observed_at = NOON + timedelta(milliseconds=500)
@@ -68,7 +68,7 @@ def test_a_good_answer_gives_the_price_the_coins_own_time_its_currency_and_the_o
     assert client.asked == ["http://source/quote"]
 
 
-def test_a_coin_without_a_time_of_its_own_takes_the_time_of_the_answer() -> None:
+def test_a_coin_without_a_time_of_its_own_has_the_time_of_the_answer() -> None:
     assert read(body(observed={})).observations[0].observed_at == NOON
     assert read(body(observed=...)).observations[0].observed_at == NOON
 
@@ -117,7 +117,7 @@ def test_every_digit_arrives_whether_as_a_string_or_as_a_number(whole: int, plac
         ('"' + "1" * 100_000 + '"', "malformed"),
     ],
 )
-def test_a_price_that_is_none_rejects_its_coin_with_the_reason(token: str, reason: str) -> None:
+def test_an_invalid_price_rejects_its_coin_with_the_reason(token: str, reason: str) -> None:
     assert with_price(token) == Fetched([], [("bitcoin", reason)])
 
 
@@ -148,13 +148,13 @@ def test_the_exponent_of_a_number_is_as_exact_as_its_digits(token: str, price: s
         [],
     ],
 )
-def test_a_time_that_is_none_rejects_its_coin(time: Any) -> None:
+def test_an_invalid_time_rejects_its_coin(time: Any) -> None:
     assert read(body(observed={"bitcoin": time})).unreadable == [("bitcoin", "bad_time")]
     assert read(body(observed={}, observed_at=time)).unreadable == [("bitcoin", "bad_time")]
 
 
 @pytest.mark.parametrize("currency", [{}, ..., {"bitcoin": "usd"}, {"bitcoin": 1}, {"bitcoin": "U" * 500}])
-def test_a_price_in_no_known_currency_is_no_price(currency: Any) -> None:
+def test_a_price_without_a_valid_currency_is_rejected(currency: Any) -> None:
     assert read(body(currency=currency)).unreadable == [("bitcoin", "malformed")]
 
 
@@ -165,7 +165,7 @@ def test_one_bad_coin_leaves_the_others_whole() -> None:
     assert (fetched.unreadable, fetched.unknown) == ([("ethereum", "not_finite")], 1)
 
 
-def test_what_is_said_of_coins_that_are_not_ours_is_counted_and_not_looked_at() -> None:
+def test_unknown_coins_are_counted_and_not_read() -> None:
     others = {f"coin-{number}": "not a price" for number in range(COINS_MAX - 1)}
     fetched = read(body(**others))
     assert ([one.coin for one in fetched.observations], fetched.unreadable) == (["bitcoin"], [])
@@ -181,13 +181,13 @@ def test_what_is_said_of_coins_that_are_not_ours_is_counted_and_not_looked_at() 
     ],
     ids=["coins", "currencies", "times"],
 )
-def test_an_answer_of_more_keys_than_coins_can_need_is_refused_before_it_is_decoded(answer: bytes) -> None:
-    assert len(answer) < 1_100_000  # about what is fetched at most
+def test_an_answer_with_too_many_keys_is_refused_before_it_is_decoded(answer: bytes) -> None:
+    assert len(answer) < 1_100_000  # about as long as an answer may be
     with pytest.raises(SourceMalformedError, match="more than 10000 coins"):
         read(answer)
 
 
-async def test_a_large_answer_is_read_in_steps_between_which_others_have_their_turn() -> None:
+async def test_reading_a_large_answer_yields_to_other_tasks() -> None:
     names = [f"coin-{number}" for number in range(5_000)]
     answer = body(**dict.fromkeys(names, "1"), currency=dict.fromkeys(names, "USD"))
     turns = 0
@@ -199,7 +199,7 @@ async def test_a_large_answer_is_read_in_steps_between_which_others_have_their_t
     assert turns > len(names) / STEP_PRICES
 
 
-def test_of_a_key_given_twice_the_last_counts() -> None:
+def test_the_last_one_of_a_repeated_key_counts() -> None:
     twice = body().replace(b'"bitcoin": "67012.34"', b'"bitcoin": "1", "bitcoin": "2"', 1)
     assert [observation.price for observation in read(twice).observations] == [Decimal(2)]
 
@@ -228,13 +228,13 @@ def test_of_a_key_given_twice_the_last_counts() -> None:
     ],
     ids=lambda answer: repr(answer[:24]),
 )
-def test_what_is_no_such_object_is_malformed_as_a_whole(answer: bytes) -> None:
+def test_a_body_that_is_no_quote_object_is_malformed(answer: bytes) -> None:
     with pytest.raises(SourceMalformedError):
         fetch(Response(200, {}, answer))
 
 
-def test_what_is_nested_too_deep_gives_no_price_whether_or_not_it_can_be_read() -> None:
-    """How deep is too deep depends on the Python."""
+def test_values_nested_too_deep_give_no_price() -> None:
+    """How deep is too deep depends on the version of Python."""
     for depth in (1_000, 100_000, 1_000_000):
         answer = b'{"bitcoin":' + b"[" * depth + b"]" * depth + b',"origin":"sim"}'
         with contextlib.suppress(SourceMalformedError):
@@ -283,7 +283,7 @@ def test_a_good_answer_with_any_bytes_put_into_it_is_read_or_refused(data: st.Da
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
-def test_a_source_that_can_not_answer_now_is_unavailable_and_its_wait_is_passed_on(status: int) -> None:
+def test_a_source_that_cannot_answer_now_is_unavailable_and_its_wait_is_passed_on(status: int) -> None:
     with pytest.raises(SourceUnavailableError) as caught:
         fetch(Response(status, {"retry-after": "7"}, b""))
     assert caught.value.retry_after_s == 7.0
@@ -332,6 +332,6 @@ def test_retry_after_is_read_as_seconds_or_a_date_within_its_bound(value: str | 
 
 
 @given(st.text(max_size=60))
-def test_any_retry_after_is_a_bounded_wait_or_none(value: str) -> None:
+def test_any_retry_after_is_a_bounded_wait_or_ignored(value: str) -> None:
     wait_s = read_retry_after(value, NOON)
     assert wait_s is None or 0 <= wait_s <= RETRY_AFTER_MAX_S

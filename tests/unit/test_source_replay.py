@@ -50,7 +50,7 @@ def write(path: Path, lines: Iterable[bytes]) -> Path:
 
 
 class Stage:
-    """A replay whose time is moved by whoever sleeps: each sleep steps the clock, `step_s` at a time, and looks."""
+    """A replay whose time moves when it sleeps: each sleep steps the clock by `step_s` and reads the quotes."""
 
     def __init__(
         self, paths: Sequence[Path], *, speed: float = 1.0, step_s: float = 0.1, price: str = "mid", **how: Any
@@ -177,7 +177,7 @@ def test_frames_of_other_streams_and_other_symbols_are_skipped(tmp_path: Path) -
     assert counted == Lines(price=0, skipped=4, malformed=0)
 
 
-def test_a_file_that_breaks_off_is_told_and_the_other_plays_on(tmp_path: Path) -> None:
+def test_a_truncated_file_is_logged_and_the_other_plays_on(tmp_path: Path) -> None:
     noise = random.Random(1)
     prices = [f"{noise.randrange(10**6, 10**7)}.{noise.randrange(10**8):08d}" for _ in range(4000)]
     whole = write(tmp_path / "b.gz", [book_ticker(at / 100, price, price) for at, price in enumerate(prices)])
@@ -202,7 +202,7 @@ ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59,
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "problem"),
     [
         ("a.gz", None, "No such file"),
         ("a.gz", b"", "empty"),
@@ -231,23 +231,23 @@ ROWS_BACKWARDS = rows(*(f"2024-03-01T09:{minute:02}:00Z" for minute in range(59,
     ],
 )
 def test_an_unusable_recording_is_refused_by_name_before_anything_starts(
-    tmp_path: Path, name: str, content: bytes | None, told: str
+    tmp_path: Path, name: str, content: bytes | None, problem: str
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SettingError, match=told) as caught:
+    with pytest.raises(SettingError, match=problem) as caught:
         Recording([path]).check()
     assert str(path) in str(caught.value)
 
 
-def test_the_check_looks_no_further_than_the_head(tmp_path: Path) -> None:
+def test_the_check_reads_only_the_head(tmp_path: Path) -> None:
     Recording([write(tmp_path / "a", [*[other(0)] * (HEAD_LINES_MAX - 1), book_ticker(0, "1", "1")])]).check()
     with pytest.raises(SettingError, match="no price of BTCUSDT"):
         Recording([write(tmp_path / "b", [*[other(0)] * HEAD_LINES_MAX, book_ticker(0, "1", "1")])]).check()
 
 
-def test_the_origin_names_the_files_and_is_always_one() -> None:
+def test_the_origin_names_the_files_and_is_always_valid() -> None:
     assert Recording([Path("x/btcusdt_20240808.gz"), Path("eth.gz")]).origin == "replay:btcusdt_20240808+eth"
     for names in (["ü ñ.gz"], ["a" * 300], [f"{number}.gz" for number in range(80)], [".gz"], ["a\nb"]):
         assert ORIGIN_PATTERN.match(Recording([Path(name) for name in names]).origin)
@@ -296,7 +296,7 @@ def test_a_recording_is_served_digit_for_digit_in_order_at_its_times(market: Rec
     first_ns = next(heapq.merge(*recorded.values()))[0]
     for coin, mids in recorded.items():
         moments = iter((round((ns - first_ns) / 1000), price) for ns, price in mids)
-        for quote in playing.seen[coin]:  # each one is found further on than the one before
+        for quote in playing.seen[coin]:  # each one comes after the one before
             served = ((quote.observed_at - NOON) / timedelta(microseconds=1), format_price(quote.price))
             assert any(abs(at - served[0]) <= 2 and price == served[1] for at, price in moments), served
         assert format_price(playing.replay.quotes()[coin].price) == mids[-1][1]
@@ -313,7 +313,7 @@ def trade(received_s: float, exchange_s: float, price: str, symbol: str = "BTCUS
     return f"{FIRST_NS + round(received_s * 1e9)} {json.dumps(frame)}\n".encode()
 
 
-def test_a_trade_bears_the_exchanges_time_but_never_a_later_one_than_its_receipt(tmp_path: Path) -> None:
+def test_a_trade_has_the_exchanges_time_but_never_a_later_one_than_its_receipt(tmp_path: Path) -> None:
     lines = [trade(0, 1.25, "1.10"), book_ticker(0.5, "9", "9"), trade(2, 1.5, "2"), trade(3, 4.25, "3")]
     path = write(tmp_path / "t", lines)
     counted = Lines()
@@ -385,7 +385,7 @@ def test_the_times_of_a_csv_are_read_by_their_size(tmp_path: Path, time: str) ->
     assert read.observed_ns == read.received_ns == 1_709_283_600_250_000_000
 
 
-def test_rows_that_go_back_in_time_are_counted_told_once_and_claim_no_later_time_than_their_own(tmp_path: Path) -> None:
+def test_rows_that_go_back_in_time_are_counted_logged_once_and_keep_their_own_time(tmp_path: Path) -> None:
     times = [f"2024-03-01T09:00:{second:02}Z" for second in (0, 10, 40, 20, 30, 50)]
     path = write(tmp_path / "f.csv", [rows(*times)])
     recorded = Recording([path])
@@ -401,7 +401,7 @@ def test_rows_that_go_back_in_time_are_counted_told_once_and_claim_no_later_time
     assert [(observed.observed_at - NOON).seconds for _, observed in found] == [0, 10, 40, 20, 30, 50]
 
 
-def test_coins_may_overtake_each_other_in_a_recording_and_nothing_is_said_where_it_is_only_looked_at(
+def test_coins_may_overtake_each_other_and_a_check_logs_nothing(
     tmp_path: Path,
 ) -> None:
     overtaking = [own_line("bitcoin", 1, "5"), own_line("ethereum", 3, "3"), own_line("bitcoin", 2, "6")]
@@ -413,7 +413,7 @@ def test_coins_may_overtake_each_other_in_a_recording_and_nothing_is_said_where_
     assert logs == []
 
 
-def test_the_newest_price_of_rows_that_go_back_is_the_one_that_is_newest_by_its_own_time(tmp_path: Path) -> None:
+def test_the_newest_price_is_the_newest_by_its_own_time_even_if_rows_go_back(tmp_path: Path) -> None:
     times = [f"2024-03-01T09:00:{second:02}Z" for second in (0, 40, 20, 30)]
     stage = Stage([write(tmp_path / "f.csv", [rows(*times)])], step_s=10).play()
     assert [format_price(one.price) for one in stage.seen["bitcoin"]] == ["1", "2"]
@@ -442,11 +442,11 @@ def test_a_trade_time_is_read_in_ms_us_or_ns_and_never_made_younger(tmp_path: Pa
 
 def own_line(coin: str, seq: int, price: str) -> bytes:
     at = format_time(NOON + timedelta(seconds=seq))
-    told = {"v": 1, "type": "quote", "coin": coin, "currency": "USD", "price": price, "epoch": 7, "seq": seq}
-    return json.dumps({**told, "observed_at": at, "at": at, "origin": "sim", "prev": None}).encode() + b"\n"
+    message = {"v": 1, "type": "quote", "coin": coin, "currency": "USD", "price": price, "epoch": 7, "seq": seq}
+    return json.dumps({**message, "observed_at": at, "at": at, "origin": "sim", "prev": None}).encode() + b"\n"
 
 
-def test_our_own_recording_is_read_back_with_its_gaps_told_and_not_played(tmp_path: Path) -> None:
+def test_our_own_recording_is_read_back_without_its_gaps(tmp_path: Path) -> None:
     lines = [
         b'{"v":1,"type":"recording","started_at":"2026-11-24T12:00:00.000000Z","coins":["bitcoin"]}\n',
         own_line("bitcoin", 1, "5.10"),
@@ -462,7 +462,7 @@ def test_our_own_recording_is_read_back_with_its_gaps_told_and_not_played(tmp_pa
 
 
 @pytest.mark.parametrize("how", ["without its head", "with a mark", "with spaces"])
-def test_our_own_recording_is_known_after_everyday_tools_had_it(tmp_path: Path, how: str) -> None:
+def test_our_own_recording_is_recognised_after_other_tools_rewrote_it(tmp_path: Path, how: str) -> None:
     head = {"v": 1, "type": "recording", "started_at": "2026-11-24T12:00:00.000000Z", "coins": ["bitcoin"]}
     spaced = json.dumps(head).encode() + b"\n"
     compact = json.dumps(head, separators=(",", ":")).encode() + b"\n"
@@ -487,7 +487,7 @@ def test_prices_of_the_same_moment_come_in_the_order_of_the_files(tmp_path: Path
         assert [one.price for one in Recording(paths).prices(Lines())] == expected
 
 
-def told(stage: Stage, index: int, limit: int = 1000) -> list[tuple[int, str]]:
+def page_after(stage: Stage, index: int, limit: int = 1000) -> list[tuple[int, str]]:
     found = asyncio.run(stage.tape.after(index, limit))
     return [(number, format_price(observed.price)) for number, observed in found]
 
@@ -498,30 +498,30 @@ def ten(tmp_path: Path) -> Path:
 
 def test_the_tape_gives_every_price_that_is_due_after_any_index_forwards_and_back(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)])
-    assert told(stage, 0) == [(1, "1")]
-    assert told(stage, 1) == []
+    assert page_after(stage, 0) == [(1, "1")]
+    assert page_after(stage, 1) == []
     assert 0 < stage.tape.next_due_s() <= 1
     stage.seconds += 4.5
-    assert told(stage, 1, 2) == [(2, "2"), (3, "3")]
-    assert told(stage, 3) == [(4, "4"), (5, "5")]
-    assert told(stage, 0) == [(number, str(number)) for number in range(1, 6)]
-    assert told(stage, 2, 1) == [(3, "3")]
+    assert page_after(stage, 1, 2) == [(2, "2"), (3, "3")]
+    assert page_after(stage, 3) == [(4, "4"), (5, "5")]
+    assert page_after(stage, 0) == [(number, str(number)) for number in range(1, 6)]
+    assert page_after(stage, 2, 1) == [(3, "3")]
     stage.seconds += 100
-    assert told(stage, 9) == [(10, "10")]
-    assert told(stage, 10) == []
+    assert page_after(stage, 9) == [(10, "10")]
+    assert page_after(stage, 10) == []
     with pytest.raises(LookupError):
-        told(stage, 11)
+        page_after(stage, 11)
 
 
-def test_a_tape_whose_held_prices_were_dropped_is_read_again_from_the_recording(tmp_path: Path) -> None:
+def test_prices_no_longer_in_memory_are_read_again_from_the_recording(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
     stage.tape = ReplayTape(stage.timeline, held_prices=3)
-    assert told(stage, 0) == told(stage, 0) == [(number, str(number)) for number in range(1, 11)]
-    assert told(stage, 4, 2) == [(5, "5"), (6, "6")]
-    assert told(stage, 8) == [(9, "9"), (10, "10")]
+    assert page_after(stage, 0) == page_after(stage, 0) == [(number, str(number)) for number in range(1, 11)]
+    assert page_after(stage, 4, 2) == [(5, "5"), (6, "6")]
+    assert page_after(stage, 8) == [(9, "9"), (10, "10")]
 
 
-def test_a_run_that_goes_on_gives_the_same_prices_the_same_indices_and_times(tmp_path: Path) -> None:
+def test_a_resumed_session_gives_the_same_prices_indices_and_times(tmp_path: Path) -> None:
     path = ten(tmp_path)
     first, again = Stage([path], speed=2.0), Stage([path], speed=2.0)
     first.seconds += 3
@@ -532,20 +532,20 @@ def test_a_run_that_goes_on_gives_the_same_prices_the_same_indices_and_times(tmp
     assert [observed.observed_at - NOON for _, observed in before] == [timedelta(seconds=n / 2) for n in range(7)]
 
 
-def test_a_loop_begins_anew_a_moment_after_its_end_and_its_indices_go_on(tmp_path: Path) -> None:
+def test_a_loop_begins_again_a_moment_after_its_end_and_its_indices_go_on(tmp_path: Path) -> None:
     path = ten(tmp_path)
     lap = measure(Recording([path]))
     assert (lap.prices, lap.length_ns) == (10, 10 * 10**9)
     stage = Stage([path], lap=lap)
     stage.seconds += 25
-    assert told(stage, 8) == [(number, str((number - 1) % 10 + 1)) for number in range(9, 27)]
+    assert page_after(stage, 8) == [(number, str((number - 1) % 10 + 1)) for number in range(9, 27)]
     far = Stage([path], lap=lap)
     far.seconds += 10_000_000
-    assert told(far, 9_999_990, 3) == [(9_999_991, "1"), (9_999_992, "2"), (9_999_993, "3")]
+    assert page_after(far, 9_999_990, 3) == [(9_999_991, "1"), (9_999_992, "2"), (9_999_993, "3")]
     assert far.timeline.lap_due() == 1_000_000
 
 
-def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_path: Path) -> None:
+def test_without_a_pace_every_price_is_due_with_the_present_or_its_own_time(tmp_path: Path) -> None:
     shifted = Stage([ten(tmp_path)], speed=MAX_SPEED)
     assert {observed.observed_at for _, observed in asyncio.run(shifted.tape.after(0, 100))} == {NOON}
     assert shifted.tape.quotes()["bitcoin"].price == 10
@@ -554,19 +554,19 @@ def test_without_a_pace_all_is_due_and_of_this_moment_or_at_its_own_time(tmp_pat
     assert [to_microseconds(at) * 1000 - FIRST_NS for at in times] == [number * 10**9 for number in range(10)]
 
 
-def test_one_question_reads_only_so_far_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
+def test_one_request_reads_only_so_far_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
     stage.tape = ReplayTape(stage.timeline, step_prices=2)
-    assert told(stage, 8) == []
+    assert page_after(stage, 8) == []
     assert stage.tape.next_due_s() <= 0
-    assert told(stage, 8) == []
-    assert told(stage, 8) == [(9, "9"), (10, "10")]
+    assert page_after(stage, 8) == []
+    assert page_after(stage, 8) == [(9, "9"), (10, "10")]
     stage.tape = ReplayTape(stage.timeline)
     with pytest.raises(LookupError):
-        told(stage, 11)
+        page_after(stage, 11)
 
 
-def test_two_who_ask_from_far_apart_do_not_send_each_other_back(tmp_path: Path) -> None:
+def test_two_clients_far_apart_do_not_send_each_other_back(tmp_path: Path) -> None:
     stage = Stage([ten(tmp_path)], speed=MAX_SPEED)
     began: list[int] = []
     prices = stage.timeline.recording.prices
@@ -577,31 +577,31 @@ def test_two_who_ask_from_far_apart_do_not_send_each_other_back(tmp_path: Path) 
 
     stage.timeline.recording.prices = counted  # type: ignore[method-assign]
     for step in range(4):
-        assert told(stage, 5 + step, 1) == [(6 + step, str(6 + step))]
-        assert told(stage, 0, 1) == [(1, "1")]
+        assert page_after(stage, 5 + step, 1) == [(6 + step, str(6 + step))]
+        assert page_after(stage, 0, 1) == [(1, "1")]
     assert len(began) <= 2
 
 
 def test_far_along_a_loop_the_reading_begins_in_that_lap(tmp_path: Path) -> None:
     path = ten(tmp_path)
     stage = Stage([path], speed=MAX_SPEED, lap=measure(Recording([path])))
-    assert told(stage, 9_000_000_000_000_000_000, 1) == [(9_000_000_000_000_000_001, "1")]
+    assert page_after(stage, 9_000_000_000_000_000_000, 1) == [(9_000_000_000_000_000_001, "1")]
 
 
-def test_a_recording_that_can_not_be_read_for_a_moment_is_no_end(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_read_for_a_moment_has_not_ended(tmp_path: Path) -> None:
     path = ten(tmp_path)
     stage = Stage([path], speed=MAX_SPEED)
-    assert told(stage, 0, 3) == [(1, "1"), (2, "2"), (3, "3")]
+    assert page_after(stage, 0, 3) == [(1, "1"), (2, "2"), (3, "3")]
     path.rename(tmp_path / "elsewhere")
     again = Stage([path], speed=MAX_SPEED)
     for _ in range(2):
         with pytest.raises(ServiceUnavailableError):
-            told(again, 3, 1)
+            page_after(again, 3, 1)
     (tmp_path / "elsewhere").rename(path)
-    assert told(again, 3, 1) == [(4, "4")]
+    assert page_after(again, 3, 1) == [(4, "4")]
 
 
-def test_a_time_that_is_none_of_a_market_makes_its_line_malformed(tmp_path: Path) -> None:
+def test_a_time_outside_of_any_market_makes_its_line_malformed(tmp_path: Path) -> None:
     wild = b'%d {"stream":"btcusdt@trade","data":{"s":"BTCUSDT","p":"1","T":%d}}\n'
     lines = [
         trade(0, 0, "1"),
@@ -616,25 +616,25 @@ def test_a_time_that_is_none_of_a_market_makes_its_line_malformed(tmp_path: Path
     assert counted.malformed == 3
 
 
-def test_a_file_whose_times_fall_keeps_its_order_at_a_pace_that_does_not_go_back(tmp_path: Path) -> None:
+def test_a_file_whose_times_fall_plays_in_its_order_without_going_back(tmp_path: Path) -> None:
     path = write(tmp_path / "f", [book_ticker(at, str(at + 1), str(at + 1)) for at in (5, 3, 9, 1)])
     lap = measure(Recording([path]))
     assert (lap.prices, lap.length_ns) == (4, 5 * 10**9)
     stage = Stage([path], lap=lap)
     stage.seconds += 6
-    assert told(stage, 0) == [(1, "6"), (2, "4"), (3, "10"), (4, "2"), (5, "6"), (6, "4")]
+    assert page_after(stage, 0) == [(1, "6"), (2, "4"), (3, "10"), (4, "2"), (5, "6"), (6, "4")]
 
 
-def test_what_a_tape_reads_is_counted_once_however_often_it_is_read(tmp_path: Path) -> None:
+def test_lines_are_counted_once_however_often_a_tape_reads_them(tmp_path: Path) -> None:
     lines = [b"nonsense\n", *(book_ticker(at, "1", "1") for at in range(5)), other(6)]
     stage = Stage([write(tmp_path / "f", lines)], speed=MAX_SPEED)
     stage.tape = ReplayTape(stage.timeline, stage.frames)
     for _ in range(3):
-        assert len(told(stage, 0)) == 5
+        assert len(page_after(stage, 0)) == 5
     assert [stage.counted(outcome) for outcome in ("price", "skipped", "malformed")] == [5, 1, 1]
 
 
-def test_a_folder_of_frames_or_a_pipe_is_no_recording(tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_is_not_a_recording(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(SettingError, match="not a regular file"):

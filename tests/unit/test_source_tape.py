@@ -1,4 +1,4 @@
-"""A page of the tape is read in steps, no longer than was asked for, and of our coins only."""
+"""A page of the tape is read in steps, is no longer than requested, and gives only our coins."""
 
 import asyncio
 import json
@@ -23,19 +23,19 @@ def read(answer: bytes, limit: int = 1000) -> TapePage:
     return asyncio.run(read_page(answer, {"bitcoin"}, limit))
 
 
-def test_prices_of_coins_that_are_not_ours_are_counted_and_not_looked_at() -> None:
+def test_prices_of_unknown_coins_are_counted_and_not_read() -> None:
     page = read(body(900, coin="dogecoin", price="not a price", currency="-", observed_at="-"))
     assert (page.count, page.unknown, page.entries, page.unreadable) == (900, 900, [], [])
 
 
-def test_what_cannot_be_read_of_our_coin_is_rejected_by_its_reason() -> None:
+def test_an_unreadable_price_is_rejected_with_its_reason() -> None:
     assert read(body(1, price="NaN")).unreadable == [("bitcoin", "not_finite")]
     assert read(body(1, price="6.4e-06")).unreadable == [("bitcoin", "malformed")]
     assert read(body(1, observed_at="noon")).unreadable == [("bitcoin", "malformed")]
 
 
 @pytest.mark.parametrize("answer", [body(11), body(15_000, coin="", currency="", price="", observed_at="")])
-def test_a_page_longer_than_was_asked_for_is_refused(answer: bytes) -> None:
+def test_a_page_longer_than_requested_is_refused(answer: bytes) -> None:
     with pytest.raises(SourceMalformedError, match="more prices than were asked for"):
         read(answer, 10)
 
@@ -45,7 +45,7 @@ def test_a_page_that_is_far_too_long_is_refused_before_it_is_decoded() -> None:
         read(b'{"run":' + b"{" * 2_000, 1000)
 
 
-async def test_between_the_steps_of_a_long_page_others_have_their_turn() -> None:
+async def test_reading_a_long_page_yields_to_other_tasks() -> None:
     turns = 0
     reading = asyncio.ensure_future(read_page(body(4_000), {"bitcoin"}, 4_000))
     while not reading.done():

@@ -1,4 +1,4 @@
-"""What two writers, and a shard that goes back in time, leave behind: one chain, and no quote without an account."""
+"""Two writers, or a shard restored from a backup, leave one chain behind, and every quote is accounted for."""
 
 import copy
 from pathlib import Path
@@ -61,8 +61,8 @@ async def test_quotes_of_a_cut_off_writer_whose_log_comes_back_are_orphans_and_n
     assert [one.position for one in shard.copies[COIN].orphans] == [one.position for one in lost]
 
 
-async def test_an_era_follows_what_the_writer_before_it_delivered_last_of_all(tmp_path: Path) -> None:
-    """The fence is taken before the era's first quote, so that nothing can come between the two."""
+async def test_an_epoch_follows_the_last_quote_of_the_writer_before_it(tmp_path: Path) -> None:
+    """The fence is taken before the epoch's first quote, so that nothing can come between the two."""
     shard = MemoryShard("shard1", [COIN])
     first = Core(tmp_path / "first", shard)
     late = view_of(shard)
@@ -90,7 +90,7 @@ async def test_an_era_follows_what_the_writer_before_it_delivered_last_of_all(tm
     assert first_gap(held, None) is None
 
 
-async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_era_stands_down(tmp_path: Path) -> None:
+async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_epoch_stands_down(tmp_path: Path) -> None:
     shard = MemoryShard("shard1", [COIN])
     first, second = Core(tmp_path / "first", view_of(shard)), Core(tmp_path / "second", view_of(shard))
     async with first.running():
@@ -109,8 +109,8 @@ async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_era_stands_down
             assert not second.superseded
 
 
-async def test_a_log_that_fails_when_an_era_is_begun_leaves_the_writer_what_it_was(tmp_path: Path) -> None:
-    """The shard has given the fence to the new era already; what the old one recorded is delivered all the same."""
+async def test_a_log_failure_at_the_start_of_an_epoch_leaves_the_writer_as_it_was(tmp_path: Path) -> None:
+    """The shard has given the fence to the new epoch already; quotes of the old one are delivered all the same."""
     core = Core(tmp_path)
 
     async def fail(*_: Any) -> None:
@@ -138,9 +138,9 @@ async def test_a_log_that_fails_when_an_era_is_begun_leaves_the_writer_what_it_w
     assert first_gap(held, None) is None
 
 
-@pytest.mark.parametrize("eras", [1, 2])
-async def test_an_era_begun_without_the_shard_follows_what_another_writer_stored_meanwhile(
-    tmp_path: Path, eras: int
+@pytest.mark.parametrize("epochs", [1, 2])
+async def test_an_epoch_begun_without_the_shard_follows_what_another_writer_stored_meanwhile(
+    tmp_path: Path, epochs: int
 ) -> None:
     shard = MemoryShard("shard1", [COIN])
     first = Core(tmp_path / "first", view_of(shard))
@@ -155,7 +155,7 @@ async def test_an_era_begun_without_the_shard_follows_what_another_writer_stored
     again.shard.away = True
     own: list[Quote] = []
     async with again.running():
-        for _ in range(eras):
+        for _ in range(epochs):
             again.history._is_over = True
             await again.recorder.begin_missing_epochs()
             own += await again.record("5", "6")
@@ -167,17 +167,17 @@ async def test_an_era_begun_without_the_shard_follows_what_another_writer_stored
         logged = await again.recorder.log.after(COIN, last.position, 100)
         assert logged == held[4:]
         assert await again.page(last.position) == [quote.position for quote in own]
-        assert again.history.prev == held[2 + 2 * eras].before or eras == 2
+        assert again.history.prev == held[2 + 2 * epochs].before or epochs == 2
 
 
-@pytest.mark.parametrize("told", [Stored(0), Stored(1), Stored(2, already=1), Stored(1, refused=0, conflicts=0)])
-async def test_a_shard_that_does_not_account_for_each_quote_has_none_delivered(tmp_path: Path, told: Stored) -> None:
+@pytest.mark.parametrize("counts", [Stored(0), Stored(1), Stored(2, already=1), Stored(1, refused=0, conflicts=0)])
+async def test_a_shard_that_does_not_account_for_each_quote_has_none_delivered(tmp_path: Path, counts: Stored) -> None:
     core = Core(tmp_path)
     append = core.shard.append
 
     async def miscount(*arguments: Any, **named: Any) -> Stored:
         await append(*arguments, **named)
-        return told
+        return counts
 
     async with core.running():
         (first,) = await recorded(core, "1")
@@ -197,10 +197,10 @@ async def restored(core: Core, backup: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("is_of_this_era", [True, False])
-async def test_a_shard_put_back_in_time_gets_again_what_it_lost_from_the_log(
+async def test_a_shard_restored_from_a_backup_gets_lost_quotes_from_the_log_again(
     tmp_path: Path, is_of_this_era: bool
 ) -> None:
-    """Without the end of a connection, too: the batch that shows it is refused, and the shard is asked where it is."""
+    """This needs no lost connection: the batch that reveals it is refused, and the shard is asked for its end."""
     core = Core(tmp_path)
     async with core.running():
         backup = copy.deepcopy(core.shard.copies)
@@ -216,7 +216,7 @@ async def test_a_shard_put_back_in_time_gets_again_what_it_lost_from_the_log(
         assert await core.shard.unaccepted() == {}
 
 
-async def test_what_the_log_has_no_more_is_a_hole_and_the_history_goes_on_behind_it(
+async def test_quotes_that_the_log_no_longer_has_are_a_hole_and_the_history_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = Core(tmp_path)

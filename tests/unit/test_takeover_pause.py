@@ -21,12 +21,12 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_writer_that_nobody_superseded_does_not_wait(tmp_path: Path, clock: Clock) -> None:
+def test_a_writer_that_was_not_superseded_does_not_wait(tmp_path: Path, clock: Clock) -> None:
     assert TakeoverPause(tmp_path, wall_s=clock).left_s() == 0.0
 
 
-def test_two_writers_that_take_the_coins_from_each_other_wait_longer_each_time(tmp_path: Path, clock: Clock) -> None:
-    """Each starts again as soon as it has ended, and takes over when its pause is over."""
+def test_two_writers_that_supersede_each_other_wait_longer_each_time(tmp_path: Path, clock: Clock) -> None:
+    """Each starts again as soon as it has ended, and takes over after its pause."""
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
@@ -40,7 +40,7 @@ def test_two_writers_that_take_the_coins_from_each_other_wait_longer_each_time(t
     assert set(gaps[-10:]) == {LONGEST_S}
 
 
-def test_a_pause_is_over_when_its_time_is_and_not_before(tmp_path: Path, clock: Clock) -> None:
+def test_a_pause_ends_at_its_time_and_not_before(tmp_path: Path, clock: Clock) -> None:
     assert TakeoverPause(tmp_path, wall_s=clock).note_superseded(0.0) == FIRST_S
     clock.now_s += FIRST_S - 1
     assert TakeoverPause(tmp_path, wall_s=clock).left_s() == 1.0
@@ -48,13 +48,13 @@ def test_a_pause_is_over_when_its_time_is_and_not_before(tmp_path: Path, clock: 
     assert TakeoverPause(tmp_path, wall_s=clock).left_s() == 0.0
 
 
-def test_a_clock_that_is_set_back_makes_no_pause_longer(tmp_path: Path, clock: Clock) -> None:
+def test_setting_the_clock_back_does_not_make_a_pause_longer(tmp_path: Path, clock: Clock) -> None:
     TakeoverPause(tmp_path, wall_s=clock).note_superseded(0.0)
     clock.now_s -= 86_400
     assert TakeoverPause(tmp_path, wall_s=clock).left_s() == FIRST_S
 
 
-def test_a_writer_that_wrote_longer_than_any_pause_counts_anew(tmp_path: Path, clock: Clock) -> None:
+def test_after_writing_longer_than_any_pause_the_first_pause_is_short_again(tmp_path: Path, clock: Clock) -> None:
     pause = TakeoverPause(tmp_path, wall_s=clock)
     for _ in range(20):
         pause.note_superseded(0.0)
@@ -62,7 +62,7 @@ def test_a_writer_that_wrote_longer_than_any_pause_counts_anew(tmp_path: Path, c
     assert pause.note_superseded(STEADY_S + 1) == FIRST_S
 
 
-def test_who_is_started_by_a_person_does_not_wait(tmp_path: Path, clock: Clock) -> None:
+def test_a_writer_started_by_a_person_does_not_wait(tmp_path: Path, clock: Clock) -> None:
     TakeoverPause(tmp_path, wall_s=clock).note_superseded(0.0)
     forget(tmp_path)
     forget(tmp_path)
@@ -70,6 +70,6 @@ def test_who_is_started_by_a_person_does_not_wait(tmp_path: Path, clock: Clock) 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"count":"x","until_s":1}', '{"count":1}', '{"count":1e999}'])
-def test_a_damaged_note_is_none(tmp_path: Path, clock: Clock, text: str) -> None:
+def test_a_damaged_note_counts_as_absent(tmp_path: Path, clock: Clock, text: str) -> None:
     (tmp_path / "superseded.json").write_text(text)
     assert TakeoverPause(tmp_path, wall_s=clock).left_s() == 0.0

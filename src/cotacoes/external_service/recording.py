@@ -112,7 +112,7 @@ class Recording:
                 )
 
     def prices(self, lines: Lines) -> Iterator[Recorded]:
-        """Read from the start, counting in `lines`. A truncated file ends where it breaks off, which is logged.
+        """Read from the start, counting in `lines`. A truncated file ends early, which is logged.
 
         OSError if a file cannot be read just now; its prices have not ended then.
         """

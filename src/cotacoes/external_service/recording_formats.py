@@ -43,10 +43,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNIX_TIME = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\Z", re.ASCII)
 # The units in which times since 1970 are written: each is read up to the year 5138.
 _UNITS_NS: Sequence[tuple[int, int]] = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3))
-OWN_HEAD = b'{"v":1,"type":"recording"'
-OWN_GAP = b'{"v":1,"type":"gap"'
-_OWN_TYPES = {"recording", "gap", "retracted", "quote", "heartbeat"}
-OWN_RETRACTED = b'{"v":1,"type":"retracted"'
+_OWN_TYPES_BESIDE_MESSAGES = {"recording", "gap", "retracted"}
+_OWN_TYPES = {"quote", "heartbeat", *_OWN_TYPES_BESIDE_MESSAGES}
 
 
 class Pair(NamedTuple):
@@ -249,12 +247,10 @@ def _own_type(line: bytes) -> str:
 
 def _read_own(line: bytes) -> Recorded | None:
     """A line as `cotacoes record` writes it: the head, then live messages."""
-    if line.startswith((OWN_HEAD, OWN_GAP, OWN_RETRACTED)):
-        return None
     try:
         messages = decode_message(line.removeprefix(_BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
-        if _own_type(line.removeprefix(_BYTE_ORDER_MARK)) in {"recording", "gap", "retracted"}:
+        if _own_type(line.removeprefix(_BYTE_ORDER_MARK)) in _OWN_TYPES_BESIDE_MESSAGES:
             return None
         raise MalformedError(f"not a message of `cotacoes record`: {error}") from error
     if len(messages) != 1:

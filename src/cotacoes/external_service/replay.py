@@ -112,7 +112,7 @@ class Timeline:
         return 0 if self.lap is None else (index - 1) // self.lap.prices
 
     def lap_due(self) -> int:
-        """The lap that is played now, where a resumed session begins to read."""
+        """The lap that is played now: a resumed session begins to read at its start."""
         if self.lap is None:
             return 0
         elapsed_ns = max(0.0, self.clock() - self.started_s) * self.speed * 1e9

@@ -22,7 +22,6 @@ from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.quote_service.answers import Answers
-from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.checks import checks
 from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
@@ -89,10 +88,9 @@ def build(settings: Settings, stop: Stop) -> Service:
     )
     recorder = path.recorder
     discrepancies = DiscrepancyWatch(directory, counted)
-    backlog = Backlog(recorder, path.deliveries, counted)
     tasks = {
         **path.tasks(),
-        "upkeep": lambda: maintain(recorder, path.deliveries, counted, backlog=backlog, clock=ClockWatch(counted)),
+        "upkeep": lambda: maintain(recorder, path.deliveries, counted, ClockWatch(counted)),
         "directory": directory.run,
         "discrepancies": discrepancies.run,
         "currencies": functools.partial(learn_currencies, directory, recorder.histories),
@@ -111,7 +109,7 @@ def build(settings: Settings, stop: Stop) -> Service:
         settings,
         metrics,
         router,
-        checks=checks(recorder, directory, bus, backlog=backlog, discrepancies=discrepancies),
+        checks=checks(recorder, directory, bus, path.deliveries, discrepancies),
         lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, recorder.histories))},
     )
     return Service(NAME, app, metrics, resources)

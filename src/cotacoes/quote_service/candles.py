@@ -1,10 +1,9 @@
-"""The candles that quote_service answers: those stored on the shard, and with them what only the log has yet.
+"""The candles that quote_service answers: those stored on the shard, plus the quotes that only the log has yet.
 
-A shard gives its candles and the position up to which they count every quote; the log's entries after that very
-position are added. So nothing is missing and nothing counted twice, however far delivery comes meanwhile.
+A shard gives its candles and the position up to which they count every quote; the log's entries after exactly that
+position are added. So no quote is missing or counted twice, however far delivery comes meanwhile.
 
-A candle is closed once a quote of the coin, of whatever origin, that counts in the answer lies at or beyond its end.
-No clock decides it.
+A candle is closed when the answer counts a quote of the coin, of any origin, at or beyond its end. No clock decides it.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.reading import READ_ATTEMPTS, TIME_MAX, TIME_MIN, HistoryReader, follows, hole_error
 
 CANDLES_MAX = 1_000  # of one answer
-LOG_PAGE_QUOTES = 2_000  # some 10 ms of the log's one thread, behind which a commit waits
-LOG_QUOTES_MAX = 100_000  # of one answer; about a second of work: beyond it the shard has to catch up first
+LOG_PAGE_QUOTES = 2_000  # about 10 ms of the log's one thread, for which a commit waits
+LOG_QUOTES_MAX = 100_000  # of one answer, about a second of work; beyond it the shard must catch up first
 BEHIND_RETRY_S = 5.0
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
 class CandleQuestion:
-    """Candles that begin in [start, end), which are aligned outwards to whole intervals.
+    """Candles that begin in [start, end), both widened to whole intervals.
 
     Without a start: the last `limit` intervals, up to the newest quote's or the end. Without `origin` or `currency`:
-    the newest quote's. With `empty`, intervals without a quote as well.
+    those of the newest quote. With `empty`, intervals without a quote are included.
     """
 
     interval: str = "1m"
@@ -54,7 +53,7 @@ class CandleQuestion:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A question with its range settled: up to `limit` candles of one kind (origin and currency)."""
+    """A question with a definite range: up to `limit` candles of one kind (origin and currency)."""
 
     coin: str
     kind: tuple[str, str]
@@ -64,11 +63,11 @@ class _Wanted:
     limit: int
 
     def is_answered(self, candles: Sequence[Candle], at: datetime | None) -> bool:
-        """Whether a quote of `at` and later ones change nothing."""
+        """Whether quotes from `at` on cannot change the answer."""
         return len(candles) >= self.limit or (at is not None and at >= self.end)
 
     def of_quotes(self, quotes: Sequence[Quote]) -> list[Candle]:
-        """The candles of those quotes that are asked for."""
+        """The candles of the quotes that belong to the answer."""
         ours = [one for one in quotes if (one.origin, one.currency) == self.kind and self.start <= one.at < self.end]
         return candles_of(ours, self.minutes)
 
@@ -90,27 +89,27 @@ class CandleAnswers:
         self._histories = histories
 
     async def answer(self, coin: str, question: CandleQuestion) -> bytes:
-        """NoQuoteError where there never was a quote; HistoryUnavailableError where they can not be given exactly."""
+        """NoQuoteError if the coin never had a quote; HistoryUnavailableError if the candles would not be exact."""
         newest = self._histories[coin].newest
         if newest is None:
             if self._reader.is_empty(coin):
                 raise NoQuoteError(f"no quote of {coin} yet", reason="none_yet")
-            raise HistoryUnavailableError(f"neither log nor shard could say yet what there is of {coin}")
+            raise HistoryUnavailableError(f"the history of {coin} is not known yet: log and shard are away")
         start, end = _range(question, newest.at)
-        part_end = min(end, _moved(start, question.limit, question.minutes)) if question.empty else end
+        page_end = min(end, _moved(start, question.limit, question.minutes)) if question.empty else end
         wanted = _Wanted(
             coin,
             (question.origin or newest.origin, question.currency or newest.currency),
             question.minutes,
             start,
-            part_end,
+            page_end,
             question.limit + 1,  # one more, to know whether there are more
         )
         view = await self._read(wanted, newest.position)
         return _encode(_page(wanted, question, view, end))
 
     async def _read(self, wanted: _Wanted, newest: Position) -> CandleView:
-        """The candles, exact up to the answer's own `through`, which is not below `newest` unless it ends the range."""
+        """The candles, exact up to the answer's own `through`, which reaches `newest` or the end of the range."""
         for _ in range(READ_ATTEMPTS):
             view = await self._continued(wanted, await self._begun(wanted))
             is_all = view is not None and wanted.is_answered(view.candles, view.through_at)
@@ -119,7 +118,7 @@ class CandleAnswers:
         raise hole_error(wanted.coin)
 
     async def _begun(self, wanted: _Wanted) -> CandleView:
-        """What the shard has; where it is away, and the log holds the range from its start, nothing up to there."""
+        """The shard's candles; none if it is away and the log covers the range from its start."""
         coin = wanted.coin
         try:
             return await self._reader.from_shard(
@@ -136,7 +135,7 @@ class CandleAnswers:
             return CandleView(before.position, before.at, [])
 
     async def _continued(self, wanted: _Wanted, view: CandleView) -> CandleView | None:
-        """With the log's entries after `view.through`, page by page; None at a hole."""
+        """The view with the log's entries after `view.through` added, page by page; None at a hole."""
         through, at, candles = view.through, view.through_at, list(view.candles)
         read = 0
         while not wanted.is_answered(candles, at):
@@ -146,7 +145,7 @@ class CandleAnswers:
             read += len(quotes)
             if read > self._log_quotes_max:
                 raise HistoryUnavailableError(
-                    f"more than {self._log_quotes_max} quotes of {wanted.coin} in this range are in the log only",
+                    f"more than {self._log_quotes_max} quotes of {wanted.coin} in this range are only in the log",
                     retry_after_s=BEHIND_RETRY_S,
                     reason="too_far_behind",
                 )
@@ -159,7 +158,7 @@ class CandleAnswers:
 
 
 def _range(question: CandleQuestion, newest: datetime) -> tuple[datetime, datetime]:
-    """Where the candles begin and end; `newest` is the time of the newest quote, whose candle is the open one."""
+    """The start and end of the candles; `newest` is the time of the newest quote, whose candle is the open one."""
     minutes = question.minutes
     past_open = _moved(interval_start(newest, minutes), 1, minutes)
     end = past_open if question.start is None else TIME_MAX
@@ -172,7 +171,7 @@ def _range(question: CandleQuestion, newest: datetime) -> tuple[datetime, dateti
 
 
 def _moved(at: datetime, intervals: int, minutes: int) -> datetime:
-    """So many intervals later or earlier, as far as times go."""
+    """So many intervals later or earlier, within the range of times."""
     try:
         return min(at + timedelta(minutes=minutes * intervals), TIME_MAX)
     except OverflowError:
@@ -191,7 +190,7 @@ def _page(wanted: _Wanted, question: CandleQuestion, view: CandleView, end: date
         starts = interval_starts(wanted.start, wanted.end, wanted.minutes)
         shown = [(at, held.get(at)) for at in starts if at <= known]
         following = wanted.end if wanted.end < end and wanted.end <= known else None
-    told = [
+    candles = [
         CandleJson.empty(at, closed=at + step <= known)
         if one is None
         else CandleJson.of(one, closed=at + step <= known)
@@ -203,7 +202,7 @@ def _page(wanted: _Wanted, question: CandleQuestion, view: CandleView, end: date
         currency=currency,
         origin=origin,
         interval=question.interval,
-        candles=told,
+        candles=candles,
         next=None if following is None else format_time(following),
         more=following is not None,
         through=str(view.through),

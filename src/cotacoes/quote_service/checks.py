@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from cotacoes.config import SHARDS
 from cotacoes.errors import ShardUnavailableError
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
-from cotacoes.quote_service.backlog import Backlog
+from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.discrepancies import DiscrepancyWatch
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.web.app import Check
 
 
 def checks(
-    recorder: Recorder, directory: ShardDirectory, bus: Bus, *, backlog: Backlog, discrepancies: DiscrepancyWatch
+    recorder: Recorder,
+    directory: ShardDirectory,
+    bus: Bus,
+    deliveries: Mapping[str, Delivery],
+    discrepancies: DiscrepancyWatch,
 ) -> dict[str, Check]:
     """All of them, by name."""
 
@@ -31,16 +36,26 @@ def checks(
         "log": Check(log),
         "quotes": Check(quotes, required=True),
         "redis": Check(bus.ping),
-        **{name: Check(functools.partial(check_shard, directory, backlog, name)) for name in SHARDS},
+        **{name: Check(functools.partial(check_shard, directory, deliveries, name)) for name in SHARDS},
     }
 
 
-async def check_shard(directory: ShardDirectory, backlog: Backlog, name: str) -> str | None:
+async def check_shard(directory: ShardDirectory, deliveries: Mapping[str, Delivery], name: str) -> str | None:
     """Why quotes do not get to a shard: it is away, refuses writes, or a delivery to it is held."""
-    held = backlog.held_on(name)
+    held = held_on(deliveries, name)
     try:
         await directory.shards[name].check_writable()
     except ShardUnavailableError as error:
         if held is None or error.detail not in held:
             return "; ".join(filter(None, (error.detail, held)))
     return held
+
+
+def held_on(deliveries: Mapping[str, Delivery], shard: str) -> str | None:
+    """Which coins of the shard are not delivered, since when and why; None if all are."""
+    held = {coin: one for coin, one in deliveries.items() if one.shard == shard and one.held is not None}
+    if not held:
+        return None
+    coin, oldest = max(held.items(), key=lambda item: item[1].waited_s)
+    others = f" and of {len(held) - 1} more coins" if len(held) > 1 else ""
+    return f"the delivery of {coin}{others} is held: {oldest.held}; the oldest quote has waited {oldest.waited_s:.0f} s"

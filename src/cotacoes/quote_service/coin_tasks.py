@@ -75,10 +75,9 @@ class CoinTasks:
                     if await self._add(coin):
                         begun.add(coin)
                         self._begin_delivery(group, coin)
-                with contextlib.suppress(LogUnavailableError):  # logged where it failed; tried again each second
-                    await (
-                        self._recorder.begin_missing_epochs()
-                    )  # of all together: a shard that hangs costs one deadline
+                # A failure is counted and logged already. All coins at once: a shard that hangs costs one deadline.
+                with contextlib.suppress(LogUnavailableError):
+                    await self._recorder.begin_missing_epochs()
                 is_complete = begun >= self._directory.homes.keys()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if is_complete else RETRY_S):
@@ -93,7 +92,7 @@ class CoinTasks:
         group.create_task(self._restarts.kept("delivery", self.deliveries[coin].run))
 
     def _maintain_shards(self, group: asyncio.TaskGroup, keepers: dict[str, tuple[str, asyncio.Task[None]]]) -> None:
-        """Begin the upkeep of each shard, anew if its address has changed."""
+        """Begin the upkeep of each shard, and again if its address has changed."""
         for shard, dsn in self._directory.dsns.items():
             before = keepers.get(shard)
             if before is not None and before[0] == dsn:
@@ -124,6 +123,6 @@ class CoinTasks:
         try:
             await self._recorder.add_coin(history)
         except LogUnavailableError:
-            return False  # logged where it failed; it is tried again
+            return False  # counted and logged already; it is tried again
         get_logger().info("coin.joined", coin=coin, shard=history.shard)
         return True

@@ -1,11 +1,11 @@
-"""The keeper of a shard's days: partitions made ahead, sealing, retention, packing.
+"""The upkeep of a shard's days: partitions made ahead, sealing, retention, packing.
 
-A round goes through it all over one connection of its own, which the way of a quote never waits for:
+Each round does all of it over a connection of its own, for which no quote ever waits:
 
-    prepare ─▶ seal what is over ─▶ drop what is too old ─▶ erase what was dropped ─▶ pack what is sealed
+    prepare ─▶ seal finished days ─▶ drop days beyond retention ─▶ erase dropped days ─▶ pack sealed days
 
-What can not be done now (a shard that is away, a day in use) is left to a later round; nothing is remembered here,
-since what is due shows in the shard itself. Hence the keeper may be cancelled or killed at any moment.
+Work that cannot be done now (a shard that is away, a day in use) is left to a later round. Nothing is remembered here,
+since the shard itself shows what is due, so the keeper may be cancelled or killed at any moment.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from cotacoes.patterns.sharding.shard import Home
 DAYS_AHEAD = 2
 ROUND_INTERVAL_S = 3600.0
 RETRY_FIRST_S = 5.0
-RETRY_MOST_S = 600.0  # a batch makes the partition that it does not find: nothing here is urgent
-PACK_AFTER = timedelta(hours=1)  # stragglers of other coins rarely come to a day that was over for so long
-ERASE_AFTER = timedelta(minutes=5)  # who began to read before the day was dropped has finished: no read lasts so long
+RETRY_MOST_S = 600.0  # not urgent: a batch makes a partition that is missing
+PACK_AFTER = timedelta(hours=1)  # late quotes rarely come to a day that has been over for so long
+ERASE_AFTER = timedelta(minutes=5)  # longer than any read that began before the day was dropped
 
 
 class Days(Protocol):
-    """What is done to the days of a shard; see `adapters.days_postgres.PostgresDays`."""
+    """The work on the days of a shard; see `adapters.postgres.days.PostgresDays`."""
 
     async def prepare(self, first: date, last: date) -> None: ...
     async def acquire(self) -> bool: ...
@@ -53,8 +53,8 @@ OpenDays = Callable[[str, str], AbstractAsyncContextManager[Days]]
 class DayKeeper:
     """One shard's keeper; `run` is its task.
 
-    `homes` gives the directory as it is known now, `now` the wall time. `on_floor` is told where a coin's history
-    begins since a day of it was dropped.
+    `homes` gives the present directory, `now` the wall time. `on_floor` is called with a coin's oldest position when a
+    day of it has been dropped.
     """
 
     def __init__(
@@ -81,29 +81,29 @@ class DayKeeper:
         self._is_held = False
 
     async def run(self) -> None:
-        """A round every hour until cancelled; sooner, with a back-off, after one that failed."""
+        """Do a round every hour until cancelled; after a failed one sooner, with a back-off."""
         while True:
             try:
-                await self.keep()
-            except (ShardUnavailableError, SettingError) as error:  # a DSN that is data may be unusable here
+                await self.maintain()
+            except (ShardUnavailableError, SettingError) as error:  # a DSN from the directory may be invalid
                 self._note_failure(str(error))
                 await self._sleep(self._backoff.next_s())
                 continue
             self._note_success()
             await self._sleep(ROUND_INTERVAL_S)
 
-    async def keep(self) -> None:
-        """One round. ShardUnavailableError where something failed; what did not depend on it was done all the same."""
+    async def maintain(self) -> None:
+        """Do one round; ShardUnavailableError if some of it failed, after everything else was done."""
         self._failure = None
         async with self._open_days(self._shard, self._dsn) as days:
             today = self._now().date()
             await self._attempt(days.prepare(today, today + timedelta(days=DAYS_AHEAD)))
             if await days.acquire():
-                await self._take_through(days)
+                await self._maintain_finished(days)
         if self._failure is not None:
             raise ShardUnavailableError(self._failure)
 
-    async def _take_through(self, days: Days) -> None:
+    async def _maintain_finished(self, days: Days) -> None:
         for closed in await days.closed():
             await self._attempt(self._seal(days, closed))
         retention = self._retention_days()
@@ -116,11 +116,11 @@ class DayKeeper:
             await self._attempt(self._pack(days, day))
 
     async def _attempt(self, task: Awaitable[None]) -> None:
-        """One day that can not be done must not keep the others from being done."""
+        """Do one day's work; a failure must not prevent the work on other days."""
         try:
             await task
         except CoinMovedError:
-            pass  # it is another shard's to do
+            pass  # another shard does it now
         except ShardUnavailableError as error:
             self._failure = self._failure or str(error)
 

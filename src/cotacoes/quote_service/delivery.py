@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from random import Random
 
 from cotacoes.errors import (
@@ -84,13 +85,23 @@ class Delivery:
         self.limit = BatchLimit(shard_deadline_s)
         self._random = random
         self._recorded = asyncio.Event()
-        self._held: str | None = None
+        self.held: str | None = None  # why pending quotes are not delivered just now
+        self.waited_s = 0.0  # by the oldest pending quote, when it was last measured
         self._wait_s = self._retry_s
 
     @property
-    def held(self) -> str | None:
-        """Why pending quotes are not delivered just now; None if they are."""
-        return self._held
+    def shard(self) -> str:
+        """The name of the coin's shard."""
+        return self._history.shard
+
+    async def measure(self, now: datetime) -> None:
+        """Measure how long the oldest pending quote has waited at `now`; LogUnavailableError."""
+        history = self._history
+        oldest = None
+        if history.pending:
+            oldest = await self._recorder.log.oldest_undelivered(history.coin, history.delivered)
+        self.waited_s = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+        self._metrics.oldest_pending_age.labels(coin=history.coin).set(self.waited_s)
 
     def wake(self) -> None:
         """There is a quote to deliver, or a fence to ask for."""
@@ -115,7 +126,7 @@ class Delivery:
                 continue
             except Exception as error:
                 self._history.forget_fence()
-                self._held = f"{type(error).__name__}; see the log of quote_service"
+                self.held = f"{type(error).__name__}; see the log of quote_service"
                 raise
             await self._recorded.wait()
 
@@ -179,15 +190,15 @@ class Delivery:
 
     def _note_answer(self) -> None:
         self._wait_s = self._retry_s
-        if self._held is not None:
-            self._held = None
+        if self.held is not None:
+            self.held = None
             get_logger().info("delivery.resumed", coin=self._history.coin, shard=self._history.shard)
 
     async def _back_off(self, reason: str) -> None:
         self._metrics.deliveries_failed.labels(coin=self._history.coin).inc()
         self._history.forget_fence()
-        if self._held is None:
+        if self.held is None:
             get_logger().warning("delivery.held", coin=self._history.coin, shard=self._history.shard, reason=reason)
-        self._held = reason
+        self.held = reason
         await asyncio.sleep(self._random.uniform(0.5, 1.0) * self._wait_s)
         self._wait_s = min(self._retry_max_s, 2 * self._wait_s)

@@ -1,4 +1,4 @@
-"""A lock on a folder, held by a process as long as it lives: two writers never share one log."""
+"""A lock on a folder, held by a process as long as it lives, so that two writers never share a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cotacoes.errors import SettingError
 
 
 class FolderLock:
-    """Holds a folder for this process; SettingError, `busy`, where another does, or where it can not be written."""
+    """Holds a folder for this process; SettingError if another process holds it (`busy`) or it is not writable."""
 
     def __init__(
         self, folder: Path, *, busy: str = "another quote_service uses this log folder: stop it, or set COTACOES_DATA"

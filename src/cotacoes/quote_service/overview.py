@@ -1,9 +1,9 @@
-"""The overview: what there is of many coins in one answer, for who would else ask two questions for each.
+"""The overview: current quotes, means and positions of many coins in one answer, instead of a request for each.
 
     current, position    from memory, at once
-    mean                 may need the log, or a shard: gathered, so that a coin that has to wait costs no other
+    mean                 may need the log or a shard: gathered, so that a coin that has to wait delays no other
 
-What can not be told is among the `problems` by its name, `bitcoin.mean`, as the coin's own route would have answered.
+A part that is not available is in `problems` under its name, `bitcoin.mean`, as the coin's own route would answer it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.history import CoinHistory
 
 PARTS = ("current", "mean", "position")
-NAMED_COINS_MAX = 500  # as our own client names them
-DEADLINE_S = 5.0  # where the question comes with none
+NAMED_COINS_MAX = 500  # as many as our own client names
+DEADLINE_S = 5.0  # if the request has none
 RESERVE_SHARE = 0.1  # of the time, to write the answer
 _encode = msgspec.json.Encoder().encode
 
@@ -42,30 +42,30 @@ class Overview:
         self._clock = clock
 
     async def answer(self, coins: Sequence[str], parts: Sequence[str]) -> bytes:
-        """The parts of these coins; nothing is raised for one of them."""
-        told: dict[str, dict[str, Any]] = {part: {} for part in parts}
+        """The parts of these coins; an error of one of them is a problem in the answer."""
+        found: dict[str, dict[str, Any]] = {part: {} for part in parts}
         problems: dict[str, dict[str, object]] = {}
-        known, unknown = [], _told(UnknownCoinError("it is not quoted here"))
+        known, unknown = [], _problem(UnknownCoinError("it is not quoted here"))
         for coin in coins:
             if coin in self._histories:
                 known.append(coin)
-            else:  # without the nearest names, which take milliseconds to find for each of many
+            else:  # without suggestions of similar names, which take milliseconds each
                 problems |= {f"{coin}.{part}": unknown for part in parts}
         if "mean" in parts:
             for branch in await self._means(known):
                 if branch.status.is_good:
-                    told["mean"][branch.name] = msgspec.Raw(branch.value or b"")
+                    found["mean"][branch.name] = msgspec.Raw(branch.value or b"")
                 else:
-                    problems[f"{branch.name}.mean"] = _told(_error_of(branch))
-        for coin in known:  # last, so that no age grows old meanwhile
+                    problems[f"{branch.name}.mean"] = _problem(_error_of(branch))
+        for coin in known:  # last, so that their ages are right
             if "current" in parts:
                 try:
-                    told["current"][coin] = msgspec.Raw(self._answers.current(coin))
+                    found["current"][coin] = msgspec.Raw(self._answers.current(coin))
                 except ProblemError as error:
-                    problems[f"{coin}.current"] = _told(error)
+                    problems[f"{coin}.current"] = _problem(error)
             if "position" in parts:
-                told["position"][coin] = self._answers.progress(coin)
-        return _encode({**told, "problems": problems})
+                found["position"][coin] = self._answers.progress(coin)
+        return _encode({**found, "problems": problems})
 
     async def _means(self, coins: Sequence[str]) -> list[Branch[bytes]]:
         deadline = current_deadline()
@@ -84,9 +84,9 @@ def _error_of(branch: Branch[bytes]) -> ProblemError:
         return branch.error
     if branch.error is not None and not isinstance(branch.error, TimeoutError):
         get_logger().error("mean.crashed", coin=branch.name, exc_info=branch.error)
-        return InternalError("a bug of ours; the log tells more")
+        return InternalError("internal error; see the service log")
     return DeadlineExceededError(branch.reason or "not ready in time")
 
 
-def _told(error: ProblemError) -> dict[str, object]:
+def _problem(error: ProblemError) -> dict[str, object]:
     return {**problem_of(error), "retry_after_s": error.retry_after_s}

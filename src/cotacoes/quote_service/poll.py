@@ -52,7 +52,7 @@ class Poll:
             await asyncio.sleep(due - now)
 
     async def poll_once(self) -> None:
-        """One round. If it fails, which is counted and logged where it fails, the current quotes age."""
+        """Do one round. If it fails, the current quotes age; the failure is counted and logged already."""
         try:
             fetched = await self._intake.call(self._source.fetch)
             await self._record(fetched)

@@ -1,4 +1,4 @@
-"""The way of a quote through quote_service, wired. Each file on it says where it hands a quote on to:
+"""Wires the way of a quote through quote_service. Each file on it says what it hands a quote on to:
 
 source.py        asks the source, and has its answer read (source_quote.py, source_pages.py)
 poll.py, tape.py when it is asked, and after which cursor; each calls by the policy of source_policy.py
@@ -104,7 +104,7 @@ class QuotePath:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """With the log open and the client of the source; the directory and the bus are open already."""
+        """Open the log and the client of the source, while the directory and the bus are open."""
         async with self._client:
             self._coin_tasks.begin()
             await self.recorder.start()

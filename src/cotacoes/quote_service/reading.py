@@ -1,11 +1,12 @@
-"""The one read of a coin's history: shard rows, then log entries, checked to be without a hole by their positions.
+"""The one read of a coin's history: shard rows, then log entries, checked by their positions to have no hole.
 
-Where the log alone covers the question it alone is asked. Never a short list: what can not be answered in full is
-refused, by name. Between two rows of the shard a position can be missing for good, since rows do not change: a hole,
-behind which the answer goes on. Behind the shard's end it is only missing until delivery has come as far.
+If the log covers the question, only the log is asked. An answer is never cut short: a question that cannot be answered
+in full gets an error. A position that is missing between two rows of the shard is missing for good, since rows do not
+change: that is a hole, and the answer goes on behind it. A position behind the shard's end is missing only until
+delivery has come so far.
 
-The seam between shard and log is exact while delivery goes on, because each side is asked how far it reaches before
-what lies beyond is asked for: the shard's end before its rows, its rows before the log.
+The seam between shard and log is exact while delivery goes on, because each side is asked for its end before the other
+is asked for what follows: the shard's end before its rows, its rows before the log.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from cotacoes.patterns.sharding.shard import Shard
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.quote_service.recorder import Recorder
 
-READ_ATTEMPTS = 3  # a hole is met where delivery and trimming went on between two reads; the next try reaches further
-LOG_READS_MAX = 2  # at once: the log has one thread, and a commit must not wait behind a crowd of readers
+READ_ATTEMPTS = 3  # delivery and trimming between two reads can look like a hole; the next attempt reaches further
+LOG_READS_MAX = 2  # at once: the log has one thread, and a commit must not wait for many readers
 TIME_MIN = datetime(1, 1, 1, tzinfo=UTC)
-TIME_MAX = datetime(9999, 12, 31, tzinfo=UTC)  # candles of every length begin here, so it can be aligned
+TIME_MAX = datetime(9999, 12, 31, tzinfo=UTC)  # candles of every length can begin here
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class _Range:
-    """What is asked: quotes with `at` in [start, end) after a position. `newest` is the position known before."""
+    """A question: quotes with `at` in [start, end) after a position. `newest` is the last position known before."""
 
     start: datetime
     end: datetime
@@ -48,18 +49,18 @@ class _Range:
     newest: Position | None
 
     def is_answered(self, logged: Sequence[Quote], begin: Position | None, limit: int) -> bool:
-        """Whether nothing that is asked lies beyond these, the log's first `limit` entries after `begin`."""
+        """Whether the answer needs no entry beyond these, the log's first `limit` ones after `begin`."""
         if len(logged) == limit or (logged and logged[-1].at >= self.end):
             return True
         return _reaches(logged, begin, self.newest)
 
     def cut(self, quotes: Sequence[Quote]) -> list[Quote]:
-        """Without those beyond the end."""
+        """The quotes before the end."""
         return [quote for quote in quotes if quote.at < self.end]
 
 
 class HistoryReader:
-    """See the head of this file. Raises HistoryUnavailableError, and what the method says."""
+    """See the head of this file. Every method may raise HistoryUnavailableError."""
 
     def __init__(self, recorder: Recorder, directory: ShardDirectory) -> None:
         self._recorder = recorder
@@ -68,7 +69,7 @@ class HistoryReader:
         self._log_reads = asyncio.Semaphore(LOG_READS_MAX)
 
     def is_empty(self, coin: str) -> bool:
-        """Whether there was never a quote of the coin; False as long as nobody could say."""
+        """Whether the coin never had a quote; False as long as that is unknown."""
         history = self._histories[coin]
         return history.is_known and history.newest is None
 
@@ -116,7 +117,7 @@ class HistoryReader:
         raise hole_error(coin)
 
     async def leads(self, coin: str, position: Position, first: Quote) -> bool:
-        """Whether `first`, a quote after `position` that does not follow it, is the next one that there is."""
+        """Whether `first`, which does not follow `position`, is the next quote that the history has after it."""
         found = await self.from_shard(coin, lambda shard: shard.after(coin, position, 1))
         return bool(found) and found[0].position == first.position
 
@@ -125,7 +126,7 @@ class HistoryReader:
     ) -> list[Quote]:
         """The quotes with `at` in [start, end) after a position, ascending; without `start` from the floor on.
 
-        PositionGoneError where quotes of the range are no longer held.
+        PositionGoneError if quotes of the range are no longer held.
         """
         if self.is_empty(coin):
             return []
@@ -146,7 +147,7 @@ class HistoryReader:
         raise hole_error(coin)
 
     async def _stored_between(self, coin: str, asked: _Range, begin: Position | None) -> list[Quote] | None:
-        """The shard's rows, then the log's entries, which in the range lie behind `begin`; None at a hole."""
+        """The shard's rows, then the log's entries behind `begin` in the range; None at a hole."""
         through = await self.from_shard(coin, lambda shard: _through(shard, coin))
         rows = await self.from_shard(
             coin, lambda shard: shard.between(coin, asked.start, asked.end, asked.after, asked.limit)
@@ -165,16 +166,16 @@ class HistoryReader:
     async def _refuse_gone(
         self, coin: str, start: datetime | None, after: Position | None, quotes: Sequence[Quote]
     ) -> None:
-        """PositionGoneError where quotes of the range may have been dropped.
+        """PositionGoneError if quotes of the range may have been dropped.
 
-        Whole days are: what was on the floor's own day is still there. The floor is asked for after the rows were
-        read, because it only rises.
+        Only whole days are dropped, so the floor's own day is complete. The floor is read after the rows, because it
+        only rises.
         """
         if (start is None and after is None) or (quotes and quotes[0].before in (None, after)):
             return
         newest = self._histories[coin].newest
         floor = await self._floor(coin)
-        if floor is None:  # nothing is held; `newest` is the last that was
+        if floor is None:  # nothing is held any more; `newest` is the last quote that was
             is_held = newest is None or (start is not None and start > newest.at)
         else:
             is_behind = floor.before is None or (after is not None and after >= floor.before)
@@ -185,9 +186,9 @@ class HistoryReader:
             raise _gone_error("quotes of this range are no longer held", floor)
 
     async def _refuse_position(self, coin: str, position: Position, following: Quote) -> None:
-        """`following`, the first after `position`, does not follow it: say why.
+        """Raise the reason why `following`, the first quote after `position`, does not follow it.
 
-        Returns if what lies between them is a hole, on the shard for good or behind its end for now, or if `position`
+        Return if there is a hole between them, on the shard for good or behind its end for now, or if `position`
         exists.
         """
         floor = await self._floor(coin)
@@ -200,7 +201,7 @@ class HistoryReader:
         if not found or found[0].position != position:
             last, resume = self._histories[coin].position, following.before
             raise PositionBeyondEndError(
-                f"{position} was never given",
+                f"position {position} never existed",
                 last=None if last is None else str(last),
                 resume=None if resume is None else str(resume),
             )
@@ -211,7 +212,7 @@ class HistoryReader:
         return held[0] if held else None
 
     async def log_before(self, coin: str, start: datetime) -> Quote | None:
-        """The log's last entry before a time, found by halving the positions: `at` never falls while they rise."""
+        """The log's last entry before a time, by bisecting the positions: `at` never falls while they rise."""
         oldest = await self.log_after(coin, None, 1)
         if not oldest or oldest[0].at >= start:
             return None
@@ -233,7 +234,7 @@ class HistoryReader:
         return await self._from_log(self._recorder.log.after, coin, position, limit)
 
     async def from_shard(self, coin: str, ask: Callable[[Shard], Awaitable[T]]) -> T:
-        """What the coin's shard answers, wherever it went."""
+        """The answer of the coin's shard, even if the coin has moved."""
         try:
             return await self._directory.ask(coin, ask)
         except (ShardUnavailableError, CoinMovedError) as error:
@@ -248,14 +249,14 @@ class HistoryReader:
 
 
 def follows(quotes: Sequence[Quote], begin: Position | None) -> bool:
-    """Whether these go on right behind `begin` (None: with the coin's first) and have no hole; none at all do."""
+    """Whether these follow `begin` (None: begin with the coin's first quote) without a hole; no quotes do."""
     if begin is None and quotes and quotes[0].before is not None:
         return False
     return first_gap(quotes, begin) is None
 
 
 def hole_error(coin: str) -> HistoryUnavailableError:
-    """What is said where every attempt met a hole."""
+    """The error if every attempt met a hole."""
     return HistoryUnavailableError(f"the history of {coin} has a hole that is being filled")
 
 
@@ -266,7 +267,7 @@ def _gone_error(detail: str, floor: Quote | None) -> PositionGoneError:
 
 
 def _reaches(quotes: Sequence[Quote], begin: Position | None, newest: Position | None) -> bool:
-    """Whether these, which are all there is after `begin`, go up to `newest`."""
+    """Whether these, all that the log has after `begin`, go up to `newest`."""
     last = quotes[-1].position if quotes else begin
     return newest is None or (last is not None and last >= newest)
 
@@ -280,14 +281,14 @@ def _furthest(*positions: Position | None) -> Position | None:
 
 
 def _between(low: Position, high: Position) -> Position:
-    """A position from `low` on and below `high`, which halves what lies between."""
+    """The middle of the positions from `low` to `high`: at least `low` and below `high`."""
     if low.epoch == high.epoch:
         return Position(low.epoch, (low.seq + high.seq) // 2)
     return Position((low.epoch + high.epoch) // 2, SEQ_MAX)
 
 
 async def _through(shard: Shard, coin: str) -> Position | None:
-    """How far the shard has come."""
+    """The last position on the shard."""
     views = await shard.newest([coin], 1)
     if coin not in views:
         raise CoinMovedError(f"{shard.name} has no fence for {coin}")

@@ -1,16 +1,17 @@
-"""The newest recorded prices of a coin, as the next price is judged by them.
+"""The newest recorded prices of a coin, by which the next price is judged.
 
-They are a function of the history alone: of the newest `PRICES_MAX` quotes those whose `at` lies within the window.
-A restart, a log that was opened again or a second writer therefore comes to the same opinion from the same quotes. A
-recorded price that is a step away from all of them shows that the market had really moved (it was confirmed, or the
-window was empty), so what was recorded before it judges no longer.
+They depend on the history alone: of the newest `PRICES_MAX` quotes those whose `at` lies within the window. So a
+restart, a log that was opened again and a second writer come to the same verdict from the same quotes. A recorded price
+that is a step away from all of them shows that the market had really moved (it was confirmed, or the window was empty),
+so earlier prices judge no longer.
 
-The lowest and the highest price are kept by two queues in which each price pushes out those that it makes irrelevant,
-so most windows need a few dozen entries, and none needs more than `PRICES_MAX`.
+Two queues give the lowest and the highest price; each new price removes those that it makes irrelevant, so most windows
+need a few dozen entries, and none more than `PRICES_MAX`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,14 +22,14 @@ from typing import NamedTuple, Self
 from cotacoes.model.quote import Observation, Quote
 
 FUTURE_MAX = timedelta(seconds=5)  # how far a source's clock may run ahead of ours
-PRICES_MAX = 1_000  # what the log holds of a coin at the least, so a restart finds the same prices
+PRICES_MAX = 1_000  # the log holds at least so many of each coin, so a restart finds the same prices
 
 
 @dataclass(frozen=True)
 class JumpLimit:
-    """`factor`: the largest step up or down; `window`: how long a recorded price judges the next one.
+    """`factor` is the largest step up or down, `window` how long a recorded price judges the next one.
 
-    A larger step is believed after `confirm_prices` consistent prices over at least `confirm` of time.
+    A larger step is believed after `confirm_prices` consistent prices over a time of at least `confirm`.
     """
 
     factor: Decimal = Decimal(10)
@@ -37,11 +38,11 @@ class JumpLimit:
     confirm: timedelta = timedelta(seconds=30)
 
     def allows(self, low: Decimal, high: Decimal, price: Decimal) -> bool:
-        """Whether `price` is no larger step from any price between `low` and `high`."""
+        """Whether `price` is no larger step away from any price between `low` and `high`."""
         return price <= low * self.factor and price * self.factor >= high
 
 
-class _Entry(NamedTuple):
+class _PriceEntry(NamedTuple):
     number: int
     at: datetime
     price: Decimal
@@ -55,27 +56,26 @@ class RecentPrices:
         self.at: datetime | None = None
         self._limit = limit
         self._count = 0
-        self._lows: deque[_Entry] = deque()  # ascending in price: the first is the lowest
-        self._highs: deque[_Entry] = deque()  # descending
+        self._lows: deque[_PriceEntry] = deque()  # ascending in price: the first is the lowest
+        self._highs: deque[_PriceEntry] = deque()  # descending
 
     def copy(self) -> Self:
-        """One that can be added to without changing this one."""
-        copied = type(self)(self._limit)
-        copied.newest, copied.at, copied._count = self.newest, self.at, self._count
+        """A copy that can be added to without changing this one."""
+        copied = copy.copy(self)
         copied._lows, copied._highs = self._lows.copy(), self._highs.copy()
         return copied
 
     def recorded_at(self, observed_at: datetime, now: datetime) -> datetime:
-        """The `at` of a price that is recorded next."""
+        """The `at` of the price to be recorded next."""
         return recorded_at(self.at, observed_at, now)
 
     def add(self, recorded: Observation | Quote, at: datetime) -> None:
-        """A price was recorded under `at`, which is not below the one before."""
+        """Add a price that was recorded under `at`, which is not below the one before."""
         self.newest, self.at = recorded, at
         self.add_older([(at, recorded.price)])
 
     def add_older(self, prices: Iterable[tuple[datetime, Decimal]]) -> None:
-        """Prices that were recorded before the newest one, ascending."""
+        """Add prices that were recorded before the newest one, ascending."""
         lows, highs = self._lows, self._highs
         for at, price in prices:
             self._count += 1
@@ -86,7 +86,7 @@ class RecentPrices:
             if lows and not self._limit.allows(lows[0].price, highs[0].price, price):
                 lows.clear()
                 highs.clear()
-            entry = _Entry(self._count, at, price)
+            entry = _PriceEntry(self._count, at, price)
             while lows and lows[-1].price >= price:
                 lows.pop()
             while highs and highs[-1].price <= price:
@@ -97,14 +97,14 @@ class RecentPrices:
     def bounds(self, at: datetime) -> tuple[Decimal, Decimal] | None:
         """The lowest and the highest price that judge one recorded under `at`; None if there are none.
 
-        Nothing is dropped here: the price that is judged may be refused.
+        Nothing is dropped here, since the price may be rejected.
         """
         begin = at - self._limit.window
         low, high = _first_since(begin, self._lows), _first_since(begin, self._highs)
         return None if low is None or high is None else (low, high)
 
 
-def _first_since(begin: datetime, queue: deque[_Entry]) -> Decimal | None:
+def _first_since(begin: datetime, queue: deque[_PriceEntry]) -> Decimal | None:
     for entry in queue:
         if entry.at >= begin:
             return entry.price

@@ -64,29 +64,19 @@ class Recorder:
         self.writer = writer
         self.histories: dict[str, CoinHistory] = {}
         self._new_log = functools.partial(QuoteLog, folder, quota_bytes=quota_bytes, kept_s=kept_s, now=now)
-        self._log = self._new_log()
+        self.log = self._new_log()  # another one after it has failed
         self._directory = directory
         self._metrics = metrics
         self._now = now
         self._clock = clock
         self._accepts_clock = accepts_clock
-        self._failure: str | None = None
+        self.failure: str | None = None  # why the log cannot be written
         self._open = False
         self._epoch_lock = asyncio.Lock()
         self._open_lock = asyncio.Lock()
-        self._held: set[str] = set()  # coins of which neither log nor shard could say where they are
+        self._held: set[str] = set()  # coins whose last position neither log nor shard could give
         self._reopen_at = 0.0
         self._reopen_wait_s = REOPEN_WAIT_S
-
-    @property
-    def log(self) -> QuoteLog:
-        """The log; another one after it has failed."""
-        return self._log
-
-    @property
-    def failure(self) -> str | None:
-        """Why the log cannot be written; None if it can."""
-        return self._failure
 
     async def start(self) -> None:
         """Open the log, ask the shards, begin epochs if possible; SettingError if a stored time lies far ahead."""
@@ -109,11 +99,11 @@ class Recorder:
         if self._open:
             return  # another task has done it meanwhile
         if self._clock() < self._reopen_at:
-            raise LogUnavailableError(f"the log cannot be written: {self._failure}")
+            raise LogUnavailableError(f"the log cannot be written: {self.failure}")
         self._reopen_at = self._clock() + self._reopen_wait_s
         self._reopen_wait_s = min(REOPEN_WAIT_MAX_S, 2 * self._reopen_wait_s)
-        await self._on_log(self._log.close())
-        self._log = self._new_log()
+        await self._on_log(self.log.close())
+        self.log = self._new_log()
         await self._on_log(self._open_log())
 
     async def record(
@@ -121,7 +111,7 @@ class Recorder:
     ) -> list[Quote]:
         """Commit all observations, by coin, or none; returns the quotes at their positions. LogUnavailableError if not.
 
-        A coin without an epoch gets no quote: it waits for `begin_missing_epochs`. `cursors` say, by coin, up to where
+        A coin without an epoch gets no quote: it waits for `begin_missing_epochs`. `cursors` say, by coin, how far
         the source's tape has been read; they are part of the same commit, or of the next one if nothing is recorded.
         """
         await self.ensure_open()
@@ -131,7 +121,7 @@ class Recorder:
             raise
         except Exception as error:  # memory may not agree with the log, so the log is read again
             self._open = False
-            self._failure = f"{type(error).__name__} while recording"
+            self.failure = f"{type(error).__name__} while recording"
             raise
 
     async def _record(
@@ -144,15 +134,15 @@ class Recorder:
         if quotes:
             marks = self._marks()
             marks |= {coin: replace(marks[coin], cursor=cursor) for coin, cursor in moved.items()}
-            await self._on_log(self._log.append(quotes, marks))
+            await self._on_log(self.log.append(quotes, marks))
         for coin, cursor in moved.items():
             self.histories[coin].note_cursor(cursor)
         for coin, drafted in drafts.items():
             self.histories[coin].note_recorded(drafted)
         if not quotes:
             return []
-        if self._failure is not None:
-            self._failure = None
+        if self.failure is not None:
+            self.failure = None
             self._reopen_wait_s = REOPEN_WAIT_S
             get_logger().info("log.recovered")
         return quotes
@@ -160,11 +150,11 @@ class Recorder:
     async def add_coin(self, history: CoinHistory) -> None:
         """Record this coin from now on as well; LogUnavailableError if the log cannot say what it has of the coin."""
         await self.ensure_open()
-        logged = await self._on_log(self._log.logged(history.coin))
+        logged = await self._on_log(self.log.logged(history.coin))
         if logged is not None:
             await self._on_log(self._load(history, logged))
         elif self.histories:
-            # its tape begins where those of the others are: earlier prices are not missing
+            # its tape begins at the place of the others: earlier prices are not missing
             newest = max(self.histories.values(), key=lambda one: one.position or Position(0, 0))
             history.note_cursor(newest.cursor)
         self.histories[history.coin] = history  # last: until then the call may be tried again
@@ -172,7 +162,7 @@ class Recorder:
     async def note_source_gap(self, after: str, next_cursor: str) -> None:
         """Commit that the source's tape has a hole; LogUnavailableError if that fails."""
         await self.ensure_open()
-        await self._on_log(self._log.note_source_gap(after, next_cursor, self._now()))
+        await self._on_log(self.log.note_source_gap(after, next_cursor, self._now()))
 
     async def begin_missing_epochs(self) -> None:
         """Begin an epoch for each coin that has none, or has used its last position up."""
@@ -196,7 +186,7 @@ class Recorder:
             if fence is not None:
                 await self.note_writer(history, fence)
             epoch = history.next_epoch(self._now_ms()) if fence is None else fence.writer_epoch
-            await self._on_log(self._log.begin_epoch(history.coin, epoch, history.newest, history.mark()))
+            await self._on_log(self.log.begin_epoch(history.coin, epoch, history.newest, history.mark()))
             history.begin_epoch(epoch)
         get_logger().info("epoch.began", coin=history.coin, epoch=epoch, prev=str(history.prev or "none"))
 
@@ -206,20 +196,20 @@ class Recorder:
         The caller holds the history's `turn`. LogUnavailableError.
         """
         if fence.through is not None:
-            await self._log.link(history.coin, fence.through)
-        history.note_writer(fence, await self._log.count_after(history.coin, history.resume_from(fence)))
+            await self.log.link(history.coin, fence.through)
+        history.note_writer(fence, await self.log.count_after(history.coin, history.resume_from(fence)))
 
     async def close(self) -> None:
         """Write how far delivery has come, and close the log."""
         try:
             if self._open:
-                await self._log.mark(self._marks())
-            await self._log.close()
+                await self.log.mark(self._marks())
+            await self.log.close()
         except LogUnavailableError as error:
             get_logger().warning("log.failed", reason=error.detail)
 
     async def _meet(self, history: CoinHistory) -> bool:
-        """Ask the shard where the coin stands; whether it answered."""
+        """Ask the shard for the end of the coin's history; whether it answered."""
         try:
             history.meet(await self._directory.ask(history.coin, lambda shard: shard.fence(history.coin)))
         except (ShardUnavailableError, ShardRefusedError) as error:
@@ -252,18 +242,18 @@ class Recorder:
         return {coin: history.mark() for coin, history in self.histories.items()}
 
     async def _open_log(self) -> None:
-        logged = await self._log.open()
+        logged = await self.log.open()
         for coin, history in self.histories.items():
             if coin in logged:
                 await self._load(history, logged[coin])
-        await self._log.mark(self._marks())  # quotes delivered meanwhile may make room
+        await self.log.mark(self._marks())  # quotes delivered meanwhile may make room
         self._open = True
 
     async def _load(self, history: CoinHistory, logged: LoggedCoin) -> None:
         coin, delivered = history.coin, history.delivered_or(logged.delivered)
-        pending = await self._log.count_after(coin, delivered)
+        pending = await self.log.count_after(coin, delivered)
         newest = logged.newest
-        recent = [] if newest is None else await self._log.recent(coin, PRICES_MAX, history.judged_since(newest))
+        recent = [] if newest is None else await self.log.recent(coin, PRICES_MAX, history.judged_since(newest))
         history.load(logged, pending, recent[:-1])
 
     async def _on_log(self, work: Awaitable[T]) -> T:
@@ -278,7 +268,7 @@ class Recorder:
 
     def _note_failure(self, error: LogUnavailableError) -> None:
         self._metrics.log_failures.inc()
-        if self._open or self._failure != error.detail:
+        if self._open or self.failure != error.detail:
             get_logger().error("log.failed", reason=error.detail)
         self._open = False
-        self._failure = error.detail
+        self.failure = error.detail

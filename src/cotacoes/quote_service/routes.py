@@ -1,4 +1,4 @@
-"""The HTTP routes of quote_service: what they take; `answers.py` says what they give."""
+"""The HTTP routes of quote_service: they read and check each request, and hand it on to `answers.py`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 
 
 def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
-    """All routes of the service but those that every service has."""
+    """The routes of this service, besides those that every service has."""
     router = APIRouter(tags=["quotes"])
     overview = Overview(answers, histories)
 
-    @router.get(
-        "/cotacao_atual/{coin}", summary="The current quote, with its honest age", **answering(CurrentJson, *QUOTED)
-    )
+    @router.get("/cotacao_atual/{coin}", summary="The current quote, with its age", **answering(CurrentJson, *QUOTED))
     async def current(coin: str) -> Response:
-        """`status` is fresh up to 5 s of age, else stale; `source` is live where the last poll gave it, else cache."""
+        """`status` is fresh up to an age of 5 s, else stale; `source` is live if the last poll gave it, else cache."""
         return _json(answers.current(require_coin(coin, histories)))
 
     @router.get(
@@ -51,25 +49,25 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         **answering(MeanJson, *QUOTED, *READ),
     )
     async def mean(coin: str) -> Response:
-        """Of those there are, where there are fewer; only quotes of the newest one's origin and currency."""
+        """The mean of fewer if there are fewer; only quotes with the newest one's origin and currency count."""
         return _json(await answers.mean(require_coin(coin, histories)))
 
     @router.get(
-        "/v1/quotes/{coin}", summary="The history, in order, without a hole", **answering(PageJson, *READ, *PAGED)
+        "/v1/quotes/{coin}", summary="The history, in order and without holes", **answering(PageJson, *READ, *PAGED)
     )
     async def quotes(
         coin: str,
-        after: Annotated[str | None, Query(description="a position, exclusive; absent: from the floor")] = None,
+        after: Annotated[str | None, Query(description="a position, exclusive; absent: from the oldest quote")] = None,
         limit: Annotated[int, Query(ge=1, le=READ_QUOTES_MAX)] = 1000,
-        last: Annotated[int | None, Query(ge=1, le=READ_QUOTES_MAX, description="the newest ones instead")] = None,
+        last: Annotated[int | None, Query(ge=1, le=READ_QUOTES_MAX, description="the newest quotes instead")] = None,
         start: From = None,
         end: To = None,
     ) -> Response:
-        """`next` goes into `after`, with the same `from` and `to`; below the floor it is 410, beyond the end 409."""
+        """Pass `next` as `after` for the following page. Positions below the floor get a 410, beyond the end a 409."""
         require_coin(coin, histories)
         if last is not None:
             if after is not None or start is not None or end is not None:
-                raise BadRequestError("last gives the newest quotes: leave it out, or after, from and to")
+                raise BadRequestError("last gives the newest quotes: it cannot be combined with after, from or to")
             return _json(await answers.last(coin, last))
         try:
             position = None if after is None else Position.parse(after)
@@ -80,51 +78,55 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         return _json(await answers.between(coin, *read_range(start, end), after=position, limit=limit))
 
     @router.get(
-        "/v1/candles/{coin}", summary="Candles, the open one included, exact", **answering(CandlesJson, *QUOTED, *READ)
+        "/v1/candles/{coin}", summary="Exact candles, including the open one", **answering(CandlesJson, *QUOTED, *READ)
     )
     async def candles(
         coin: str,
         interval: Annotated[str, Query(description=f"one of {', '.join(INTERVALS)}")] = "1m",
         start: From = None,
         end: To = None,
-        limit: Annotated[int, Query(ge=1, le=CANDLES_MAX, description="without from: so many intervals")] = 100,
-        empty: Annotated[bool, Query(description="intervals without a quote as well, their prices null")] = False,
+        limit: Annotated[int, Query(ge=1, le=CANDLES_MAX, description="how many; without from, the last ones")] = 100,
+        empty: Annotated[bool, Query(description="include intervals without a quote, with null prices")] = False,
         origin: Annotated[str | None, Query(description="absent: that of the newest quote")] = None,
         currency: Annotated[str | None, Query(description="absent: that of the newest quote")] = None,
     ) -> Response:
-        """`closed` once a quote lies at or beyond the candle's end: nothing can be added to it any more.
+        """A candle is `closed` when a quote lies at or beyond its end, so that it cannot change any more.
 
-        `from` and `to` are widened to whole intervals; without `from` they are the last ones. `next` goes into `from`.
+        `from` and `to` are widened to whole intervals. Pass `next` as `from` for the following page.
         """
         require_coin(coin, histories)
         if interval not in INTERVALS:
             raise BadRequestError(f"interval: give one of {', '.join(INTERVALS)}")
         if origin is not None and ORIGIN_PATTERN.match(origin) is None:
-            raise BadRequestError("origin: give one as it stands in the quotes, for example sim")
+            raise BadRequestError("origin: invalid; use one from the quotes, for example sim")
         if currency is not None and CURRENCY_PATTERN.match(currency) is None:
-            raise BadRequestError("currency: give one as it stands in the quotes, for example USD")
+            raise BadRequestError("currency: invalid; use one from the quotes, for example USD")
         first, last = read_range(start, end)
         question = CandleQuestion(interval, first, last, limit, empty=empty, origin=origin, currency=currency)
         return _json(await answers.candles(coin, question))
 
     @router.get(
-        "/v1/positions", summary="Per coin: last position, delivered through, pending", **answering(PositionsJson)
+        "/v1/positions",
+        summary="Each coin's last position, the last one delivered, and the pending ones",
+        **answering(PositionsJson),
     )
     async def positions() -> Response:
         return _json(answers.positions())
 
     @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", **answering(OverviewJson))
     async def overview_of(
-        coins: Annotated[str | None, Query(description="by commas; all, where left out")] = None,
-        parts: Annotated[str, Query(description="some of them, by commas")] = ",".join(PARTS),
+        coins: Annotated[str | None, Query(description="separated by commas; absent: all")] = None,
+        parts: Annotated[str, Query(description="separated by commas")] = ",".join(PARTS),
     ) -> Response:
-        """What can not be told of a coin is among the `problems`, as `COIN.PART`."""
+        """A part that is not available for a coin is listed in `problems` as `COIN.PART`."""
         wanted = list(dict.fromkeys(parts.split(",")))
         if strange := [part for part in wanted if part not in PARTS]:
-            raise BadRequestError(f"parts: {strange[0][:40]!r} is none of {', '.join(PARTS)}")
+            raise BadRequestError(f"parts: {strange[0][:40]!r} is not one of {', '.join(PARTS)}")
         asked = list(histories) if coins is None else list(dict.fromkeys(coins.split(",")))
         if coins is not None and len(asked) > NAMED_COINS_MAX:
-            raise BadRequestError(f"coins: {len(asked)} are more than {NAMED_COINS_MAX}: name fewer, or none for all")
+            raise BadRequestError(
+                f"coins: {len(asked)} are more than {NAMED_COINS_MAX}: name fewer, or leave it out for all"
+            )
         return _json(await overview.answer(asked, wanted))
 
     return router

@@ -1,4 +1,4 @@
-"""The tape: every price of the source, in order and once, where no price may be lost. It takes the place of the poll.
+"""The tape: every price of the source, in order and once. It takes the place of the poll if no price may be lost.
 
     cursor ──▶ fetch the page after it ──▶ validate ──▶ record, with the cursor in the same commit
 
@@ -74,7 +74,7 @@ class TapeReader:
             try:
                 pause_s = await self.read_page()
             except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
-                self._intake.note_live(())  # counted and logged where it failed
+                self._intake.note_live(())  # counted and logged already
                 pause_s = self._interval_s
             await asyncio.sleep(pause_s)
 
@@ -114,7 +114,7 @@ class TapeReader:
             await self._intake.wait_room(PAGE_QUOTES)
 
     def _new_prices(self, page: TapePage, able: Sequence[CoinHistory]) -> Iterable[Observation]:
-        """Without the prices that a coin has already, and without those of a coin that cannot record now."""
+        """The prices of the page, except those that a coin has already and those of a coin that cannot record now."""
         had = {history.coin: _index_in(page.run, history.cursor) for history in able}
         for index, observation in page.entries:
             coin = observation.coin

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from cotacoes.errors import LogUnavailableError
+from cotacoes.model.quote import utc_now
 from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
-from cotacoes.quote_service.backlog import Backlog
 from cotacoes.quote_service.clock import ClockWatch
 from cotacoes.quote_service.delivery import Delivery
 from cotacoes.quote_service.history import CoinHistory
@@ -21,8 +21,6 @@ async def maintain(
     recorder: Recorder,
     deliveries: Mapping[str, Delivery],
     metrics: QuoteMetrics,
-    *,
-    backlog: Backlog,
     clock: ClockWatch,
 ) -> None:
     """Begin the epochs that could not begin yet and set the gauges, once a second until cancelled."""
@@ -31,9 +29,10 @@ async def maintain(
         try:
             await recorder.begin_missing_epochs()
             metrics.log_size.set(await recorder.log.size_bytes())
-            await backlog.measure()
+            for delivery in list(deliveries.values()):
+                await delivery.measure(utc_now())
         except LogUnavailableError:
-            metrics.log_size.set(float("nan"))  # logged where it failed
+            metrics.log_size.set(float("nan"))  # unknown; the failure is logged already
         for coin, history in recorder.histories.items():
             metrics.quotes_pending.labels(coin=coin).set(history.pending)
             if history.epoch is not None and history.fence is None:

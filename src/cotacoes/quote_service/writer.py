@@ -14,16 +14,11 @@ class Writer:
 
     def __init__(self, on_stand_down: Callable[[], None]) -> None:
         self.name = secrets.token_hex(8)
-        self._is_superseded = False
+        self.is_superseded = False  # another writer has taken over: nothing more is recorded or published
         self._on_stand_down = on_stand_down
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether another writer has taken over. From then on nothing is recorded and nothing is published."""
-        return self._is_superseded
 
     def stand_down(self, coin: str, error: WriterSupersededError) -> None:
         """A shard has refused this writer, because a newer one has the coin."""
         get_logger().error("writer.superseded", coin=coin, reason=str(error))
-        self._is_superseded = True
+        self.is_superseded = True
         self._on_stand_down()
