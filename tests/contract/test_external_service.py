@@ -19,7 +19,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.errors import SettingError, SourceGoneError, SourceMalformedError, SourceUnavailableError
 from cotacoes.external_service import answers, app
-from cotacoes.external_service.faults import Kind
+from cotacoes.external_service.faults import FaultKind
 from cotacoes.quote_service.source import HttpSource
 from cotacoes.quote_service.source_pages import TapePage
 from cotacoes.quote_service.source_quote import Fetched
@@ -107,12 +107,12 @@ def test_the_bomb_is_small_and_a_valid_gzip_of_its_full_size() -> None:
     assert unpacked == answers.BOMB_BYTES
 
 
-UNAVAILABLE = [Kind.HANG, Kind.CUT_BODY, Kind.DRIP_BODY, Kind.TOO_MANY_REQUESTS]
-MALFORMED = [Kind.HUGE_BODY, Kind.GZIP_BOMB, Kind.GARBAGE, Kind.HTML_200, Kind.REDIRECT]
+UNAVAILABLE = [FaultKind.HANG, FaultKind.CUT_BODY, FaultKind.DRIP_BODY, FaultKind.TOO_MANY_REQUESTS]
+MALFORMED = [FaultKind.HUGE_BODY, FaultKind.GZIP_BOMB, FaultKind.GARBAGE, FaultKind.HTML_200, FaultKind.REDIRECT]
 
 
 @pytest.mark.parametrize("kind", [*UNAVAILABLE, *MALFORMED])
-def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answer_is_whole(kind: Kind) -> None:
+def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answer_is_whole(kind: FaultKind) -> None:
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0})
         with pytest.raises(SourceUnavailableError if kind in UNAVAILABLE else SourceMalformedError):
@@ -124,9 +124,9 @@ def test_a_fault_of_the_answer_meets_the_client_as_what_it_is_and_the_next_answe
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")]
+    ("kind", "reason"), [(FaultKind.NAN, "not_finite"), (FaultKind.ZERO, "zero"), (FaultKind.NEGATIVE, "negative")]
 )
-def test_a_price_fault_alters_the_named_coins(kind: Kind, reason: str) -> None:
+def test_a_price_fault_alters_the_named_coins(kind: FaultKind, reason: str) -> None:
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0}, coins=["ethereum"])
         fetched = await rig.fetch()
@@ -197,8 +197,8 @@ def test_no_fault_touches_the_routes_of_operators() -> None:
     with_service(work)
 
 
-@pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY])
-def test_an_answer_that_holds_the_connection_ends_with_a_cut(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP_BODY])
+def test_an_answer_that_holds_the_connection_ends_with_a_cut(kind: FaultKind) -> None:
     async def work(rig: Running) -> None:
         await rig.set_faults(kinds={kind: 1.0})
         reader, writer = await connect(rig.port)
@@ -212,14 +212,14 @@ def test_an_answer_that_holds_the_connection_ends_with_a_cut(kind: Kind) -> None
     with_service(work, request_deadline_s=0.5)
 
 
-@pytest.mark.parametrize("kind", [Kind.HANG, Kind.DRIP_BODY, Kind.HUGE_BODY])
-def test_held_answers_do_not_delay_a_stop(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP_BODY, FaultKind.HUGE_BODY])
+def test_held_answers_do_not_delay_a_stop(kind: FaultKind, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> float:
         async with running(request_deadline_s=60) as rig:
             await rig.set_faults(kinds={kind: 1.0})
             reader, writer = await connect(rig.port)
             writer.write(b"GET /quote HTTP/1.1\r\nhost: x\r\n\r\n")
-            if kind is not Kind.HANG:
+            if kind is not FaultKind.HANG:
                 await reader.readline()
             else:
                 await rig.client.get(f"{rig.url}/livez")

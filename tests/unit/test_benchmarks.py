@@ -25,7 +25,7 @@ from benchmarks import (
 from benchmarks.__main__ import FIGURES
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
-from cotacoes.external_service.recording import Lines, Recording
+from cotacoes.external_service.recording import LineCounts, Recording
 from cotacoes.model.live_message import Heartbeat, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
 
@@ -151,7 +151,7 @@ def _quote(seq: int, observed_at: datetime) -> Quote:
 def test_the_made_recording_is_one_that_we_read_with_most_frames_repeating(tmp_path: Path) -> None:
     path = tmp_path / "frames"
     path.write_bytes(b"".join(recorded._made()))
-    prices = [one.price for one in Recording([path]).prices(Lines())]
+    prices = [one.price for one in Recording([path]).prices(LineCounts())]
     assert len(prices) == recorded.FRAMES
     assert 0.05 * len(prices) < len(set(prices)) < 0.2 * len(prices)
 

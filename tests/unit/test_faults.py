@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, FaultVerdict, Kind, render
+from cotacoes.external_service.faults import PRICE_KINDS, FaultKind, Faults, FaultSetting, FaultVerdict, render
 from cotacoes.model.quote import Observation, format_price
 from cotacoes.quote_service.source_quote import Fetched, read_quote
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COINS = {"bitcoin", "ethereum", "not-bitcoin"}
-ANSWER_KINDS = [kind for kind in Kind if kind not in PRICE_KINDS]
+ANSWER_KINDS = [kind for kind in FaultKind if kind not in PRICE_KINDS]
 
 
 def read(answer: bytes) -> Fetched:
@@ -54,8 +54,8 @@ def test_errors_come_at_their_rate_at_once_and_with_the_statuses_set() -> None:
     assert {verdict.delay_s for verdict in errors} == {0.0}
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_kind_of_rate_one_hits_every_request(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(FaultKind))
+def test_a_kind_of_rate_one_hits_every_request(kind: FaultKind) -> None:
     rig = Rig(kinds={kind: 1.0})
     assert {rig.faults.judge().kind for _ in range(20)} == {kind}
 
@@ -63,8 +63,8 @@ def test_a_kind_of_rate_one_hits_every_request(kind: Kind) -> None:
 def test_each_kind_comes_at_its_rate_and_one_fault_a_request() -> None:
     rig = Rig(kinds={"hang": 0.25, "nan": 0.25})
     kinds = Counter(rig.faults.judge().kind for _ in range(5000))
-    assert 0.22 < kinds[Kind.HANG] / 5000 < 0.28
-    assert 0.16 < kinds[Kind.NAN] / 5000 < 0.22  # a quarter of the requests that did not hang
+    assert 0.22 < kinds[FaultKind.HANG] / 5000 < 0.28
+    assert 0.16 < kinds[FaultKind.NAN] / 5000 < 0.22  # a quarter of the requests that did not hang
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
@@ -85,11 +85,11 @@ def test_a_timed_setting_ends_and_is_logged_once() -> None:
     rig.faults.set(FaultSetting(error_rate=1.0, for_s=20))
     rig.seconds = 5.0
     assert rig.faults.current() == FaultSetting(error_rate=1.0, for_s=15)
-    rig.faults.set(FaultSetting(kinds={Kind.HANG: 1.0}, for_s=1))
+    rig.faults.set(FaultSetting(kinds={FaultKind.HANG: 1.0}, for_s=1))
     rig.seconds = 6.0
     assert rig.faults.current() == FaultSetting(error_rate=0.2)
     assert rig.faults.current() == FaultSetting(error_rate=0.2)
-    assert [setting.kinds for setting in rig.ended] == [{Kind.HANG: 1.0}]
+    assert [setting.kinds for setting in rig.ended] == [{FaultKind.HANG: 1.0}]
 
 
 def test_a_setting_replaces_the_one_before_completely() -> None:
@@ -147,15 +147,15 @@ def test_an_answer_without_a_price_is_still_an_answer() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(Kind.NAN, "not_finite"), (Kind.ZERO, "zero"), (Kind.NEGATIVE, "negative")],
+    [(FaultKind.NAN, "not_finite"), (FaultKind.ZERO, "zero"), (FaultKind.NEGATIVE, "negative")],
 )
-def test_a_price_fault_alters_the_coins_it_names_and_no_other(kind: Kind, reason: str) -> None:
+def test_a_price_fault_alters_the_coins_it_names_and_no_other(kind: FaultKind, reason: str) -> None:
     fetched = read(render(QUOTES, "sim", FaultVerdict(kind=kind, coins=("bitcoin",))))
     assert fetched.unreadable == [("bitcoin", reason)]
     assert fetched.observations == [QUOTES["ethereum"]]
 
 
-def read_one(kind: Kind) -> Observation:
+def read_one(kind: FaultKind) -> Observation:
     only = {"bitcoin": QUOTES["bitcoin"]}
     fetched = read(render(only, "sim", FaultVerdict(kind=kind)))
     assert not fetched.unreadable
@@ -163,11 +163,11 @@ def read_one(kind: Kind) -> Observation:
 
 
 def test_readable_poison_is_what_its_name_says() -> None:
-    assert read_one(Kind.WRONG_COIN).coin == "not-bitcoin"
-    assert format_price(read_one(Kind.ABSURD).price) == "67012340"
-    assert format_price(read_one(Kind.MANY_DIGITS).price) == "67012.3412345678912345678912345678"
-    assert read_one(Kind.OLD_TIME).observed_at == NOON - timedelta(hours=2)
-    assert read_one(Kind.FUTURE_TIME).observed_at == NOON + timedelta(hours=1)
+    assert read_one(FaultKind.WRONG_COIN).coin == "not-bitcoin"
+    assert format_price(read_one(FaultKind.ABSURD).price) == "67012340"
+    assert format_price(read_one(FaultKind.MANY_DIGITS).price) == "67012.3412345678912345678912345678"
+    assert read_one(FaultKind.OLD_TIME).observed_at == NOON - timedelta(hours=2)
+    assert read_one(FaultKind.FUTURE_TIME).observed_at == NOON + timedelta(hours=1)
 
 
 def test_a_frozen_price_stays_until_another_setting() -> None:
@@ -176,7 +176,7 @@ def test_a_frozen_price_stays_until_another_setting() -> None:
     later = {"bitcoin": quote("bitcoin", "2.00"), "ethereum": quote("ethereum", "3.00")}
     assert rig.faults.freeze(first) == first
     assert rig.faults.freeze(later) == {**later, **first}
-    rig.faults.set(FaultSetting(kinds={Kind.FROZEN_PRICE: 1.0}))
+    rig.faults.set(FaultSetting(kinds={FaultKind.FROZEN_PRICE: 1.0}))
     assert rig.faults.freeze(later) == later
 
 

@@ -104,7 +104,7 @@ async def test_a_coin_that_hangs_or_crashes_is_a_problem_and_delays_no_other(cor
     await core.record("67012.30")
     core.answers = hanging = OneHangs(core.recorder, core.directory, core.intake, AgeLimits(5_000, 300_000))
     hanging.crashes = crashes
-    payload = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "400"})
+    payload = await get(core, f"/v1/overview?coins={SLOW},{COIN}", **{HEADER: "1500"})
     assert list(payload["mean"]) == [COIN]
     assert set(payload["current"]) == {SLOW, COIN}
     (problem,) = payload["problems"].values()

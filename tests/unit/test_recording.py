@@ -11,7 +11,7 @@ import pytest
 from tests.unit import fake_event_loop
 from tests.unit.harness_feed_consumer import COIN, World
 
-from cotacoes.client_subscriber.recording import FINISH_S, Recorder, RecordingFile
+from cotacoes.client_subscriber.recording import FINISH_S, RecordingFile, StreamRecorder
 from cotacoes.errors import SettingError
 from cotacoes.feed.consumer import RECONNECT_MOST_S
 
@@ -25,7 +25,7 @@ def recorded(path: Path, scenario: Scenario, *, record_first: int = 3) -> list[A
         world = World()
         world.record(record_first)
         with RecordingFile(path, [COIN]) as file:
-            recorder = Recorder([COIN], file, world.bus, world.history)
+            recorder = StreamRecorder([COIN], file, world.bus, world.history)
             async with world.bus:
                 running = asyncio.create_task(recorder.run())
                 await asyncio.sleep(0.1)
@@ -143,7 +143,7 @@ def test_a_full_disk_ends_the_recording_with_a_readable_error(path: Path) -> Non
         world = World()
         world.record(3)
         with _Full(path, [COIN]) as file:
-            recorder = Recorder([COIN], file, world.bus, world.history)
+            recorder = StreamRecorder([COIN], file, world.bus, world.history)
             async with world.bus:
                 running = asyncio.create_task(recorder.run())
                 await asyncio.sleep(0.1)

@@ -22,7 +22,7 @@ from tests.data import make_recordings
 from tests.harness_recordings import RecordedMarket, each_csv_of_trades, each_market
 
 from cotacoes.errors import ServiceUnavailableError, SettingError
-from cotacoes.external_service.recording import HEAD_LINES_MAX, LINE_BYTES_MAX, Lines, Recording
+from cotacoes.external_service.recording import HEAD_LINES_MAX, LINE_BYTES_MAX, LineCounts, Recording
 from cotacoes.external_service.recording_formats import Pair
 from cotacoes.external_service.replay import MAX_SPEED, Playing, Timeline, measure
 from cotacoes.external_service.replay_tape import ReplayTape
@@ -172,9 +172,9 @@ def test_frames_of_other_streams_and_other_symbols_are_skipped(tmp_path: Path) -
         book_ticker(0, "1", "1", "DOGEUSDT"),
         b'1723161254206652067 {"lastUpdateId":5,"bids":[["1","2"]],"asks":[]}\n',
     ]
-    counted = Lines()
+    counted = LineCounts()
     assert list(Recording([write(tmp_path / "f", lines)]).prices(counted)) == []
-    assert counted == Lines(price=0, skipped=4, malformed=0)
+    assert counted == LineCounts(price=0, skipped=4, malformed=0)
 
 
 def test_a_truncated_file_is_logged_and_the_other_plays_on(tmp_path: Path) -> None:
@@ -316,14 +316,14 @@ def trade(received_s: float, exchange_s: float, price: str, symbol: str = "BTCUS
 def test_a_trade_has_the_exchanges_time_but_never_a_later_one_than_its_receipt(tmp_path: Path) -> None:
     lines = [trade(0, 1.25, "1.10"), book_ticker(0.5, "9", "9"), trade(2, 1.5, "2"), trade(3, 4.25, "3")]
     path = write(tmp_path / "t", lines)
-    counted = Lines()
+    counted = LineCounts()
     read = list(Recording([path], price="trade").prices(counted))
     assert [(one.received_ns - FIRST_NS, one.observed_ns - FIRST_NS) for one in read] == [
         (0, 0),
         (2 * 10**9, 1_500_000_000),
         (3 * 10**9, 3 * 10**9),
     ]
-    assert counted == Lines(price=3, skipped=1, malformed=0)
+    assert counted == LineCounts(price=3, skipped=1, malformed=0)
     stage = Stage([path], price="trade", step_s=0.5).play()
     for quote in stage.seen["bitcoin"]:
         assert quote.observed_at <= stage.now()
@@ -344,7 +344,7 @@ ROWS = b"""\xef\xbb\xbfsymbol,side,price,amount,timestamp
 
 
 def test_a_csv_of_trades_is_read_by_its_header_digit_for_digit(tmp_path: Path) -> None:
-    counted = Lines()
+    counted = LineCounts()
     read = list(Recording([write(tmp_path / "btc.csv.gz", [ROWS])]).prices(counted))
     assert [(format_price(one.price), one.currency) for one in read] == [
         ("25741.02", "USD"),
@@ -353,7 +353,7 @@ def test_a_csv_of_trades_is_read_by_its_header_digit_for_digit(tmp_path: Path) -
         ("25742", "USD"),
     ]
     assert read[1].received_ns - read[0].received_ns == 493_894_000
-    assert counted == Lines(price=4, skipped=2, malformed=3)
+    assert counted == LineCounts(price=4, skipped=2, malformed=3)
 
 
 @pytest.mark.parametrize(
@@ -363,10 +363,10 @@ def test_a_csv_of_trades_is_read_by_its_header_digit_for_digit(tmp_path: Path) -
 def test_a_header_in_the_middle_of_a_joined_file_sets_the_columns_anew(tmp_path: Path, header: str, row: str) -> None:
     first = "symbol,price,high,timestamp\nBTC-USD,1,8,2024-01-01T00:00:00Z\n"
     text = f"{first}\ufeff{header}\n{row.format('2024-01-01T00:00:01Z')}\n{first.replace(':00Z', ':02Z')}"
-    counted = Lines()
+    counted = LineCounts()
     read = list(Recording([write(tmp_path / "f.csv", [text.encode()])]).prices(counted))
     assert [format_price(one.price) for one in read] == ["1", "2", "1"]
-    assert counted == Lines(price=3, skipped=3)
+    assert counted == LineCounts(price=3, skipped=3)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_header_in_the_middle_of_a_joined_file_sets_the_columns_anew(tmp_path:
     ],
 )
 def test_the_times_of_a_csv_are_read_by_their_size(tmp_path: Path, time: str) -> None:
-    (read,) = Recording([write(tmp_path / "f.csv", [rows(time)])]).prices(Lines())
+    (read,) = Recording([write(tmp_path / "f.csv", [rows(time)])]).prices(LineCounts())
     assert read.observed_ns == read.received_ns == 1_709_283_600_250_000_000
 
 
@@ -391,9 +391,9 @@ def test_rows_that_go_back_in_time_are_counted_logged_once_and_keep_their_own_ti
     recorded = Recording([path])
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            counted = Lines()
+            counted = LineCounts()
             assert len(list(recorded.prices(counted))) == 6
-            assert counted == Lines(price=6, skipped=1, late=2)
+            assert counted == LineCounts(price=6, skipped=1, late=2)
     assert logs == [{"event": "replay.disordered", "log_level": "warning", "file": "f.csv", "line": 5}]
     stage = Stage([path])
     stage.seconds += 60
@@ -405,9 +405,9 @@ def test_coins_may_overtake_each_other_and_a_check_logs_nothing(
     tmp_path: Path,
 ) -> None:
     overtaking = [own_line("bitcoin", 1, "5"), own_line("ethereum", 3, "3"), own_line("bitcoin", 2, "6")]
-    path, counted = write(tmp_path / "own", overtaking), Lines()
+    path, counted = write(tmp_path / "own", overtaking), LineCounts()
     assert len(list(Recording([path]).prices(counted))) == 3
-    assert counted == Lines(price=3)
+    assert counted == LineCounts(price=3)
     with structlog.testing.capture_logs() as logs:
         Recording([write(tmp_path / "f.csv", [rows(*(f"2024-03-01T09:00:0{at}Z" for at in (2, 1, 3)))])]).check()
     assert logs == []
@@ -434,10 +434,10 @@ def test_a_trade_time_is_read_in_ms_us_or_ns_and_never_made_younger(tmp_path: Pa
     line = b'%d {"stream":"btcusdt@trade","data":{"s":"BTCUSDT","p":"1","T":%d}}\n'
     seconds = FIRST_NS // 10**9
     lines = [line % (FIRST_NS, (seconds + ahead) * unit) for ahead in (-3, 5, 6, 3600)]
-    counted = Lines()
+    counted = LineCounts()
     read = list(Recording([write(tmp_path / "t", lines)], price="trade").prices(counted))
     assert [one.observed_ns - FIRST_NS for one in read] == [-3 * 10**9, 0]
-    assert counted == Lines(price=2, malformed=2)
+    assert counted == LineCounts(price=2, malformed=2)
 
 
 def own_line(coin: str, seq: int, price: str) -> bytes:
@@ -455,10 +455,10 @@ def test_our_own_recording_is_read_back_without_its_gaps(tmp_path: Path) -> None
         own_line("any-coin", 3, "6"),
         b'{"v":2,"type":"quote"}\n',
     ]
-    counted = Lines()
+    counted = LineCounts()
     read = list(Recording([write(tmp_path / "own.ndjson", lines)]).prices(counted))
     assert [(one.coin, format_price(one.price)) for one in read] == [("bitcoin", "5.10"), ("any-coin", "6")]
-    assert counted == Lines(price=2, skipped=3, malformed=1)
+    assert counted == LineCounts(price=2, skipped=3, malformed=1)
 
 
 @pytest.mark.parametrize("how", ["without its head", "with a mark", "with spaces"])
@@ -469,14 +469,14 @@ def test_our_own_recording_is_recognised_after_other_tools_rewrote_it(tmp_path: 
     heads = {"without its head": [], "with a mark": [b"\xef\xbb\xbf" + compact], "with spaces": [spaced]}
     recorded = Recording([write(tmp_path / "own", [*heads[how], own_line("bitcoin", 1, "5.10")])])
     recorded.check()
-    counted = Lines()
+    counted = LineCounts()
     assert [format_price(one.price) for one in recorded.prices(counted)] == ["5.10"]
-    assert counted == Lines(price=1, skipped=len(heads[how]))
+    assert counted == LineCounts(price=1, skipped=len(heads[how]))
 
 
 def test_further_pairs_are_named_by_the_settings(tmp_path: Path) -> None:
     path = write(tmp_path / "s", [book_ticker(0, "1", "2", "SOLUSDC")])
-    (read,) = Recording([path], pairs={"SOLUSDC": Pair("solana", "USDC")}).prices(Lines())
+    (read,) = Recording([path], pairs={"SOLUSDC": Pair("solana", "USDC")}).prices(LineCounts())
     assert (read.coin, read.currency, read.price) == ("solana", "USDC", Decimal("1.5"))
 
 
@@ -484,7 +484,7 @@ def test_prices_of_the_same_moment_come_in_the_order_of_the_files(tmp_path: Path
     first = write(tmp_path / "a", [book_ticker(1, "1", "1"), book_ticker(1, "2", "2")])
     second = write(tmp_path / "b", [book_ticker(1, "3", "3", "ETHUSDT"), book_ticker(2, "4", "4", "ETHUSDT")])
     for paths, expected in (([first, second], [1, 2, 3, 4]), ([second, first], [3, 1, 2, 4])):
-        assert [one.price for one in Recording(paths).prices(Lines())] == expected
+        assert [one.price for one in Recording(paths).prices(LineCounts())] == expected
 
 
 def page_after(stage: Stage, index: int, limit: int = 1000) -> list[tuple[int, str]]:
@@ -571,7 +571,7 @@ def test_two_clients_far_apart_do_not_send_each_other_back(tmp_path: Path) -> No
     began: list[int] = []
     prices = stage.timeline.recording.prices
 
-    def counted(lines: Lines) -> Iterator[Any]:
+    def counted(lines: LineCounts) -> Iterator[Any]:
         began.append(1)
         return prices(lines)
 
@@ -610,7 +610,7 @@ def test_a_time_outside_of_any_market_makes_its_line_malformed(tmp_path: Path) -
         wild % (5, 10**12),
         trade(1, 1, "2"),
     ]
-    counted = Lines()
+    counted = LineCounts()
     recorded = Recording([write(tmp_path / "t", lines)], price="trade")
     assert [one.price for one in recorded.prices(counted)] == [1, 2]
     assert counted.malformed == 3
@@ -659,7 +659,7 @@ def test_the_tape_of_a_recording_is_all_of_it(market: RecordedMarket) -> None:
 def test_a_csv_of_trades_is_read_digit_for_digit(trades: Path) -> None:
     with gzip.open(trades, "rt") as file:
         expected = [line.split(",")[2] for line in file][1:]
-    assert [format_price(one.price) for one in Recording([trades]).prices(Lines())] == expected
+    assert [format_price(one.price) for one in Recording([trades]).prices(LineCounts())] == expected
 
 
 def test_the_recordings_of_the_tests_are_those_that_their_script_makes() -> None:

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cotacoes.errors import BadRequestError
-from cotacoes.external_service.faults import Kind
+from cotacoes.external_service.faults import FaultKind
 
 _WHOLE = frozenset({"latency_ms", "jitter_ms", "retry_after_s"})
 _NUMBERS = _WHOLE | {"error_rate", "for_s"}
 _NONE = {"retry_after_s": None, "for_s": None}
 _LISTS: dict[str, Callable[[str], object]] = {"status": int, "coins": str.lower}
-_KINDS = frozenset(kind.value for kind in Kind)
+_KINDS = frozenset(kind.value for kind in FaultKind)
 FOR_S_LEFT_MIN = 0.001  # 0 s left means that it is about to end, not that it has no end
 
 

@@ -61,7 +61,7 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
             RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000) as bus,
             ServiceClient(addresses) as client,
         ):
-            recorder = Recorder(coins, file, bus, ServiceHistory(client), prefix=settings.channel_prefix)
+            recorder = StreamRecorder(coins, file, bus, ServiceHistory(client), prefix=settings.channel_prefix)
             async with background(recorder.run()):
                 with contextlib.suppress(TimeoutError):  # the time that was asked for is over
                     async with asyncio.timeout(for_s):
@@ -125,7 +125,7 @@ class RecordingFile:
         return SettingError(f"{self._path} can not be written ({error.strerror}): make room")
 
 
-class Recorder:
+class StreamRecorder:
     """Writes what the coins' feeds say; `run` until it is cancelled, then `finish`."""
 
     def __init__(

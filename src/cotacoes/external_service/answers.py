@@ -17,7 +17,7 @@ from starlette.responses import Response
 from cotacoes.adapters.http_server import connection
 from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.errors import ProblemError
-from cotacoes.external_service.faults import Kind
+from cotacoes.external_service.faults import FaultKind
 
 HUGE_BYTES = 64 * 1024 * 1024
 BOMB_BYTES = 200 * 1024 * 1024
@@ -60,7 +60,7 @@ def good(body: bytes) -> Response:
 class BadAnswer(Response):
     """The good body as `kind` alters it; holds the connection for `hold_s` at most, and ends with `stopping`."""
 
-    def __init__(self, kind: Kind, good: bytes, *, hold_s: float, stopping: asyncio.Event) -> None:
+    def __init__(self, kind: FaultKind, good: bytes, *, hold_s: float, stopping: asyncio.Event) -> None:
         super().__init__()
         self._kind = kind
         self._good = good
@@ -69,29 +69,29 @@ class BadAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match self._kind:
-            case Kind.HANG:
+            case FaultKind.HANG:
                 await self._ended(receive, self._hold_s)
                 await connection.cut(scope)
-            case Kind.CUT_BODY:
+            case FaultKind.CUT_BODY:
                 await _start(send, 200, ("content-type", JSON_TYPE), ("content-length", str(len(self._good))))
                 await send(
                     {"type": "http.response.body", "body": self._good[: len(self._good) // 2], "more_body": True}
                 )
                 await connection.cut(scope)
-            case Kind.DRIP_BODY:
+            case FaultKind.DRIP_BODY:
                 await self._drip(scope, receive, send)
-            case Kind.HUGE_BODY:
+            case FaultKind.HUGE_BODY:
                 await _start(send, 200, ("content-type", JSON_TYPE))
                 await _stream(send, _huge())
-            case Kind.GZIP_BOMB:
+            case FaultKind.GZIP_BOMB:
                 bomb = await asyncio.to_thread(gzip_bomb)
                 await _start(send, 200, ("content-type", JSON_TYPE), ("content-encoding", "gzip"))
                 await _stream(send, _chunks(bomb))
-            case Kind.GARBAGE:
+            case FaultKind.GARBAGE:
                 await _whole(send, 200, GARBAGE, ("content-type", JSON_TYPE))
-            case Kind.HTML_200:
+            case FaultKind.HTML_200:
                 await _whole(send, 200, HTML, ("content-type", "text/html"))
-            case Kind.REDIRECT:
+            case FaultKind.REDIRECT:
                 await _whole(send, 302, b"", ("location", "/livez"))
             case _:
                 raise AssertionError(f"{self._kind.value} is not a fault of the answer")

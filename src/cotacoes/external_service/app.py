@@ -23,7 +23,7 @@ from fastapi.responses import Response
 from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, CursorGoneError, UnauthorizedError
 from cotacoes.external_service import answers
-from cotacoes.external_service.faults import PRICE_KINDS, Faults, FaultSetting, FaultVerdict, Kind, render
+from cotacoes.external_service.faults import PRICE_KINDS, FaultKind, Faults, FaultSetting, FaultVerdict, render
 from cotacoes.external_service.feed import open_feed
 from cotacoes.external_service.market import Market
 from cotacoes.external_service.playback_session import CURSOR_RULE
@@ -103,7 +103,7 @@ class _BadAnswers:
         self._metrics.source_requests.labels(fault=kind.value if kind is not None else "none").inc()
         if kind is None or kind in PRICE_KINDS:
             return verdict, None
-        if kind is Kind.TOO_MANY_REQUESTS:
+        if kind is FaultKind.TOO_MANY_REQUESTS:
             return verdict, answers.refusal(429, verdict.retry_after_s)
         body = render(market.quotes(), market.origin)
         return verdict, answers.BadAnswer(kind, body, hold_s=self._hold_s, stopping=self._stopping)
@@ -118,7 +118,7 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
         if answer is not None:
             return answer
         quotes = market.quotes()
-        if verdict.kind is Kind.FROZEN_PRICE:
+        if verdict.kind is FaultKind.FROZEN_PRICE:
             frozen = {coin: observed for coin, observed in quotes.items() if verdict.hits(coin)}
             quotes = {**quotes, **faults.freeze(frozen)}
         return answers.good(render(quotes, market.origin, verdict))

@@ -31,7 +31,7 @@ ABSURD_FACTOR_POWER = 3  # of ten: a thousand times the price
 MANY_PLACES = 28  # the most a valid price can have is 30
 
 
-class Kind(enum.StrEnum):
+class FaultKind(enum.StrEnum):
     """What can go wrong with an answer, in the order in which the kinds are tried."""
 
     HANG = "hang"
@@ -54,7 +54,7 @@ class Kind(enum.StrEnum):
     FUTURE_TIME = "future_time"
 
 
-PRICE_KINDS = frozenset(list(Kind)[list(Kind).index(Kind.WRONG_COIN) :])
+PRICE_KINDS = frozenset(list(FaultKind)[list(FaultKind).index(FaultKind.WRONG_COIN) :])
 
 
 def _coin(name: str) -> str:
@@ -87,7 +87,7 @@ class FaultSetting(BaseModel):
     retry_after_s: Annotated[int, Field(ge=0, le=86_400, strict=True)] | None = Field(
         default=None, description="`Retry-After` of 429 and 503; null: no such header"
     )
-    kinds: dict[Kind, Rate] = Field(default_factory=dict, description="the rate of each kind")
+    kinds: dict[FaultKind, Rate] = Field(default_factory=dict, description="the rate of each kind")
     coins: tuple[Coin, ...] = Field(default=(), max_length=1000, description="whose prices are altered; empty: all")
     for_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, strict=True)] | None = Field(
         default=None, description="how long this is in force; in an answer: the time left"
@@ -99,7 +99,7 @@ class FaultVerdict:
     """The fault of one request: at most one of `status` and `kind`, after `delay_s`."""
 
     status: int | None = None
-    kind: Kind | None = None
+    kind: FaultKind | None = None
     delay_s: float = 0.0
     retry_after_s: int | None = None
     coins: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ class Faults:
             status = self._random.choice(setting.status)
             return FaultVerdict(status=status, retry_after_s=setting.retry_after_s)
         return FaultVerdict(
-            kind=next((kind for kind in Kind if self._random.random() < setting.kinds.get(kind, 0.0)), None),
+            kind=next((kind for kind in FaultKind if self._random.random() < setting.kinds.get(kind, 0.0)), None),
             delay_s=(setting.latency_ms + self._random.random() * setting.jitter_ms) / 1000,
             retry_after_s=setting.retry_after_s,
             coins=setting.coins,
@@ -186,25 +186,25 @@ def render(quotes: Mapping[str, Observation], origin: str, verdict: FaultVerdict
     )
 
 
-def _altered(kind: Kind | None, quote: Observation) -> tuple[str, str, Observation]:
+def _altered(kind: FaultKind | None, quote: Observation) -> tuple[str, str, Observation]:
     """The coin's name, the text of its price, and the observation with its time, as `kind` alters them."""
     coin, price = quote.coin, format_price(quote.price)
     match kind:
-        case Kind.WRONG_COIN:
+        case FaultKind.WRONG_COIN:
             return f"not-{coin}"[:32], price, quote
-        case Kind.NAN:
+        case FaultKind.NAN:
             return coin, "NaN", quote
-        case Kind.ZERO:
+        case FaultKind.ZERO:
             return coin, "0.00", quote
-        case Kind.NEGATIVE:
+        case FaultKind.NEGATIVE:
             return coin, f"-{price}", quote
-        case Kind.ABSURD:
+        case FaultKind.ABSURD:
             return coin, format_price(quote.price.scaleb(ABSURD_FACTOR_POWER)), quote
-        case Kind.MANY_DIGITS:
+        case FaultKind.MANY_DIGITS:
             return coin, _with_many_digits(quote.price), quote
-        case Kind.OLD_TIME:
+        case FaultKind.OLD_TIME:
             return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at - OLD_BY)
-        case Kind.FUTURE_TIME:
+        case FaultKind.FUTURE_TIME:
             return coin, price, msgspec.structs.replace(quote, observed_at=quote.observed_at + FUTURE_BY)
         case _:  # no fault, or frozen_price, for which the quotes were exchanged before
             return coin, price, quote

@@ -54,7 +54,7 @@ _DIGEST_BYTES = 65_536
 
 
 @dataclass
-class Lines:
+class LineCounts:
     """How many lines were read, by outcome; `late` prices have a time before an earlier one of their coin.
 
     `problem` says what is wrong with the first line that could not be read.
@@ -93,7 +93,7 @@ class Recording:
     def check(self) -> None:
         """SettingError, naming the file and what is wrong, unless each can be read, has a price, and runs forwards."""
         for path in self._paths:
-            lines = Lines()
+            lines = LineCounts()
             try:
                 head = list(itertools.islice(self._read(path, lines, HEAD_LINES_MAX), ORDER_PRICES))
             except _READ_ERRORS as error:
@@ -111,7 +111,7 @@ class Recording:
                     f"COTACOES_SOURCE: {path} runs backwards in time: sort it, with the oldest row first"
                 )
 
-    def prices(self, lines: Lines) -> Iterator[Recorded]:
+    def prices(self, lines: LineCounts) -> Iterator[Recorded]:
         """Read from the start, counting in `lines`. A truncated file ends early, which is logged.
 
         OSError if a file cannot be read just now; its prices have not ended then.
@@ -119,13 +119,13 @@ class Recording:
         readings = [self._read_on(path, lines) for path in self._paths]
         return readings[0] if len(readings) == 1 else heapq.merge(*readings, key=_received_ns)
 
-    def _read_on(self, path: Path, lines: Lines) -> Iterator[Recorded]:
+    def _read_on(self, path: Path, lines: LineCounts) -> Iterator[Recorded]:
         try:
             yield from self._read(path, lines)
         except _TORN as error:
             get_logger().warning("replay.broken", file=path.name, reason=str(error))
 
-    def _read(self, path: Path, lines: Lines, lines_max: int | None = None) -> Iterator[Recorded]:
+    def _read(self, path: Path, lines: LineCounts, lines_max: int | None = None) -> Iterator[Recorded]:
         read: Read | None = None
         newest_ns: dict[str, int] = {}
         for number, line in enumerate(itertools.islice(_lines_of(path), lines_max), start=1):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from cotacoes.external_service.recording import Lines, Recording
+from cotacoes.external_service.recording import LineCounts, Recording
 from cotacoes.external_service.recording_formats import Recorded
 from cotacoes.model.quote import Observation, from_microseconds, utc_now
 from cotacoes.observability.logs import get_logger
@@ -60,7 +60,7 @@ def measure(recording: Recording) -> Lap:
     """Read the whole recording once, to know when it ends. Blocking."""
     first_ns = last_ns = None
     count = 0
-    for recorded in recording.prices(Lines()):
+    for recorded in recording.prices(LineCounts()):
         first_ns = recorded.received_ns if first_ns is None else first_ns
         last_ns = max(last_ns or 0, recorded.received_ns)
         count += 1
@@ -85,7 +85,7 @@ class Timeline:
     lap: Lap | None = None
     keeps_times: bool = False
 
-    def played(self, lines: Lines, lap: int = 0) -> Iterator[Played]:
+    def played(self, lines: LineCounts, lap: int = 0) -> Iterator[Played]:
         """The prices of the session from the start of a lap on; OSError if the recording cannot be read."""
         while True:
             start_ns = None
@@ -166,7 +166,7 @@ class Playing:
 
     async def run(self) -> None:
         """Play to the end, once. Then the last prices stay, with their times, and grow old."""
-        timeline, lines = self._timeline, Lines()
+        timeline, lines = self._timeline, LineCounts()
         prices = timeline.played(lines, timeline.lap_due())
         try:
             while batch := await asyncio.to_thread(_batch, prices):

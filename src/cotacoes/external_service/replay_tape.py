@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from prometheus_client import Counter
 
 from cotacoes.errors import ServiceUnavailableError
-from cotacoes.external_service.recording import Lines
+from cotacoes.external_service.recording import LineCounts
 from cotacoes.external_service.replay import Played, Timeline
 from cotacoes.model.quote import Observation
 
@@ -99,7 +99,7 @@ class _Reading:
     """One reading of the recording: the index that comes `next`, and the prices that came last."""
 
     def __init__(self, timeline: Timeline, lap: int, *, held_max: int, step: int) -> None:
-        self.lines = Lines()
+        self.lines = LineCounts()
         self.next = timeline.first_of(lap)
         self.ahead: Played | None = None  # read but not due yet
         self._is_on_its_way = False

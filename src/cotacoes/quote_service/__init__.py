@@ -1,1 +1,1 @@
-"""quote_service: fetch, screen, record, deliver, publish, answer."""
+"""quote_service: fetches, validates, records, delivers and publishes quotes, and answers questions about them."""

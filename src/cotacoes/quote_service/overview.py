@@ -31,7 +31,7 @@ RESERVE_SHARE = 0.1  # of the time, to write the answer
 _encode = msgspec.json.Encoder().encode
 
 
-class Overview:
+class OverviewAnswer:
     """See the head of this file."""
 
     def __init__(

@@ -23,7 +23,7 @@ from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.quote_service.answers import Answers, read_range
 from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
-from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, Overview
+from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, OverviewAnswer
 from cotacoes.web.document import answering
 
 QUOTED = (UnknownCoinError, NoQuoteError)
@@ -36,7 +36,7 @@ To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     """The routes of this service, besides those that every service has."""
     router = APIRouter(tags=["quotes"])
-    overview = Overview(answers, histories)
+    overview = OverviewAnswer(answers, histories)
 
     @router.get("/cotacao_atual/{coin}", summary="The current quote, with its age", **answering(CurrentJson, *QUOTED))
     async def current(coin: str) -> Response:
