@@ -48,13 +48,13 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
     folder = settings.data / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     writer = Writer(lambda: None)
-    publisher = Publisher({COIN: history}, bus, writer, metrics, wait_s=settings.publish_wait_ms / 1000)
+    publisher = Publisher({COIN: history}, bus, writer=writer, metrics=metrics, wait_s=settings.publish_wait_ms / 1000)
     async with open_directory(settings, FOLDER, deadline_s=settings.shard_deadline_s) as directory:
         recorder = Recorder(
             folder,
             directory,
-            writer,
-            metrics,
+            writer=writer,
+            metrics=metrics,
             quota_bytes=settings.log_quota_bytes,
             kept_s=settings.log_kept_s,
         )
@@ -62,10 +62,10 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
         await recorder.start()
         delivery = Delivery(
             history,
-            directory,
-            recorder,
-            publisher,
-            metrics,
+            directory=directory,
+            recorder=recorder,
+            publisher=publisher,
+            metrics=metrics,
             pace=Pace(UNBOUND_QUOTES_PER_S),
             shard_deadline_s=settings.shard_deadline_s,
             random=random.Random(1),

@@ -90,6 +90,13 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not [module for module in MODULES if module.stem in vague]
 
 
+def test_an_object_of_quote_service_is_changed_only_by_its_own_methods() -> None:
+    for module in (SOURCE / "quote_service").glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and not node.attr.startswith("_"):
+                assert ast.unparse(node.value) == "self", f"{module.name}: {ast.unparse(node)}"
+
+
 def test_every_problem_type_is_explained_once() -> None:
     kinds = list(problem_types())
     assert [slug for slug, count in Counter(kind.slug for kind in kinds).items() if count > 1] == []

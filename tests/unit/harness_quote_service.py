@@ -82,8 +82,8 @@ class Core:
         self.recorder = Recorder(
             folder,
             self.directory,
-            self.writer,
-            metrics,
+            writer=self.writer,
+            metrics=metrics,
             quota_bytes=quota_bytes,
             kept_s=kept_s,
             now=lambda: self.wall,
@@ -91,13 +91,15 @@ class Core:
         )
         histories = self.recorder.histories
         histories[COIN] = self.history
-        self.publisher = Publisher(histories, self.bus, self.writer, metrics, wait_s=0.05, now=lambda: self.wall)
+        self.publisher = Publisher(
+            histories, self.bus, writer=self.writer, metrics=metrics, wait_s=0.05, now=lambda: self.wall
+        )
         self.delivery = Delivery(
             self.history,
-            self.directory,
-            self.recorder,
-            self.publisher,
-            metrics,
+            directory=self.directory,
+            recorder=self.recorder,
+            publisher=self.publisher,
+            metrics=metrics,
             pace=Pace(10**9),
             shard_deadline_s=deadline_s,
             random=dice,
@@ -110,7 +112,15 @@ class Core:
         deliveries = {COIN: self.delivery}
 
         def intake(validator: Validator) -> Intake:
-            return Intake(calls, validator, self.recorder, self.publisher, deliveries, metrics, now=lambda: self.wall)
+            return Intake(
+                self.recorder,
+                policy=calls,
+                validator=validator,
+                publisher=self.publisher,
+                deliveries=deliveries,
+                metrics=metrics,
+                now=lambda: self.wall,
+            )
 
         self.intake = intake(Validator(jump, currency_of=lambda coin: self.directory.homes[coin].currency))
         self.poll = Poll(self, self.intake, metrics, interval_s=1.0)

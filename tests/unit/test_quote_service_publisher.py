@@ -85,8 +85,8 @@ def test_quotes_and_heartbeats_are_published_only_on_channels_with_the_prefix() 
             publisher = Publisher(
                 histories,
                 bus,
-                Writer(lambda: None),
-                QuoteMetrics(Metrics()),
+                writer=Writer(lambda: None),
+                metrics=QuoteMetrics(Metrics()),
                 wait_s=WAIT_S,
                 now=lambda: NOON,
                 clock=clock,
@@ -127,7 +127,9 @@ def test_quotes_that_redis_did_not_acknowledge_in_time_are_counted_separately(
         histories = {"bitcoin": CoinHistory("bitcoin", "shard1", now=lambda: NOON, clock=clock)}
         bus = FailingBus(error)
         writer, counted = Writer(lambda: None), QuoteMetrics(metrics)
-        publisher = Publisher(histories, bus, writer, counted, wait_s=WAIT_S, now=lambda: NOON, clock=clock)
+        publisher = Publisher(
+            histories, bus, writer=writer, metrics=counted, wait_s=WAIT_S, now=lambda: NOON, clock=clock
+        )
         async with background(publisher.run()):
             publisher.on_recorded(quotes(1, 3))
             await asyncio.sleep(0.5)

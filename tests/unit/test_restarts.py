@@ -217,13 +217,22 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
     directory.dsns["shard1"] = "memory"
     metrics = QuoteMetrics(Metrics())
     writer = Writer(lambda: None)
-    recorder = Recorder(tmp_path, directory, writer, metrics, quota_bytes=2**30, kept_s=0.0, now=lambda: NOON)
-    publisher = Publisher(recorder.histories, MemoryBus(), writer, metrics, wait_s=0.05)
+    recorder = Recorder(
+        tmp_path, directory, writer=writer, metrics=metrics, quota_bytes=2**30, kept_s=0.0, now=lambda: NOON
+    )
+    publisher = Publisher(recorder.histories, MemoryBus(), writer=writer, metrics=metrics, wait_s=0.05)
     days: list[str] = []
 
     def new_delivery(history: CoinHistory) -> Delivery:
         return Delivery(
-            history, directory, recorder, publisher, metrics, pace=Pace(10**9), shard_deadline_s=1.0, random=Random(1)
+            history,
+            directory=directory,
+            recorder=recorder,
+            publisher=publisher,
+            metrics=metrics,
+            pace=Pace(10**9),
+            shard_deadline_s=1.0,
+            random=Random(1),
         )
 
     def open_days(name: str, _: str) -> NoReturn:

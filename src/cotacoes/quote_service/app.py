@@ -78,10 +78,10 @@ def build(settings: Settings, stop: Stop) -> Service:
     writer = Writer(functools.partial(stop, SUPERSEDED))
     path = QuotePath(
         settings,
-        directory,
-        bus,
-        writer,
-        counted,
+        directory=directory,
+        bus=bus,
+        writer=writer,
+        metrics=counted,
         folder=settings.data / NAME,
         upstreams=upstreams,
         restarts=restarts,

@@ -63,11 +63,11 @@ class Delivery:
     def __init__(
         self,
         history: CoinHistory,
+        *,
         directory: ShardDirectory,
         recorder: Recorder,
         publisher: Publisher,
         metrics: QuoteMetrics,
-        *,
         pace: Pace,
         shard_deadline_s: float,
         random: Random,

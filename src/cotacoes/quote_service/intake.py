@@ -35,13 +35,13 @@ class Intake:
 
     def __init__(
         self,
+        recorder: Recorder,
+        *,
         policy: ResiliencePolicy,
         validator: Validator,
-        recorder: Recorder,
         publisher: Publisher,
         deliveries: Mapping[str, Delivery],
         metrics: QuoteMetrics,
-        *,
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

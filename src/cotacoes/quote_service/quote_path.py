@@ -45,11 +45,11 @@ class QuotePath:
     def __init__(
         self,
         settings: Settings,
+        *,
         directory: ShardDirectory,
         bus: Bus,
         writer: Writer,
         metrics: QuoteMetrics,
-        *,
         folder: Path,
         upstreams: Upstreams,
         restarts: Restarts,
@@ -57,8 +57,8 @@ class QuotePath:
         self.recorder = Recorder(
             folder,
             directory,
-            writer,
-            metrics,
+            writer=writer,
+            metrics=metrics,
             quota_bytes=settings.log_quota_bytes,
             kept_s=settings.log_kept_s,
             accepts_clock=settings.accept_clock,
@@ -66,8 +66,8 @@ class QuotePath:
         self._publisher = Publisher(
             self.recorder.histories,
             bus,
-            writer,
-            metrics,
+            writer=writer,
+            metrics=metrics,
             wait_s=settings.publish_wait_ms / 1000,
             prefix=settings.channel_prefix,
         )
@@ -88,16 +88,16 @@ class QuotePath:
         )
         self.deliveries = self._coin_tasks.deliveries
         self.intake = Intake(
-            source_policy(settings, upstreams),
-            Validator(
+            self.recorder,
+            policy=source_policy(settings, upstreams),
+            validator=Validator(
                 jump,
                 is_tape=settings.source_mode == "tape",
                 currency_of=lambda coin: directory.homes[coin].currency,
             ),
-            self.recorder,
-            self._publisher,
-            self.deliveries,
-            metrics,
+            publisher=self._publisher,
+            deliveries=self.deliveries,
+            metrics=metrics,
         )
         self._client = source_client(settings)
         self._reader = _reader(settings, self._client, self.intake, metrics)
