@@ -49,7 +49,7 @@ async def serving(
 
 
 async def exchange(port: int, request: bytes, *, limit_s: float = 5.0) -> bytes:
-    """Send bytes, and all that comes back until the server closes; TimeoutError where it does not."""
+    """Send bytes; returns all that comes back until the server closes, TimeoutError if it does not."""
     reader, writer = await connect(port)
     try:
         async with asyncio.timeout(limit_s):
@@ -73,8 +73,8 @@ async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
 
 async def read_to_end(reader: asyncio.StreamReader) -> bytes:
     """What comes until the connection ends, by a close or a reset."""
-    told = bytearray()
+    received = bytearray()
     with contextlib.suppress(ConnectionError):
         while chunk := await reader.read(65_536):
-            told += chunk
-    return bytes(told)
+            received += chunk
+    return bytes(received)

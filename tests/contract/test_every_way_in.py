@@ -41,7 +41,7 @@ PROBLEM = "application/problem+json"
 
 
 class Answer:
-    """The head of an answer, and its body where it is JSON."""
+    """The head of an answer, and its body if it is JSON."""
 
     def __init__(self, received: bytes) -> None:
         head, _, body = received.partition(b"\r\n\r\n")
@@ -168,7 +168,7 @@ def test_loopback_the_services_own_address_and_listed_names_are_hosts_with_any_p
     assert hosts.refusal([(b"host", b"box.example.evil.example")], b"/") is not None
 
 
-def test_hosts_that_are_seen_once_are_not_kept_without_end() -> None:
+def test_only_a_limited_number_of_hosts_is_remembered() -> None:
     hosts = AllowedHosts(["x"])
     for port in range(60_000):
         hosts.refusal([(b"host", b"x:%d" % port)], b"/")
@@ -177,7 +177,7 @@ def test_hosts_that_are_seen_once_are_not_kept_without_end() -> None:
 
 @pytest.mark.parametrize("origin", ["http://[", "http://", "://", "null", "[", "http://x:y:z", "\xff", "http://evil"])
 @pytest.mark.parametrize("way", ["stream", "websocket"])
-async def test_an_origin_that_is_none_is_refused_in_form_and_without_a_word_in_the_log(way: str, origin: str) -> None:
+async def test_an_invalid_origin_is_refused_properly_and_not_logged(way: str, origin: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with service() as (port, _, _):
             given = request(way, "x").replace("\r\n\r\n", f"\r\norigin: {origin}\r\n\r\n")
@@ -192,7 +192,7 @@ HANDSHAKES = {
     "two versions": UPGRADE + KEY + "sec-websocket-version: 13\r\n",
     "two keys": UPGRADE + KEY + KEY,
     "a short key": UPGRADE + "sec-websocket-key: aGk=\r\n",
-    "a key that is none": UPGRADE + "sec-websocket-key: \xff\r\n",
+    "an invalid key": UPGRADE + "sec-websocket-key: \xff\r\n",
     "a long header": UPGRADE + KEY + "cookie: " + "c" * 9_000 + "\r\n",
     "many headers": UPGRADE + KEY + "".join(f"h{number}: x\r\n" for number in range(200)),
     "a body": UPGRADE + KEY + "content-length: 5\r\n",
@@ -205,7 +205,7 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize("handshake", HANDSHAKES.values(), ids=HANDSHAKES)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_handshake_that_is_none_gets_an_answer_in_form(method: str, handshake: str) -> None:
+async def test_an_invalid_handshake_gets_a_proper_answer(method: str, handshake: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with service() as (port, refused, _):
             answer = await first_of(port, f"{method} /v1/ws HTTP/1.1\r\nhost: x\r\n{handshake}\r\n")
@@ -216,7 +216,7 @@ async def test_a_handshake_that_is_none_gets_an_answer_in_form(method: str, hand
     assert logs == []
 
 
-async def test_a_bug_is_answered_alike_on_every_way_with_the_id_under_which_the_log_has_it(
+async def test_an_internal_error_is_answered_alike_everywhere_with_the_id_that_the_log_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def crash(scope: Scope, receive: Receive, send: Send) -> None:
@@ -247,7 +247,7 @@ async def test_a_bug_is_answered_alike_on_every_way_with_the_id_under_which_the_
     ],
     ids=["no request", "large head", "no target", "no chunk"],
 )
-async def test_what_no_app_ever_sees_is_refused_in_form(sent: str, status: int, slug: str) -> None:
+async def test_requests_that_no_app_sees_are_refused_properly(sent: str, status: int, slug: str) -> None:
     async with service() as (port, refused, _):
         answer = await first_of(port, sent)
         answer.assert_problem(status, slug)
@@ -266,7 +266,7 @@ def send_all_then_read(port: int, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_refusal_arrives_though_the_client_sends_all_before_it_reads(announced: bool) -> None:
+async def test_a_refusal_arrives_although_the_client_sends_everything_before_it_reads(announced: bool) -> None:
     """A connection that is closed with bytes unread is reset: most clients then report that, and not the answer."""
     body = b"x" * 400_000
     if announced:
@@ -279,7 +279,7 @@ async def test_a_refusal_arrives_though_the_client_sends_all_before_it_reads(ann
             Answer(await asyncio.to_thread(send_all_then_read, port, request)).assert_problem(413, "too-large")
 
 
-async def test_what_a_caller_sent_is_repeated_to_it_in_part_only() -> None:
+async def test_an_answer_repeats_only_part_of_what_a_caller_sent() -> None:
     async with service() as (port, _, _):
         name = "n" * 50_000
         body = json.dumps({name: "x"})
@@ -289,7 +289,7 @@ async def test_what_a_caller_sent_is_repeated_to_it_in_part_only() -> None:
         assert len(answer.problem["detail"]) < 300
 
 
-async def test_one_address_may_not_take_all_connections() -> None:
+async def test_one_address_cannot_take_all_connections() -> None:
     async with service(limits=ConnectionLimits(total=6, per_address=3)) as (port, refused, _):
         held = [await connect(port) for _ in range(3)]
         for reader, writer in held:
@@ -321,14 +321,14 @@ def test_one_address_leaves_the_others_the_connections_for_their_streams(
     assert ConnectionLimits.beside_streams(streams, per_address) == limits
 
 
-def test_the_addresses_that_one_client_may_have_count_as_one() -> None:
+def test_all_addresses_of_one_client_count_as_one() -> None:
     assert client_of("10.0.0.1") == client_of("::ffff:10.0.0.1") == "10.0.0.1"
     assert client_of("2001:db8::1") == client_of("2001:db8::ffff:1") != client_of("2001:db8:0:1::1")
     assert client_of("fe80::1%eth0") == client_of("fe80::2%eth0")
 
 
 @pytest.mark.parametrize("way", ["stream", "websocket"])
-async def test_one_address_may_not_take_all_streams(way: str) -> None:
+async def test_one_address_cannot_take_all_streams(way: str) -> None:
     async with service(streams_max=10, streams_per_address_max=2) as (port, _, rig):
         held = [await connect(port) for _ in range(2)]
         for reader, writer in held:
@@ -380,7 +380,7 @@ SERVER = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-async def test_without_a_free_descriptor_strangers_are_turned_away_in_a_line_and_those_inside_are_answered() -> None:
+async def test_without_a_free_descriptor_new_connections_are_refused_and_open_ones_answered() -> None:
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", textwrap.dedent(SERVER)),
         stdin=subprocess.PIPE,

@@ -83,7 +83,7 @@ async def ask(port: int, target: bytes, method: bytes = b"GET", *more: bytes) ->
 @pytest.mark.parametrize(
     "start", [b"", b"GET", b"GET /livez HTTP/1.1\r\nhost: x\r\n", b"GET /livez HTTP/1.1\r\nhost: x\r\nx-half: "]
 )
-def test_a_head_that_does_not_come_is_cut_off_by_its_deadline(start: bytes) -> None:
+def test_a_head_that_does_not_arrive_is_refused_at_its_deadline(start: bytes) -> None:
     async def work(port: int) -> None:
         started = time.monotonic()
         answer = await exchange(port, start)
@@ -95,7 +95,7 @@ def test_a_head_that_does_not_come_is_cut_off_by_its_deadline(start: bytes) -> N
 
 @pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["first", "kept alive"])
 @pytest.mark.parametrize("drops", [b"GET /livez HTTP/1.1\r\nx: " + b"y" * 1000, b"\r\n" * 500], ids=["head", "blank"])
-def test_a_head_that_drips_is_cut_off_all_the_same(before: bytes, drops: bytes) -> None:
+def test_a_head_that_arrives_too_slowly_is_refused_too(before: bytes, drops: bytes) -> None:
     async def work(port: int) -> None:
         reader, writer = await connect(port)
         writer.write(before)
@@ -113,7 +113,7 @@ def test_a_head_that_drips_is_cut_off_all_the_same(before: bytes, drops: bytes) 
     run(work, head_deadline_s=0.3)
 
 
-def test_a_body_that_drips_on_after_its_answer_is_cut_off_too() -> None:
+def test_a_body_that_goes_on_slowly_after_its_answer_is_cut_too() -> None:
     async def work(port: int) -> None:
         reader, writer = await connect(port)
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
@@ -131,7 +131,7 @@ def test_a_body_that_drips_on_after_its_answer_is_cut_off_too() -> None:
     run(work, head_deadline_s=0.3)
 
 
-def test_a_head_in_time_is_answered_though_it_comes_in_pieces() -> None:
+def test_a_head_that_arrives_in_pieces_but_in_time_is_answered() -> None:
     async def work(port: int) -> None:
         reader, writer = await connect(port)
         for byte in FINE:
@@ -194,7 +194,7 @@ def test_a_head_without_an_end_is_refused(flood: bytes) -> None:
         (b"http://x/q/bitcoin", 200),
     ],
 )
-def test_an_odd_target_gets_an_answer_in_form(target: bytes, status: int) -> None:
+def test_an_odd_target_gets_a_proper_answer(target: bytes, status: int) -> None:
     async def work(port: int) -> None:
         answer = await ask(port, target)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -242,7 +242,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("request_bytes", MALFORMED, ids=repr)
-def test_what_is_hardly_http_is_refused_or_answered_and_the_server_goes_on(
+def test_malformed_http_is_refused_or_answered_and_the_server_continues(
     request_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(port: int) -> None:
@@ -267,7 +267,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 @pytest.mark.parametrize("route", [b"/body", b"/json"])
-def test_a_huge_body_is_refused_whether_announced_or_not(route: bytes) -> None:
+def test_a_huge_body_is_refused_whether_its_length_was_announced_or_not(route: bytes) -> None:
     async def work(port: int) -> None:
         announced = await ask(port, route, b"PUT", b"content-length: 100000000")
         assert status_of(announced) == 413
@@ -286,7 +286,7 @@ def test_a_huge_body_is_refused_whether_announced_or_not(route: bytes) -> None:
     run(work)
 
 
-def test_a_body_that_never_comes_ends_by_the_requests_deadline() -> None:
+def test_a_request_whose_body_never_arrives_ends_at_its_deadline() -> None:
     async def work(port: int) -> None:
         answer = await ask(port, b"/body", b"PUT", b"content-length: 10")
         assert status_of(answer) == 504
@@ -294,7 +294,7 @@ def test_a_body_that_never_comes_ends_by_the_requests_deadline() -> None:
     run(work)
 
 
-def test_a_handler_that_hangs_is_a_504_and_one_that_crashes_a_500_that_tells_nothing() -> None:
+def test_a_hanging_handler_is_a_504_and_a_crash_is_a_500_without_details() -> None:
     async def work(port: int) -> None:
         assert status_of(await ask(port, b"/slow")) == 504
         for target in (b"/bug", b"/lean/bug"):
@@ -307,7 +307,7 @@ def test_a_handler_that_hangs_is_a_504_and_one_that_crashes_a_500_that_tells_not
     run(work)
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_crash() -> None:
+def test_a_client_that_disconnects_in_the_middle_of_its_body_causes_no_crash() -> None:
     async def work(port: int) -> None:
         _, writer = await connect(port)
         writer.write(b"PUT /body HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
@@ -324,7 +324,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_crash() -> None:
     assert not logs
 
 
-def test_for_a_client_that_hangs_up_its_question_ends_and_its_change_goes_on() -> None:
+def test_when_a_client_disconnects_its_get_is_cancelled_and_its_put_is_finished() -> None:
     begun, ended, may_end = [], [], asyncio.Event()
     router = APIRouter()
 
@@ -360,7 +360,7 @@ def test_for_a_client_that_hangs_up_its_question_ends_and_its_change_goes_on() -
     assert not logs
 
 
-def test_a_method_that_a_route_does_not_take_is_a_405_that_says_which_it_takes() -> None:
+def test_an_unsupported_method_is_a_405_that_lists_the_supported_ones() -> None:
     async def work(port: int) -> None:
         answer = await ask(port, b"/livez", b"POST")
         assert status_of(answer) == 405
@@ -369,7 +369,7 @@ def test_a_method_that_a_route_does_not_take_is_a_405_that_says_which_it_takes()
     run(work)
 
 
-def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not() -> None:
+def test_a_stop_waits_for_an_open_answer_and_cancels_one_that_does_not_end() -> None:
     gate = asyncio.Event()
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -394,10 +394,10 @@ def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not() -> None
             stop.set()
             gate.set()
             async with asyncio.timeout(8):
-                told = [await read_to_end(reader) for reader, _ in readers]
+                answers = [await read_to_end(reader) for reader, _ in readers]
             for _, writer in readers:
                 writer.transport.abort()
-        return told[0], told[1], time.monotonic() - started
+        return answers[0], answers[1], time.monotonic() - started
 
     ended, given_up, seconds = asyncio.run(served())
     assert b"ended" in ended
@@ -405,7 +405,7 @@ def test_a_stop_lets_an_open_answer_end_and_gives_up_one_that_does_not() -> None
     assert 0.5 < seconds < 4.0
 
 
-def test_a_cut_answer_is_seen_as_cut_and_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_sees_that_an_answer_was_cut_and_the_server_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -419,7 +419,7 @@ def test_a_cut_answer_is_seen_as_cut_and_is_no_error_of_the_server(caplog: pytes
     assert not caplog.records
 
 
-def test_answers_on_a_kept_connection_do_not_wait_for_the_network_to_acknowledge() -> None:
+def test_answers_on_a_reused_connection_do_not_wait_for_acknowledgements() -> None:
     """With Nagle's algorithm on, each answer in two writes takes 40 ms here; 100 of them would take 4 s."""
 
     async def work(port: int) -> None:

@@ -90,7 +90,7 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: ob
 
 
 @pytest.mark.parametrize("opened", [unread_pipe, unread_pipe_of_the_launcher, closed_pipe, full_disk, None])
-def test_a_log_that_takes_nothing_neither_stops_nor_fails_a_service(
+def test_a_log_that_cannot_be_written_neither_stops_nor_fails_a_service(
     tmp_path: Path, opened: Callable[[], tuple[int, list[int]]] | None
 ) -> None:
     stderr, descriptors = (None, []) if opened is None else opened()

@@ -148,9 +148,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         one.process.wait()
 
 
-def test_one_report_is_one_trace_over_the_services_and_shards(start: Start, receiver: Receiver, placed: Placed) -> None:
+def test_a_report_is_one_trace_over_services_and_shards(start: Start, receiver: Receiver, placed: Placed) -> None:
     first, second = placed(COINS)
-    told = {
+    settings = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "COTACOES_SHARD1_DSN": first,
@@ -160,9 +160,9 @@ def test_one_report_is_one_trace_over_the_services_and_shards(start: Start, rece
         "COTACOES_REPORT_DEADLINE_S": "10",
         "COTACOES_REQUEST_DEADLINE_S": "20",
     }
-    start("external_service", **told)
-    quote_service = start("quote_service", **told)
-    aggregator = start("aggregator_service", **told)
+    start("external_service", **settings)
+    quote_service = start("quote_service", **settings)
+    aggregator = start("aggregator_service", **settings)
     wait_until("a price", lambda: quote_service.get("/cotacao_atual/bitcoin")[0] == 200, LIMIT_S)
 
     status, body = aggregator.get("/report/full?coins=bitcoin&note=hunter2")
@@ -202,7 +202,7 @@ def trace_of(receiver: Receiver, root: Told) -> list[Told]:
     return [span for span in receiver.spans if span.trace == root.trace]
 
 
-def test_a_frozen_collector_slows_no_request_and_holds_no_stop(start: Start) -> None:
+def test_a_frozen_collector_delays_neither_a_request_nor_a_stop(start: Start) -> None:
     """Its answer is waited for two minutes, in a thread: whoever waited for that thread would be seen to."""
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         frozen.settimeout(LIMIT_S)
@@ -224,7 +224,7 @@ def test_a_frozen_collector_slows_no_request_and_holds_no_stop(start: Start) -> 
     assert [line["event"] for line in service.said()] == [*STARTED, "service.stopped", "collector.abandoned"]
 
 
-def test_an_unreachable_collector_is_one_line_in_the_log_however_many_batches_are_lost(start: Start) -> None:
+def test_an_unreachable_collector_is_logged_once_however_many_batches_are_lost(start: Start) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         service = start(

@@ -9,7 +9,7 @@ import structlog
 from cotacoes.observability.bounded_log import INTERVAL_S, KINDS_MAX, BoundedLog, log_loop_errors
 
 
-def test_a_kind_is_logged_once_in_an_interval_and_then_with_how_many_there_were() -> None:
+def test_a_kind_is_logged_once_per_interval_with_a_count() -> None:
     now = 100.0
     log = BoundedLog(lambda: now)
     with structlog.testing.capture_logs() as logs:
@@ -25,7 +25,7 @@ def test_a_kind_is_logged_once_in_an_interval_and_then_with_how_many_there_were(
     ]
 
 
-def test_kinds_without_end_become_one() -> None:
+def test_kinds_beyond_the_limit_count_as_one() -> None:
     log = BoundedLog(lambda: 0.0)
     with structlog.testing.capture_logs() as logs:
         for kind in range(10_000):
@@ -33,7 +33,7 @@ def test_kinds_without_end_become_one() -> None:
     assert len(logs) == KINDS_MAX + 1
 
 
-async def test_errors_of_callbacks_are_logged_a_kind_at_a_time_and_the_first_with_its_traceback() -> None:
+async def test_errors_of_callbacks_are_logged_by_kind_with_the_first_traceback() -> None:
     def fail() -> None:
         raise ZeroDivisionError("in a callback")
 
@@ -54,7 +54,7 @@ async def test_errors_of_callbacks_are_logged_a_kind_at_a_time_and_the_first_wit
 
 
 @pytest.mark.parametrize("context", [{}, {"message": "m" * 10_000}, {"exception": None, "message": None}])
-async def test_whatever_the_loop_reports_is_logged(context: dict[str, Any]) -> None:
+async def test_everything_that_the_loop_reports_is_logged(context: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     log_loop_errors(loop)
     try:

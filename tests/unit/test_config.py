@@ -16,7 +16,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (settings.port("gateway_service"), settings.port("shard2")) == (8000, 8012)
 
 
-def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
+def test_given_values_take_precedence_over_the_environment() -> None:
     settings = config.load({"COTACOES_SEED": "7", "COTACOES_SPEED": "2"}, seed=8)
     assert (settings.seed, settings.speed) == (8, 2.0)
 
@@ -56,7 +56,7 @@ def test_the_environment_and_given_values_are_read_and_the_given_win() -> None:
         ("COTACOES_CHANNEL_PREFIX", "blue:", "COTACOES_CHANNEL_PREFIX"),
     ],
 )
-def test_an_unknown_or_impossible_setting_is_refused_by_name(variable: str, text: str, said: str) -> None:
+def test_an_unknown_or_invalid_setting_is_refused_by_name(variable: str, text: str, said: str) -> None:
     with pytest.raises(SettingError, match=said):
         config.load({variable: text})
 
@@ -73,17 +73,17 @@ def test_a_missing_dsn_is_named() -> None:
         config.load({}).dsn("shard1")
 
 
-def test_beyond_loopback_is_allowed_when_it_is_meant() -> None:
+def test_an_address_beyond_loopback_needs_permission() -> None:
     assert config.load({"COTACOES_HOST": "0.0.0.0", "COTACOES_ALLOW_PUBLIC": "1"}).host == "0.0.0.0"
 
 
-def test_one_database_is_not_taken_for_two_shards() -> None:
+def test_two_shards_cannot_be_the_same_database() -> None:
     same = "postgresql://u:p@127.0.0.1:5432/db"
     with pytest.raises(SettingError, match="name the same database"):
         config.load({"COTACOES_SHARD1_DSN": same, "COTACOES_SHARD2_DSN": same})
 
 
-def test_a_replay_without_a_pace_is_a_tapes() -> None:
+def test_an_unpaced_replay_requires_tape_mode() -> None:
     settings = config.load(
         {
             "COTACOES_SOURCE": "replay:a.gz,b.gz",
@@ -110,7 +110,7 @@ def test_an_address_is_shown_without_its_password_however_it_is_written(dsn: str
     assert config.without_password(dsn) == shown
 
 
-def test_a_setting_is_read_from_a_file_and_a_variable_goes_first(tmp_path: Path) -> None:
+def test_a_setting_is_read_from_a_file_and_its_variable_takes_precedence(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text("redis://:secret@far:6\n")
     assert config.load({"COTACOES_REDIS_URL_FILE": str(file)}).redis == "redis://:secret@far:6"

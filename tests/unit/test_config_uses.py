@@ -141,7 +141,7 @@ def test_every_setting_reaches_a_process_or_names_what_up_starts_itself() -> Non
     assert set(Settings.model_fields) - set().union(*USES.values()) == {"gateway_url", "aggregator_url"}
 
 
-def test_only_those_who_ask_a_shard_or_have_routes_for_administrators_know_their_secrets() -> None:
+def test_only_services_that_use_a_shard_or_have_administrative_routes_know_their_secrets() -> None:
     knows = {secret: {name for name in USES if secret in USES[name]} for secret in ("shard1_dsn", "admin_token")}
     assert knows["shard1_dsn"] == {"migrate", "quote_service", "aggregator_service"}
     assert knows["admin_token"] == {"external_service", "quote_service", "aggregator_service", "gateway_service"}
@@ -157,12 +157,12 @@ def test_only_those_who_ask_a_shard_or_have_routes_for_administrators_know_their
     ],
 )
 @pytest.mark.parametrize("name", USES)
-def test_settings_that_are_right_together_are_right_for_each_process(name: str, given: dict[str, str]) -> None:
+def test_settings_that_are_valid_together_are_valid_for_each_process(name: str, given: dict[str, str]) -> None:
     settings = config.load({PREFIX + variable: text for variable, text in given.items()})
-    told = service_environment(name, settings, {})
-    assert {variable for variable in told if variable.startswith(PREFIX)} == {
+    environment = service_environment(name, settings, {})
+    assert {variable for variable in environment if variable.startswith(PREFIX)} == {
         PREFIX + field.upper() for field in USES[name] & settings.model_fields_set
     }
-    found = config.load(told)
+    found = config.load(environment)
     for field in USES[name]:
         assert getattr(found, field) == getattr(settings, field)

@@ -118,7 +118,7 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_while_an_answer_is_under_way_nothing_further_is_parsed_and_the_connection_is_not_read() -> None:
+async def test_while_an_answer_is_in_progress_nothing_more_is_parsed_and_the_connection_is_not_read() -> None:
     connection = Connection()
     connection.read((HEAD * 1_000)[:READ_BYTES_MAX])
     await turns(20)
@@ -126,7 +126,7 @@ async def test_while_an_answer_is_under_way_nothing_further_is_parsed_and_the_co
     assert not connection.transport.reads
 
 
-async def test_requests_that_came_at_once_are_answered_one_a_turn_and_then_reading_goes_on() -> None:
+async def test_requests_that_came_at_once_are_answered_one_per_turn_and_then_reading_resumes() -> None:
     connection = Connection()
     connection.answer.set()
     connection.read(HEAD * 50)
@@ -139,7 +139,7 @@ async def test_requests_that_came_at_once_are_answered_one_a_turn_and_then_readi
     assert connection.transport.reads
 
 
-async def test_what_is_wrong_with_a_later_request_is_said_behind_the_answers_to_the_earlier_ones() -> None:
+async def test_the_refusal_of_a_later_request_comes_after_the_answers_to_earlier_ones() -> None:
     connection = Connection()
     connection.read(HEAD * 3 + b"nonsense\r\n\r\n" + HEAD)
     await turns(5)
@@ -149,7 +149,7 @@ async def test_what_is_wrong_with_a_later_request_is_said_behind_the_answers_to_
     assert connection.statuses == [200, 200, 200, 400]
 
 
-async def test_a_client_that_only_reads_a_stream_may_not_send_without_end() -> None:
+async def test_a_client_that_reads_a_stream_may_send_only_a_limited_number_of_bytes() -> None:
     connection = Connection()
     connection.read(HEAD)
     await turns(2)
@@ -166,7 +166,7 @@ async def test_a_client_that_only_reads_a_stream_may_not_send_without_end() -> N
 @pytest.mark.parametrize(
     ("error", "is_unanswered"), [(TimeoutError(), True), (ConnectionResetError(), False), (None, False)]
 )
-async def test_a_stream_hears_whether_the_kernel_gave_its_client_up(
+async def test_a_stream_learns_whether_its_client_stopped_acknowledging(
     error: Exception | None, is_unanswered: bool
 ) -> None:
     heard: list[bool] = []
@@ -194,7 +194,7 @@ async def test_a_stream_hears_whether_the_kernel_gave_its_client_up(
     ],
     ids=["one extension", "many extensions", "many trailers", "one trailer"],
 )
-async def test_what_stands_around_the_chunks_of_a_body_is_bounded_too(begin: bytes, flood: bytes) -> None:
+async def test_the_framing_of_a_chunked_body_is_bounded_too(begin: bytes, flood: bytes) -> None:
     connection = Connection()
     connection.read(IN_CHUNKS + begin)
     await turns(2)
@@ -208,7 +208,7 @@ async def test_what_stands_around_the_chunks_of_a_body_is_bounded_too(begin: byt
     assert connection.refused == ["too_large"]
 
 
-async def test_after_a_refusal_the_client_is_read_for_a_moment_so_that_the_answer_arrives_but_not_without_end() -> None:
+async def test_after_a_refusal_the_client_is_read_for_a_limited_time_so_that_the_answer_arrives() -> None:
     connection = Connection()
     connection.read(b"nonsense\r\n\r\n")
     assert connection.statuses == [400]
@@ -227,7 +227,7 @@ async def test_trailers_do_not_become_headers_of_the_request() -> None:
     assert [name for name, _ in connection.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
 
 
-async def test_a_request_to_speak_something_else_ends_the_connection_behind_its_answer() -> None:
+async def test_a_request_for_another_protocol_ends_the_connection_after_its_answer() -> None:
     """Where the other protocol begins is unknown: what follows must not be taken for a request."""
     connection = Connection()
     connection.answer.set()
@@ -239,7 +239,7 @@ async def test_a_request_to_speak_something_else_ends_the_connection_behind_its_
 
 
 @pytest.mark.parametrize(("waiting", "is_cut"), [([9, 9], True), ([9, 8, 7, 7], True), ([9, 8, 7, 6, 5, 4], False)])
-async def test_a_client_that_takes_nothing_of_its_answer_is_cut_and_a_slow_one_is_not(
+async def test_a_client_that_reads_nothing_of_its_answer_is_cut_and_a_slow_one_is_not(
     waiting: list[int], is_cut: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due: list[Callable[[], None]] = []
@@ -282,7 +282,7 @@ TOKENS = [
 
 
 @given(st.lists(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=8)), max_size=30), st.integers(1, 200))
-def test_whatever_comes_is_answered_in_form_or_awaited_and_is_never_an_error_of_ours(
+def test_any_bytes_are_answered_properly_or_awaited_and_never_cause_an_internal_error(
     tokens: list[bytes], read_bytes: int
 ) -> None:
     failures: list[object] = []
@@ -313,7 +313,7 @@ def test_whatever_comes_is_answered_in_form_or_awaited_and_is_never_an_error_of_
     assert failures == []
 
 
-async def test_a_connection_says_once_that_it_has_ended() -> None:
+async def test_a_connection_reports_its_end_once() -> None:
     connection = Connection()
     connection.read(HEAD * 2)
     await turns(2)
@@ -333,7 +333,7 @@ REQUESTS = st.lists(
 
 
 @given(REQUESTS, st.lists(st.integers(1, 40), min_size=1))
-def test_pieces_are_the_bytes_that_came_and_each_holds_the_end_of_one_head_at_most(
+def test_pieces_are_the_bytes_that_were_read_and_each_contains_the_end_of_one_head_at_most(
     requests: list[bytes], reads: list[int]
 ) -> None:
     """Whatever the reads; the length of a body is known only to the parser, and is left out here."""

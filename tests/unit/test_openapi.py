@@ -96,7 +96,7 @@ BODIES = {"/faults": {"kinds": {"nan": 0.5}}, "/v1/breakers": {"state": "forced_
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_every_answer_is_one_that_the_document_tells_of(service: str, tmp_path: Path) -> None:
+async def test_the_document_describes_every_answer(service: str, tmp_path: Path) -> None:
     async with SERVICES[service](tmp_path) as asking:
         for method, path, status in ASKED[service]:
             body = next((its for prefix, its in BODIES.items() if path.startswith(prefix)), None)
@@ -111,7 +111,7 @@ async def test_every_answer_is_one_that_the_document_tells_of(service: str, tmp_
 
 
 @pytest.mark.parametrize("rate", ["error_rate", "too_many_requests"])
-async def test_failures_on_purpose_are_told_of(rate: str, tmp_path: Path) -> None:
+async def test_the_document_describes_injected_failures(rate: str, tmp_path: Path) -> None:
     async with external(tmp_path) as asking:
         setting = {"error_rate": 1} if rate == "error_rate" else {"kinds": {rate: 1}}
         await asking.ask("PUT", "/faults", json=setting, headers=TOKEN)
@@ -119,7 +119,7 @@ async def test_failures_on_purpose_are_told_of(rate: str, tmp_path: Path) -> Non
             assert (await asking.ask("GET", path)).status_code in {429, 500, 503}
 
 
-async def test_without_a_quote_each_route_says_so_as_the_document_does(tmp_path: Path) -> None:
+async def test_without_a_quote_each_route_answers_as_the_document_says(tmp_path: Path) -> None:
     async with quote(tmp_path, recorded=0) as asking:
         for path in ("/cotacao_atual", "/media_ultimos_10_logs", "/v1/candles"):
             assert (await asking.ask("GET", f"{path}/{COIN}")).status_code == 503
@@ -146,7 +146,7 @@ async def test_what_quote_service_refuses_is_refused_as_the_gateways_document_sa
             assert (await asking.ask("GET", path)).status_code == status
 
 
-async def test_a_report_that_is_known_or_not_complete_is_told_of(tmp_path: Path) -> None:
+async def test_the_document_describes_unchanged_and_incomplete_reports(tmp_path: Path) -> None:
     async with aggregator(tmp_path) as asking:
         tag = (await asking.ask("GET", "/report/full")).headers["etag"]
         assert (await asking.ask("GET", "/report/full", headers={"if-none-match": tag})).status_code == 304
@@ -161,7 +161,7 @@ async def test_a_report_that_is_known_or_not_complete_is_told_of(tmp_path: Path)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_document_leaves_nothing_to_guess(service: str, tmp_path: Path) -> None:
+async def test_the_document_declares_every_type(service: str, tmp_path: Path) -> None:
     async with SERVICES[service](tmp_path) as asking:
         document = asking.document
     text = json.dumps(document)
@@ -184,7 +184,7 @@ async def test_a_document_leaves_nothing_to_guess(service: str, tmp_path: Path) 
     assert list(metrics) == ["text/plain"]
 
 
-async def test_the_page_of_routes_leads_from_each_route_to_its_problems(tmp_path: Path) -> None:
+async def test_the_docs_page_links_each_route_to_its_problems(tmp_path: Path) -> None:
     async with quote(tmp_path) as asking:
         page = (await asking.page()).text
     assert '<a href="#position-gone">410 position-gone</a>' in page

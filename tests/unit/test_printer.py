@@ -16,7 +16,7 @@ def missing(count: int) -> str:
     return f"… {count} lines were not shown"
 
 
-def test_lines_are_written_in_order_and_all_of_them_by_the_end() -> None:
+def test_all_lines_are_written_in_order_by_the_end() -> None:
     written: list[bytes] = []
     with Printer(written.append, lambda _: None, encoding="utf-8", dropped_line=missing) as one:
         for number in range(1000):
@@ -24,7 +24,7 @@ def test_lines_are_written_in_order_and_all_of_them_by_the_end() -> None:
     assert b"".join(written).decode().splitlines() == [f"{number} ▲" for number in range(1000)]
 
 
-def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_counted() -> None:
+def test_a_reader_that_does_not_read_blocks_nothing_and_lost_lines_are_counted() -> None:
     written: list[bytes] = []
     reads, begun = threading.Event(), threading.Event()
 
@@ -51,14 +51,14 @@ def test_a_reader_that_does_not_read_holds_nobody_up_and_what_was_not_shown_is_c
     ]
 
 
-def test_a_line_longer_than_all_that_may_wait_is_written_if_nothing_waits() -> None:
+def test_a_line_longer_than_the_queue_is_written_if_the_queue_is_empty() -> None:
     written: list[bytes] = []
     with Printer(written.append, lambda _: None, encoding="utf-8", dropped_line=missing, waiting_bytes_max=10) as one:
         one.put("x" * 100)
     assert written == [b"x" * 100 + b"\n"]
 
 
-def test_what_could_not_be_written_is_counted_and_said_once_it_can_be_again() -> None:
+def test_lines_that_could_not_be_written_are_counted_and_reported_once_writing_works_again() -> None:
     written: list[bytes] = []
     failures: list[OSError] = []
     is_full = True
@@ -84,7 +84,7 @@ def test_what_could_not_be_written_is_counted_and_said_once_it_can_be_again() ->
     assert len(failures) == 1
 
 
-def test_what_was_dropped_last_is_said_at_the_end() -> None:
+def test_the_last_dropped_lines_are_reported_at_the_end() -> None:
     written: list[bytes] = []
     fails = True
 
@@ -101,19 +101,19 @@ def test_what_was_dropped_last_is_said_at_the_end() -> None:
     assert written == ["… 1 lines were not shown\n".encode()]
 
 
-def test_when_nobody_is_there_to_read_it_is_told_once_and_the_rest_is_thrown_away() -> None:
-    told: list[OSError] = []
+def test_without_a_reader_one_failure_is_reported_and_the_rest_is_discarded() -> None:
+    failures: list[OSError] = []
 
     def write(_: bytes) -> None:
         raise BrokenPipeError
 
-    with Printer(write, told.append, encoding="utf-8", dropped_line=missing) as one:
+    with Printer(write, failures.append, encoding="utf-8", dropped_line=missing) as one:
         for _ in range(5):
             one.put("line")
-    assert [type(error) for error in told] == [BrokenPipeError]
+    assert [type(error) for error in failures] == [BrokenPipeError]
 
 
-def test_what_an_encoding_lacks_is_replaced() -> None:
+def test_characters_that_the_encoding_lacks_are_replaced() -> None:
     written: list[bytes] = []
     with Printer(written.append, lambda _: None, encoding="ascii", dropped_line=str) as one:
         one.put("▲")
@@ -131,7 +131,7 @@ class Memory(io.StringIO):
         return super().write(text)
 
 
-def test_everything_that_writes_to_standard_error_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_written_to_standard_error_goes_through_the_printer(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
     monkeypatch.setattr(sys, "stderr", memory)
     with unblocked_stderr(missing):
@@ -153,7 +153,7 @@ def test_everything_that_writes_to_standard_error_goes_the_same_way(monkeypatch:
     log.handlers[0].flush()
 
 
-def test_a_full_disk_under_standard_error_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_behind_standard_error_causes_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
     memory.is_full = True
     monkeypatch.setattr(sys, "stderr", memory)
@@ -166,7 +166,7 @@ def test_a_full_disk_under_standard_error_fails_nobody(monkeypatch: pytest.Monke
     assert memory.getvalue() == "… 1 lines were not shown\nkept\n"
 
 
-def test_a_line_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_an_end_is_not_held_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
     monkeypatch.setattr(sys, "stderr", memory)
     with unblocked_stderr(missing):
@@ -176,7 +176,7 @@ def test_a_line_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
-def test_a_process_started_without_standard_streams_opens_nothing_else_in_their_place(closed: list[int]) -> None:
+def test_a_process_started_without_standard_streams_opens_no_other_file_in_their_place(closed: list[int]) -> None:
     code = f"""
 import os, sys
 for descriptor in {closed}:

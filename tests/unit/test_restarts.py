@@ -73,7 +73,7 @@ def failing(times: int, error: BaseException) -> tuple[Callable[[], Awaitable[No
     return work, begun
 
 
-def test_work_that_fails_begins_again_after_growing_pauses_and_is_counted() -> None:
+def test_work_that_fails_is_restarted_after_growing_pauses_and_counted() -> None:
     rig = Rig()
     work, begun = failing(20, KeyError("x"))
     asyncio.run(rig.restarts.kept("work", work))
@@ -82,7 +82,7 @@ def test_work_that_fails_begins_again_after_growing_pauses_and_is_counted() -> N
     assert sum(rig.clock.pauses[:5]) < PAUSE_MOST_S < sum(rig.clock.pauses[10:])
 
 
-def test_a_pause_is_short_again_once_the_work_has_gone_on_for_long() -> None:
+def test_a_pause_is_short_again_after_the_work_has_run_for_long() -> None:
     rig = Rig()
     begun: list[float] = []
 
@@ -98,7 +98,7 @@ def test_a_pause_is_short_again_once_the_work_has_gone_on_for_long() -> None:
     assert max(rig.clock.pauses[:19]) > 2 * PAUSE_S >= rig.clock.pauses[19]
 
 
-def test_each_kind_of_failure_is_said_once_with_its_traceback() -> None:
+def test_each_kind_of_failure_is_logged_once_with_its_traceback() -> None:
     rig = Rig()
     errors: list[Exception] = [KeyError("a"), KeyError("b"), ValueError("c"), KeyError("d")]
 
@@ -125,7 +125,7 @@ def test_however_many_kinds_there_are_the_log_is_bounded() -> None:
 
 @pytest.mark.parametrize("error", [SettingError("set the clock right"), WriterSupersededError("a newer writer")])
 @pytest.mark.parametrize("is_grouped", [False, True])
-def test_what_only_a_person_can_mend_and_a_newer_writer_end_the_work(error: Exception, is_grouped: bool) -> None:
+def test_a_setting_error_and_a_newer_writer_end_the_work(error: Exception, is_grouped: bool) -> None:
     rig = Rig()
     work, begun = failing(1, ExceptionGroup("several", [KeyError("x"), error]) if is_grouped else error)
     with pytest.raises(type(error)):
@@ -133,7 +133,7 @@ def test_what_only_a_person_can_mend_and_a_newer_writer_end_the_work(error: Exce
     assert (len(begun), rig.count("work")) == (1, 0.0)
 
 
-def test_work_that_something_cancels_from_within_begins_again_and_one_that_is_cancelled_ends() -> None:
+def test_work_that_is_cancelled_from_within_is_restarted_and_work_cancelled_from_outside_ends() -> None:
     async def run() -> None:
         rig = Rig()
         begun: list[int] = []
@@ -270,7 +270,7 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
         await core.recorder.close()
 
 
-def test_one_client_whose_history_fails_does_not_keep_the_others_from_theirs() -> None:
+def test_a_client_whose_history_fails_does_not_affect_the_others() -> None:
     async def scenario(rig: StreamRig) -> None:
         for coin in ("bitcoin", "ethereum"):
             rig.record(coin, 18)
@@ -299,7 +299,7 @@ def test_one_client_whose_history_fails_does_not_keep_the_others_from_theirs() -
     streaming(scenario, "bitcoin", "ethereum")
 
 
-def test_a_history_that_fails_for_one_coin_costs_no_other_and_is_asked_again() -> None:
+def test_a_history_that_fails_for_one_coin_affects_no_other_and_is_requested_again() -> None:
     async def scenario(world: World) -> None:
         own = world.history.page
         left = 3

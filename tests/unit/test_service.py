@@ -100,17 +100,17 @@ def test_an_unknown_coin_is_answered_with_the_nearest_names() -> None:
     assert get("/coins/BITCOIN").json()["did_you_mean"] == ["bitcoin"]
 
 
-def test_when_to_try_again_is_said_in_whole_seconds() -> None:
+def test_retry_after_is_in_whole_seconds() -> None:
     assert get("/none").headers["retry-after"] == "3"
 
 
-def test_a_bug_leaks_nothing_but_an_id_to_look_up() -> None:
+def test_an_internal_error_reveals_only_an_id_to_look_up() -> None:
     answer = get("/bug")
     assert "secret" not in answer.text
     assert len(answer.json()["request_id"]) == 32
 
 
-def test_an_administrative_route_needs_the_token() -> None:
+def test_an_administrative_route_requires_the_token() -> None:
     assert asyncio.run(ask("PUT", "/put")).status_code == 401
     assert asyncio.run(ask("PUT", "/put", headers={"authorization": "Bearer wrong"})).status_code == 401
     right = {"authorization": "Bearer secret"}
@@ -118,7 +118,7 @@ def test_an_administrative_route_needs_the_token() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_of_the_token_is_read_in_any_case_and_the_token_in_its_own(scheme: str) -> None:
+def test_the_scheme_of_the_token_is_case_insensitive_and_the_token_is_not(scheme: str) -> None:
     assert asyncio.run(ask("PUT", "/put", headers={"authorization": f"{scheme} secret"})).status_code == 200
     for wrong in ("SECRET", "secret x", "", "secre\xe9"):
         given = f"{scheme} {wrong}".encode("latin-1")
@@ -126,7 +126,7 @@ def test_the_scheme_of_the_token_is_read_in_any_case_and_the_token_in_its_own(sc
     assert asyncio.run(ask("PUT", "/put", headers={"authorization": "Basic secret"})).status_code == 401
 
 
-def test_tries_without_the_token_are_counted_and_logged_a_line_for_many() -> None:
+def test_requests_without_the_token_are_counted_and_logged_with_one_line_for_many() -> None:
     app = new_app()
     with structlog.testing.capture_logs() as logs:
         for _ in range(50):
@@ -142,7 +142,7 @@ def test_tries_without_the_token_are_counted_and_logged_a_line_for_many() -> Non
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_beyond_the_bound_is_refused_announced_or_not(announced: bool) -> None:
+def test_a_body_beyond_the_limit_is_refused_whether_its_length_was_announced_or_not(announced: bool) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(BODY_BYTES_MAX // 1000 + 2):
             yield b"x" * 1000
@@ -152,7 +152,7 @@ def test_a_body_beyond_the_bound_is_refused_announced_or_not(announced: bool) ->
     assert (answer.status_code, answer.json()["type"]) == (413, "/docs#too-large")
 
 
-def test_the_docs_need_nothing_from_elsewhere() -> None:
+def test_the_docs_page_works_offline() -> None:
     page = get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<script" not in page.text
@@ -161,7 +161,7 @@ def test_the_docs_need_nothing_from_elsewhere() -> None:
     assert "/coins/{coin}" in page.text
 
 
-def test_liveness_touches_no_dependency_and_readiness_names_each() -> None:
+def test_liveness_checks_no_dependency_and_readiness_names_each() -> None:
     async def fine() -> None:
         return None
 
@@ -182,7 +182,7 @@ def test_liveness_touches_no_dependency_and_readiness_names_each() -> None:
     assert get("/readyz", new_app({"shard1": Check(away, required=True)})).status_code == 503
 
 
-def test_a_check_that_hangs_is_said_to_hang() -> None:
+def test_a_hanging_check_is_reported_as_hanging() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
@@ -200,7 +200,7 @@ def test_requests_are_counted_by_route_and_status() -> None:
     assert 'cotacoes_http_requests_total{route="/none",status="503"} 1.0' in metrics
 
 
-def test_more_requests_than_the_bound_are_turned_away() -> None:
+def test_requests_beyond_the_limit_are_refused() -> None:
     app = new_app()
 
     async def crowd() -> list[int]:
@@ -210,7 +210,7 @@ def test_more_requests_than_the_bound_are_turned_away() -> None:
     assert asyncio.run(crowd()) == [503] * 2 + [504] * REQUESTS_MAX
 
 
-def test_a_request_ends_by_its_callers_deadline_where_that_is_earlier() -> None:
+def test_a_request_ends_by_its_callers_deadline_if_that_is_earlier() -> None:
     patient = new_app(settings=config.load({}, request_deadline_s=60.0))
     started = time.monotonic()
     answer = get("/hang", patient, headers={"X-Deadline-Ms": "20"})
@@ -218,26 +218,26 @@ def test_a_request_ends_by_its_callers_deadline_where_that_is_earlier() -> None:
     assert time.monotonic() - started < 30.0
 
 
-@pytest.mark.parametrize(("told", "most_s"), [("7000", 7.0), ("60000", 20.0), (None, 20.0)])
-def test_what_is_left_of_a_request_is_the_current_deadline_within(told: str | None, most_s: float) -> None:
+@pytest.mark.parametrize(("header", "most_s"), [("7000", 7.0), ("60000", 20.0), (None, 20.0)])
+def test_the_time_left_for_a_request_is_the_current_deadline(header: str | None, most_s: float) -> None:
     app = new_app(settings=config.load({}, request_deadline_s=20.0))
-    left_s = get("/left", app, headers={} if told is None else {"X-Deadline-Ms": told}).json()
+    left_s = get("/left", app, headers={} if header is None else {"X-Deadline-Ms": header}).json()
     assert most_s - 5.0 < left_s <= most_s
 
 
-@pytest.mark.parametrize("told", ["soon", "-5", "1.5", "1" * 10, "", "\u0661"])
-def test_a_deadline_that_is_none_is_refused_by_name(told: str) -> None:
-    answer = get("/left", headers={"X-Deadline-Ms": told.encode()})
+@pytest.mark.parametrize("header", ["soon", "-5", "1.5", "1" * 10, "", "\u0661"])
+def test_an_invalid_deadline_is_refused_by_name(header: str) -> None:
+    answer = get("/left", headers={"X-Deadline-Ms": header.encode()})
     assert (answer.status_code, answer.json()["type"]) == (422, "/docs#bad-request")
     assert "X-Deadline-Ms" in answer.json()["detail"]
 
 
-def test_for_a_caller_whose_time_is_up_nothing_is_done() -> None:
+def test_no_work_is_done_for_a_caller_whose_deadline_has_passed() -> None:
     app = new_app()
     assert get("/bug", app, headers={"X-Deadline-Ms": "0"}).status_code == 504
 
 
-def test_background_work_ends_with_its_scope_and_a_failure_in_it_ends_the_scope() -> None:
+def test_background_work_ends_with_its_scope_and_its_failure_ends_the_scope() -> None:
     ended = []
 
     async def work() -> None:
@@ -262,15 +262,15 @@ def test_background_work_ends_with_its_scope_and_a_failure_in_it_ends_the_scope(
     assert ended == ["work", "work"]
 
 
-def test_who_hung_up_before_anybody_listened_is_heard_all_the_same() -> None:
+def test_a_client_that_disconnected_before_anybody_listened_is_noticed() -> None:
     heard: list[bool] = []
     for is_gone in (True, False):
-        told: dict[str, Any] = {"heard_by": set(), "is_gone": functools.partial(bool, is_gone)}
+        extension: dict[str, Any] = {"heard_by": set(), "is_gone": functools.partial(bool, is_gone)}
         with connection.hanging_up(
-            {"extensions": {"cotacoes.hanging_up": told}}, functools.partial(heard.append, is_gone)
+            {"extensions": {"cotacoes.hanging_up": extension}}, functools.partial(heard.append, is_gone)
         ):
-            assert len(told["heard_by"]) == 1
-        assert not told["heard_by"]
+            assert len(extension["heard_by"]) == 1
+        assert not extension["heard_by"]
     assert heard == [True]
 
 

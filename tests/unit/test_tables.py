@@ -11,7 +11,7 @@ from cotacoes.cli.output import put_json
 from cotacoes.cli.report_lines import held_text, levels_for, sparkline
 from cotacoes.cli.tables import table_lines
 from cotacoes.model.window import WindowJson
-from cotacoes.observability.logs import words
+from cotacoes.observability.logs import plain_line
 
 COLUMNS = ("coin", "price", "status", "mean")
 ROWS = [("bitcoin", "66654.81 USD", "fresh", "66702.901365"), ("ethereum", "3538.23 USD", "stale", "3541.8")]
@@ -95,6 +95,6 @@ def test_json_that_is_printed_commands_no_terminal_and_is_the_same_json(capsys: 
 
 
 def test_a_log_in_words_commands_no_terminal() -> None:
-    line = words(None, "", {"event": "history.away", "coin": "\x1b[2J", "reason": "no\ntime", "level": "warning"})
+    line = plain_line(None, "", {"event": "history.away", "coin": "\x1b[2J", "reason": "no\ntime", "level": "warning"})
     assert line.isprintable()
     assert re.fullmatch(r"\d\d:\d\d:\d\d  history away \(coin �\[2J\): no�time", line)

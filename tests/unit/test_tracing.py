@@ -31,7 +31,7 @@ from cotacoes.aggregator_service.branch_spans import traced_gather
 from cotacoes.errors import HttpUnavailableError, NoQuoteError, SettingError
 from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics
-from cotacoes.observability.tracing import Outcome
+from cotacoes.observability.tracing import SpanOutcome
 from cotacoes.patterns.scatter_gather.gather_result import IncompleteError
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.app import build_app
@@ -80,7 +80,7 @@ def kept() -> Kept:
     return Kept()
 
 
-def told(span: ReadableSpan) -> dict[str, Any]:
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
@@ -92,7 +92,7 @@ def traced_report(kept: Kept, twin: Twin | None = None, shard1: MemoryShard | No
 # -- one question, one trace
 
 
-def test_a_report_is_one_trace_from_the_request_through_its_branches_to_the_service_that_is_asked(kept: Kept) -> None:
+def test_a_report_is_one_trace_from_the_request_through_its_branches_to_the_called_service(kept: Kept) -> None:
     assert traced_report(kept)["complete"]
     root = kept.named("GET /report/full")
     assert root.parent is None
@@ -108,18 +108,18 @@ def test_a_report_is_one_trace_from_the_request_through_its_branches_to_the_serv
         assert served.kind is SpanKind.SERVER
         assert served.parent is not None
         assert served.parent.is_remote  # it came by the header
-        assert told(call)["url.full"] == "http://quote_service:80" + told(served)["url.path"]
+        assert attributes_of(call)["url.full"] == "http://quote_service:80" + attributes_of(served)["url.path"]
 
 
-def test_each_branch_says_its_name_how_it_ended_after_how_many_attempts_and_why(kept: Kept) -> None:
+def test_each_branch_has_its_name_status_attempts_and_reason(kept: Kept) -> None:
     traced_report(kept, shard1=MemoryShard("shard1", ["bitcoin"]))  # which is away
-    assert told(kept.named("branch quote_service")) == {
+    assert attributes_of(kept.named("branch quote_service")) == {
         "cotacoes.branch.name": "quote_service",
         "cotacoes.branch.status": "ok",
         "cotacoes.branch.attempts": 1,
     }
     failed = kept.named("branch shard1")
-    assert told(failed) == {
+    assert attributes_of(failed) == {
         "cotacoes.branch.name": "shard1",
         "cotacoes.branch.status": "failed",
         "cotacoes.branch.attempts": 1,
@@ -130,12 +130,12 @@ def test_each_branch_says_its_name_how_it_ended_after_how_many_attempts_and_why(
     assert kept.named("branch quote_service").status.status_code is StatusCode.UNSET
 
 
-def test_a_branch_that_hangs_is_told_with_the_deadlines_end(kept: Kept) -> None:
+def test_a_hanging_branch_has_a_span_until_the_deadline(kept: Kept) -> None:
     traced_report(kept, shard1=FrozenShard("shard1", ["bitcoin"]), deadline_s=0.5)
-    assert told(kept.named("branch shard1"))["cotacoes.branch.status"] == "timed_out"
+    assert attributes_of(kept.named("branch shard1"))["cotacoes.branch.status"] == "timed_out"
 
 
-def test_a_branch_that_had_not_begun_and_one_that_does_not_stop_have_a_span_too(kept: Kept) -> None:
+def test_a_branch_that_had_not_begun_and_one_that_does_not_stop_have_spans_too(kept: Kept) -> None:
     released = asyncio.Event()
 
     async def stubborn() -> None:
@@ -154,11 +154,11 @@ def test_a_branch_that_had_not_begun_and_one_that_does_not_stop_have_a_span_too(
 
     with kept.reported():
         asyncio.run(gather())
-    ended = [(span.name, told(span)["cotacoes.branch.status"]) for span in kept.spans]
+    ended = [(span.name, attributes_of(span)["cotacoes.branch.status"]) for span in kept.spans]
     assert sorted(ended) == 2 * [("branch stubborn", "abandoned")] + 2 * [("branch waiting", "skipped")]
 
 
-def test_a_report_that_nobody_waits_for_leaves_no_span_open(kept: Kept) -> None:
+def test_a_cancelled_report_leaves_no_span_open(kept: Kept) -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
@@ -172,7 +172,7 @@ def test_a_report_that_nobody_waits_for_leaves_no_span_open(kept: Kept) -> None:
 
     with kept.reported():
         asyncio.run(give_up())
-    assert sorted((span.name, told(span)["error.type"]) for span in kept.spans) == [
+    assert sorted((span.name, attributes_of(span)["error.type"]) for span in kept.spans) == [
         ("branch one", "cancelled"),
         ("branch two", "cancelled"),
     ]
@@ -215,7 +215,7 @@ def serve(kept: Kept, *paths: str, headers: Any = None) -> list[httpx2.Response]
         return asyncio.run(get())
 
 
-def test_what_is_asked_for_behind_a_question_mark_is_not_told(kept: Kept) -> None:
+def test_the_query_string_is_not_in_a_span(kept: Kept) -> None:
     serve(kept, "/coins/bitcoin?token=hunter2", "/lean/bitcoin?token=hunter2", "/none")
     everything = "".join(span.to_json() for span in kept.spans)
     assert "/coins/bitcoin" in everything
@@ -223,7 +223,7 @@ def test_what_is_asked_for_behind_a_question_mark_is_not_told(kept: Kept) -> Non
     assert "66636.92" not in everything
 
 
-def test_an_answer_that_broke_off_is_one_that_failed(kept: Kept) -> None:
+def test_an_incomplete_answer_has_a_failed_span(kept: Kept) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
@@ -236,7 +236,7 @@ def test_an_answer_that_broke_off_is_one_that_failed(kept: Kept) -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": []}
         asyncio.run(TracedRequests(broken, tracer, (), ())(scope, received, sent))
     (span,) = kept.spans
-    assert (told(span)["http.response.status_code"], told(span)["error.type"]) == (200, "incomplete")
+    assert (attributes_of(span)["http.response.status_code"], attributes_of(span)["error.type"]) == (200, "incomplete")
 
 
 @pytest.mark.parametrize(
@@ -249,16 +249,18 @@ def test_an_answer_that_broke_off_is_one_that_failed(kept: Kept) -> None:
         ("/nowhere", "GET", 404),
     ],
 )
-def test_a_request_is_called_by_its_route_whoever_answers_it(kept: Kept, path: str, name: str, status: int) -> None:
+def test_the_span_of_a_request_is_named_after_its_route(kept: Kept, path: str, name: str, status: int) -> None:
     serve(kept, path)
     (span,) = kept.spans
-    assert (span.name, told(span)["http.response.status_code"]) == (name, status)
-    assert told(span).get("http.route", "") == name.removeprefix("GET").strip()
+    assert (span.name, attributes_of(span)["http.response.status_code"]) == (name, status)
+    assert attributes_of(span).get("http.route", "") == name.removeprefix("GET").strip()
     is_error = span.status.status_code is StatusCode.ERROR
-    assert (is_error, told(span).get("error.type")) == ((True, str(status)) if status >= 500 else (False, None))
+    assert (is_error, attributes_of(span).get("error.type")) == (
+        (True, str(status)) if status >= 500 else (False, None)
+    )
 
 
-def test_what_has_no_end_and_what_asks_only_for_us_has_no_span(kept: Kept) -> None:
+def test_streams_and_routes_for_operators_have_no_span(kept: Kept) -> None:
     answers = serve(kept, "/v1/stream", "/livez", "/readyz", "/metrics")
     assert [answer.status_code for answer in answers] == [200] * 4
     assert kept.spans == ()
@@ -283,22 +285,22 @@ def test_the_callers_span_is_the_parent(kept: Kept) -> None:
     ],
     ids=["malformed", "long", "zero", "twice", "no text"],
 )
-def test_headers_that_tell_of_no_caller_are_no_harm(kept: Kept, headers: Any) -> None:
+def test_invalid_trace_headers_do_no_harm(kept: Kept, headers: Any) -> None:
     (answer,) = serve(kept, "/lean/bitcoin", headers=[(name, text.encode("latin-1")) for name, text in headers])
     assert answer.status_code == 200
     (span,) = kept.spans
     assert span.parent is None
 
 
-def test_what_the_caller_does_not_follow_is_not_followed_here_either(kept: Kept) -> None:
+def test_a_trace_that_the_caller_does_not_sample_is_not_sampled_here_either(kept: Kept) -> None:
     serve(kept, "/lean/bitcoin", headers={"traceparent": UNSAMPLED})
     assert kept.spans == ()
 
 
-def test_a_long_path_from_outside_takes_no_more_room_than_it_may(kept: Kept) -> None:
+def test_a_long_path_is_shortened(kept: Kept) -> None:
     serve(kept, "/nowhere/" + "x" * 10_000)
     (span,) = kept.spans
-    assert len(told(span)["url.path"]) == otlp.VALUE_CHARS_MAX
+    assert len(attributes_of(span)["url.path"]) == otlp.VALUE_CHARS_MAX
     assert span.name == "GET"
 
 
@@ -324,14 +326,14 @@ def called(url: str, answer: Any) -> list[httpx2.Request]:
     return asked
 
 
-def test_a_call_sends_its_span_on_and_tells_where_to_but_neither_user_nor_query(kept: Kept) -> None:
+def test_a_call_passes_its_span_on_and_names_the_address_without_user_and_query(kept: Kept) -> None:
     with kept.reported():
         (request,) = called("http://user:hunter2@far:81/v1/quotes/bitcoin?token=hunter2#hunter2", 200)
     (span,) = kept.spans
     context = span.context
     assert request.headers["traceparent"][:-2] == f"00-{context.trace_id:032x}-{context.span_id:016x}-"
     assert int(request.headers["traceparent"][-2:], 16) & 1  # it is followed
-    assert told(span) == {
+    assert attributes_of(span) == {
         "http.request.method": "GET",
         "server.address": "far",
         "server.port": 81,
@@ -344,23 +346,23 @@ def test_a_call_sends_its_span_on_and_tells_where_to_but_neither_user_nor_query(
     ("answer", "kind"),
     [(503, "503"), (404, "404"), (httpx2.ConnectError("hunter2 at 10.1.2.3 refused"), "unreachable")],
 )
-def test_a_call_that_failed_says_which_way_and_not_in_the_words_of_others(kept: Kept, answer: Any, kind: str) -> None:
+def test_a_failed_call_has_the_kind_of_its_error_and_not_its_message(kept: Kept, answer: Any, kind: str) -> None:
     with kept.reported():
         called("http://[::1]/quote", answer)
     (span,) = kept.spans
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert (told(span)["error.type"], told(span)["url.full"]) == (kind, "http://[::1]:80/quote")
-    assert (span.events, "hunter2" in str(told(span))) == ((), False)
+    assert (attributes_of(span)["error.type"], attributes_of(span)["url.full"]) == (kind, "http://[::1]:80/quote")
+    assert (span.events, "hunter2" in str(attributes_of(span))) == ((), False)
 
 
 @pytest.mark.parametrize("url", ["http://far/livez", "http://far:99999/quote", "far/quote"])
-def test_a_look_at_liveness_and_what_is_no_address_have_no_span(kept: Kept, url: str) -> None:
+def test_a_liveness_check_and_an_invalid_address_have_no_span(kept: Kept, url: str) -> None:
     with kept.reported():
         called(url, 200)
     assert kept.spans == ()
 
 
-def test_a_query_has_a_span_where_it_is_part_of_something_and_only_there(kept: Kept) -> None:
+def test_a_query_has_a_span_only_as_part_of_another_span(kept: Kept) -> None:
     with kept.reported() as tracer:
         with tracing.query_span("append", "shard1"):
             pass
@@ -369,7 +371,7 @@ def test_a_query_has_a_span_where_it_is_part_of_something_and_only_there(kept: K
             raise ConnectionError("postgresql://user:hunter2@far/db is not reachable")
     query, branch = kept.spans
     assert (query.name, query.kind, query.parent) == ("newest shard1", SpanKind.CLIENT, branch.context)
-    assert told(query) == {
+    assert attributes_of(query) == {
         "db.system.name": "postgresql",
         "db.query.summary": "newest",
         "cotacoes.shard": "shard1",
@@ -419,12 +421,12 @@ def begin_and_end(tracer: OtlpTracer, count: int) -> None:
         tracer.begin("internal", f"span {number}", {}).end()
 
 
-def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_beyond_the_queue_are_dropped_and_counted(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
     counted = {"sent": 0, "dropped": 0, "failed": 0}
 
-    def count(outcome: Outcome, count: int) -> None:
+    def count(outcome: SpanOutcome, count: int) -> None:
         counted[outcome] += count
 
     with capture_logs() as logged, otlp.opened("test_service", lambda: gate) as tracer:
@@ -439,7 +441,7 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted(gate: Gate, monke
     assert logged == []
 
 
-def test_a_frozen_collector_holds_neither_a_request_nor_the_end(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_collector_delays_neither_a_request_nor_the_stop(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the library itself comes after half a minute, and only then it ends the exporter."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     with capture_logs() as logged:
@@ -453,7 +455,7 @@ def test_a_frozen_collector_holds_neither_a_request_nor_the_end(gate: Gate, monk
 
 
 class Retrying(SpanExporter):
-    """As the library's exporter where nobody listens: it says so, and tries again until it is told to end."""
+    """An exporter without a collector, as the library's: it logs that, and tries again until it is shut down."""
 
     def __init__(self, *, is_lost: bool) -> None:
         self.is_retrying = threading.Event()
@@ -475,7 +477,7 @@ class Retrying(SpanExporter):
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["is being tried again", "was lost before"])
 def test_a_collector_known_to_be_away_is_not_waited_for(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its exporter is told first, and tries no more."""
+    """The exporter is shut down first, and tries no more."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
     exporter = Retrying(is_lost=is_lost)
     with capture_logs() as logged, otlp.opened("test_service", lambda: exporter, stop_s=WAIT_S / 2) as tracer:
@@ -489,7 +491,7 @@ def test_a_collector_known_to_be_away_is_not_waited_for(is_lost: bool, monkeypat
     assert exporter.shutdowns == 1  # the library complains of a second one
 
 
-def test_a_collector_that_goes_away_is_said_once_and_so_is_its_return(
+def test_a_collector_that_goes_away_is_logged_once_and_so_is_its_return(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
@@ -502,7 +504,7 @@ def test_a_collector_that_goes_away_is_said_once_and_so_is_its_return(
     assert events == ["collector.away", "collector.back", "collector.away"]
 
 
-def test_each_complaint_of_the_library_is_logged_once_without_the_values_that_it_quotes(
+def test_each_warning_of_the_library_is_logged_once_without_its_values(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     library = logging.getLogger("opentelemetry.exporter.otlp")  # which sends nothing meanwhile
@@ -536,7 +538,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://far:4318"}
         ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "nonsense"}, None),
     ],
 )
-def test_spans_are_wanted_where_opentelemetrys_own_variables_say_so(
+def test_spans_are_collected_if_opentelemetrys_own_variables_say_so(
     variables: dict[str, str], address: str | None
 ) -> None:
     assert tracing.collector(variables) == address
@@ -551,7 +553,7 @@ def test_spans_are_wanted_where_opentelemetrys_own_variables_say_so(
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://far:hunter2"}, "http://HOST:4318"),
     ],
 )
-def test_what_is_impossible_is_refused_with_what_to_write_and_not_repeated(variables: dict[str, str], fix: str) -> None:
+def test_an_invalid_variable_is_refused_with_the_fix_and_not_repeated(variables: dict[str, str], fix: str) -> None:
     with pytest.raises(SettingError, match=fix) as refused:
         tracing.collector(variables)
     assert "hunter2" not in str(refused.value)
@@ -566,7 +568,7 @@ def test_what_is_impossible_is_refused_with_what_to_write_and_not_repeated(varia
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "-1", "OTEL_SPAN_EVENT_COUNT_LIMIT"),
     ],
 )
-def test_a_setting_of_the_library_that_it_can_not_use_is_refused(
+def test_an_invalid_setting_of_the_library_is_refused(
     name: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, text)
@@ -575,7 +577,7 @@ def test_a_setting_of_the_library_that_it_can_not_use_is_refused(
 
 
 @pytest.mark.parametrize(("variable", "name"), [("", "quote_service"), ("mine", "mine")])
-def test_a_service_has_its_own_name_unless_it_is_given_another(
+def test_a_service_has_its_own_name_unless_a_variable_gives_another(
     kept: Kept, variable: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", variable)
@@ -610,7 +612,7 @@ def modules(code: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_where_spans_are_not_wanted_nothing_of_it_is_imported(tmp_path: Path) -> None:
+def test_without_a_collector_no_tracing_library_is_imported(tmp_path: Path) -> None:
     """FastAPI imports OpenTelemetry's interface for itself, and redis-py its metrics; of ours nobody imports any."""
     behind = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.proto", "google.protobuf", "requests")
     found = modules(OFF, tmp_path)
@@ -619,16 +621,16 @@ def test_where_spans_are_not_wanted_nothing_of_it_is_imported(tmp_path: Path) ->
     assert [name for name in modules(WITHOUT_FASTAPI, tmp_path) if name.startswith("opentelemetry")] == []
 
 
-def test_where_spans_are_not_wanted_nothing_of_it_is_in_the_way() -> None:
+def test_without_a_collector_no_tracing_code_is_in_the_way() -> None:
     assert isinstance(new_app(), RequestLimits)
     assert tracing.call_span("GET", "http://far/") is tracing.query_span("newest", "shard1")
 
 
-def test_no_traceparent_is_sent_where_spans_are_not_wanted() -> None:
+def test_without_a_collector_no_traceparent_is_sent() -> None:
     assert "traceparent" not in called("http://far/quote", 200)[0].headers
 
 
-def test_what_is_impossible_ends_a_service_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_ends_a_service_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "far:4318")
     with (
         pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_ENDPOINT is invalid"),

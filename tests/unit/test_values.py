@@ -26,7 +26,7 @@ BAD = ("x", "", "-1", "1.5", "nan", "inf", "9" * 40, "a,b", "\x00", "maybe")
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_a_refused_setting_is_explained_in_our_own_words(name: str) -> None:
+def test_an_invalid_setting_is_explained_in_our_own_words(name: str) -> None:
     refused = 0
     for text in BAD:
         try:
@@ -55,7 +55,7 @@ def test_a_refused_setting_is_explained_in_our_own_words(name: str) -> None:
         ("COTACOES_TICK_MS", "0", "COTACOES_TICK_MS=0 is invalid: must be at least 1 (allowed: ≥ 1 and ≤ 60000)"),
     ],
 )
-def test_a_refused_setting_says_what_to_write(variable: str, text: str, said: str) -> None:
+def test_an_invalid_setting_is_refused_with_what_to_write(variable: str, text: str, said: str) -> None:
     with pytest.raises(SettingError) as refused:
         config.load({variable: text})
     assert str(refused.value) == said
@@ -78,7 +78,7 @@ def test_a_refused_setting_says_what_to_write(variable: str, text: str, said: st
     ],
     ids=lambda body: json.dumps(body)[:40],
 )
-def test_a_refused_body_is_explained_in_our_own_words(body: dict[str, Any]) -> None:
+def test_an_invalid_body_is_explained_in_our_own_words(body: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError) as refused:
         FaultSetting.model_validate(body)
     for problem in refused.value.errors():
@@ -95,7 +95,7 @@ def test_a_refused_body_is_explained_in_our_own_words(body: dict[str, Any]) -> N
         ("last=99999", "last: must be at most 10000"),
     ],
 )
-async def test_a_refused_parameter_is_named_and_explained(query: str, said: str) -> None:
+async def test_an_invalid_parameter_is_named_and_explained(query: str, said: str) -> None:
     router = APIRouter()
 
     @router.get("/quotes")
@@ -136,7 +136,7 @@ def test_a_message_that_cannot_be_read_is_explained_in_our_own_words(text: bytes
     assert explain_message(ValueError("our own words")) == "our own words"
 
 
-def test_no_kind_of_problem_that_pydantic_knows_is_explained_in_its_words() -> None:
+def test_no_kind_of_problem_is_explained_in_pydantics_words() -> None:
     for kind in get_args(ErrorType):
         said = explain_value({"type": kind, "msg": "Input should be another", "ctx": {"error": "ours"}})
         assert OF_LIBRARIES.search(said) is None

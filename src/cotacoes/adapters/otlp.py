@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import cotacoes
 from cotacoes.errors import SettingError
 from cotacoes.observability.logs import get_logger
-from cotacoes.observability.tracing import Attributes, Kind, Listener, Outcome, Span
+from cotacoes.observability.tracing import Attributes, Span, SpanKind, SpanListener, SpanOutcome
 
 STOP_S = 2.0  # for the last spans, when a service stops
 QUEUE_SPANS_MAX = 2_048  # the specification's default
@@ -78,7 +78,7 @@ class OtlpTracer:
     def __init__(
         self, service: str, exporter: SpanExporter, complaints: _Complaints, *, spans_max: int, stop_s: float
     ) -> None:
-        self.listener: Listener | None = None
+        self.listener: SpanListener | None = None
         self._stop_s = stop_s
         self._sending = _Sending(exporter, complaints, self)
         self._provider = TracerProvider(
@@ -94,12 +94,12 @@ class OtlpTracer:
         return trace.get_current_span().get_span_context().is_valid
 
     def begin(
-        self, kind: Kind, name: str, attributes: Attributes, *, caller: Mapping[str, str] | None = None
+        self, kind: SpanKind, name: str, attributes: Attributes, *, caller: Mapping[str, str] | None = None
     ) -> OtlpSpan:
         context = None if caller is None else _W3C.extract(caller)
         return OtlpSpan(self._tracer.start_span(name, context, _KINDS[kind], attributes))
 
-    def report(self, outcome: Outcome, count: int) -> None:
+    def report(self, outcome: SpanOutcome, count: int) -> None:
         """Pass the outcome of spans to the listener."""
         if self.listener is not None:
             self.listener(outcome, count)

@@ -58,7 +58,7 @@ def configure_logging(service: str, level: str = "info", *, in_words: bool = Fal
     terminal = sys.stderr.isatty()
     shape: list[Any]
     if in_words:
-        shape = [structlog.processors.format_exc_info, words]
+        shape = [structlog.processors.format_exc_info, plain_line]
     elif terminal:
         # plain tracebacks: the default prints the values of all variables, including tokens
         shape = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
@@ -84,7 +84,7 @@ def configure_logging(service: str, level: str = "info", *, in_words: bool = Fal
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s", force=True)
 
 
-def words(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+def plain_line(_: Any, __: str, event: structlog.typing.EventDict) -> str:
     """Render an event as plain text: `12:00:02  history away (coin bitcoin): no time left`."""
     reason, trace = event.get("reason"), event.get("exception")
     hidden = {"event", "level", "time", "service", "reason", "exception"}

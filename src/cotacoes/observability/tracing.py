@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from cotacoes.errors import SettingError
 
-Kind = Literal["server", "client", "internal"]
-Outcome = Literal["sent", "failed", "dropped"]  # failed: the collector rejected it
+SpanKind = Literal["server", "client", "internal"]
+SpanOutcome = Literal["sent", "failed", "dropped"]  # failed: the collector rejected it
 Attributes = Mapping[str, str | int]
-Listener = Callable[[Outcome, int], None]  # is called with the number of spans that had this outcome
+SpanListener = Callable[[SpanOutcome, int], None]  # is called with the number of spans that had this outcome
 
 OPERATOR_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # requested every few seconds, for operation only
 _VARIABLE = "OTEL_EXPORTER_OTLP"
@@ -55,13 +55,15 @@ class Span:
 class Tracer(Protocol):
     """Starts spans."""
 
-    listener: Listener | None
+    listener: SpanListener | None
 
     @property
     def is_within(self) -> bool:
         """Whether a span is current."""
 
-    def begin(self, kind: Kind, name: str, attributes: Attributes, *, caller: Mapping[str, str] | None = None) -> Span:
+    def begin(
+        self, kind: SpanKind, name: str, attributes: Attributes, *, caller: Mapping[str, str] | None = None
+    ) -> Span:
         """Start a span as a child of the `caller`'s trace context if given, else of the current span."""
 
 
