@@ -8,8 +8,8 @@
 The whole table is in `breaker_events.py`. A pure state machine for one event loop: no asyncio, no thread, no timer;
 clock and random are passed in. A caller acquires a `Permit` before the call and settles it afterwards:
 
-    permit = breaker.acquire()                  # CircuitOpenError if no call may be made
-    verdict = CallVerdict.IGNORED                   # cancelled, or the caller's own fault
+    permit = breaker.acquire()        # CircuitOpenError if no call may be made
+    verdict = CallVerdict.IGNORED     # cancelled, or the caller's own fault
     try:
         answer = await call()
         verdict = CallVerdict.SUCCESS
