@@ -50,7 +50,7 @@ class Server:
 def start(
     command: list[str], port: int, is_ready: Callable[[int], bool], *, death: signal.Signals = signal.SIGKILL
 ) -> Server:
-    """A server that takes connections; it gets `death` if this process is killed, so that nothing outlives a run."""
+    """A server that accepts connections; it gets `death` if this process is killed, so that nothing outlives a run."""
     process = subprocess.Popen(
         [*die_with_parent.launcher(death), *command],
         stdout=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ def end(server: Server) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The embedded PostgreSQL, which a test may freeze; skips where the tests are to run against another one."""
+    """The embedded PostgreSQL, which a test may freeze; skipped if the tests run against another server."""
     if OTHER_SERVER in os.environ:
         pytest.skip(f"the server's processes are out of reach: {OTHER_SERVER} names another one")
     folder = tmp_path_factory.mktemp("postgres server") / "shard"
@@ -118,7 +118,7 @@ def psql(dsn: str, sql: str) -> str:
 
 @pytest.fixture(scope="session")
 def admin_dsn(request: pytest.FixtureRequest) -> str:
-    """By which databases are made: COTACOES_TEST_DSN, or else that of the embedded server."""
+    """The DSN with which databases are created: COTACOES_TEST_DSN, or else that of the embedded server."""
     if OTHER_SERVER in os.environ:
         return os.environ[OTHER_SERVER]
     server: Server = request.getfixturevalue("postgres_server")
@@ -130,11 +130,11 @@ def with_database(dsn: str, name: str) -> str:
 
 
 class Databases:
-    """Makes databases on the server, and drops what it has made.
+    """Creates databases on the server, and drops those that it has created.
 
-    They are copied file by file: page by page through the server's log, as it does unless told, takes some twenty times
-    as long where nothing is synced. Migrated ones are copies too, of a pair that is migrated once for each way to place
-    coins; nobody but the copying ever connects to it again.
+    They are copied file by file: copying page by page through the server's log, its default, takes some twenty times as
+    long on a server that syncs nothing. Migrated databases are copies too, of a pair that is migrated once for each way
+    to place coins; only the copying ever connects to that pair again.
     """
 
     def __init__(self, admin_dsn: str) -> None:
@@ -143,7 +143,7 @@ class Databases:
         self._placed: dict[str, tuple[str, str]] = {}
 
     def make(self, role: str, template: str = "template1") -> str:
-        """The name of a new database, with what is in the template; empty without one."""
+        """The name of a new database, a copy of the template if there is one, else empty."""
         name = f"{role}_{uuid.uuid4().hex[:8]}"
         psql(self.admin_dsn, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         self._names.append(name)
@@ -169,7 +169,7 @@ class Databases:
 
 @pytest.fixture(scope="session")
 def templates(admin_dsn: str) -> Iterator[Databases]:
-    """What tests take copies of; never what they write to."""
+    """The databases that tests copy, but never write to."""
     made = Databases(admin_dsn)
     yield made
     made.drop()
@@ -179,10 +179,10 @@ def templates(admin_dsn: str) -> Iterator[Databases]:
 def made(admin_dsn: str) -> Iterator[Databases]:
     """Databases for this test alone.
 
-    On the embedded server, or on that of COTACOES_TEST_DSN where it is set: a remote PostgreSQL 15 to 18, or the
-    coordinator of a Citus cluster. It is the DSN, as a URI, of a user who may create databases, for example
-    `postgresql://admin:password@db.example:5432/postgres`. Tests that freeze the server's processes then skip; those
-    that put a proxy in between speak to it without TLS.
+    They are on the embedded server, or on that of COTACOES_TEST_DSN if it is set: a remote PostgreSQL 15 to 18, or the
+    coordinator of a Citus cluster. Its value is the DSN, as a URI, of a user who may create databases, for example
+    `postgresql://admin:password@db.example:5432/postgres`. Then tests that freeze the server's processes are skipped,
+    and those with a proxy in between connect without TLS.
     """
     made = Databases(admin_dsn)
     yield made

@@ -141,7 +141,7 @@ PLANTED = {
         "fence  last position: 11-5, not 11-4",
         "fence  time of the last position: 2026-11-27T22:58:00.000000Z, not 2026-11-27T22:21:00.000000Z",
     ),
-    "the last row is gone, and all that tells of it but the fence": (
+    "the last row is gone, and all traces of it but the fence": (
         (
             "DELETE FROM quote WHERE coin_id = 1 AND epoch = 11 AND seq = 5;"
             "UPDATE day SET last_seq = 4, count = count - 1 WHERE coin_id = 1 AND day = '2026-11-27';"

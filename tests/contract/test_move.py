@@ -176,7 +176,7 @@ async def test_an_abort_killed_after_any_step_is_completed_by_another_abort_or_b
             with pytest.raises(KilledError):
                 await world.move(to, killed_after(kills), abort=True)
             if again:
-                with contextlib.suppress(SettingError):  # where nothing was left to do
+                with contextlib.suppress(SettingError):  # nothing was left to do
                     await world.move(to, abort=True)
                 assert await world.state(home) == "open"
                 assert await world.state(to) == "none"
@@ -379,12 +379,12 @@ async def test_a_move_whose_directory_is_away_at_the_end_is_done_and_warns() -> 
     progress = await world.move("shard3", unplug)
     assert "directory" in progress.warnings[0]
     with pytest.raises(ShardUnavailableError):
-        await world.purge()  # an old directory would let a second home be made where the fence is gone
+        await world.purge()  # with an old directory a second home could be made here, as the fence is gone
     assert await world.state("shard2") == "moved"
     first.away = False
     assert await world.directory() == ("shard2", 2)
     assert (await world.purge())[0] == 2
-    assert await world.directory() == ("shard3", 3)  # told before the first fence went
+    assert await world.directory() == ("shard3", 3)  # updated before the first fence was deleted
     assert (await world.move("shard3")).warnings == []
     await check(world, writer.log, "shard3", conflicts=9)
 

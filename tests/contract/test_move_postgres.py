@@ -232,7 +232,7 @@ async def test_a_coin_moves_under_constant_writes_and_reads(world: World) -> Non
                 continue
             found = [*found, *page]
             assert found == writer.log[: len(found)]
-            assert before  # it goes on from where it was, on whichever shard
+            assert before  # it continues from its position, on whichever shard
             await asyncio.sleep(0.002)
 
     async with asyncio.TaskGroup() as group:

@@ -330,7 +330,7 @@ def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path, monkeyp
     other = sqlite3.connect(tmp_path / "quotes.sqlite3", isolation_level=None)
 
     async def work(log: QuoteLog) -> None:
-        other.execute("BEGIN IMMEDIATE")  # whoever holds the file's write lock makes a commit wait, as a disk would
+        other.execute("BEGIN IMMEDIATE")  # holding the file's write lock makes a commit wait, as a slow disk would
         with pytest.raises(LogUnavailableError, match="within"):
             await log.append(make_quotes(5, 1, 1), {})
         other.execute("ROLLBACK")

@@ -23,8 +23,11 @@ DEADLINE_S = 5.0
 
 
 class Asker:
-    """One who asks again and again for the `last` logs; two of them for as many would share an answer, which may be of
-    before the second one asked. `delivered` is how many quotes of the log the shards have for certain."""
+    """A client that requests the `last` logs again and again.
+
+    Two clients of the same `last` would share a report, which may be older than the second request. `delivered` is how
+    many quotes of the log the shards certainly hold.
+    """
 
     def __init__(self, asking: httpx2.AsyncClient, writer: Writer, *, last: int) -> None:
         self.delivered = len(writer.log)

@@ -195,7 +195,7 @@ async def test_calls_over_a_frozen_network_end_by_their_deadline_and_cost_the_po
             started = time.monotonic()
             calls = [asyncio.create_task(pool.fetch("SELECT 1")) for _ in range(12)]
             await asyncio.sleep(0)
-            calls[0].cancel()  # who gives up while it waits takes nothing along
+            calls[0].cancel()  # a call that is cancelled while it waits costs the others nothing
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert time.monotonic() - started < 2.5
             assert [type(answer) for answer in answers] == [asyncio.CancelledError, *[ShardTimedOutError] * 11]

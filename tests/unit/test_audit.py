@@ -142,7 +142,7 @@ def ledgers(draw: st.DrawFn) -> Ledger:
 
 @st.composite
 def holed_ledgers(draw: st.DrawFn) -> Ledger:
-    """The same with at least one noted hole, where quotes could no longer be stored."""
+    """The same with at least one noted hole of quotes that could no longer be stored."""
     whole = draw(ledgers())
     lost = draw(st.sets(st.sampled_from(range(len(whole.rows))), min_size=1))
     rows = [row for row in whole.rows if row.number not in lost]
@@ -287,7 +287,7 @@ def test_a_wrong_or_missing_day_row_is_found(ledger: Ledger, data: st.DataObject
 def test_an_epoch_with_a_wrong_or_missing_predecessor_is_found(ledger: Ledger, data: st.DataObject) -> None:
     assume(ledger.predecessors)
     epoch = data.draw(st.sampled_from(sorted(ledger.predecessors)))
-    is_held = Position(epoch, 1) in {row.position for row in ledger.held}  # else the count of its day tells
+    is_held = Position(epoch, 1) in {row.position for row in ledger.held}  # otherwise the count of its day shows it
     true = ledger.predecessors.pop(epoch)
     assert ledger.breaches(ledger.held) != []
     for false in (Position(true.epoch, true.seq + 1), Position(true.epoch - 1, true.seq), Position(epoch, 1)):

@@ -31,7 +31,7 @@ async def test_ready_and_the_metrics_show_unaccepted_discrepancies_even_while_th
         return metrics.registry.get_sample_value(f"cotacoes_{name}_unaccepted", {"coin": COIN})
 
     shard.counts = {COIN: Unaccepted(holes=1, orphans=51)}
-    assert await watch.check() is None  # nobody was asked yet
+    assert await watch.check() is None  # no shard was asked yet
     await watch.ask()
     assert await watch.check() == "not accepted: bitcoin 1 holes, 51 orphans (`cotacoes ledger list`)"
     assert (gauge("holes"), gauge("orphans")) == (1, 51)

@@ -287,7 +287,7 @@ class MoveModel(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         assert self.mover is not None
-        while self.mover is not None:  # once more where two calls were under way at once
+        while self.mover is not None:  # once more if two calls were under way
             self.run(self.gate.let_on(self.mover, kill=True))
             self._look_at_mover()
 
@@ -354,7 +354,7 @@ class MoveModel(RuleBasedStateMachine):
             for minutes in (1, 60):
                 counts = [candle.count for (stored, *_), candle in copy.candles.items() if stored == minutes]
                 assert sum(counts) == len(copy.quotes)
-        assert [copy.state for copy in homes[:-1]] in ([], ["closed"])  # two while the source has not been told
+        assert [copy.state for copy in homes[:-1]] in ([], ["closed"])  # two until the source is left
         assert all(copy.quotes == homes[-1].quotes for copy in homes)
 
     def teardown(self) -> None:
@@ -386,7 +386,7 @@ async def _unsaid(line: str) -> None:
     """Ignore the line."""
 
 
-@pytest.mark.timeout(600)  # a few seconds; where something is found, it is made small first
+@pytest.mark.timeout(600)  # takes a few seconds, but a failure is minimised first
 @pytest.mark.slow
 def test_random_interleavings_lose_nothing_and_double_nothing() -> None:
     run_state_machine_as_test(

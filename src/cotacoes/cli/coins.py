@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cotacoes.web.service_client import ServiceClient
 
 SOURCE_COINS_NAMED_MAX = 10
+JSON_FIELDS = ("shard", "placement", "currency", "retention_days")
 
 app = typer.Typer()
 coins_app = typer.Typer(help="List, add and configure coins.")
@@ -39,17 +40,7 @@ def list_coins(data: Data = None, as_json: AsJson = False) -> None:
 
     homes = asyncio.run(directory.read(queries.settings_of(data))).homes
     if as_json:
-        put_json(
-            {
-                coin: {
-                    "shard": home.shard,
-                    "placement": home.placement,
-                    "currency": home.currency,
-                    "retention_days": home.retention_days,
-                }
-                for coin, home in homes.items()
-            }
-        )
+        put_json({coin: {name: getattr(home, name) for name in JSON_FIELDS} for coin, home in homes.items()})
         return
     rows = [
         [coin, home.shard, home.placement, home.currency or "-", home.retention_days or "for ever"]

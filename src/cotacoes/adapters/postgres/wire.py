@@ -47,7 +47,7 @@ class Framing:
         self._head = data[at:]
 
 
-class _Checked(asyncio.Protocol):
+class _CheckedProtocol(asyncio.Protocol):
     """Passes on the bytes that `Framing` accepts; its error ends the connection."""
 
     def __init__(self, protocol: Any, transport: Any = None) -> None:
@@ -83,7 +83,7 @@ class _Checked(asyncio.Protocol):
         self.protocol.resume_writing()
 
 
-class _Transport:
+class _CheckedTransport:
     """A transport that checks the bytes for every protocol set on it."""
 
     def __init__(self, transport: Any) -> None:
@@ -94,7 +94,7 @@ class _Transport:
         return getattr(self.own, name)
 
     def set_protocol(self, protocol: Any) -> None:
-        self.own.set_protocol(_Checked(protocol, self.own))
+        self.own.set_protocol(_CheckedProtocol(protocol, self.own))
 
 
 class Wire:
@@ -115,13 +115,15 @@ class Wire:
     ) -> tuple[Any, Any]:
         return await self._dial(self._loop.create_unix_connection, protocol, address, options)
 
-    async def start_tls(self, transport: _Transport, *arguments: Any, **options: Any) -> _Transport | None:
+    async def start_tls(
+        self, transport: _CheckedTransport, *arguments: Any, **options: Any
+    ) -> _CheckedTransport | None:
         encrypted = await self._loop.start_tls(transport.own, *arguments, **options)
-        return None if encrypted is None else _Transport(encrypted)
+        return None if encrypted is None else _CheckedTransport(encrypted)
 
     async def _dial(
         self, connect: Any, protocol: Callable[[], Any], address: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[Any, Any]:
         self.is_dialled = True
-        transport, checked = await connect(lambda: _Checked(protocol()), *address, **options)
-        return _Transport(transport), checked.protocol
+        transport, checked = await connect(lambda: _CheckedProtocol(protocol()), *address, **options)
+        return _CheckedTransport(transport), checked.protocol
