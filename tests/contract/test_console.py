@@ -36,7 +36,7 @@ def run(*words: str, **environment: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("host", ["not a host", "203.0.113.9"])
-def test_a_host_that_is_not_of_this_machine_is_named_and_not_the_port(host: str) -> None:
+def test_an_error_about_a_foreign_host_names_the_host_and_not_the_port(host: str) -> None:
     with pytest.raises((OSError, UnicodeError)) as refused:
         http_server.listen(host, 0)
     assert isinstance(refused.value, (OSError, UnicodeError))
@@ -55,7 +55,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert said.endswith("): stop the process that uses it or set COTACOES_PORT_BASE")
 
 
-def test_whose_system_listens_is_read_from_its_process(tmp_path: Path) -> None:
+def test_the_folder_of_a_listening_system_is_read_from_its_process(tmp_path: Path) -> None:
     listening = f"import socket; {SERVE}; print(s.getsockname()[1], flush=True); input()"
     environment = {**os.environ, "COTACOES_DATA": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", listening], stdin=-1, stdout=-1, env=environment) as process:
@@ -74,7 +74,7 @@ def test_a_recording_without_redis_ends_with_4_and_leaves_no_file(tmp_path: Path
     assert not file.exists()
 
 
-def test_what_a_command_logs_is_words_for_a_person(tmp_path: Path) -> None:
+def test_the_log_of_a_command_is_plain_text(tmp_path: Path) -> None:
     code, said = run("record", "--for", "0.2", "--out", str(tmp_path / "x"), **NOWHERE)
     assert code == 4
     assert b"  bus away: Redis is not reachable\n" in said
@@ -167,7 +167,7 @@ def on_terminal(columns: int, words: Sequence[str], environment: Mapping[str, st
 
 
 @pytest.mark.parametrize("columns", [200, 80, 40, 20])
-async def test_a_report_breaks_no_value_however_narrow_the_terminal(columns: int) -> None:
+async def test_a_report_breaks_no_value_on_a_narrow_terminal(columns: int) -> None:
     async with serving(answer_report) as port:
         environment = {"COTACOES_AGGREGATOR_URL": f"http://127.0.0.1:{port}", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
         shown = await asyncio.to_thread(on_terminal, columns, ["report", "--trace"], environment)
@@ -194,7 +194,7 @@ async def quoting(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(body, media_type="application/json")(scope, receive, send)
 
 
-def test_a_script_has_to_say_that_it_means_the_coin() -> None:
+def test_a_script_has_to_confirm_a_new_coin_with_an_option() -> None:
     code, said = run("coins", "add", "BAD", **NOWHERE)
     assert (code, said) == (
         2,

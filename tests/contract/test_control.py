@@ -16,7 +16,7 @@ async def status(port: int) -> Any:
     return answer
 
 
-async def test_strangers_that_say_nothing_keep_no_command_out() -> None:
+async def test_silent_connections_block_no_command() -> None:
     async def answer(command: str, service: str) -> dict[str, Any]:
         return {"parts": []}
 

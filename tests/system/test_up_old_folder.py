@@ -65,7 +65,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.mark.parametrize("coin", COINS)
-def test_the_history_goes_on_in_a_new_epoch_after_the_last_old_quote(opened: System, coin: str) -> None:
+def test_the_history_continues_in_a_new_epoch_after_the_last_old_quote(opened: System, coin: str) -> None:
     old = recorded(coin)
 
     def history() -> list[dict[str, object]]:

@@ -19,7 +19,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kerne
 
 
 @LINUX
-def test_all_parts_die_with_an_up_that_is_killed_and_the_next_one_works(system: System) -> None:
+def test_all_services_die_with_a_killed_up_and_the_next_one_works(system: System) -> None:
     system.start().kill_up()
     wait_until("every service is gone", lambda: not system.left(), 15)
     system.start()
@@ -124,7 +124,7 @@ def test_a_broken_service_is_tried_again_and_says_why(system: System, tmp_path: 
     assert list(system.status()) == PARTS
 
 
-def test_services_keep_working_while_up_is_frozen(system: System) -> None:
+def test_services_keep_working_while_up_is_suspended(system: System) -> None:
     """They write more log than a pipe holds, and nobody reads it."""
     system.start()
     system.wait_for_event("a quote", lambda event: event["type"] == "quote" and event["coin"] == "bitcoin")

@@ -85,7 +85,7 @@ def test_a_full_disk_is_refused(system: System, tmp_path: Path) -> None:
         pytest.skip("a small disk needs Linux, and leave to mount one in a user namespace")
     system.data = disk / "data"
     system.wrapper = [*inside, f'{mount} && exec "$@"', "sh"]
-    assert "20 MB free, 200 MB are needed: make room" in refusal(system)
+    assert "20 MB free, but 200 MB are needed: free some space" in refusal(system)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +135,5 @@ def test_a_data_folder_without_a_name_is_refused_and_nothing_is_made(system: Sys
         check=False,
     )
     assert ended.returncode == USAGE
-    assert "'--data': it is empty: name a folder, or leave the option out" in ended.stderr
+    assert "'--data': the folder's name is empty: name a folder or leave the option out" in ended.stderr
     assert not list(tmp_path.iterdir())

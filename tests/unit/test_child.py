@@ -22,25 +22,25 @@ async def lines_of(code: str) -> tuple[int, list[tuple[str, bytes]]]:
         return await child.wait(), heard
 
 
-async def test_lines_come_whole_and_the_last_one_needs_no_line_feed() -> None:
+async def test_lines_arrive_whole_and_the_last_one_needs_no_line_feed() -> None:
     code = "import sys; print('one\\r'); sys.stdout.flush(); sys.stderr.write('two\\n\\nthree')"
     _, heard = await lines_of(code)
     assert [line for stream, line in heard if stream == "stdout"] == [b"one"]
     assert [line for stream, line in heard if stream == "stderr"] == [b"two", b"", b"three"]
 
 
-async def test_all_that_it_wrote_is_read_before_its_end_is_told() -> None:
+async def test_all_output_is_read_before_the_end_is_reported() -> None:
     code, heard = await lines_of(f"{BLOCKING} print('x\\n' * 50_000, end='')")
     assert code == 0
     assert heard == [("stdout", b"x")] * 50_000
 
 
-async def test_of_a_line_without_end_the_head_is_kept_and_the_rest_dropped() -> None:
+async def test_the_rest_of_an_endless_line_is_dropped() -> None:
     _, heard = await lines_of(f"{BLOCKING} print('a' * {5 * LINE_BYTES_MAX}); print('after')")
     assert heard == [("stdout", b"a" * LINE_BYTES_MAX), ("stdout", b"after")]
 
 
-async def test_its_end_is_told_although_an_orphan_of_it_holds_the_pipes() -> None:
+async def test_the_end_is_reported_although_an_orphan_holds_the_pipes() -> None:
     code = (
         "import subprocess, sys; sleep = [sys.executable, '-IS', '-c', 'import time; time.sleep(600)'];"
         "print(subprocess.Popen(sleep).pid, flush=True)"

@@ -138,7 +138,7 @@ async def show_candles(client: ServiceClient, interval: str = "1m", **given: Any
     return await queries.candles(client, "BitCoin", interval, **options)
 
 
-def test_candles_are_a_table_and_what_they_are_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_candles_are_a_table_with_their_origin_and_currency(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(spread_twin(5), show_candles) == 0
     told = capsys.readouterr()
     assert [line.split() for line in told.out.splitlines()] == [
@@ -164,7 +164,7 @@ def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture
         }
 
 
-def test_candles_from_a_time_on_come_to_the_end_and_a_table_no_one_could_read_is_cut(
+def test_candles_from_a_time_are_complete_but_a_very_long_table_is_cut(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     start = "2026-11-24T12:00:00.000000Z"
@@ -195,7 +195,7 @@ def test_a_time_is_rfc_3339_or_a_date_in_utc(text: str, read: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-11-31", "yesterday", "2026-11-24T12:00:00", "1732400000", ""])
-def test_a_time_that_is_none_is_refused_with_the_fix(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_time_is_refused_with_the_fix(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "bitcoin", "--from", text]) == 2
     assert "or as a date, 2026-11-24 (cotacoes history --help)\n" in capsys.readouterr().err
 
@@ -271,7 +271,9 @@ REPORT = {
 }
 
 
-def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_a_table_that_names_what_is_missing_and_wraps_no_price(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     assert ask(twin, lambda client: queries.report(client, as_json=False)) == 0
@@ -301,7 +303,7 @@ def test_the_report_is_a_table_that_says_what_is_missing_and_folds_no_price(caps
         ([None] * 41 + ["1", None], "·" * 20 + "▅·"),
     ],
 )
-def test_a_sparkline_shows_where_a_price_went_and_where_there_was_none(prices: list[str | None], drawn: str) -> None:
+def test_a_sparkline_shows_the_course_of_a_price_and_its_gaps(prices: list[str | None], drawn: str) -> None:
     assert sparkline(prices) == drawn
 
 
@@ -325,7 +327,7 @@ def test_a_trace_is_drawn_as_a_waterfall(capsys: pytest.CaptureFixture[str]) -> 
     assert drawn[3] == f"shard2    |{' ' * 39}=|     0.0 ms  skipped: not begun"
 
 
-def test_the_report_as_json_is_what_came(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_as_json_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     ask(twin, lambda client: queries.report(client, as_json=True))
@@ -356,7 +358,7 @@ def test_faults_are_shown_in_the_words_that_set_them(capsys: pytest.CaptureFixtu
     assert "error_rate=" + again == "\n".join([*shown, ""])
 
 
-def test_faults_are_put_into_those_in_force(capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_are_added_to_the_current_ones(capsys: pytest.CaptureFixture[str]) -> None:
     faults(["latency_ms=300", "hang=0.5", "coins=Bitcoin"], ["nan=1", "status=418", "hang=none"])
     told = capsys.readouterr().out.split()[-8:]
     assert told == [
@@ -371,7 +373,7 @@ def test_faults_are_put_into_those_in_force(capsys: pytest.CaptureFixture[str]) 
     ]
 
 
-def test_a_passing_fault_gets_others_put_in_without_lasting_longer() -> None:
+def test_faults_added_to_a_temporary_one_do_not_extend_it() -> None:
     passing = {"error_rate": 1.0, "kinds": {}, "for_s": 7.5}
     assert merged(passing, ["latency_ms=5"])["for_s"] == 7.5
     assert merged(passing | {"for_s": 0.0}, [])["for_s"] > 0
@@ -390,7 +392,7 @@ def test_a_passing_fault_gets_others_put_in_without_lasting_longer() -> None:
         ("clear", "KEY=VALUE"),
     ],
 )
-def test_a_word_that_is_no_fault_is_refused_by_name(word: str, said: str) -> None:
+def test_an_unknown_fault_is_refused_by_name(word: str, said: str) -> None:
     with pytest.raises(BadRequestError, match=re.escape(said)):
         merged({"for_s": None, "kinds": {}}, ["error_rate=1", word])
 
@@ -411,7 +413,7 @@ def nothing_runs(data: Path, _: str) -> dict[str, Any]:
     raise ServiceUnavailableError(f"nothing is running on {data}")
 
 
-def test_the_system_that_is_asked_is_the_one_that_runs_on_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_query_the_system_on_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COTACOES_QUOTE_URL", "http://elsewhere:1")
     monkeypatch.setenv("COTACOES_COINS", "bitcoin:shard1")
     found = queries.find_system(None, running)
@@ -423,13 +425,13 @@ NOWHERE = "nothing is running on .cotacoes"
 
 
 @pytest.mark.parametrize("environment", [{}, {"COTACOES_DATA": ".cotacoes"}, {"COTACOES_COINS": "bitcoin:shard1"}])
-def test_where_nothing_runs_and_nothing_is_named_no_system_is_asked(environment: dict[str, str]) -> None:
+def test_no_system_is_queried_if_none_runs_and_none_is_named(environment: dict[str, str]) -> None:
     with pytest.raises(ServiceUnavailableError) as refused:
         queries.find_system(None, nothing_runs, environment, lambda _: None)
     assert str(refused.value) == NOWHERE
 
 
-def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
+def test_the_system_of_another_folder_is_named_and_not_queried() -> None:
     with pytest.raises(ServiceUnavailableError) as refused:
         queries.find_system(None, nothing_runs, {}, {8000: Path("/other/.cotacoes")}.get)
     said = f"{NOWHERE}; the system on port 8000 belongs to /other/.cotacoes: query it with --data /other/.cotacoes"
@@ -439,12 +441,12 @@ def test_the_system_of_another_folder_is_named_and_not_asked() -> None:
 @pytest.mark.parametrize(
     "variable", ["COTACOES_PORT_BASE", "COTACOES_QUOTE_URL", "COTACOES_SHARD1_DSN", "COTACOES_REDIS_URL"]
 )
-def test_a_system_that_the_environment_names_is_asked(variable: str) -> None:
+def test_a_system_named_by_the_environment_is_queried(variable: str) -> None:
     environment = {variable: "9000", "PATH": "/bin"}
     assert queries.find_system(None, nothing_runs, environment, lambda _: None) == {variable: "9000"}
 
 
-def test_a_folder_that_was_named_and_where_nothing_runs_is_not_taken_for_another_system() -> None:
+def test_a_named_folder_without_a_running_system_is_an_error() -> None:
     with pytest.raises(ServiceUnavailableError, match="nothing is running on elsewhere"):
         queries.find_system(Path("elsewhere"), nothing_runs)
 
@@ -475,19 +477,19 @@ def failing(error: BaseException) -> Callable[[], object]:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_error_of_ours_is_one_sentence_and_an_exit_code(
+def test_each_of_our_errors_is_one_sentence_and_an_exit_code(
     error: CotacoesError, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.ended(failing(error)) == code
     assert capsys.readouterr() == ("", f"cotacoes: {error}\n")
 
 
-def test_ctrl_c_ends_with_130_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_silently_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.ended(failing(KeyboardInterrupt())) == 130
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_unknown_coin_comes_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_coin_is_reported_with_a_similar_one(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
     assert app.ended(lambda: ask(twin, lambda client: queries.quote(client, "Bitcon", as_json=False))) == 2
     assert capsys.readouterr().err == "cotacoes: bitcon is not quoted here: did you mean bitcoin?\n"
@@ -567,7 +569,7 @@ def test_without_a_command_there_is_help_on_stderr_and_2(capsys: pytest.CaptureF
     assert "cotacoes quote bitcoin" in err
 
 
-def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr() == (f"cotacoes {__version__}\n", "")
 
@@ -587,7 +589,7 @@ BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUN
 
 @pytest.mark.parametrize(("script", "code", "said"), [(ENDLESS, 0, b""), (FAILED, 4, b"cotacoes: none yet\n")])
 @pytest.mark.slow
-def test_a_reader_that_has_enough_ends_the_command_quietly(script: str, code: int, said: bytes) -> None:
+def test_a_command_ends_quietly_when_its_reader_closes_the_pipe(script: str, code: int, said: bytes) -> None:
     with subprocess.Popen([sys.executable, "-c", script], env=BUFFERED, stdin=-1, stdout=-1, stderr=-1) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -42,7 +42,7 @@ def test_a_closed_stdout_is_one_sentence_and_1(command: list[str], tmp_path: Pat
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
 @pytest.mark.parametrize("command", [["--version"], ["quote", "--help"]], ids=" ".join)
 @pytest.mark.slow
-def test_a_full_stdout_is_the_same_sentence_whoever_writes(command: list[str]) -> None:
+def test_a_full_stdout_is_the_same_sentence_from_every_writer(command: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         assert run(*command, stdout=full.fileno()) == (1, REFUSED % b"No space left on device")
 
@@ -56,7 +56,7 @@ def test_a_closed_stdin_or_stderr_changes_nothing(closed: int) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
 @pytest.mark.slow
-def test_what_the_encoding_cannot_write_is_replaced(encoding: str) -> None:
+def test_characters_that_the_encoding_lacks_are_replaced(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SHOWN], env=BUFFERED | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=60
     )

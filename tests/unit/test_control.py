@@ -35,19 +35,19 @@ def line(**request: object) -> bytes:
     return json.dumps(request).encode() + b"\n"
 
 
-async def test_a_command_is_answered_to_whoever_knows_the_secret() -> None:
+async def test_a_command_with_the_secret_is_answered() -> None:
     answer, asked = await answered(line(secret="the secret", command="stop", part="shard1"))
     assert answer == {"state": "stopped"}
     assert asked == [("stop", "shard1")]
 
 
-async def test_a_refusal_is_told_in_words() -> None:
+async def test_a_refusal_has_a_reason() -> None:
     answer, _ = await answered(line(secret="the secret", command="refuse"))
     assert answer == {"error": "no such part"}
 
 
 @pytest.mark.parametrize("secret", ["", "the secre", "The secret", None, ["the secret"], "\udcff"])
-async def test_a_wrong_secret_is_told_nothing(secret: object) -> None:
+async def test_a_wrong_secret_learns_nothing(secret: object) -> None:
     answer, asked = await answered(line(secret=secret, command="status"))
     assert answer == {"error": "wrong secret"}
     assert asked == []
@@ -57,23 +57,23 @@ async def test_a_wrong_secret_is_told_nothing(secret: object) -> None:
     "request_line",
     [b"", b"\n", b"[]\n", b"null\n", b"\xff\n", b'{"secret":"the secret"', b"[" * 4000 + b"\n", b"x" * 10_000 + b"\n"],
 )
-async def test_what_is_no_request_is_said_to_be_none(request_line: bytes) -> None:
+async def test_an_invalid_request_is_reported(request_line: bytes) -> None:
     answer, asked = await answered(request_line)
     assert answer == {"error": "not a request"}
     assert asked == []
 
 
-async def test_a_request_that_does_not_end_is_not_waited_for() -> None:
+async def test_an_unfinished_request_is_not_awaited() -> None:
     with pytest.raises(TimeoutError):
         await answered(b'{"secret":', ends=False, request_deadline_s=0.01)
 
 
-def test_where_nothing_runs_it_is_said_with_what_to_do(tmp_path: Path) -> None:
+def test_that_nothing_runs_is_reported_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailableError, match=r"nothing runs on .*: start it with `cotacoes up`"):
         control.ask(tmp_path, "status")
 
 
-def test_the_memory_of_an_up_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+def test_the_record_of_a_killed_up_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
     with DataFolder(tmp_path) as folder:
         folder.note_running(9, {})
         memory = json.loads((tmp_path / "up.json").read_text())
@@ -83,7 +83,7 @@ def test_the_memory_of_an_up_that_was_killed_is_not_taken_for_a_running_one(tmp_
             control.bring_down(tmp_path)
 
 
-async def test_more_commands_than_may_be_under_way_are_refused_in_words() -> None:
+async def test_too_many_concurrent_commands_are_refused_with_a_reason() -> None:
     may_end = asyncio.Event()
 
     async def answer(command: str, service: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cotacoes.up.data_folder import VERSION, DataFolder, Running, ServiceLogs, r
 from cotacoes.up.supervision import processes
 
 
-def test_one_at_a_time_uses_a_folder(tmp_path: Path) -> None:
+def test_a_folder_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "a b" / "data") as folder:
         with pytest.raises(SettingError, match="another `cotacoes up` runs on"), DataFolder(folder.path):
             pass
@@ -21,14 +21,14 @@ def test_one_at_a_time_uses_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("found", [str(VERSION + 1), "", "x", "-1", "²", "9" * 5000])
-def test_a_version_that_it_does_not_know_is_refused(tmp_path: Path, found: str) -> None:
+def test_an_unknown_version_is_refused(tmp_path: Path, found: str) -> None:
     (tmp_path / "version").write_text(found)
     with pytest.raises(SettingError, match="this release knows up to"), DataFolder(tmp_path):
         pass
     assert (tmp_path / "version").read_text() == found
 
 
-def test_a_file_in_the_way_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with (
         pytest.raises(SettingError, match=r"cannot write the data folder .* \(File exists\): set --data"),
@@ -55,7 +55,7 @@ def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> No
     assert read_secret(tmp_path, "none") == ""
 
 
-def test_what_runs_is_remembered_until_everything_was_stopped(tmp_path: Path) -> None:
+def test_running_processes_are_recorded_until_everything_is_stopped(tmp_path: Path) -> None:
     with DataFolder(tmp_path) as folder:
         folder.note_running(1234, {"me": os.getpid()})
         running = read_running(tmp_path)
@@ -70,12 +70,12 @@ def test_what_runs_is_remembered_until_everything_was_stopped(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"pid":1}', '{"pid":1,"birth":"x","control_port":"y","children":{}}']
 )
-def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_of_what_runs_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "up.json").write_text(text)
     assert read_running(tmp_path) is None
 
 
-def test_a_log_is_bounded_and_the_part_before_is_kept(tmp_path: Path) -> None:
+def test_a_log_is_bounded_and_its_previous_file_is_kept(tmp_path: Path) -> None:
     logs = ServiceLogs(tmp_path, bytes_max=30)
     for number in range(7):
         logs.write("part", b"line %d...." % number)  # 11 bytes with its line feed
@@ -86,7 +86,7 @@ def test_a_log_is_bounded_and_the_part_before_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "part.log.1").read_bytes() == b"line 6....\n"
 
 
-def test_what_a_log_cannot_take_is_dropped_and_how_much_is_said_once_there_is_room(tmp_path: Path) -> None:
+def test_lines_that_a_log_cannot_take_are_dropped_and_counted(tmp_path: Path) -> None:
     logs = ServiceLogs(tmp_path)
     (tmp_path / "part.log").symlink_to("/dev/full")
     logs.write("part", b"lost")
@@ -96,7 +96,7 @@ def test_what_a_log_cannot_take_is_dropped_and_how_much_is_said_once_there_is_ro
     assert (tmp_path / "part.log").read_text().splitlines() == ['{"event": "log.dropped", "count": 2}', "kept"]
 
 
-def test_a_log_that_was_removed_to_make_room_begins_anew(tmp_path: Path) -> None:
+def test_a_removed_log_begins_again(tmp_path: Path) -> None:
     logs = ServiceLogs(tmp_path, bytes_max=60)
     logs.write("part", b"x" * 50)
     (tmp_path / "part.log").unlink()

@@ -94,20 +94,20 @@ def pending(count: int, age_s: float | None) -> dict[str, Any]:
     return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_s": oldest}
 
 
-def test_of_a_healthy_system_every_check_says_one_thing_and_all_is_well() -> None:
+def test_every_check_of_a_healthy_system_has_one_finding_and_it_is_ok() -> None:
     findings = judge(HEALTHY)
     assert {finding.severity for finding in findings} == {Severity.OK}
     assert [finding.check for finding in findings] == [name for name in CHECKS if name != "leftovers"]
 
 
-def test_where_nothing_runs_that_is_a_fact_and_no_error() -> None:
+def test_that_nothing_runs_is_not_an_error() -> None:
     findings = judge(OFF)
     assert {finding.severity for finding in findings} == {Severity.OK}
     assert "nothing runs on /data" in " ".join(finding.text for finding in findings)
 
 
 @pytest.mark.parametrize("facts", [replace(OFF, has_redis=True), with_prices(problem="quote_service is away")])
-def test_that_redis_answers_is_all_that_is_known_where_nobody_publishes(facts: Facts) -> None:
+def test_redis_is_only_known_to_answer_if_nothing_publishes(facts: Facts) -> None:
     assert [finding.text for finding in judge(facts) if finding.check == "redis"] == ["Redis answers"]
 
 
@@ -271,7 +271,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ("source_gaps", replace(OFF, stored_log=StoredLog(source_gaps=1)), WARNING, "1 noted", None),
     ],
 )
-def test_each_trouble_is_found_and_says_what_mends_it(
+def test_each_problem_is_found_with_its_fix(
     check: str, facts: Facts, severity: Severity, said: str, mend: str | None
 ) -> None:
     (found,) = [finding for finding in judge(facts) if finding.check == check]
@@ -286,7 +286,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_folder_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_inspecting_a_folder_changes_nothing(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "data") as folder:
         folder.secret("control")
     (folder.path / "logs" / "redis.log").write_bytes(b"x" * 500)
@@ -297,18 +297,18 @@ def test_a_folder_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
     assert contents(folder.path) == before
 
 
-def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     assert data.inspect_folder(tmp_path / "a" / "b") == Folder(exists=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_a_problem(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert data.inspect_folder(tmp_path / "file").problem == "it is not a folder"
     assert data.inspect_folder(tmp_path / "file" / "data").problem == f"{tmp_path / 'file'} is not a folder"
 
 
-def test_what_others_can_read_and_what_was_left_half_made_is_seen(tmp_path: Path) -> None:
+def test_open_permissions_and_unfinished_databases_are_found(tmp_path: Path) -> None:
     (tmp_path / "shard1.new-1").mkdir()
     (tmp_path / "shard2").mkdir()
     (tmp_path / "shard2" / "PG_VERSION").touch()
@@ -320,7 +320,7 @@ def test_what_others_can_read_and_what_was_left_half_made_is_seen(tmp_path: Path
     assert list(told.drafts) == ["shard1.new-1"]
 
 
-def test_what_outlived_a_killed_up_is_named(tmp_path: Path) -> None:
+def test_processes_that_outlived_a_killed_up_are_named(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         children = {"redis": [child.pid, processes.birth(child.pid)], "shard1": [child.pid, "another"]}
@@ -345,7 +345,7 @@ async def write_log(folder: Path) -> None:
     await log.close()
 
 
-def test_a_log_is_read_without_being_touched(tmp_path: Path) -> None:
+def test_reading_a_log_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "quote_service"
     folder.mkdir()
     asyncio.run(write_log(folder))
@@ -356,7 +356,7 @@ def test_a_log_is_read_without_being_touched(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_damaged_log_is_a_problem_and_none_is_none(tmp_path: Path) -> None:
+def test_a_damaged_log_is_a_problem_but_a_missing_one_is_not(tmp_path: Path) -> None:
     assert asyncio.run(data.read_log(tmp_path)) is None
     (tmp_path / "quote_service").mkdir()
     (tmp_path / "quote_service" / "quotes.sqlite3").write_bytes(b"no database" * 100)
@@ -365,14 +365,14 @@ def test_a_damaged_log_is_a_problem_and_none_is_none(tmp_path: Path) -> None:
     assert "its file is damaged" in str(told.problem)
 
 
-def test_the_last_words_of_a_service_are_its_last_line(tmp_path: Path) -> None:
+def test_the_last_message_of_a_service_is_the_last_line_of_its_log(tmp_path: Path) -> None:
     assert data.last_words(tmp_path, "redis") == ""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "redis.log").write_bytes(b"old\n" * 10_000 + b"the reason \xff\n\n")
     assert data.last_words(tmp_path, "redis") == "the reason �"
 
 
-def test_a_disk_that_hangs_holds_up_neither_the_answer_nor_the_end() -> None:
+def test_a_hanging_disk_delays_neither_the_answer_nor_the_exit() -> None:
     def hang() -> str:
         time.sleep(30)
         return "seen"
@@ -392,7 +392,7 @@ FINDINGS = [
 ]
 
 
-def test_each_finding_is_a_line_with_a_word_for_its_sign_and_what_mends_it_below() -> None:
+def test_each_finding_is_a_line_with_its_severity_and_its_fix_below() -> None:
     assert list(doctor.lines(FINDINGS, doctor.marks_for("utf-8"))) == [
         "✓ ok      release     all is new",
         "✗ error   shards      shard1 is away\x1b[2J",
@@ -404,7 +404,7 @@ def test_each_finding_is_a_line_with_a_word_for_its_sign_and_what_mends_it_below
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", None, "no such"])
-def test_a_terminal_without_the_signs_gets_others(encoding: str | None) -> None:
+def test_a_terminal_that_lacks_the_marks_gets_plain_ones(encoding: str | None) -> None:
     told = "\n".join(doctor.lines(FINDINGS, doctor.marks_for(encoding)))
     assert told.isascii()
     assert told.startswith("+ ok ")
@@ -414,7 +414,7 @@ def test_the_names_of_the_checks_fit_their_column() -> None:
     assert max(map(len, CHECKS)) == doctor.CHECK_COLUMNS
 
 
-def test_root_or_not_the_folder_of_another_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_a_problem(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root writes anywhere")
     tmp_path.chmod(0o500)

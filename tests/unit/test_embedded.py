@@ -13,7 +13,7 @@ from cotacoes.errors import SettingError
 from cotacoes.up import embedded_servers
 
 
-def test_the_programs_are_found_in_the_wheels_without_importing_these() -> None:
+def test_the_programs_are_found_in_the_wheels_without_importing_them() -> None:
     assert os.access(embedded_servers.postgres_folder() / "initdb", os.X_OK)
     assert os.access(embedded_servers.postgres_folder() / "psql", os.X_OK)
     assert os.access(embedded_servers.valkey_server(), os.X_OK)
@@ -24,14 +24,14 @@ def test_the_programs_are_found_in_the_wheels_without_importing_these() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_a_platform_without_them_is_told_to_use_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_platform_without_the_programs_the_error_suggests_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for find in (embedded_servers.postgres_folder, embedded_servers.valkey_server):
         with pytest.raises(SettingError, match="use `docker compose up --build` instead"):
             find()
 
 
-def test_the_servers_listen_on_loopback_and_valkey_keeps_nothing(tmp_path: Path) -> None:
+def test_the_servers_listen_on_loopback_and_valkey_stores_nothing(tmp_path: Path) -> None:
     postgres = " ".join(embedded_servers.postgres_command(tmp_path / "a b", 7))
     assert "listen_addresses=127.0.0.1 -c unix_socket_directories= " in postgres
     assert "fsync" not in postgres
@@ -58,14 +58,14 @@ def test_the_servers_get_no_variable_that_changes_what_they_do(monkeypatch: pyte
         ("gibberish", "cannot make shard1: gibberish"),
     ],
 )
-def test_why_a_database_could_not_be_made_is_said_in_one_sentence(said: str, reason: str) -> None:
+def test_the_reason_why_a_database_could_not_be_made_is_one_sentence(said: str, reason: str) -> None:
     told = embedded_servers._why_initdb_failed(said, Path("shard1"))
     assert reason in told
     assert "\n" not in told
 
 
 @pytest.mark.parametrize("text", [None, "", "x\n", "4194305\nrest\n"])
-def test_a_lock_of_postgres_that_is_no_obstacle_is_left_to_postgres(tmp_path: Path, text: str | None) -> None:
+def test_a_harmless_lock_is_left_to_postgres(tmp_path: Path, text: str | None) -> None:
     lock = tmp_path / "postmaster.pid"
     if text is not None:
         lock.write_text(text)
@@ -73,14 +73,14 @@ def test_a_lock_of_postgres_that_is_no_obstacle_is_left_to_postgres(tmp_path: Pa
     assert lock.exists() is (text is not None)
 
 
-def test_a_lock_with_the_number_of_another_program_is_cleared_away(tmp_path: Path) -> None:
+def test_a_lock_with_the_pid_of_another_program_is_removed(tmp_path: Path) -> None:
     lock = tmp_path / "postmaster.pid"
     lock.write_text(f"{os.getpid()}\nrest\n")
     embedded_servers.recover_postgres(tmp_path)
     assert not lock.exists()
 
 
-def test_a_postgres_that_is_not_ours_is_left_alone_and_named(tmp_path: Path) -> None:
+def test_a_foreign_postgres_is_left_alone_and_named(tmp_path: Path) -> None:
     program = tmp_path / "postgres"
     program.symlink_to("/bin/sleep")
     with subprocess.Popen(["sleep", "600"], executable=str(program), cwd=tmp_path) as stranger:
@@ -117,7 +117,7 @@ def test_valkey_learns_its_password_from_a_file_for_its_owner_only(tmp_path: Pat
         embedded_servers.require_password_of_valkey(tmp_path / "nowhere" / "valkey.conf", "x")
 
 
-def test_a_restart_of_valkey_writes_nothing_as_the_disk_may_be_full(tmp_path: Path) -> None:
+def test_restarting_valkey_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "valkey.conf"
     embedded_servers.require_password_of_valkey(file, "password")
     before = file.stat()
@@ -126,7 +126,7 @@ def test_a_restart_of_valkey_writes_nothing_as_the_disk_may_be_full(tmp_path: Pa
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_folder_that_postgres_can_use_or_that_is_not_there_is_not_refused(tmp_path: Path) -> None:
+def test_a_usable_or_missing_postgres_folder_is_accepted(tmp_path: Path) -> None:
     folder = tmp_path / "shard1"
     embedded_servers.refuse_unusable_postgres(folder)
     folder.mkdir(mode=0o700)
@@ -143,7 +143,7 @@ def test_data_of_another_major_version_is_refused_with_both_versions(tmp_path: P
         embedded_servers.refuse_unusable_postgres(tmp_path)
 
 
-def test_data_that_others_may_read_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_data_that_others_can_read_is_refused_with_the_command_that_fixes_it(tmp_path: Path) -> None:
     (tmp_path / "PG_VERSION").write_text(embedded_servers.postgres_major())
     tmp_path.chmod(0o755)
     with pytest.raises(SettingError, match=f"run `chmod 700 {tmp_path}`"):

@@ -118,7 +118,7 @@ FORMS: list[Format] = ["csv", "ndjson"]
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("start", "end"), [(None, None), (3, 20), (20, 20.5), (99, None)])
-def test_every_quote_of_the_range_comes_once_digit_for_digit(
+def test_every_quote_of_the_range_is_exported_once_with_every_digit(
     form: Format, start: float | None, end: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = quotes(30)
@@ -133,7 +133,7 @@ def test_every_quote_of_the_range_comes_once_digit_for_digit(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.slow
-def test_whatever_byte_it_was_torn_at_the_same_command_makes_it_whole(form: Format, tmp_path: Path) -> None:
+def test_an_export_cut_at_any_byte_is_completed_by_the_same_command(form: Format, tmp_path: Path) -> None:
     twin = Twin({"bitcoin": quotes(8)})
     run(twin, wanted(form), tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
@@ -144,7 +144,7 @@ def test_whatever_byte_it_was_torn_at_the_same_command_makes_it_whole(form: Form
         (tmp_path / "out").unlink()
 
 
-def test_it_goes_on_where_it_was_and_asks_no_page_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_resumes_without_requesting_a_page_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held = quotes(30)
     twin = Twin({"bitcoin": held})
     clock = Clock()
@@ -173,7 +173,7 @@ def test_it_goes_on_where_it_was_and_asks_no_page_twice(tmp_path: Path, capsys: 
     [wanted("ndjson"), wanted(coin="ethereum"), wanted(start=1), wanted(end=5)],
     ids=["format", "coin", "start", "end"],
 )
-def test_a_part_of_something_else_is_not_gone_on_with(other: ExportRequest, tmp_path: Path) -> None:
+def test_the_partial_file_of_another_export_is_not_resumed(other: ExportRequest, tmp_path: Path) -> None:
     held = quotes(9)
     ethereum = [
         Quote("ethereum", *row)
@@ -193,14 +193,14 @@ def test_a_part_of_something_else_is_not_gone_on_with(other: ExportRequest, tmp_
 
 @pytest.mark.parametrize("text", [b"something else\n", b"x" * 10_000, b"coin\n", b"\n", b"{}\n"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_that_is_no_part_is_left_as_it_is(text: bytes, form: Format, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_partial_export_is_left_unchanged(text: bytes, form: Format, tmp_path: Path) -> None:
     (tmp_path / "out.part").write_bytes(text)
     with pytest.raises(SettingError, match=r"out\.part"):
         run(Twin({"bitcoin": quotes(3)}), wanted(form), tmp_path / "out")
     assert (tmp_path / "out.part").read_bytes() == text
 
 
-def test_a_file_that_is_there_and_a_part_that_another_writes_are_refused(tmp_path: Path) -> None:
+def test_an_existing_file_and_a_locked_partial_file_are_refused(tmp_path: Path) -> None:
     twin = Twin({"bitcoin": quotes(3)})
     (tmp_path / "out").write_text("dear")
     with pytest.raises(SettingError, match="out exists already"):
@@ -215,7 +215,7 @@ def test_a_file_that_is_there_and_a_part_that_another_writes_are_refused(tmp_pat
     assert (tmp_path / "out").read_text() == "dear"
 
 
-def test_a_full_disk_is_said_by_name_and_what_is_there_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_export_can_be_resumed(tmp_path: Path) -> None:
     held = quotes(30)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
@@ -228,20 +228,20 @@ def test_a_full_disk_is_said_by_name_and_what_is_there_is_gone_on_with(tmp_path:
     assert parsed((tmp_path / "out").read_text(), "csv") == rows(held)
 
 
-def test_a_part_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_partial_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.part").symlink_to("/dev/zero")
     with pytest.raises(SettingError, match=r"out\.part is not a regular file"):
         run(Twin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
 
 
-def test_it_has_its_name_only_once_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_gets_its_name_only_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(sorted(os.listdir(tmp_path))))
     run(Twin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
     assert seen == [["out.part"], ["out"]]
 
 
-def test_who_is_away_is_waited_for_as_long_as_was_asked_and_a_little_more(
+def test_an_export_waits_for_a_service_that_is_away_at_least_as_long_as_it_asks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = quotes(9)
@@ -261,7 +261,7 @@ def test_who_is_away_is_waited_for_as_long_as_was_asked_and_a_little_more(
     assert capsys.readouterr().err.count("waiting: shard1 is away\n") == 1
 
 
-def test_who_stays_away_is_given_up(tmp_path: Path) -> None:
+def test_an_export_gives_up_on_a_service_that_stays_away(tmp_path: Path) -> None:
     twin = Twin({"bitcoin": quotes(9)})
     twin.faults["*"] = HttpUnavailableError()
     clock = Clock()
@@ -270,7 +270,7 @@ def test_who_stays_away_is_given_up(tmp_path: Path) -> None:
     assert 30 < clock.now <= exporting.PATIENCE_S
 
 
-def test_what_is_refused_for_good_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_final_refusal_is_not_retried(tmp_path: Path) -> None:
     twin = Twin({"bitcoin": quotes(9)})
     twin.faults["*"] = PositionGoneError("no longer held", floor="7-1")
     clock = Clock()
@@ -289,7 +289,7 @@ def test_what_is_refused_for_good_is_not_asked_again(tmp_path: Path) -> None:
     ],
     ids=["hole", "price", "coin", "shape"],
 )
-def test_an_answer_that_is_none_is_not_exported(change: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
+def test_an_invalid_answer_is_not_exported(change: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
     ask = ServiceClient.quotes
 
     async def changed(self: ServiceClient, coin: str, **given: Any) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def test_an_answer_that_is_none_is_not_exported(change: Callable[[dict[str, Any]
     assert not (tmp_path / "out").exists()
 
 
-def test_progress_goes_to_stderr_where_a_file_is_written_or_a_person_looks(
+def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = Twin({"bitcoin": quotes(9)})
@@ -329,7 +329,7 @@ def page_of(count: int) -> dict[str, Any]:
     return asyncio.run(asked())
 
 
-def test_a_position_is_read_back_from_the_line_that_holds_it() -> None:
+def test_a_position_is_read_back_from_its_line() -> None:
     told = understood(page_of(4), HistoryPage, "x").quotes
     for form in FORMS:
         for quote in told:
@@ -353,7 +353,7 @@ raise SystemExit(ended(lambda: asyncio.run(endless())))
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+def test_an_export_ends_quietly_when_its_reader_closes_the_pipe() -> None:
     with subprocess.Popen([sys.executable, "-c", PIPED], stdout=-1, stderr=-1) as process:
         assert process.stdout is not None
         assert process.stderr is not None

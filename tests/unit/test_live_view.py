@@ -51,7 +51,7 @@ def encoded(told: object) -> bytes:
     return json.dumps(told).encode()
 
 
-def test_the_table_comes_once_when_all_have_settled() -> None:
+def test_the_table_is_shown_once_when_all_services_have_settled() -> None:
     shown = Shown()
     shown.view.show_source("simulated market")
     shown.change("redis", ServiceState.RUNNING)
@@ -68,7 +68,7 @@ def test_the_table_comes_once_when_all_have_settled() -> None:
     assert len(shown.lines) == 6
 
 
-def test_news_wait_for_the_table_but_trouble_does_not() -> None:
+def test_quotes_wait_for_the_table_but_problems_do_not() -> None:
     shown = Shown()
     assert shown.view.show_line("client_subscriber", "stdout", encoded(QUOTE))
     assert shown.lines == []
@@ -78,7 +78,7 @@ def test_news_wait_for_the_table_but_trouble_does_not() -> None:
     assert "67012.340 USD" in shown.lines[-1]
 
 
-def test_after_the_table_a_change_is_one_line_and_passing_states_are_none() -> None:
+def test_after_the_table_a_change_is_one_line_and_passing_states_are_not_shown() -> None:
     shown = Shown()
     shown.settle()
     for state in (
@@ -118,21 +118,21 @@ def test_an_event_of_a_service_is_one_line_with_its_facts() -> None:
         b"\xff",
     ],
 )
-def test_what_is_no_event_is_for_the_log_alone(line: bytes) -> None:
+def test_a_line_that_is_not_an_event_goes_to_the_log_only(line: bytes) -> None:
     shown = Shown()
     shown.settle()
     assert not shown.view.show_line("quote_service", "stderr", line)
     assert shown.lines == []
 
 
-def test_the_start_of_a_service_is_told_by_its_state_alone() -> None:
+def test_the_start_of_a_service_is_shown_once() -> None:
     shown = Shown()
     shown.settle()
     assert shown.view.show_line("quote_service", "stderr", encoded({"event": "service.started", "level": "info"}))
     assert shown.lines == []
 
 
-def test_nothing_that_a_terminal_obeys_is_shown_and_no_line_is_endless() -> None:
+def test_no_control_character_is_shown_and_lines_are_bounded() -> None:
     shown = Shown()
     shown.settle()
     event = {"event": "a.b", "reason": "\x1b[2J\n\u202e" + "x" * 1000}
@@ -163,7 +163,7 @@ def test_quotes_and_gaps_are_shown_as_the_subscriber_shows_them() -> None:
     ]
 
 
-def test_a_silence_is_told_by_the_event_of_the_log_alone() -> None:
+def test_a_silence_is_shown_once() -> None:
     shown = Shown()
     shown.settle()
     assert shown.view.show_line("client_subscriber", "stdout", encoded({"type": "silent", "coin": "bitcoin"}))
@@ -184,14 +184,14 @@ def test_a_silence_is_told_by_the_event_of_the_log_alone() -> None:
         b'{"type":"recovered","coin":"bitcoin","after":null,"through":null,"quotes":"x"}',
     ],
 )
-def test_a_line_of_the_subscriber_that_is_none_is_for_the_log_alone(line: bytes) -> None:
+def test_an_invalid_line_of_the_subscriber_goes_to_the_log_only(line: bytes) -> None:
     shown = Shown()
     shown.settle()
     assert not shown.view.show_line("client_subscriber", "stdout", line)
     assert shown.lines == []
 
 
-def test_programs_get_one_object_a_line_for_everything() -> None:
+def test_programs_get_one_json_object_per_line() -> None:
     shown = Shown(Style.JSON)
     shown.view.show_source("simulated market")
     shown.change("redis", ServiceState.STARTING)
@@ -229,7 +229,7 @@ def subscriber_says(shown: Shown, *seqs: int, epoch: int = 5, coin: str = "bitco
 
 
 @pytest.mark.parametrize("style", [Style.PLAIN, Style.JSON])
-def test_what_was_not_shown_while_the_subscriber_was_restarted_is_said_once_for_each_coin(style: Style) -> None:
+def test_quotes_missed_during_a_restart_of_the_subscriber_are_named_once_per_coin(style: Style) -> None:
     shown = Shown(style)
     shown.settle()
     subscriber_says(shown, 51, 52)
@@ -248,7 +248,7 @@ def test_what_was_not_shown_while_the_subscriber_was_restarted_is_said_once_for_
         assert said == f"{CLOCK}  bitcoin   not shown while client_subscriber was restarted: 5-53 to …-54"
 
 
-def test_a_subscriber_that_was_away_over_an_era_is_said_to_have_missed_its_end() -> None:
+def test_a_subscriber_that_was_away_over_an_epoch_has_missed_its_end() -> None:
     shown = Shown()
     shown.settle()
     subscriber_says(shown, 52)
@@ -258,7 +258,7 @@ def test_a_subscriber_that_was_away_over_an_era_is_said_to_have_missed_its_end()
     assert "all after 5-52 to 9-2" in shown.lines[0]
 
 
-def test_a_subscriber_that_goes_on_where_it_was_or_shows_the_last_quote_again_has_missed_nothing() -> None:
+def test_a_subscriber_that_continues_or_repeats_its_last_quote_has_missed_nothing() -> None:
     for seq in (52, 53):
         shown = Shown()
         shown.settle()

@@ -29,7 +29,7 @@ def test_a_process_is_the_same_only_with_the_same_birth(sleeper: subprocess.Pope
     assert not processes.is_same(sleeper.pid, "")
 
 
-def test_a_process_that_ended_is_gone_although_nobody_waited_for_it(sleeper: subprocess.Popen[bytes]) -> None:
+def test_an_ended_process_is_gone_even_before_its_parent_waits_for_it(sleeper: subprocess.Popen[bytes]) -> None:
     born = processes.birth(sleeper.pid)
     member = psutil.Process(sleeper.pid)
     member.kill()
@@ -38,7 +38,7 @@ def test_a_process_that_ended_is_gone_although_nobody_waited_for_it(sleeper: sub
     assert not processes.is_same(sleeper.pid, born)
 
 
-def test_who_lives_in_a_folder_is_found_by_name_and_working_directory(
+def test_processes_in_a_folder_are_found_by_name_and_working_directory(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     name = psutil.Process(sleeper.pid).name()
@@ -47,7 +47,7 @@ def test_who_lives_in_a_folder_is_found_by_name_and_working_directory(
     assert processes.living_in(tmp_path.parent.resolve(), name) == []
 
 
-def test_leftovers_are_ended_even_frozen_and_a_stranger_with_the_same_number_is_not(
+def test_leftovers_are_ended_even_if_paused_but_not_a_stranger_with_a_reused_pid(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     with subprocess.Popen(SLEEP) as stranger:

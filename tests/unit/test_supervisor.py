@@ -82,7 +82,7 @@ def states(supervisor: Supervisor) -> dict[object, object]:
     return {row["name"]: row["state"] for row in supervisor.status()}
 
 
-async def test_whoever_needs_nothing_starts_at_once_the_others_when_their_need_is_ready() -> None:
+async def test_services_start_as_soon_as_what_they_need_is_ready() -> None:
     gate = asyncio.Event()
     services = (
         service("slow", is_ready=lambda _: gate.is_set()),
@@ -103,7 +103,7 @@ async def test_whoever_needs_nothing_starts_at_once_the_others_when_their_need_i
         assert seen.spawns == 3
 
 
-async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_command() -> None:
+async def test_an_external_service_is_shown_counts_as_ready_and_takes_no_command() -> None:
     async with supervising(Service("away", "redis://far", None), service("needy", needs=("away",))) as (supervisor, _):
         await until(lambda: states(supervisor) == {"away": "external", "needy": "running"})
         assert supervisor.status()[0] == {
@@ -117,7 +117,7 @@ async def test_what_runs_elsewhere_is_shown_counts_as_ready_and_is_not_ours_to_c
             await supervisor.stop("away")
 
 
-async def test_a_service_that_dies_is_restarted_with_a_growing_pause_and_the_reason_is_told() -> None:
+async def test_a_service_that_dies_is_restarted_with_growing_pauses_and_the_reason_is_shown() -> None:
     pauses = Pauses(restart_s=0.01, restart_max_s=0.03)
     ends_at_once = "import sys; print('no luck today', file=sys.stderr); sys.exit(7)"
     async with supervising(service("weak", ends_at_once), pauses=pauses) as (supervisor, seen):
@@ -144,7 +144,7 @@ async def test_a_killed_service_has_a_new_process_and_one_more_restart() -> None
         assert seen.details("strong") == ["killed by SIGKILL; again in 0.01 s"]
 
 
-async def test_a_final_exit_code_is_not_tried_again_until_someone_starts_it() -> None:
+async def test_a_service_with_a_final_exit_code_is_not_restarted_until_someone_starts_it() -> None:
     code = "import sys; print('it is refused', file=sys.stderr); sys.exit(2)"
     refused = service("refused", code, is_ready=lambda _: False, final_exit_codes=frozenset({2}))
     async with supervising(refused) as (supervisor, seen):
@@ -183,7 +183,7 @@ async def test_start_skips_the_pause_of_a_service_that_died() -> None:
         assert await supervisor.start("one") is ServiceState.RUNNING
 
 
-async def test_frozen_means_that_every_process_of_the_service_stands_still() -> None:
+async def test_every_process_of_a_paused_service_stands_still() -> None:
     family = f"import subprocess, sys; subprocess.run([sys.executable, '-IS', '-c', {SLEEP!r}])"
     async with supervising(service("family", family)) as (supervisor, _):
         # until the child is its own program: before that its parent waits in the kernel, and can not be stopped there
@@ -210,13 +210,13 @@ async def test_all_are_stopped_one_after_the_other_the_last_started_first() -> N
     assert [pid for pid in pids.values() if processes.birth(pid)] == []
 
 
-async def test_whoever_does_not_hear_the_signal_is_killed_after_its_grace() -> None:
+async def test_a_service_that_ignores_the_signal_is_killed_after_its_grace() -> None:
     async with supervising(service("deaf", DEAF, grace_s=0.05)) as (supervisor, seen):
         await until(lambda: seen.lines == [("deaf", "stdout", b"deaf")])
         assert await supervisor.stop("deaf") is ServiceState.STOPPED
 
 
-async def test_in_a_hurry_nobody_gets_a_grace() -> None:
+async def test_a_hurried_stop_gives_no_grace() -> None:
     async with supervising(service("deaf", DEAF, grace_s=3600.0)) as (supervisor, seen):
         await until(lambda: seen.lines == [("deaf", "stdout", b"deaf")])
         stopping = asyncio.create_task(supervisor.stop_all())
@@ -227,7 +227,7 @@ async def test_in_a_hurry_nobody_gets_a_grace() -> None:
     assert seen.states("deaf")[-1] is ServiceState.STOPPED
 
 
-async def test_a_step_is_tried_again_while_what_it_needs_is_away() -> None:
+async def test_a_task_is_retried_while_what_it_needs_is_away() -> None:
     tries: list[int] = []
 
     async def step() -> None:
@@ -241,7 +241,7 @@ async def test_a_step_is_tried_again_while_what_it_needs_is_away() -> None:
         assert seen.details("step") == ["shard1 is away; next try in 0.01 s", "shard1 is away; next try in 0.02 s"]
 
 
-async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> None:
+async def test_an_unusable_setting_ends_everything_and_is_reported() -> None:
     def prepare() -> None:
         raise SettingError("the disk is full")
 
@@ -253,13 +253,13 @@ async def test_a_setting_that_can_not_be_used_ends_everything_and_is_told() -> N
     assert supervisor.pids() == {}
 
 
-async def test_a_program_that_is_not_there_is_told_in_a_sentence() -> None:
+async def test_a_missing_program_is_reported_in_one_sentence() -> None:
     async with supervising(Service("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
         await until(lambda: seen.details("absent"))
         assert "cannot start /nowhere/at all: No such file" in seen.details("absent")[0]
 
 
-async def test_a_service_gets_its_own_environment_and_session_and_nothing_to_read() -> None:
+async def test_a_service_gets_its_own_environment_and_session_and_no_input() -> None:
     code = "import json, os, sys; print(json.dumps([dict(os.environ), os.getsid(0) == os.getpid(), sys.stdin.read()]))"
     one = service("one", code, environment={"LC_ALL": "C", "ONLY": "this"})
     async with supervising(one) as (_, seen):
@@ -296,7 +296,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("is_ready", [True, False], ids=["a step that is at it", "a step that waits for its need"])
-async def test_all_can_be_stopped_before_a_step_is_done(is_ready: bool) -> None:
+async def test_everything_can_be_stopped_before_a_task_is_done(is_ready: bool) -> None:
     begun = asyncio.Event()
 
     async def never_done() -> None:

@@ -36,7 +36,7 @@ def test_columns_move_closer_before_they_are_given_up() -> None:
     assert len(shown(41)) == 3
 
 
-def test_else_each_row_is_a_block_of_pairs() -> None:
+def test_rows_that_do_not_fit_become_blocks_of_pairs() -> None:
     assert shown(40) == [
         "bitcoin",
         "  price 66654.81 USD  status fresh",
@@ -75,7 +75,7 @@ def test_a_sparkline_has_the_signs_that_the_encoding_can_write(encoding: str | N
     ("begins", "text"),
     [("2026-11-30T06:55", "18 min"), ("2026-11-30T00:08", "7 h 5 min"), ("2026-11-28T07:13", "2 d"), (None, "nothing")],
 )
-def test_what_is_held_of_a_window_is_said_in_words(begins: str | None, text: str) -> None:
+def test_the_covered_part_of_a_window_is_shown_in_words(begins: str | None, text: str) -> None:
     ends = None if begins is None else "2026-11-30T07:13:00Z"
     held = WindowJson(
         from_=begins and f"{begins}:00Z", to=ends, minutes=0, holes=0, closed=True, closes=[], complete=False
@@ -86,7 +86,7 @@ def test_what_is_held_of_a_window_is_said_in_words(begins: str | None, text: str
 HOSTILE = {"origin": "\x1b[2J\x9b2J\u202e\x00", "detail": "€ 😀 ▁"}
 
 
-def test_json_that_is_printed_commands_no_terminal_and_is_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_json_has_no_control_characters_and_the_same_content(capsys: pytest.CaptureFixture[str]) -> None:
     put_json(HOSTILE)
     shown = capsys.readouterr().out
     assert shown.removesuffix("\n").isprintable()
@@ -94,7 +94,7 @@ def test_json_that_is_printed_commands_no_terminal_and_is_the_same_json(capsys: 
     assert "€ 😀 ▁" in shown
 
 
-def test_a_log_in_words_commands_no_terminal() -> None:
+def test_a_log_in_words_has_no_control_characters() -> None:
     line = plain_line(None, "", {"event": "history.away", "coin": "\x1b[2J", "reason": "no\ntime", "level": "warning"})
     assert line.isprintable()
     assert re.fullmatch(r"\d\d:\d\d:\d\d  history away \(coin �\[2J\): no�time", line)

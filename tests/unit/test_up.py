@@ -73,7 +73,7 @@ def test_servers_whose_address_is_given_run_elsewhere_and_no_password_is_shown(f
     assert "127.0.0.1" in system.settings.shard1_dsn
 
 
-def test_what_env_exported_of_this_folder_names_its_own_servers(folder: DataFolder) -> None:
+def test_the_exports_of_this_folder_name_its_own_servers(folder: DataFolder) -> None:
     first = topology(load(), folder)
     exported = {name.removeprefix("COTACOES_"): text for name, text in first.exports.items()}
     again = topology(load(**exported), folder)
@@ -81,7 +81,7 @@ def test_what_env_exported_of_this_folder_names_its_own_servers(folder: DataFold
     assert again.exports == first.exports
 
 
-def test_the_own_valkey_has_a_password_that_is_neither_shown_nor_on_a_command_line(folder: DataFolder) -> None:
+def test_our_valkey_has_a_password_that_is_neither_shown_nor_on_a_command_line(folder: DataFolder) -> None:
     system = topology(load(), folder)
     password = folder.secret("redis")
     assert system.exports["COTACOES_REDIS_URL"] == f"redis://:{password}@127.0.0.1:8010"
@@ -91,7 +91,7 @@ def test_the_own_valkey_has_a_password_that_is_neither_shown_nor_on_a_command_li
     assert password not in f"{redis.address} {redis.command()} {redis.environment}"
 
 
-def test_the_address_of_the_own_valkey_as_an_older_release_exported_it_is_still_its_own(folder: DataFolder) -> None:
+def test_our_valkey_is_recognised_by_an_address_that_an_older_release_exported(folder: DataFolder) -> None:
     system = topology(load(REDIS_URL="redis://127.0.0.1:8010"), folder)
     assert services(system)["redis"].command is not None
     assert folder.secret("redis") in system.settings.redis
@@ -102,7 +102,7 @@ def test_the_address_of_another_service_is_refused_by_name(folder: DataFolder) -
         topology(load(GATEWAY_URL="http://127.0.0.1:1"), folder)
 
 
-def test_env_tells_what_psql_redis_cli_and_curl_need(folder: DataFolder) -> None:
+def test_env_exports_what_psql_redis_cli_and_curl_need(folder: DataFolder) -> None:
     exports = topology(load(), folder).exports
     assert set(exports) == {
         f"COTACOES_{name}"
@@ -115,7 +115,7 @@ def test_env_tells_what_psql_redis_cli_and_curl_need(folder: DataFolder) -> None
     assert topology(load(ADMIN_TOKEN="mine"), folder).exports["COTACOES_ADMIN_TOKEN"] == "mine"
 
 
-def test_a_service_gets_its_settings_and_of_our_environment_only_what_any_program_needs(folder: DataFolder) -> None:
+def test_a_service_gets_its_own_settings_and_a_minimal_environment(folder: DataFolder) -> None:
     settings = topology(load(SEED="7", POLL_INTERVAL_S="0.5"), folder).settings
     environment = service_environment(
         "quote_service",
@@ -141,7 +141,7 @@ def test_a_service_gets_its_settings_and_of_our_environment_only_what_any_progra
     assert environment["COTACOES_ADMIN_TOKEN"] == folder.secret("admin_token")
 
 
-def test_a_word_for_the_clock_reaches_the_writer_and_nobody_else(tmp_path: Path) -> None:
+def test_accept_clock_reaches_only_quote_service(tmp_path: Path) -> None:
     settings = config.load(data=tmp_path, accept_clock=True)
     told = {name for name in SERVICES if "COTACOES_ACCEPT_CLOCK" in service_environment(name, settings, {})}
     assert told == {"quote_service"}
@@ -169,11 +169,11 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         ),
     ],
 )
-def test_it_says_what_the_prices_are(variables: dict[str, str], text: str) -> None:
+def test_the_source_is_described_in_words(variables: dict[str, str], text: str) -> None:
     assert describe_source(load(**variables)) == text
 
 
-def test_spans_that_no_service_could_send_are_refused_before_anything_starts(
+def test_an_unusable_collector_of_spans_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "far:4318")

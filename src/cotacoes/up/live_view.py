@@ -120,8 +120,8 @@ class LiveView:
             self._resuming = set(self._last_shown)
         now = self._now()
         if self._style is Style.JSON:
-            told = {"type": "part", "time": format_time(now), "part": change.service, "state": change.state.value}
-            self._put(_encode({**told, "detail": change.detail}))
+            fields = {"type": "part", "time": format_time(now), "part": change.service, "state": change.state.value}
+            self._put(_encode({**fields, "detail": change.detail}))
         elif change.detail or (self._has_table and change.state not in _PASSING):
             detail = f": {_clean(change.detail)}" if change.detail else ""
             state = self._coloured(change.state)

@@ -22,7 +22,7 @@ from cotacoes.up.supervision.child import Child
 
 READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.25
-WORDS_BYTES_MAX = 280  # of what a service said last, where it ended: one sentence with its fix
+WORDS_BYTES_MAX = 280  # of the last message of a service that ended: one sentence with its fix
 
 
 class ServiceState(enum.StrEnum):
