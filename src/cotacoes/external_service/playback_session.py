@@ -28,7 +28,7 @@ from cotacoes.observability.whole_file import replace_file
 INDEX_MAX = 2**63 - 1
 REMEMBER_S = 1.0
 CURSOR_RULE = "^([0-9a-f]{12}[.][0-9]{1,17})-([0-9]{1,19})$"  # in the document, too
-_CURSOR = re.compile(r"([0-9a-f]{12}\.[0-9]{1,17})-([0-9]{1,19})\Z")
+_CURSOR = re.compile(CURSOR_RULE.strip("^$"))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def digest_of(*identity: object) -> str:
 
 def parse_cursor(text: str) -> tuple[str, int]:
     """The session's name and the index; ValueError says what is expected."""
-    match = _CURSOR.match(text)
+    match = _CURSOR.fullmatch(text)
     if match is None or int(match[2]) > INDEX_MAX:
         raise ValueError("a cursor is written RUN-INDEX, as in `next` of a page")
     return match[1], int(match[2])

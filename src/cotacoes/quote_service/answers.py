@@ -55,7 +55,7 @@ class Answers:
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
 
     def current(self, coin: str) -> bytes:
-        """The newest durable quote with its age; NoQuoteError if there is none, or none young enough."""
+        """The newest durable quote with its age; NoQuoteError if the coin has no quote, or only one that is too old."""
         history = self._histories[coin]
         quote = history.newest
         if quote is None:

@@ -55,7 +55,7 @@ class HttpSource:
         return await read_quote(response.body, self._coins)
 
     async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
-        """The prices after a cursor (None: from the first); an empty page if there is none within `wait_s`.
+        """The prices after a cursor (None: from the first); an empty page if none comes within `wait_s`.
 
         SourceGoneError, with a cursor to begin with, if the source no longer knows this one.
         """
@@ -70,7 +70,7 @@ class HttpSource:
         return await read_page(response.body, self._coins, limit)
 
     async def _get(self, path: str) -> Response:
-        """The answer, unless it means that there is none for now."""
+        """The answer; an error if the source has none for now."""
         try:
             response = await self._client.get(self._url + path)
         except HttpUnavailableError as error:

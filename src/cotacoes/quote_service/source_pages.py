@@ -77,7 +77,7 @@ async def read_page(body: bytes, coins: Container[str], limit: int) -> TapePage:
 
 
 def read_restart(body: bytes) -> str:
-    """The cursor to begin with, in the body of a 410; SourceMalformedError if there is none."""
+    """The cursor to begin with, in the body of a 410; SourceMalformedError if it names no cursor."""
     try:
         return _gone.decode(body).next[:CURSOR_MAX]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
