@@ -126,9 +126,9 @@ def test_without_redis_quotes_are_answered_and_recorded_and_the_live_view_has_no
     seqs = [quote["seq"] for quote in page["quotes"]]
     assert seqs == list(range(before["seq"] + 1, seqs[-1] + 1))
     if how == "stop":
-        told = said(system, "gap.found", since)
+        told = said(system, "gap.detected", since)
         assert told["through"] != told["after"]
-        said(system, "gap.recovered", since)
+        said(system, "gap.filled", since)
         new_quotes(system, "bitcoin", 1)
     rows = [Row(Position(quote["epoch"], quote["seq"]), quote["price"], None) for quote in page["quotes"]]
     heard = subscriber_lives(list(system.events))[-1]["bitcoin"]

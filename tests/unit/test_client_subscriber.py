@@ -90,7 +90,7 @@ def test_each_change_of_state_is_logged_once_and_quotes_never(log_changes: bool)
         await asyncio.sleep(1)
 
     logged = showing(scenario, collected, log_changes=log_changes)
-    changes = ["feed.silent", "feed.back", "gap.found", "gap.recovered", "gap.found", "gap.gone", "gap.recovered"]
+    changes = ["feed.silent", "feed.back", "gap.detected", "gap.filled", "gap.detected", "gap.lost", "gap.filled"]
     assert [event for event in logged if event not in changes] == [
         "bus.away", "bus.back", "output.stuck", "output.flowing"
     ]  # fmt: skip
@@ -153,15 +153,15 @@ def test_what_is_missed_got_back_or_gone_names_its_positions() -> None:
     assert "missed all after 5-1 to 6-4\n" in missed(Position(5, 1), Position(6, 4))
     assert "missed all from the first one to 5-4\n" in missed(None, Position(5, 4))
     (back,) = shown(GapFilled("bitcoin", Position(5, 1), Position(5, 18), 17))
-    assert "bitcoin   got back 17, through 5-18\n" in back
+    assert "bitcoin   recovered 17, through 5-18\n" in back
     gone, rewritten, all_of_it = shown(
         GapLost(gap(Position(5, 1), Position(5, 4), Reason.GONE)),
         GapLost(gap(Position(5, 1), Position(5, 1), Reason.REWRITTEN)),
         GapLost(gap(None, Position(5, 1), Reason.REWRITTEN)),
     )
     assert "bitcoin   gone: 5-2 to …-4, no longer in the history\n" in gone
-    assert "the history was rewritten: 5-1 is not in it\n" in rewritten
-    assert "the history was rewritten: 5-1 is not in it\n" in all_of_it
+    assert "the history was rewritten: it does not contain 5-1\n" in rewritten
+    assert "the history was rewritten: it does not contain 5-1\n" in all_of_it
 
 
 def test_colour_comes_only_when_asked_for() -> None:
@@ -207,12 +207,12 @@ def test_since_names_a_position_for_one_coin_or_for_each_of_several() -> None:
 @pytest.mark.parametrize(
     ("texts", "reason"),
     [
-        (["5-1"], "2 coins are shown, so write --since COIN=5-1"),
+        (["5-1"], "2 coins are shown: write --since COIN=5-1"),
         (["bitcoin=5"], "--since bitcoin=5: a position is written EPOCH-SEQ"),
         (["bitcoin="], "--since bitcoin=: a position is written EPOCH-SEQ"),
-        (["solana=5-1"], "--since solana=5-1: solana is not among those shown: bitcoin, ethereum"),
-        (["=5-1"], "--since =5-1: no coin is not among those shown"),
-        (["bitcoin=5-1", "BITCOIN=5-2"], "--since BITCOIN=5-2: bitcoin has one already"),
+        (["solana=5-1"], "--since solana=5-1: solana is not shown; the coins are bitcoin, ethereum"),
+        (["=5-1"], "--since =5-1: an empty name is not shown"),
+        (["bitcoin=5-1", "BITCOIN=5-2"], "--since BITCOIN=5-2: bitcoin was given twice"),
     ],
 )
 def test_a_since_that_is_none_is_refused_by_name(texts: Sequence[str], reason: str) -> None:

@@ -159,7 +159,7 @@ def test_quotes_and_gaps_are_shown_as_the_subscriber_shows_them() -> None:
         "missed 5-9 to …-10",
         "missed all from the first one to 5-10",
         "gone: 5-9 to …-10, no longer in the history",
-        "got back 2, through 5-10",
+        "recovered 2, through 5-10",
     ]
 
 

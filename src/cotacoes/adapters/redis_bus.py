@@ -1,18 +1,18 @@
 """The bus on Redis or Valkey: the only file that imports redis and hiredis.
 
-Publishing goes over one connection, many messages in one write, by one deadline. When the deadline passes, or the call
-is cancelled, the connection is dropped with whatever replies are still under way, so that none is taken for the answer
-to a later call; the next publish connects anew within its own deadline. Nothing is tried twice: the library's own
-retries are off, because a publish sent again would be heard twice.
+Publishing uses one connection, many messages in one write, and one deadline. When the deadline passes or the call is
+cancelled, the connection is dropped with all outstanding replies, so that none is taken for the answer to a later call;
+the next publish connects anew within its own deadline. Nothing is tried twice: the library's own retries are off, since
+a repeated publish would be received twice.
 
-Listening does not trust the library to notice a dead link (it did not in 28 s): a heartbeat is due each second on every
-channel of ours, so silence for `IDLE_S` is questioned with a PING, and `PONG_S` of silence after that is a dead link.
-What comes is read in large pieces and taken apart by hiredis itself: the library's own reading, with its timer for each
-message, took in a third as many. A piece that follows another within `READ_EVERY_S` waits for the end of that time, so
-a rare message comes at once, and many come together.
+Listening does not rely on the library to notice a dead link (it had not after 28 s): every channel has a heartbeat each
+second, so after `IDLE_S` of silence a PING is sent, and after another `PONG_S` of silence the link is dead. Bytes are
+read in large pieces and parsed by hiredis directly: the library's own reading, with a timer for each message, handled a
+third as many. A piece that follows another within `READ_EVERY_S` waits for the end of that time, so a rare message
+comes at once, and frequent ones come together.
 
-The protocol is RESP2 and no library name is sent, so that connecting costs no round trip of its own. Whatever the query
-of a URL says to the contrary does not count: with `?decode_responses=1` a listener would hear nothing, for ever.
+The protocol is RESP2 and no library name is sent, so that connecting costs no extra round trip. Options in the query of
+the URL that contradict this are overridden: with `?decode_responses=1` a listener would never receive anything.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
 IDLE_S = 5.0  # five heartbeats missed
 PONG_S = 2.0
 CONNECT_DEADLINE_S = 2.0
-READ_EVERY_S = 0.003  # at most: a message by itself costs four times what it costs among others
-READ_BYTES_MANY = 8_192  # and these are enough at once: more of them follow, as fast as they come
-READ_BYTES = 65_536  # in place of asyncio's 262,144, for which each read has memory mapped: 40 us in place of 7
+READ_EVERY_S = 0.003  # at most: a message read alone costs four times as much as one among others
+READ_BYTES_MANY = 8_192  # after a piece of this size the next is read at once
+READ_BYTES = 65_536  # not asyncio's 262,144, for which each read maps memory: 40 us, not 7
 T = TypeVar("T")
 _OURS: dict[str, Any] = {
     "protocol": 2,
@@ -49,10 +49,10 @@ _OURS: dict[str, Any] = {
 
 
 class RedisBus:
-    """See `patterns.pub_sub.Bus`; an async context manager. Opening connects to nothing.
+    """Implements `patterns.pub_sub.bus.Bus`; an async context manager that does not connect on entry.
 
-    `deadline_s` is of one publish or ping, connecting included; `idle_s` and `pong_s` find a dead link, as said above.
-    SettingError where the URL can not be used.
+    `deadline_s` applies to one publish or ping, including connecting; `idle_s` and `pong_s` detect a dead link.
+    SettingError if the URL cannot be used.
     """
 
     def __init__(self, url: str, *, deadline_s: float, idle_s: float = IDLE_S, pong_s: float = PONG_S) -> None:
@@ -83,21 +83,21 @@ class RedisBus:
             async with asyncio.timeout(self._deadline_s), self._lock:
                 writer: asyncio.StreamWriter | None = None
                 try:
-                    if connection.is_connected and await connection.can_read():  # its end, or what nobody asked for
+                    if connection.is_connected and await connection.can_read():  # closed, or unexpected data
                         await connection.disconnect(nowait=True)
                     await connection.connect()
                     writer = connection._writer
                     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                     return [read(await connection.read_response()) for _ in commands]
-                except BaseException:  # cancellation above all: the replies under way must meet no later call
-                    if writer is not None:  # a mere close would hold what a frozen server does not take for ever
+                except BaseException:  # cancellation above all: outstanding replies must not reach a later call
+                    if writer is not None:  # a mere close would wait for ever for a frozen server to take the rest
                         writer.transport.abort()
                     await connection.disconnect(nowait=True)
                     raise
 
     @contextlib.asynccontextmanager
     async def subscribe(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        connection = _new_connection(self._url)  # one of its own: in RESP2 a subscriber can do nothing else
+        connection = _new_connection(self._url)  # its own, since in RESP2 a subscriber can do nothing else
         try:
             with _translated(f"Redis did not answer within {CONNECT_DEADLINE_S:g} s"):
                 async with asyncio.timeout(CONNECT_DEADLINE_S):
@@ -105,7 +105,7 @@ class RedisBus:
                     connection._writer.transport.max_size = READ_BYTES
                     replies = hiredis.Reader()
                     await connection.send_command("SUBSCRIBE", *channels, check_health=False)
-                    for _ in channels:  # one command, so no message comes between its replies
+                    for _ in channels:  # replies to one command, so no message comes in between
                         await self._next_reply(replies, lambda: self._read(connection))
             async with contextlib.aclosing(self._messages(connection, replies)) as messages:
                 yield messages
@@ -113,7 +113,7 @@ class RedisBus:
             await connection.disconnect(nowait=True)
 
     async def _messages(self, connection: Any, replies: hiredis.Reader) -> AsyncGenerator[tuple[str, bytes], None]:
-        """Every message; those that came together without a wait in between."""
+        """Iterate over all messages, without a wait between those that came together."""
         loop = asyncio.get_running_loop()
         read_at = -READ_EVERY_S
 
@@ -138,7 +138,7 @@ class RedisBus:
         return reply
 
     async def _next_bytes(self, connection: Any) -> bytes:
-        """What comes next; where nothing comes for `idle_s`, whatever answers a PING within `pong_s`."""
+        """The next bytes; after `idle_s` without any, those that answer a PING within `pong_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._idle_s):
                 return await self._read(connection)
@@ -154,26 +154,26 @@ class RedisBus:
 
 
 async def _leave_unread(connection: Any, seconds: float) -> None:
-    """Let what comes gather for so long, if that is any time at all."""
+    """Let incoming bytes gather for `seconds`, if positive."""
     if seconds > 0:
         transport = connection._writer.transport
-        transport.pause_reading()  # else each piece wakes the event loop all the same
+        transport.pause_reading()  # else each piece would still wake the event loop
         await asyncio.sleep(seconds)
         transport.resume_reading()
 
 
 def _new_connection(url: str) -> Any:
-    """A connection that is not made yet, with nothing of the library's own will: no retry, no timeout, no greeting."""
+    """A connection that is not open yet, without the library's own retries, timeouts and greeting."""
     try:
         options: dict[str, Any] = {**parse_url(url), **_OURS, "retry": Retry(NoBackoff(), 0)}
         return options.pop("connection_class", Connection)(**options)
-    except (ValueError, TypeError) as error:  # the library takes an option that it does not know for an argument
-        raise SettingError("COTACOES_REDIS_URL is not usable: write redis://HOST:PORT") from error
+    except (ValueError, TypeError) as error:  # the library passes on unknown options as arguments
+        raise SettingError("COTACOES_REDIS_URL is invalid: write redis://HOST:PORT") from error
 
 
 @contextlib.contextmanager
 def _translated(on_timeout: str) -> Iterator[None]:
-    """Every error of the library once, as ours; none carries the URL."""
+    """Translate every error of the library into one of ours, without the URL."""
     try:
         yield
     except TimeoutError as error:
@@ -183,8 +183,8 @@ def _translated(on_timeout: str) -> Iterator[None]:
     except ResponseError as error:
         raise BusUnavailableError("Redis refused the command") from error
     except DataError as error:
-        raise InternalError("a command of Redis was called with arguments that it does not take") from error
+        raise InternalError("invalid arguments for a Redis command") from error
     except (RedisError, OSError) as error:
         raise BusUnavailableError("Redis is not reachable") from error
-    except Exception as error:  # bytes that are not RESP, a reply of another shape, whatever the libraries make of it
-        raise BusUnavailableError(f"Redis gave an answer that cannot be read ({type(error).__name__})") from error
+    except Exception as error:  # invalid RESP, or a reply of an unexpected shape
+        raise BusUnavailableError(f"Redis sent an unreadable answer ({type(error).__name__})") from error

@@ -1,8 +1,8 @@
-"""WebSocket, the client's end: a connection of the library `websockets`, bounded, with our own errors.
+"""The client's end of a WebSocket: a connection of the library `websockets`, bounded, with our own errors.
 
-One deadline covers the whole opening. A message is bounded, and nothing is inflated. A redirect is an answer like any
-other, and no proxy is taken from the environment. Some messages are read ahead at most: whoever does not take them
-holds the sender up, by TCP. No ping is sent: silence tells as much.
+One deadline covers the whole opening. Messages are bounded, and nothing is decompressed. A redirect is a status like
+any other, and no proxy is taken from the environment. Only a few messages are read ahead, so a slow reader slows the
+sender down, by TCP. No ping is sent: heartbeats reveal a dead connection.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from cotacoes.errors import (
 )
 
 MESSAGE_BYTES_MAX = 1_048_576
-MESSAGES_AHEAD = 16  # beyond them reading pauses; what one read of the socket brought (256 KiB at most) comes on top
-CLOSE_S = 1.0  # how long the other side may take to answer our close
+MESSAGES_AHEAD = 16  # beyond them reading pauses; the last read of the socket may add 256 KiB
+CLOSE_S = 1.0  # for the other side to answer our close
 
 
 class Link(Protocol):
     """An open connection. Its calls raise StreamUnavailableError, StreamClosedError and StreamMalformedError."""
 
     async def send(self, text: str) -> None:
-        """Hand a text message to the connection, waiting while it is full."""
+        """Send a text message; waits while the connection is full."""
 
     async def receive(self) -> str | bytes:
         """The next message. Cancelling the wait for it loses nothing."""
 
     async def close(self) -> None:
-        """Say goodbye, and wait for the answer, for `CLOSE_S` at most."""
+        """Send a close, and wait at most `CLOSE_S` for the answer."""
 
     def abort(self) -> None:
-        """Cut it, at once."""
+        """Cut the connection at once."""
 
 
 class _Connect(library.connect):
@@ -48,7 +48,7 @@ class _Connect(library.connect):
 
 
 class _WebSocket:
-    """A link over the library's connection, which has no task of its own."""
+    """A link over the library's connection."""
 
     def __init__(self, connection: library.ClientConnection) -> None:
         self._connection = connection
@@ -96,23 +96,25 @@ async def connect(url: str, *, deadline_s: float) -> Link:
         raise StreamUnavailableError(f"no connection within {deadline_s:g} s") from error
     except (WebSocketException, OSError, UnicodeError) as error:
         raise StreamUnavailableError(f"no connection: {error}") from error
-    except Exception as error:  # an address or an answer that the library stumbles over
+    except Exception as error:  # an address or an answer that the library cannot handle
         raise StreamUnavailableError(f"no connection ({type(error).__name__})") from error
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Why it ended, as one of ours; we close first where what came breaks the protocol."""
+    """Translate the end of a connection into one of our errors; we close first on a breach of the protocol."""
     try:
         yield
     except ConnectionClosed as error:
         theirs, ours = error.rcvd, error.sent
         if ours is not None and (theirs is None or error.rcvd_then_sent is False):
-            raise StreamMalformedError(f"what came is no WebSocket's: {ours.reason or ours.code}") from error
+            raise StreamMalformedError(
+                f"the other side broke the WebSocket protocol: {ours.reason or ours.code}"
+            ) from error
         if theirs is not None:
             raise StreamClosedError(theirs.code, theirs.reason) from error
         raise StreamUnavailableError("the connection was cut") from error
     except (ConcurrencyError, TypeError):
-        raise  # called as it cannot be: a bug of ours, which must show
+        raise  # a wrong call, a bug of ours that must show
     except Exception as error:
         raise StreamUnavailableError(f"the connection failed ({type(error).__name__})") from error

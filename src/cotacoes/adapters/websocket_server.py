@@ -1,15 +1,14 @@
-"""WebSocket, the server's end: the library `websockets`, whose protocol does no input or output, on connections of the
-HTTP server.
+"""The server's end of a WebSocket: the protocol of the library `websockets`, which does no I/O, on HTTP connections.
 
-What is sent to many is made a frame once (`text_frame`) and written as it is; what is said to one client, and what it
-says, goes through the protocol, which knows the rules.
+What is sent to many clients is made a frame once (`text_frame`) and written as it is. What is sent to one client, and
+everything that it sends, goes through the protocol, which knows the rules.
 
-What a client sends is bounded before it is parsed: it is taken in pieces, each frame costs a token, whatever its kind,
-and a message has a size and a number of fragments. A client that goes beyond its tokens is closed with 1008, and
-not read again. A message that is not text, not UTF-8 or too large ends the connection with the code of the standard.
+Input is bounded before it is parsed: it is processed in pieces, each frame of any kind costs a token, and a message has
+a maximum size and number of fragments. A client without tokens left is closed with 1008 and not read again. A message
+that is not text, not UTF-8 or too large ends the connection with the code of the standard.
 
-While the connection is full nothing is read from it, so a client cannot ask for more than it takes. Closing has a
-deadline: a client that does not answer, or does not take what is still to be sent, is cut.
+While the connection is full nothing is read from it, so a client cannot request more than it takes. Closing has a
+deadline: a client that does not answer, or does not take the rest, is cut.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ from cotacoes.errors.problem_json import problem_answer
 from cotacoes.observability.bounded_log import log_crash
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
-PIECE_BYTES = 512  # parsed at once: 85 of the smallest frames, a millisecond
+PIECE_BYTES = 512  # parsed at once: 85 of the smallest frames, about a millisecond
 FRAGMENTS_MAX = 64  # of one message
-FRAMES_BURST_S = 2.0  # so many seconds' worth of frames may come at once
+FRAMES_BURST_S = 2.0  # seconds' worth of frames that may come at once
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A whole text message, as a server sends it."""
+    """A complete text message, as a server sends it."""
     return Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a client at `address` asks for; names of headers are lower-case."""
+    """The request of a client at `address`; names of headers are lower-case."""
 
     path: str
     headers: Mapping[str, str]
@@ -54,13 +53,13 @@ class Handshake:
 
 
 class Handler(StreamHandler, Protocol):
-    """What is done with an open connection."""
+    """Handles the events of an open connection."""
 
     def message(self, text: bytes, now: float) -> None:
-        """A message came; an empty one stands for a ping of the client's."""
+        """Handle a message; an empty one stands for a ping of the client."""
 
     def flooded(self) -> None:
-        """The client sends more frames than it may: close the connection."""
+        """Close the connection of a client that sends too many frames."""
 
 
 Open = Callable[["ServerConnection"], Handler]
@@ -69,7 +68,7 @@ Admit = Callable[[Handshake], "ProblemError | Open"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may send, and what may wait for it."""
+    """Limits on what one client may send, and on what may wait for it."""
 
     message_bytes_max: int
     frames_per_s: float
@@ -77,7 +76,7 @@ class Limits:
 
 
 class ServerConnection(Upgraded):
-    """One connection, from its handshake on. `is_full`: more than `write_buffer_bytes` wait; `heard_at`: the last."""
+    """One connection, from its handshake on. `is_full` beyond `write_buffer_bytes`; `heard_at` is the last input."""
 
     def __init__(
         self,
@@ -114,16 +113,14 @@ class ServerConnection(Upgraded):
         self.feed(bytes(self._context.read_buffer[:nbytes]))
 
     def feed(self, data: bytes) -> None:
-        """Take what came, piece by piece, until the client has used up its tokens."""
+        """Process input, piece by piece, until the client has used up its tokens."""
         self.heard_at = self._loop.time()
         for at in range(0, len(data), PIECE_BYTES):
             if self._is_deaf or self._transport.is_closing():
                 return
             self._protocol.receive_data(data[at : at + PIECE_BYTES])
             if self._protocol.handshake_exc is not None:
-                self._refuse(
-                    MalformedRequestError(f"this is not a WebSocket handshake: {self._protocol.handshake_exc}")
-                )
+                self._refuse(MalformedRequestError(f"invalid WebSocket handshake: {self._protocol.handshake_exc}"))
                 return
             self._handle(self._protocol.events_received())
         self._send()
@@ -151,14 +148,14 @@ class ServerConnection(Upgraded):
         self._ended()
 
     def shutdown(self) -> None:
-        """The HTTP server stops."""
+        """End the connection, since the HTTP server stops."""
         if self._handler is not None:
             self._handler.shut_down()
         else:
             self._transport.close()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame behind what was written; a client that does not answer it in time is cut."""
+        """Send a close frame after everything written; a client that does not answer in time is cut."""
         if self._cut is None and self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._send()
@@ -173,14 +170,14 @@ class ServerConnection(Upgraded):
                 self._stop_listening()
                 return
             elif self._handler is not None and isinstance(event, Frame):
-                self._take(event)
+                self._handle_frame(event)
 
     def _decide(self, request: Request) -> None:
         headers = {name.lower(): text for name, text in request.headers.raw_items()}
         address = (self._transport.get_extra_info("peername") or ("",))[0]
         try:
             decided = self._admit(Handshake(request.path, headers, address))
-        except Exception:  # the other connections go on; the client learns whose fault it is
+        except Exception:  # other connections continue; the client learns that it is our fault
             decided = InternalError("internal error; see the service log", request_id=log_crash("handshake.crashed"))
         if not isinstance(decided, ProblemError):
             response = self._protocol.accept(request)
@@ -199,7 +196,7 @@ class ServerConnection(Upgraded):
         self._transport.write(problem_answer(error))
         self._transport.close()
 
-    def _take(self, frame: Frame) -> None:
+    def _handle_frame(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.CONT}:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
@@ -224,7 +221,7 @@ class ServerConnection(Upgraded):
             self.close(1011, "internal error; see the service log")
 
     def _stop_listening(self) -> None:
-        """The client has had its say: what it still sends waits in its own machine until the connection is cut."""
+        """Read nothing more; what the client still sends waits on its own machine until the connection is cut."""
         self._is_deaf = True
         self._fragments = []
         self._transport.pause_reading()
@@ -252,5 +249,5 @@ class ServerConnection(Upgraded):
 
 def _why_not(status: int, error: Exception | None) -> ProblemError:
     if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowedError("ask for a WebSocket with GET")
-    return MalformedRequestError(f"this is not a WebSocket handshake: {error}")
+        return MethodNotAllowedError("use GET to open a WebSocket")
+    return MalformedRequestError(f"invalid WebSocket handshake: {error}")

@@ -1,14 +1,14 @@
-"""The frames of `/v1/ws` as a client reads and writes them: each is one of these, or it is refused.
+"""The frames of `/v1/ws` as a client reads and writes them; any other frame is refused.
 
-    quote         QuoteTold     with `after` where the mode lets quotes out
+    quote         QuoteFrame    with `after` in the modes that skip quotes
     gap           Gap
     subscribed    Subscribed
-    heartbeat     Beat
+    heartbeat     Heartbeat
     bye           Bye
-    error         ProblemError  returned, as what it is
-    pong, unsubscribed          None: nothing to us
+    error         ProblemError  returned as the error that it describes
+    pong, unsubscribed          None: ignored
 
-A price, a time and a position are read under the rules of `quote.py`; texts end up on a terminal, so they are screened.
+Prices, times and positions follow the rules of `quote.py`; texts end up on a terminal, so they are checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=256)]
 
 @dataclass(frozen=True, slots=True)
 class QuoteFrame:
-    """A quote. Where `is_newest` it stands for everything after `after` (None: from the first quote ever)."""
+    """A quote. If it `is_newest`, it stands for everything after `after` (None: from the first quote ever)."""
 
     quote: Quote
     is_newest: bool = False
@@ -40,7 +40,7 @@ class QuoteFrame:
 
 @dataclass(frozen=True, slots=True)
 class CoinBegun:
-    """Where one coin begins, `position` being exclusive; whether everything after the `since` asked for will come."""
+    """Where a coin begins: after `position`. `recovered` if everything after the requested `since` will come."""
 
     recovered: bool
     position: Position | None
@@ -56,7 +56,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """How far the stream has told each coin. `behind` are those with more on its way; None where it does not say."""
+    """How far the stream has come in each coin. More is on its way for those `behind`; None if it does not say."""
 
     positions: Mapping[str, Position | None]
     behind: frozenset[str] | None
@@ -64,7 +64,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """The server is about to close, and wants nobody back before `retry_s`."""
+    """The server is about to close; a client should wait `retry_s` before it comes back."""
 
     reason: str
     retry_s: float
@@ -96,7 +96,7 @@ class _Gap(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
         gap = Gap(self.coin, _position(self.after), Position.parse(self.through), self.reason)
         is_empty = gap.after == gap.through and gap.reason is Reason.REWRITTEN
         if gap.after is not None and gap.after >= gap.through and not is_empty:
-            raise ValueError("a gap that ends before it begins")
+            raise ValueError("the gap ends before it begins")
         return gap
 
 
@@ -110,7 +110,7 @@ class _Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed
     coins: dict[str, _Begun]
 
     def read(self) -> Subscribed:
-        begun = {coin: CoinBegun(told.recovered, _position(told.position)) for coin, told in self.coins.items()}
+        begun = {coin: CoinBegun(one.recovered, _position(one.position)) for coin, one in self.coins.items()}
         return Subscribed(self.mode, begun)
 
 
@@ -155,19 +155,19 @@ _decoder: msgspec.json.Decoder[_Quote | _Gap | _Subscribed | _Heartbeat | _Bye |
 
 
 def read_frame(message: str | bytes) -> Frame:
-    """What a message means; StreamMalformedError where it means nothing."""
+    """Read a message; StreamMalformedError if it is not a valid frame."""
     if isinstance(message, bytes):
-        raise StreamMalformedError("a message that is not text")
+        raise StreamMalformedError("the message is not text")
     try:
         return _decoder.decode(message).read()
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
-        raise StreamMalformedError(f"not a frame of the stream: {explain_message(error)}") from error
+        raise StreamMalformedError(f"invalid frame: {explain_message(error)}") from error
 
 
 def subscribe_message(coins: Sequence[str], mode: str, since: Mapping[str, Position]) -> str:
-    """Ask for these coins, each after the position that is known of it, where there is one."""
-    told = {coin: str(position) for coin, position in since.items()}
-    return msgspec.json.encode({"op": "subscribe", "coins": coins, "mode": mode, "since": told}).decode()
+    """The message that subscribes to these coins, each after its known position, if it has one."""
+    positions = {coin: str(position) for coin, position in since.items()}
+    return msgspec.json.encode({"op": "subscribe", "coins": coins, "mode": mode, "since": positions}).decode()
 
 
 def _position(text: str | None) -> Position | None:

@@ -1,4 +1,4 @@
-"""The modes of a stream: every quote; or the newest of each coin, as fast as it is taken, or each so often."""
+"""The modes of a stream: every quote; or only the newest of each coin, as fast as it is read or at an interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERVAL = re.compile(r"interval:([1-9][0-9]{0,6})\Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """`interval_s` is None where there is none."""
+    """The mode of a stream; `interval_s` is None in a mode without an interval."""
 
     is_every: bool
     interval_s: float | None = None
@@ -33,5 +33,7 @@ def parse_mode(text: str) -> Mode:
         return EVERY if text == "every" else CONFLATE
     match = _INTERVAL.match(text)
     if match is None or not INTERVAL_MS_MIN <= int(match[1]) <= INTERVAL_MS_MAX:
-        raise ValueError(f"mode: give every, conflate or interval:MS, MS from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
+        raise ValueError(
+            f"mode must be every, conflate or interval:MS with MS from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"
+        )
     return Mode(is_every=False, interval_s=int(match[1]) / 1000)

@@ -1,15 +1,15 @@
-"""The stream that does not end: connects, subscribes, hands on what comes, and connects again where that ends.
+"""Stream is endless: it connects, subscribes, yields what comes, and connects again when the link ends.
 
     `anext` ──▶ wait ──▶ connect ──▶ subscribe ──▶ receive ──▶ StreamState ──▶ a quote, or a gap
                  ▲                                    │
-                 └──────── the link is no good ◀──────┘
+                 └──────── the link has failed ◀──────┘
 
-Everything is done inside `anext`: there is no task, and no queue. One message is taken from the link when the caller
-asks; who asks seldom holds the gateway up, by TCP, and is resumed where it was should that cut it.
+Everything happens inside `anext`: there is no task and no queue. One message is taken from the link when the caller
+asks for an event. A slow caller slows the gateway down, by TCP; if the gateway cuts the link, the stream resumes.
 
-A link on which nothing comes for `SILENT_S` is dead: heartbeats come each 5 s. Before the next there is a pause with
-full jitter, on top of what the gateway asked for; it grows until something good comes, not until a connection does.
-What can not heal is raised: a coin that does not exist, a refusal with 4xx, a close code that says so.
+A link on which nothing comes for `SILENT_S` is dead, since heartbeats come every 5 s. Before the next link there is a
+pause with full jitter, in addition to what the gateway asked for; it grows until an event comes, not only a connection.
+Errors that another try would not cure are raised: an unknown coin, a refusal with 4xx, certain close codes.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from cotacoes.errors import (
 from cotacoes.errors.problem_json import read_problem
 from cotacoes.patterns.resilience.backoff import Backoff
 
-SILENT_S = 11.0  # two heartbeats that did not come
-BYE_S = 1.0  # how long after its `bye` the gateway may take to close
-ASKED_S_MAX = 60.0  # of a wait that the gateway asks for
-_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, 1009, 4002})  # close codes after which the same would end the same
-_HEALING = frozenset({408, 425, 429})  # and all of 500 and above
+SILENT_S = 11.0  # two missing heartbeats
+BYE_S = 1.0  # for the gateway to close after its `bye`
+ASKED_S_MAX = 60.0  # of a pause that the gateway asks for
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1008, 1009, 4002})  # close codes after which another try would end the same
+_TEMPORARY = frozenset({408, 425, 429})  # and all from 500 on
 _BY_STATUS = {401: UnauthorizedError, 403: ForbiddenError, 404: NotFoundError}
 
 Connect = Callable[[str], Awaitable[Link]]
 
 
 class Stream:
-    """An async iterator of quotes and gaps, and an async context manager that closes it; see the head of this file.
+    """An async iterator of quotes and gaps, and an async context manager that closes it.
 
-    Cancelling one wait for the next event loses nothing. After an error it is closed. `failure` is why there is no link
-    just now, None where there is one.
+    Cancelling a wait for the next event loses nothing. After an error the stream is closed. `failure` is why there is
+    no link now, None if there is one.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Stream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        """The next quote or gap. StaleQuote; RequestError and StreamClosedError where trying again will not help."""
+        """The next quote or gap; StaleQuote, or RequestError and StreamClosedError if another try would not help."""
         if self._is_asked:
-            raise RuntimeError("another task waits for the next event of this stream")
+            raise RuntimeError("another task is waiting for the next event of this stream")
         self._is_asked = True
         try:
             while not self._is_closed:
@@ -117,14 +117,14 @@ class Stream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close it, and tell the gateway."""
+        """Close the stream with a goodbye to the gateway."""
         self._is_closed = True
         link, self._link = self._link, None
         if link is not None:
             await link.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # who left the loop with `break` holds no connection open; or it is gone
+        with contextlib.suppress(Exception):  # after a `break` out of the loop no connection stays open
             self._end()
 
     def _end(self) -> None:
@@ -134,14 +134,14 @@ class Stream:
             link.abort()
 
     async def _go_on(self) -> None:
-        """One step: a link, or one message of it."""
+        """Make one step: open a link, or receive one message."""
         try:
             if self._link is None:
                 await self._open()
             else:
                 await self._receive(self._link)
         except StreamRefusedError as refusal:
-            if refusal.status < 500 and refusal.status not in _HEALING:
+            if refusal.status < 500 and refusal.status not in _TEMPORARY:
                 raise _problem(refusal) from refusal
             self._lose(refusal, refusal.retry_after_s)
         except StreamClosedError as closing:
@@ -171,11 +171,11 @@ class Stream:
         self.failure = None
 
     async def _receive(self, link: Link) -> None:
-        """One message, or the end of the link."""
+        """Receive one message, or the end of the link."""
         silent_s = self._silent_s if self._state.bye is None else BYE_S
         due = min(self._heard_at + silent_s, self._state.stale_due)
         if due <= self._clock():
-            # the caller was away: first what has come meanwhile, which the loop sees in one pass, the link in the next
+            # the caller was busy: first take what came meanwhile, which needs one pass of the loop and one of the link
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         try:
@@ -192,7 +192,7 @@ class Stream:
             self._backoff.reset()
 
     def _lose(self, why: Exception, asked_s: float | None = None) -> None:
-        """The link is no good: try another one later."""
+        """Drop the link, and plan the next one."""
         link, self._link = self._link, None
         if link is not None:
             link.abort()
@@ -208,12 +208,12 @@ class Stream:
 
 
 def _problem(refusal: StreamRefusedError) -> ProblemError:
-    """The refusal of a handshake as the error that it is."""
+    """The error that a refused handshake describes."""
     try:
-        told: Any = msgspec.json.decode(refusal.body)
+        fields: Any = msgspec.json.decode(refusal.body)
     except (ValueError, RecursionError):
-        told = None
-    if isinstance(told, dict):
-        return read_problem(told, refusal.status, refusal.retry_after_s)
+        fields = None
+    if isinstance(fields, dict):
+        return read_problem(fields, refusal.status, refusal.retry_after_s)
     kind: type[RequestError] = _BY_STATUS.get(refusal.status, BadRequestError)
     return kind(f"the gateway {refusal}")

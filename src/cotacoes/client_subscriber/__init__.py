@@ -1,1 +1,1 @@
-"""client_subscriber: a console subscriber that knows when it missed something."""
+"""client_subscriber: a console subscriber that notices every loss and recovers it."""

@@ -1,8 +1,8 @@
-"""client_subscriber: shows the last quote at once, then each one as it comes, and gets back what the wire loses.
+"""client_subscriber shows the last quote, then each quote as it comes, and recovers what the wire loses.
 
-    Redis, history ──▶ FeedConsumer ──▶ Subscriber ──▶ output ──▶ stdout          changes of state ──▶ log (stderr)
+    Redis, history ──▶ FeedConsumer ──▶ Subscriber ──▶ output ──▶ stdout      changes of state ──▶ log (stderr)
 
-What a line looks like stands in `lines.py`, what is asked of the history and when in `feed/consumer.py`.
+`lines.py` describes the lines, `feed/consumer.py` when the history is asked for what.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ ASK_DEADLINE_S = 1.0
 
 
 async def main(settings: Settings, stop: Stop) -> None:
-    """All coins, in lines for people."""
+    """Show all coins, in lines for people."""
     await run(settings, stop)
 
 
 async def main_json(settings: Settings, stop: Stop) -> None:
-    """All coins, as NDJSON for programs."""
+    """Show all coins, as NDJSON for programs."""
     await run(settings, stop, as_json=True)
 
 
@@ -58,11 +58,11 @@ async def run(
     out: TextIO | None = None,
     ask: Callable[[Settings], Awaitable[list[str]]] | None = None,
 ) -> None:
-    """Show `coins` (none named: all) until `stop` or until nobody reads; SettingError for a coin that is not quoted.
+    """Show `coins` (by default all) until `stop`, or until nobody reads; SettingError for an unknown coin.
 
-    `since` are texts as `since.py` reads them; SettingError for one that is none. `out` is a stream with a file
-    descriptor, standard output where none is given; nothing else may write to it. `ask` tells which coins there are,
-    quote_service where none is given.
+    `since` are texts for `read_since`; SettingError for an invalid one. `out` is a stream with a file descriptor, by
+    default standard output; nothing else may write to it. `ask` returns the coins that exist, by default from
+    quote_service.
     """
     ask_coins = functools.partial(ask or known_coins, settings)
     chosen = _chosen(coins, await ask_coins(), settings.seed_placement)
@@ -73,7 +73,7 @@ async def run(
     subscriber = Subscriber(
         output,
         render=as_json_line if as_json else _for_people(chosen, out),
-        log_changes=as_json or not out.isatty(),  # on a terminal the lines say it already
+        log_changes=as_json or not out.isatty(),  # on a terminal the lines show them already
     )
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
     client = ServiceClient(Addresses.of(settings))
@@ -84,7 +84,7 @@ async def run(
         subscriber.show,
         clock=time.monotonic,
         random=SystemRandom(),
-        bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person learns of it at once; `up` starts all parts together
+        bus_quiet_s=BUS_QUIET_S if as_json else 0.0,  # a person is warned at once; `up` starts all services together
     )
     get_logger().info("service.started", coins=",".join(chosen))
     consuming = consumer.run(newcomers=None if coins else ask_coins)
@@ -103,7 +103,7 @@ def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[FeedEvent], byte
 
 
 async def known_coins(settings: Settings) -> list[str]:
-    """The coins that quote_service has; none where it can not say."""
+    """The coins of quote_service; none if it does not answer."""
     try:
         async with ServiceClient(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
             return list(await client.positions())
@@ -112,7 +112,7 @@ async def known_coins(settings: Settings) -> list[str]:
 
 
 def _chosen(coins: Sequence[str], known: Sequence[str], seed: Iterable[str]) -> list[str]:
-    """The coins to show. Where nobody says which there are, every name that can be one is believed."""
+    """The coins to show. If it is unknown which exist, every possible name is accepted."""
     if not known:
         known = [*seed, *(coin for coin in coins if COIN_PATTERN.match(coin))]
     try:
@@ -124,7 +124,7 @@ def _chosen(coins: Sequence[str], known: Sequence[str], seed: Iterable[str]) -> 
 
 
 class OutputEnd:
-    """Stops the subscriber once its output takes nothing more; `failure` unless its reader chose to leave."""
+    """Stops the subscriber once its output fails; `failure` is the reason, unless the reader chose to leave."""
 
     def __init__(self, stop: Stop) -> None:
         self.failure: OutputError | None = None
@@ -137,7 +137,7 @@ class OutputEnd:
 
 
 class Subscriber:
-    """Shows events. `log_changes` says changes in the log as well, for when the lines are for a program."""
+    """Shows events. With `log_changes`, changes are logged too, for when the lines are for a program."""
 
     def __init__(self, output: Output, *, render: Callable[[FeedEvent], bytes], log_changes: bool) -> None:
         self._output = output
@@ -145,20 +145,20 @@ class Subscriber:
         self._log_changes = log_changes
 
     async def show(self, events: Iterable[FeedEvent]) -> None:
-        """Show them; waits where the reader is slow."""
+        """Show events; waits for a slow reader."""
         for event in events:
             if self._log_changes:
                 log_change(event)
             await self._output.put(self._render(event))
 
     async def watch_reader(self) -> None:
-        """Say when nobody reads, until cancelled; of a reader that is only slow nothing is said."""
+        """Log when nobody reads, until cancelled; a reader that is only slow is not reported."""
         is_stuck, written = False, 0
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             was_stuck, is_stuck = is_stuck, self._output.is_stuck and self._output.written == written
             written = self._output.written
             if is_stuck and not was_stuck:
-                get_logger().warning("output.stuck", reason="nobody reads")
+                get_logger().warning("output.stuck", reason="nobody reads standard output")
             elif was_stuck and not is_stuck:
                 get_logger().info("output.flowing")

@@ -2,17 +2,17 @@
 
     {"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
     {"type":"gap","coin","after","through","reason"}        the wire lost these (`lost`, `era`); they are being fetched
-    {"type":"recovered","coin","after","through","quotes"}  all of them are shown by now; so many came from the history
-    {"type":"gone","coin","after","through","reason"}       these will not come: the history no longer holds them
+    {"type":"recovered","coin","after","through","quotes"}  all of them are shown; `quotes` came from the history
+    {"type":"gone","coin","after","through","reason"}       these will never come: the history no longer holds them
                                                             (`gone`), lost them (`hole`), or is another (`rewritten`)
-    {"type":"retracted","coin","after","through","reason"}  these were shown, and the history holds others, or none:
-                                                            they do not count; what it holds after `after` comes next
-    {"type":"dismissed","coin","after","through","reason"}  positions up to `through` were announced on Redis that do
-                                                            not exist: nothing is missing
-    {"type":"silent","coin"}   {"type":"back","coin"}       a feed says nothing, not even a heartbeat; it does again
+    {"type":"retracted","coin","after","through","reason"}  these were shown but are false; what the history holds after
+                                                            `after` comes next
+    {"type":"dismissed","coin","after","through","reason"}  positions up to `through` were announced on Redis but do not
+                                                            exist: nothing is missing
+    {"type":"silent","coin"}   {"type":"back","coin"}       a feed sends nothing, not even a heartbeat; it does again
 
-`after` is exclusive, and null where all from the first quote ever is meant; `through` is inclusive. The quotes of a
-coin come in order, each once; from the first on, they and what is told as `gone` are all that there is.
+`after` is exclusive, and null if everything from the first quote on is meant; `through` is inclusive. The quotes of a
+coin come in order, each once; from the first on, they and what is reported as `gone` cover the whole history.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COLOURS = {"▲": "32", "▼": "31", "missed": "33", "dim": "2"}
 
 
 def as_json_line(event: FeedEvent) -> bytes:
-    """The object, with its line feed."""
+    """The event as a JSON object, with a line feed."""
     return _encode(_fields(event)) + b"\n"
 
 
@@ -64,7 +64,7 @@ def _fields(event: FeedEvent) -> dict[str, object]:
 
 
 class LineFormatter:
-    """Lines for people; `coin_width` is that of the longest name, `coloured` says whether a terminal shows them."""
+    """Formats lines for people. `coin_width` is the width of the longest name; `coloured` for a terminal."""
 
     def __init__(self, coin_width: int, *, coloured: bool) -> None:
         self._coin_width = coin_width
@@ -75,25 +75,27 @@ class LineFormatter:
     def line(self, event: FeedEvent, now: datetime) -> str:
         """`12:00:01  bitcoin   67012.34 USD  ▲  1732400000000-42  0.2 s  sim`, in the local time of `now`.
 
-        The arrow is against the price before; the seconds are the age of what the source observed.
+        The arrow compares with the price before; the seconds are the age since the source observed it.
         """
-        coin, text = self._told(event, now)
+        coin, text = self._describe(event, now)
         return f"{now:%H:%M:%S}  {coin:<{self._coin_width}}  {text}\n"
 
-    def _told(self, event: FeedEvent, now: datetime) -> tuple[str, str]:
+    def _describe(self, event: FeedEvent, now: datetime) -> tuple[str, str]:
         match event:
             case QuoteReceived(quote):
                 return quote.coin, self._quote(quote, now)
             case GapDetected(gap):
                 return gap.coin, self._in_colour("missed", f"missed {position_range(gap)}")
             case GapFilled(coin, _, through, quotes):
-                return coin, f"got back {quotes}, through {through}"
+                return coin, f"recovered {quotes}, through {through}"
             case GapLost(gap):
                 return gap.coin, self._in_colour("missed", _lost(gap))
             case Retracted(gap):
-                return gap.coin, self._in_colour("▼", f"retracted: {position_range(gap)}, not what the history holds")
+                return gap.coin, self._in_colour(
+                    "▼", f"retracted: {position_range(gap)}, which the history does not hold"
+                )
             case Dismissed(gap):
-                return gap.coin, self._in_colour("missed", f"{gap.through} was announced, and does not exist")
+                return gap.coin, self._in_colour("missed", f"{gap.through} was announced but does not exist")
             case Silent(coin):
                 return coin, self._in_colour("missed", f"feed silent: nothing for {SILENT_AFTER_S:g} s")
             case Back(coin):
@@ -109,7 +111,7 @@ class LineFormatter:
         return f"{price} {quote.currency}  {self._in_colour(arrow, arrow)}  {tail}"
 
     def _aligned(self, price: str) -> str:
-        """To the right, as wide as the widest so far."""
+        """The price, aligned to the right of the widest so far."""
         self._price_width = max(self._price_width, len(price))
         return f"{price:>{self._price_width}}"
 
@@ -120,9 +122,9 @@ class LineFormatter:
 
 def _lost(gap: Gap) -> str:
     if gap.reason is Reason.REWRITTEN:
-        return f"the history was rewritten: {gap.after or gap.through} is not in it"
+        return f"the history was rewritten: it does not contain {gap.after or gap.through}"
     if gap.reason is Reason.HOLE:
-        return f"gone: {position_range(gap)}, which the history has lost"
+        return f"gone: {position_range(gap)}, which the history lost"
     return f"gone: {position_range(gap)}, no longer in the history"
 
 
@@ -130,7 +132,7 @@ def position_range(gap: Gap) -> str:
     """The positions of a gap, for people."""
     if gap.after is None:
         return f"all from the first one to {gap.through}"
-    if gap.after.epoch != gap.through.epoch:  # nobody here can tell which is the next, or how many they are
+    if gap.after.epoch != gap.through.epoch:  # the next position and the count are unknown here
         return f"all after {gap.after} to {gap.through}"
     first = Position(gap.after.epoch, gap.after.seq + 1)
     return f"{first}" + (f" to …-{gap.through.seq}" if gap.through != first else "")

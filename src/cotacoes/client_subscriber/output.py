@@ -1,9 +1,9 @@
-"""Standard output that can not stop the event loop.
+"""Standard output that cannot block the event loop.
 
-A pipe that nobody reads blocks whoever writes. Here a thread writes; `LINES_MAX` lines wait for it at most, and then
-whoever has more waits as well, without blocking the loop. So a reader that does not read slows down the listening,
-Redis cuts the link of a listener that does not listen, and the positions tell what was missed: nothing is dropped in
-silence, and memory does not grow. That a reader does not read is said in the log.
+A pipe that nobody reads blocks its writer. Here a thread writes; at most `LINES_MAX` lines wait for it, and then `put`
+waits too, without blocking the loop. So a slow reader slows the listening down; Redis cuts the link of a listener that
+does not listen, and the positions reveal what was missed. Nothing is dropped silently, memory does not grow, and the
+log says that nobody reads.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Self
 
 LINES_MAX = 1_000
-CLOSE_S = 1.0  # what a reader that does not read is given at the end
+CLOSE_S = 1.0  # for the reader at the end
 
 
 class Output:
-    """An async context manager. `write` is blocking; `on_end` is called once, in the loop, when it fails.
+    """An async context manager. `write` may block; `on_end` is called once, in the loop, when it fails.
 
-    After a failure lines are thrown away: nobody is there to read them.
+    After a failure lines are discarded, since nobody reads them.
     """
 
     def __init__(self, write: Callable[[bytes], None], on_end: Callable[[OSError], None]) -> None:
@@ -37,7 +37,7 @@ class Output:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._room.set()
-        # a daemon, since a write to a pipe that nobody reads can not be called off, and must not hold the process
+        # a daemon, since a write to a pipe that nobody reads cannot be cancelled, and must not keep the process alive
         threading.Thread(target=self._write_lines, name="output", daemon=True).start()
         return self
 
@@ -49,11 +49,11 @@ class Output:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a writer would have to wait now."""
+        """Whether `put` would have to wait now."""
         return not self._room.is_set()
 
     async def put(self, line: bytes) -> None:
-        """Hand a line over; waits for room."""
+        """Queue a line; waits for room."""
         while self.is_stuck:
             await self._room.wait()
         self._lines.put(line)
@@ -63,7 +63,7 @@ class Output:
 
     def _write_lines(self) -> None:
         failed = False
-        # a closed loop means that the process ends without waiting for the rest
+        # a closed loop means that the process is ending and does not wait for the rest
         with contextlib.suppress(RuntimeError):
             while (line := self._lines.get()) is not None:
                 try:

@@ -2,17 +2,17 @@
 
     {"v":1,"type":"recording","started_at":"…","coins":["bitcoin","ethereum"]}       first, once
     {"v":1,"type":"quote",…}                                                         as on `cotacoes:<coin>`
-    {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              what could not be had;
-                                                                                     null: to an end unknown
-    {"v":1,"type":"retracted","coin":"bitcoin","after":"E-S","through":"E-S"}        these lines above are not in the
-                                                                                     history; what it holds comes next
+    {"v":1,"type":"gap","coin":"bitcoin","after":"E-S","through":"E-S"}              missing for good;
+                                                                                     null: an unknown end
+    {"v":1,"type":"retracted","coin":"bitcoin","after":"E-S","through":"E-S"}        these lines above are false; what
+                                                                                     the history holds comes next
 
-One JSON object a line; a name that ends in `.gz` is packed with gzip. What the wire lost is fetched from the history
-and written in its place: a coin's quotes stand in order, and a hole that is being filled holds up its own coin alone.
-So a gap stands only where the history no longer has it, or could not be asked by the end; then it is said as well.
+Each line is one JSON object; a file whose name ends in `.gz` is compressed. What the wire lost is fetched from the
+history and written in its place: a coin's quotes are in order, and a hole that is being filled delays only its own
+coin. So a gap remains only if the history no longer has it, or did not answer by the end; it is then logged too.
 
-A coin's recording begins with the first thing that is heard of it. At the end, what the history has beyond what was
-heard is written too: nobody may have heard the last ones.
+A coin's recording begins with the first line received. At the end, what the history has beyond that is written too,
+since the last messages may have been lost.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from cotacoes.web.process import Stop
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 FLUSH_S = 1.0
-FINISH_S = 5.0  # what a history that does not answer is given at the end; as long as a service gives a request
+FINISH_S = 5.0  # for the history to answer at the end: the deadline of a request
 _encode = msgspec.json.Encoder().encode
 
 
 async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str], for_s: float | None = None) -> int:
-    """Write to a new file until `stop`, or for so long; how many quotes. SettingError if it cannot be written.
+    """Write to a new file until `stop`, or for `for_s`; return the number of quotes.
 
-    BusUnavailableError if nothing was heard at all, not even a heartbeat: then there is no file either.
+    SettingError if the file cannot be written. BusUnavailableError, and no file, if nothing was received at all.
     """
     addresses = Addresses(quote_service=settings.url("quote_service"))
     with RecordingFile(path, coins) as file:
@@ -63,19 +63,19 @@ async def record(settings: Settings, stop: Stop, path: Path, coins: Sequence[str
         ):
             recorder = StreamRecorder(coins, file, bus, ServiceHistory(client), prefix=settings.channel_prefix)
             async with background(recorder.run()):
-                with contextlib.suppress(TimeoutError):  # the time that was asked for is over
+                with contextlib.suppress(TimeoutError):  # the requested time is over
                     async with asyncio.timeout(for_s):
                         await stop.event.wait()
             await recorder.finish()
             if not recorder.has_heard:
                 file.discard()
                 await bus.ping()
-                raise BusUnavailableError("nothing was published meanwhile: see `cotacoes status`")
+                raise BusUnavailableError("nothing was published meanwhile: check `cotacoes status`")
     return recorder.quotes
 
 
 class RecordingFile:
-    """The file, while the context is open."""
+    """The recording's file, open within the context."""
 
     def __init__(self, path: Path, coins: Sequence[str]) -> None:
         self._path = path
@@ -88,7 +88,7 @@ class RecordingFile:
         except FileExistsError as error:
             raise SettingError(f"{self._path} exists already: name another file") from error
         except OSError as error:
-            raise SettingError(f"{self._path} can not be written ({error.strerror}): name another file") from error
+            raise SettingError(f"{self._path} cannot be written ({error.strerror}): name another file") from error
         self._plain = plain
         self._file: Any = gzip.GzipFile(fileobj=plain, mode="wb") if self._path.suffix == ".gz" else plain
         head = {"v": 1, "type": "recording", "started_at": format_time(datetime.now(UTC)), "coins": self._coins}
@@ -108,25 +108,25 @@ class RecordingFile:
                 self._plain.close()
 
     def discard(self) -> None:
-        """Delete it: nothing is in it."""
+        """Delete the file, which holds nothing."""
         self._path.unlink(missing_ok=True)
 
     def write(self, line: bytes) -> None:
-        """One line, without its line feed; SettingError where the disk does not take it."""
+        """Write one line, given without its line feed; SettingError if that fails."""
         try:
             self._file.write(line + b"\n")
-            if time.monotonic() - self._flushed_at > FLUSH_S:  # a kill costs a second, not the file
+            if time.monotonic() - self._flushed_at > FLUSH_S:  # a kill loses a second, not the file
                 self._file.flush()
                 self._flushed_at = time.monotonic()
         except OSError as error:
             raise self._not_written(error) from error
 
     def _not_written(self, error: OSError) -> SettingError:
-        return SettingError(f"{self._path} can not be written ({error.strerror}): make room")
+        return SettingError(f"{self._path} cannot be written ({error.strerror}): make room")
 
 
 class StreamRecorder:
-    """Writes what the coins' feeds say; `run` until it is cancelled, then `finish`."""
+    """Writes the feeds of the coins to the file: `run` until cancelled, then `finish`."""
 
     def __init__(
         self,
@@ -148,14 +148,14 @@ class StreamRecorder:
 
     @property
     def has_heard(self) -> bool:
-        """Whether anything was heard of any coin."""
+        """Whether anything was received for any coin."""
         return any(self._feeds[coin].last_received is not None for coin in self._feeds.coins)
 
     async def run(self) -> None:
         await self._consumer.run()
 
     async def finish(self) -> None:
-        """Write what the history has beyond what was heard; where it does not say in time, what is held, and gaps."""
+        """Write what the history has beyond the last line; without an answer in time, the held quotes and a gap."""
         left = {coin for coin in self._feeds.coins if self._feeds[coin].last_received is not None}
 
         async def catch_up(coin: str) -> None:
@@ -172,7 +172,7 @@ class StreamRecorder:
         for coin in left:
             recovery = self._feeds[coin]
             await self._write([*recovery.skip_start(), *recovery.gone(None)])
-            self._write_gap(coin, recovery.last_emitted, None, "the history could not be asked")
+            self._write_gap(coin, recovery.last_emitted, None, "the history did not answer")
         self._consumer.log_ignored()
 
     async def _write(self, events: Sequence[FeedEvent]) -> None:
@@ -185,17 +185,17 @@ class StreamRecorder:
                     self._write_gap(gap.coin, gap.after, gap.through, gap.reason.value)
                 case Retracted(gap):
                     log_change(event)
-                    told = {"coin": gap.coin, "after": _text(gap.after), "through": str(gap.through)}
-                    self._file.write(_encode({"v": 1, "type": "retracted", **told}))
+                    fields = {"coin": gap.coin, "after": _text(gap.after), "through": str(gap.through)}
+                    self._file.write(_encode({"v": 1, "type": "retracted", **fields}))
                 case Dismissed():
                     log_change(event)
                 case _:
-                    pass  # silence is no content, and what was missed comes
+                    pass  # silence is no content, and gaps are filled or lost
 
     def _write_gap(self, coin: str, after: Position | None, through: Position | None, reason: str) -> None:
-        told = {"coin": coin, "after": _text(after), "through": _text(through)}
-        get_logger().warning("gap.stayed", **told, reason=reason)
-        self._file.write(_encode({"v": 1, "type": "gap", **told}))
+        fields = {"coin": coin, "after": _text(after), "through": _text(through)}
+        get_logger().warning("gap.remained", **fields, reason=reason)
+        self._file.write(_encode({"v": 1, "type": "gap", **fields}))
 
 
 def _text(position: Position | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What `--since` means: after which position each coin begins."""
+"""The option `--since`: the position after which each coin begins."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from cotacoes.model.quote import Position
 
 
 def read_since(texts: Sequence[str], coins: Sequence[str]) -> dict[str, Position]:
-    """Read `COIN=E-S`, or `E-S` where one coin is shown; SettingError names the text that is none of them."""
+    """Read `COIN=E-S`, or `E-S` if only one coin is shown; SettingError names an invalid text."""
     since: dict[str, Position] = {}
     for text in texts:
         coin, is_named, position = text.rpartition("=")
         coin = coin.lower()
         if not is_named:
             if len(coins) != 1:
-                raise SettingError(f"--since {text}: {len(coins)} coins are shown, so write --since COIN={text}")
+                raise SettingError(f"--since {text}: {len(coins)} coins are shown: write --since COIN={text}")
             coin = coins[0]
         if coin not in coins:
-            raise SettingError(f"--since {text}: {coin or 'no coin'} is not among those shown: {', '.join(coins)}")
+            raise SettingError(
+                f"--since {text}: {coin or 'an empty name'} is not shown; the coins are {', '.join(coins)}"
+            )
         if coin in since:
-            raise SettingError(f"--since {text}: {coin} has one already")
+            raise SettingError(f"--since {text}: {coin} was given twice")
         try:
             since[coin] = Position.parse(position)
         except ValueError as error:

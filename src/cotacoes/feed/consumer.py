@@ -220,11 +220,11 @@ def log_change(event: FeedEvent) -> None:
     """Log an event that changes a state."""
     match event:
         case GapDetected(gap):
-            get_logger().warning("gap.found", **gap.fields())
+            get_logger().warning("gap.detected", **gap.fields())
         case GapFilled():
-            get_logger().info("gap.recovered", **event.fields())
+            get_logger().info("gap.filled", **event.fields())
         case GapLost(gap):
-            get_logger().warning("gap.gone", **gap.fields())
+            get_logger().warning("gap.lost", **gap.fields())
         case Retracted(gap):
             get_logger().error("quotes.retracted", **gap.fields())
         case Dismissed(gap):

@@ -1,9 +1,8 @@
-"""Who may open a stream: the limits on streams in all and from one address, on how fast they come, and on whose page
-they come from.
+"""Admission decides who may open a stream, by limits on all streams, on one address, on the rate, and by origin.
 
-A refusal says when to try again. The rate exists because a thousand clients that were cut at once come back at once;
-each costs a handshake and a replay, and those who are connected already are to notice nothing. The limit for an address
-exists so that no single client can take all places.
+A refusal says when to try again. The rate limit exists because a thousand clients that were cut together come back
+together; each costs a handshake and a replay, and connected clients should not notice. The limit for an address exists
+so that no single client can take all places.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from cotacoes.errors import ForbiddenError, OverloadedError, ProblemError
 from cotacoes.observability.metrics import StreamMetrics
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
-RETRY_S = 2.0  # of a refusal because all places are taken
-MESSAGE_BURST_S = 2.0  # so many seconds' worth of messages may come at once
+RETRY_S = 2.0  # after a refusal because all places are taken
+MESSAGE_BURST_S = 2.0  # seconds' worth of messages that may come at once
 
 
 class Admission:
-    """See the head of this file. `places` are the connections at once, at most."""
+    """The limits on streams. `places` is the maximum number of open connections."""
 
     def __init__(self, settings: Settings, metrics: StreamMetrics, clock: Callable[[], float], places: int) -> None:
         self._metrics = metrics
@@ -35,32 +34,32 @@ class Admission:
         self._by_client: Counter[str] = Counter()
 
     def refusal(self, origin: str | None, host: str | None, address: str) -> ProblemError | None:
-        """Why a stream may not be opened now from this address; None if it may."""
+        """Why this address may not open a stream now; None if it may."""
         if origin is not None and not self._is_ours(origin, host):
             self._metrics.streams_refused.labels(reason="origin").inc()
-            return ForbiddenError("pages of this origin may not read the stream: list it in COTACOES_ALLOWED_ORIGINS")
+            return ForbiddenError("pages of this origin may not read the stream: add it to COTACOES_ALLOWED_ORIGINS")
         if self._taken >= self._places:
             self._metrics.streams_refused.labels(reason="full").inc()
-            return OverloadedError(f"{self._places} streams are open", retry_after_s=RETRY_S)
+            return OverloadedError(f"the limit of {self._places} open streams is reached", retry_after_s=RETRY_S)
         if self._by_client[client_of(address)] >= self._per_address_max:
             self._metrics.streams_refused.labels(reason="address").inc()
             return OverloadedError(
-                f"{self._per_address_max} streams of your address are open (COTACOES_STREAMS_PER_ADDRESS_MAX)",
+                f"your address has {self._per_address_max} open streams, the limit (COTACOES_STREAMS_PER_ADDRESS_MAX)",
                 retry_after_s=RETRY_S,
             )
         if wait_s := self._accepts.take(self._clock()):
             self._metrics.streams_refused.labels(reason="rate").inc()
-            return OverloadedError("more streams are being opened than are let in at once", retry_after_s=wait_s)
+            return OverloadedError("too many streams are being opened at once", retry_after_s=wait_s)
         return None
 
     def enter(self, wire: str, address: str) -> None:
-        """One was opened from this address."""
+        """Count a stream that was opened from this address."""
         self._taken += 1
         self._by_client[client_of(address)] += 1
         self._metrics.streams_open.labels(wire=wire).inc()
 
     def leave(self, wire: str, address: str) -> None:
-        """One from this address has ended."""
+        """Count a stream from this address that has ended."""
         client = client_of(address)
         self._taken -= 1
         self._by_client[client] -= 1
@@ -69,11 +68,11 @@ class Admission:
         self._metrics.streams_open.labels(wire=wire).dec()
 
     def note_ended(self, wire: str, reason: str) -> None:
-        """One was ended by us, or by the kernel for us."""
+        """Count a stream that we, or the kernel, ended."""
         self._metrics.streams_ended.labels(wire=wire, reason=reason).inc()
 
     def is_listed(self, origin: str) -> bool:
-        """Whether pages of another origin may read, so that the browser is told."""
+        """Whether pages of this other origin may read the stream, which the browser must be told."""
         return origin in self._origins
 
     def _is_ours(self, origin: str, host: str | None) -> bool:

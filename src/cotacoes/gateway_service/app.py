@@ -1,7 +1,7 @@
-"""gateway_service: the front door.
+"""gateway_service: its routes, and how it is wired.
 
-GET /                              what runs where
-GET /v1/quotes/{coin}/current      the current quote; without quote_service the newest one known, with its true age
+GET /                              what runs, and where
+GET /v1/quotes/{coin}/current      the current quote; without quote_service the newest known one, with its true age
 GET /v1/quotes/{coin}              the history, as quote_service has it
 GET /v1/candles/{coin}             candles, likewise
 GET /v1/ws                         the live stream, as a WebSocket
@@ -45,10 +45,10 @@ from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "gateway_service"
-ASK_S_MAX = 2.0  # quote_service answers from memory: what is not there by then is away
-ASK_SHARE_MAX = 0.8  # of the request's deadline, so that being away is said before the time is up
-START_QUOTES_MAX = 1_000  # of each coin, to begin the ring with
-QUOTE_BYTES = 800  # what one takes in a ring, about
+ASK_S_MAX = 2.0  # quote_service answers from memory: without an answer by then it is away
+ASK_SHARE_MAX = 0.8  # of the request's deadline, so that the answer that it is away is in time
+START_QUOTES_MAX = 1_000  # of each coin, to fill the ring at the start
+QUOTE_BYTES = 800  # about what a quote takes in a ring
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -70,7 +70,7 @@ def build(settings: Settings) -> Service:
 
 
 def ask_deadline_s(settings: Settings) -> float:
-    """Of one question to quote_service, further tries included."""
+    """The deadline of one question to quote_service, including retries."""
     return min(ASK_S_MAX, settings.request_deadline_s * ASK_SHARE_MAX)
 
 
@@ -82,10 +82,7 @@ def wire(
     *,
     places: int | None = None,
 ) -> Service:
-    """The service over a client and a bus that are open while `opened` is.
-
-    `places` are the streams that there is room for.
-    """
+    """The service over a client and a bus that are open while `opened` is; `places` limits the open streams."""
     metrics = Metrics()
     upstreams = new_upstreams(metrics)
     guarded = ResilientClient(
@@ -158,5 +155,5 @@ def wire(
 
 
 def _start_quotes(settings: Settings, coins: int) -> int:
-    """So many that the rings hold them."""
+    """As many quotes of each coin as the rings can hold."""
     return max(1, min(START_QUOTES_MAX, settings.stream_ring_bytes // (QUOTE_BYTES * max(1, coins))))

@@ -1,19 +1,18 @@
-"""A channel: all connections that are told the same, and where each of them stands.
+"""Channels: a channel serves all connections that want the same coins in the same mode, and knows where each stands.
 
-    ring ──▶ flush ──▶ bytes, made once ──▶ every live member
-                                            a member that does not take them falls behind
+    ring ──▶ flush ──▶ bytes, encoded once ──▶ every live member
+                                               a member that does not take them falls behind
     ring, or the history ──▶ serve ──▶ the members behind, each from its own cursor, until they are live again
 
-There is no queue for a client. A live member has no state at all: it stands where the channel stands. One whose
-connection is full is left out, and keeps a cursor; when the connection takes bytes again, it is served from there, a
-chunk at a time, and is live again once its cursor is the channel's. Who subscribes, or resumes after a position, begins
-behind, so there is one way into the live stream, and it has no seam: a cursor is compared and a member made live
-without anything in between.
+There is no queue for a client. A live member has no state at all: it stands where the channel stands. A member whose
+connection is full is left out and keeps a cursor; when the connection takes bytes again, it is served from there, a
+chunk at a time, and is live again once its cursor equals the channel's. New subscriptions begin behind too, so there is
+one way into the live stream, and it has no seam: the cursor is compared and the member made live in one step.
 
-So memory does not depend on how slow anybody is, and one that is slow costs the others nothing.
+So memory does not depend on how slow anybody is, and a slow client costs the others nothing.
 
-Two kinds of channel: each quote, in order, without a hole (`every`); or the newest of each coin, with the range that it
-stands for (`conflate`, `interval`), where who is behind simply is told a newer one.
+There are two kinds of channel: one sends each quote, in order, without a hole (`every`); the other the newest quote of
+each coin, with the range that it stands for (`conflate`, `interval`), so a member behind simply gets a newer one.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cotacoes.gateway_service.encoders import Encoder, Positions
 from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.quote import Position
 
-CHUNK_BYTES = 65_536  # written at once to one connection
+CHUNK_BYTES = 65_536  # written to one connection at once
 CHUNKS_AT_ONCE = 4
 
 AskHistory = Callable[["Channel", "Member", str], None]
@@ -37,19 +36,19 @@ CallSoon = Callable[..., object]
 
 
 class Outlet(Protocol):
-    """One connection. What is written is whole events; while it `is_full` nothing should be."""
+    """One connection. Each write is a whole event; nothing should be written while it `is_full`."""
 
     is_full: bool
 
     def write(self, data: bytes) -> None:
-        """Send, or hold for sending."""
+        """Send, or buffer for sending."""
 
 
 @dataclass(slots=True)
 class StreamCursor:
-    """How far a stream has come: by coin the last position told, and the index of what is next in the ring.
+    """How far a stream has come: by coin the last position sent, and the index of the next entry in the ring.
 
-    The index is None where it is not known: the ring has to be asked for it, or the history.
+    An unknown index is None: then the ring has to be searched, or the history read.
     """
 
     positions: Positions
@@ -63,9 +62,9 @@ class StreamCursor:
 class Member:
     """A connection in one channel. `cursor` is None while it is live.
 
-    `held` are the coins of which it must not be told anything yet; `resolve` is called with each of which the history
-    has said whether everything after the cursor will come. `ahead_s` has the coins of which neither ring nor history
-    goes on after the cursor, each with the next pause before the history is asked again.
+    Nothing is sent yet of the coins in `held`; `resolve` is called with such a coin once the history has said whether
+    everything after the cursor will come. `ahead_s` has the coins for which neither ring nor history has anything after
+    the cursor, with the next pause before the history is asked again.
     """
 
     outlet: Outlet
@@ -76,7 +75,7 @@ class Member:
 
 
 class Channel(abc.ABC):
-    """See the head of this file. `rings` are those of `coins`; `ask_history` is called with who needs it, and where."""
+    """A channel over the `rings` of its coins. `ask_history` is called for a member that the ring cannot serve."""
 
     def __init__(
         self,
@@ -97,29 +96,29 @@ class Channel(abc.ABC):
         self._rings = {coin: rings[coin] for coin in self.coins}
         self._ask_history = ask_history
         self._call_soon = call_soon
-        told: Positions = {coin: ring.last_emitted for coin, ring in self._rings.items()}
-        self._cursor = StreamCursor(told, {coin: ring.end for coin, ring in self._rings.items()})
+        positions: Positions = {coin: ring.last_emitted for coin, ring in self._rings.items()}
+        self._cursor = StreamCursor(positions, {coin: ring.end for coin, ring in self._rings.items()})
 
     def join(self, member: Member) -> None:
-        """Take in a member, behind, from its own cursor on."""
+        """Add a member, which begins behind, at its own cursor."""
         assert member.cursor is not None
         self.behind.add(member)
         self.serve(member)
 
     def serve_all(self) -> None:
-        """Serve those behind: one that the history brought further than the last flush waits for the next."""
+        """Serve the members behind; one that the history has brought beyond the last flush waits for the next."""
         for member in list(self.behind):
             if not member.outlet.is_full:
                 self.serve(member)
 
     def leave(self, member: Member) -> StreamCursor:
-        """Let it go; where it stands."""
+        """Remove a member, and return where it stands."""
         self.live.discard(member)
         self.behind.discard(member)
         return member.cursor or self._cursor.copy()
 
     def position_of(self, member: Member, coin: str) -> Position | None:
-        """How far it was told a coin."""
+        """How far a member has come in a coin."""
         return (member.cursor or self._cursor).positions[coin]
 
     def pop_delivered(self) -> int:
@@ -129,10 +128,10 @@ class Channel(abc.ABC):
 
     @abc.abstractmethod
     def flush(self, coins: Iterable[str]) -> None:
-        """Tell the live members what is new of these coins."""
+        """Send the live members what is new of these coins."""
 
     def serve(self, member: Member) -> None:
-        """Tell a member that is behind what it lacks, as far as its connection takes it."""
+        """Send a member behind what it lacks, as far as its connection takes it."""
         for _ in range(CHUNKS_AT_ONCE):
             if member not in self.behind or member.outlet.is_full:
                 return
@@ -143,14 +142,14 @@ class Channel(abc.ABC):
                 self._delivered += len(entries)
                 continue
             if member.held or not self._has_caught_up(member.cursor):
-                return  # the history is asked
+                return  # the history has been asked
             member.cursor = None
             self.behind.discard(member)
             self.live.add(member)
-        self._call_soon(self.serve, member)  # the others are not to wait for one that has much to catch up with
+        self._call_soon(self.serve, member)  # the others must not wait for a member that lacks much
 
-    def tell(self, member: Member, entries: Sequence[StreamEntry], index: int | None) -> None:
-        """Hand a member what the history gave of a coin; it goes on at an index of the ring, None if not there yet."""
+    def send_history(self, member: Member, entries: Sequence[StreamEntry], index: int | None) -> None:
+        """Send a member entries of the history; it continues at an index of the ring, None if not there yet."""
         assert member.cursor is not None
         member.outlet.write(self.wire.encode(entries, member.cursor.positions))
         self._delivered += len(entries)
@@ -158,21 +157,21 @@ class Channel(abc.ABC):
             member.cursor.indexes[entry.coin] = index
 
     def heartbeat(self, sent_at: datetime, silent: Sequence[str]) -> None:
-        """Tell all members that the stream lives."""
+        """Send all members a heartbeat."""
         if self.live:
             self._broadcast(self.wire.heartbeat(sent_at, self._cursor.positions, silent), 0)
         for member in self.behind:
             if member.cursor is not None and not member.outlet.is_full:
-                told = {coin: p for coin, p in member.cursor.positions.items() if coin not in member.held}
-                member.outlet.write(self.wire.heartbeat(sent_at, told, silent))
+                positions = {coin: p for coin, p in member.cursor.positions.items() if coin not in member.held}
+                member.outlet.write(self.wire.heartbeat(sent_at, positions, silent))
 
     @abc.abstractmethod
     def _next(self, member: Member, cursor: StreamCursor) -> list[StreamEntry]:
-        """What comes next for a member; brings the indexes forward."""
+        """The next entries for a member; advances its indexes."""
 
     @abc.abstractmethod
     def _has_caught_up(self, cursor: StreamCursor) -> bool:
-        """Whether it stands where the channel does."""
+        """Whether the cursor stands where the channel does."""
 
     def _broadcast(self, data: bytes, events: int) -> None:
         full: list[Member] = []
@@ -192,7 +191,7 @@ class Channel(abc.ABC):
 
 
 class EveryChannel(Channel):
-    """Each quote, in order, without a hole."""
+    """A channel that sends each quote, in order, without a hole."""
 
     def flush(self, coins: Iterable[str]) -> None:
         coins = list(coins)
@@ -201,7 +200,7 @@ class EveryChannel(Channel):
             coins = self._flush_chunk(coins)
 
     def _pass_over(self, coins: Iterable[str]) -> None:
-        """Where more came at once than a ring holds, everyone is behind, before anything is moved."""
+        """If more came at once than a ring holds, make all members fall behind before anything moves."""
         for coin in coins:
             ring, index = self._rings[coin], self._cursor.indexes[coin]
             if index is not None and index < ring.first:
@@ -210,7 +209,7 @@ class EveryChannel(Channel):
                 self._cursor.indexes[coin], self._cursor.positions[coin] = ring.end, ring.last_emitted
 
     def _flush_chunk(self, coins: Iterable[str]) -> list[str]:
-        """One chunk of bytes, of all coins together; the coins that have more."""
+        """Send one chunk of bytes, of all coins together; return the coins that have more."""
         entries: list[StreamEntry] = []
         rest: list[str] = []
         room = CHUNK_BYTES
@@ -257,7 +256,7 @@ class EveryChannel(Channel):
 
 
 class NewestChannel(Channel):
-    """The newest of each coin, and the range that it stands for."""
+    """A channel that sends the newest quote of each coin, with the range that it stands for."""
 
     def __init__(
         self,

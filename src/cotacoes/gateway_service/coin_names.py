@@ -1,8 +1,8 @@
-"""Which coin names are worth a question to quote_service.
+"""CoinNames decides which coin names are worth a question to quote_service.
 
-The gateway learns every few seconds which coins there are. A name that is none of them may be one that was added just
-now, so it is asked about, but not often: the answer that it is unknown holds for `UNKNOWN_S`, and new names are asked
-about at `ASKS_PER_S` at most. What is beyond that is answered here, from the coins that are known.
+The gateway learns every few seconds which coins exist. An unknown name may be a coin that was just added, so
+quote_service is asked about it, but not often: the answer that it is unknown holds for `UNKNOWN_S`, and new names are
+asked about at most `ASKS_PER_S` times a second. Names beyond that are answered here, from the known coins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ASKS_AT_ONCE = 10.0
 
 
 class CoinNames:
-    """See the head of this file. `known` gives the coins known so far; times are monotonic seconds."""
+    """The known names. `known` returns the coins known so far; times are monotonic seconds."""
 
     def __init__(self, known: Callable[[], Collection[str]], clock: Callable[[], float]) -> None:
         self._is_listed = False  # quote_service has said which coins there are
@@ -44,10 +44,10 @@ class CoinNames:
         if wait_s := self._asks.take(now):
             if self._is_listed:
                 raise UnknownCoinError(f"{name} is not quoted here", did_you_mean=[])
-            raise OverloadedError("too many names of coins are asked about", retry_after_s=wait_s)
+            raise OverloadedError("too many requests for unknown coin names", retry_after_s=wait_s)
 
     def note_unknown(self, name: str, error: UnknownCoinError) -> None:
-        """quote_service does not know it."""
+        """Note that quote_service does not know this name."""
         self._unknown.pop(name, None)
         self._unknown[name] = (self._clock() + UNKNOWN_S, error)
         if len(self._unknown) > UNKNOWN_NAMES_MAX:

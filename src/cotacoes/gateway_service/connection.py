@@ -1,7 +1,7 @@
-"""One open stream, whatever its wire: what it is subscribed to, and when it is ended.
+"""Connection: one open stream of either kind, with its subscriptions, and the rules by which it is ended.
 
 subscribe, unsubscribe ──▶ one Member for each mode, in the channel of its coins
-time ─────────────────────▶ ended: slow, too old, without a subscription
+time ────────────────────▶ ended, if it is slow, too old, or has no subscription
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cotacoes.model.quote import Position
 
 
 class Ending(enum.Enum):
-    """Why we end a stream: the close code on a WebSocket, the reason in `bye`."""
+    """Why the gateway ends a stream: the close code of a WebSocket, and the reason in `bye`."""
 
     SHUTDOWN = (1001, "shutdown")
     AGE = (4000, "age")
@@ -39,24 +39,24 @@ class Ending(enum.Enum):
         return self.value[1]
 
 
-UNANSWERED = "unanswered"  # ended by the kernel: nobody is there who could be told
-RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # apart, so that not all come back at once
+UNANSWERED = "unanswered"  # ended by the kernel, since the client no longer answers
+RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # spread, so that clients do not come back together
 
-Told = Callable[[Mapping[str, bool], Positions], None]
+Subscribed = Callable[[Mapping[str, bool], Positions], None]
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A subscription whose beginning the history is asked about; `told` is called once it has said all."""
+    """A subscription that waits for the history; `subscribed` is called once every coin is resolved."""
 
     recovered: dict[str, bool]
     positions: Positions
     unresolved: set[str]
-    told: Told
+    subscribed: Subscribed
 
 
 class Connection(abc.ABC):
-    """See the head of this file. Times are monotonic seconds, passed in."""
+    """One open stream. Times are monotonic seconds, passed in."""
 
     def __init__(
         self,
@@ -76,7 +76,9 @@ class Connection(abc.ABC):
         self._settings = settings
         self._address = address
         self._opened_at = now
-        self._age_max_s = settings.stream_age_max_s * hub.random.uniform(0.9, 1.0)  # else all would go at once
+        self._age_max_s = settings.stream_age_max_s * hub.random.uniform(
+            0.9, 1.0
+        )  # so that connections do not all end together
         self._full_since: float | None = None
         self._has_subscribed = False
         self._has_ended = False
@@ -90,28 +92,30 @@ class Connection(abc.ABC):
 
     @property
     def coins(self) -> set[str]:
-        """Those that it is subscribed to."""
+        """The coins that it is subscribed to."""
         return {coin for channel, _ in self._members.values() for coin in channel.coins}
 
-    def subscribe(self, coins: Collection[str], mode: Mode, since: Mapping[str, Position], told: Told) -> None:
-        """Begin these coins, anew where it has them.
+    def subscribe(
+        self, coins: Collection[str], mode: Mode, since: Mapping[str, Position], subscribed: Subscribed
+    ) -> None:
+        """Begin these coins, or begin them anew.
 
-        `told` is called before anything of them is, with whether all after its `since` will come, and from which
-        position on it is told, coin by coin.
+        `subscribed` is called before any of their events is sent. Its arguments are, by coin, whether everything after
+        `since` will come, and the position after which the stream begins.
         """
         self._has_subscribed = True
         self.unsubscribe(coins)
         cursor, recovered, unresolved = self._hub.begin(coins, mode, since)
         if unresolved:
-            self._pending.append(_Pending(recovered, dict(cursor.positions), unresolved, told))
+            self._pending.append(_Pending(recovered, dict(cursor.positions), unresolved, subscribed))
         else:
-            told(recovered, cursor.positions)
+            subscribed(recovered, cursor.positions)
         self._place(mode, cursor, set(coins) if unresolved else set())
         if unknown := unresolved - since.keys():
             self._hub.await_begin(self, unknown)
 
     def unsubscribe(self, coins: Collection[str]) -> list[str]:
-        """End these coins; those that it had."""
+        """End these coins, and return those that were subscribed."""
         had = sorted(self.coins.intersection(coins))
         for mode, (channel, _) in list(self._members.items()):
             if not set(channel.coins).isdisjoint(coins):
@@ -122,7 +126,7 @@ class Connection(abc.ABC):
         return had
 
     def begin_at_newest(self, coin: str) -> None:
-        """By now it is known what that is."""
+        """Begin the coin at its newest quote, which is known from now on."""
         for pending in self._pending:
             for mode, (_, member) in self._members.items():
                 if coin in pending.unresolved and coin in member.held and member.cursor is not None:
@@ -133,13 +137,13 @@ class Connection(abc.ABC):
         self._resolve(coin, False)
 
     def serve(self) -> None:
-        """Its connection takes bytes again."""
+        """Serve all members, since the connection takes bytes again."""
         self._full_since = None
         for channel, member in list(self._members.values()):
             channel.serve(member)
 
     def leave(self) -> None:
-        """Be told nothing any more."""
+        """Leave all channels; nothing is sent any more."""
         self._has_ended = True
         self._hub.forget(self)
         for channel, member in self._members.values():
@@ -147,7 +151,7 @@ class Connection(abc.ABC):
         self._members.clear()
 
     def check(self, now: float) -> None:
-        """End it where its time is over."""
+        """End the stream if it is too slow, too old or idle."""
         if self._has_ended:
             return
         if self.outlet.is_full:
@@ -160,17 +164,17 @@ class Connection(abc.ABC):
             self.end(Ending.UNSUBSCRIBED)
 
     def end(self, ending: Ending) -> None:
-        """Say why, and close."""
+        """Send the reason, and close."""
         self._admission.note_ended(self._wire.name, ending.reason)
         self.leave()
         self._close(ending, self._hub.random.randint(RETRY_MS_LEAST, RETRY_MS_MOST))
 
     def shut_down(self) -> None:
-        """The server stops."""
+        """End the stream, since the server stops."""
         self.end(Ending.SHUTDOWN)
 
     def lost(self, *, is_unanswered: bool) -> None:
-        """The connection has ended; `is_unanswered` if the kernel gave the client up."""
+        """Note that the connection has ended; `is_unanswered` if the kernel gave up on the client."""
         if is_unanswered and not self._has_ended:
             self._admission.note_ended(self._wire.name, UNANSWERED)
         self.leave()
@@ -178,10 +182,10 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def _close(self, ending: Ending, retry_ms: int) -> None:
-        """Say why, and when to come back, behind what was written, and close."""
+        """Send the reason and when to come back, after everything written so far, and close."""
 
     def _place(self, mode: Mode, more: StreamCursor, held: set[str], without: Collection[str] = ()) -> None:
-        """Move to the channel of the coins that it has in this mode by now."""
+        """Move to the channel of all coins that this mode now has."""
         cursor = StreamCursor({}, {})
         if mode in self._members:
             channel, member = self._members.pop(mode)
@@ -202,12 +206,12 @@ class Connection(abc.ABC):
         channel = self._hub.channel(coins, mode, self._wire)
         self._members[mode] = (channel, member)
         channel.join(member)
-        for coin in member.held:  # of which the history is to say whether all will come
+        for coin in member.held:  # the history must say whether everything will come
             if member.cursor is not None and member.cursor.indexes[coin] is None:
                 self._hub.ask_history(channel, member, coin)
 
     def _resolve(self, coin: str, is_whole: bool) -> None:
-        """The history has said whether everything of the coin will come."""
+        """Note whether everything of the coin will come, as the history has said."""
         for pending in list(self._pending):
             if coin in pending.unresolved:
                 pending.unresolved.discard(coin)
@@ -218,7 +222,7 @@ class Connection(abc.ABC):
 
     def _begin(self, pending: _Pending) -> None:
         begun = {coin: is_whole for coin, is_whole in pending.recovered.items() if coin in self.coins}
-        pending.told(begun, pending.positions)
+        pending.subscribed(begun, pending.positions)
         for channel, member in list(self._members.values()):
             if member.held.intersection(begun):
                 member.held.difference_update(begun)

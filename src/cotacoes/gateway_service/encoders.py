@@ -1,11 +1,11 @@
-"""The two wires of the live stream: how an event is written as bytes, once for everyone who is told the same.
+"""The two encoders of the live stream: each event is encoded once for all clients that receive the same.
 
-    WebSocket    one text frame an event
+    WebSocket    one text frame for each event
     SSE          id: bitcoin:E-S,ethereum:E-S        a cursor over all coins of that stream
                  event: quote | gap
                  data: the same JSON
 
-On both, heartbeats say how far the stream has told each coin. On SSE they have no `id`, since they move no cursor.
+On both, heartbeats say how far the stream has come in each coin. On SSE they have no `id`, since they move no cursor.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.gateway_service.ring import StreamEntry
 from cotacoes.model.quote import COIN_PATTERN, Position, format_time
 
-RETRY_MS = 2_000  # how long a browser waits before it comes back, where nothing else was said
+RETRY_MS = 2_000  # how long a browser waits before it comes back, by default
 _encode = msgspec.json.Encoder().encode
 
 Positions = dict[str, Position | None]
 
 
 class Encoder(Protocol):
-    """`encode` and `heartbeat` give what is written as it is."""
+    """Encodes events and heartbeats into the bytes of one kind of stream, `name`."""
 
     name: str
 
     def encode(self, entries: Sequence[StreamEntry], positions: Positions) -> bytes:
-        """Events in order; `positions` are those before them, and are brought forward."""
+        """Encode events in order; `positions`, those before the events, are advanced."""
 
     def heartbeat(self, sent_at: datetime, positions: Positions, silent: Sequence[str]) -> bytes:
-        """That the stream lives, how far it has come, and which feeds say nothing."""
+        """Encode a heartbeat: how far the stream has come, and which feeds are silent."""
 
 
 class WebSocketEncoder:
-    """See the head of this file."""
+    """One text frame for each event."""
 
     name = "websocket"
 
@@ -52,7 +52,7 @@ class WebSocketEncoder:
 
 
 class EventStreamEncoder:
-    """See the head of this file."""
+    """Server-sent events with a cursor as their id."""
 
     name = "sse"
 
@@ -70,12 +70,12 @@ class EventStreamEncoder:
 
 
 def retry(retry_ms: int) -> bytes:
-    """When a browser is to come back after the connection has ended."""
+    """The line that tells a browser how long to wait before it comes back."""
     return b"retry: %d\n\n" % retry_ms
 
 
 def parse_cursor(text: str) -> dict[str, Position]:
-    """The positions of a cursor; ValueError says what is expected."""
+    """Parse a cursor; ValueError says what is expected."""
     positions: dict[str, Position] = {}
     for part in text.split(","):
         coin, _, position = part.strip().rpartition(":")

@@ -1,8 +1,8 @@
-"""`/v1/stream`: the live stream as server-sent events, for a browser's own EventSource and whatever reads lines.
+"""`/v1/stream`: the live stream as server-sent events, for EventSource in a browser and for programs that read lines.
 
 `?coins=bitcoin,ethereum&mode=every`; it resumes after `Last-Event-ID`, which a browser sends by itself, or after
-`since=` of the same form. All that can be wrong with a request is said before the stream begins: once it has begun a
-browser comes back by itself, and is told by gaps.
+`since=` in the same form. Every mistake in a request is answered before the stream begins: after that, a browser comes
+back by itself, and losses are reported as gaps.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class EventStreams:
         if refusal := self._admission.refusal(origin, headers.get(b"host"), address):
             raise refusal
         coins, mode, since = self._read(scope["query_string"], headers.get(b"last-event-id", ""))
-        told = {"content-type": MEDIA_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"}
+        answer_headers = {"content-type": MEDIA_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"}
         if origin is not None and self._admission.is_listed(origin):
-            told |= {"access-control-allow-origin": origin, "vary": "origin"}
+            answer_headers |= {"access-control-allow-origin": origin, "vary": "origin"}
 
         def opened(stream: HttpStream) -> EventStreamConnection:
             stream.write(b": cotacoes\n" + retry(RETRY_MS))
@@ -74,16 +74,16 @@ class EventStreams:
                 self._hub, self._admission, self._settings, stream=stream, address=address, now=self._clock()
             )
             connection.open()
-            connection.subscribe(coins, mode, since, lambda *_: None)  # there is no answer before the first event
+            connection.subscribe(coins, mode, since, lambda *_: None)  # no answer precedes the first event
             return connection
 
-        open_stream(scope, told, write_buffer_bytes=self._settings.stream_write_buffer_bytes, handler=opened)
+        open_stream(scope, answer_headers, write_buffer_bytes=self._settings.stream_write_buffer_bytes, handler=opened)
 
     def _read(self, query: bytes, last_event_id: str) -> tuple[list[str], Mode, dict[str, Position]]:
         asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         given = dict(asked)
         if len(given) != len(asked) or not given.keys() <= _KNOWN:
-            raise BadRequestError("give coins, and mode or since, each once")
+            raise BadRequestError("the parameters are coins, mode and since, each at most once")
         coins = self._hub.choose(filter(None, given.get("coins", "").split(",")))
         most = self._settings.stream_coins_max
         if not 0 < len(coins) <= most:

@@ -1,4 +1,4 @@
-"""The front page: what runs here, where, and what to ask it. Plain HTML, no script, nothing from elsewhere."""
+"""The front page: which services run, where, and their routes. Plain HTML without scripts or outside resources."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BREAKERS = "/v1/breakers"
 
 
 def render(settings: Settings, coins: Sequence[str], host: str) -> str:
-    """The page for who reached the gateway as `host`: there the other services are, each at its port.
+    """The page for a client that reached the gateway as `host`, where each other service has its own port.
 
-    The addresses in the settings are those by which the services reach each other; in containers nobody else does.
+    The settings have the addresses by which services reach each other, which in containers are useless to others.
     """
     shown = f"[{host}]" if ":" in host else host
     rows = "".join(_row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins))

@@ -1,11 +1,11 @@
-"""The hub: one listener for all clients, a ring for each coin, and when what is new is handed out.
+"""The hub: one consumer for all clients, a ring for each coin, and the schedule by which news is sent.
 
     Redis, history ──▶ FeedConsumer ──▶ apply ──▶ rings ──▶ flush ──▶ channels ──▶ connections
 
-What is new goes out at once if nothing did just now, else with all that comes in the next moments: writing to a socket
-costs the same for one quote as for ten. How long these are depends on how long handing out takes, so that it never
-takes more than a share of the time: milliseconds for a hundred clients, more for a thousand. The share is larger where
-much is handed out at once, since each quote costs little then.
+News is sent at once if nothing was sent just before, else together with all that comes in the next moments: a write to
+a socket costs the same for one quote as for ten. The length of the pause follows from how long sending takes, so that
+it never takes more than a share of the time: milliseconds for a hundred clients, more for a thousand. The share is
+larger if many events are sent at once, since each then costs little.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from cotacoes.web.background import Restarts
 
 FLUSH_S = 0.005
 FLUSH_MOST_S = 0.03
-FLUSH_SHARE = 0.17  # of the time, that handing out may take
-FLUSH_SHARE_MOST = 0.5  # and where it was of `FLUSH_MANY` events
+FLUSH_SHARE = 0.17  # of the time, at most, for sending
+FLUSH_SHARE_MOST = 0.5  # the same, from `FLUSH_MANY` events on
 FLUSH_MANY = 8
-HEARTBEAT_S = 5.0  # a client may call the link dead after two that did not come
+HEARTBEAT_S = 5.0  # a client may consider the link dead after two missing ones
 CHECK_S = 1.0
 
 _Key = tuple[tuple[str, ...], Mode, str]
@@ -71,7 +71,7 @@ class OpenStream(Protocol):
 
 
 class Hub:
-    """See the head of this file. `ring_bytes` are those of all rings together; `now` gives the time of day in UTC."""
+    """The hub of all streams. `ring_bytes` bounds all rings together; `now` returns the time of day in UTC."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class Hub:
         self._fresh = 0  # entries since the last flush
         self._is_due = False
         self._next_flush_at = 0.0
-        self._waiting: dict[Channel, set[str]] = {}  # channels with an interval, and what is new in theirs
+        self._waiting: dict[Channel, set[str]] = {}  # changed coins of each channel within its interval
         self.add(coins)
 
     @property
     def coins(self) -> Collection[str]:
-        """Those that it has streams of."""
+        """The coins that have streams."""
         return self._rings.keys()
 
     @property
@@ -120,7 +120,7 @@ class Hub:
         self._feeds = feeds
 
     def newest(self, coin: str) -> tuple[Quote, float] | None:
-        """The newest quote of the coin's stream, and its age in seconds by the clock that says longer."""
+        """The newest quote of the coin's stream, and the larger of its ages by the wall clock and our own."""
         ring = self._rings.get(coin)
         if ring is None or ring.newest is None:
             return None
@@ -130,11 +130,11 @@ class Hub:
         return quote, max(0.0, age_s)
 
     def choose(self, names: Iterable[str]) -> list[str]:
-        """The coins of these names, sorted, each once; UnknownCoinError."""
+        """The coins of these names, sorted, without duplicates; UnknownCoinError for an unknown one."""
         return sorted({require_coin(name, self._rings) for name in names})
 
     def add(self, coins: Iterable[str]) -> None:
-        """Have rings for these as well."""
+        """Create rings for coins that have none."""
         for coin in coins:
             if coin not in self._rings:
                 self._rings[coin] = Ring(coin, 0)
@@ -175,7 +175,7 @@ class Hub:
     def begin(
         self, coins: Collection[str], mode: Mode, since: Mapping[str, Position]
     ) -> tuple[StreamCursor, dict[str, bool], set[str]]:
-        """Where a stream of these coins begins; whether all after `since` will come; of which the history must say."""
+        """Where a stream of these coins begins, whether all after `since` will come, and which coins are undecided."""
         cursor, recovered, unresolved = StreamCursor({}, {}), {}, set()
         for coin in coins:
             ring = self._rings[coin]
@@ -185,19 +185,19 @@ class Hub:
             position = begun[0].before if begun else ring.last_emitted
             recovered[coin] = coin in since
             if coin not in since and not self._has_begun(coin):
-                unresolved.add(coin)  # nobody knows yet what is the newest
+                unresolved.add(coin)  # its newest quote is not known yet
             if coin in since and (mode.is_every or ring.last_emitted is None or since[coin] <= ring.last_emitted):
                 position = since[coin]
                 index = ring.index_after(position)
                 if index is None and mode.is_every:
                     unresolved.add(coin)
             elif coin in since:
-                recovered[coin] = False  # the newest quote can stand for nothing beyond itself
+                recovered[coin] = False  # the newest quote cannot stand for a later position
             cursor.positions[coin], cursor.indexes[coin] = position, index
         return cursor, recovered, unresolved
 
     def channel(self, coins: Sequence[str], mode: Mode, wire: Encoder) -> Channel:
-        """The channel of those who want the same, brought up to date."""
+        """The channel for these coins in this mode, brought up to date."""
         key = (tuple(coins), mode, wire.name)
         channel = self._channels.get(key)
         if channel is None:
@@ -212,7 +212,7 @@ class Hub:
         return channel
 
     def leave(self, channel: Channel, member: Member) -> StreamCursor:
-        """A member leaves its channel, which ends with the last one; where the member stands."""
+        """Remove a member from its channel, which ends with its last member; return where the member stands."""
         cursor = channel.leave(member)
         if not channel.live and not channel.behind:
             self._channels.pop((channel.coins, channel.mode, channel.wire.name), None)
@@ -223,7 +223,7 @@ class Hub:
         return cursor
 
     def await_begin(self, connection: OpenStream, coins: Collection[str]) -> None:
-        """Tell the connection once it is known where the streams of these coins are."""
+        """Call the connection back once the newest quotes of these coins are known."""
         self._awaiting.setdefault(connection, set()).update(coins)
 
     def watch(self, connection: OpenStream) -> None:
@@ -236,7 +236,7 @@ class Hub:
         self._awaiting.pop(connection, None)
 
     def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
-        """A member needs what the ring does not reach back to."""
+        """Read from the history what a member needs and the ring no longer has."""
         self._replays.ask(channel, member, coin)
 
     def _append(self, entry: StreamEntry) -> None:
@@ -249,7 +249,7 @@ class Hub:
             if wait_s > 0:
                 self._loop.call_later(wait_s, self._flush)
             else:
-                self._loop.call_soon(self._flush)  # all of the message that is being read
+                self._loop.call_soon(self._flush)  # together with the rest of the current message
 
     def _flush(self) -> None:
         started = self._loop.time()
@@ -264,12 +264,12 @@ class Hub:
                 channel.flush(coins)
                 channel.serve_all()
             else:
-                self._flush_in_time(channel, channel.mode.interval_s, coins)
+                self._flush_by_interval(channel, channel.mode.interval_s, coins)
         spent_s = self._loop.time() - started
         self._next_flush_at = started + min(FLUSH_MOST_S, max(FLUSH_S, spent_s / share))
 
-    def _flush_in_time(self, channel: Channel, interval_s: float, coins: Iterable[str]) -> None:
-        """Hand out now if the interval is over, else at its end."""
+    def _flush_by_interval(self, channel: Channel, interval_s: float, coins: Iterable[str]) -> None:
+        """Send now if the interval has passed, else at its end."""
         if channel in self._waiting:
             self._waiting[channel].update(coins)
             return
@@ -281,7 +281,7 @@ class Hub:
     def _interval_over(self, channel: Channel) -> None:
         coins = self._waiting.pop(channel, None)
         if coins and channel.mode.interval_s is not None:
-            self._flush_in_time(channel, channel.mode.interval_s, coins)
+            self._flush_by_interval(channel, channel.mode.interval_s, coins)
 
     async def _beat(self) -> None:
         while True:

@@ -1,18 +1,18 @@
-"""Replay: who is further behind than the ring reaches is told from the history, a page at a time.
+"""Replay: a member further behind than the ring reaches is served from the history, a page at a time.
 
-A page is asked for when the connection takes bytes, and written at once, so none waits here for a client. Pages that
-are complete do not change any more; the latest are kept for the many who come back to the same place at once.
+A page is requested when the connection takes bytes, and written at once, so no page waits here for a client. Complete
+pages never change; the latest are cached for the many clients that come back to the same place together.
 
-    the history says                            told
-    quotes, and gaps between them               they, up to where the ring goes on
-    the position is below its floor             a gap, reason gone, up to what it does hold
-    the position was never given                a gap, reason rewritten, of nothing; then all later quotes, or, if there
-                                                are none, the newest
-    nothing beyond, the position is good        nothing: the ring will come as far, and the member is served from it
-    nothing: it is away                         nothing, it is asked again
+    the history answers                         the member is sent
+    quotes, and gaps between them               they, up to where the ring continues
+    the position is below its floor             a gap, reason gone, up to the oldest quote held
+    the position never existed                  a gap, reason rewritten, empty; then all later quotes or, if there are
+                                                none, the newest
+    nothing more, the position is valid         nothing: once the ring reaches it, the ring serves it
+    nothing: it is away                         nothing; it is asked again
 
-A member whose position the ring has not reached is served by the ring itself as soon as it has. Until then the history
-is asked again with pauses that double, since it may go on where Redis does not.
+A member whose position the ring has not reached is served from the ring as soon as it has. Until then the history is
+asked again with pauses that double, since it may continue while Redis does not.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 from cotacoes.web.background import Restarts
 
-PAGE_QUOTES = 256  # some 60 KB, what a connection takes at once
-PAGES_KEPT = 64
-READERS = 4  # at once, so that those who come back do not hold up quote_service
+PAGE_QUOTES = 256  # some 60 KB, which a connection takes at once
+PAGES_CACHED = 64
+READERS = 4  # concurrent, so that returning clients do not overload quote_service
 RETRY_S = 1.0
-AHEAD_RETRY_S = 0.1  # doubled with each answer that brings nothing
+AHEAD_RETRY_S = 0.1  # doubled after each empty answer
 AHEAD_RETRY_MOST_S = 30.0
 
 _Place = tuple[str, Position | None]
@@ -43,7 +43,7 @@ _Asked = tuple[Channel, Member, str]
 
 
 class Replays:
-    """See the head of this file; `run` does the work. `call_later` is the loop's."""
+    """The replays of all members; `run` does the work. `call_later` is the event loop's."""
 
     def __init__(
         self,
@@ -57,20 +57,20 @@ class Replays:
         self._rings = rings
         self._call_later = call_later
         self._random = random
-        self._asked: set[_Asked] = set()  # and not answered yet
-        self._paused: set[_Asked] = set()  # answered with nothing, and to be asked again later
-        # as many as there are coins of members behind, at most: connections and their coins are bounded
+        self._asked: set[_Asked] = set()  # not answered yet
+        self._paused: set[_Asked] = set()  # answered with nothing; asked again later
+        # bounded by the coins of the members behind: connections and their coins are limited
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._pages: OrderedDict[_Place, list[StreamEntry]] = OrderedDict()
 
     def ask(self, channel: Channel, member: Member, coin: str) -> None:
-        """The member needs the history of this coin, from where its cursor is."""
+        """Request the history of this coin after the member's cursor."""
         asked = (channel, member, coin)
         if asked not in self._paused or self._is_passed(*asked):
             self._enqueue(asked)
 
     async def run(self, restarts: Restarts) -> None:
-        """Answer until cancelled."""
+        """Answer requests until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
                 group.create_task(restarts.kept("replays", self._answer_all))
@@ -83,7 +83,7 @@ class Replays:
                 wait_s = await self._answer(*asked)
                 self._asked.discard(asked)
                 if wait_s is None:
-                    channel.serve(member)  # which asks for the next page, if that is not in the ring
+                    channel.serve(member)  # which requests the next page, unless the ring has it
                 else:
                     self._pause(asked, wait_s)
             except Exception:
@@ -108,12 +108,12 @@ class Replays:
             self._waiting.put_nowait(asked)
 
     def _is_passed(self, channel: Channel, member: Member, coin: str) -> bool:
-        """Whether the ring has gone on beyond a member that was ahead of it, so that the history must have too."""
-        position, told = channel.position_of(member, coin), self._rings[coin].last_emitted
-        return coin in member.ahead_s and told is not None and (position is None or told > position)
+        """Whether the ring has passed a member that was ahead of it, so the history must have too."""
+        position, emitted = channel.position_of(member, coin), self._rings[coin].last_emitted
+        return coin in member.ahead_s and emitted is not None and (position is None or emitted > position)
 
     async def _answer(self, channel: Channel, member: Member, coin: str) -> float | None:
-        """Tell one member one page; in how many seconds to try again, None where it was told."""
+        """Send one member one page; return the seconds until the next try, None if it was sent."""
         if member not in channel.behind:
             return None
         position, ring = channel.position_of(member, coin), self._rings[coin]
@@ -123,7 +123,7 @@ class Replays:
             member.ahead_s.pop(coin, None)
             return RETRY_S
         if member not in channel.behind or channel.position_of(member, coin) != position:
-            return None  # it went on without us
+            return None  # it has moved on meanwhile
         if coin in member.held:
             assert member.resolve is not None
             member.resolve(coin, is_whole)
@@ -133,11 +133,11 @@ class Replays:
             member.ahead_s[coin] = min(2 * wait_s, AHEAD_RETRY_MOST_S)
             return wait_s
         member.ahead_s.pop(coin, None)
-        channel.tell(member, *_before_ring(entries, ring))
+        channel.send_history(member, *_before_ring(entries, ring))
         return None
 
     async def _entries_after(self, coin: str, position: Position | None) -> tuple[list[StreamEntry], bool]:
-        """What a stream that has come to this position is told next, and whether that is all that follows it."""
+        """The entries after this position, and whether they are everything that follows it."""
         try:
             return await self._page(coin, position), True
         except PositionGoneError:
@@ -145,9 +145,9 @@ class Replays:
         except PositionBeyondEndError as error:
             later = await self._page(coin, resume_of(error)) if has_later(error) else []
             return [_rewritten(coin, position), *later], False
-        if floor is None or floor.before is None:  # nothing was ever dropped: the position is of another history
+        if floor is None or floor.before is None:  # nothing was ever dropped, so the position is of another history
             return [_rewritten(coin, position), *await self._page(coin, None)], False
-        if position is not None and floor.before <= position:  # what follows it is held after all
+        if position is not None and floor.before <= position:  # what follows it is still held
             return await self._page(coin, position), True
         return [StreamEntry.of_gap(Gap(coin, position, floor.before, Reason.GONE))], False
 
@@ -165,24 +165,24 @@ class Replays:
             entries.insert(0, StreamEntry.of_gap(Gap(coin, None, entries[0].before, Reason.GONE)))
         if page.more:
             self._pages[place] = entries
-            if len(self._pages) > PAGES_KEPT:
+            if len(self._pages) > PAGES_CACHED:
                 self._pages.popitem(last=False)
         return entries
 
 
 def _rewritten(coin: str, position: Position | None) -> StreamEntry:
-    """The position is in no history. Nothing is known to be missing after it, so the gap ends where it begins."""
+    """An empty gap at a position that does not exist; nothing is known to be missing after it."""
     assert position is not None
     return StreamEntry.of_gap(Gap(coin, position, position, Reason.REWRITTEN))
 
 
 def _before_ring(entries: Sequence[StreamEntry], ring: Ring) -> tuple[list[StreamEntry], int | None]:
-    """Those that the ring does not have, and the index at which it goes on after them; None if it does not yet."""
-    told: list[StreamEntry] = []
+    """The entries that the ring lacks, and the index at which it continues; None if it does not reach them yet."""
+    older: list[StreamEntry] = []
     for entry in entries:
         if not entry.is_empty and (index := ring.index_after(entry.before, is_true=True)) is not None:
-            return told, index
-        told.append(entry)
-    if told and told[-1].is_empty:
-        return told, ring.index_of_newest()
-    return told, ring.index_after(told[-1].position, is_true=True) if told else None
+            return older, index
+        older.append(entry)
+    if older and older[-1].is_empty:
+        return older, ring.index_of_newest()
+    return older, ring.index_after(older[-1].position, is_true=True) if older else None

@@ -1,10 +1,10 @@
-"""The ring of one coin: the newest part of its stream, once, for everyone who is behind.
+"""The ring of one coin: the newest part of its stream, kept once for every member that is behind.
 
-An entry is a quote, or a gap that will not be filled; each begins where the one before it ended, so a position leads to
-one place. A reader keeps an index, which counts entries since the gateway began, and stays right while old ones fall
-out. Whoever is further behind than the ring reaches asks the history.
+An entry is a quote, or a gap that will not be filled. Each begins where the one before ended, so a position leads to
+one place. A reader keeps an index, which counts entries since the gateway started and stays valid while old entries are
+dropped. A reader further behind than the ring reaches needs the history.
 
-Bounded in bytes: at the bound the oldest entries fall out.
+The ring is bounded in bytes: at the bound the oldest entries are dropped.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cotacoes.model.live_message import encode_quote
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap
 
-BEFORE_ALL = Position(0, 0)  # where a stream is before the first quote ever
-ENTRY_BYTES = 300  # what one takes beside its text
+BEFORE_ALL = Position(0, 0)  # the position before the first quote ever
+ENTRY_BYTES = 300  # of one entry, beside its text
 _encode = msgspec.json.Encoder().encode
 
 
 class Kind(enum.Enum):
-    """What an entry is; the name of its event."""
+    """The kind of an entry, and the name of its event."""
 
     QUOTE = "quote"
     GAP = "gap"
@@ -35,8 +35,8 @@ class Kind(enum.Enum):
 class StreamEntry(msgspec.Struct, gc=False):
     """One event of a coin's stream, as JSON: it ends at `position`, and follows `before`.
 
-    Of numbers and texts alone, nothing for the garbage collector to follow: with three objects for each of the 40,000
-    of a ring it stopped everything for a quarter of a second.
+    It holds numbers and texts only, so that the garbage collector need not follow it: with three objects for each of
+    the 40,000 entries of a ring, a collection stopped everything for a quarter of a second.
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class StreamEntry(msgspec.Struct, gc=False):
     epoch: int
     seq: int
     text: bytes
-    _after: Position | None = None  # of a gap, and of the first quote of an era; that of any other is the one before it
+    _after: Position | None = None  # for gaps and first quotes of an epoch; else it follows from `seq`
     _frame: bytes | None = None
 
     @classmethod
@@ -59,7 +59,7 @@ class StreamEntry(msgspec.Struct, gc=False):
 
     @classmethod
     def of_retraction(cls, gap: Gap) -> StreamEntry:
-        """What was told after `gap.after` does not count: the stream is back there."""
+        """The entry that takes the stream back to `gap.after`."""
         text = _encode({"type": "gap", **gap.fields()})
         back = gap.after or BEFORE_ALL
         return cls(Kind.GAP, gap.coin, back.epoch, back.seq, text, gap.through)
@@ -70,7 +70,7 @@ class StreamEntry(msgspec.Struct, gc=False):
 
     @property
     def is_retraction(self) -> bool:
-        """Whether it takes back what was told before it."""
+        """Whether it retracts entries before it."""
         return self.kind is Kind.GAP and self._after is not None and self._after > (self.epoch, self.seq)
 
     @property
@@ -80,38 +80,38 @@ class StreamEntry(msgspec.Struct, gc=False):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is a gap of nothing, which says that another history goes on behind it."""
+        """Whether it is an empty gap, after which another history continues."""
         return self.kind is Kind.GAP and self._after == self.position
 
     @property
     def frame(self) -> bytes:
-        """As a WebSocket frame: made once, for everyone."""
+        """The entry as a WebSocket frame, made once for all clients."""
         if self._frame is None:
             self._frame = text_frame(self.text)
         return self._frame
 
     def standing_for(self, after: Position | None) -> StreamEntry:
-        """The quote as the newest of all after a position, with one more field that says so."""
-        told = b"null" if after is None else b'"%s"' % str(after).encode()
-        return StreamEntry(self.kind, self.coin, self.epoch, self.seq, b'%s,"after":%s}' % (self.text[:-1], told))
+        """The quote as the newest of all after a position, which an additional field names."""
+        position = b"null" if after is None else b'"%s"' % str(after).encode()
+        return StreamEntry(self.kind, self.coin, self.epoch, self.seq, b'%s,"after":%s}' % (self.text[:-1], position))
 
 
 class Ring:
-    """See the head of this file."""
+    """The newest entries of one coin's stream, of at most about `bytes_max` bytes."""
 
     def __init__(self, coin: str, bytes_max: int) -> None:
         self.coin = coin
         self._bytes_max = bytes_max
-        self.first = 0  # the index of the oldest entry that is here
+        self.first = 0  # the index of the oldest entry
         self.newest: StreamEntry | None = None  # the newest quote
         self.newest_at = 0.0  # when it came
-        self.last_emitted: Position | None = None  # how far the stream has come
+        self.last_emitted: Position | None = None  # the end of the stream
         self._entries: list[StreamEntry] = []
-        self.bytes = 0  # about what it takes
+        self.bytes = 0  # approximate
 
     @property
     def end(self) -> int:
-        """The index of the entry that comes next."""
+        """The index of the next entry."""
         return self.first + len(self._entries)
 
     def resize(self, bytes_max: int) -> None:
@@ -119,9 +119,9 @@ class Ring:
         self._bytes_max = bytes_max
 
     def append(self, entry: StreamEntry, now: float = 0.0) -> None:
-        """The next of the stream, which came just now."""
+        """Append the next entry of the stream, which has just come."""
         if self.last_emitted is not None and (entry.position or BEFORE_ALL) <= self.last_emitted:
-            self._drop(len(self._entries))  # another history: no position of before leads anywhere in it
+            self._drop(len(self._entries))  # another history: earlier positions lead nowhere in it
             self.bytes = 0
             self.newest = None
         self._entries.append(entry)
@@ -133,9 +133,9 @@ class Ring:
             self._make_room()
 
     def index_after(self, position: Position | None, *, is_true: bool = False) -> int | None:
-        """Where a stream that has come up to this position goes on; None if that is not here.
+        """The index at which a stream that has come to this position continues; None if the ring does not have it.
 
-        `is_true` says that the history has given what the stream was told, so that nothing of it was taken back.
+        `is_true` says that the position comes from the history, so nothing up to it was retracted.
         """
         if position is not None and not is_true and self._is_retracted(position):
             return self.first
@@ -147,11 +147,11 @@ class Ring:
         return self.first + place
 
     def index_of_newest(self) -> int:
-        """Where a stream begins that is to begin with the newest quote."""
+        """The index of the newest quote, at which a new stream begins."""
         return self.end - 1 if self._entries and self._entries[-1].kind is Kind.QUOTE else self.end
 
     def read(self, index: int, bytes_max: int, end: int | None = None) -> Sequence[StreamEntry]:
-        """Entries from an index on, at least one where there is one, about so many bytes at most."""
+        """Entries from an index on, up to about `bytes_max` bytes, but at least one if there is any."""
         place = index - self.first
         stop = len(self._entries) if end is None else end - self.first
         total, last = 0, place
@@ -161,14 +161,14 @@ class Ring:
         return self._entries[place:last]
 
     def _is_retracted(self, position: Position) -> bool:
-        """Whether it may be of a quote that was taken back: then that is told again, and what follows."""
+        """Whether it may belong to a retracted quote; then the retraction is sent again, with all that follows."""
         first = self._entries[0] if self._entries else None
         if first is None or not first.is_retraction or first.before is None:
             return False
         return (first.position or BEFORE_ALL) < position <= first.before
 
     def _make_room(self) -> None:
-        """Let the oldest fall out, an eighth at once, since taking from the front of a list costs its length."""
+        """Drop the oldest entries, an eighth at once, since deleting from the front costs the length of the list."""
         count, enough = 0, self._bytes_max - self._bytes_max // 8
         while self.bytes > enough and count < len(self._entries) - 1:
             self.bytes -= _size(self._entries[count])
@@ -185,4 +185,4 @@ def _position(entry: StreamEntry) -> Position:
 
 
 def _size(entry: StreamEntry) -> int:
-    return 2 * len(entry.text) + ENTRY_BYTES  # its frame is kept beside it
+    return 2 * len(entry.text) + ENTRY_BYTES  # its frame is cached beside it

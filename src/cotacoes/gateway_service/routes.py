@@ -1,7 +1,7 @@
-"""The HTTP routes of gateway_service: the front page, and what quote_service says, passed on as it is.
+"""The HTTP routes of gateway_service: the front page, and the answers of quote_service, passed on unchanged.
 
-The current quote alone is answered without quote_service too: with its last answer or the newest quote of the live
-stream, whichever is newer, and what its age is by now.
+Only the current quote is answered without quote_service too: from its last answer or the newest quote of the live
+stream, whichever is newer, with its present age.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cotacoes.web.document import answering
 from cotacoes.web.pages import answer_page
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
-Text = Annotated[str | None, Query(description="as quote_service takes it")]
+Text = Annotated[str | None, Query(description="as on quote_service")]
 PASSED_ON = (UnknownCoinError, NoQuoteError, ServiceUnavailableError)
 READ = (HistoryUnavailableError, PositionGoneError, PositionBeyondEndError)
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def known_coins(client: ResilientClient, settings: Settings) -> list[str]:
-    """All coins, or those of the settings where quote_service can not say."""
+    """All coins, or those of the settings if quote_service does not answer."""
     try:
         return list(await client.positions())
     except ProblemError:
@@ -57,14 +57,14 @@ Newest = Callable[[str], tuple[Quote, float] | None]
 
 
 def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest: Newest) -> APIRouter:
-    """All routes of the service but its streams and those that every service has.
+    """The routes of this service alone, without its streams.
 
-    `newest` gives the newest quote of a coin's live stream, with its age in seconds.
+    `newest` returns the newest quote of a coin's live stream, with its age in seconds.
     """
     router = APIRouter(tags=["quotes"])
 
     async def ask(coin: str, question: Callable[[str], Awaitable[T]]) -> T:
-        """Put a question about a coin to quote_service, if the name is worth it."""
+        """Ask quote_service about a coin, if the name is worth it."""
         name = _coin(coin, settings)
         names.check(name)
         try:
@@ -73,7 +73,7 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
             names.note_unknown(name, error)
             raise
 
-    @router.get("/", summary="What runs here, where, and what to ask it", **answering("text/html"))
+    @router.get("/", summary="What runs here, where, and its routes", **answering("text/html"))
     async def front(request: Request) -> HTMLResponse:
         page = front_page.render(settings, await known_coins(client, settings), request.url.hostname or settings.host)
         return answer_page(page)
@@ -84,7 +84,7 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
         **answering(CurrentJson, *PASSED_ON),
     )
     async def current(coin: str) -> Response:
-        """As `/cotacao_atual/{coin}` of quote_service; while that is away, the newest that is known, `source` cache."""
+        """Like `/cotacao_atual/{coin}` of quote_service; while that is away, the newest known quote, `source` cache."""
         try:
             answer = await ask(coin, client.current)
         except NO_ANSWER:
@@ -101,7 +101,7 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
     async def quotes(
         coin: str, after: Text = None, limit: Text = None, last: Text = None, start: From = None, end: To = None
     ) -> Response:
-        """As `/v1/quotes/{coin}` of quote_service."""
+        """Like `/v1/quotes/{coin}` of quote_service."""
         asked = {"after": after, "limit": limit, "last": last, "start": start, "end": end}
         return _json(await ask(coin, lambda name: client.quotes(name, **asked)))
 
@@ -120,28 +120,28 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
         start: From = None,
         end: To = None,
     ) -> Response:
-        """As `/v1/candles/{coin}` of quote_service."""
+        """Like `/v1/candles/{coin}` of quote_service."""
         asked = {"limit": limit, "empty": empty, "origin": origin, "currency": currency, "start": start, "end": end}
         return _json(await ask(coin, lambda name: client.candles(name, interval, **asked)))
 
     @router.get(
         event_stream.PATH,
-        summary="The live stream, as server-sent events; `/v1/ws` has it as a WebSocket",
+        summary="The live stream as server-sent events; `/v1/ws` has it as a WebSocket",
         **answering(event_stream.MEDIA_TYPE, UnknownCoinError, ForbiddenError),
     )
     async def stream(
-        coins: Annotated[str, Query(description="by commas")],
-        mode: Annotated[str, Query(description="every quote, or the newest")] = "every",
-        since: Annotated[str | None, Query(description="an `id` of an event, after which it resumes")] = None,
+        coins: Annotated[str, Query(description="separated by commas")],
+        mode: Annotated[str, Query(description="every, conflate or interval:MS")] = "every",
+        since: Annotated[str | None, Query(description="the `id` of an event after which to resume")] = None,
     ) -> None:
-        """It also resumes after `Last-Event-ID`. The events are described in docs/asyncapi.yaml."""
+        """Also resumes after `Last-Event-ID`. docs/asyncapi.yaml describes the events."""
         raise AssertionError("the edge answers it")
 
     return router
 
 
 def _coin(coin: str, settings: Settings) -> str:
-    """The name as it is, where it can be one; else it is refused here."""
+    """The name, if it is a possible coin name; UnknownCoinError otherwise."""
     return coin if COIN_PATTERN.match(coin) else require_coin(coin, settings.seed_placement)
 
 

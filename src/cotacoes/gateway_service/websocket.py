@@ -1,11 +1,11 @@
-"""`/v1/ws`: what a client may say, and what it is answered; docs/asyncapi.yaml has it in full.
+"""`/v1/ws`: the operations of a client and their answers; docs/asyncapi.yaml has them in full.
 
     {"op":"subscribe","coins":[…],"mode":"every","since":{"bitcoin":"E-S"}}     ▶ subscribed, then quote, gap, heartbeat
     {"op":"unsubscribe","coins":[…]}                                            ▶ unsubscribed
     {"op":"ping"}                                                               ▶ pong
 
-What can not be done is answered with `error`, and the connection stays. Before we close, `bye` says why and when to
-come back.
+A failed operation is answered with `error`, and the connection stays open. Before the gateway closes it, `bye` says why
+and when to come back.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from cotacoes.model.quote import Position
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
 PATH = "/v1/ws"
-PING_S = 10.0  # below the idle time after which common proxies cut
+PING_S = 10.0  # below the idle time after which common proxies cut a connection
 ID_CHARACTERS_MAX = 64
-FRAMES_PER_S = 50.0  # of any kind; a client that answers our pings and sends its own needs less than one
-FRAMES_A_MESSAGE = 4  # on average, if more messages than usual are allowed
+FRAMES_PER_S = 50.0  # of any kind; answering our pings and sending its own takes a client less than one
+FRAMES_A_MESSAGE = 4  # mean, if more messages than usual are allowed
 _encode = msgspec.json.Encoder().encode
 
 
 class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends."""
+    """An operation, as a client sends it."""
 
     op: str
     id: str | None = None
@@ -52,7 +52,7 @@ _decode = msgspec.json.Decoder(_Op).decode
 
 
 class WebSocketConnection(Connection):
-    """One client. Its methods are those that `adapters.websocket_server.Handler` asks for."""
+    """One client; implements `adapters.websocket_server.Handler`."""
 
     def __init__(
         self,
@@ -73,18 +73,18 @@ class WebSocketConnection(Connection):
         self._pinged_at: float | None = None
 
     def message(self, text: bytes, now: float) -> None:
-        """A text message; each other frame that costs us something comes as an empty one."""
+        """Answer a text message; an empty one stands for any other frame that costs work."""
         if self._messages.take(now):
             self.end(Ending.RATE)
         elif text:
             self._answer(text)
 
     def flooded(self) -> None:
-        """The client sends more frames than it may, of whatever kind."""
+        """End the stream of a client that sends too many frames."""
         self.end(Ending.FLOOD)
 
     def serve(self) -> None:
-        self._pinged_at = None  # while it was full nothing was read, an answer neither
+        self._pinged_at = None  # nothing was read while it was full, not even an answer to a ping
         super().serve()
 
     def check(self, now: float) -> None:
@@ -110,21 +110,21 @@ class WebSocketConnection(Connection):
             if op.op == "subscribe":
                 self._subscribe(op)
             elif op.op == "unsubscribe":
-                self._tell("unsubscribed", op.id, coins=self.unsubscribe(op.coins))
+                self._send("unsubscribed", op.id, coins=self.unsubscribe(op.coins))
             elif op.op == "ping":
-                self._tell("pong", op.id)
+                self._send("pong", op.id)
             else:
-                raise BadRequestError("op: give subscribe, unsubscribe or ping")
+                raise BadRequestError("op must be subscribe, unsubscribe or ping")
         except ProblemError as error:
-            self._tell("error", op.id, op=shortened(op.op, ID_CHARACTERS_MAX) or None, problem=problem_of(error))
+            self._send("error", op.id, op=shortened(op.op, ID_CHARACTERS_MAX) or None, problem=problem_of(error))
 
     def _subscribe(self, op: _Op) -> None:
         coins = self._hub.choose(op.coins)
         if not coins:
-            raise BadRequestError("coins: name at least one")
+            raise BadRequestError("coins: give at least one coin")
         most = self._settings.stream_coins_max
         if len(self.coins | set(coins)) > most:
-            raise BadRequestError(f"coins: a connection may have {most} of them (COTACOES_STREAM_COINS_MAX)")
+            raise BadRequestError(f"coins: a connection may have at most {most} (COTACOES_STREAM_COINS_MAX)")
         try:
             mode = parse_mode(op.mode)
             since = {coin: Position.parse(text) for coin, text in op.since.items()}
@@ -133,16 +133,16 @@ class WebSocketConnection(Connection):
         if strange := since.keys() - set(coins):
             raise BadRequestError(f"since: {min(strange)} is not among the coins")
 
-        def told(recovered: Mapping[str, bool], positions: Positions) -> None:
+        def subscribed(recovered: Mapping[str, bool], positions: Positions) -> None:
             begun = {
                 coin: {"recovered": is_whole, "position": None if positions[coin] is None else str(positions[coin])}
                 for coin, is_whole in recovered.items()
             }
-            self._tell("subscribed", op.id, mode=str(mode), coins=begun)
+            self._send("subscribed", op.id, mode=str(mode), coins=begun)
 
-        self.subscribe(coins, mode, since, told)
+        self.subscribe(coins, mode, since, subscribed)
 
-    def _tell(self, kind: str, given_id: str | None, **fields: Any) -> None:
+    def _send(self, kind: str, given_id: str | None, **fields: Any) -> None:
         self._connection.write(text_frame(_encode({"type": kind, "id": given_id, **fields})))
 
 
@@ -150,14 +150,14 @@ def _read(text: bytes) -> _Op:
     try:
         op = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequestError(f"not a message of this stream: {explain_message(error)}") from error
+        raise BadRequestError(f"invalid message: {explain_message(error)}") from error
     if op.id is not None and len(op.id) > ID_CHARACTERS_MAX:
-        raise BadRequestError(f"id: give at most {ID_CHARACTERS_MAX} characters")
+        raise BadRequestError(f"id: at most {ID_CHARACTERS_MAX} characters are allowed")
     return op
 
 
 class WebSockets:
-    """Decides on the handshakes of the route, and opens its connections."""
+    """Accepts or refuses the handshakes of the route, and opens its connections."""
 
     def __init__(
         self,
@@ -175,9 +175,9 @@ class WebSockets:
         self._ping_s = ping_s
 
     def admit(self, handshake: Handshake) -> ProblemError | Callable[[ServerConnection], Handler]:
-        """As `adapters.websocket_server.Admit`."""
+        """Implements `adapters.websocket_server.Admit`."""
         if handshake.path.partition("?")[0] != PATH:
-            return NotFoundError(f"there is a WebSocket at {PATH} only")
+            return NotFoundError(f"the only WebSocket is at {PATH}")
         headers, address = handshake.headers, handshake.address
         if refusal := self._admission.refusal(headers.get("origin"), headers.get("host"), address):
             return refusal

@@ -1,1 +1,1 @@
-"""What a price is: the quote and its position, candles, windows, live messages, answers, coins. Imports only errors."""
+"""What a price is: quotes and positions, candles, windows, live messages, answers, coins. Imports only errors."""

@@ -1,10 +1,10 @@
-"""The candle: what a coin's price did within an interval, exact.
+"""The candle: the exact open, high, low and close of a coin's price over an interval.
 
-A candle is made of the quotes of one origin and one currency, so that an invented price never meets a real one. It
-carries its first and last position, so candles of any two parts of an interval can be merged, in any order.
+A candle is made of quotes of one origin and one currency, so an invented price never mixes with a real one. It carries
+its first and last position, so candles of any two parts of an interval can be merged in any order.
 
-Intervals begin at full minutes, hours and days of UTC. The minutes and hours are stored; the others are merged from
-them. A candle is closed once the coin has a quote beyond its end: `at` never falls, so nothing can be added any more.
+Intervals begin at full minutes, hours and days of UTC. Minutes and hours are stored; the others are merged from them. A
+candle is closed once the coin has a quote beyond its end: `at` never falls, so nothing can be added any more.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from cotacoes.model.quote import (
 
 INTERVALS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}  # name to minutes
 STORED_MINUTES = (1, 60)
-_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)  # where intervals are counted from, in SQL too
+_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)  # the start of all intervals, in SQL too
 
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """`at` is where its interval begins; `count` and `sum` are of its quotes, `first` and `last` their ends."""
+    """A candle whose interval begins at `at`; `count` and `sum` are of its quotes, `first` and `last` their ends."""
 
     at: datetime
     currency: str
@@ -52,7 +52,7 @@ class Candle:
 
 
 class CandleJson(msgspec.Struct, frozen=True):
-    """A candle as it stands in an answer; all prices are null in an empty one."""
+    """A candle in an answer; in an empty one all prices are null."""
 
     at: TimeText
     open: PriceText | None
@@ -82,17 +82,17 @@ class CandleJson(msgspec.Struct, frozen=True):
 
 
 def stored_minutes(minutes: int) -> int:
-    """Of which stored candles one of so many minutes is made."""
+    """The minutes of the stored candles from which a candle of `minutes` is made."""
     return max(stored for stored in STORED_MINUTES if minutes % stored == 0)
 
 
 def interval_start(at: datetime, minutes: int) -> datetime:
-    """Where the interval begins in which `at` lies."""
+    """The beginning of the interval that contains `at`."""
     return at - (at - _ORIGIN) % timedelta(minutes=minutes)
 
 
 def interval_starts(start: datetime, end: datetime, minutes: int) -> Iterator[datetime]:
-    """Where the intervals begin in [start, end), from an aligned `start` on."""
+    """The beginnings of the intervals in [start, end), from an aligned `start` on."""
     while start < end:
         yield start
         start += timedelta(minutes=minutes)
@@ -108,7 +108,7 @@ def candles_of(quotes: Iterable[Quote], minutes: int) -> list[Candle]:
 
 
 def merged(candles: Iterable[Candle], minutes: int) -> list[Candle]:
-    """Candles of parts, in any order, as candles of `minutes`; each quote must be in one part only."""
+    """Merge candles in any order into candles of `minutes`; each quote must be in only one of them."""
     groups: dict[tuple[datetime, str, str], list[Candle]] = {}
     for candle in candles:
         key = (interval_start(candle.at, minutes), candle.origin, candle.currency)
@@ -117,7 +117,7 @@ def merged(candles: Iterable[Candle], minutes: int) -> list[Candle]:
 
 
 def candle_over(at: datetime, quotes: Sequence[Quote]) -> Candle:
-    """The candle of all these quotes, of which there is one at least, from `at` on."""
+    """The candle of all these quotes, at least one, that begins at `at`."""
     first = min(quotes, key=lambda quote: quote.position)
     last = max(quotes, key=lambda quote: quote.position)
     prices = [quote.price for quote in quotes]

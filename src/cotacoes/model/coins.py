@@ -1,6 +1,6 @@
-"""The coin that a request or a person names: one that is quoted here, or the names that may have been meant.
+"""Known coins, and suggestions for unknown names.
 
-Apart from `requests`, since commands without a server need it and FastAPI takes a third of a second to import.
+This is apart from `requests`, since commands without a server need it, and FastAPI takes a third of a second to import.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable
 from cotacoes.errors import UnknownCoinError
 from cotacoes.model.quote import COIN_PATTERN
 
-COMPARED_MAX = 1_000  # some 2 ms: the whole process stands still while a name is compared with those that are known
+COMPARED_MAX = 1_000  # some 2 ms, during which the whole process stands still
 
 
 def require_coin(coin: str, coins: Collection[str]) -> str:
-    """The coin, where it is quoted here; UnknownCoinError with the nearest names otherwise."""
+    """Return the coin if it is known; UnknownCoinError with the nearest names otherwise."""
     if coin in coins:
         return coin
     shown = coin if COIN_PATTERN.match(coin) else "that name"
@@ -24,6 +24,6 @@ def require_coin(coin: str, coins: Collection[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The names that may have been meant, at most three, of the first `COMPARED_MAX` that are known."""
+    """At most three similar names among the first `COMPARED_MAX` known ones."""
     compared = list(itertools.islice(known, COMPARED_MAX))
     return difflib.get_close_matches(name[:64].lower(), compared, n=3, cutoff=0.5)

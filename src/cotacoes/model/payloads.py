@@ -1,7 +1,7 @@
-"""What the services answer, as JSON: the types that whoever answers and whoever asks have in common.
+"""The JSON of the services' answers: the types that servers and clients share.
 
-They are what the documents at `/openapi.json` show, and what a client holds each answer against before it uses it or
-passes it on: an answer of another shape is refused as a whole, or costs the part that is not what it should be.
+They are what `/openapi.json` shows, and what a client checks each answer against before it uses it or passes it on. An
+answer of another shape is refused as a whole, or loses the section that is invalid.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BreakerStateText = Literal["closed", "open", "half_open", "forced_open", "disabl
 
 
 class CurrentJson(msgspec.Struct, frozen=True):
-    """A coin's newest quote. `source` is live if the last poll gave it, else cache; `breaker` is that of the source."""
+    """A coin's newest quote. `source` is live if the last poll brought it, else cache; `breaker` is the source's."""
 
     coin: CoinText
     currency: CurrencyText
@@ -52,7 +52,7 @@ class CurrentJson(msgspec.Struct, frozen=True):
     breaker: BreakerStateText | None = None
 
     def checked(self, coin: str) -> Self:
-        """Itself; ValueError if it is of another coin, or a text of the right shape means nothing."""
+        """Return itself; ValueError for another coin, or for a text of the right shape but without meaning."""
         for time in (self.observed_at, self.at):
             parse_time(time)
         _refuse_other(coin, self.coin)
@@ -81,7 +81,7 @@ class MeanJson(msgspec.Struct, frozen=True):
     to: PositionText
 
     def checked(self, coin: str) -> Self:
-        """Itself; ValueError if it is of another coin, or a text of the right shape means nothing."""
+        """Return itself; ValueError for another coin, or for a text of the right shape but without meaning."""
         for position in (self.from_, self.to):
             Position.parse(position)
         _refuse_other(coin, self.coin)
@@ -89,7 +89,7 @@ class MeanJson(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far one coin has come: its last position, what its shard has, how many quotes are still to be delivered."""
+    """The progress of one coin: its last position, the last on its shard, and how many quotes are undelivered."""
 
     position: PositionText | None
     through: PositionText | None
@@ -97,7 +97,7 @@ class Progress(msgspec.Struct, frozen=True):
     shard: str
 
     def checked(self) -> Self:
-        """Itself; ValueError if a text of the right shape means nothing."""
+        """Return itself; ValueError for a text of the right shape but without meaning."""
         for position in (self.position, self.through):
             if position is not None:
                 Position.parse(position)
@@ -105,7 +105,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class PositionsJson(msgspec.Struct, frozen=True):
-    """Each coin's progress."""
+    """The progress of each coin."""
 
     coins: dict[CoinText, Progress]
 
@@ -121,7 +121,7 @@ class GapJson(msgspec.Struct, frozen=True):
 class PageJson(msgspec.Struct, frozen=True):
     """A page of a coin's history, ascending: `next` goes into `after`; `floor` is the oldest position held.
 
-    The quotes follow one another, except where `gaps` says that the history lacks what is between them.
+    The quotes follow one another, except for what the history lacks according to `gaps`.
     """
 
     coin: CoinText
@@ -187,7 +187,7 @@ SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every othe
 
 
 class ProblemJson(msgspec.Struct, frozen=True):
-    """A problem of one part of an answer, as the part's own route would have answered it."""
+    """A problem of one section of an answer, as the section's own route would have answered it."""
 
     type: str
     title: str
@@ -197,7 +197,7 @@ class ProblemJson(msgspec.Struct, frozen=True):
 
 
 class OverviewJson(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The parts of many coins that were asked for, by coin; `problems` by `COIN.PART`."""
+    """The requested sections of many coins, by coin; `problems` by `COIN.SECTION`."""
 
     problems: dict[str, ProblemJson]
     current: dict[CoinText, CurrentJson] | msgspec.UnsetType = msgspec.UNSET
@@ -206,7 +206,7 @@ class OverviewJson(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CoinReportJson(msgspec.Struct, frozen=True):
-    """The parts of one coin that were asked for; one that is missing is null."""
+    """The requested sections of one coin; a missing one is null."""
 
     current: CurrentJson | msgspec.UnsetType | None = msgspec.UNSET
     average: MeanJson | msgspec.UnsetType | None = msgspec.UNSET
@@ -217,21 +217,21 @@ class CoinReportJson(msgspec.Struct, frozen=True):
 
 
 class MissingJson(msgspec.Struct, frozen=True):
-    """A part that the report goes without, and why."""
+    """A section that the report lacks, and why."""
 
     part: str
     reason: str
 
 
 class SourceJson(msgspec.Struct, frozen=True):
-    """How one source of a report did; `lagging` if what it told is old."""
+    """The outcome of one source of a report; `lagging` if its answer is old."""
 
     status: SourceStatus
     elapsed_ms: Count
 
 
 class SpanJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """The time that the windows of a report are of; `closes` begin at `closes_from`, one each `step_minutes`."""
+    """The time span of a report's windows; `closes` begin at `closes_from`, one every `step_minutes`."""
 
     name: WindowName
     from_: TimeText
@@ -247,7 +247,7 @@ class SpanJson(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class BranchJson(msgspec.Struct, frozen=True):
-    """How one branch of a report went, in ms since the asking began."""
+    """The outcome of one branch of a report, in ms since the start."""
 
     branch: str
     status: str
@@ -258,7 +258,7 @@ class BranchJson(msgspec.Struct, frozen=True):
 
 
 class ReportJson(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about every coin, as far as it came by the deadline."""
+    """Everything about every coin that came by the deadline."""
 
     generated_at: TimeText
     deadline_ms: Count
@@ -273,4 +273,4 @@ class ReportJson(msgspec.Struct, frozen=True, kw_only=True):
 
 def _refuse_other(coin: str, named: str) -> None:
     if named != coin:
-        raise ValueError("an answer of another coin")
+        raise ValueError("an answer for another coin")

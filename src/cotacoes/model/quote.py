@@ -1,14 +1,14 @@
-"""The message: what a quote is, how its price, time and position are read and written.
+"""The quote: its price, time and position, and how they are read and written.
 
-One rule for each, used at every edge (source, log, shard, Redis, HTTP); the live message is in `live.py`.
+There is one rule for each, used at every edge (source, log, shard, Redis, HTTP). `live_message.py` has live messages.
 
 * a price is plain decimal text: ASCII digits with at most one point, no sign, no exponent, greater than zero,
   at most `PRICE_TEXT_MAX` characters; its digits are kept exactly as given, trailing zeros included;
 * a time is an aware UTC `datetime`, in text `2026-11-24T12:00:00.123456Z`;
 * a position is `epoch-seq`, per coin; positions only rise.
 
-The types `CoinText`, `PriceText` and so on are these rules for fields of messages: msgspec refuses what breaks them
-when it decodes, so that no text of another shape is passed on.
+The types `CoinText`, `PriceText` and so on are these rules for fields of messages: msgspec applies them when it
+decodes, so that no text of another shape is passed on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COIN_PATTERN = re.compile(rf"{_COIN}\Z")
 CURRENCY_PATTERN = re.compile(rf"{_CURRENCY}\Z")
 ORIGIN_PATTERN = re.compile(rf"{_ORIGIN}\Z")
 
-# Enough for any market: the dearest quote of the least unit needs under 30 digits on either side of the point.
+# Enough for any market: the highest price of the smallest unit needs under 30 digits on either side of the point.
 PRICE_INTEGER_DIGITS_MAX = 30
 PRICE_FRACTION_DIGITS_MAX = 30
 PRICE_TEXT_MAX = PRICE_INTEGER_DIGITS_MAX + 1 + PRICE_FRACTION_DIGITS_MAX
@@ -54,7 +54,7 @@ _POSITION = re.compile(rf"{_EPOCH_SEQ}\Z")
 
 
 def _whole(rule: str) -> str:
-    """The whole text is of this rule: `$` alone would let a line feed follow."""
+    """A pattern for the whole text; `$` alone would allow a line feed at the end."""
     return rf"^{rule}$(?!\n)"
 
 
@@ -77,7 +77,7 @@ Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
 
 
 class PriceError(ValueError):
-    """A price that is none. `reason` is one of malformed, not_finite, zero, negative."""
+    """An invalid price. `reason` is one of malformed, not_finite, zero, negative."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"price is {reason.replace('_', ' ')}")
@@ -108,7 +108,7 @@ def position_of(epoch: int | None, seq: int | None) -> Position | None:
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """What a source says of one coin: a screened price, exact, and the source's own time."""
+    """A source's statement about one coin: a validated exact price, and the source's own time."""
 
     coin: str
     currency: str
@@ -118,7 +118,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False):
-    """One recorded price. `prev` is the last position of the era before, on the first quote of an era only."""
+    """One recorded price. `prev` is the last position of the previous epoch, on the first quote of an epoch only."""
 
     coin: str
     currency: str
@@ -136,12 +136,12 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def before(self) -> Position | None:
-        """The position recorded right before this one; None where this is the coin's first."""
+        """The position recorded right before this one; None for the coin's first quote."""
         return self.prev if self.seq == 1 else Position(self.epoch, self.seq - 1)
 
 
 class QuoteJson(msgspec.Struct, frozen=True):
-    """A quote as it stands in an answer of `/v1/quotes`."""
+    """A quote in an answer of `/v1/quotes`."""
 
     coin: CoinText
     currency: CurrencyText
@@ -168,7 +168,7 @@ class QuoteJson(msgspec.Struct, frozen=True):
         )
 
     def quote(self) -> Quote:
-        """The quote that is meant; ValueError where a field is none."""
+        """The quote; ValueError if a field is invalid."""
         return Quote(
             coin=self.coin,
             currency=self.currency,
@@ -184,23 +184,23 @@ class QuoteJson(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class AgeLimits:
-    """In milliseconds: up to `fresh` a quote is fresh, beyond `most` it is no price at all."""
+    """Limits in milliseconds: up to `fresh` a quote is fresh; beyond `most` it does not count as a price."""
 
     fresh: int
     most: int
 
     @classmethod
     def of(cls, fresh_s: float, age_max_s: float) -> Self:
-        """Those of the settings, which are in seconds."""
+        """The limits from the settings, which are in seconds."""
         return cls(round(fresh_s * 1000), round(age_max_s * 1000))
 
     def status(self, age_ms: int) -> Literal["fresh", "stale"]:
-        """Of a quote that is so old."""
+        """The status of a quote of this age."""
         return "fresh" if age_ms <= self.fresh else "stale"
 
 
 def parse_price(text: str) -> Decimal:
-    """Read a price under the one rule of this file; PriceError names what is wrong."""
+    """Parse a price by the rule of this module; PriceError names what is wrong."""
     if len(text) > PRICE_TEXT_MAX:
         raise PriceError("malformed")
     if _PRICE.match(text) is None:
@@ -212,12 +212,12 @@ def parse_price(text: str) -> Decimal:
 
 
 def parse_number(text: str) -> Decimal:
-    """Read a price that was written as a number: as `parse_price`, but an exponent is allowed, and as exact.
+    """Parse a price that was written as a number: like `parse_price`, as exact, but with an exponent allowed.
 
-    Programs write numbers below 0.0001 and above 10^16 that way, and nobody chooses it.
+    Programs write numbers below 0.0001 and above 10^16 that way.
     """
     if len(text) <= PRICE_TEXT_MAX and _WITH_EXPONENT.match(text):
-        text = format(Decimal(text), "f")  # at most a thousand digits more, which are too many then
+        text = format(Decimal(text), "f")  # at most a thousand more digits, which are then too many
     return parse_price(text)
 
 
@@ -230,25 +230,25 @@ def _why_not_a_price(text: str) -> str:
 
 
 def format_price(price: Decimal) -> str:
-    """Every digit, no exponent."""
+    """The price as text, with every digit and no exponent."""
     return format(price, "f")
 
 
 def computed_price(total: Decimal, count: int) -> Decimal:
-    """`total / count`, half-even to 18 places, no exponent, no trailing zeros (design: Computed prices)."""
+    """`total / count`, half-even to 18 places, without exponent or trailing zeros (ARCHITECTURE, Computed prices)."""
     return _quotient(total, Decimal(count))
 
 
 def change_percent(first: Decimal, last: Decimal) -> Decimal:
-    """By how many percent `last` is above `first`, or below it; rounded as every computed price."""
+    """The change from `first` to `last` in percent, rounded like every computed price."""
     return _quotient(_EXACT.multiply(_EXACT.subtract(last, first), Decimal(100)), first)
 
 
 def _quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
     quotient = _EXACT.divide(dividend, divisor).quantize(_COMPUTED_UNIT, ROUND_HALF_EVEN, _EXACT)
     if not quotient:
-        return Decimal(0)  # which has no sign
-    return Decimal(format_price(quotient).rstrip("0").rstrip("."))  # 18 places, so a point is always there
+        return Decimal(0)  # without a sign
+    return Decimal(format_price(quotient).rstrip("0").rstrip("."))  # 18 places, so there is always a point
 
 
 def exact_sum(prices: Iterable[Decimal]) -> Decimal:
@@ -260,11 +260,11 @@ def exact_sum(prices: Iterable[Decimal]) -> Decimal:
 
 
 def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 time with its offset, to the microsecond (further digits are cut); ValueError otherwise."""
+    """Parse an RFC 3339 time with an offset, to the microsecond (further digits are cut); ValueError otherwise."""
     if _TIME.match(text) is None:
         raise ValueError("a time is written as RFC 3339 with an offset, for example 2026-11-24T12:00:00.123456Z")
     try:
-        if text.endswith("Z"):  # as we write it ourselves, thousands of times a second
+        if text.endswith("Z"):  # as we write it, thousands of times a second
             return datetime.fromisoformat(text)
         return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC)
     except (ValueError, OverflowError) as error:
@@ -274,7 +274,7 @@ def parse_time(text: str) -> datetime:
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC, always six digits of the second, so that texts sort as times do."""
     utc = time if time.tzinfo is UTC else time.astimezone(UTC)
-    return f"{utc.isoformat(timespec='microseconds')[:-6]}Z"  # less the offset; strftime takes five times as long
+    return f"{utc.isoformat(timespec='microseconds')[:-6]}Z"  # without the offset; strftime takes five times as long
 
 
 def utc_now() -> datetime:
@@ -293,9 +293,9 @@ def from_microseconds(microseconds: int) -> datetime:
 
 
 def first_gap(quotes: Sequence[Quote], after: Position | None, known: Collection[Position | None] = ()) -> int | None:
-    """Index of the first quote that does not follow the one before it (or `after`), None if there is no hole.
+    """The index of the first quote that does not follow the one before it (or `after`); None without a hole.
 
-    `known` are the last positions of holes that are known: a quote that follows one of these is in its place.
+    `known` are the last positions of known holes: a quote that follows one of them is in its place.
     """
     before = after
     for index, quote in enumerate(quotes):

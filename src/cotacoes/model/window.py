@@ -2,14 +2,13 @@
 
     1h    from the minutes                             its closes: one a minute
     24h   from the hours, from minutes at both ends    one an hour
-    7d    the same                                     one each four hours
+    7d    the same                                     one every four hours
 
-A window ends at a full minute, so stored candles cover it to its edges and no quote is read for it. It is of one origin
-and one currency, as a candle is. All its figures, the change among them, are of the quotes that are held, which may be
-fewer than its name promises: `from` and `to` are the first and the last full minutes that have one, and it is
-`complete` if these are its own edges. Two counts say what lies between: `minutes` in which there was a quote at all,
-and `holes`, places where the history lacks what was recorded there. A hole belongs to the window in which it ends, so
-the holes of windows that follow each other add up.
+A window ends at a full minute, so stored candles cover it completely and no quote is read for it. Like a candle it has
+one origin and one currency. All its figures, including the change, are of the quotes held, which may span less than its
+name promises: `from` and `to` are the first and last full minutes with a quote, and the window is `complete` if these
+are its own ends. Two counts describe what lies between: `minutes` with a quote, and `holes`, places where the history
+lacks recorded quotes. A hole belongs to the window in which it ends, so the holes of consecutive windows add up.
 """
 
 from __future__ import annotations
@@ -38,39 +37,39 @@ from cotacoes.model.quote import (
 
 WINDOWS = {"1h": 60, "24h": 1_440, "7d": 10_080}  # name to minutes
 DEFAULT_WINDOW = "24h"
-_STEPS = {"1h": 1, "24h": 60, "7d": 240}  # minutes of one close, so that there are not more than 61
+_STEPS = {"1h": 1, "24h": 60, "7d": 240}  # minutes of one close, for at most 61 closes
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`name` is one of WINDOWS; `end` is a full minute, and not in it."""
+    """A window: `name` is one of WINDOWS; `end` is a full minute, exclusive."""
 
     name: str
     end: datetime
 
     @classmethod
     def until(cls, name: str, now: datetime) -> Window:
-        """The one that ends with the last full minute."""
+        """The window that ends with the last full minute."""
         return cls(name, interval_start(now, 1))
 
     @property
     def start(self) -> datetime:
-        """Where it begins."""
+        """The beginning of the window, inclusive."""
         return self.end - timedelta(minutes=WINDOWS[self.name])
 
     @property
     def step(self) -> int:
-        """For how many minutes each of its closes stands."""
+        """The minutes for which each close stands."""
         return _STEPS[self.name]
 
     @property
     def steps(self) -> list[datetime]:
-        """Where the steps begin; the first one before the window, where that begins within a step."""
+        """The beginnings of the steps; the first lies before the window if that begins within a step."""
         return list(interval_starts(interval_start(self.start, self.step), self.end, self.step))
 
     @property
     def whole(self) -> tuple[datetime, datetime]:
-        """The part of it that the longest stored candles cover, be it empty; minutes cover the rest on both sides."""
+        """The range, possibly empty, that the longest stored candles cover; minutes cover the rest on both sides."""
         minutes = stored_minutes(self.step)
         start, end = interval_start(self.start, minutes), interval_start(self.end, minutes)
         return (start if start == self.start else start + timedelta(minutes=minutes)), end
@@ -78,10 +77,10 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowView:
-    """What a shard tells of one coin over a window.
+    """A shard's view of one coin over a window.
 
-    `candle` is of all its quotes, None without one; `closes` the last price of each step that had a quote, by where the
-    step begins; `minutes` is how many of them had one, `start` the first of these and `end` the end of the last.
+    `candle` is of all its quotes, None without any; `closes` has the last price of each step with a quote, by the
+    beginning of the step; `minutes` counts minutes with a quote, from `start` to `end`.
     """
 
     candle: Candle | None = None
@@ -93,10 +92,10 @@ class WindowView:
 
 
 class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
-    """A coin's window as it stands in an answer; its figures are null without a quote.
+    """A coin's window in an answer; its figures are null without a quote.
 
-    They are of the quotes between `from` and `to`, which are the window's own edges if it is `complete`. Nothing is
-    added once it is `closed`, which is when the shard has a quote beyond its end.
+    They are of the quotes between `from` and `to`, which are the window's own ends if it is `complete`. The window is
+    `closed`, and final, once the shard has a quote beyond its end.
     """
 
     currency: CurrencyText | None = None
@@ -143,7 +142,7 @@ class WindowJson(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def window_of(quotes: Sequence[Quote], window: Window) -> WindowView:
-    """The view from all quotes of a coin, ascending: what a window means, and what shards are held against."""
+    """The view from all quotes of a coin, ascending: the definition of a window, against which shards are tested."""
     if not quotes:
         return WindowView()
     holes = sum(
@@ -154,7 +153,7 @@ def window_of(quotes: Sequence[Quote], window: Window) -> WindowView:
     ours = [one for one in quotes if window.start <= one.at < window.end and (one.origin, one.currency) == kind]
     return WindowView(
         candle_over(window.start, ours) if ours else None,
-        {interval_start(one.at, window.step): one.price for one in ours},  # the last one of each stays
+        {interval_start(one.at, window.step): one.price for one in ours},  # the last one of each step stays
         len({interval_start(one.at, 1) for one in ours}),
         holes,
         interval_start(ours[0].at, 1) if ours else None,
