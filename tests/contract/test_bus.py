@@ -105,7 +105,7 @@ async def answered(bus: Bus, messages: list[tuple[str, bytes]], until: list[int]
                     return heard
 
 
-async def test_a_publish_says_how_many_heard_each_message(bus: Bus) -> None:
+async def test_a_publish_returns_how_many_received_each_message(bus: Bus) -> None:
     async with bus.subscribe(["one", "two"]), bus.subscribe(["two"]):
         assert await bus.publish([("one", b"1"), ("two", b"2"), ("three", b"3")]) == [1, 2, 0]
     assert await bus.publish([]) == []
@@ -119,14 +119,14 @@ async def test_messages_come_in_the_order_of_their_publishing_over_all_channels(
         assert await take(messages, len(sent)) == sent
 
 
-async def test_only_what_is_published_after_subscribing_to_its_channel_is_heard(bus: Bus) -> None:
+async def test_only_messages_published_after_subscribing_are_received(bus: Bus) -> None:
     await bus.publish([("one", b"before")])
     async with bus.subscribe(["one"]) as messages:
         await bus.publish([("other", b"elsewhere"), ("one", b"after")])
         assert await take(messages, 1) == [("one", b"after")]
 
 
-async def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused(bus: Bus) -> None:
+async def test_a_message_of_the_maximum_size_arrives_and_a_larger_one_is_refused(bus: Bus) -> None:
     largest = bytes(range(256)) * (MESSAGE_BYTES_MAX // 256)
     async with bus.subscribe(["one"]) as messages:
         await bus.publish([("one", largest)])

@@ -49,7 +49,7 @@ async def test_a_frozen_server_fails_a_publish_by_its_deadline_and_no_reply_is_e
         assert set(heard[1:-1]) <= {b"late"}
 
 
-async def test_what_a_frozen_server_did_not_take_is_let_go(valkey: Server) -> None:
+async def test_data_that_a_frozen_server_did_not_read_is_released(valkey: Server) -> None:
     large = [("one", bytes(MESSAGE_BYTES_MAX))] * 16  # more than the kernel holds for a link
     async with RedisBus(url(valkey), deadline_s=SHORT_DEADLINE_S) as bus:
         await answered(bus, [("one", b"x")])
@@ -76,7 +76,7 @@ async def test_a_cancelled_publish_leaves_no_reply_behind(valkey: Server) -> Non
             assert await bus.publish([("nobody", b"x")] * 2) == [0, 0]
 
 
-async def test_a_link_that_says_nothing_is_found_dead_in_its_time(valkey: Server) -> None:
+async def test_a_silent_link_is_found_dead_in_time(valkey: Server) -> None:
     bus = RedisBus(url(valkey), deadline_s=DEADLINE_S, idle_s=0.1, pong_s=0.2)
     async with bus, bus.subscribe(["one"]) as messages:
         valkey.freeze()
@@ -118,7 +118,7 @@ async def test_a_port_where_nobody_speaks_redis_is_unavailable_not_a_crash() -> 
         b"*3\r\n$7\r\nmessage\r\n$3\r\n\xff\xfe\xfd\r\n$1\r\nx\r\n",
     ],
 )
-async def test_whatever_comes_in_place_of_redis_is_unavailable_to_a_listener_and_to_a_publisher(junk: bytes) -> None:
+async def test_any_other_server_than_redis_is_unavailable_to_a_listener_and_to_a_publisher(junk: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             if b"SUBSCRIBE" in await reader.read(4096):
@@ -190,7 +190,7 @@ async def test_a_command_refused_among_others_leaves_no_reply_behind(valkey: Ser
         assert await bus.publish([("heard", b"x")]) == [1]
 
 
-async def test_a_refused_password_is_said_and_not_taken_for_a_server_that_is_away(valkey: Server) -> None:
+async def test_a_refused_password_is_reported_and_not_taken_for_a_missing_server(valkey: Server) -> None:
     async with RedisBus(f"redis://:hunter2@127.0.0.1:{valkey.port}", deadline_s=DEADLINE_S) as bus:
         with pytest.raises(BusUnavailableError, match="refused the user or the password"):
             await bus.ping()
@@ -213,7 +213,7 @@ async def test_no_error_carries_the_password_of_the_url() -> None:
 
 
 @pytest.mark.parametrize("end", [":none", ":1?socket_timeout=soon", ":1?nonsense=1"])
-async def test_a_url_that_is_none_is_refused_by_the_name_of_its_setting(end: str) -> None:
+async def test_an_invalid_url_is_refused_by_the_name_of_its_setting(end: str) -> None:
     with pytest.raises(SettingError, match="COTACOES_REDIS_URL"):
         RedisBus(f"redis://127.0.0.1{end}", deadline_s=1.0)
 
@@ -238,6 +238,6 @@ async def test_a_valkey_with_a_password_lets_nobody_publish_without_it(tmp_path:
         end(server)
 
 
-async def test_a_dump_that_a_newer_server_left_does_not_end_each_start(tmp_path: Path) -> None:
+async def test_a_dump_of_a_newer_server_does_not_prevent_a_start(tmp_path: Path) -> None:
     (tmp_path / "dump.rdb").write_bytes(b"REDIS0099")
     end(start_valkey(tmp_path, free_port()))

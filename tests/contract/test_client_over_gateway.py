@@ -27,7 +27,7 @@ async def world(valkey: Server, seeded: random.Random) -> AsyncIterator[World]:
 
 
 class Reader:
-    """All that a stream told, from its first event on, read by a task."""
+    """Everything that a stream yields from its first event on, read by a task."""
 
     def __init__(self, stream: Stream) -> None:
         self.events: list[Quote | Gap] = []
@@ -105,7 +105,7 @@ Fault = Callable[[World], Awaitable[None]]
 
 
 @pytest.mark.parametrize("fault", [blackhole, reset, cut, kill, stop, start_a_new_era, write_much])
-async def test_whatever_happens_a_stream_tells_each_quote_once_in_order(world: World, fault: Fault) -> None:
+async def test_whatever_happens_a_stream_has_each_quote_once_in_order(world: World, fault: Fault) -> None:
     start = world.history.written[0].position
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client, asyncio.TaskGroup() as group:
         reader = Reader(client.stream(COIN, since=start, max_age=60.0))
@@ -119,7 +119,7 @@ async def test_whatever_happens_a_stream_tells_each_quote_once_in_order(world: W
     assert [event for event in reader.events if isinstance(event, Gap)] == []
 
 
-async def test_what_the_history_no_longer_holds_is_told(world: World) -> None:
+async def test_what_the_history_no_longer_holds_is_reported(world: World) -> None:
     start = world.history.written[0].position
     await world.writer.write(500)
     world.history.floor[COIN] = 100
@@ -134,7 +134,7 @@ async def test_what_the_history_no_longer_holds_is_told(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", ["conflate", "interval:100"])
-async def test_where_quotes_are_let_out_what_they_stand_for_tiles_what_was_written(world: World, mode: str) -> None:
+async def test_in_a_mode_that_skips_quotes_their_ranges_cover_what_was_written(world: World, mode: str) -> None:
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client, asyncio.TaskGroup() as group:
         reader = Reader(client.stream(COIN, mode=mode))
         reading = group.create_task(reader.run())
@@ -151,7 +151,7 @@ async def test_where_quotes_are_let_out_what_they_stand_for_tiles_what_was_writt
         known = event.position
 
 
-async def test_a_feed_that_stops_is_stale_by_the_age_asked_for(world: World) -> None:
+async def test_a_feed_that_stops_becomes_stale_at_max_age(world: World) -> None:
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client:
         stream = client.stream(COIN, max_age=2.0)
         await anext(stream)

@@ -148,7 +148,7 @@ SPOILS: list[Handler] = [
 
 
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
-def test_however_a_link_ends_the_stream_goes_on_where_it_was(spoil: Handler) -> None:
+def test_however_a_link_ends_the_stream_continues_where_it_was(spoil: Handler) -> None:
     async def scenario() -> None:
         gateway = Gateway(spoil, spoil)
         async with serving(gateway) as url, stream_of(url, silent_s=0.5) as stream:
@@ -158,7 +158,7 @@ def test_however_a_link_ends_the_stream_goes_on_where_it_was(spoil: Handler) -> 
     asyncio.run(scenario())
 
 
-def test_what_came_while_the_caller_held_the_loop_up_is_read_before_the_link_is_called_dead() -> None:
+def test_messages_that_came_while_the_loop_was_blocked_are_read_before_the_link_counts_as_dead() -> None:
     connections: list[ServerConnection] = []
 
     async def stay(connection: ServerConnection) -> None:
@@ -180,7 +180,7 @@ def test_what_came_while_the_caller_held_the_loop_up_is_read_before_the_link_is_
     asyncio.run(scenario())
 
 
-def test_a_refusal_with_retry_after_is_waited_for() -> None:
+def test_a_refusal_with_retry_after_is_obeyed() -> None:
     refused_at: list[float] = []
 
     def refuse(connection: ServerConnection, _: Request) -> Response | None:
@@ -239,7 +239,7 @@ def test_a_close_of_the_other_side_carries_its_code_and_reason() -> None:
 
 
 @pytest.mark.parametrize("spoil", [send_too_much, send_what_is_no_text, send_what_is_no_websocket])
-def test_what_breaks_the_protocol_is_the_other_sides_fault(spoil: Handler) -> None:
+def test_a_breach_of_the_protocol_is_the_other_sides_fault(spoil: Handler) -> None:
     async def scenario() -> None:
         async with serving(spoil) as url:
             link = await opened(url)
@@ -299,7 +299,7 @@ def test_the_deadline_covers_the_whole_opening(answer: bytes) -> None:
     asyncio.run(scenario())
 
 
-def test_an_opening_that_is_none_is_no_connection() -> None:
+def test_an_invalid_opening_is_no_connection() -> None:
     async def scenario() -> None:
         async with silent_peer(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tea\r\n\r\n") as url:
             with pytest.raises(StreamUnavailableError, match="no connection"):
@@ -311,12 +311,12 @@ def test_an_opening_that_is_none_is_no_connection() -> None:
 @pytest.mark.parametrize(
     "url", ["ws://127.0.0.1:9", f"ws://{'x' * 64}.invalid", "ws://no such host", "ws://x:99999", "ws://[::1"]
 )
-def test_nobody_there_is_no_connection(url: str) -> None:
+def test_an_address_without_a_server_is_no_connection(url: str) -> None:
     with pytest.raises(StreamUnavailableError, match="no connection"):
         asyncio.run(connect(url, deadline_s=HANG_S))
 
 
-def test_a_caller_who_does_not_take_what_comes_holds_the_sender_up_and_then_gets_it_all() -> None:
+def test_a_slow_caller_slows_the_sender_down_and_then_gets_everything() -> None:
     count, size = 2_000, 16_384  # 32 MB, more than all buffers between hold
     sent: list[int] = []
 
@@ -344,7 +344,7 @@ def test_a_caller_who_does_not_take_what_comes_holds_the_sender_up_and_then_gets
     asyncio.run(scenario())
 
 
-def test_giving_up_one_wait_loses_no_message() -> None:
+def test_cancelling_one_wait_loses_no_message() -> None:
     async def handler(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
@@ -363,7 +363,7 @@ def test_giving_up_one_wait_loses_no_message() -> None:
     asyncio.run(scenario())
 
 
-def test_leaving_says_goodbye() -> None:
+def test_closing_sends_a_goodbye() -> None:
     codes: list[int | None] = []
 
     async def handler(connection: ServerConnection) -> None:

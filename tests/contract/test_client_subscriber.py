@@ -98,7 +98,7 @@ async def test_each_event_is_a_line_of_json_written_when_it_happens_and_sigterm_
         assert "service.started" in {json.loads(line)["event"] for line in log.splitlines()}
 
 
-async def test_it_listens_on_the_channels_of_its_prefix_alone(valkey: Server) -> None:
+async def test_the_subscriber_listens_only_on_the_channels_of_its_prefix(valkey: Server) -> None:
     process = start(valkey, "main_json", COTACOES_CHANNEL_PREFIX="prod:blue")
     own = channel("bitcoin", "prod:blue")
     with ended(process):
@@ -112,7 +112,7 @@ async def test_it_listens_on_the_channels_of_its_prefix_alone(valkey: Server) ->
 
 
 @pytest.mark.parametrize("since", ["nonsense", "ethereum=5-1"])
-async def test_a_since_that_is_none_ends_it_by_name_before_anything_is_shown(valkey: Server, since: str) -> None:
+async def test_an_invalid_since_ends_the_subscriber_before_anything_is_shown(valkey: Server, since: str) -> None:
     command = [sys.executable, "-m", "cotacoes", "client-subscriber", "bitcoin", "--since", since]
     done = await asyncio.to_thread(
         subprocess.run, command, env=environment(valkey), capture_output=True, text=True, timeout=LIMIT_S
@@ -121,7 +121,7 @@ async def test_a_since_that_is_none_ends_it_by_name_before_anything_is_shown(val
     assert f"--since {since}" in done.stderr
 
 
-async def test_a_reader_that_leaves_ends_it_quietly(valkey: Server) -> None:
+async def test_a_reader_that_leaves_ends_the_subscriber_quietly(valkey: Server) -> None:
     process = start(valkey, "main")
     with ended(process):
         async with heard(valkey) as bus:
@@ -140,7 +140,7 @@ async def test_a_reader_that_leaves_ends_it_quietly(valkey: Server) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
-async def test_it_stops_when_told_even_if_nobody_reads(valkey: Server, reads: bool) -> None:
+async def test_the_subscriber_stops_on_request_even_if_nobody_reads(valkey: Server, reads: bool) -> None:
     process = start(valkey, "main_json")
     with ended(process):
         async with heard(valkey) as bus:

@@ -1,4 +1,4 @@
-"""Whatever happens to the gateway's links or to itself, a client that comes back is told each quote once, in order."""
+"""Whatever happens to the gateway or its links, a client that comes back gets each quote once, in order."""
 
 import asyncio
 import random
@@ -54,7 +54,7 @@ FAULTS = [reset, cut, throttle, delay]
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, blackhole])
-async def test_what_happens_between_redis_and_the_gateway_costs_no_client_a_quote(world: World, fault: Fault) -> None:
+async def test_faults_between_redis_and_the_gateway_cost_no_client_a_quote(world: World, fault: Fault) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     await fault(world.redis_proxy, world.chance)
@@ -65,7 +65,7 @@ async def test_what_happens_between_redis_and_the_gateway_costs_no_client_a_quot
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, blackhole])
-async def test_what_happens_between_the_gateway_and_a_client_costs_it_nothing(world: World, fault: Fault) -> None:
+async def test_faults_between_the_gateway_and_a_client_cost_it_nothing(world: World, fault: Fault) -> None:
     touched, other = world.listen(), world.listen(direct=True)
     await world.until_whole(touched, other)
     await fault(world.proxy, world.chance)
@@ -75,7 +75,7 @@ async def test_what_happens_between_the_gateway_and_a_client_costs_it_nothing(wo
     world.assert_whole(touched, other)
 
 
-async def test_a_gateway_that_is_killed_and_started_again_is_resumed_exactly(world: World) -> None:
+async def test_clients_resume_exactly_after_the_gateway_was_killed_and_restarted(world: World) -> None:
     every, conflated = world.listen(), world.listen(mode="conflate")
     await world.until_whole(every, conflated)
     await world.gateway.end(signal.SIGKILL)
@@ -85,7 +85,7 @@ async def test_a_gateway_that_is_killed_and_started_again_is_resumed_exactly(wor
     world.assert_whole(every)
 
 
-async def test_a_gateway_that_stops_says_so_and_is_resumed_exactly(world: World) -> None:
+async def test_a_gateway_says_that_it_stops_and_clients_resume_exactly(world: World) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     await world.gateway.end(signal.SIGTERM)
@@ -98,7 +98,7 @@ async def test_a_gateway_that_stops_says_so_and_is_resumed_exactly(world: World)
     world.assert_whole(listener)
 
 
-async def test_a_writer_that_starts_anew_unheard_leaves_no_hole(world: World) -> None:
+async def test_a_writer_that_restarts_unheard_leaves_no_hole(world: World) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     world.redis_proxy.blackhole(new=False)
@@ -109,7 +109,7 @@ async def test_a_writer_that_starts_anew_unheard_leaves_no_hole(world: World) ->
     world.assert_whole(listener)
 
 
-async def test_a_client_at_a_tenth_of_the_speed_is_told_all_and_costs_the_others_nothing(world: World) -> None:
+async def test_a_client_at_a_tenth_of_the_speed_gets_everything_and_costs_the_others_nothing(world: World) -> None:
     slow, quick = world.listen(), world.listen(direct=True)
     await world.until_whole(slow, quick)
     world.proxy.throttle(20_000)
@@ -123,7 +123,7 @@ async def test_a_client_at_a_tenth_of_the_speed_is_told_all_and_costs_the_others
     assert slow.closes == quick.closes == []
 
 
-async def test_a_thousand_clients_that_are_cut_at_once_are_back_within_twenty_seconds(
+async def test_a_thousand_clients_that_are_cut_together_are_back_within_twenty_seconds(
     valkey: Server, seeded: random.Random
 ) -> None:
     async with World(valkey.port, seeded).running() as world:

@@ -52,8 +52,8 @@ class Wired:
     async def open(self, target: str = "/v1/stream?coins=bitcoin", version: str = "1.1", **headers: str) -> Any:
         """A stream of events, as (status line, headers, reader, writer)."""
         reader, writer = await self.connect()
-        told = "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in headers.items())
-        writer.write(f"GET {target} HTTP/{version}\r\nhost: gateway\r\n{told}\r\n".encode())
+        received = "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in headers.items())
+        writer.write(f"GET {target} HTTP/{version}\r\nhost: gateway\r\n{received}\r\n".encode())
         async with asyncio.timeout(5):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
         names = dict(line.lower().split(": ", 1) for line in head[1:] if line)
@@ -127,7 +127,7 @@ async def test_a_stream_begins_with_when_to_come_back_and_a_comment_and_is_kept_
         assert "id" not in beat
 
 
-async def test_a_client_that_answers_stays_for_longer_than_any_deadline() -> None:
+async def test_a_client_that_answers_stays_longer_than_any_deadline() -> None:
     impatient = {"head_deadline_s": 0.3, "ping_s": 0.5, "check_s": 0.1}
     async with wired(**impatient, stream_stall_s=1, stream_subscribe_s=1) as gateway:
         _, _, reader, _ = await gateway.open()
@@ -161,12 +161,12 @@ async def test_a_proxy_that_speaks_http_1_0_gets_the_same_bytes() -> None:
         ("https://evil.example", "403", None),
     ],
 )
-async def test_a_page_of_another_origin_reads_only_where_it_is_listed(
+async def test_a_page_of_another_origin_reads_only_if_it_is_listed(
     origin: str, status: str, allowed: str | None
 ) -> None:
     async with wired(allowed_origins="https://page.example") as gateway:
-        told, headers, _, _ = await gateway.open(origin=origin)
-        assert told.split()[1] == status
+        received, headers, _, _ = await gateway.open(origin=origin)
+        assert received.split()[1] == status
         assert headers.get("access-control-allow-origin") == allowed
 
 
@@ -184,26 +184,26 @@ async def test_a_page_of_another_origin_reads_only_where_it_is_listed(
         ("/v1/stream?coins=bitcoin,ethereum", "422"),
     ],
 )
-async def test_what_is_wrong_with_a_request_is_said_before_the_stream_begins(target: str, status: str) -> None:
+async def test_an_invalid_request_is_refused_before_the_stream_begins(target: str, status: str) -> None:
     async with wired(stream_coins_max=1) as gateway:
-        told, headers, reader, _ = await gateway.open(target)
-        assert told.split()[1] == status
+        received, headers, reader, _ = await gateway.open(target)
+        assert received.split()[1] == status
         assert headers["content-type"] == "application/problem+json"
         assert json.loads(await reader.readexactly(int(headers["content-length"])))["detail"]
 
 
-async def test_another_method_is_not_taken() -> None:
+async def test_another_method_is_refused() -> None:
     async with wired() as gateway:
-        told = await exchange(gateway.port, b"POST /v1/stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        assert told.startswith(b"HTTP/1.1 405")
+        received = await exchange(gateway.port, b"POST /v1/stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 405")
 
 
 async def test_streams_take_no_place_of_a_request_and_give_their_own_back() -> None:
     async with wired(streams_max=2) as gateway:
         opened = [await gateway.open() for _ in range(2)]
         assert (await gateway.open())[0].split()[1] == "503"
-        told = await exchange(gateway.port, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        assert told.startswith(b"HTTP/1.1 200")
+        received = await exchange(gateway.port, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 200")
         for _, _, _, writer in opened:
             writer.transport.abort()
         async with asyncio.timeout(5):
@@ -212,7 +212,7 @@ async def test_streams_take_no_place_of_a_request_and_give_their_own_back() -> N
         assert len(gateway.rig.hub.connections) == 1
 
 
-async def test_what_a_reader_of_events_says_later_is_not_listened_to() -> None:
+async def test_later_input_of_an_event_stream_client_is_ignored() -> None:
     async with wired() as gateway:
         _, _, reader, writer = await gateway.open()
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
@@ -221,7 +221,7 @@ async def test_what_a_reader_of_events_says_later_is_not_listened_to() -> None:
         assert (await next_event(reader))["id"] == "bitcoin:5-1"
 
 
-async def test_a_reader_who_does_not_read_is_closed_and_what_it_costs_is_bounded() -> None:
+async def test_a_reader_that_does_not_read_is_closed_and_its_cost_is_bounded() -> None:
     async with wired(stream_stall_s=1.0, stream_write_buffer_bytes=8_192) as gateway:
         _, _, _, slow = await gateway.open()
         _, _, reader, _ = await gateway.open()
@@ -236,7 +236,7 @@ async def test_a_reader_who_does_not_read_is_closed_and_what_it_costs_is_bounded
         slow.transport.abort()
 
 
-async def test_at_a_stop_each_wire_is_told_when_to_come_back() -> None:
+async def test_at_a_stop_each_client_is_told_when_to_come_back() -> None:
     rig = StreamRig("bitcoin")
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)
@@ -297,14 +297,14 @@ def text(payload: bytes, **more: Any) -> bytes:
         "a flood of pings",
     ],
 )
-async def test_who_breaks_the_rules_is_closed_with_the_code_for_it(sent: bytes, code: int) -> None:
+async def test_a_client_that_breaks_the_rules_is_closed_with_the_code_for_it(sent: bytes, code: int) -> None:
     async with wired() as gateway:
         reader, writer = await shaken(gateway)
         other_reader, other = await shaken(gateway)
         writer.write(sent)
         async with asyncio.timeout(10):
-            told = await read_to_end(reader)
-        assert code.to_bytes(2, "big") in told
+            received = await read_to_end(reader)
+        assert code.to_bytes(2, "big") in received
         other.write(text(b'{"op":"ping","id":"here"}'))
         async with asyncio.timeout(5):
             assert b'"pong","id":"here"' in await other_reader.readuntil(b"}")
@@ -325,8 +325,8 @@ async def test_a_bug_of_ours_ends_one_connection_and_says_whose_fault_it_is() ->
         for one in (writer, other):
             one.write(text(b'{"op":"unsubscribe","coins":["bitcoin"]}'))
         async with asyncio.timeout(5):
-            told = await asyncio.wait_for(reader.read(200), 5), await asyncio.wait_for(other_reader.read(200), 5)
-        assert sorted((1011).to_bytes(2, "big") in each for each in told) == [False, True]
+            received = await asyncio.wait_for(reader.read(200), 5), await asyncio.wait_for(other_reader.read(200), 5)
+        assert sorted((1011).to_bytes(2, "big") in each for each in received) == [False, True]
 
 
 async def test_a_message_in_pieces_is_one_message() -> None:
@@ -351,12 +351,12 @@ async def test_a_handshake_that_is_refused_is_an_answer_and_leaves_nothing_open(
     handshake: bytes, status: bytes
 ) -> None:
     async with wired() as gateway:
-        told = await exchange(gateway.port, handshake, limit_s=10)
-        assert told.split()[1] == status
+        received = await exchange(gateway.port, handshake, limit_s=10)
+        assert received.split()[1] == status
         assert not gateway.rig.hub.connections
 
 
-async def test_a_web_socket_that_vanishes_is_forgotten() -> None:
+async def test_a_websocket_that_vanishes_is_forgotten() -> None:
     async with wired() as gateway:
         for _ in range(20):
             _, writer = await shaken(gateway)
@@ -369,7 +369,7 @@ async def test_a_web_socket_that_vanishes_is_forgotten() -> None:
         assert not gateway.rig.hub._channels
 
 
-async def test_a_client_that_asks_and_does_not_read_is_not_read_either() -> None:
+async def test_a_client_that_does_not_read_is_not_read_either() -> None:
     async with wired(stream_messages_per_s=1_000, stream_write_buffer_bytes=8_192, stream_stall_s=2) as gateway:
         _, writer = await shaken(gateway)
         transport = writer.transport

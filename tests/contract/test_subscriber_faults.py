@@ -68,7 +68,7 @@ async def assert_got_back(world: World) -> None:
 @pytest.mark.parametrize(
     ("new", "for_s"), [(False, 3.0), (True, 8.0)], ids=["the one that there is", "new ones too, for 8 s"]
 )
-async def test_a_link_in_a_black_hole_is_found_dead_and_all_is_back_within_twelve_seconds(
+async def test_a_link_in_a_black_hole_is_found_dead_and_everything_is_recovered_within_twelve_seconds(
     world: World, seeded: random.Random, new: bool, for_s: float
 ) -> None:
     await asyncio.sleep(seeded.uniform(0.0, 1.0))
@@ -102,7 +102,7 @@ async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(world: World, 
     await assert_got_back(world)
 
 
-async def test_over_a_slow_link_each_quote_comes_late_and_once(world: World, seeded: random.Random) -> None:
+async def test_over_a_slow_link_each_quote_comes_late_but_once(world: World, seeded: random.Random) -> None:
     world.proxy.throttle(seeded.uniform(2_000, 3_000))  # half of what is published
     await asyncio.sleep(3)
     world.proxy.mend()
@@ -110,7 +110,7 @@ async def test_over_a_slow_link_each_quote_comes_late_and_once(world: World, see
     assert world.breaches() == []
 
 
-async def test_a_link_too_slow_for_redis_is_cut_by_it_and_all_is_got_back(world: World, servers: Servers) -> None:
+async def test_a_link_too_slow_for_redis_is_cut_and_everything_is_recovered(world: World, servers: Servers) -> None:
     await small_buffers(servers)
     world.proxy.throttle(1_000)
     await world.writer.overflow()
@@ -118,7 +118,7 @@ async def test_a_link_too_slow_for_redis_is_cut_by_it_and_all_is_got_back(world:
     await assert_got_back(world)
 
 
-async def test_a_delayed_link_delays_and_nothing_else(world: World, seeded: random.Random) -> None:
+async def test_a_delayed_link_only_delays(world: World, seeded: random.Random) -> None:
     world.proxy.delay(seeded.uniform(0.1, 0.5))
     await asyncio.sleep(2)
     await world.until_whole()
@@ -126,7 +126,7 @@ async def test_a_delayed_link_delays_and_nothing_else(world: World, seeded: rand
     assert world.breaches() == []
 
 
-async def test_a_subscriber_that_was_stopped_until_redis_cut_it_gets_all_back(world: World, servers: Servers) -> None:
+async def test_a_paused_subscriber_that_redis_cut_recovers_everything(world: World, servers: Servers) -> None:
     await small_buffers(servers)
     world.process.send_signal(signal.SIGSTOP)
     await world.writer.overflow()
@@ -134,7 +134,7 @@ async def test_a_subscriber_that_was_stopped_until_redis_cut_it_gets_all_back(wo
     await assert_got_back(world)
 
 
-async def test_what_was_written_while_redis_was_killed_is_got_back(world: World, servers: Servers) -> None:
+async def test_quotes_written_while_redis_was_down_are_recovered(world: World, servers: Servers) -> None:
     servers.kill()
     await asyncio.sleep(1)
     servers.start()
@@ -150,7 +150,7 @@ async def test_a_flushed_redis_costs_nothing(world: World, servers: Servers) -> 
 
 
 @pytest.mark.parametrize("eras", [1, 3])
-async def test_a_writer_that_starts_anew_while_nobody_hears_it_leaves_no_hole(
+async def test_a_writer_that_restarts_while_nobody_listens_leaves_no_hole(
     world: World, servers: Servers, eras: int
 ) -> None:
     servers.kill()
@@ -164,7 +164,7 @@ async def test_a_writer_that_starts_anew_while_nobody_hears_it_leaves_no_hole(
     await assert_got_back(world)
 
 
-async def test_a_new_era_that_is_heard_is_no_gap(world: World) -> None:
+async def test_a_new_epoch_that_is_received_is_no_gap(world: World) -> None:
     world.writer.epoch += 1000
     await world.writer.write(2)
     await world.until_whole()
@@ -185,7 +185,7 @@ async def test_while_the_history_is_away_nothing_is_skipped(world: World, server
     await assert_got_back(world)
 
 
-async def test_what_the_history_dropped_meanwhile_is_told_gone_and_the_rest_is_got_back(
+async def test_what_the_history_dropped_meanwhile_is_reported_as_gone_and_the_rest_is_recovered(
     world: World, servers: Servers, seeded: random.Random
 ) -> None:
     servers.kill()
@@ -199,7 +199,7 @@ async def test_what_the_history_dropped_meanwhile_is_told_gone_and_the_rest_is_g
     assert world.breaches() == []
 
 
-async def test_since_a_position_all_that_follows_it_is_shown(servers: Servers) -> None:
+async def test_after_a_since_everything_that_follows_is_shown(servers: Servers) -> None:
     async with subscribing(servers.port, "--since", "1732400000000-2", history_first=2500) as world:
         assert world.shown()[0].seq == 3
         assert world.breaches(world.history.written[1].position) == []

@@ -65,7 +65,7 @@ async def test_a_false_price_is_retracted_and_the_true_one_shown(valkey: Server,
     assert following["price"] == str(true.price)
 
 
-async def test_a_history_made_anew_while_it_stood_still_is_told_and_shown_from_its_first_quote(world: World) -> None:
+async def test_a_history_replaced_during_a_pause_is_reported_and_shown_from_its_first_quote(world: World) -> None:
     world.process.send_signal(signal.SIGSTOP)
     old = last_of(world).position
     world.history.made_anew()

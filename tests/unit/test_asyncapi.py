@@ -67,7 +67,7 @@ def test_each_operation_uses_messages_of_its_channel_and_each_message_is_used() 
 
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["messages"]))
-def test_each_message_has_an_example_that_is_one(name: str) -> None:
+def test_each_message_has_a_valid_example(name: str) -> None:
     message = document()["components"]["messages"][name]
     assert message["payload"]["$ref"] == f"#/components/schemas/{name}"
     assert message["examples"]
@@ -75,7 +75,7 @@ def test_each_message_has_an_example_that_is_one(name: str) -> None:
         check(name, example["payload"])
 
 
-def test_each_message_is_taken_where_it_belongs() -> None:
+def test_each_message_is_accepted_in_its_place() -> None:
     for look, operation in ((check_frame, "sendFrames"), (check_frame, "sendEvents"), (check_op, "receiveOps")):
         for message in document()["operations"][operation]["messages"]:
             look(EXAMPLES[message["$ref"].rpartition("/")[2]])
@@ -149,7 +149,7 @@ def test_every_heartbeat_that_is_written_is_as_described(
     ],
     ids=str,
 )
-def test_what_is_not_as_described_is_found(wrong: dict[str, Any]) -> None:
+def test_a_message_that_breaks_the_description_is_found(wrong: dict[str, Any]) -> None:
     check_frame(QUOTE)
     with pytest.raises(AssertionError):
         check_frame(QUOTE | wrong)
@@ -182,9 +182,7 @@ def test_a_field_that_is_missing_or_unknown_is_found(name: str) -> None:
     ],
     ids=lambda given: getattr(given, "__name__", None) or str(given),
 )
-def test_what_belongs_elsewhere_or_contradicts_itself_is_found(
-    look: Callable[[bytes], None], wrong: dict[str, Any]
-) -> None:
+def test_a_misplaced_or_contradictory_message_is_found(look: Callable[[bytes], None], wrong: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         look(json.dumps(wrong).encode())
 
@@ -204,14 +202,14 @@ def test_what_belongs_elsewhere_or_contradicts_itself_is_found(
         json.dumps(LINE, indent=1).encode(),
     ],
 )
-def test_what_is_no_message_at_all_is_told_like_anything_else(text: str | bytes) -> None:
+def test_an_input_that_is_no_message_is_reported_like_any_other(text: str | bytes) -> None:
     with pytest.raises(AssertionError):
         check_frame(text)
     with pytest.raises(AssertionError):
         check_line(text if isinstance(text, bytes) else text.encode())
 
 
-def test_an_op_that_is_none_is_found() -> None:
+def test_an_invalid_operation_is_found() -> None:
     check_op({"op": "ping"})
     wrongs: list[object] = [
         *({"op": "jump"}, {"op": "subscribe", "coins": []}, {"op": "ping", "coin": "bitcoin"}),
@@ -230,7 +228,7 @@ def holds(look: Callable[[], object], refusal: type[Exception]) -> bool:
 
 
 @given(st.text("019.-+e \n", max_size=6) | st.integers(0, 10**31).map(str) | prices.map(str))
-def test_a_text_is_a_price_here_where_it_is_one_for_us(text: str) -> None:
+def test_the_document_accepts_the_same_prices_as_the_code(text: str) -> None:
     assert holds(lambda: check("price", text), AssertionError) == holds(lambda: parse_price(text), ValueError)
 
 
@@ -240,7 +238,7 @@ def test_a_text_is_a_price_here_where_it_is_one_for_us(text: str) -> None:
         "interval:{}".format
     )
 )
-def test_a_mode_is_one_here_where_it_is_one_for_us(mode: str) -> None:
+def test_the_document_accepts_the_same_modes_as_the_code(mode: str) -> None:
     assert holds(lambda: check("mode", mode), AssertionError) == holds(lambda: parse_mode(mode), ValueError)
 
 

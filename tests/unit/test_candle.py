@@ -54,7 +54,7 @@ def test_any_partition_merged_in_any_order_is_the_whole(quotes: list[Quote], dat
 
 
 @given(histories())
-def test_a_candle_is_what_its_quotes_say_digit_for_digit(quotes: list[Quote]) -> None:
+def test_a_candle_equals_its_quotes_digit_for_digit(quotes: list[Quote]) -> None:
     for candle in candles_of(quotes, 60):
         own = [
             quote
@@ -81,7 +81,7 @@ def test_a_candle_is_what_its_quotes_say_digit_for_digit(quotes: list[Quote]) ->
         assert CandleJson.of(candle, closed=True).open == format(prices[0], "f")
 
 
-def test_an_origin_or_a_currency_of_its_own_makes_a_candle_of_its_own() -> None:
+def test_each_origin_and_currency_has_its_own_candle() -> None:
     def quote(seq: int, origin: str, currency: str) -> Quote:
         return Quote("bitcoin", currency, Decimal(seq), 1, seq, NOON, NOON, origin)
 
@@ -115,7 +115,7 @@ def test_intervals_begin_at_full_minutes_hours_and_days_before_2000_too() -> Non
     assert interval_start(NOON, 1440) == datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def test_interval_starts_take_the_start_and_leave_out_the_end() -> None:
+def test_interval_starts_include_the_start_and_exclude_the_end() -> None:
     def seconds(found: Sequence[datetime]) -> list[float]:
         return [(one - NOON).total_seconds() for one in found]
 

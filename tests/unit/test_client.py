@@ -50,12 +50,12 @@ def ask(twin: Twin, call: Callable[[ServiceClient], Awaitable[Any]]) -> Any:
     return asyncio.run(scenario())
 
 
-def test_prices_stay_the_strings_that_they_are() -> None:
+def test_prices_stay_strings() -> None:
     answer = ask(Twin(QUOTES), lambda client: client.current("bitcoin"))
     assert answer["price"] == "67012.3400"
 
 
-def test_a_page_is_asked_for_by_what_was_given_and_nothing_else() -> None:
+def test_a_page_is_requested_with_the_given_parameters_only() -> None:
     twin = Twin(QUOTES)
     assert [quote["seq"] for quote in ask(twin, lambda c: c.quotes("bitcoin", last=2))["quotes"]] == [2, 3]
     assert ask(twin, lambda c: c.quotes("bitcoin", after="5-1", limit=7))["asked"] == ["5-1", None, 7, None, None]
@@ -64,10 +64,10 @@ def test_a_page_is_asked_for_by_what_was_given_and_nothing_else() -> None:
     assert asked == [None, None, None, start, end]
 
 
-def test_candles_are_asked_for_by_what_was_given_and_nothing_else() -> None:
+def test_candles_are_requested_with_the_given_parameters_only() -> None:
     twin = Twin(QUOTES)
     assert ask(twin, lambda client: client.candles("bitcoin", "5m"))["asked"] == {"interval": "5m"}
-    told = ask(
+    received = ask(
         twin,
         lambda client: client.candles(
             "bitcoin",
@@ -80,7 +80,7 @@ def test_candles_are_asked_for_by_what_was_given_and_nothing_else() -> None:
             currency="USD",
         ),
     )
-    assert told["asked"] == {
+    assert received["asked"] == {
         "interval": "1h",
         "from": "2026-11-24T00:00:00+01:00",
         "to": "2026-11-25T00:00:00Z",
@@ -89,7 +89,7 @@ def test_candles_are_asked_for_by_what_was_given_and_nothing_else() -> None:
         "origin": "replay:a b&c",
         "currency": "USD",
     }
-    assert told["candles"][0]["open"] == "67012.3400"
+    assert received["candles"][0]["open"] == "67012.3400"
 
 
 def test_progress_is_typed_and_a_wrong_shape_is_the_services_fault() -> None:
@@ -113,7 +113,7 @@ def test_a_refusal_is_raised_as_the_service_raised_it() -> None:
 
 
 @pytest.mark.parametrize("kind", list(problem_types()), ids=lambda kind: kind.slug)
-def test_every_problem_type_comes_through_as_itself(kind: type[ProblemError]) -> None:
+def test_every_problem_type_is_raised_as_itself(kind: type[ProblemError]) -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = kind("as told")
     with pytest.raises(ProblemError) as caught:
@@ -123,15 +123,15 @@ def test_every_problem_type_comes_through_as_itself(kind: type[ProblemError]) ->
 
 def test_extra_fields_that_collide_with_our_own_names_do_no_harm() -> None:
     twin = Twin(QUOTES)
-    told = b'{"type":"/docs#position-gone","detail":"gone","floor":"5-2","self":"x","kind":"y","retry_after_s":"z"}'
-    twin.faults["*"] = Response(told, 410, media_type="application/problem+json")
+    received = b'{"type":"/docs#position-gone","detail":"gone","floor":"5-2","self":"x","kind":"y","retry_after_s":"z"}'
+    twin.faults["*"] = Response(received, 410, media_type="application/problem+json")
     with pytest.raises(PositionGoneError) as gone:
         ask(twin, lambda client: client.quotes("bitcoin", after="5-1"))
     assert gone.value.extra == {"floor": "5-2", "kind": "y"}
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'"\xff"', b"[" * 100_000, b"null"])
-def test_an_answer_that_is_none_is_the_services_fault(body: bytes) -> None:
+def test_an_invalid_answer_is_the_services_fault(body: bytes) -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = body
     with pytest.raises(ServiceUnavailableError, match="quote_service gave an invalid answer with status 200"):
@@ -162,7 +162,7 @@ def test_a_service_that_is_away_is_named_and_its_address_is_not() -> None:
     assert "10.1.2.3" not in away.value.detail
 
 
-def test_a_service_that_hangs_is_given_up_by_the_deadline() -> None:
+def test_a_call_to_a_service_that_hangs_ends_by_the_deadline() -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = None
 
@@ -205,7 +205,7 @@ class Guarded:
 
     def shown(self, question: str) -> BreakerJson:
         name = f"quote_service.{question}"
-        return next(told for told in self.upstreams.described() if told.name == name)
+        return next(received for received in self.upstreams.described() if received.name == name)
 
     async def refused(self, count: int = 1) -> ServiceUnavailableError:
         """What comes of the last of so many questions, each of which brings a problem."""
@@ -243,7 +243,7 @@ def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_
     fake_event_loop.run(work())
 
 
-def test_one_that_is_overloaded_is_left_alone_for_as_long_as_it_asked() -> None:
+def test_an_overloaded_service_is_left_alone_for_as_long_as_it_asked() -> None:
     async def work() -> None:
         async with guarding(OverloadedError("full", retry_after_s=7)) as guarded:
             with pytest.raises(OverloadedError):
@@ -275,7 +275,7 @@ def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> N
     fake_event_loop.run(work())
 
 
-def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> None:
+def test_a_circuit_that_only_a_person_closes_is_reported_with_a_finite_wait() -> None:
     async def work() -> None:
         async with guarding() as guarded:
             guarded.upstreams.set_state("quote_service.quotes", BreakerState.FORCED_OPEN)
@@ -284,7 +284,7 @@ def test_a_circuit_that_only_a_person_closes_is_told_with_a_wait_that_ends() -> 
     fake_event_loop.run(work())
 
 
-def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody() -> None:
+def test_calls_beyond_the_limit_are_refused_in_time_and_count_against_nobody() -> None:
     async def work() -> None:
         async with guarding(calls_max=2) as guarded:
             guarded.twin.faults["*"] = None
@@ -301,7 +301,7 @@ def test_more_calls_than_may_be_under_way_are_refused_in_time_and_blame_nobody()
 
 
 @pytest.mark.parametrize(("attempts", "is_answered"), [(1, False), (2, True)])
-def test_what_fails_once_is_asked_as_often_as_was_said_and_paid_for_by_successes(
+def test_a_failed_call_is_retried_as_configured_from_a_budget_that_successes_fill(
     attempts: int, is_answered: bool
 ) -> None:
     async def work() -> None:

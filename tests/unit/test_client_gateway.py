@@ -82,7 +82,7 @@ def collected(twin: Twin, **asked: Any) -> list[Quote]:
 # --- the current quote
 
 
-def test_the_current_quote_is_exact_and_says_how_old_it_is() -> None:
+def test_the_current_quote_is_exact_and_has_an_age() -> None:
     current = ask(Twin({"bitcoin": TEN}), lambda one: one.quote("bitcoin"))
     assert isinstance(current, CurrentQuote)
     assert current.quote == TEN[-1]
@@ -98,7 +98,7 @@ def test_the_time_that_an_answer_took_counts_as_age() -> None:
     assert (stale.value.coin, stale.value.age) == ("bitcoin", 3.2)
 
 
-def test_refusals_come_as_what_they_are() -> None:
+def test_refusals_are_raised_as_their_errors() -> None:
     twin = Twin({"bitcoin": TEN})
     with pytest.raises(UnknownCoinError):
         ask(twin, lambda one: one.quote("bitcon"))
@@ -128,7 +128,7 @@ CURRENT = msgspec.structs.asdict(QuoteJson.of(TEN[0])) | {"age_ms": 1, "status":
     ],
     ids=str,
 )
-def test_an_answer_that_is_none_is_no_quote(wrong: dict[str, Any]) -> None:
+def test_an_invalid_answer_is_no_quote(wrong: dict[str, Any]) -> None:
     twin = Twin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CURRENT)
     assert ask(twin, lambda one: one.quote("bitcoin")).quote == TEN[0]
@@ -147,7 +147,7 @@ def test_the_history_is_read_page_by_page_to_its_end(count: int) -> None:
     assert collected(Twin({"bitcoin": quotes})) == quotes
 
 
-def test_the_history_is_narrowed_as_it_is_asked() -> None:
+def test_the_history_is_narrowed_by_the_given_parameters() -> None:
     twin = Twin({"bitcoin": TEN})
     assert collected(twin, last=3) == TEN[-3:]
     assert collected(twin, start=TEN[4].at, end=TEN[7].at) == TEN[4:7]
@@ -156,7 +156,7 @@ def test_the_history_is_narrowed_as_it_is_asked() -> None:
     assert collected(twin, after=Position(5, 1), start=TEN[4].at) == TEN[4:]
 
 
-def test_a_history_is_not_read_further_than_the_caller_goes() -> None:
+def test_the_history_is_read_only_as_far_as_the_caller_goes() -> None:
     async def use(one: Client) -> Quote:
         history = one.history("bitcoin")
         first = await anext(aiter(history))
@@ -176,7 +176,7 @@ def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
     [page([TEN[1], TEN[3]]), page([TEN[2]]), page(TEN[4:], more=True), page([], more=True), b'{"more":false}'],
     ids=["a hole", "a hole before it", "the same again", "an end that is none", "nothing"],
 )
-def test_a_page_that_does_not_go_on_is_not_taken_for_the_history(answer: bytes) -> None:
+def test_a_page_that_does_not_continue_the_last_one_is_refused(answer: bytes) -> None:
     twin = Twin({"bitcoin": TEN})
     twin.faults["*"] = answer
     with pytest.raises(ServiceUnavailableError, match="gave an invalid answer"):
@@ -199,11 +199,16 @@ def test_candles_are_exact() -> None:
         (NOON + timedelta(minutes=1), 40, False),
     ]
     first = candles_of(quotes_of(100), 1)[0]
-    told = candles[0]
-    assert (told.open, told.high, told.low, told.close) == (first.open, first.high, first.low, first.close)
-    assert str(told.open) == "67012.3400"
-    assert told.mean == first.sum / 60
-    assert (told.coin, told.currency, told.origin) == ("bitcoin", "USD", "sim")
+    candle = candles[0]
+    assert (candle.open, candle.high, candle.low, candle.close) == (
+        first.open,
+        first.high,
+        first.low,
+        first.close,
+    )
+    assert str(candle.open) == "67012.3400"
+    assert candle.mean == first.sum / 60
+    assert (candle.coin, candle.currency, candle.origin) == ("bitcoin", "USD", "sim")
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 2_500), (1, 1), (1_000, 1_000), (1_001, 1_001), (9_999, 2_500)])
@@ -221,7 +226,7 @@ def test_candles_without_a_start_are_the_last_ones() -> None:
     assert len(candles) == 7
 
 
-def test_more_candles_than_one_call_gives_are_refused() -> None:
+def test_a_request_for_too_many_candles_is_refused() -> None:
     twin = Twin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
     with pytest.raises(BadRequestError, match="more than 2000 candles"):
         ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON), candles_max=2_000)
@@ -246,7 +251,7 @@ CANDLES |= {"candles": [CANDLE], "next": None, "more": False, "through": "5-10"}
     ],
     ids=str,
 )
-def test_an_answer_that_is_none_is_no_candle(wrong: dict[str, Any]) -> None:
+def test_an_invalid_answer_is_no_candle(wrong: dict[str, Any]) -> None:
     twin = Twin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CANDLES)
     assert ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON))[0].mean == Decimal("1.5")
@@ -255,7 +260,7 @@ def test_an_answer_that_is_none_is_no_candle(wrong: dict[str, Any]) -> None:
         ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON))
 
 
-def test_a_mean_that_is_rounded_to_nothing_is_nothing() -> None:
+def test_a_mean_that_rounds_to_zero_is_zero() -> None:
     twin = Twin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CANDLES | {"candles": [CANDLE | {"mean": "0"}]})
     assert ask(twin, lambda one: one.candles("bitcoin", "1m"))[0].mean == 0

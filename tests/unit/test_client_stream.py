@@ -121,7 +121,7 @@ def test_without_a_position_a_stream_begins_with_the_newest_quote() -> None:
 
 
 @pytest.mark.parametrize("since", [Position(5, 2), "5-2", {"bitcoin": "5-2"}, {"bitcoin": Position(5, 2)}])
-def test_with_a_position_it_begins_with_what_comes_after(since: Any) -> None:
+def test_with_a_position_a_stream_begins_after_it(since: Any) -> None:
     events = follow(GatewayTwin({"bitcoin": FIVE}), take(3), since=since)
     assert events == FIVE[2:]
     assert str(events[0].price) == "67012.3400"
@@ -147,18 +147,18 @@ def test_several_coins_come_over_one_connection_each_from_its_own_position() -> 
         (["bitcoin"], {"max_age": 0.0}),
     ],
 )
-def test_a_stream_that_can_not_be_is_refused_before_anything_is_asked(coins: list[str], asked: Any) -> None:
+def test_an_impossible_stream_is_refused_before_any_request(coins: list[str], asked: Any) -> None:
     with pytest.raises(ValueError):
         Client("http://gateway").stream(*coins, **asked)
 
 
 @pytest.mark.parametrize("url", ["gateway:8000", "ftp://gateway", "http://", "http://gateway/?a=b"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="the address of a gateway"):
         Client(url)
 
 
-def test_one_message_is_taken_when_the_caller_asks_and_no_more() -> None:
+def test_only_one_message_is_read_when_the_caller_asks() -> None:
     twin = GatewayTwin({"bitcoin": FIVE})
 
     async def use(stream: Stream) -> list[int]:
@@ -175,12 +175,12 @@ def test_one_message_is_taken_when_the_caller_asks_and_no_more() -> None:
 # --- the modes that let quotes out
 
 
-def newest_link(twin: GatewayTwin, *told: tuple[Quote, Position | None]) -> Callable[[], None]:
+def newest_link(twin: GatewayTwin, *sent: tuple[Quote, Position | None]) -> Callable[[], None]:
     """Tells each of these quotes as standing for all after the position beside it."""
 
     def tell() -> None:
         (link,) = twin.links
-        for one, after in told:
+        for one, after in sent:
             link.told["bitcoin"] = one.position
             link.put(twins.quote_frame(one, after=twins.text(after)))
 
@@ -190,30 +190,30 @@ def newest_link(twin: GatewayTwin, *told: tuple[Quote, Position | None]) -> Call
 def conflating(*connections: Sequence[tuple[Quote, Position | None]]) -> GatewayTwin:
     twin = GatewayTwin({"bitcoin": [*FIVE, quote(5, 6)]})
     twin.tells_history = False
-    for number, told in enumerate(connections, start=1):
+    for number, sent in enumerate(connections, start=1):
         end = CUT if number < len(connections) else None
-        twin.scripts.append(Script(during=newest_link(twin, *told), end=end))
+        twin.scripts.append(Script(during=newest_link(twin, *sent), end=end))
     return twin
 
 
 @pytest.mark.parametrize("mode", ["conflate", "interval:250"])
-def test_where_quotes_are_let_out_each_says_what_it_stands_for(mode: str) -> None:
-    told = [(quote(5, 6), Position(5, 5)), (quote(5, 9), Position(5, 6))]
-    events = follow(conflating(told), take(2), mode=mode)
+def test_in_a_mode_that_skips_quotes_each_says_what_it_stands_for(mode: str) -> None:
+    sent = [(quote(5, 6), Position(5, 5)), (quote(5, 9), Position(5, 6))]
+    events = follow(conflating(sent), take(2), mode=mode)
     assert [(type(event), msgspec.structs.asdict(event)) for event in events] == [
-        (NewestQuote, msgspec.structs.asdict(one) | {"after": after}) for one, after in told
+        (NewestQuote, msgspec.structs.asdict(one) | {"after": after}) for one, after in sent
     ]
     assert isinstance(events[0], Quote)
 
 
-def test_where_quotes_are_let_out_one_that_does_not_say_what_it_stands_for_ends_the_connection() -> None:
+def test_in_a_mode_that_skips_quotes_one_without_its_range_ends_the_connection() -> None:
     twin = conflating([], [(quote(5, 9), Position(5, 5))])
     twin.scripts[0].during = lambda: next(iter(twin.links)).tell(quote(5, 6))
     assert follow(twin, take(1), mode="conflate")[0].after == (5, 5)
     assert len(twin.connections) == 2
 
 
-def test_where_quotes_are_let_out_a_lost_one_is_asked_for_again() -> None:
+def test_in_a_mode_that_skips_quotes_a_lost_one_is_requested_again() -> None:
     twin = conflating([(quote(5, 6), Position(5, 5)), (quote(5, 9), Position(5, 8))], [(quote(5, 9), Position(5, 6))])
     assert [(end_of(event), event.after) for event in follow(twin, take(2), mode="conflate")] == [
         ((5, 6), (5, 5)),
@@ -221,7 +221,7 @@ def test_where_quotes_are_let_out_a_lost_one_is_asked_for_again() -> None:
     ]
 
 
-def test_where_quotes_are_let_out_one_of_a_history_that_is_behind_ours_shows_that_it_was_rewritten() -> None:
+def test_in_a_mode_that_skips_quotes_one_behind_ours_reveals_a_rewritten_history() -> None:
     twin = conflating([(quote(4, 2), Position(5, 5))], [(quote(4, 2), Position(5, 5))])
     first, second = follow(twin, take(2), mode="conflate", since="5-5")
     assert first == gap((5, 5), (5, 5), Reason.REWRITTEN)
@@ -231,18 +231,18 @@ def test_where_quotes_are_let_out_one_of_a_history_that_is_behind_ours_shows_tha
 # --- over connections
 
 
-def test_a_cut_in_the_middle_is_gone_on_after_exactly() -> None:
+def test_after_a_cut_the_stream_continues_exactly() -> None:
     twin = GatewayTwin({"bitcoin": TWO_ERAS}, [Script({n: Fault.CUT}) for n in (3, 1, 2, 0)])
     assert follow(twin, until(Position(6, 5)), since="5-1") == TWO_ERAS[1:]
 
 
-def test_what_was_published_while_no_link_was_comes_too() -> None:
+def test_quotes_published_without_a_link_come_too() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({2: Fault.CUT})])
     twin.scripts.append(Script(before=lambda: twin.publish(*TWO_ERAS[5:])))
     assert follow(twin, until(Position(6, 5))) == TWO_ERAS[4:]
 
 
-def test_what_the_history_no_longer_holds_is_told_as_a_gap() -> None:
+def test_what_the_history_no_longer_holds_is_a_gap() -> None:
     twin = GatewayTwin({"bitcoin": TWO_ERAS})
     twin.dropped["bitcoin"] = 6
     events = follow(twin, until(Position(6, 5)), since="5-2")
@@ -250,25 +250,25 @@ def test_what_the_history_no_longer_holds_is_told_as_a_gap() -> None:
 
 
 @pytest.mark.parametrize("at", range(1, 6))
-def test_a_quote_lost_on_the_way_is_fetched_and_nothing_is_told_of_it(at: int) -> None:
+def test_a_quote_lost_on_the_way_is_fetched_without_a_gap(at: int) -> None:
     twin = GatewayTwin({"bitcoin": TWO_ERAS}, [Script({at: Fault.DROP})])
     assert follow(twin, until(Position(6, 5)), since="5-3") == TWO_ERAS[3:]
     assert len(twin.connections) == 2
 
 
-def test_the_loss_of_the_very_last_quote_shows_in_the_next_heartbeat() -> None:
+def test_the_next_heartbeat_reveals_the_loss_of_the_very_last_quote() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({3: Fault.DROP})])
     assert follow(twin, until(Position(5, 5)), since="5-2") == FIVE[2:]
 
 
-def test_a_hole_that_shows_again_is_told_as_lost() -> None:
+def test_a_hole_that_appears_again_is_reported_as_lost() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({2: Fault.DROP}), Script({1: Fault.DROP})])
     events = follow(twin, until(Position(5, 5)), since="5-1")
     assert events == [FIVE[1], gap((5, 2), (5, 3), Reason.LOST), *FIVE[3:]]
     assert len(twin.connections) == 2
 
 
-def test_a_gap_lost_on_the_way_is_asked_for_again() -> None:
+def test_a_gap_lost_on_the_way_is_requested_again() -> None:
     twin = GatewayTwin({"bitcoin": TWO_ERAS}, [Script({1: Fault.DROP})])
     twin.dropped["bitcoin"] = 4
     assert follow(twin, until(Position(6, 5)), since="5-2")[:2] == [gap((5, 2), (5, 4), Reason.GONE), TWO_ERAS[4]]
@@ -287,7 +287,7 @@ FORKED = [*FIVE[:2], *era(6, 2, prev=Position(5, 2))]
     ],
     ids=["forked", "forked, from the newest", "behind", "behind, from the newest"],
 )
-def test_a_history_without_the_position_is_told_once_as_rewritten(
+def test_a_history_without_the_position_is_reported_once_as_rewritten(
     held: list[Quote], begins_newest: bool, then: list[Event]
 ) -> None:
     twin = GatewayTwin({"bitcoin": held}, [Script({2: Fault.CUT}), Script({0: Fault.CUT}), Script({2: Fault.CUT})])
@@ -312,19 +312,19 @@ def test_a_rewriting_in_the_middle_of_a_connection_is_followed() -> None:
     assert len(twin.connections) == 1
 
 
-def test_the_first_quote_ever_is_told_as_lost_where_it_came_between_two_connections() -> None:
+def test_a_first_quote_ever_between_two_connections_is_reported_as_lost() -> None:
     twin = GatewayTwin({"bitcoin": []}, [Script(end=CUT)])
     twin.scripts.append(Script(before=lambda: twin.publish(*FIVE[:3])))
     assert follow(twin, take(2)) == [gap(None, (5, 2), Reason.LOST), FIVE[2]]
 
 
-def test_what_comes_before_the_answer_to_the_subscription_ends_the_connection() -> None:
+def test_an_event_before_the_answer_to_the_subscription_ends_the_connection() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({0: Fault.DROP, 1: Fault.DROP}), Script({0: Fault.DROP})])
     assert follow(twin, take(1)) == [FIVE[4]]
     assert [when for when, _ in twin.connections] == pytest.approx([0.0, 5.0, 5.0], abs=2 * FIRST_S)
 
 
-def test_a_subscription_that_is_not_answered_for_half_a_minute_is_asked_again() -> None:
+def test_a_subscription_without_an_answer_for_half_a_minute_is_repeated() -> None:
     def beat() -> None:
         for link in twin.links:
             link.put(twins.beat_frame({}))
@@ -339,14 +339,14 @@ def test_a_subscription_that_is_not_answered_for_half_a_minute_is_asked_again() 
     assert 30.0 <= twin.connections[1][0] <= 36.0
 
 
-def test_a_connection_that_claims_to_go_on_from_elsewhere_is_not_believed() -> None:
+def test_a_connection_that_claims_to_continue_elsewhere_is_not_believed() -> None:
     continuity = Continuity("bitcoin", Position(5, 2))
     assert continuity.ask() == (5, 2)
     with pytest.raises(StreamMalformedError):
         continuity.begin(CoinBegun(recovered=True, position=Position(5, 3)))
 
 
-def test_a_gap_of_before_is_told_once() -> None:
+def test_a_repeated_gap_is_reported_once() -> None:
     continuity = Continuity("bitcoin", Position(5, 2))
     continuity.ask()
     continuity.begin(CoinBegun(recovered=False, position=Position(5, 2)))
@@ -357,7 +357,7 @@ def test_a_gap_of_before_is_told_once() -> None:
     assert continuity.miss(gone) == []
 
 
-def test_quotes_of_a_history_behind_ours_are_not_taken_for_old_ones_where_a_gap_was_to_come() -> None:
+def test_quotes_of_a_history_behind_ours_are_not_old_if_a_gap_was_announced() -> None:
     continuity = Continuity("bitcoin", Position(5, 5))
     continuity.ask()
     continuity.begin(CoinBegun(recovered=False, position=Position(4, 1)))
@@ -391,7 +391,7 @@ def test_heartbeats_keep_a_link_alive_on_which_nothing_else_comes() -> None:
     assert len(twin.connections) == 1
 
 
-def test_the_time_that_the_caller_takes_is_no_silence_of_the_link() -> None:
+def test_the_time_of_the_caller_is_no_silence_of_the_link() -> None:
     twin = GatewayTwin({"bitcoin": FIVE})
 
     async def use(stream: Stream) -> list[Event]:
@@ -440,7 +440,7 @@ BAD_FRAMES: list[str | bytes] = [
 
 
 @pytest.mark.parametrize("frame", BAD_FRAMES, ids=range(len(BAD_FRAMES)))
-def test_what_is_no_frame_of_the_stream_ends_the_connection_and_nothing_else(frame: str | bytes) -> None:
+def test_an_invalid_frame_ends_the_connection_and_nothing_else(frame: str | bytes) -> None:
     def spoil() -> None:
         (link,) = twin.links
         link.put(frame)  # type: ignore[arg-type]
@@ -469,27 +469,27 @@ def test_pauses_grow_with_full_jitter_up_to_a_bound() -> None:
         assert min(pauses) < bound / 3 < bound * 2 / 3 < max(pauses)
 
 
-def test_a_gateway_that_lets_in_and_tells_nothing_is_not_hammered() -> None:
+def test_a_gateway_that_accepts_and_sends_nothing_is_not_hammered() -> None:
     empty = GatewayTwin({"bitcoin": []}, [Script({1: Fault.CUT}, during=lambda: None, end=CUT)] * 12)
     empty.scripts.append(Script(before=lambda: empty.publish(*FIVE[:1])))
     pauses = opened_after(empty)
     assert sum(pauses[-4:]) > 2 * FIRST_S * 4
 
 
-def test_something_good_makes_the_next_pause_short_again() -> None:
+def test_an_event_makes_the_next_pause_short_again() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [*[Script(refusal=CUT)] * 8, Script({2: Fault.CUT})])
     follow(twin, until(Position(5, 5)), since="5-3")
     assert twin.connections[9][0] - twin.connections[8][0] <= FIRST_S
 
 
 @pytest.mark.parametrize(("asked_s", "least_s"), [(7.0, 7.0), (100_000.0, ASKED_S_MAX)])
-def test_the_wait_that_a_refusal_asks_for_is_kept_within_a_bound(asked_s: float, least_s: float) -> None:
+def test_the_wait_that_a_refusal_asks_for_is_obeyed_up_to_a_bound(asked_s: float, least_s: float) -> None:
     (pause,) = opened_after(GatewayTwin({"bitcoin": FIVE}, [Script(refusal=refused(503, asked_s))]))
     assert least_s <= pause <= least_s + FIRST_S
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1001, "shutdown"), (4000, "age"), (4003, "slow"), (None, "shutdown")])
-def test_the_wait_that_a_bye_asks_for_is_kept_once(code: int | None, reason: str) -> None:
+def test_the_wait_that_a_bye_asks_for_is_obeyed_once(code: int | None, reason: str) -> None:
     def say_bye() -> None:
         (link,) = twin.links
         link.put(f'{{"type":"bye","reason":"{reason}","retry_ms":3000}}')
@@ -512,7 +512,7 @@ HEALING: list[Script] = [
 
 
 @pytest.mark.parametrize("script", HEALING, ids=range(len(HEALING)))
-def test_what_may_heal_is_tried_again(script: Script) -> None:
+def test_a_temporary_refusal_is_tried_again(script: Script) -> None:
     assert follow(GatewayTwin({"bitcoin": FIVE}, [script]), take(1)) == [FIVE[4]]
 
 
@@ -529,7 +529,7 @@ FATAL: list[tuple[Exception, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("failure", "kind"), FATAL, ids=range(len(FATAL)))
-def test_what_does_not_heal_is_raised_and_ends_the_stream(failure: Exception, kind: type[Exception]) -> None:
+def test_a_permanent_refusal_is_raised_and_ends_the_stream(failure: Exception, kind: type[Exception]) -> None:
     script = Script(end=failure) if isinstance(failure, StreamClosedError) else Script(refusal=failure)
     twin = GatewayTwin({"bitcoin": FIVE}, [script])
 
@@ -544,7 +544,7 @@ def test_what_does_not_heal_is_raised_and_ends_the_stream(failure: Exception, ki
     assert not twin.links
 
 
-def test_what_the_gateway_takes_back_is_told_and_what_is_true_comes_once() -> None:
+def test_a_retraction_is_passed_on_and_each_true_quote_comes_once() -> None:
     false = [msgspec.structs.replace(one, price=Decimal("1.00")) for one in (quote(5, 6), quote(5, 7))]
 
     def falsify() -> None:
@@ -561,7 +561,7 @@ def test_what_the_gateway_takes_back_is_told_and_what_is_true_comes_once() -> No
     assert len(twin.connections) == 1
 
 
-def test_an_announced_gap_that_does_not_come_is_asked_for_again() -> None:
+def test_an_announced_gap_that_does_not_come_is_requested_again() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({1: Fault.DROP})])
     events = follow(twin, take(1), since="9-9")
     assert events == [gap((9, 9), (9, 9), Reason.REWRITTEN)]
@@ -588,7 +588,7 @@ def test_a_coin_that_does_not_exist_is_raised_as_such() -> None:
 
 
 @pytest.mark.parametrize(("slug", "status"), [("history-unavailable", 503), ("internal", 500), ("new", 503)])
-def test_a_problem_that_may_heal_is_tried_again(slug: str, status: int) -> None:
+def test_a_temporary_problem_is_tried_again(slug: str, status: int) -> None:
     tell = problem_told(slug, status)
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({1: Fault.DROP}, during=lambda: tell(twin))])
     assert follow(twin, take(1)) == [FIVE[4]]
@@ -598,7 +598,7 @@ def test_a_problem_that_may_heal_is_tried_again(slug: str, status: int) -> None:
 # --- the caller
 
 
-def test_giving_up_one_wait_loses_nothing() -> None:
+def test_cancelling_one_wait_loses_nothing() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script({2: Fault.CUT}), *[Script(refusal=CUT)] * 4])
 
     async def use(stream: Stream) -> list[Event]:
@@ -615,7 +615,7 @@ def test_giving_up_one_wait_loses_nothing() -> None:
     assert follow(twin, use) == [quote(5, seq) for seq in (5, 6, 7)]
 
 
-def test_two_tasks_can_not_wait_for_the_same_stream() -> None:
+def test_two_tasks_cannot_wait_for_the_same_stream() -> None:
     async def use(stream: Stream) -> None:
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(anext_of(stream))
@@ -652,7 +652,7 @@ async def leave_by_cancellation(client: Client) -> None:
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_the_context, leave_by_cancellation])
 @pytest.mark.slow
-def test_who_leaves_a_stream_leaves_nothing_behind(leave: Callable[[Client], Awaitable[None]]) -> None:
+def test_leaving_a_stream_leaves_nothing_behind(leave: Callable[[Client], Awaitable[None]]) -> None:
     twin = GatewayTwin({"bitcoin": FIVE})
 
     async def scenario() -> None:
@@ -666,7 +666,7 @@ def test_who_leaves_a_stream_leaves_nothing_behind(leave: Callable[[Client], Awa
     fake_event_loop.run(scenario())
 
 
-def test_a_client_that_is_left_closes_its_streams() -> None:
+def test_closing_a_client_closes_its_streams() -> None:
     twin = GatewayTwin({"bitcoin": FIVE})
 
     async def scenario() -> None:
@@ -687,7 +687,7 @@ def old(seconds: float, *seqs: int, coin: str = "bitcoin") -> list[Quote]:
     return [quote(5, seq, at=twins.aged(seconds), coin=coin) for seq in seqs]
 
 
-def test_where_nothing_ever_comes_the_coin_is_stale_by_the_age_asked_for() -> None:
+def test_a_coin_without_any_quote_becomes_stale_at_max_age() -> None:
     mute = GatewayTwin({"bitcoin": FIVE}, [Script({0: Fault.HANG})])
     away = GatewayTwin({"bitcoin": FIVE}, [Script(refusal=CUT)] * 100)
     for twin in (mute, away, GatewayTwin({"bitcoin": []})):
@@ -705,7 +705,7 @@ def test_the_newest_quote_is_stale_by_its_own_age_and_the_time_since() -> None:
     assert len(twin.connections) == 1
 
 
-def test_a_newer_quote_in_time_puts_it_off() -> None:
+def test_a_newer_quote_in_time_postpones_staleness() -> None:
     async def use(stream: Stream) -> float:
         asyncio.get_running_loop().call_later(4.0, twin.publish, quote(5, 6, at=NOON + timedelta(seconds=3)))
         return (await to_the_error(stream))[2]
@@ -714,7 +714,7 @@ def test_a_newer_quote_in_time_puts_it_off() -> None:
     assert follow(twin, use, max_age=5.0) == 8.0
 
 
-def test_another_coin_does_not_hide_one_that_is_stale() -> None:
+def test_another_coin_does_not_hide_a_stale_one() -> None:
     def publish(seq: int) -> None:
         twin.publish(quote(5, seq, coin="ethereum", at=NOON + timedelta(seconds=now_s())))
         asyncio.get_running_loop().call_later(0.01, publish, seq + 1)
@@ -725,7 +725,7 @@ def test_another_coin_does_not_hide_one_that_is_stale() -> None:
     assert (error.coin, when) == ("bitcoin", pytest.approx(5.0, abs=0.02))
 
 
-def test_a_newest_quote_that_is_too_old_already_is_told_and_then_stale() -> None:
+def test_a_newest_quote_that_is_too_old_is_passed_on_and_then_stale() -> None:
     events, error, when = follow(GatewayTwin({"bitcoin": old(60, 1, 2)}), to_the_error, max_age=5.0)
     assert (len(events), type(error), when) == (1, StaleQuote, 0.0)
     assert isinstance(error, StaleQuote)
@@ -733,7 +733,7 @@ def test_a_newest_quote_that_is_too_old_already_is_told_and_then_stale() -> None
 
 
 @pytest.mark.parametrize("beats_say", [{}, {"behind": ["bitcoin"]}])
-def test_old_quotes_that_have_successors_on_their_way_are_not_stale(beats_say: dict[str, Any]) -> None:
+def test_old_quotes_with_successors_on_their_way_are_not_stale(beats_say: dict[str, Any]) -> None:
     held = [*old(3600, 1, 2), *old(1800, 3, 4)]
 
     def recover_slowly() -> None:
@@ -749,9 +749,7 @@ def test_old_quotes_that_have_successors_on_their_way_are_not_stale(beats_say: d
 
 
 @pytest.mark.parametrize(("beats_say", "at_s"), [({}, 10.0), ({"behind": []}, 5.0)])
-def test_old_quotes_without_a_successor_are_stale_once_a_heartbeat_shows_it(
-    beats_say: dict[str, Any], at_s: float
-) -> None:
+def test_old_quotes_without_a_successor_are_stale_at_the_next_heartbeat(beats_say: dict[str, Any], at_s: float) -> None:
     twin = GatewayTwin({"bitcoin": old(3600, 1, 2, 3)})
     twin.beats_say = beats_say
     events, error, when = follow(twin, to_the_error, since="5-1", max_age=2.0)
@@ -769,7 +767,7 @@ def test_a_link_lost_while_old_quotes_come_leaves_time_for_the_next_one() -> Non
     assert (len(events), type(error), when) == (1, StaleQuote, 2.0)
 
 
-def test_quotes_that_came_while_the_caller_was_away_count_before_the_time() -> None:
+def test_quotes_that_came_while_the_caller_was_busy_count_before_the_time() -> None:
     twin = GatewayTwin({"bitcoin": FIVE}, [Script()])
 
     async def use(stream: Stream) -> tuple[int, float]:
@@ -798,9 +796,7 @@ faults = st.dictionaries(st.integers(0, 8), st.sampled_from(Fault), max_size=4)
 
 
 @given(quotes=histories(), data=st.data())
-def test_whatever_goes_wrong_what_came_and_what_was_told_missing_tile_the_history(
-    quotes: list[Quote], data: st.DataObject
-) -> None:
+def test_whatever_goes_wrong_quotes_and_gaps_cover_the_history(quotes: list[Quote], data: st.DataObject) -> None:
     steps = sorted(data.draw(st.lists(st.integers(1, len(quotes)), min_size=1, max_size=10)))
     floors = sorted(data.draw(st.lists(st.integers(0, steps[0]), max_size=len(steps))))
     begin = steps.pop(0)
@@ -828,9 +824,9 @@ def test_whatever_goes_wrong_what_came_and_what_was_told_missing_tile_the_histor
     assert [before(event) for event in events] == [start, *map(end_of, events[:-1])], "each goes on where one ended"
     owed = [one for one in quotes if start is None or one.position > start]
     gaps = [event for event in events if isinstance(event, Gap)]
-    told = [one for one in owed for found in gaps if before_in(one, found)]
+    sent = [one for one in owed for found in gaps if before_in(one, found)]
     received = [event for event in events if isinstance(event, Quote)]
-    assert sorted([*received, *told], key=end_of) == owed
+    assert sorted([*received, *sent], key=end_of) == owed
     gone = quotes[: twin.dropped["bitcoin"]]
     assert all(one in gone for one in owed for found in gaps if found.reason is Reason.GONE and before_in(one, found))
     assert {found.reason for found in gaps} <= {Reason.GONE, Reason.LOST}
@@ -841,7 +837,7 @@ def before_in(one: Quote, found: Gap) -> bool:
 
 
 @given(quotes=histories(), data=st.data())
-def test_where_only_links_are_cut_nothing_is_missing(quotes: list[Quote], data: st.DataObject) -> None:
+def test_if_only_links_are_cut_nothing_is_missing(quotes: list[Quote], data: st.DataObject) -> None:
     since = data.draw(st.sampled_from([one.position for one in quotes]))
     harmless = st.sampled_from([Fault.CUT, Fault.DOUBLE, Fault.HANG])
     scripts = [Script(data.draw(st.dictionaries(st.integers(0, 8), harmless)), end=CUT) for _ in range(4)]

@@ -99,7 +99,7 @@ def test_each_change_of_state_is_logged_once_and_quotes_never(log_changes: bool)
     assert [record["type"] for record in collected.records[:10]] == kinds
 
 
-def test_a_reader_that_is_only_slow_is_not_called_stuck() -> None:
+def test_a_reader_that_is_only_slow_is_not_reported_as_stuck() -> None:
     collected = Collected()
 
     async def scenario(world: World) -> None:
@@ -133,7 +133,7 @@ def test_a_quote_is_one_calm_line_with_its_price_digit_for_digit() -> None:
     assert line == "12:00:00  bitcoin   67012.3400 USD  ▲  1732400000000-42  0.2 s  sim\n"
 
 
-def test_each_price_is_shown_against_the_one_of_its_coin_before_it() -> None:
+def test_each_price_is_compared_with_the_one_before_it() -> None:
     prices = [("bitcoin", "3"), ("ethereum", "9"), ("bitcoin", "2"), ("bitcoin", "5"), ("bitcoin", "5.0")]
     lines = shown(*(QuoteReceived(quote(seq, price, coin=coin)) for seq, (coin, price) in enumerate(prices, 1)))
     assert [next(arrow for arrow in "▲▼·" if arrow in line) for line in lines] == ["·", "·", "▼", "▲", "·"]
@@ -144,7 +144,7 @@ def test_prices_are_aligned_to_the_right() -> None:
     assert first.index(" USD") == second.index(" USD")
 
 
-def test_what_is_missed_got_back_or_gone_names_its_positions() -> None:
+def test_lines_about_gaps_name_their_positions() -> None:
     def missed(after: Position | None, through: Position) -> str:
         return shown(GapDetected(gap(after, through)))[0]
 
@@ -164,7 +164,7 @@ def test_what_is_missed_got_back_or_gone_names_its_positions() -> None:
     assert "the history was rewritten: it does not contain 5-1\n" in all_of_it
 
 
-def test_colour_comes_only_when_asked_for() -> None:
+def test_lines_are_coloured_only_on_request() -> None:
     lost = gap(Position(5, 1), Position(5, 2))
     events: list[FeedEvent] = [QuoteReceived(quote(1)), GapDetected(lost), GapLost(lost), Silent("bitcoin")]
     plain: list[FeedEvent] = [Back("bitcoin"), GapFilled("bitcoin", None, Position(5, 1), 1)]
@@ -178,9 +178,20 @@ def test_colour_comes_only_when_asked_for() -> None:
 
 
 def test_json_has_the_fields_of_a_quote_of_a_gap_and_of_its_end() -> None:
-    told = json.loads(as_json_line(QuoteReceived(quote(42))))
-    assert told["price"] == "67012.3400"
-    assert list(told) == ["type", "coin", "currency", "price", "epoch", "seq", "observed_at", "at", "origin", "prev"]
+    shown = json.loads(as_json_line(QuoteReceived(quote(42))))
+    assert shown["price"] == "67012.3400"
+    assert list(shown) == [
+        "type",
+        "coin",
+        "currency",
+        "price",
+        "epoch",
+        "seq",
+        "observed_at",
+        "at",
+        "origin",
+        "prev",
+    ]
     fields = {"coin": "bitcoin", "after": "5-1", "through": "5-4", "reason": "lost"}
     assert json.loads(as_json_line(GapDetected(gap(Position(5, 1), Position(5, 4))))) == {"type": "gap", **fields}
     lost = GapLost(gap(None, Position(5, 4), Reason.GONE))
@@ -215,7 +226,7 @@ def test_since_names_a_position_for_one_coin_or_for_each_of_several() -> None:
         (["bitcoin=5-1", "BITCOIN=5-2"], "--since BITCOIN=5-2: bitcoin was given twice"),
     ],
 )
-def test_a_since_that_is_none_is_refused_by_name(texts: Sequence[str], reason: str) -> None:
+def test_an_invalid_since_is_refused_by_name(texts: Sequence[str], reason: str) -> None:
     with pytest.raises(SettingError) as refused:
         read_since(texts, ["bitcoin", "ethereum"])
     assert reason in str(refused.value)
@@ -236,7 +247,7 @@ def test_lines_come_out_whole_and_in_order() -> None:
     assert written == [b"%d\n" % number for number in range(3 * LINES_MAX)]
 
 
-def test_a_reader_that_does_not_read_holds_up_whoever_writes_but_not_the_loop() -> None:
+def test_a_reader_that_does_not_read_delays_the_writer_but_not_the_loop() -> None:
     reading = threading.Event()
     written: list[bytes] = []
 
@@ -260,7 +271,7 @@ def test_a_reader_that_does_not_read_holds_up_whoever_writes_but_not_the_loop() 
     assert len(written) == LINES_MAX + 1
 
 
-def test_an_end_of_the_reader_is_told_once_and_the_rest_is_thrown_away() -> None:
+def test_the_end_of_the_reader_is_reported_once_and_the_rest_is_discarded() -> None:
     ends: list[OSError] = []
     reader, writer = os.pipe()
     os.close(reader)
@@ -301,7 +312,7 @@ def test_a_line_longer_than_a_pipe_that_another_made_non_blocking_comes_out_whol
         (OSError(28, "No space left on device"), "standard output cannot be written (No space left on device)"),
     ],
 )
-def test_an_end_of_the_readers_choosing_is_no_failure_and_a_full_disk_is(error: OSError, said: str | None) -> None:
+def test_a_reader_that_leaves_is_no_failure_but_a_full_disk_is(error: OSError, said: str | None) -> None:
     stop = Stop()
     end = app.OutputEnd(stop)
     end(error)
@@ -309,7 +320,7 @@ def test_an_end_of_the_readers_choosing_is_no_failure_and_a_full_disk_is(error: 
     assert (None if end.failure is None else str(end.failure)) == said
 
 
-def test_a_coin_that_is_not_quoted_is_refused_with_the_nearest_name() -> None:
+def test_an_unknown_coin_is_refused_with_the_nearest_name() -> None:
     async def ask(_: config.Settings) -> list[str]:
         return ["bitcoin", "solana"]
 
@@ -320,7 +331,7 @@ def test_a_coin_that_is_not_quoted_is_refused_with_the_nearest_name() -> None:
         asyncio.run(app.run(config.load({}), Stop(), coins=["bitcoin"], since=["5"], ask=ask))
 
 
-def test_where_nobody_says_which_coins_there_are_a_name_that_can_be_one_is_believed() -> None:
+def test_a_possible_name_is_accepted_while_the_coins_are_unknown() -> None:
     assert app._chosen(["dogecoin"], [], ["bitcoin"]) == ["dogecoin"]
     assert app._chosen([], [], ["bitcoin"]) == ["bitcoin"]
     with pytest.raises(SettingError, match="that name is not quoted here"):

@@ -72,7 +72,7 @@ def test_the_last_quote_comes_at_once_and_then_each_new_one_once() -> None:
     assert following(scenario, prepare=three_recorded).emitted() == [3, 4, 5, 6]
 
 
-def test_what_is_published_while_it_starts_is_not_called_missed() -> None:
+def test_quotes_published_during_the_start_are_not_reported_as_missed() -> None:
     """The history is asked when the link is there: what comes between its answer and the first thing heard is owed."""
 
     class SlowBus(LoggedBus):
@@ -91,9 +91,9 @@ def test_what_is_published_while_it_starts_is_not_called_missed() -> None:
             await world.publish()
             await asyncio.sleep(0.1)
 
-    told = following(scenario, prepare=prepare).emitted()
-    assert GapDetected not in told
-    assert told[-1] == 13
+    received = following(scenario, prepare=prepare).emitted()
+    assert GapDetected not in received
+    assert received[-1] == 13
 
 
 @pytest.mark.parametrize(("how", "wait_s"), [("away", 0.0), ("hangs", START_S + WATCH_INTERVAL_S)])
@@ -128,7 +128,7 @@ def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: 
     assert following(scenario, prepare=prepare).emitted() == [1, 2, 3]
 
 
-def test_but_for_one_that_takes_less_than_a_second_it_does() -> None:
+def test_a_live_price_waits_for_a_history_that_answers_within_a_second() -> None:
     def prepare(world: World) -> None:
         world.record(3)
         world.history.delay_s = START_S - 0.2
@@ -140,7 +140,7 @@ def test_but_for_one_that_takes_less_than_a_second_it_does() -> None:
     assert following(scenario, prepare=prepare).emitted() == [3, 4]
 
 
-def test_nor_do_those_of_coins_whose_turn_to_be_asked_for_never_comes() -> None:
+def test_a_live_price_does_not_wait_while_the_history_is_busy_with_other_coins() -> None:
     coins = [f"coin-{number}" for number in range(3 * FILLS_MAX)]
 
     async def scenario(world: World) -> None:
@@ -153,7 +153,7 @@ def test_nor_do_those_of_coins_whose_turn_to_be_asked_for_never_comes() -> None:
     following(scenario, prepare=hanging_history, coins=coins)
 
 
-def test_a_coin_that_comes_later_is_listened_to_as_well_and_once() -> None:
+def test_a_coin_that_is_added_later_is_followed_once() -> None:
     async def scenario(world: World) -> None:
         for _ in range(3):
             await asyncio.sleep(JOIN_INTERVAL_S)
@@ -168,7 +168,7 @@ def test_a_coin_that_comes_later_is_listened_to_as_well_and_once() -> None:
 # what is missed
 
 
-def test_what_a_dead_link_missed_is_told_by_the_next_heartbeat_fetched_and_told_again() -> None:
+def test_the_next_heartbeat_reveals_what_a_dead_link_missed_and_it_is_fetched() -> None:
     async def scenario(world: World) -> None:
         world.bus.cut()
         world.bus.away = True
@@ -187,7 +187,7 @@ def test_what_a_dead_link_missed_is_told_by_the_next_heartbeat_fetched_and_told_
     assert GapFilled(COIN, at(3), at(6), 3) in world.events
 
 
-def test_a_message_that_a_living_link_lost_is_fetched_in_its_place() -> None:
+def test_a_message_lost_on_a_living_link_is_fetched_in_its_place() -> None:
     async def scenario(world: World) -> None:
         world.record(2)
         await world.publish(2)
@@ -197,7 +197,7 @@ def test_a_message_that_a_living_link_lost_is_fetched_in_its_place() -> None:
     assert [one for one in world.emitted() if not isinstance(one, int)] == [GapDetected, GapFilled]
 
 
-def test_messages_that_are_none_are_said_once_for_each_run_of_them_and_change_nothing() -> None:
+def test_a_series_of_invalid_messages_is_logged_once_and_changes_nothing() -> None:
     async def scenario(world: World) -> None:
         for _ in range(3):
             await world.bus.publish([(channel(COIN), b"nonsense")] * 2)
@@ -209,7 +209,7 @@ def test_messages_that_are_none_are_said_once_for_each_run_of_them_and_change_no
     assert [entry["event"] for entry in logs] == ["message.refused"] * 3
 
 
-def test_at_the_end_all_that_the_history_has_beyond_what_was_heard_can_be_asked_for() -> None:
+def test_at_the_end_everything_that_the_history_has_beyond_the_last_message_can_be_fetched() -> None:
     async def run() -> World:
         world = World()
         world.record(2500)
@@ -278,7 +278,7 @@ async def stray(world: World, position: Position, price: str | None = None) -> N
 
 
 @pytest.mark.parametrize("position", [at(5, EPOCH + 1_000_000), at(999_999)], ids=["another era", "the same era"])
-def test_one_stray_message_costs_a_few_questions_and_holds_no_price_up(position: Position) -> None:
+def test_one_stray_message_costs_a_few_questions_and_delays_no_price(position: Position) -> None:
     async def scenario(world: World) -> None:
         await stray(world, position)
         for _ in range(100):
@@ -299,7 +299,7 @@ def test_one_stray_message_costs_a_few_questions_and_holds_no_price_up(position:
     assert [entry["event"] for entry in logs].count("position.dismissed") == 1
 
 
-def test_a_second_system_on_the_same_bus_is_never_shown_counted_and_asked_about_now_and_then() -> None:
+def test_a_second_system_on_the_same_bus_is_counted_and_checked_but_never_shown() -> None:
     counted: Counter[str] = Counter()
 
     async def scenario(world: World) -> None:
@@ -345,7 +345,7 @@ def test_a_false_price_under_the_next_position_is_retracted_within_a_second_and_
     assert world.events[3] == QuoteReceived(world.history.at(COIN, at(4)))  # type: ignore[arg-type]
 
 
-def test_a_flood_of_false_prices_is_asked_about_once_for_each_quote_at_most() -> None:
+def test_a_flood_of_false_prices_costs_at_most_one_question_for_each_quote() -> None:
     async def scenario(world: World) -> None:
         for _ in range(10):
             await world.publish()
@@ -357,7 +357,7 @@ def test_a_flood_of_false_prices_is_asked_about_once_for_each_quote_at_most() ->
     assert following(scenario, prepare=three_recorded).emitted() == list(range(3, 14))
 
 
-def test_a_stranger_that_speaks_alone_is_no_sign_of_life_of_our_own_writer() -> None:
+def test_messages_of_a_stranger_are_no_sign_of_life_of_our_own_writer() -> None:
     async def scenario(world: World) -> None:
         await world.beat()
         for second in range(1, 31):
@@ -367,7 +367,7 @@ def test_a_stranger_that_speaks_alone_is_no_sign_of_life_of_our_own_writer() -> 
     assert Silent in following(scenario, prepare=three_recorded).emitted()
 
 
-def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -> None:
+def test_what_the_history_no_longer_holds_is_reported_as_gone_and_the_rest_comes() -> None:
     async def scenario(world: World) -> None:
         world.record(5)
         world.history.floor[COIN] = 6
@@ -379,7 +379,7 @@ def test_what_the_history_no_longer_holds_is_told_as_gone_and_the_rest_comes() -
     assert world.breaches(at(2)) == []
 
 
-def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_begins_anew() -> None:
+def test_after_a_position_that_never_existed_the_newest_quote_begins_anew() -> None:
     async def scenario(world: World) -> None:
         await world.publish()
 
@@ -390,7 +390,7 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
 @pytest.mark.parametrize(
     ("since", "comes"), [(at(1, 1), [1, 2, 3, 1, 2]), (at(9), [1, 2])], ids=["before the first", "in between"]
 )
-def test_who_comes_from_another_history_is_told_and_gets_all_later_quotes(since: Position, comes: list[int]) -> None:
+def test_a_position_of_another_history_is_reported_and_all_later_quotes_come(since: Position, comes: list[int]) -> None:
     def prepare(world: World) -> None:
         world.record(3)
         world.record(1, epoch=EPOCH + 1)
@@ -403,7 +403,7 @@ def test_who_comes_from_another_history_is_told_and_gets_all_later_quotes(since:
     assert world.seqs() == comes
 
 
-def test_a_history_made_anew_while_nobody_listened_is_told_and_shown_from_its_first_quote() -> None:
+def test_a_replaced_history_is_reported_and_shown_from_its_first_quote() -> None:
     async def scenario(world: World) -> None:
         world.bus.cut()
         world.bus.away = True
@@ -423,7 +423,7 @@ def test_a_history_made_anew_while_nobody_listened_is_told_and_shown_from_its_fi
     assert GapLost(Gap(COIN, at(3), at(3), Reason.REWRITTEN)) in world.events
 
 
-def test_a_new_era_of_the_writer_is_followed_without_a_hole() -> None:
+def test_a_new_epoch_of_the_writer_is_followed_without_a_hole() -> None:
     async def scenario(world: World) -> None:
         await world.publish(1, epoch=8)
         world.record(1, epoch=8)
@@ -454,7 +454,7 @@ def test_a_dead_link_is_made_again_within_two_seconds_of_the_bus_being_back() ->
 
 
 @pytest.mark.parametrize(("away_s", "said"), [(BUS_QUIET_S - 1, []), (BUS_QUIET_S + 3, ["bus.away", "bus.back"])])
-def test_a_bus_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s: float, said: list[str]) -> None:
+def test_a_bus_that_is_late_at_the_start_is_only_logged_if_it_stays_away(away_s: float, said: list[str]) -> None:
     def prepare(world: World) -> None:
         world.bus.away = True
 
@@ -468,7 +468,7 @@ def test_a_bus_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s:
     assert [entry["event"] for entry in logs] == said
 
 
-def test_whoever_starts_alone_is_told_at_once_that_the_bus_is_away() -> None:
+def test_without_a_quiet_time_a_missing_bus_is_logged_at_once() -> None:
     def prepare(world: World) -> None:
         world.bus.away = True
 
@@ -509,7 +509,7 @@ def test_after_good_data_the_first_pause_is_short_again() -> None:
 # silence
 
 
-def test_a_feed_without_heartbeats_is_silent_once_and_back_with_the_first_thing_heard() -> None:
+def test_a_feed_without_heartbeats_is_silent_once_and_back_with_its_next_message() -> None:
     async def scenario(world: World) -> None:
         await asyncio.sleep(60)
         assert world.emitted() == [3, Silent]
@@ -519,7 +519,7 @@ def test_a_feed_without_heartbeats_is_silent_once_and_back_with_the_first_thing_
 
 
 @pytest.mark.parametrize("heard", [True, False], ids=["heard", "filled"])
-def test_a_feed_is_not_called_silent_because_nobody_took_what_it_said(heard: bool) -> None:
+def test_a_feed_is_not_silent_because_its_reader_was_slow(heard: bool) -> None:
     """Whether what waits to be taken came from the bus or from the history."""
 
     async def scenario(world: World) -> None:
@@ -542,7 +542,7 @@ def test_a_feed_is_not_called_silent_because_nobody_took_what_it_said(heard: boo
     assert world.seqs() == list(range(3, 64))
 
 
-def test_a_feed_that_fell_silent_while_nothing_was_taken_is_called_silent_afterwards() -> None:
+def test_a_feed_that_fell_silent_while_its_reader_was_slow_is_reported_afterwards() -> None:
     async def scenario(world: World) -> None:
         world.reading.clear()
         await world.publish()
@@ -557,7 +557,7 @@ def test_a_feed_that_fell_silent_while_nothing_was_taken_is_called_silent_afterw
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_whatever_happens_what_is_handed_on_and_told_gone_is_all_there_is(seeded: random.Random, number: int) -> None:
+def test_whatever_happens_emitted_quotes_and_lost_gaps_are_everything(seeded: random.Random, number: int) -> None:
     dice = random.Random(seeded.random() + number)
 
     async def scenario(world: World) -> None:
@@ -601,8 +601,8 @@ def test_whatever_happens_what_is_handed_on_and_told_gone_is_all_there_is(seeded
     assert world.breaches(at(2)) == []
 
 
-@pytest.mark.parametrize(("away_s", "told"), [(QUIET_S - 3, []), (QUIET_S + 3, ["history.away", "history.back"])])
-def test_a_history_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(away_s: float, told: list[str]) -> None:
+@pytest.mark.parametrize(("away_s", "logged"), [(QUIET_S - 3, []), (QUIET_S + 3, ["history.away", "history.back"])])
+def test_a_history_that_is_late_at_the_start_is_only_logged_if_it_stays_away(away_s: float, logged: list[str]) -> None:
     def prepare(world: World) -> None:
         three_recorded(world)
         world.history.away = True
@@ -615,4 +615,4 @@ def test_a_history_that_comes_up_with_us_is_no_news_and_one_that_does_not_is(awa
     with structlog.testing.capture_logs() as logs:
         world = following(scenario, prepare=prepare)
     assert world.seqs() == [3]
-    assert [entry["event"] for entry in logs] == told
+    assert [entry["event"] for entry in logs] == logged

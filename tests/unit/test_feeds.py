@@ -27,7 +27,7 @@ def beat(seq: int) -> bytes:
     return encode_heartbeat(Heartbeat("bitcoin", Position(5, seq), None, NOON))
 
 
-def told(feeds: Feeds) -> dict[str, Position | None]:
+def emitted(feeds: Feeds) -> dict[str, Position | None]:
     return {coin: feeds[coin].last_emitted for coin in feeds.coins}
 
 
@@ -53,12 +53,12 @@ def begun(*coins: str) -> Feeds:
     ],
     ids=["nonsense", "other coin", "currency", "origin", "nested", "large", "too large", "half"],
 )
-def test_a_message_that_is_none_is_refused_and_changes_nothing(bad: bytes) -> None:
+def test_an_invalid_message_is_refused_and_changes_nothing(bad: bytes) -> None:
     feeds = begun()
     feeds.receive(CHANNEL, message(1), 1.0)
     with pytest.raises(ValueError):
         feeds.receive(CHANNEL, bad, 9.0)
-    assert told(feeds) == {"bitcoin": Position(5, 1)}
+    assert emitted(feeds) == {"bitcoin": Position(5, 1)}
     assert feeds.fall_silent(9.0) == [Silent("bitcoin")], "it is no sign of life either"
 
 
@@ -66,14 +66,14 @@ def test_a_message_that_is_none_is_refused_and_changes_nothing(bad: bytes) -> No
     ("position", "prev"),
     [((5, 0), None), ((5, -3), None), ((5, 2**31), None), ((-1, 2), None), ((2**63, 2), None), ((6, 1), (6, 9))],
 )
-def test_a_line_whose_positions_can_not_be_is_refused(position: tuple[int, int], prev: tuple[int, int] | None) -> None:
+def test_a_line_with_impossible_positions_is_refused(position: tuple[int, int], prev: tuple[int, int] | None) -> None:
     before = None if prev is None else Position(*prev)
     bad = encode_heartbeat(Heartbeat("bitcoin", Position(*position), before, NOON))
     with pytest.raises(ValueError, match="position"):
         begun().receive(CHANNEL, bad, 1.0)
 
 
-def test_feeds_of_several_coins_are_kept_apart() -> None:
+def test_feeds_of_several_coins_are_separate() -> None:
     feeds = begun("bitcoin", "ethereum")
     feeds.receive(CHANNEL, message(1), 1.0)
     coin, events = feeds.receive(channel("ethereum"), encode_quote(quote(9, "ethereum")), 1.0)
@@ -84,7 +84,7 @@ def test_feeds_of_several_coins_are_kept_apart() -> None:
     assert feeds.silent == ["ethereum"]
 
 
-def test_a_feed_is_silent_once_and_back_with_the_first_thing_heard() -> None:
+def test_a_feed_is_silent_once_and_back_with_its_next_message() -> None:
     feeds = begun()
     feeds.receive(CHANNEL, message(1), 1.0)
     assert feeds.fall_silent(SILENT_AFTER_S + 0.9) == []
@@ -94,7 +94,7 @@ def test_a_feed_is_silent_once_and_back_with_the_first_thing_heard() -> None:
     assert events == [Back("bitcoin"), QuoteReceived(quote(2))]
 
 
-def test_a_feed_that_has_never_spoken_is_awaited_and_silent_if_it_does_not_come_up_either() -> None:
+def test_a_feed_that_never_sent_anything_has_more_time_and_is_then_silent() -> None:
     feeds = begun()
     assert feeds.fall_silent(FIRST_WORD_S - 0.1) == [], "all parts start at once"
     assert feeds.fall_silent(FIRST_WORD_S) == [Silent("bitcoin")]
@@ -102,13 +102,13 @@ def test_a_feed_that_has_never_spoken_is_awaited_and_silent_if_it_does_not_come_
     assert events == [Back("bitcoin"), QuoteReceived(quote(1))]
 
 
-def test_a_coin_that_is_known_is_not_added_again() -> None:
+def test_a_known_coin_is_not_added_again() -> None:
     feeds = begun()
     feeds.receive(CHANNEL, message(1), 1.0)
     assert feeds.add(["bitcoin", "solana", "solana"], 2.0) == ["solana"]
-    assert told(feeds)["bitcoin"] == Position(5, 1)
+    assert emitted(feeds)["bitcoin"] == Position(5, 1)
 
 
-def test_each_coin_begins_after_the_position_that_it_is_given() -> None:
+def test_each_coin_begins_after_its_given_position() -> None:
     feeds = Feeds(["bitcoin", "ethereum"], 0.0, since={"bitcoin": Position(5, 1)})
-    assert told(feeds) == {"bitcoin": Position(5, 1), "ethereum": None}
+    assert emitted(feeds) == {"bitcoin": Position(5, 1), "ethereum": None}

@@ -47,7 +47,7 @@ def pour(client: MemoryClient, flood: bytes) -> None:
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-def test_a_flood_of_frames_is_parsed_in_part_only_and_ends_with_its_own_code_counted(flood: bytes) -> None:
+def test_a_flood_of_frames_is_parsed_only_in_part_and_ends_with_its_own_code(flood: bytes) -> None:
     async def scenario(rig: StreamRig) -> None:
         client, other = rig.client(), rig.client()
         client.subscribe("bitcoin")
@@ -70,7 +70,7 @@ def test_a_flood_of_frames_is_parsed_in_part_only_and_ends_with_its_own_code_cou
 
 
 @pytest.mark.parametrize("flood", [FLOODS["pongs"], FLOODS["empty continuations"]], ids=["pongs", "continuations"])
-def test_after_a_flood_the_connection_is_cut_in_time_though_the_client_answers_nothing(flood: bytes) -> None:
+def test_after_a_flood_the_connection_is_cut_in_time_even_if_the_client_does_not_answer(flood: bytes) -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.answers_pings = False
@@ -84,7 +84,7 @@ def test_after_a_flood_the_connection_is_cut_in_time_though_the_client_answers_n
     run(scenario)
 
 
-def test_a_message_has_a_number_of_fragments_however_slowly_they_come() -> None:
+def test_the_fragments_of_a_message_are_limited_however_slowly_they_come() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.connection.feed(frame(Opcode.TEXT, b"{", fin=False))
@@ -97,7 +97,7 @@ def test_a_message_has_a_number_of_fragments_however_slowly_they_come() -> None:
     run(scenario)
 
 
-def test_a_message_in_some_fragments_and_the_pongs_of_a_slow_client_are_welcome() -> None:
+def test_a_message_in_a_few_fragments_and_the_pongs_of_a_slow_client_are_accepted() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.connection.feed(frame(Opcode.TEXT, b'{"op":', fin=False) + frame(Opcode.PONG) * 20)
@@ -109,9 +109,7 @@ def test_a_message_in_some_fragments_and_the_pongs_of_a_slow_client_are_welcome(
 
 
 @pytest.mark.parametrize(("error", "count"), [(TimeoutError("timed out"), 1), (ConnectionResetError(), 0), (None, 0)])
-def test_a_client_that_the_kernel_gave_up_is_counted_among_those_that_ended(
-    error: Exception | None, count: int
-) -> None:
+def test_a_client_that_the_kernel_gave_up_on_is_counted_as_ended(error: Exception | None, count: int) -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin")

@@ -79,7 +79,7 @@ def test_a_refusal_of_quote_service_is_passed_on_with_when_to_try_again() -> Non
 
 
 @pytest.mark.parametrize("fault", [HttpUnavailableError(), None, b"nonsense"], ids=["away", "hangs", "babbles"])
-def test_without_quote_service_it_says_so_in_time_and_is_not_ready(fault: Any) -> None:
+def test_without_quote_service_the_gateway_answers_so_in_time_and_is_not_ready(fault: Any) -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = fault
     answer = get("/v1/quotes/bitcoin/current", twin)
@@ -98,7 +98,7 @@ def test_an_unknown_coin_is_refused_as_quote_service_refuses_it_and_a_malformed_
     assert get("/v1/quotes/Bit%20coin/current", twin).status_code == 404
 
 
-def test_it_is_ready_when_quote_service_is_alive() -> None:
+def test_the_gateway_is_ready_when_quote_service_is_alive() -> None:
     assert get("/readyz").json()["checks"] == {
         "quote_service": {"ok": True, "required": True, "reason": None},
         "redis": {"ok": True, "required": False, "reason": None},
@@ -111,7 +111,7 @@ AWAY = [HttpUnavailableError(), None, b"nonsense", InternalError("bug")]
 
 @pytest.mark.parametrize("fault", AWAY, ids=["away", "hangs", "babbles", "crashes"])
 @pytest.mark.slow
-async def test_while_quote_service_is_away_the_last_quote_is_told_with_what_its_age_is_by_now(fault: Any) -> None:
+async def test_while_quote_service_is_away_the_last_quote_is_answered_with_its_present_age(fault: Any) -> None:
     twin = Twin(QUOTES)
     async with asking(twin) as gateway:
         live = (await gateway.get(CURRENT)).json()
@@ -129,7 +129,7 @@ async def test_while_quote_service_is_away_the_last_quote_is_told_with_what_its_
 
 
 @pytest.mark.slow
-async def test_an_old_quote_is_stale_and_one_that_is_too_old_is_none() -> None:
+async def test_an_old_quote_is_stale_and_one_beyond_the_age_limit_is_not_answered() -> None:
     async def kept(age_max_s: float) -> httpx2.Response:
         twin = Twin(QUOTES)  # its quote is 200 ms old when it comes
         async with asking(twin, fresh_s=0.2, age_max_s=age_max_s) as gateway:
@@ -143,7 +143,7 @@ async def test_an_old_quote_is_stale_and_one_that_is_too_old_is_none() -> None:
     assert (refused.status_code, refused.json()["type"]) == (503, "/docs#service-unavailable")
 
 
-async def test_a_refusal_of_a_healthy_service_is_not_covered_up_and_opens_nothing() -> None:
+async def test_a_refusal_of_a_healthy_service_is_passed_on_and_opens_no_circuit() -> None:
     twin = Twin(QUOTES)
     async with asking(twin) as gateway:
         await gateway.get(CURRENT)
@@ -155,7 +155,7 @@ async def test_a_refusal_of_a_healthy_service_is_not_covered_up_and_opens_nothin
 
 
 @pytest.mark.slow
-async def test_a_service_that_stays_away_is_asked_no_more_and_that_is_said_at_once() -> None:
+async def test_a_service_that_stays_away_is_not_asked_and_the_answer_says_so_at_once() -> None:
     twin = Twin({**QUOTES, "ethereum": []})
     async with asking(twin) as gateway:
         await gateway.get("/v1/quotes/bitcoin")
@@ -170,7 +170,7 @@ async def test_a_service_that_stays_away_is_asked_no_more_and_that_is_said_at_on
         assert (await gateway.get(CURRENT)).status_code == 200
 
 
-async def test_a_hundred_who_ask_for_the_same_at_once_are_one_question() -> None:
+async def test_a_hundred_identical_requests_at_once_are_one_question() -> None:
     twin = Twin(QUOTES)
     asked = 0
     answer = twin.__call__
@@ -216,8 +216,8 @@ async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         served = app.wire(config.load({}), client, MemoryBus()).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
-            told = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try
-    assert (told, asked) == (["live"] * 11, 12)
+            received = [(await gateway.get(CURRENT)).json()["source"] for _ in range(11)]  # ten pay for the further try
+    assert (received, asked) == (["live"] * 11, 12)
 
 
 @contextlib.asynccontextmanager
@@ -241,7 +241,7 @@ async def publish(twin: Twin, bus: MemoryBus, seq: int, age_s: float = 0.0) -> N
 
 
 @pytest.mark.parametrize("was_asked", [True, False], ids=["asked before", "never asked"])
-async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_told(was_asked: bool) -> None:
+async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_answered(was_asked: bool) -> None:
     twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
     async with following(twin, bus) as gateway, asyncio.timeout(10):
         if was_asked:
@@ -254,13 +254,18 @@ async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_tol
             if answer.status_code == 200 and answer.json()["seq"] == 2:
                 break
             await asyncio.sleep(0.02)
-        told = answer.json()
-    assert (told["price"], told["source"], told["status"], told["origin"]) == ("68000.10", "cache", "fresh", "sim")
-    assert 3000 <= told["age_ms"] < 13_000
-    assert "prev" not in told
+        received = answer.json()
+    assert (received["price"], received["source"], received["status"], received["origin"]) == (
+        "68000.10",
+        "cache",
+        "fresh",
+        "sim",
+    )
+    assert 3000 <= received["age_ms"] < 13_000
+    assert "prev" not in received
 
 
-async def test_a_quote_of_the_stream_that_is_too_old_is_none_either() -> None:
+async def test_a_quote_of_the_stream_beyond_the_age_limit_is_not_answered() -> None:
     twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
     async with following(twin, bus, age_max_s=20.0) as gateway, asyncio.timeout(10):
         await publish(twin, bus, 2, age_s=30.0)
@@ -270,7 +275,7 @@ async def test_a_quote_of_the_stream_that_is_too_old_is_none_either() -> None:
     assert (refused.status_code, refused.json()["type"]) == (503, "/docs#service-unavailable")
 
 
-async def test_one_that_has_not_come_up_yet_is_awaited_and_answers_with_its_first_breath() -> None:
+async def test_a_service_that_is_still_starting_is_awaited_and_its_first_answer_is_used() -> None:
     twin = Twin(QUOTES)
     twin.faults["*"] = HttpUnavailableError()
     async with asking(twin) as gateway:
@@ -298,7 +303,7 @@ async def counting(twin: Twin, asked: list[str]) -> AsyncIterator[httpx2.AsyncCl
             yield gateway
 
 
-async def test_an_unknown_coin_is_asked_about_once_in_some_seconds() -> None:
+async def test_an_unknown_coin_is_asked_about_once_every_few_seconds() -> None:
     asked: list[str] = []
     async with counting(Twin(QUOTES), asked) as gateway:
         answers = [(await gateway.get("/v1/quotes/bitcon/current")) for _ in range(50)]
@@ -308,7 +313,7 @@ async def test_an_unknown_coin_is_asked_about_once_in_some_seconds() -> None:
     assert sum("bitcon" in path for path in asked) == 1
 
 
-async def test_a_thousand_unknown_coins_are_not_a_thousand_questions_and_a_known_one_is_answered_meanwhile() -> None:
+async def test_a_thousand_unknown_coins_cost_few_questions_and_delay_no_known_coin() -> None:
     asked: list[str] = []
     async with counting(Twin(QUOTES), asked) as gateway:
         for number in range(1_000):

@@ -46,7 +46,7 @@ def test_before_the_first_quote_ever_a_stream_begins_with_nothing_and_misses_not
 
 
 @pytest.mark.parametrize("mode", ["every", "conflate"])
-def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_does(mode: str) -> None:
+def test_a_subscription_is_answered_once_the_position_of_the_feed_is_known(mode: str) -> None:
     async def scenario(rig: StreamRig) -> None:
         rig.hub.follow(FakeFeeds(has_begun=lambda coin: bool(rig.history.of(coin))))
         client = rig.client()
@@ -58,7 +58,7 @@ def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_d
         await rig.publish("bitcoin")
         await settle()
         client.read()
-        assert {coin: told["position"] for coin, told in client.frames[0]["coins"].items()} == {
+        assert {coin: received["position"] for coin, received in client.frames[0]["coins"].items()} == {
             "bitcoin": "5-7",
             "ethereum": "5-1",
         }
@@ -68,7 +68,7 @@ def test_a_stream_that_nobody_knows_the_place_of_yet_is_answered_once_somebody_d
     run(scenario, "bitcoin", "ethereum")
 
 
-def test_who_leaves_before_it_is_answered_is_forgotten() -> None:
+def test_a_client_that_leaves_before_the_answer_is_forgotten() -> None:
     async def scenario(rig: StreamRig) -> None:
         rig.hub.follow(FakeFeeds(has_begun=lambda _: False))
         for _ in range(3):
@@ -117,7 +117,7 @@ def test_after_a_position_in_the_ring_all_that_follows_comes_without_the_history
     run(scenario)
 
 
-def test_further_back_than_the_ring_the_history_is_told_first_and_joins_it_exactly() -> None:
+def test_before_the_ring_the_history_is_sent_first_and_joins_it_exactly() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3_000)
         client = rig.client(room=10_000_000)
@@ -132,7 +132,7 @@ def test_further_back_than_the_ring_the_history_is_told_first_and_joins_it_exact
     run(scenario, stream_ring_bytes=200_000)
 
 
-def test_below_the_floor_of_the_history_a_gap_says_what_is_gone() -> None:
+def test_below_the_floor_of_the_history_a_gap_reports_what_is_gone() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=2_000)
         rig.history.floor["bitcoin"] = 1_000
@@ -153,7 +153,7 @@ def test_below_the_floor_of_the_history_a_gap_says_what_is_gone() -> None:
     run(scenario, stream_ring_bytes=65_536)
 
 
-def test_a_position_that_was_never_given_is_told_and_the_newest_quote_begins_anew() -> None:
+def test_after_a_position_that_never_existed_the_stream_begins_with_the_newest_quote() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3)
         client = rig.client()
@@ -172,7 +172,7 @@ def test_a_position_that_was_never_given_is_told_and_the_newest_quote_begins_ane
 
 
 @pytest.mark.parametrize("ring_bytes", [1_000_000, 65_536], ids=["in the ring", "further back"])
-def test_a_position_before_the_first_quote_ever_is_told_and_everything_comes(ring_bytes: int) -> None:
+def test_a_position_before_the_first_quote_ever_is_reported_and_everything_comes(ring_bytes: int) -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=600)
         await rig.publish(new_era=True)
@@ -200,7 +200,7 @@ def test_a_position_before_the_first_quote_ever_is_told_and_everything_comes(rin
     run(scenario, stream_ring_bytes=ring_bytes)
 
 
-def test_a_position_of_another_history_is_told_and_all_later_quotes_come() -> None:
+def test_on_a_stream_a_position_of_another_history_is_reported_and_all_later_quotes_come() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3)
         await rig.publish(new_era=True, count=2)
@@ -215,7 +215,7 @@ def test_a_position_of_another_history_is_told_and_all_later_quotes_come() -> No
     run(scenario)
 
 
-def test_a_position_of_another_history_is_told_while_there_is_no_quote_at_all() -> None:
+def test_a_position_of_another_history_is_reported_even_before_any_quote() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin", **since("1-1"))
@@ -229,7 +229,7 @@ def test_a_position_of_another_history_is_told_while_there_is_no_quote_at_all() 
     run(scenario)
 
 
-def test_a_position_that_redis_never_comes_to_costs_the_history_less_and_less() -> None:
+def test_a_position_that_redis_never_reaches_costs_the_history_less_and_less() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3)
         rig.record("bitcoin", 2)
@@ -243,7 +243,7 @@ def test_a_position_that_redis_never_comes_to_costs_the_history_less_and_less() 
     run(scenario)
 
 
-def test_a_position_that_redis_has_not_told_yet_waits_for_it() -> None:
+def test_a_position_that_redis_has_not_reached_yet_waits_for_it() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=3)
         late = rig.record("bitcoin", 2)
@@ -281,7 +281,7 @@ def test_while_the_history_is_away_nothing_is_skipped_and_heartbeats_go_on() -> 
     run(scenario, stream_ring_bytes=65_536)
 
 
-def test_a_gap_that_will_not_be_filled_is_told_to_everyone_in_its_place() -> None:
+def test_a_gap_that_will_not_be_filled_is_sent_to_everyone_in_its_place() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=2)
         client = rig.client()
@@ -307,7 +307,7 @@ RETRACTION = {"type": "gap", "coin": "bitcoin", "after": "5-3", "through": "5-5"
 RETRACTED = Retracted(Gap("bitcoin", Position(5, 3), Position(5, 5), Reason.RETRACTED))
 
 
-def test_what_was_false_is_taken_back_on_every_stream_and_the_true_quotes_follow() -> None:
+def test_false_quotes_are_retracted_on_every_stream_and_the_true_ones_follow() -> None:
     async def scenario(rig: StreamRig) -> None:
         client, late = rig.client(), rig.client()
         client.subscribe("bitcoin")
@@ -320,13 +320,13 @@ def test_what_was_false_is_taken_back_on_every_stream_and_the_true_quotes_follow
         assert client.quotes() == [(5, seq) for seq in (1, 2, 3, 4, 5, 4, 5, 6)]
         assert RETRACTION in client.frames
         late.read()
-        assert late.frames[1] == RETRACTION, "who comes back with a false one is told as well"
+        assert late.frames[1] == RETRACTION, "a client that resumes after a false quote gets the retraction too"
         assert late.quotes() == [(5, 4), (5, 5), (5, 6)]
 
     run(scenario)
 
 
-def test_one_who_was_slow_is_told_too_and_nothing_false_is_told_any_more() -> None:
+def test_a_slow_client_gets_the_retraction_and_no_false_quote_after_it() -> None:
     async def scenario(rig: StreamRig) -> None:
         slow, fresh = rig.client(), rig.client(room=100_000)
         slow.subscribe("bitcoin")
@@ -349,7 +349,7 @@ def test_one_who_was_slow_is_told_too_and_nothing_false_is_told_any_more() -> No
     run(scenario)
 
 
-def test_a_first_quote_of_all_that_was_false_is_taken_back() -> None:
+def test_a_false_first_quote_ever_is_retracted() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin")
@@ -365,7 +365,7 @@ def test_a_first_quote_of_all_that_was_false_is_taken_back() -> None:
     run(scenario)
 
 
-def test_the_newest_quote_stands_for_nothing_that_was_taken_back() -> None:
+def test_the_newest_quote_does_not_stand_for_retracted_ones() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin", mode="conflate")
@@ -385,7 +385,7 @@ def test_the_newest_quote_stands_for_nothing_that_was_taken_back() -> None:
     run(scenario)
 
 
-def test_conflate_tells_the_newest_and_the_range_that_it_stands_for() -> None:
+def test_conflate_sends_the_newest_quote_and_the_range_that_it_stands_for() -> None:
     async def scenario(rig: StreamRig) -> None:
         await rig.publish(count=2)
         client = rig.client()
@@ -400,7 +400,7 @@ def test_conflate_tells_the_newest_and_the_range_that_it_stands_for() -> None:
     run(scenario)
 
 
-def test_an_interval_tells_the_newest_once_each_so_often() -> None:
+def test_an_interval_sends_the_newest_quote_at_most_once_in_its_time() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin", mode="interval:1000")
@@ -432,7 +432,7 @@ def test_an_interval_is_not_shortened_by_others_who_join() -> None:
     run(scenario)
 
 
-def test_one_who_does_not_read_costs_a_bounded_buffer_and_is_told_all_once_he_does() -> None:
+def test_a_client_that_does_not_read_costs_a_bounded_buffer_and_later_gets_everything() -> None:
     async def scenario(rig: StreamRig) -> None:
         slow, quick = rig.client(), rig.client()
         for client in (slow, quick):
@@ -451,7 +451,7 @@ def test_one_who_does_not_read_costs_a_bounded_buffer_and_is_told_all_once_he_do
     run(scenario)
 
 
-def test_one_who_does_not_read_is_closed_in_time_with_its_own_code() -> None:
+def test_a_client_that_does_not_read_is_closed_in_time_with_its_own_code() -> None:
     async def scenario(rig: StreamRig) -> None:
         slow, quick = rig.client(), rig.client(room=10_000_000)
         for client in (slow, quick):
@@ -470,7 +470,7 @@ def test_one_who_does_not_read_is_closed_in_time_with_its_own_code() -> None:
     run(scenario)
 
 
-def test_one_who_answers_no_ping_is_closed_even_where_nothing_is_to_be_told() -> None:
+def test_a_client_that_answers_no_ping_is_closed_even_on_a_quiet_stream() -> None:
     async def scenario(rig: StreamRig) -> None:
         dead, alive = rig.client(room=10_000_000), rig.client()
         for client in (dead, alive):
@@ -487,7 +487,7 @@ def test_one_who_answers_no_ping_is_closed_even_where_nothing_is_to_be_told() ->
     run(scenario)
 
 
-def test_nothing_subscribed_in_time_ends_a_connection() -> None:
+def test_a_connection_without_a_subscription_is_ended_in_time() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         await asyncio.sleep(9.0)
@@ -500,7 +500,7 @@ def test_nothing_subscribed_in_time_ends_a_connection() -> None:
     run(scenario)
 
 
-def test_a_connection_does_not_live_for_ever_and_is_told_when_to_come_back() -> None:
+def test_a_connection_has_a_maximum_age_and_is_told_when_to_come_back() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin")
@@ -546,7 +546,7 @@ def test_too_many_messages_end_a_connection_and_a_burst_does_not() -> None:
         ({"op": "subscribe", "coins": ["bitcoin", "ethereum", "solana"]}, "STREAM_COINS_MAX"),
     ],
 )
-def test_what_can_not_be_done_is_said_and_the_connection_stays(op: object, said: str) -> None:
+def test_a_failed_operation_is_answered_and_the_connection_stays(op: object, said: str) -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.send(op)
@@ -605,7 +605,7 @@ def test_more_connections_than_places_are_refused_with_when_to_try_again() -> No
     run(scenario, streams_max=1)
 
 
-def test_many_who_come_at_once_are_let_in_at_a_rate() -> None:
+def test_many_clients_at_once_are_admitted_at_a_rate() -> None:
     async def scenario(rig: StreamRig) -> None:
         let_in = [rig.client().response.status_code for _ in range(15)]  # type: ignore[union-attr]
         assert let_in == [101] * 10 + [503] * 5
@@ -624,7 +624,7 @@ def test_many_who_come_at_once_are_let_in_at_a_rate() -> None:
         ("null", 403),
     ],
 )
-def test_pages_of_other_origins_may_not_listen_unless_they_are_listed(origin: str, status: int) -> None:
+def test_pages_of_other_origins_may_not_read_unless_they_are_listed(origin: str, status: int) -> None:
     async def scenario(rig: StreamRig) -> None:
         response = rig.client(headers={"Origin": origin}).response
         assert response is not None
@@ -633,7 +633,7 @@ def test_pages_of_other_origins_may_not_listen_unless_they_are_listed(origin: st
     run(scenario, allowed_origins="https://page.example")
 
 
-def test_another_path_is_not_there() -> None:
+def test_another_path_is_not_found() -> None:
     async def scenario(rig: StreamRig) -> None:
         response = rig.client(path="/elsewhere").response
         assert response is not None
@@ -664,7 +664,7 @@ def test_subscribing_in_the_middle_of_publishing_has_no_seam(seeded: random.Rand
 
 
 @pytest.mark.parametrize("ring_bytes", [65_536, 2**25])
-def test_whatever_clients_and_history_do_each_stream_tiles_the_history(ring_bytes: int, seeded: random.Random) -> None:
+def test_whatever_clients_and_history_do_each_stream_covers_the_history(ring_bytes: int, seeded: random.Random) -> None:
     anything(seeded, steps=150, ring_bytes=ring_bytes)
 
 

@@ -31,17 +31,17 @@ def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> HistoryPage:
     return asyncio.run(ask())
 
 
-def test_what_follows_a_position_comes_page_by_page() -> None:
+def test_quotes_after_a_position_come_page_by_page() -> None:
     assert read(Wanted(Position(5, 1)), 2) == HistoryPage(QUOTES[1:3], more=True)
     assert read(Wanted(Position(5, 3)), 2) == HistoryPage(QUOTES[3:], more=False)
     assert read(Wanted(None), 2) == HistoryPage(QUOTES[:2], more=True)
 
 
-def test_the_newest_come_where_they_are_wanted() -> None:
+def test_the_newest_quotes_come_on_request() -> None:
     assert read(Wanted(None, last=2)) == HistoryPage(QUOTES[2:], more=False)
 
 
-def test_the_oldest_that_is_held_is_known() -> None:
+def test_the_oldest_quote_held_is_known() -> None:
     async def ask(quotes: list[Quote]) -> Quote | None:
         async with Twin({"bitcoin": quotes}).client() as client:
             return await floor_of(ServiceHistory(client), "bitcoin")
@@ -51,7 +51,7 @@ def test_the_oldest_that_is_held_is_known() -> None:
 
 
 @pytest.mark.parametrize("error", [PositionGoneError("no longer held"), PositionBeyondEndError("never given")])
-def test_what_can_not_be_given_is_told_by_its_reason(error: Exception) -> None:
+def test_a_refusal_of_the_history_names_its_reason(error: Exception) -> None:
     with pytest.raises(type(error)):
         read(Wanted(Position(5, 1)), fault=error)
 
@@ -71,7 +71,7 @@ def test_what_can_not_be_given_is_told_by_its_reason(error: Exception) -> None:
     ],
     ids=str,
 )
-def test_a_quote_that_is_none_is_not_handed_on(wrong: dict[str, Any]) -> None:
+def test_an_invalid_quote_is_not_passed_on(wrong: dict[str, Any]) -> None:
     quote = msgspec.structs.asdict(QuoteJson.of(QUOTES[0])) | wrong
     answer = json.dumps({"quotes": [quote], "more": False}).encode()
     with pytest.raises(ServiceUnavailableError, match=r"invalid answer|answered for another coin"):
@@ -79,6 +79,6 @@ def test_a_quote_that_is_none_is_not_handed_on(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"[]", b'{"quotes":null,"more":false}', b'{"quotes":[]}'])
-def test_an_answer_of_another_shape_is_none(answer: bytes) -> None:
+def test_an_answer_of_another_shape_is_refused(answer: bytes) -> None:
     with pytest.raises(ServiceUnavailableError):
         read(Wanted(None), fault=answer)

@@ -79,7 +79,7 @@ FROM_THE_START = [
 
 
 @pytest.mark.parametrize(("line", "heard"), [rule[1:] for rule in FROM_THE_START], ids=[r[0] for r in FROM_THE_START])
-def test_a_feed_that_begins_before_the_first_quote_ever_misses_that_one_too(line: Line, heard: Heard) -> None:
+def test_a_feed_that_begins_before_the_first_quote_ever_can_miss_it(line: Line, heard: Heard) -> None:
     feed = FeedPosition("bitcoin")
     assert feed.receive(beat(None)) == ALIVE
     assert feed.last_received is None
@@ -132,9 +132,7 @@ def within(position: Position, found: Gap) -> bool:
 
 
 @given(histories(), st.data())
-def test_what_came_and_what_was_told_missing_tile_the_history_whatever_was_dropped(
-    quotes: list[Quote], data: st.DataObject
-) -> None:
+def test_quotes_and_gaps_cover_the_history_whatever_was_dropped(quotes: list[Quote], data: st.DataObject) -> None:
     flags = st.lists(st.booleans(), min_size=len(quotes), max_size=len(quotes))
     *lines, last = with_heartbeats(quotes, data.draw(flags), name_prev=data.draw(st.booleans()))
     kept = data.draw(st.lists(st.booleans(), min_size=len(lines), max_size=len(lines)))
@@ -159,7 +157,7 @@ def test_what_came_and_what_was_told_missing_tile_the_history_whatever_was_dropp
 
 
 @given(histories(), st.data())
-def test_where_nothing_was_lost_no_gap_is_told(quotes: list[Quote], data: st.DataObject) -> None:
+def test_without_a_loss_there_is_no_gap(quotes: list[Quote], data: st.DataObject) -> None:
     flags = st.lists(st.booleans(), min_size=len(quotes), max_size=len(quotes))
     lines = with_heartbeats(quotes, data.draw(flags), name_prev=data.draw(st.booleans()))
     feed = FeedPosition("bitcoin")
@@ -168,7 +166,7 @@ def test_where_nothing_was_lost_no_gap_is_told(quotes: list[Quote], data: st.Dat
     assert gaps == []
 
 
-def test_a_feed_that_never_says_anything_falls_silent_once() -> None:
+def test_a_feed_that_never_sends_anything_falls_silent_once() -> None:
     feed = FeedSilence(3.0, now=100.0)
     assert not feed.fall_silent(102.9)
     assert feed.fall_silent(103.0)
@@ -176,7 +174,7 @@ def test_a_feed_that_never_says_anything_falls_silent_once() -> None:
     assert feed.is_silent
 
 
-def test_a_silence_ends_with_the_first_thing_heard() -> None:
+def test_a_silence_ends_with_the_next_message() -> None:
     feed = FeedSilence(3.0, now=100.0)
     assert not feed.hear(101.0)
     assert not feed.fall_silent(103.9)

@@ -70,7 +70,7 @@ def test_a_price_keeps_every_digit(text: str) -> None:
         ("0." + "1" * (PRICE_FRACTION_DIGITS_MAX + 1), "malformed"),
     ],
 )
-def test_what_is_no_price_is_refused_by_name(text: str, reason: str) -> None:
+def test_an_invalid_price_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(PriceError) as refused:
         parse_price(text)
     assert refused.value.reason == reason
@@ -92,7 +92,7 @@ def test_a_computed_price_is_rounded_half_even_to_18_places_without_trailing_zer
     assert format_price(computed_price(Decimal(3000), 3)) == "1000"
 
 
-def test_a_sum_is_exact_where_the_default_context_would_round() -> None:
+def test_a_sum_is_exact_even_if_the_default_context_would_round() -> None:
     assert format_price(exact_sum([Decimal("9" * 30), Decimal("0." + "1" * 30)])) == "9" * 30 + "." + "1" * 30
 
 
@@ -110,7 +110,7 @@ def test_a_time_without_an_offset_or_of_another_form_is_refused(text: str) -> No
         parse_time(text)
 
 
-def test_a_time_with_an_offset_is_turned_to_utc() -> None:
+def test_a_time_with_an_offset_is_converted_to_utc() -> None:
     assert parse_time("2026-11-24T09:00:00-03:00") == NOON
     assert parse_time("2026-11-24T12:00:00.123456789Z") == NOON + timedelta(microseconds=123456)
 
@@ -123,7 +123,7 @@ def test_a_position_survives_text_and_orders_by_epoch_then_seq(epoch: int, seq: 
 
 
 @pytest.mark.parametrize("text", ["", "1", "1-0", "-1-1", "1-2-3", "a-b", f"1-{SEQ_MAX + 1}", "1-1\n", "１-1"])
-def test_what_is_no_position_is_refused(text: str) -> None:
+def test_an_invalid_position_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="EPOCH-SEQ"):
         Position.parse(text)
 
@@ -178,7 +178,7 @@ def test_a_live_message_of_another_form_is_refused(message: bytes) -> None:
         decode_message(message)
 
 
-def test_a_hole_is_found_by_positions_within_and_between_eras() -> None:
+def test_a_hole_is_found_by_positions_within_and_between_epochs() -> None:
     whole = [make_quote(1, 1), make_quote(1, 2), make_quote(5, 1, prev=Position(1, 2)), make_quote(5, 2)]
     assert first_gap(whole, None) is None
     assert first_gap(whole, Position(0, 9)) == 0
@@ -213,12 +213,12 @@ def is_read(name: str, text: str) -> bool:
 
 
 @given(st.text(st.sampled_from("0123456789.-+eE \n_٣"), max_size=12))
-def test_a_message_takes_a_price_if_and_only_if_it_can_be_read(text: str) -> None:
+def test_a_message_accepts_a_price_if_and_only_if_it_can_be_parsed(text: str) -> None:
     assert is_taken("price", text) == is_read("price", text)
 
 
 @given(st.text(st.sampled_from("0123456789-\n٣ "), max_size=24) | st.from_regex(r"[0-9]{1,19}-[0-9]{1,10}\n?"))
-def test_a_message_takes_every_position_that_can_be_read_and_nothing_else_of_another_shape(text: str) -> None:
+def test_a_message_accepts_every_position_that_can_be_parsed_and_no_other_shape(text: str) -> None:
     if is_read("position", text):
         assert is_taken("position", text)
     assert not is_taken("position", f"{text}\n")
@@ -226,7 +226,7 @@ def test_a_message_takes_every_position_that_can_be_read_and_nothing_else_of_ano
 
 
 @pytest.mark.parametrize("text", ["2026-11-24T12:00:00.123456Z", "2026-11-24T12:00:00+00:00", "2026-11-24t12:00:00z"])
-def test_a_message_takes_a_time_that_can_be_read(text: str) -> None:
+def test_a_message_accepts_a_time_that_can_be_parsed(text: str) -> None:
     assert is_read("time", text)
     assert is_taken("time", text)
     assert not any(is_taken("time", spoilt) for spoilt in (f"{text}\n", f" {text}", text[:-1], f"<{text}>"))

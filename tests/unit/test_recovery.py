@@ -1,4 +1,4 @@
-"""Whatever the wire does and whenever the history answers, each quote is handed on once, in order, or told as lost."""
+"""Whatever the wire does and whenever the history answers, each quote is emitted once in order or reported lost."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -63,14 +63,14 @@ def asks_nothing(recovery: Recovery) -> bool:
     return recovery.wanted is None
 
 
-def test_quotes_that_follow_are_handed_on_at_once() -> None:
+def test_quotes_that_follow_are_emitted_at_once() -> None:
     recovery = since(1)
     assert recovery.hear(quote(5, 2)) == [QuoteReceived(quote(5, 2))]
     assert recovery.hear(beat(2)) == []
     assert asks_nothing(recovery)
 
 
-def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it() -> None:
+def test_quotes_after_a_hole_are_held_until_the_history_has_filled_it() -> None:
     recovery = since(1)
     gap = Gap(COIN, at(1), at(3), Reason.LOST)
     assert recovery.hear(quote(5, 4)) == [GapDetected(gap)]
@@ -87,7 +87,7 @@ def test_what_comes_behind_a_hole_is_held_back_until_the_history_has_filled_it()
     assert asks_nothing(recovery)
 
 
-def test_what_the_history_gives_beyond_the_hole_is_not_handed_on_twice() -> None:
+def test_quotes_that_the_history_gives_beyond_the_hole_are_not_emitted_twice() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 3))
     events = recovery.recover(Wanted(at(1)), quotes(2, 3, 4), more=False)
@@ -96,7 +96,7 @@ def test_what_the_history_gives_beyond_the_hole_is_not_handed_on_twice() -> None
     assert seen(recovery.hear(quote(5, 5))) == [5]
 
 
-def test_the_loss_of_the_last_quote_shows_by_the_heartbeat() -> None:
+def test_a_heartbeat_reveals_the_loss_of_the_last_quote() -> None:
     recovery = since(1)
     assert recovery.hear(beat(2)) == [GapDetected(Gap(COIN, at(1), at(2), Reason.LOST))]
     events = recovery.recover(Wanted(at(1)), quotes(2), more=False)
@@ -113,14 +113,14 @@ def test_a_second_hole_only_makes_the_first_one_wider() -> None:
     assert asks_nothing(recovery)
 
 
-def test_below_the_floor_the_rest_is_lost_and_said_so() -> None:
+def test_quotes_below_the_floor_of_the_history_are_reported_as_lost() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 9))
     assert recovery.gone(quote(5, 5)) == [GapLost(Gap(COIN, at(1), at(4), Reason.GONE))]
     assert seen(recovery.recover(Wanted(at(4)), quotes(5, 6, 7, 8), more=False)) == [5, 6, 7, 8, 9]
 
 
-def test_where_nothing_is_held_any_more_all_up_to_the_live_quote_is_lost() -> None:
+def test_everything_up_to_the_live_quote_is_lost_if_the_history_is_empty() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 9))
     assert recovery.gone(None) == [
@@ -137,7 +137,7 @@ def test_a_floor_that_was_passed_meanwhile_changes_nothing() -> None:
     assert recovery.last_emitted == at(6)
 
 
-def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_begins_anew() -> None:
+def test_after_a_position_that_never_existed_the_newest_quote_begins_anew() -> None:
     recovery = Recovery(COIN, at(90))
     assert recovery.hear(quote(5, 7)) == []
     assert recovery.unknown() == [GapLost(Gap(COIN, at(90), at(90), Reason.REWRITTEN))]
@@ -146,7 +146,7 @@ def test_a_position_that_the_history_never_gave_is_told_and_the_newest_quote_beg
     assert seen(recovery.hear(quote(5, 8))) == [8]
 
 
-def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed() -> None:
+def test_after_a_position_before_the_first_quote_ever_everything_comes() -> None:
     recovery = Recovery(COIN, Position(1, 1))
     recovery.hear(quote(5, 3))
     assert recovery.gone(quote(5, 1)) == [GapLost(Gap(COIN, Position(1, 1), Position(1, 1), Reason.REWRITTEN))]
@@ -156,7 +156,7 @@ def test_a_position_before_the_first_quote_ever_is_told_and_everything_is_owed()
     assert seen(recovery.hear(quote(5, 4))) == [4]
 
 
-def test_a_position_that_the_history_never_gave_is_told_and_all_later_quotes_are_owed() -> None:
+def test_after_a_position_that_never_existed_all_later_quotes_come() -> None:
     recovery = Recovery(COIN, at(9))
     assert recovery.restart(at(3)) == [GapLost(Gap(COIN, at(9), at(9), Reason.REWRITTEN))]
     assert recovery.wanted == Wanted(at(3))
@@ -164,7 +164,7 @@ def test_a_position_that_the_history_never_gave_is_told_and_all_later_quotes_are
     assert recovery.recover(Wanted(at(3)), next_era, more=False) == [QuoteReceived(one) for one in next_era]
 
 
-def test_a_history_without_what_is_told_is_told_and_gone_on_with_once_it_says_so_itself() -> None:
+def test_a_history_without_the_emitted_quotes_is_followed_once_it_confirms_that() -> None:
     recovery = since(7)
     after = quote(6, 1, at(4))
     assert recovery.hear(after) == [], "anyone can publish that"
@@ -182,7 +182,7 @@ def other(one: Quote, price: str = "1.00") -> Quote:
 
 
 @pytest.mark.parametrize("prev", [None, at(3), at(7)], ids=["a history of its own", "ours, earlier", "ours"])
-def test_the_first_quote_of_an_era_is_shown_when_the_history_knows_it_and_never_otherwise(
+def test_the_first_quote_of_an_epoch_is_emitted_only_if_the_history_knows_it(
     prev: Position | None,
 ) -> None:
     recovery = since(7)
@@ -198,7 +198,7 @@ def test_the_first_quote_of_an_era_is_shown_when_the_history_knows_it_and_never_
     assert recovery.ignored[Ignored.FOREIGN] == 3
 
 
-def test_an_era_that_the_history_knows_is_gone_on_with_at_once() -> None:
+def test_an_epoch_that_the_history_knows_continues_at_once() -> None:
     recovery = since(7)
     own = quote(9, 1, at(7))
     assert recovery.hear(own) == []
@@ -207,7 +207,7 @@ def test_an_era_that_the_history_knows_is_gone_on_with_at_once() -> None:
     assert events == [QuoteReceived(own), QuoteReceived(quote(9, 2))]
 
 
-def test_a_position_far_ahead_that_does_not_exist_holds_nothing_up_and_is_dismissed_with_what_lies_beyond() -> None:
+def test_a_false_position_far_ahead_delays_nothing_and_is_dismissed_with_all_beyond_it() -> None:
     recovery = since(7)
     assert recovery.hear(beat(900)) == [GapDetected(Gap(COIN, at(7), at(900), Reason.LOST))]
     assert seen(recovery.hear(quote(5, 8))) == [8]
@@ -218,7 +218,7 @@ def test_a_position_far_ahead_that_does_not_exist_holds_nothing_up_and_is_dismis
     assert recovery.wanted == Wanted(at(8)), "a hole is still one"
 
 
-def test_a_dismissal_is_pardoned_and_the_next_one_of_the_same_era_is_silent() -> None:
+def test_after_a_pardon_the_next_dismissal_of_the_same_epoch_is_silent() -> None:
     recovery = since(7)
     recovery.hear(Heartbeat(COIN, Position(9, 5), None, NOON))
     assert recovery.dismiss()
@@ -228,7 +228,7 @@ def test_a_dismissal_is_pardoned_and_the_next_one_of_the_same_era_is_silent() ->
     assert recovery.dismiss() == []
 
 
-def test_an_era_that_was_dismissed_is_heard_again_once_the_history_has_come_to_it() -> None:
+def test_a_dismissed_epoch_is_accepted_once_the_history_has_reached_it() -> None:
     recovery = since(7)
     recovery.hear(Heartbeat(COIN, Position(9, 5), None, NOON))
     recovery.dismiss()
@@ -238,7 +238,7 @@ def test_an_era_that_was_dismissed_is_heard_again_once_the_history_has_come_to_i
     assert recovery.hear(quote(9, 4)) == [GapDetected(Gap(COIN, Position(9, 2), Position(9, 3), Reason.LOST))]
 
 
-def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_one_shown() -> None:
+def test_a_false_quote_before_the_true_one_is_retracted_and_the_true_one_follows() -> None:
     recovery = since(1)
     false = [other(quote(5, seq)) for seq in (3, 4)]
     assert [seen(recovery.hear(line)) for line in (quote(5, 2), *false)] == [[2], [3], [4]]
@@ -250,7 +250,7 @@ def test_a_false_quote_that_came_before_the_true_one_is_retracted_and_the_true_o
     assert recovery.hear(quote(5, 4)) == [QuoteReceived(quote(5, 4))]
 
 
-def test_a_false_quote_that_came_after_the_true_one_is_asked_about_once_and_then_ignored() -> None:
+def test_a_false_quote_after_the_true_one_is_checked_once_and_then_ignored() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 2))
     assert recovery.hear(other(quote(5, 2))) == []
@@ -261,7 +261,7 @@ def test_a_false_quote_that_came_after_the_true_one_is_asked_about_once_and_then
     assert recovery.ignored[Ignored.CONTRADICTED] == 2
 
 
-def test_a_false_quote_is_retracted_too_if_the_history_has_gone_another_way_altogether() -> None:
+def test_a_false_quote_is_retracted_even_if_the_history_was_replaced() -> None:
     recovery = since(1)
     recovery.hear(other(quote(5, 2)))
     recovery.hear(quote(5, 2))
@@ -271,7 +271,7 @@ def test_a_false_quote_is_retracted_too_if_the_history_has_gone_another_way_alto
     ]
 
 
-def test_a_false_quote_after_the_last_true_one_shows_by_the_next_heartbeat() -> None:
+def test_the_next_heartbeat_reveals_a_false_quote_after_the_last_true_one() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 2))
     recovery.hear(other(quote(5, 3)))
@@ -281,7 +281,7 @@ def test_a_false_quote_after_the_last_true_one_shows_by_the_next_heartbeat() -> 
     assert seen(recovery.hear(quote(5, 3))) == [3]
 
 
-def test_a_heartbeat_that_is_behind_what_the_history_gave_is_a_sign_of_life() -> None:
+def test_a_heartbeat_behind_the_history_is_a_sign_of_life() -> None:
     recovery = since(1)
     recovery.hear(beat(3))
     recovery.recover(Wanted(at(1)), quotes(2, 3), more=False)
@@ -289,7 +289,7 @@ def test_a_heartbeat_that_is_behind_what_the_history_gave_is_a_sign_of_life() ->
     assert (recovery.wanted, recovery.ignored) == (None, {})
 
 
-def test_a_quote_once_more_is_no_contradiction() -> None:
+def test_a_repeated_quote_is_no_contradiction() -> None:
     recovery = since(1)
     recovery.hear(quote(5, 2))
     assert recovery.hear(quote(5, 2)) == []
@@ -297,7 +297,7 @@ def test_a_quote_once_more_is_no_contradiction() -> None:
     assert recovery.ignored == {Ignored.OLD: 1}
 
 
-def test_it_begins_with_the_newest_quote_of_the_history() -> None:
+def test_a_recovery_begins_with_the_newest_quote_of_the_history() -> None:
     recovery = Recovery(COIN)
     assert recovery.wanted == Wanted(None, 1)
     assert recovery.hear(beat(7)) == []
@@ -306,7 +306,7 @@ def test_it_begins_with_the_newest_quote_of_the_history() -> None:
     assert seen(recovery.hear(quote(5, 8))) == [8]
 
 
-def test_live_quotes_wait_for_that_one_and_follow_it_without_a_hole() -> None:
+def test_live_quotes_wait_for_the_newest_quote_and_follow_it_without_a_hole() -> None:
     recovery = Recovery(COIN)
     assert recovery.hear(quote(5, 9)) == []
     assert seen(recovery.recover(Wanted(None, 1), quotes(7), more=False)) == [7]
@@ -315,7 +315,7 @@ def test_live_quotes_wait_for_that_one_and_follow_it_without_a_hole() -> None:
 
 
 @pytest.mark.parametrize("line", [quote(5, 9), beat(9)])
-def test_without_the_history_it_begins_with_what_is_heard(line: Line) -> None:
+def test_without_the_history_a_recovery_begins_with_live_quotes(line: Line) -> None:
     recovery = Recovery(COIN)
     recovery.hear(line)
     assert seen(recovery.skip_start()) == ([9] if isinstance(line, Quote) else [])
@@ -326,7 +326,7 @@ def test_without_the_history_it_begins_with_what_is_heard(line: Line) -> None:
     assert seen(recovery.hear(quote(5, 10))) == [10]
 
 
-def test_where_nothing_was_ever_recorded_the_first_quote_of_all_is_owed() -> None:
+def test_if_nothing_was_ever_recorded_the_first_quote_ever_is_not_skipped() -> None:
     recovery = Recovery(COIN)
     recovery.recover(Wanted(None, 1), [], more=False)
     recovery.hear(quote(5, 2))
@@ -334,7 +334,7 @@ def test_where_nothing_was_ever_recorded_the_first_quote_of_all_is_owed() -> Non
     assert seen(recovery.recover(Wanted(None), quotes(1), more=True)) == [1, 2]
 
 
-def test_after_a_position_all_pages_are_asked_for_without_waiting_for_the_wire() -> None:
+def test_after_a_position_all_pages_are_requested_without_waiting_for_the_wire() -> None:
     recovery = Recovery(COIN, at(1))
     assert recovery.wanted == Wanted(at(1))
     assert seen(recovery.recover(Wanted(at(1)), quotes(2, 3), more=True)) == [2, 3]
@@ -351,7 +351,7 @@ def test_an_answer_with_a_hole_changes_nothing() -> None:
     assert recovery.wanted == Wanted(at(1))
 
 
-def test_however_long_the_history_is_away_what_is_held_back_stays_bounded_and_nothing_is_lost() -> None:
+def test_held_quotes_stay_bounded_and_nothing_is_lost_however_long_the_history_is_away() -> None:
     recovery = since(1)
     for seq in range(3, HELD_QUOTES_MAX + 10):
         assert seen(recovery.hear(quote(5, seq))) == []
@@ -450,9 +450,7 @@ STRANGE = ["foreign", "foreign", "dismiss", "pardon"]
 @settings(max_examples=200)
 @given(histories(), st.data())
 @pytest.mark.slow
-def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
-    written: list[Quote], data: st.DataObject
-) -> None:
+def test_quotes_and_lost_gaps_cover_the_history_whatever_happens(written: list[Quote], data: st.DataObject) -> None:
     start = data.draw(st.one_of(st.none(), st.sampled_from(written) if written else st.none()))
     model = Model(Recovery(COIN, None if start is None else start.position), written)
     if start is not None:
@@ -486,7 +484,7 @@ def test_quotes_and_what_is_told_lost_tile_the_history_whatever_happens(
 @settings(max_examples=200)
 @given(histories(), st.data())
 @pytest.mark.slow
-def test_whatever_a_stranger_publishes_what_is_left_after_retractions_tiles_the_history(
+def test_whatever_a_stranger_publishes_the_rest_after_retractions_covers_the_history(
     written: list[Quote], data: st.DataObject
 ) -> None:
     assume(written)
@@ -538,5 +536,5 @@ def _assert_tiles(model: Model, published: list[Quote], start: Quote | None) -> 
     else:
         return  # it began behind the last
     owed = [held.position for held in published if after is None or held.position > after]
-    told = [p for gap in lost for p in owed if (gap.after is None or gap.after < p) and p <= gap.through]
-    assert sorted(told + [held.position for held in got]) == owed
+    missing = [p for gap in lost for p in owed if (gap.after is None or gap.after < p) and p <= gap.through]
+    assert sorted(missing + [held.position for held in got]) == owed

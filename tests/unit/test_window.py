@@ -20,7 +20,7 @@ def quote(seq: int, price: str, at: datetime, *, epoch: int = 5, origin: str = "
     return Quote("bitcoin", "USD", Decimal(price), epoch, seq, at, at, origin)
 
 
-def test_it_ends_with_the_last_full_minute_and_tells_its_steps() -> None:
+def test_a_window_ends_with_the_last_full_minute_and_has_steps() -> None:
     assert msgspec.to_builtins(SpanJson.of(Window.until("24h", NOW))) == {
         "name": "24h",
         "from": "2026-11-23T12:34:00.000000Z",
@@ -37,7 +37,7 @@ def test_it_ends_with_the_last_full_minute_and_tells_its_steps() -> None:
     st.sampled_from(sorted(WINDOWS)),
     st.integers(-(10**14), 10**14).map(lambda moved: NOW + timedelta(microseconds=moved)),
 )
-def test_minutes_and_the_whole_part_cover_it_once(name: str, now: datetime) -> None:
+def test_minutes_and_the_whole_part_cover_a_window_once(name: str, now: datetime) -> None:
     window = Window.until(name, now)
     first, end = window.whole
     assert window.end <= now < window.end + timedelta(minutes=1)
@@ -51,7 +51,7 @@ def test_minutes_and_the_whole_part_cover_it_once(name: str, now: datetime) -> N
     assert window.end - timedelta(minutes=window.step) <= window.steps[-1] < window.end
 
 
-def test_its_edges_are_minutes_of_which_the_first_is_in_it_and_the_last_is_not() -> None:
+def test_a_window_includes_its_first_minute_and_excludes_its_end() -> None:
     window = Window.until("1h", NOW)
     moment = timedelta(microseconds=1)
     quotes = [
@@ -62,22 +62,22 @@ def test_its_edges_are_minutes_of_which_the_first_is_in_it_and_the_last_is_not()
         quote(5, "9", window.end),
     ]
     view = window_of(quotes, window)
-    told = WindowJson.of(window, view, closed=True)
-    assert (told.open, told.high, told.low, told.close) == ("1.50", "3", "0.75", "0.75")
-    assert (told.change_percent, told.mean, told.count, told.minutes, told.holes) == ("-50", "1.75", 3, 3, 0)
-    assert told.closes == ["1.50", "3", *[None] * 57, "0.75"]
-    assert (told.from_, told.to, told.complete) == (format_time(window.start), format_time(window.end), True)
+    shown = WindowJson.of(window, view, closed=True)
+    assert (shown.open, shown.high, shown.low, shown.close) == ("1.50", "3", "0.75", "0.75")
+    assert (shown.change_percent, shown.mean, shown.count, shown.minutes, shown.holes) == ("-50", "1.75", 3, 3, 0)
+    assert shown.closes == ["1.50", "3", *[None] * 57, "0.75"]
+    assert (shown.from_, shown.to, shown.complete) == (format_time(window.start), format_time(window.end), True)
 
 
 @pytest.mark.parametrize("name", sorted(WINDOWS))
-def test_the_figures_of_a_short_history_say_what_they_are_of(name: str) -> None:
+def test_the_figures_of_a_short_history_name_their_range(name: str) -> None:
     """A "24h change" over 18 minutes is the change of those 18 minutes, and says so."""
     window = Window.until(name, NOW)
     first = window.end - timedelta(minutes=18)
     quotes = [quote(1, "100", first + timedelta(seconds=30)), quote(2, "101", window.end - timedelta(seconds=1))]
-    told = WindowJson.of(window, window_of(quotes, window), closed=True)
-    assert (told.change_percent, told.complete) == ("1", False)
-    assert (told.from_, told.to) == (format_time(first), format_time(window.end))
+    shown = WindowJson.of(window, window_of(quotes, window), closed=True)
+    assert (shown.change_percent, shown.complete) == ("1", False)
+    assert (shown.from_, shown.to) == (format_time(first), format_time(window.end))
     begun = quote(1, "100", window.start)
     ended = WindowJson.of(window, window_of([begun], window), closed=True)
     assert (ended.to, ended.complete) == (format_time(window.start + timedelta(minutes=1)), False)
@@ -90,23 +90,23 @@ def test_a_history_of_another_origin_does_not_make_a_window_complete() -> None:
         quote(2, "2", window.end - timedelta(minutes=2)),
         quote(3, "2", window.end - timedelta(minutes=1)),
     ]
-    told = WindowJson.of(window, window_of(quotes, window), closed=True)
-    assert (told.from_, told.complete) == (format_time(window.end - timedelta(minutes=2)), False)
+    shown = WindowJson.of(window, window_of(quotes, window), closed=True)
+    assert (shown.from_, shown.complete) == (format_time(window.end - timedelta(minutes=2)), False)
 
 
-def test_a_hole_belongs_to_the_window_in_which_it_ends_and_what_was_before_all_is_none() -> None:
+def test_a_hole_belongs_to_the_window_in_which_it_ends() -> None:
     window = Window.until("1h", NOW)
     before, within = window.start - timedelta(hours=3), window.start
     assert window_of([quote(7, "1", within), quote(8, "1", within)], window).holes == 0
     assert window_of([quote(7, "1", before), quote(9, "1", within)], window).holes == 1
     assert window_of([quote(7, "1", before), quote(9, "1", before), quote(10, "1", within)], window).holes == 0
     assert window_of([quote(7, "1", within), quote(1, "1", within, epoch=6)], window).holes == 1
-    told = quote(1, "1", within, epoch=6)
-    follows = Quote(told.coin, "USD", told.price, 6, 1, within, within, "sim", Position(5, 7))
+    shown = quote(1, "1", within, epoch=6)
+    follows = Quote(shown.coin, "USD", shown.price, 6, 1, within, within, "sim", Position(5, 7))
     assert window_of([quote(7, "1", within), follows], window).holes == 0
 
 
-def test_prices_of_another_origin_are_in_no_figure_of_it() -> None:
+def test_prices_of_another_origin_are_in_no_figure_of_a_window() -> None:
     window = Window.until("24h", NOW)
     quotes = [
         quote(1, "1", window.start),
@@ -120,10 +120,10 @@ def test_prices_of_another_origin_are_in_no_figure_of_it() -> None:
 
 def test_without_a_quote_there_is_no_price_and_every_close_is_null() -> None:
     window = Window.until("24h", NOW)
-    told = WindowJson.of(window, window_of([], window), closed=False)
-    assert (told.open, told.mean, told.change_percent, told.count, told.minutes) == (None, None, None, 0, 0)
-    assert told.closes == [None] * 25
-    assert (told.from_, told.to, told.complete) == (None, None, False)
+    shown = WindowJson.of(window, window_of([], window), closed=False)
+    assert (shown.open, shown.mean, shown.change_percent, shown.count, shown.minutes) == (None, None, None, 0, 0)
+    assert shown.closes == [None] * 25
+    assert (shown.from_, shown.to, shown.complete) == (None, None, False)
     assert window_of([quote(1, "1", window.end)], window) == WindowView()
 
 

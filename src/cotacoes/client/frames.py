@@ -3,7 +3,7 @@
     quote         QuoteFrame    with `after` in the modes that skip quotes
     gap           Gap
     subscribed    Subscribed
-    heartbeat     Heartbeat
+    heartbeat     StreamHeartbeat
     bye           Bye
     error         ProblemError  returned as the error that it describes
     pong, unsubscribed          None: ignored
@@ -55,22 +55,11 @@ class Subscribed:
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
+class StreamHeartbeat:
     """How far the stream has come in each coin. More is on its way for those `behind`; None if it does not say."""
 
     positions: Mapping[str, Position | None]
     behind: frozenset[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bye:
-    """The server is about to close; a client should wait `retry_s` before it comes back."""
-
-    reason: str
-    retry_s: float
-
-
-Frame = QuoteFrame | Gap | Subscribed | Heartbeat | Bye | ProblemError | None
 
 
 class _Quote(QuoteLine, frozen=True, tag="quote"):
@@ -118,17 +107,23 @@ class _Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat")
     coins: dict[str, _Text | None]
     behind: list[str] | None = None
 
-    def read(self) -> Heartbeat:
+    def read(self) -> StreamHeartbeat:
         positions = {coin: _position(text) for coin, text in self.coins.items()}
-        return Heartbeat(positions, None if self.behind is None else frozenset(self.behind))
+        return StreamHeartbeat(positions, None if self.behind is None else frozenset(self.behind))
 
 
-class _Bye(msgspec.Struct, frozen=True, tag_field="type", tag="bye"):
+class Bye(msgspec.Struct, frozen=True, tag_field="type", tag="bye"):
+    """The server is about to close; a client should wait `retry_s` before it comes back."""
+
     reason: _Text
     retry_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
+    @property
+    def retry_s(self) -> float:
+        return self.retry_ms / 1000
+
     def read(self) -> Bye:
-        return Bye(self.reason, self.retry_ms / 1000)
+        return self
 
 
 class _Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
@@ -149,9 +144,12 @@ class _Unsubscribed(msgspec.Struct, frozen=True, tag_field="type", tag="unsubscr
         return None
 
 
-_decoder: msgspec.json.Decoder[_Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed] = (
-    msgspec.json.Decoder(_Quote | _Gap | _Subscribed | _Heartbeat | _Bye | _Error | _Pong | _Unsubscribed)
+_decoder: msgspec.json.Decoder[_Quote | _Gap | _Subscribed | _Heartbeat | Bye | _Error | _Pong | _Unsubscribed] = (
+    msgspec.json.Decoder(_Quote | _Gap | _Subscribed | _Heartbeat | Bye | _Error | _Pong | _Unsubscribed)
 )
+
+
+Frame = QuoteFrame | Gap | Subscribed | StreamHeartbeat | Bye | ProblemError | None
 
 
 def read_frame(message: str | bytes) -> Frame:

@@ -27,7 +27,7 @@ import msgspec
 
 from cotacoes.adapters.websocket_client import Link
 from cotacoes.client.continuity import StreamEvent
-from cotacoes.client.frames import Heartbeat, read_frame
+from cotacoes.client.frames import StreamHeartbeat, read_frame
 from cotacoes.client.stream_state import StreamState
 from cotacoes.errors import (
     BadRequestError,
@@ -188,7 +188,7 @@ class Stream:
         self._heard_at = self._clock()
         frame = read_frame(message)
         self._state.apply(frame, self._heard_at, self._now())
-        if self._state.events or isinstance(frame, Heartbeat):
+        if self._state.events or isinstance(frame, StreamHeartbeat):
             self._backoff.reset()
 
     def _lose(self, why: Exception, asked_s: float | None = None) -> None:

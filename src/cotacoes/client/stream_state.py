@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cotacoes.client.continuity import Continuity, StreamEvent
-from cotacoes.client.frames import Bye, Frame, Heartbeat, QuoteFrame, Subscribed, subscribe_message
+from cotacoes.client.frames import Bye, Frame, QuoteFrame, StreamHeartbeat, Subscribed, subscribe_message
 from cotacoes.errors import ProblemError, StaleQuote, StreamMalformedError
 from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap
@@ -136,7 +136,7 @@ class StreamState:
                 self.events += self._coin(frame.coin).miss(frame)
             case Subscribed():
                 self._begin(frame)
-            case Heartbeat():
+            case StreamHeartbeat():
                 self._beat(frame)
             case Bye():
                 self.bye = frame
@@ -164,7 +164,7 @@ class StreamState:
                 self._freshness[coin].recover()
             self.events += continuity.begin(begun)
 
-    def _beat(self, beat: Heartbeat) -> None:
+    def _beat(self, beat: StreamHeartbeat) -> None:
         for coin, continuity in self._coins.items():
             if coin in beat.positions:
                 position = beat.positions[coin]

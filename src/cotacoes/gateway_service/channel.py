@@ -96,8 +96,8 @@ class Channel(abc.ABC):
         self._rings = {coin: rings[coin] for coin in self.coins}
         self._ask_history = ask_history
         self._call_soon = call_soon
-        positions: Positions = {coin: ring.last_emitted for coin, ring in self._rings.items()}
-        self._cursor = StreamCursor(positions, {coin: ring.end for coin, ring in self._rings.items()})
+        self._newest = {coin: ring.newest for coin, ring in self._rings.items()}
+        self._cursor = StreamCursor(self._start(), {coin: ring.end for coin, ring in self._rings.items()})
 
     def join(self, member: Member) -> None:
         """Add a member, which begins behind, at its own cursor."""
@@ -164,6 +164,10 @@ class Channel(abc.ABC):
             if member.cursor is not None and not member.outlet.is_full:
                 positions = {coin: p for coin, p in member.cursor.positions.items() if coin not in member.held}
                 member.outlet.write(self.wire.heartbeat(sent_at, positions, silent))
+
+    def _start(self) -> Positions:
+        """The positions at which the channel begins."""
+        return {coin: ring.last_emitted for coin, ring in self._rings.items()}
 
     @abc.abstractmethod
     def _next(self, member: Member, cursor: StreamCursor) -> list[StreamEntry]:
@@ -258,19 +262,8 @@ class EveryChannel(Channel):
 class NewestChannel(Channel):
     """A channel that sends the newest quote of each coin, with the range that it stands for."""
 
-    def __init__(
-        self,
-        coins: Iterable[str],
-        mode: Mode,
-        wire: Encoder,
-        rings: Mapping[str, Ring],
-        *,
-        ask_history: AskHistory,
-        call_soon: CallSoon,
-    ) -> None:
-        super().__init__(coins, mode, wire, rings, ask_history=ask_history, call_soon=call_soon)
-        self._newest = {coin: ring.newest for coin, ring in self._rings.items()}
-        self._cursor.positions = {coin: None if e is None else e.position for coin, e in self._newest.items()}
+    def _start(self) -> Positions:
+        return {coin: None if entry is None else entry.position for coin, entry in self._newest.items()}
 
     def flush(self, coins: Iterable[str]) -> None:
         changed = [coin for coin in coins if self._rings[coin].newest is not self._newest[coin]]
