@@ -48,7 +48,7 @@ def _shown(events: Sequence[RecoveryEvent], otherwise: str = "") -> list[str]:
         if isinstance(event, GapDetected):
             notes.append(f"misses {_seq(event.gap.after) + 1} to {event.gap.through.seq}")
         elif isinstance(event, GapFilled):
-            notes.append(f"has got back {event.quotes}")
+            notes.append(f"has recovered {event.quotes}")
     if quotes:
         notes.insert(0, f"shows {', '.join(map(str, quotes))}")
     if not quotes and otherwise:

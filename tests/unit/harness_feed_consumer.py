@@ -1,4 +1,4 @@
-"""A follower in virtual time, between a bus and a history in memory."""
+"""A feed consumer in virtual time, between a bus and a history in memory."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class LoggedBus(MemoryBus):
 
 
 class World:
-    """A writer, its bus, its history, and whoever takes what the follower finds out, who may not be `reading`."""
+    """A writer, its bus, its history, and the reader of the consumer's events, who may not be `reading`."""
 
     def __init__(self) -> None:
         self.bus = LoggedBus()
@@ -124,7 +124,7 @@ def following(
     count_ignored: CountIgnored = lambda *_: None,
     bus_quiet_s: float = 0.0,
 ) -> World:
-    """Run a follower of `coins` beside the scenario; later there are `newcomers` too.
+    """Run a consumer of `coins` beside the scenario; later there are `newcomers` too.
 
     `prepare` is done before it starts; `take` says who takes what it finds out, the world if nobody else.
     """
@@ -138,7 +138,7 @@ def following(
         prepare(world)
         feeds = Feeds(coins, clock(), since=since)
         taker = take(world)
-        follower = FeedConsumer(
+        consumer = FeedConsumer(
             feeds,
             world.bus,
             world.history,
@@ -149,7 +149,7 @@ def following(
             bus_quiet_s=bus_quiet_s,
         )
         async with world.bus, asyncio.TaskGroup() as group:
-            work = [follower.run(newcomers=None if newcomers is None else ask), *(start() for start in beside)]
+            work = [consumer.run(newcomers=None if newcomers is None else ask), *(start() for start in beside)]
             tasks = [group.create_task(one) for one in work]
             await asyncio.sleep(0.1)
             await scenario(world)

@@ -146,7 +146,7 @@ class StreamRig:
         return recorded
 
     async def publish(self, coin: str = "bitcoin", count: int = 1, *, new_era: bool = False) -> None:
-        """Record quotes, and hand them to the hub as the Follower does."""
+        """Record quotes, and pass them to the hub as FeedConsumer does."""
         await self.hub.apply([QuoteReceived(each) for each in self.record(coin, count, new_era=new_era)])
 
     def client(self, *, room: int = 0, headers: dict[str, str] | None = None, path: str = "/v1/ws") -> MemoryClient:

@@ -29,7 +29,6 @@ from cotacoes.errors import PositionGoneError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson
 from cotacoes.model.quote import Position, QuoteJson
 from cotacoes.patterns.resilience.backoff import Backoff
-from cotacoes.web.service_client import ServiceClient
 
 if TYPE_CHECKING:
     from cotacoes.web.service_client import ServiceClient

@@ -28,7 +28,6 @@ from cotacoes.errors.exit_codes import OK, STALE
 from cotacoes.model.payloads import CurrentJson, GapJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
-from cotacoes.web.service_client import ServiceClient
 
 if TYPE_CHECKING:
     from cotacoes import config

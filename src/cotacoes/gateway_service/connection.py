@@ -10,6 +10,7 @@ import abc
 import enum
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
 
 from cotacoes.client.modes import Mode
 from cotacoes.config import Settings
@@ -42,6 +43,7 @@ class Ending(enum.Enum):
 UNANSWERED = "unanswered"  # ended by the kernel, since the client no longer answers
 RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # spread, so that clients do not come back together
 
+OutletT = TypeVar("OutletT", bound=Outlet)
 Subscribed = Callable[[Mapping[str, bool], Positions], None]
 
 
@@ -55,23 +57,16 @@ class _Pending:
     subscribed: Subscribed
 
 
-class Connection(abc.ABC):
-    """One open stream. Times are monotonic seconds, passed in."""
+class Connection(abc.ABC, Generic[OutletT]):
+    """One open stream of the kind `wire`. Times are monotonic seconds, passed in."""
+
+    wire: ClassVar[Encoder]
 
     def __init__(
-        self,
-        hub: Hub,
-        admission: Admission,
-        settings: Settings,
-        *,
-        wire: Encoder,
-        outlet: Outlet,
-        address: str,
-        now: float,
+        self, hub: Hub, admission: Admission, settings: Settings, *, outlet: OutletT, address: str, now: float
     ) -> None:
         self._hub = hub
         self._admission = admission
-        self._wire = wire
         self.outlet = outlet
         self._settings = settings
         self._address = address
@@ -87,7 +82,7 @@ class Connection(abc.ABC):
 
     def open(self) -> None:
         """Count the stream as open, and have it checked; `lost` undoes both."""
-        self._admission.enter(self._wire.name, self._address)
+        self._admission.enter(self.wire.name, self._address)
         self._hub.watch(self)
 
     @property
@@ -165,7 +160,7 @@ class Connection(abc.ABC):
 
     def end(self, ending: Ending) -> None:
         """Send the reason, and close."""
-        self._admission.note_ended(self._wire.name, ending.reason)
+        self._admission.note_ended(self.wire.name, ending.reason)
         self.leave()
         self._close(ending, self._hub.random.randint(RETRY_MS_LEAST, RETRY_MS_MOST))
 
@@ -176,9 +171,9 @@ class Connection(abc.ABC):
     def lost(self, *, is_unanswered: bool) -> None:
         """Note that the connection has ended; `is_unanswered` if the kernel gave up on the client."""
         if is_unanswered and not self._has_ended:
-            self._admission.note_ended(self._wire.name, UNANSWERED)
+            self._admission.note_ended(self.wire.name, UNANSWERED)
         self.leave()
-        self._admission.leave(self._wire.name, self._address)
+        self._admission.leave(self.wire.name, self._address)
 
     @abc.abstractmethod
     def _close(self, ending: Ending, retry_ms: int) -> None:
@@ -203,7 +198,7 @@ class Connection(abc.ABC):
             held.intersection(coins),
             self._resolve,
         )
-        channel = self._hub.channel(coins, mode, self._wire)
+        channel = self._hub.channel(coins, mode, self.wire)
         self._members[mode] = (channel, member)
         channel.join(member)
         for coin in member.held:  # the history must say whether everything will come

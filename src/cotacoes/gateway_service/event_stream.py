@@ -25,18 +25,14 @@ MEDIA_TYPE = "text/event-stream"
 _KNOWN = {"coins", "mode", "since"}
 
 
-class EventStreamConnection(Connection):
-    """One client, as a `StreamHandler` of the HTTP server."""
+class EventStreamConnection(Connection[HttpStream]):
+    """One client; implements `adapters.http_server.exchange.StreamHandler`."""
 
-    def __init__(
-        self, hub: Hub, admission: Admission, settings: Settings, *, stream: HttpStream, address: str, now: float
-    ) -> None:
-        super().__init__(hub, admission, settings, wire=EVENT_STREAM, outlet=stream, address=address, now=now)
-        self._stream = stream
+    wire = EVENT_STREAM
 
     def _close(self, ending: Ending, retry_ms: int) -> None:
-        self._stream.write(retry(retry_ms))
-        self._stream.close()
+        self.outlet.write(retry(retry_ms))
+        self.outlet.close()
 
 
 class EventStreams:
@@ -71,7 +67,7 @@ class EventStreams:
         def opened(stream: HttpStream) -> EventStreamConnection:
             stream.write(b": cotacoes\n" + retry(RETRY_MS))
             connection = EventStreamConnection(
-                self._hub, self._admission, self._settings, stream=stream, address=address, now=self._clock()
+                self._hub, self._admission, self._settings, outlet=stream, address=address, now=self._clock()
             )
             connection.open()
             connection.subscribe(coins, mode, since, lambda *_: None)  # no answer precedes the first event

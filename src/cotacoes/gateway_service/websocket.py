@@ -51,8 +51,10 @@ class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Op).decode
 
 
-class WebSocketConnection(Connection):
+class WebSocketConnection(Connection[ServerConnection]):
     """One client; implements `adapters.websocket_server.Handler`."""
+
+    wire = WEBSOCKET
 
     def __init__(
         self,
@@ -60,13 +62,12 @@ class WebSocketConnection(Connection):
         admission: Admission,
         settings: Settings,
         *,
-        connection: ServerConnection,
+        outlet: ServerConnection,
         address: str,
         now: float,
         ping_s: float,
     ) -> None:
-        super().__init__(hub, admission, settings, wire=WEBSOCKET, outlet=connection, address=address, now=now)
-        self._connection = connection
+        super().__init__(hub, admission, settings, outlet=outlet, address=address, now=now)
         burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
         self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
         self._ping_s = ping_s
@@ -91,17 +92,17 @@ class WebSocketConnection(Connection):
         super().check(now)
         if self._has_ended or self.outlet.is_full:
             return
-        is_answered = self._pinged_at is None or self._connection.heard_at >= self._pinged_at
+        is_answered = self._pinged_at is None or self.outlet.heard_at >= self._pinged_at
         if not is_answered and now - (self._pinged_at or now) >= self._settings.stream_stall_s:
             self.end(Ending.SLOW)
         elif is_answered and (self._pinged_at is None or now - self._pinged_at >= self._ping_s):
             self._pinged_at = now
-            self._connection.write(PING)
+            self.outlet.write(PING)
 
     def _close(self, ending: Ending, retry_ms: int) -> None:
         bye = _encode({"type": "bye", "reason": ending.reason, "retry_ms": retry_ms})
-        self._connection.write(text_frame(bye))
-        self._connection.close(ending.code, ending.reason)
+        self.outlet.write(text_frame(bye))
+        self.outlet.close(ending.code, ending.reason)
 
     def _answer(self, text: bytes) -> None:
         op = _Op(op="")
@@ -143,7 +144,7 @@ class WebSocketConnection(Connection):
         self.subscribe(coins, mode, since, subscribed)
 
     def _send(self, kind: str, given_id: str | None, **fields: Any) -> None:
-        self._connection.write(text_frame(_encode({"type": kind, "id": given_id, **fields})))
+        self.outlet.write(text_frame(_encode({"type": kind, "id": given_id, **fields})))
 
 
 def _read(text: bytes) -> _Op:
@@ -187,7 +188,7 @@ class WebSockets:
                 self._hub,
                 self._admission,
                 self._settings,
-                connection=connection,
+                outlet=connection,
                 address=address,
                 now=self._clock(),
                 ping_s=self._ping_s,
