@@ -1,4 +1,4 @@
-"""The layout's own rules, where a linter has none: one library one file, short files, explained errors, clean locks."""
+"""The rules of the layout that no linter knows: one library one file, short files, explained errors, clean locks."""
 
 import ast
 import importlib
@@ -149,18 +149,18 @@ AT_A_PLACE = (
 )
 # what no native speaker would write, and how often it is left: lower these numbers, never raise one
 PHRASES = {
-    "is none": (r"\bis none\b", 119),
-    "of now": (r"\bof now\b", 10),
-    "of then": (r"\bof then\b", 3),
-    "of before": (r"\bof before\b", 15),
-    "not to be had": (r"\bnot to be had\b", 1),
-    "whoever": (r"(?i)\bwhoever\b", 50),
-    "who asks": (r"(?i)\bwho asks\b", 9),
-    "can not": (r"(?i)\bcan not\b", 125),
-    "which is the most": (r"\bwhich is the most\b", 2),
-    "has its turn": (r"\bhas its turn\b", 1),
-    "told": (r"(?i)\btold\b", 1483),
-    "where, for if or when": (rf"\b[Ww]here\b(?!{OF_A_PLACE})(?!{AT_A_PLACE})", 482),
+    "is none": (r"(?<!there )\bis none\b", 24),
+    "of now": (r"\bof now\b", 1),
+    "of then": (r"\bof then\b", 0),
+    "of before": (r"\bof before\b", 3),
+    "not to be had": (r"\bnot to be had\b", 0),
+    "whoever": (r"(?i)\bwhoever\b", 13),
+    "who asks": (r"(?i)\bwho asks\b", 1),
+    "can not": (r"(?i)\bcan not\b", 20),
+    "which is the most": (r"\bwhich is the most\b", 0),
+    "has its turn": (r"\bhas its turn\b", 0),
+    "told": (r"(?i)\btold\b", 554),
+    "where, for if or when": (rf"\b[Ww]here\b(?!{OF_A_PLACE})(?!{AT_A_PLACE})", 124),
 }
 
 

@@ -32,7 +32,7 @@ COINS = "bitcoin:shard1,ethereum:shard2"
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceivedSpan:
     """One span as it came."""
 
     service: str
@@ -48,7 +48,7 @@ class Receiver:
     """Takes spans over OTLP/HTTP, on a port of its own."""
 
     url: str
-    spans: list[Told] = field(default_factory=list)
+    spans: list[ReceivedSpan] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
     def take(self, body: bytes) -> None:
@@ -58,9 +58,9 @@ class Receiver:
             for span in (span for scope in resource.scope_spans for span in scope.spans):
                 said = {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
                 ids = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
-                self.spans.append(Told(service, span.name, *ids, said))
+                self.spans.append(ReceivedSpan(service, span.name, *ids, said))
 
-    def children(self, parent: Told) -> list[Told]:
+    def children(self, parent: ReceivedSpan) -> list[ReceivedSpan]:
         return [span for span in self.spans if span.parent == parent.id]
 
 
@@ -170,7 +170,7 @@ def test_a_report_is_one_trace_over_services_and_shards(start: Start, receiver: 
     report = json.loads(body)
     assert report["complete"], report["missing"]
 
-    def arrived() -> list[Told]:
+    def arrived() -> list[ReceivedSpan]:
         return [span for span in receiver.spans if span.name == "GET /report/full"]
 
     (root,) = wait_until("the report's span", arrived, LIMIT_S)
@@ -198,12 +198,12 @@ def test_a_report_is_one_trace_over_services_and_shards(start: Start, receiver: 
     assert aggregator.stop() == quote_service.stop() == 0
 
 
-def trace_of(receiver: Receiver, root: Told) -> list[Told]:
+def trace_of(receiver: Receiver, root: ReceivedSpan) -> list[ReceivedSpan]:
     return [span for span in receiver.spans if span.trace == root.trace]
 
 
 def test_a_frozen_collector_delays_neither_a_request_nor_a_stop(start: Start) -> None:
-    """Its answer is waited for two minutes, in a thread: whoever waited for that thread would be seen to."""
+    """Its answer is waited for two minutes, in a thread: code that waited for that thread would be noticed."""
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         frozen.settimeout(LIMIT_S)
         service = start(

@@ -401,7 +401,7 @@ class FenceClosedError(ShardRefusedError):
 
 
 class ShardRewoundError(ShardRefusedError):
-    """The shard is behind where this writer left it, as after a restored backup: continue from its position."""
+    """The shard is behind this writer, as after a restored backup: continue from the shard's position."""
 
 
 # Functions over errors

@@ -123,7 +123,7 @@ class ExternalMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.source_requests = metrics.counter(
-            "source_requests_total", "Requests for prices; fault is none, error or an injected kind", "fault"
+            "source_requests_total", "Requests for prices by fault: none, error or an injected kind", "fault"
         )
         self.replay_lines = metrics.counter(
             "replay_lines_total", "Lines read from a recording; late lines go back in time", "outcome"

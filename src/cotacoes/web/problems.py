@@ -60,8 +60,8 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 def _explain(problem: dict[str, Any]) -> str:
     """The place and the reason of a problem; a name from the caller is shortened."""
-    where, *within = problem["loc"]
-    place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in within or [where])
+    origin, *within = problem["loc"]
+    place = ".".join(shortened(str(part), NAME_CHARACTERS_MAX) for part in within or [origin])
     return f"{place}: {explain_value(problem)}"
 
 
