@@ -194,11 +194,12 @@ def test_the_function_without_candles_is_made_from_the_migration_and_not_from_an
 def test_times_and_rates_are_read_from_what_programs_say() -> None:
     assert ledger.copy_seconds("Timing is on.\nCOPY 5\nTime: 1234.500 ms (00:01.235)") == 1.2345
     assert ledger_reads.transactions_per_s("latency average = 1 ms\ntps = 7345.25 (without initial …)\n") == 7345.25
-    told = "closed: the fence\nleft: shard1 sends everyone to shard2, after 12.3 ms with a closed fence\nplaced: x\n"
-    assert ledger_move.closed_ms(told) == 12.3
+    left = "left: shard1 refers writers and readers to shard2"
+    output = f"closed: the fence\n{left}, after 12.3 ms with a closed fence\nplaced: x\n"
+    assert ledger_move.closed_ms(output) == 12.3
     for read in (ledger.copy_seconds, ledger_reads.transactions_per_s, ledger_move.closed_ms):
         with pytest.raises(MeasureError):
-            read("left: shard1 sends everyone to shard2\n")
+            read(f"{left}\n")
 
 
 def test_latencies_are_those_of_the_quotes_published_in_the_time_and_too_few_are_an_error() -> None:
