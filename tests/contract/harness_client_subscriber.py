@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, en
 from cotacoes.model.quote import Position, Quote, QuoteJson
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
+from cotacoes.up.supervision import die_with_parent
 from cotacoes.web.app import build_app
 
 COIN = "bitcoin"
@@ -148,6 +150,7 @@ async def subscribing(port: int, *arguments: str, history_first: int = 3) -> Asy
         environment["COTACOES_REDIS_URL"] = f"redis://127.0.0.1:{world.proxy.port}"
         environment["COTACOES_QUOTE_URL"] = f"http://127.0.0.1:{history_port}"
         world.process = await asyncio.create_subprocess_exec(
+            *die_with_parent.launcher(signal.SIGKILL),
             *(sys.executable, "-W", "error", "-m", "cotacoes", "client-subscriber", "--json", COIN, *arguments),
             env=environment,
             stdout=asyncio.subprocess.PIPE,

@@ -29,6 +29,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from cotacoes.model.quote import Position
+from cotacoes.up.supervision import die_with_parent
 
 LIMIT_S = 30.0
 PAUSE_S_MOST = 1.0
@@ -50,7 +51,9 @@ class Gateway:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-m", "cotacoes", "gateway-service"), env=self._environment
+            *die_with_parent.launcher(signal.SIGKILL),
+            *(sys.executable, "-W", "error", "-m", "cotacoes", "gateway-service"),
+            env=self._environment,
         )
         async with asyncio.timeout(LIMIT_S):
             while True:

@@ -19,6 +19,7 @@ from tests.contract.conftest import Server
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
 from cotacoes.model.quote import Position, Quote
+from cotacoes.up.supervision import die_with_parent
 
 LIMIT_S = 30.0
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -38,7 +39,7 @@ def environment(server: Server, **more: str) -> dict[str, str]:
 
 def start(server: Server, main: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, main],
+        [*die_with_parent.launcher(signal.SIGKILL), sys.executable, "-W", "error", "-c", PROGRAM, main],
         env=environment(server, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

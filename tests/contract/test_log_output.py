@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from tests.system.conftest import free_port_block
 
 from cotacoes.config import PORT_OFFSETS
+from cotacoes.up.supervision import die_with_parent
 
 LIMIT_S = 30.0
 TOKEN = "token"
@@ -55,7 +57,7 @@ def external_service(folder: Path, stderr: int | None) -> Iterator[int]:
     port_base = free_port_block()
     ours = {name: text for name, text in os.environ.items() if not name.startswith("COTACOES_")}
     settings = {"COTACOES_PORT_BASE": str(port_base), "COTACOES_DATA": str(folder), "COTACOES_ADMIN_TOKEN": TOKEN}
-    command = [sys.executable, "-m", "cotacoes", "external-service"]
+    command = [*die_with_parent.launcher(signal.SIGKILL), sys.executable, "-m", "cotacoes", "external-service"]
     if stderr is None:
         command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=ours | settings)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.contract.conftest import Server
 from tests.contract.harness_gateway import World
+
+from cotacoes.up.supervision import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["docs/explanation/pub-sub.md", "docs/how-to/follow-live-prices.md"]
@@ -26,7 +29,9 @@ async def test_the_program_prints_quotes_as_they_come(page: str, valkey: Server,
     async with World(valkey.port, seeded).running() as world:
         program = block_of(page).replace("http://127.0.0.1:8000", f"http://127.0.0.1:{world.gateway.port}")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-u", "-c", program.replace(', "ethereum"', "")), stdout=subprocess.PIPE
+            *die_with_parent.launcher(signal.SIGKILL),
+            *(sys.executable, "-W", "error", "-u", "-c", program.replace(', "ethereum"', "")),
+            stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
         try:

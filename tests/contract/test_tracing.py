@@ -24,6 +24,7 @@ from tests.contract.conftest import Placed
 from tests.system.conftest import free_port_block, wait_until
 
 from cotacoes.config import PORT_OFFSETS
+from cotacoes.up.supervision import die_with_parent
 
 LIMIT_S = 60.0  # of what only a bug keeps from happening
 LIBRARY_STOP_S = 30.0  # is what OpenTelemetry's own end waits for
@@ -134,7 +135,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         environment = {name: text for name, text in os.environ.items() if not unwanted.match(name)}
         environment |= {"COTACOES_PORT_BASE": str(port_base), "COTACOES_DATA": str(tmp_path / "data"), **variables}
         log = tmp_path / f"{name}.log"
-        command = [sys.executable, "-P", "-m", "cotacoes", name.replace("_", "-")]
+        launcher = die_with_parent.launcher(signal.SIGKILL)
+        command = [*launcher, sys.executable, "-P", "-m", "cotacoes", name.replace("_", "-")]
         with log.open("wb") as stderr:
             process = subprocess.Popen(command, env=environment, stderr=stderr, stdout=subprocess.DEVNULL)
         one = Running(process, f"http://127.0.0.1:{port_base + PORT_OFFSETS[name]}", log)

@@ -20,6 +20,7 @@ from cotacoes import config
 from cotacoes.adapters.postgres.schema import known_migrations
 from cotacoes.admin import directory
 from cotacoes.patterns.sharding.shard import Home
+from cotacoes.up.supervision import die_with_parent
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 MANY = 100
@@ -185,7 +186,8 @@ def succeeds(system: System, *words: str) -> bool:
 
 
 def start_move(system: System, target: str) -> subprocess.Popen[bytes]:
-    command = [*system.program, "shards", "move", "bitcoin", "--to", target, "--data", str(system.data)]
+    words = ["shards", "move", "bitcoin", "--to", target, "--data", str(system.data)]
+    command = [*die_with_parent.launcher(signal.SIGKILL), *system.program, *words]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=system.environment, start_new_session=True
     )

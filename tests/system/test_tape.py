@@ -17,6 +17,7 @@ from tests.system.harness_witness import audit, stored_rows
 from tests.system.test_storm import kill
 
 from cotacoes.config import SHARDS
+from cotacoes.up.supervision import die_with_parent
 
 SIMULATED = Path(__file__).parents[2] / "docs" / "recordings" / "simulated_market.ndjson.gz"
 TAPE = {"COTACOES_SOURCE_MODE": "tape", "COTACOES_POLL_INTERVAL_S": "0.1"}
@@ -119,7 +120,15 @@ def test_a_recording_of_a_replay_of_a_recording_has_the_same_prices(tmp_path: Pa
         system.wait_for_states({"redis": "running"})
         system.ask("stop", "quote_service")  # before it has the databases that it needs
         recorder = subprocess.Popen(
-            [*system.program, "record", "--out", str(second), "--data", str(system.data)],
+            [
+                *die_with_parent.launcher(signal.SIGKILL),
+                *system.program,
+                "record",
+                "--out",
+                str(second),
+                "--data",
+                str(system.data),
+            ],
             env=system.environment,
             stderr=subprocess.PIPE,
         )
