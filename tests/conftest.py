@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # without it a worker goes on for ten s
     die_with_parent.bind(os.getppid(), signal.SIGTERM)
 
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
-os.environ["TEST_SEED"] = str(SEED)  # for the workers where tests run side by side: the printed seed is theirs too
+os.environ["TEST_SEED"] = str(SEED)  # for the workers if tests run side by side: the printed seed is theirs too
 
 # as services have it: the default draws the values of all variables of each frame, a second for one traceback
 structlog.configure(

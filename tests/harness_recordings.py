@@ -1,4 +1,4 @@
-"""The recorded markets that tests play: a made one, and a real one where it lies beside the checkout."""
+"""The recorded markets that tests play: a made one, and a real one if it lies beside the checkout."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ REAL_MARKET = RecordedMarket(_BINANCE / "btcusdt_20240808.gz", _BINANCE / "ethus
 each_market = pytest.mark.parametrize(
     "market", [pytest.param(MADE_MARKET, id="made"), pytest.param(REAL_MARKET, id="real", marks=NEEDS_REAL)]
 )
-# of the system tests, which take long: the real one where it is
+# of the system tests, which take long: the real one if it is there
 the_market = pytest.mark.parametrize("market", [REAL_MARKET if REAL.is_dir() else MADE_MARKET], ids=["recorded"])
 each_csv_of_trades = pytest.mark.parametrize(
     "trades",

@@ -180,7 +180,7 @@ class FaultProxy:
         self._connections.add(task)
         self.taken += 1
         try:
-            # whoever ends a connection may do so at any moment, and the end of the proxy is no error of a connection
+            # either side may end a connection at any moment, and the end of the proxy is no error of a connection
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._connect(reader, writer)
         finally:
@@ -240,7 +240,7 @@ class FaultProxy:
             self.held -= 1
 
     def _admitted(self, link: _Link, side: Side, data: bytes) -> int:
-        """How many of these bytes may pass; where none is left to a side after them, the connection is to be cut."""
+        """How many of these bytes may pass; if none is left to a side after them, the connection is to be cut."""
         messages = list(link.messages[side].completed_by(data)) if self._speaks_postgres else []
         if side == "client" and self._awaits_execute and b"E" in messages:
             self._awaits_execute, link.awaits_commit = False, True

@@ -1,7 +1,7 @@
 """A TCP proxy that does to any stream what networks do, whatever is spoken over it: Redis, HTTP, WebSocket.
 
-    blackhole()         the connections that there are stay open, and nothing passes any more, for good, as where a
-                        router has lost them; new ones too, until `mend`, unless `new=False`
+    blackhole()         open connections stay open, but nothing passes any more, for good, as if a router had lost them;
+                        new ones too, until `mend`, unless `new=False`
     reset()             the connections that there are end with RST, on both sides
     cut_after(n)        the n-th byte from the server from now on, over all connections, is the last of its connection:
                         anywhere in a message; counted in `cuts`
@@ -93,7 +93,7 @@ class StreamProxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            # whoever ends a connection may do so at any moment, and the end of the proxy is no error of a connection
+            # either side may end a connection at any moment, and the end of the proxy is no error of a connection
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._connect(reader, writer)
         finally:

@@ -83,18 +83,45 @@ def test_the_log_of_a_command_is_plain_text(tmp_path: Path) -> None:
 
 REPORT: dict[str, Any] = {
     "generated_at": "2026-11-30T07:13:55.187717Z",
+    "deadline_ms": 1000,
     "elapsed_ms": 26,
+    "complete": True,
     "missing": [],
-    "window": {"name": "24h", "to": "2026-11-30T07:13:00.000000Z"},
+    "window": {
+        "name": "24h",
+        "from": "2026-11-29T07:13:00.000000Z",
+        "to": "2026-11-30T07:13:00.000000Z",
+        "closes_from": "2026-11-29T07:13:00.000000Z",
+        "step_minutes": 60,
+    },
+    "sources": {name: {"status": "ok", "elapsed_ms": 20} for name in ("quote_service", "shard1")},
     "trace": [
         {"branch": name, "status": "ok", "start_ms": 0.1, "elapsed_ms": 20.0, "attempts": 1, "reason": None}
         for name in ("quote_service", "shard1")
     ],
     "coins": {
         "bitcoin": {
-            "current": {"coin": "bitcoin", "currency": "USD", "price": "66654.81", "epoch": 1796021846680, "seq": 852}
-            | {"age_ms": 700, "status": "fresh", "origin": "sim"},
-            "average": {"average": "66679.743", "count": 10},
+            "current": {
+                "coin": "bitcoin",
+                "currency": "USD",
+                "price": "66654.81",
+                "epoch": 1796021846680,
+                "seq": 852,
+                "observed_at": "2026-11-30T07:13:54.487717Z",
+                "at": "2026-11-30T07:13:54.487717Z",
+                "age_ms": 700,
+                "status": "fresh",
+                "source": "live",
+                "origin": "sim",
+            },
+            "average": {
+                "coin": "bitcoin",
+                "currency": "USD",
+                "average": "66679.743",
+                "count": 10,
+                "from": "1796021846680-843",
+                "to": "1796021846680-852",
+            },
             "last_logs": [],
             "through": "1796021846680-852",
             "pending": 0,

@@ -23,7 +23,7 @@ async def test_silent_connections_block_no_command() -> None:
     async with ControlServer("the secret", answer) as server:
         crowd = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3 * SILENT_MAX)]
         for _, writer in crowd[::2]:
-            writer.write(b'{"secret":')  # half a request is none
+            writer.write(b'{"secret":')  # half a request counts as none
         assert [await status(server.port) for _ in range(5)] == [{"parts": []}] * 5
         assert len(server._silent) <= SILENT_MAX
         for _, writer in crowd:

@@ -129,7 +129,7 @@ async def test_a_throttled_stream_is_no_faster_and_complete(proxy: StreamProxy) 
     writer.close()
 
 
-async def test_what_a_throttled_stream_can_not_take_is_held_by_the_sender(proxy: StreamProxy) -> None:
+async def test_what_a_throttled_stream_cannot_take_is_held_by_the_sender(proxy: StreamProxy) -> None:
     _, writer = await connected(proxy)
     proxy.throttle(1_000)
     writer.transport.set_write_buffer_limits(0)

@@ -74,7 +74,7 @@ def wait_until(what: str, condition: Callable[[], Any], limit_s: float = 20.0) -
 
 @dataclass
 class Answer:
-    """What came back over HTTP; `body` is decoded where it is JSON."""
+    """What came back over HTTP; `body` is decoded if it is JSON."""
 
     status: int
     headers: dict[str, str]
@@ -178,7 +178,7 @@ class System:
         return control.ask(self.data, command, service)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """The services by name; empty where nothing runs."""
+        """The services by name; empty if nothing runs."""
         try:
             return {service["name"]: service for service in self.ask("status")["parts"]}
         except ServiceUnavailableError:
@@ -199,7 +199,7 @@ class System:
         return self.port_base + PORT_OFFSETS[service]
 
     def get(self, service: str, path: str) -> Answer:
-        """What a service answers, of now; refusals are answers too. OSError where it does not."""
+        """What a service answers now; refusals are answers too. OSError if it does not answer."""
         asked = urllib.request.Request(self.url(service) + path, headers={"Cache-Control": "no-cache"})
         try:
             with urllib.request.urlopen(asked, timeout=GET_DEADLINE_S) as response:

@@ -52,7 +52,7 @@ class Seen:
 
 
 def audit(rows: Sequence[Row], seen: Iterable[Seen]) -> list[str]:
-    """What is wrong with a coin's history, in words; none where every promise held.
+    """What is wrong with a coin's history, in words; none if every promise held.
 
     Every position that was seen is a row, once, at the price that was seen; no era has a hole; each era says by `prev`
     where the one before it ended.

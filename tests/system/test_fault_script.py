@@ -28,7 +28,7 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]
 
 
 def current(system: System) -> dict[str, Any]:
-    """The current quote; the test fails where there is none: the source's faults are no reason not to answer."""
+    """The current quote; the test fails if there is none: the source's faults are no reason not to answer."""
     answer = system.get("quote_service", "/cotacao_atual/bitcoin")
     assert answer.status == 200, answer.body
     body: dict[str, Any] = answer.body

@@ -25,7 +25,7 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]
 
 
 def current(system: System, coin: str = "bitcoin") -> dict[str, Any]:
-    """The current quote; the test fails where it is refused."""
+    """The current quote; the test fails if it is refused."""
     answer = system.get("quote_service", f"/cotacao_atual/{coin}")
     assert answer.status == 200, answer.body
     body: dict[str, Any] = answer.body

@@ -75,7 +75,7 @@ def test_a_price_that_the_recording_does_not_have_is_detected() -> None:
 
 
 def first_strange(prices: Iterable[str], mids: Iterable[str]) -> str | None:
-    """The first price that does not come in the recording, after where the one before it came; None where all do."""
+    """The first price that does not come in the recording, after where the one before it came; None if all do."""
     rest = iter(mids)
     return next((price for price in prices if not any(price == mid for mid in rest)), None)
 

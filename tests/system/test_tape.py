@@ -83,7 +83,7 @@ def test_a_recording_is_taken_whole_and_in_order_at_full_speed_over_stops(
 
 
 def test_a_history_is_filled_with_the_times_that_were_recorded(tmp_path: Path) -> None:
-    """And can not be filled again behind what it holds by then."""
+    """And it cannot be filled again behind what it holds by then."""
     expected = own_prices(SIMULATED)
     options = ("--source", f"replay:{SIMULATED}", "--speed", "max", "--replay-times", "original", "--failure-rate", "0")
     with System(tmp_path / "data", *options, environment=TAPE) as system:

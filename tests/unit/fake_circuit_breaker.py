@@ -227,7 +227,7 @@ class Model:
             self.go("closed", self.now)
 
     def is_bad(self, coming: list[bool], slow: int) -> bool:
-        """Whether half-open fails where those that are left fail like this, and so many more are slow."""
+        """Whether half-open fails if those that are left fail like this, and so many more are slow."""
         permitted, rate = self.config.permitted_calls_in_half_open, self.config.failure_rate_threshold
         failed = [call.failed for call in self.ended] + coming
         is_failing = any(failed) if rate is None else sum(failed) / permitted >= rate

@@ -1,6 +1,6 @@
 """A gateway as clients of its stream see it, in memory: by the rules of `/v1/ws`, with a script of what goes wrong.
 
-Nothing of it is shared with the client, so that both can not be wrong in the same way.
+Nothing of it is shared with the client, so that both cannot be wrong in the same way.
 """
 
 from __future__ import annotations

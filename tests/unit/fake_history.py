@@ -91,7 +91,7 @@ class HistoryTwin:
 def breaches(
     written: list[Quote], shown: list[Position], gone: list[tuple[Position | None, Position]], start: Position | None
 ) -> list[str]:
-    """What is wrong with what was shown of a coin and told gone, after the position `start`; none where nothing is.
+    """What is wrong with what was shown of a coin and told gone, after the position `start`; none if nothing is.
 
     Each quote that was written is shown or told gone, once; what is shown comes in order.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.harness_breaker_scenarios import RATE, Differs, Lacks, Scenario
 
-NO_FORECAST = "half-open and forced open it gives no time, and 0 where the wait is over"
+NO_FORECAST = "half-open and forced open it gives no time, and 0 once the wait is over"
 JITTER_LACKS = Lacks("wait_duration_jitter")
 REST_LACKS = Lacks("open_for")
 
@@ -25,7 +25,7 @@ OPEN = [
     Scenario(
         "refusals are counted", PROBES, "fail 4, refused, refused, refused, not_permitted 3", Lacks("not_permitted")
     ),
-    Scenario("a call of before that fails late adds nothing", PROBES, "take a, fail 4, late a fail, state open"),
+    Scenario("an earlier call that fails late adds nothing", PROBES, "take a, fail 4, late a fail, state open"),
     Scenario("what opened it stays to be looked at", PROBES, "ok 3, fail 3, state open, calls 6, failures 3"),
     Scenario(
         "a change is reported once",

@@ -24,7 +24,7 @@ EPOCH = 5
 
 
 class LoggedBus(MemoryBus):
-    """Remembers when it was listened to; `hangs_up` ends every link at once, and where it `hangs` none is ever made."""
+    """Remembers when it was listened to; `hangs_up` ends every link at once, and if it `hangs`, none is ever made."""
 
     def __init__(self) -> None:
         super().__init__()

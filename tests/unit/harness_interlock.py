@@ -1,6 +1,6 @@
 """interlock-cb's state machine behind our words, so that the conformance suite can be played on it.
 
-It is fed as its own call layer feeds it, and nothing of ours is made up for it: what it can not express is refused by
+It is fed as its own call layer feeds it, and nothing of ours is made up for it: what it cannot express is refused by
 name. The machine stands in a private module of its package, whose public class reads a duration off its own clock.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from cotacoes.patterns.resilience import BreakerState, CircuitBreakerConfig
 
-RENAMED = {  # ours to theirs, where the meaning is the same
+RENAMED = {  # ours to theirs, if the meaning is the same
     "failure_rate_threshold": "failure_rate_threshold",
     "minimum_number_of_calls": "minimum_number_of_calls",
     "sliding_window_size": "window_size",

@@ -60,7 +60,7 @@ def test_processor_time_is_told_in_percent_of_one_core_by_part() -> None:
     assert shares == pytest.approx({"up": 3.0, "redis": 0.0})
 
 
-def test_pss_is_read_in_bytes_and_is_none_where_it_is_not_told() -> None:
+def test_pss_is_read_in_bytes_and_is_missing_if_the_kernel_does_not_give_it() -> None:
     assert (
         memory.read_pss("5581-7ffe ---p 00000000 00:00 0 [rollup]\nRss:  90 kB\nPss:   12 kB\nPss_Anon: 5 kB\n")
         == 12_288

@@ -174,7 +174,7 @@ def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
 @pytest.mark.parametrize(
     "answer",
     [page([TEN[1], TEN[3]]), page([TEN[2]]), page(TEN[4:], more=True), page([], more=True), b'{"more":false}'],
-    ids=["a hole", "a hole before it", "the same again", "an end that is none", "nothing"],
+    ids=["a hole", "a hole before it", "the same again", "a false end", "nothing"],
 )
 def test_a_page_that_does_not_continue_the_last_one_is_refused(answer: bytes) -> None:
     twin = Twin({"bitcoin": TEN})

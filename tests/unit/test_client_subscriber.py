@@ -65,7 +65,7 @@ def showing(scenario: Scenario, collected: Collected, *, log_changes: bool = Tru
 
 @pytest.mark.parametrize("log_changes", [True, False], ids=["for a program", "for people"])
 def test_each_change_of_state_is_logged_once_and_quotes_never(log_changes: bool) -> None:
-    """Where people see it in the lines already, only what is no event of a feed is logged."""
+    """If people see it in the lines already, only what is no event of a feed is logged."""
     collected = Collected()
 
     async def scenario(world: World) -> None:

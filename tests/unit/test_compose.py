@@ -71,7 +71,7 @@ def inner_port(part: str) -> int:
 
 
 def without_variables(text: str) -> str:
-    """As the text stands where no variable is set."""
+    """The text as it is if no variable is set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
@@ -279,7 +279,7 @@ def test_podman_waits_for_nothing_that_ends(services: Services) -> None:
     assert read_yaml("podman-compose.yaml") == {"services": dict.fromkeys(waiting, reset)}
 
 
-def test_whoever_listens_has_a_health_check_of_its_own_port(services: Services) -> None:
+def test_a_service_that_listens_has_a_health_check_of_its_own_port(services: Services) -> None:
     checks = {name: service["healthcheck"]["test"] for name, service in services.items() if "healthcheck" in service}
     assert set(checks) == set(PORT_OFFSETS)
     for name in set(PORT_OFFSETS) & OURS:

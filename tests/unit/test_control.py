@@ -1,4 +1,4 @@
-"""The control channel without a network: what is no request, whom nobody answers, what is said where nothing runs."""
+"""The control channel without a network: invalid requests, clients without an answer, a system that does not run."""
 
 import asyncio
 import json

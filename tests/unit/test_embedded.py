@@ -1,4 +1,4 @@
-"""The embedded servers: where their programs are, how they are started, what is said where they can not be."""
+"""The embedded servers: where their programs are, how they are started, what is said if they cannot be."""
 
 import importlib.util
 import os

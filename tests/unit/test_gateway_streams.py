@@ -1,4 +1,4 @@
-"""The live stream: one way in without a seam, nothing lost and nothing twice, whoever is slow and whatever happens."""
+"""The live stream: one way in without a seam, nothing lost and nothing twice, whatever is slow and whatever happens."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The history over HTTP is asked for exactly what is wanted, and an answer that is none counts as no answer."""
+"""The history over HTTP is asked for exactly what is wanted, and an invalid answer counts as no answer."""
 
 import asyncio
 import json

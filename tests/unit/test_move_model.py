@@ -329,10 +329,10 @@ class MoveModel(RuleBasedStateMachine):
             shard.away = shard.name == name
         if not is_long:
             self.deliver(1)
-            self.go_on_where_there_is_a_mover()
+            self.go_on_if_there_is_a_mover()
             self.back()
 
-    def go_on_where_there_is_a_mover(self) -> None:
+    def go_on_if_there_is_a_mover(self) -> None:
         if self.mover is not None:
             self.go_on(2)
 

@@ -186,7 +186,7 @@ async def test_start_skips_the_pause_of_a_service_that_died() -> None:
 async def test_every_process_of_a_paused_service_stands_still() -> None:
     family = f"import subprocess, sys; subprocess.run([sys.executable, '-IS', '-c', {SLEEP!r}])"
     async with supervising(service("family", family)) as (supervisor, _):
-        # until the child is its own program: before that its parent waits in the kernel, and can not be stopped there
+        # until the child is its own program: before that its parent waits in the kernel, and cannot be stopped there
         await until(
             lambda: [SLEEP in m.cmdline() for m in processes.family(supervisor.pids().get("family", 0))][1:] == [True]
         )

@@ -1,4 +1,4 @@
-"""The witness of the storms sees every breach that is planted, and none where there is none."""
+"""The witness of the storms sees every breach that is planted, and no other."""
 
 import pytest
 from tests.system.harness_witness import Row, Seen, audit, falls, subscriber_lives, untold
