@@ -251,10 +251,9 @@ async def test_a_coin_moves_under_constant_writes_and_reads(world: World) -> Non
 MOVER = """
     import asyncio, random, sys, time
     from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
-        from cotacoes.admin.move import Mover
+    from cotacoes.admin.copies import MoveLimits
+    from cotacoes.admin.move import Mover
     import contextlib
-
-    copying.PAGE_QUOTES = 100
 
     async def nothing(step, progress):
         print(step, flush=True)
@@ -264,7 +263,9 @@ MOVER = """
             shards = {}
             for name, dsn in zip(("shard1", "shard2", "shard3"), sys.argv[2:]):
                 shards[name] = await stack.enter_async_context(PostgresMovingShard(name, dsn))
-            mover = Mover("bitcoin", shards, (), random=random.Random(), clock=time.monotonic, on_step=nothing)
+            limits = MoveLimits(page_quotes=100)
+            clock, dice = time.monotonic, random.Random()
+            mover = Mover("bitcoin", shards, (), random=dice, clock=clock, on_step=nothing, limits=limits)
             await mover.move(sys.argv[1])
 
     asyncio.run(main())
