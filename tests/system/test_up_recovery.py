@@ -38,7 +38,7 @@ def test_what_outlives_a_killed_up_is_ended_by_the_next_one(system: System) -> N
     system.start()
     assert not before & system.left()
     said = system.stderr.decode()
-    assert "ended what a killed `up` had left" in said
+    assert "ended processes that a killed `up` left behind" in said
     assert frozen <= set(said.replace(",", " ").split())
 
 
