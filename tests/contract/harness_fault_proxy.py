@@ -20,17 +20,14 @@ pieces wait for a thaw. The proxy lives in the event loop of its test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import urllib.parse
 from collections.abc import Iterator
 from typing import Literal, Self
 
+from tests.contract.harness_tcp_proxy import CONNECT_DEADLINE_S, Link, TcpProxy, pass_on_at_once
+
 CHUNK_BYTES = 65_536
-CONNECT_DEADLINE_S = 5.0
 POSTGRES_PORT = 5432
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what is not sent yet is thrown away, and the other side gets a RST
 
 Side = Literal["client", "server"]
 
@@ -53,22 +50,6 @@ class _Messages:
             self._type_bytes = 1
 
 
-class Link:
-    """One connection, both ways, served by the task that makes it."""
-
-    def __init__(self, *writers: asyncio.StreamWriter) -> None:
-        self._task = asyncio.current_task()
-        self._writers = writers
-
-    def reset(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        for writer in self._writers:
-            if not writer.is_closing():
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                writer.transport.abort()
-
-
 class _Link(Link):
     """How far each side's messages are read, and whether its answer is withheld until the commit."""
 
@@ -78,16 +59,15 @@ class _Link(Link):
         self.awaits_commit = False
 
 
-class FaultProxy:
+class FaultProxy(TcpProxy[_Link]):
     """See the head of this file. An async context manager; without a fault it only passes bytes on."""
 
     def __init__(self, server_dsn: str) -> None:
+        super().__init__()
         self._server = urllib.parse.urlsplit(server_dsn)
         self._listener: asyncio.Server | None = None
         self.port = 0
         self._speaks_postgres = self._server.scheme.startswith("postgres")
-        self._connections: set[asyncio.Task[None]] = set()
-        self._links: set[_Link] = set()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._delay_s = 0.0
@@ -106,9 +86,7 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self.refuse()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._end_connections()
 
     @property
     def dsn(self) -> str:
@@ -121,7 +99,7 @@ class FaultProxy:
     @property
     def links(self) -> int:
         """How many connections there are."""
-        return len(self._connections)
+        return len(self._tasks)
 
     def cut_after(self, *, client_bytes: int | None = None, server_bytes: int | None = None) -> None:
         """Cut the connection that carries the byte behind these; 0 cuts in place of the first one."""
@@ -162,10 +140,6 @@ class FaultProxy:
             self._listener.close()
             self._listener = None
 
-    def reset(self) -> None:
-        for link in list(self._links):
-            link.reset()
-
     def babble(self, data: bytes) -> None:
         self._babble = data
 
@@ -174,20 +148,8 @@ class FaultProxy:
             self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._listener.sockets[0].getsockname()[1]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        self.taken += 1
-        try:
-            # either side may end a connection at any moment, and the end of the proxy is no error of a connection
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._connect(reader, writer)
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
         async with asyncio.timeout(CONNECT_DEADLINE_S):
             server_reader, server_writer = await asyncio.open_connection(
                 self._server.hostname, self._server.port or POSTGRES_PORT
@@ -195,22 +157,14 @@ class FaultProxy:
         if self._listener is None:  # refused meanwhile, and before it was a link that `reset` ends
             server_writer.close()
             return
-        for one in (writer, server_writer):
-            one.transport.set_write_buffer_limits(0)  # so that drained means handed to the system
+        pass_on_at_once(writer, server_writer)
         link = _Link(writer, server_writer)
-        self._links.add(link)
-        pumps = [
-            asyncio.create_task(self._pump(link, "client", reader, server_writer)),
-            asyncio.create_task(self._pump(link, "server", server_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._links.discard(link)
-            server_writer.close()  # first: the end of the proxy may come during what follows
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+        await self._relay(
+            link,
+            server_writer,
+            self._pump(link, "client", reader, server_writer),
+            self._pump(link, "server", server_reader, writer),
+        )
 
     async def _pump(self, link: _Link, side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK_BYTES):

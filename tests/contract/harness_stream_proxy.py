@@ -16,14 +16,12 @@ lives in the event loop of its test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import Self
 
-from tests.contract.harness_fault_proxy import Link
+from tests.contract.harness_tcp_proxy import CONNECT_DEADLINE_S, Link, TcpProxy, pass_on_at_once
 
 BUFFER_BYTES = 16_384  # for each of: the pieces read, the system's buffers on either side (which it doubles)
-CONNECT_DEADLINE_S = 5.0
 PIECES_PER_S = 50  # of a throttled stream
 
 
@@ -33,14 +31,13 @@ class _Link(Link):
     is_dead = False
 
 
-class StreamProxy:
+class StreamProxy(TcpProxy[_Link]):
     """See the head of this file. An async context manager, in front of a port of this machine; without a fault it only
     passes bytes on."""
 
     def __init__(self, server_port: int) -> None:
+        super().__init__()
         self._server_port = server_port
-        self._links: set[_Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._takes_new = True
         self._rate: float | None = None
         self._delay_s = 0.0
@@ -57,9 +54,7 @@ class StreamProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._listening.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_connections()
 
     @property
     def connections(self) -> int:
@@ -70,10 +65,6 @@ class StreamProxy:
         self._takes_new = not new
         for link in self._links:
             link.is_dead = True
-
-    def reset(self) -> None:
-        for link in list(self._links):
-            link.reset()
 
     def cut_after(self, server_bytes: int) -> None:
         assert server_bytes > 0
@@ -88,18 +79,6 @@ class StreamProxy:
     def mend(self) -> None:
         self._takes_new, self._rate, self._delay_s, self._left = True, None, 0.0, None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            # either side may end a connection at any moment, and the end of the proxy is no error of a connection
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._connect(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._takes_new:
             await asyncio.Event().wait()  # it was accepted by the system, and that is all
@@ -108,22 +87,14 @@ class StreamProxy:
                 "127.0.0.1", self._server_port, limit=BUFFER_BYTES
             )
         server_writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-        for one in (writer, server_writer):
-            one.transport.set_write_buffer_limits(0)  # so that drained means handed to the system
+        pass_on_at_once(writer, server_writer)
         link = _Link(writer, server_writer)
-        self._links.add(link)
-        pumps = [
-            asyncio.create_task(self._pump(link, reader, server_writer, from_server=False)),
-            asyncio.create_task(self._pump(link, server_reader, writer, from_server=True)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._links.discard(link)
-            server_writer.close()  # first: the end of the proxy may come during what follows
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+        await self._relay(
+            link,
+            server_writer,
+            self._pump(link, reader, server_writer, from_server=False),
+            self._pump(link, server_reader, writer, from_server=True),
+        )
 
     async def _pump(
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_server: bool
