@@ -26,16 +26,16 @@ TRACKED = [
     if (ROOT / name).is_file()
 ]
 OWNED = {
-    "asyncpg": "adapters/postgres/pool.py",
-    "sqlite3": "adapters/quote_log/log.py",
-    "httpx2": "adapters/http_client.py",
+    "asyncpg": ("adapters/postgres/pool.py",),
+    "sqlite3": ("adapters/quote_log/log.py",),
+    "httpx2": ("adapters/http_client.py",),
     "httpcore2": ("adapters/http_client.py", "adapters/http_wire.py"),  # what httpx2 is built on: its pool, its network
     "uvicorn": ("adapters/http_server/protocol.py", "adapters/http_server/server.py"),  # one connection, all of them
-    "httptools": "adapters/http_server/protocol.py",
-    "redis": "adapters/redis_bus.py",
-    "hiredis": "adapters/redis_bus.py",
-    "opentelemetry": "adapters/otlp.py",
-    "tenacity": "patterns/resilience/retry.py",
+    "httptools": ("adapters/http_server/protocol.py",),
+    "redis": ("adapters/redis_bus.py",),
+    "hiredis": ("adapters/redis_bus.py",),
+    "opentelemetry": ("adapters/otlp.py",),
+    "tenacity": ("patterns/resilience/retry.py",),
     "websockets": ("adapters/websocket_client.py", "adapters/websocket_server.py"),  # its two ends
 }
 
@@ -50,8 +50,7 @@ def imports(module: Path) -> Iterator[str]:
 
 def test_each_network_or_database_library_is_imported_by_one_file() -> None:
     users = {(name, str(module.relative_to(SOURCE))) for module in MODULES for name in imports(module) if name in OWNED}
-    owners = {name: files if isinstance(files, tuple) else (files,) for name, files in OWNED.items()}
-    assert users == {(name, file) for name, files in owners.items() for file in files}
+    assert users == {(name, file) for name, files in OWNED.items() for file in files}
 
 
 def test_the_package_has_at_most_twenty_rooms() -> None:
@@ -60,8 +59,7 @@ def test_the_package_has_at_most_twenty_rooms() -> None:
 
 
 def test_adapters_hold_what_imports_a_network_or_database_library_and_nothing_else() -> None:
-    owners = [file for files in OWNED.values() for file in ((files,) if isinstance(files, str) else files)]
-    rooms = {file.split("/")[1] for file in owners if file.startswith("adapters/")}
+    rooms = {file.split("/")[1] for files in OWNED.values() for file in files if file.startswith("adapters/")}
     found = {module.relative_to(SOURCE / "adapters").parts[0] for module in (SOURCE / "adapters").rglob("*.py")}
     assert found - rooms == {"__init__.py", "named_queries.py"}  # the latter reads the SQL of two rooms
 
