@@ -34,7 +34,7 @@ from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.aggregator_service import app
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote, QuoteJson
-from cotacoes.web.process import Service
+from cotacoes.web.process import HttpService
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOMES = {"bitcoin": "shard1", "ethereum": "shard2", "other": "shard1"}
@@ -161,7 +161,7 @@ class World:
         folder: Path,
         *,
         deadline_s: float = DEADLINE_S,
-        build: Callable[[Settings], Service] = app.build,
+        build: Callable[[Settings], HttpService] = app.build,
     ) -> None:
         self.admin_dsns = dict(zip(config.SHARDS, shards.admin, strict=True))
         self.deadline_s = deadline_s

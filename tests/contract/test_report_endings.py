@@ -22,7 +22,7 @@ from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard import ShardView
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.web.overview import Overview
-from cotacoes.web.process import Service
+from cotacoes.web.process import HttpService
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 FOR_EVER_S = 30.0  # of a report whose client hangs up: only that can end it within the bound of a test
@@ -79,7 +79,7 @@ class StubbornClient(ServiceClient):
         return await super().overview(coins, parts)
 
 
-def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> Service:
+def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> HttpService:
     """The service as `app.build` makes it, with a client and a shard1 that may be stubborn."""
     directory = ShardDirectory(
         {shard: settings.dsn(shard) for shard in SHARDS},

@@ -21,7 +21,7 @@ from tests.unit.fake_quote_service import Twin
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, ExportProgress, ExportRequest, Format
-from cotacoes.cli.output import HistoryPage, understood
+from cotacoes.cli.output import ShownHistoryPage, understood
 from cotacoes.errors import (
     HistoryUnavailableError,
     HttpUnavailableError,
@@ -316,7 +316,7 @@ def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
     assert told.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = ExportProgress(into_file=False, clock=lambda: 1.0)
-    progress.advance(understood(page_of(9), HistoryPage, "x").quotes)
+    progress.advance(understood(page_of(9), ShownHistoryPage, "x").quotes)
     progress.close()
     assert capsys.readouterr().err == "\r9 quotes, up to 2026-11-24T12:00:08.000000Z, 9000 quotes/s\x1b[K\n"
 
@@ -330,7 +330,7 @@ def page_of(count: int) -> dict[str, Any]:
 
 
 def test_a_position_is_read_back_from_its_line() -> None:
-    told = understood(page_of(4), HistoryPage, "x").quotes
+    told = understood(page_of(4), ShownHistoryPage, "x").quotes
     for form in FORMS:
         for quote in told:
             position, at = wanted(form).read(wanted(form).line(quote))

@@ -14,7 +14,7 @@ import pytest
 
 from cotacoes.errors import BadRequestError, SettingError, ShardUnavailableError
 from cotacoes.up.supervision import processes
-from cotacoes.up.supervision.service import Hooks, Pauses, Service, ServiceState, StateChange
+from cotacoes.up.supervision.service import Hooks, Pauses, ServiceSpec, ServiceState, StateChange
 from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
 LIMIT_S = 20.0
@@ -51,8 +51,8 @@ def python(code: str) -> Callable[[], list[str]]:
     return lambda: [sys.executable, "-IS", "-c", code]
 
 
-def service(name: str, code: str = SLEEP, **more: object) -> Service:
-    return Service(name, None, python(code), **more)  # type: ignore[arg-type]  # whatever the test wants to say
+def service(name: str, code: str = SLEEP, **more: object) -> ServiceSpec:
+    return ServiceSpec(name, None, python(code), **more)  # type: ignore[arg-type]  # whatever the test wants to say
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @contextlib.asynccontextmanager
 async def supervising(
-    *services: Service,
+    *services: ServiceSpec,
     steps: tuple[OneTimeTask, ...] = (),
     pauses: Pauses = Pauses(),  # noqa: B008
 ) -> AsyncIterator[tuple[Supervisor, Seen]]:
@@ -104,7 +104,10 @@ async def test_services_start_as_soon_as_what_they_need_is_ready() -> None:
 
 
 async def test_an_external_service_is_shown_counts_as_ready_and_takes_no_command() -> None:
-    async with supervising(Service("away", "redis://far", None), service("needy", needs=("away",))) as (supervisor, _):
+    async with supervising(ServiceSpec("away", "redis://far", None), service("needy", needs=("away",))) as (
+        supervisor,
+        _,
+    ):
         await until(lambda: states(supervisor) == {"away": "external", "needy": "running"})
         assert supervisor.status()[0] == {
             "name": "away",
@@ -254,7 +257,7 @@ async def test_an_unusable_setting_ends_everything_and_is_reported() -> None:
 
 
 async def test_a_missing_program_is_reported_in_one_sentence() -> None:
-    async with supervising(Service("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
+    async with supervising(ServiceSpec("absent", None, lambda: ["/nowhere/at all"])) as (_, seen):
         await until(lambda: seen.details("absent"))
         assert "cannot start /nowhere/at all: No such file" in seen.details("absent")[0]
 

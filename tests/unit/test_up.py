@@ -12,7 +12,7 @@ from cotacoes.errors import SettingError
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.live_view import Style
 from cotacoes.up.running_system import Topology
-from cotacoes.up.supervision.service import Service
+from cotacoes.up.supervision.service import ServiceSpec
 from cotacoes.up.topology import describe_source, run, service_environment, topology
 
 SERVERS = ["shard1", "shard2", "redis"]
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Iterator[DataFolder]:
         yield one
 
 
-def services(topology: Topology) -> dict[str, Service]:
+def services(topology: Topology) -> dict[str, ServiceSpec]:
     return {service.name: service for service in topology.services}
 
 

@@ -23,7 +23,7 @@ from cotacoes.patterns.sharding.shard_directory import ShardDirectory
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
@@ -36,7 +36,7 @@ async def main(settings: Settings, stop: Stop) -> None:
     await serve_http(build(settings), settings, stop)
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings) -> HttpService:
     """Wire the service; nothing is opened yet."""
     deadline_s = ask_deadline_s(settings)
     directory = open_directory(settings, NAME, deadline_s=deadline_s)
@@ -63,7 +63,7 @@ def wire(
     *,
     clock: Callable[[], float] = time.monotonic,
     metrics: Metrics | None = None,
-) -> Service:
+) -> HttpService:
     """The service over a client and a directory that `resources` opens."""
     metrics = metrics or Metrics()
     upstreams = new_upstreams(metrics)
@@ -85,7 +85,7 @@ def wire(
         QUOTE_SERVICE: Check(functools.partial(client.check_alive, QUOTE_SERVICE)),
         **{name: Check(functools.partial(_ping, directory, name)) for name in SHARDS},
     }
-    return Service(
+    return HttpService(
         NAME,
         build_app(NAME, settings, metrics, router, checks=checks, direct=direct),
         metrics,

@@ -34,7 +34,7 @@ UNKNOWN = "?"  # not known
 NONE = "-"  # known to be absent
 
 
-class HistoryPage(msgspec.Struct, frozen=True):
+class ShownHistoryPage(msgspec.Struct, frozen=True):
     """The fields of a page of the history that are shown."""
 
     quotes: list[QuoteJson]
@@ -52,7 +52,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
             yield quote
 
 
-class CandlePage(msgspec.Struct, frozen=True):
+class ShownCandlePage(msgspec.Struct, frozen=True):
     """The fields of a page of candles that are shown."""
 
     currency: CurrencyText

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cotacoes.cli.options import data_folder
 from cotacoes.cli.output import (
     CANDLE_COLUMNS,
-    CandlePage,
-    HistoryPage,
+    ShownCandlePage,
+    ShownHistoryPage,
     candle_row,
     fault_lines,
     gap_line,
@@ -191,7 +191,7 @@ async def candles(
     following = start
     while True:
         answer = await client.candles(coin.lower(), interval, start=following, end=end, limit=limit, empty=empty)
-        page = understood(answer, CandlePage, "quote_service")
+        page = understood(answer, ShownCandlePage, "quote_service")
         kind = {"coin": coin.lower(), "currency": page.currency, "origin": page.origin, "interval": interval}
         if as_json:
             for candle in answer["candles"]:
@@ -209,8 +209,8 @@ async def candles(
     return OK
 
 
-def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> HistoryPage:
-    shown = understood(page, HistoryPage, "quote_service")
+def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> ShownHistoryPage:
+    shown = understood(page, ShownHistoryPage, "quote_service")
     for line in shown.lines():
         if isinstance(line, GapJson):
             fields = {"type": "gap", "coin": coin, "after": line.after, "through": line.through, "reason": line.reason}

@@ -47,7 +47,7 @@ class _Up:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Targets:
     """The addresses of what should answer now."""
 
     shards: Mapping[str, str] = field(default_factory=dict)
@@ -59,15 +59,15 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
     """All facts about the folder, this machine, and the system that runs there, else the one the environment names."""
     up = await aside(lambda: _ask_up(path))  # it keeps its own deadlines
     settings, refusal = _settings({name: text for name, text in environment.items() if name.startswith(PREFIX)}, up)
-    asked = _asked(path, settings, up)
+    targets = _targets(path, settings, up)
     services = {row["name"]: _part(path, row) for row in up.rows}
     local, stored_log, redis_problem, silent, prices, shards = await asyncio.gather(
         _local(path, settings, up),
         _stored_log(path, up),
-        _redis(asked),
-        _silent(asked, services),
-        _prices(asked),
-        asyncio.gather(*(_shard(name, dsn) for name, dsn in asked.shards.items())),
+        _redis(targets),
+        _silent(targets, services),
+        _prices(targets),
+        asyncio.gather(*(_shard(name, dsn) for name, dsn in targets.shards.items())),
     )
     return Facts(
         path=path,
@@ -80,8 +80,8 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
         up_suspended_pid=up.pid if up.problem is not None and up.pid is not None and _is_suspended(up.pid) else None,
         services=services,
         silent=silent,
-        shards=dict(zip(asked.shards, shards, strict=True)),
-        has_redis=asked.redis is not None,
+        shards=dict(zip(targets.shards, shards, strict=True)),
+        has_redis=targets.redis is not None,
         redis_problem=redis_problem,
         prices=prices,
         stored_log=stored_log,
@@ -115,14 +115,14 @@ def _settings(environment: Mapping[str, str], up: _Up) -> tuple[Settings, str | 
         return config.load(up.environment), str(error)
 
 
-def _asked(path: Path, settings: Settings, up: _Up) -> _Asked:
+def _targets(path: Path, settings: Settings, up: _Up) -> _Targets:
     """Everything if `up` names the addresses; else what the environment names and this folder does not own."""
     if up.pid is not None and not up.environment:
-        return _Asked()
+        return _Targets()
     given = {shard: dsn for shard, dsn in (("shard1", settings.shard1_dsn), ("shard2", settings.shard2_dsn)) if dsn}
     if up.pid is None and any((password := read_secret(path, shard)) and password in given[shard] for shard in given):
-        return _Asked()  # what `cotacoes env` exported of this very folder, where nothing runs now
-    return _Asked(given, settings.redis_url or None, Addresses.of(settings) if settings.quote_url else None)
+        return _Targets()  # what `cotacoes env` exported of this very folder, where nothing runs now
+    return _Targets(given, settings.redis_url or None, Addresses.of(settings) if settings.quote_url else None)
 
 
 def _part(path: Path, row: Mapping[str, Any]) -> RunningService:
@@ -190,22 +190,24 @@ async def _shard(name: str, dsn: str) -> ShardFacts:
     )
 
 
-async def _redis(asked: _Asked) -> str | None:
-    return None if asked.redis is None else await by_deadline(questions.ask_redis(asked.redis), f"Redis gave {LATE}")
+async def _redis(targets: _Targets) -> str | None:
+    return (
+        None if targets.redis is None else await by_deadline(questions.ask_redis(targets.redis), f"Redis gave {LATE}")
+    )
 
 
-async def _silent(asked: _Asked, services: Mapping[str, RunningService]) -> dict[str, str]:
+async def _silent(targets: _Targets, services: Mapping[str, RunningService]) -> dict[str, str]:
     running = [name for name in HTTP_SERVICES if name in services and services[name].state is ServiceState.RUNNING]
-    if asked.services is None or not running:
+    if targets.services is None or not running:
         return {}
-    return await by_deadline(questions.ask_alive(asked.services, running), dict.fromkeys(running, LATE))
+    return await by_deadline(questions.ask_alive(targets.services, running), dict.fromkeys(running, LATE))
 
 
-async def _prices(asked: _Asked) -> Prices | None:
+async def _prices(targets: _Targets) -> Prices | None:
     return (
         None
-        if asked.services is None
-        else await by_deadline(questions.ask_prices(asked.services), Prices(problem=f"quote_service gave {LATE}"))
+        if targets.services is None
+        else await by_deadline(questions.ask_prices(targets.services), Prices(problem=f"quote_service gave {LATE}"))
     )
 
 

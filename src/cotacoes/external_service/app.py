@@ -36,7 +36,7 @@ from cotacoes.observability.metrics import ExternalMetrics, Metrics
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
 from cotacoes.web.document import answering, refusing
-from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.requests import admins_only
 
 NAME = "external_service"
@@ -51,7 +51,7 @@ async def main(settings: Settings, stop: Stop) -> None:
     await serve_http(build(settings, stop.event), settings, stop)
 
 
-def build(settings: Settings, stopping: asyncio.Event) -> Service:
+def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
     """The wired service; bad answers that hold a connection end when `stopping` is set."""
     metrics = Metrics()
     counted = ExternalMetrics(metrics)
@@ -79,7 +79,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> Service:
             yield
 
     checks = {"market": Check(has_price, required=True)}
-    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
+    return HttpService(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
 
 
 class _BadAnswers:

@@ -38,7 +38,7 @@ class _Answer(enum.Enum):
     AWAY = enum.auto()
 
 
-class _Asked(NamedTuple):
+class _HistoryAnswer(NamedTuple):
     answer: _Answer
     retry_after_s: float = 0.0
 
@@ -109,7 +109,7 @@ class Filler:
         finally:
             self._filling.discard(coin)
 
-    async def _ask(self, coin: str, wanted: Wanted) -> _Asked:
+    async def _ask(self, coin: str, wanted: Wanted) -> _HistoryAnswer:
         """Ask the history once and emit the events of its answer."""
         async with self._fills:
             try:
@@ -117,11 +117,11 @@ class Filler:
                 await self._change(change)
             except (ProblemError, HistoryHoleError) as error:
                 self._note_unanswered(coin, str(error))
-                return _Asked(_Answer.AWAY, getattr(error, "retry_after_s", None) or 0.0)
+                return _HistoryAnswer(_Answer.AWAY, getattr(error, "retry_after_s", None) or 0.0)
         self._note_answered(coin)
-        return _Asked(answer)
+        return _HistoryAnswer(answer)
 
-    async def _pause(self, asked: _Asked, is_stuck: bool, backoff: Backoff) -> None:
+    async def _pause(self, asked: _HistoryAnswer, is_stuck: bool, backoff: Backoff) -> None:
         """Wait before the next question if this one made no progress."""
         if is_stuck or asked.answer is _Answer.AWAY:
             await asyncio.sleep(min(FILL_MOST_S, max(backoff.next_s(), asked.retry_after_s)))

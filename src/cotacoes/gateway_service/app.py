@@ -39,7 +39,7 @@ from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.resilient_client import ResilientClient
 from cotacoes.web.service_client import Addresses, ServiceClient
 from cotacoes.web.upstreams import new_upstreams
@@ -56,7 +56,7 @@ async def main(settings: Settings, stop: Stop) -> None:
     await serve_http(build(settings), settings, stop)
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings) -> HttpService:
     """Wire the service, inside the loop that will run it; nothing is opened yet."""
     client = ServiceClient(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
@@ -81,7 +81,7 @@ def wire(
     opened: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     *,
     places: int | None = None,
-) -> Service:
+) -> HttpService:
     """The service over a client and a bus that are open while `opened` is; `places` limits the open streams."""
     metrics = Metrics()
     upstreams = new_upstreams(metrics)
@@ -151,7 +151,7 @@ def wire(
     streams = {event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time)}
     app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)
     websockets = WebSockets(hub, admission, settings, clock=loop.time)
-    return Service(NAME, app, metrics, resources, websockets.protocol)
+    return HttpService(NAME, app, metrics, resources, websockets.protocol)
 
 
 def _start_quotes(settings: Settings, coins: int) -> int:

@@ -39,7 +39,7 @@ AHEAD_RETRY_S = 0.1  # doubled after each empty answer
 AHEAD_RETRY_MOST_S = 30.0
 
 _Place = tuple[str, Position | None]
-_Asked = tuple[Channel, Member, str]
+_ReplayRequest = tuple[Channel, Member, str]
 
 
 class Replays:
@@ -57,10 +57,10 @@ class Replays:
         self._rings = rings
         self._call_later = call_later
         self._random = random
-        self._asked: set[_Asked] = set()  # not answered yet
-        self._paused: set[_Asked] = set()  # answered with nothing; asked again later
+        self._asked: set[_ReplayRequest] = set()  # not answered yet
+        self._paused: set[_ReplayRequest] = set()  # answered with nothing; asked again later
         # bounded by the coins of the members behind: connections and their coins are limited
-        self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_ReplayRequest] = asyncio.Queue()
         self._pages: OrderedDict[_Place, list[StreamEntry]] = OrderedDict()
 
     def ask(self, channel: Channel, member: Member, coin: str) -> None:
@@ -91,18 +91,18 @@ class Replays:
                 self._pause(asked, RETRY_S)
                 raise
 
-    def _pause(self, asked: _Asked, wait_s: float) -> None:
+    def _pause(self, asked: _ReplayRequest, wait_s: float) -> None:
         if asked not in self._paused:
             self._paused.add(asked)
             self._call_later(wait_s * self._random.uniform(0.5, 1.5), self._ask_again, asked)
 
-    def _ask_again(self, asked: _Asked) -> None:
+    def _ask_again(self, asked: _ReplayRequest) -> None:
         channel, member, _ = asked
         self._paused.discard(asked)
         if member in channel.behind:
             self._enqueue(asked)
 
-    def _enqueue(self, asked: _Asked) -> None:
+    def _enqueue(self, asked: _ReplayRequest) -> None:
         if asked not in self._asked:
             self._asked.add(asked)
             self._waiting.put_nowait(asked)

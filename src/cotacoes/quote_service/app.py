@@ -34,7 +34,7 @@ from cotacoes.quote_service.writer import Writer
 from cotacoes.web.app import build_app
 from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "quote_service"
@@ -67,7 +67,7 @@ def _note_superseded(pause: TakeoverPause, written_for_s: float) -> None:
         get_logger().warning("takeover.pause_forgotten", reason=error.strerror)
 
 
-def build(settings: Settings, stop: Stop) -> Service:
+def build(settings: Settings, stop: Stop) -> HttpService:
     """Wire the service; nothing is opened yet."""
     metrics = Metrics()
     counted = QuoteMetrics(metrics)
@@ -112,4 +112,4 @@ def build(settings: Settings, stop: Stop) -> Service:
         checks=checks(recorder, directory, bus, path.deliveries, discrepancies),
         lean={"/cotacao_atual": lambda coin: answers.current(require_coin(coin, recorder.histories))},
     )
-    return Service(NAME, app, metrics, resources)
+    return HttpService(NAME, app, metrics, resources)

@@ -16,7 +16,7 @@ from cotacoes.up import embedded_servers
 from cotacoes.up.control import SECRET, ControlServer
 from cotacoes.up.data_folder import DataFolder, ServiceLogs
 from cotacoes.up.live_view import LiveView
-from cotacoes.up.supervision.service import Hooks, Service
+from cotacoes.up.supervision.service import Hooks, ServiceSpec
 from cotacoes.up.supervision.supervisor import OneTimeTask, Supervisor
 
 TABLE_DUE_S = 6.0  # the table is shown by then, even if some services still start
@@ -27,7 +27,7 @@ class Topology:
     """The services, the steps between them, their settings, and the variables that `cotacoes env` prints."""
 
     settings: Settings
-    services: Sequence[Service]
+    services: Sequence[ServiceSpec]
     steps: Sequence[OneTimeTask]
     exports: Mapping[str, str]
 

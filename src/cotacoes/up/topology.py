@@ -36,7 +36,7 @@ from cotacoes.up import embedded_servers
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.live_view import SUBSCRIBER, LiveView, Style, dropped_line
 from cotacoes.up.running_system import RunningSystem, Topology
-from cotacoes.up.supervision.service import Service
+from cotacoes.up.supervision.service import ServiceSpec
 from cotacoes.up.supervision.supervisor import OneTimeTask
 
 SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
@@ -150,12 +150,12 @@ def exports(settings: Settings) -> dict[str, str]:
     }
 
 
-def _shard(name: str, path: Path, port: int, password: str) -> Service:
+def _shard(name: str, path: Path, port: int, password: str) -> ServiceSpec:
     def prepare() -> None:
         embedded_servers.initialise_postgres(path, password)
         embedded_servers.recover_postgres(path)
 
-    return Service(
+    return ServiceSpec(
         name,
         f"postgresql://127.0.0.1:{port}/{embedded_servers.DATABASE}",
         lambda: embedded_servers.postgres_command(path, port),
@@ -166,9 +166,9 @@ def _shard(name: str, path: Path, port: int, password: str) -> Service:
     )
 
 
-def _redis(path: Path, port: int, password: str) -> Service:
+def _redis(path: Path, port: int, password: str) -> ServiceSpec:
     settings_file = path / "valkey.conf"
-    return Service(
+    return ServiceSpec(
         "redis",
         f"redis://127.0.0.1:{port}",
         lambda: embedded_servers.valkey_command(path, port, settings_file),
@@ -178,10 +178,10 @@ def _redis(path: Path, port: int, password: str) -> Service:
     )
 
 
-def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Service:
+def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> ServiceSpec:
     arguments = ["--json"] if name == SUBSCRIBER else []
     listens = name != SUBSCRIBER
-    return Service(
+    return ServiceSpec(
         name,
         settings.url(name) if listens else None,
         # -P: a file in the working directory must not take the place of a module
@@ -195,8 +195,8 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> S
     )
 
 
-def _external(name: str, url: str) -> Service:
-    return Service(name, config.without_password(url), None)
+def _external(name: str, url: str) -> ServiceSpec:
+    return ServiceSpec(name, config.without_password(url), None)
 
 
 def _refuse_foreign_services(settings: Settings) -> None:
@@ -243,7 +243,7 @@ def describe_source(settings: Settings) -> str:
     return f"replay of {names} ({failures}{speed})"
 
 
-def refuse_taken_ports(settings: Settings, services: Sequence[Service]) -> None:
+def refuse_taken_ports(settings: Settings, services: Sequence[ServiceSpec]) -> None:
     """Raise SettingError if a port that one of our services will listen on is in use."""
     for service in services:
         if service.command is None or service.address is None:

@@ -32,7 +32,7 @@ class _Problem(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
 
 
-class OverviewAnswer(msgspec.Struct, frozen=True):
+class DecodedOverview(msgspec.Struct, frozen=True):
     """The answer before its sections are checked: one that is malformed does not affect the others."""
 
     problems: dict[str, _Problem]
@@ -41,7 +41,7 @@ class OverviewAnswer(msgspec.Struct, frozen=True):
     position: dict[str, Any] = {}
 
 
-def read_overview(answer: OverviewAnswer, problems: Mapping[str, Mapping[str, Any]]) -> Overview:
+def read_overview(answer: DecodedOverview, problems: Mapping[str, Mapping[str, Any]]) -> Overview:
     """The valid sections; an invalid one becomes a problem."""
     errors = {
         name: read_problem(problems[name], problem.status, problem.retry_after_s)

@@ -47,7 +47,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Service:
+class HttpService:
     """A wired HTTP service, not yet started: its app and the scope in which its resources are open."""
 
     name: str
@@ -121,7 +121,7 @@ def cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Settin
     )
 
 
-async def serve_http(service: Service, settings: config.Settings, stop: Stop) -> None:
+async def serve_http(service: HttpService, settings: config.Settings, stop: Stop) -> None:
     """Listen on the service's port while its resources are open; SettingError if the port is taken."""
     from cotacoes.adapters.http_server import server
     from cotacoes.adapters.http_server.accepting import ConnectionLimits

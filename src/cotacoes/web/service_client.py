@@ -15,7 +15,7 @@ import msgspec
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client.quote_client import DEADLINE_S, QuoteClient, checked, new_http_client, query
 from cotacoes.model.payloads import PositionsJson, Progress, SourceCoins
-from cotacoes.web.overview import Overview, OverviewAnswer, read_overview
+from cotacoes.web.overview import DecodedOverview, Overview, read_overview
 
 if TYPE_CHECKING:
     from cotacoes.config import Settings
@@ -64,7 +64,7 @@ class ServiceClient(QuoteClient):
         """The sections (current, mean, position) of these coins, in one answer."""
         named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
         answer = await self._get("quote_service", f"/v1/overview?{query(**named, parts=','.join(parts))}")
-        return read_overview(checked("quote_service", answer, OverviewAnswer), answer["problems"])
+        return read_overview(checked("quote_service", answer, DecodedOverview), answer["problems"])
 
     async def report(
         self, coins: Sequence[str] = (), *, window: str | None = None, trace: bool = False

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from cotacoes.adapters.http_server.accepting import Ended
 from cotacoes.adapters.http_server.context import Context
-from cotacoes.adapters.http_server.reading import Farewell, Outlet, Pieces
+from cotacoes.adapters.http_server.reading import AnswerTransport, Farewell, Pieces
 from cotacoes.errors import (
     HeadersTooLargeError,
     MalformedRequestError,
@@ -78,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
         self.flow: _Flow = _Flow(transport)
-        self._outlet = Outlet(transport, self.close)
+        self._answer_transport = AnswerTransport(transport, self.close)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,7 +170,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         is_upgrade = self.parser.should_upgrade()
         if not (is_upgrade and self._should_upgrade()):
-            self.cycle.transport = self._outlet  # type: ignore[assignment]  # the part of a transport that uvicorn uses
+            self.cycle.transport = self._answer_transport  # type: ignore[assignment]  # the part of a transport that uvicorn uses
             self.headers = []  # for trailers: the request is in progress by then
             if is_upgrade:
                 self.cycle.keep_alive = False  # an unsupported protocol: its first byte cannot be found

@@ -52,7 +52,7 @@ class Pieces:
         return len(self._held) if found < 0 else found + len(_HEAD_END)
 
 
-class Outlet:
+class AnswerTransport:
     """The part of a transport that an answer uses, with a `close` of our own."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:

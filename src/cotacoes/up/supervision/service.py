@@ -44,8 +44,8 @@ class ServiceState(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Service:
-    """One process of the system. If `command` is None, it runs elsewhere and is only shown.
+class ServiceSpec:
+    """How one process of the system runs. If `command` is None, it runs elsewhere and is only shown.
 
     `prepare` blocks and runs before each start; `is_ready` gets the pid and blocks for well under a second. `needs`
     name services and steps that must have been ready before the first start. `grace_s` passes between `stop_signal` and
@@ -101,7 +101,7 @@ class SupervisedService:
 
     def __init__(
         self,
-        service: Service,
+        service: ServiceSpec,
         needs: Sequence[asyncio.Event],
         hooks: Hooks,
         *,

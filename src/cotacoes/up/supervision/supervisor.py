@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cotacoes.errors import BadRequestError, UnavailableError, setting_error_in
-from cotacoes.up.supervision.service import Hooks, Pauses, Service, ServiceState, StateChange, SupervisedService
+from cotacoes.up.supervision.service import Hooks, Pauses, ServiceSpec, ServiceState, StateChange, SupervisedService
 
 START_DEADLINE_S = 20.0
 
@@ -34,7 +34,7 @@ class Supervisor:
 
     def __init__(
         self,
-        services: Sequence[Service],
+        services: Sequence[ServiceSpec],
         steps: Sequence[OneTimeTask],
         hooks: Hooks,
         *,
