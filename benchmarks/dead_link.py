@@ -82,7 +82,7 @@ def measure(effort: Effort) -> list[Row]:
 
 
 async def _run(port: int) -> tuple[float, float, float]:
-    """Seconds until all was back, how many quotes that were, and how many are neither handed on nor told."""
+    """Seconds until all was back, how many quotes that were, and how many vanished unreported."""
     history, link, events = Memory(), Link(port), list[FeedEvent]()
 
     async def take(new: Sequence[FeedEvent]) -> None:
@@ -127,11 +127,11 @@ async def _until(what: Callable[[], bool]) -> None:
 
 
 def _silent(recorded: Sequence[Quote], events: Sequence[FeedEvent]) -> int:
-    """Quotes between the first and the last handed on that are neither handed on nor told."""
+    """Quotes between the first and the last handed on that are neither handed on nor reported as lost."""
     seen = [event.quote.position for event in events if isinstance(event, QuoteReceived)]
-    told: list[tuple[Position | None, Position]] = [
+    lost: list[tuple[Position | None, Position]] = [
         (event.gap.after, event.gap.through) for event in events if isinstance(event, GapLost)
     ]
     owed = {quote.position for quote in recorded if seen[0] <= quote.position <= seen[-1]}
     missing = owed - set(seen)
-    return sum(not any((a is None or a < one) and one <= b for a, b in told) for one in missing)
+    return sum(not any((a is None or a < one) and one <= b for a, b in lost) for one in missing)

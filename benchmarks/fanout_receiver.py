@@ -59,7 +59,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceiverReport:
     """What came: quotes of all clients, most of one, clients closed, the end, how busy this process was (of a core).
 
     `arrivals` has for each sampled client `seq` and time of each quote; times are monotonic nanoseconds.
@@ -201,8 +201,8 @@ def main(text: str) -> None:
     elapsed_s, busy_s = time.monotonic() - started, time.process_time() - busy
     counts = [counter.quotes for _, counter in streams]
     arrivals = [counter.arrivals for _, counter in streams if isinstance(counter, Sampler)]
-    told = Told(sum(counts), max(counts), closed, time.monotonic_ns(), busy_s / elapsed_s, arrivals)
-    sys.stdout.write(json.dumps(asdict(told)))
+    report = ReceiverReport(sum(counts), max(counts), closed, time.monotonic_ns(), busy_s / elapsed_s, arrivals)
+    sys.stdout.write(json.dumps(asdict(report)))
     for stream in [*stalled, *(stream for stream, _ in streams)]:
         stream.close()
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from benchmarks import fanout_wire as wire
 from benchmarks.fanout_history import beat_after, make_quotes
 from benchmarks.fanout_program import Server
-from benchmarks.fanout_receiver import Order, Told
+from benchmarks.fanout_receiver import Order, ReceiverReport
 from benchmarks.figure import MeasureError, percentile
 from benchmarks.helper_process import helper_process
 from cotacoes.model.live_message import encode_quote
@@ -125,33 +125,35 @@ def play(server: Server, load: Load, batch: Batch) -> Round:
         cpu_s = server.cpu_s() - cpu_before
     if not output:
         raise MeasureError(f"the clients of {server.name} failed")
-    told, late = Told(**json.loads(output)), late_share(late_ns)
-    return read_round(told, server.name, load, batch, start_ns=start_ns, cpu_s=cpu_s, late=late)
+    report, late = ReceiverReport(**json.loads(output)), late_share(late_ns)
+    return read_round(report, server.name, load, batch, start_ns=start_ns, cpu_s=cpu_s, late=late)
 
 
-def read_round(told: Told, name: str, load: Load, batch: Batch, *, start_ns: int, cpu_s: float, late: float) -> Round:
+def read_round(
+    report: ReceiverReport, name: str, load: Load, batch: Batch, *, start_ns: int, cpu_s: float, late: float
+) -> Round:
     """What came, as a round. MeasureError where a client had a quote twice, or out of order, or none had any."""
     first_seq, interval_ns = batch.quotes[0].seq, 1e9 / load.rate
-    for client in told.arrivals:
+    for client in report.arrivals:
         if any(seq <= before for (before, _), (seq, _) in itertools.pairwise(client)):
             raise MeasureError(f"a client of {name} had quotes twice or out of order")
-    if told.most > len(batch.quotes):
+    if report.most > len(batch.quotes):
         raise MeasureError(f"a client of {name} had more quotes than were published")
     latencies = [
         (arrived_ns - start_ns - (seq - first_seq) * interval_ns) / 1e6
-        for client in told.arrivals
+        for client in report.arrivals
         for seq, arrived_ns in client
     ]
     if not latencies:
         raise MeasureError(f"no client of {name} had a quote")
     return Round(
-        told.quotes,
+        report.quotes,
         load.readers * len(batch.quotes),
-        told.closed,
-        micros=1e6 * cpu_s / told.quotes,
+        report.closed,
+        micros=1e6 * cpu_s / report.quotes,
         latencies=latencies,
-        rate=1e9 * told.quotes / (told.ended_ns - start_ns),
-        busy=100 * told.busy,
+        rate=1e9 * report.quotes / (report.ended_ns - start_ns),
+        busy=100 * report.busy,
         late=late,
     )
 

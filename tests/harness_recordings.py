@@ -60,7 +60,7 @@ def recorded_mids(file: Path) -> Iterator[str]:
     with gzip.open(file, "rt") as lines:
         for line in lines:
             _, _, frame = line.partition(" ")
-            told = json.loads(frame)
-            if str(told.get("stream", "")).endswith("@bookTicker"):
-                mid = (Decimal(told["data"]["b"]) + Decimal(told["data"]["a"])) / 2
+            message = json.loads(frame)
+            if str(message.get("stream", "")).endswith("@bookTicker"):
+                mid = (Decimal(message["data"]["b"]) + Decimal(message["data"]["a"])) / 2
                 yield f"{mid:f}".rstrip("0").rstrip(".")

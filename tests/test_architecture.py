@@ -157,7 +157,7 @@ PHRASES = {
     "can not": (r"(?i)\bcan not\b", 0),
     "which is the most": (r"\bwhich is the most\b", 0),
     "has its turn": (r"\bhas its turn\b", 0),
-    "told": (r"(?i)\btold\b", 289),
+    "told": (r"(?i)\btold\b", 0),
     "where, for if or when": (rf"\b[Ww]here\b(?!{OF_A_PLACE})(?!{AT_A_PLACE})", 43),
 }
 

@@ -47,10 +47,10 @@ pytestmark = pytest.mark.skipif(
 
 
 class Page:
-    """Serves the page, and takes what it tells."""
+    """Serves the page, and collects the events that it reports."""
 
     def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.port = 0
 
     @property
@@ -71,7 +71,7 @@ class Page:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             lengths = [line.partition(":")[2] for line in head.splitlines() if line.startswith("content-length:")]
             if lengths:
-                self.told += json.loads(await reader.readexactly(int(lengths[0])))
+                self.received += json.loads(await reader.readexactly(int(lengths[0])))
             body = b"" if lengths else (HERE / "page.html").read_bytes()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
@@ -80,7 +80,7 @@ class Page:
             await writer.drain()
 
     def of(self, wire: str, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.told if event["wire"] == wire and event["kind"] == kind]
+        return [event for event in self.received if event["wire"] == wire and event["kind"] == kind]
 
     def frames(self) -> list[dict[str, Any]]:
         """Those over the WebSocket."""
@@ -221,7 +221,7 @@ async def test_a_page_of_another_origin_gets_nothing(
     ):
         async with browsing(page, world.proxy.port):
             await until(lambda: page.of("sse", "closed") and page.of("websocket", "closed"))
-        assert {event["kind"] for event in page.told} == {"closed"}
+        assert {event["kind"] for event in page.received} == {"closed"}
 
 
 async def test_an_unmodified_ws_of_npm_is_resumed_exactly(valkey: Server, seeded: random.Random) -> None:  # noqa: F811

@@ -3,8 +3,8 @@
     Writer ──▶ Valkey ──▶ StreamProxy ──▶ client_subscriber --json ──▶ lines
        └─────▶ HistoryTwin ──▶ HTTP ───────────┘
 
-The oracle is `World.breaches`: each quote that was written since the first one shown is shown or told gone, once, in
-order.
+The oracle is `World.breaches`: each quote that was written since the first one shown is shown or reported as gone,
+once, in order.
 """
 
 import asyncio
@@ -103,14 +103,14 @@ class World:
         self.process: asyncio.subprocess.Process
 
     def kinds(self) -> list[str]:
-        """What was told, quotes left out."""
+        """The types of the lines so far, quotes left out."""
         return [line["type"] for _, line in self.lines if line["type"] != "quote"]
 
     def shown(self) -> list[Position]:
         return [Position(line["epoch"], line["seq"]) for _, line in self.lines if line["type"] == "quote"]
 
     def breaches(self, since: Position | None = None) -> list[str]:
-        """What is wrong with all that was shown and told gone, up to the last one shown."""
+        """What is wrong with all that was shown and reported as gone, up to the last one shown."""
         shown = self.shown()
         gone = [
             (None if line["after"] is None else Position.parse(line["after"]), Position.parse(line["through"]))
@@ -127,7 +127,7 @@ class World:
                 assert self.process.returncode is None
                 await asyncio.sleep(0.02)
 
-    async def until_told(self, kind: str, count: int = 1, *, limit_s: float = LIMIT_S) -> None:
+    async def until_line(self, kind: str, count: int = 1, *, limit_s: float = LIMIT_S) -> None:
         await self.until(lambda: self.kinds().count(kind) >= count, limit_s)
 
     async def until_cut(self, count: int) -> None:

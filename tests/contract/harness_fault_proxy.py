@@ -4,7 +4,7 @@ In front of anything else that has a URL it does the same, but for `cut_at_commi
 
     cut_after(client_bytes=n)   n more bytes reach the server, and no other: both sides see the connection end
     cut_after(server_bytes=n)   n more bytes of the server's answers come back, and no other
-    cut_at_commit()             the next Execute goes out whole, the server does and commits it, nobody is told
+    cut_at_commit()             the next Execute goes out whole, the server does and commits it, nobody learns of it
     delay(seconds)              every piece of an answer comes that much later
     freeze_after(server_bytes)  so many more bytes of the server's answers come back, and then it is as
     freeze(), thaw()            connections are taken and held, nothing passes

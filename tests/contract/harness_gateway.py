@@ -3,7 +3,7 @@
     Writer ──▶ Valkey ──▶ StreamProxy ──▶ gateway_service ──▶ StreamProxy ──▶ clients
        └─────▶ HistoryTwin ──▶ HTTP ───────────┘
 
-The oracle is `Listener.breaches`: each quote that was written since the first position is received or told in a gap,
+The oracle is `Listener.breaches`: each quote that was written since the first position is received or in a gap,
 once, in order.
 """
 
@@ -74,7 +74,7 @@ class Gateway:
 class Listener:
     """A client as a user would write it: it keeps its last position, and comes back with it.
 
-    `frames` are all that it was told; `closes` the codes with which connections ended, None where they were cut.
+    `frames` are all that it received; `closes` the codes with which connections ended, None where they were cut.
     """
 
     def __init__(self, port: int, chance: random.Random, *, mode: str = "every", since: str | None = None) -> None:
@@ -126,7 +126,7 @@ class Listener:
             self.known = Position.parse(frame["through"])
 
     def breaches(self, history: HistoryTwin, start: Position | None) -> list[str]:
-        """What is wrong with all that was received and told gone, up to the last one received."""
+        """What is wrong with all that was received and reported as gone, up to the last one received."""
         gone = [
             (None if frame["after"] is None else Position.parse(frame["after"]), Position.parse(frame["through"]))
             for frame in self.frames

@@ -78,7 +78,7 @@ OF_READERS = "FROM pg_stat_activity WHERE datname = current_database() AND usena
 OUT_OF_TIME = {"timed_out", "rejected", "skipped", "abandoned"}
 
 
-def told_of(coin: str, last: int = LAST) -> dict[str, Any]:
+def expected_of(coin: str, last: int = LAST) -> dict[str, Any]:
     """What a complete report says about the coin."""
     quotes = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in HELD[coin]]
     return {
@@ -229,7 +229,7 @@ class World:
         assert list(report["coins"]) == list(HOMES)
         for coin in HOMES:
             missing = {part for part, names in parts_of(coin).items() if names & reasons.keys()}
-            expected = {part: None if part in missing else value for part, value in told_of(coin, last).items()}
+            expected = {part: None if part in missing else value for part, value in expected_of(coin, last).items()}
             if (current := report["coins"][coin]["current"]) is not None:
                 # its age has grown by no more than the wait and the merge
                 assert AGE_MS <= current["age_ms"] <= AGE_MS + report["elapsed_ms"] + 1000 * SLACK_S

@@ -516,13 +516,13 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
 
 async def test_undelivered_quotes_are_pending_and_delivered_quotes_must_be_stored(ledger: Settings) -> None:
     twin = Twin({})
-    told_of = '{"coins": {"bitcoin": {"position": "11-9", "through": "%s", "pending": 4, "shard": "shard1"}}}'
+    positions = '{"coins": {"bitcoin": {"position": "11-9", "through": "%s", "pending": 4, "shard": "shard1"}}}'
     async with serving(twin) as port:
         settings = ledger.model_copy(update={"quote_url": f"http://127.0.0.1:{port}"})
-        twin.faults["/v1/positions"] = (told_of % "11-5").encode()
+        twin.faults["/v1/positions"] = (positions % "11-5").encode()
         found, _ = await run(settings)
         assert (found.verdict, found.pending, found.unknown) == ("right", 4, 1)
-        twin.faults["/v1/positions"] = (told_of % "11-6").encode()
+        twin.faults["/v1/positions"] = (positions % "11-6").encode()
         found, reported = await run(settings)
     assert breaches(reported) == [
         "bitcoin shard1 fence  last position, which quote_service knows to be stored: 11-5, not 11-6 or later"

@@ -198,8 +198,8 @@ async def test_a_report_breaks_no_value_on_a_narrow_terminal(columns: int) -> No
     async with serving(answer_report) as port:
         environment = {"COTACOES_AGGREGATOR_URL": f"http://127.0.0.1:{port}", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
         shown = await asyncio.to_thread(on_terminal, columns, ["report", "--trace"], environment)
-    told = [word for line in shown.splitlines() for word in line.split()]
-    assert [value for value in VALUES if not any(value in word for word in told)] == []
+    words = [word for line in shown.splitlines() for word in line.split()]
+    assert [value for value in VALUES if not any(value in word for word in words)] == []
     assert HELD in shown
     of_tables = shown[: shown.index("2026-11-30T07:13:55")].replace(HELD, "")
     assert [line for line in of_tables.splitlines() if len(line) > columns and len(line.split()) > 1] == []

@@ -236,7 +236,7 @@ async def test_a_reader_that_does_not_read_is_closed_and_its_cost_is_bounded() -
         slow.transport.abort()
 
 
-async def test_at_a_stop_each_client_is_told_when_to_come_back() -> None:
+async def test_at_a_stop_each_client_learns_when_to_come_back() -> None:
     rig = StreamRig("bitcoin")
     streams = {"/v1/stream": EventStreams(rig.hub, rig.admission, rig.settings, clock=rig.loop.time)}
     app = build_app("gateway_service", rig.settings, Metrics(), APIRouter(), streams=streams)

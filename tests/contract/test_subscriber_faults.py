@@ -57,7 +57,7 @@ async def command(port: int, *words: str) -> bytes:
 async def assert_got_back(world: World) -> None:
     """All that is written by now comes; the loss is said, and its end; nothing is missing, doubled or out of order."""
     await world.until_whole()
-    await world.until_told("recovered")  # behind the last of the quotes that it brings
+    await world.until_line("recovered")  # behind the last of the quotes that it brings
     kinds = world.kinds()
     assert {"gap", "recovered"} <= set(kinds)
     assert kinds.count("recovered") <= kinds.count("gap")
@@ -76,7 +76,7 @@ async def test_a_link_in_a_black_hole_is_found_dead_and_everything_is_recovered_
     world.proxy.blackhole(new=new)
     await asyncio.sleep(for_s)
     world.proxy.mend()  # for those that come from now on
-    await world.until_told("recovered", limit_s=BACK_S)
+    await world.until_line("recovered", limit_s=BACK_S)
     assert next(at for at, line in world.lines if line["type"] == "recovered") - began_s <= BACK_S
     await assert_got_back(world)
 
@@ -87,7 +87,7 @@ async def test_a_reset_link_costs_nothing(world: World, seeded: random.Random) -
         world.proxy.blackhole(new=False)
         await world.writer.write(seeded.randint(1, 100))
         world.proxy.reset()
-        await world.until_told("gap", number)
+        await world.until_line("gap", number)
         world.history.away = False
         await world.until_whole()
     await assert_got_back(world)
@@ -177,7 +177,7 @@ async def test_while_the_history_is_away_nothing_is_skipped(world: World, server
     servers.kill()
     await world.writer.write(5)
     servers.start()
-    await world.until_told("gap")
+    await world.until_line("gap")
     last = world.shown()[-1]
     await asyncio.sleep(1)
     assert world.shown()[-1] == last
@@ -194,7 +194,7 @@ async def test_what_the_history_dropped_meanwhile_is_reported_as_gone_and_the_re
     world.history.floor[COIN] = len(world.history.written) - seeded.randint(1, 15)
     servers.start()
     await world.until_whole()
-    await world.until_told("recovered")
+    await world.until_line("recovered")
     assert world.kinds() == ["gap", "gone", "recovered"]
     assert world.breaches() == []
 

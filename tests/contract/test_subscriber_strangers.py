@@ -39,7 +39,7 @@ async def test_a_second_system_is_never_shown_and_dismissed_within_seconds(valke
     foreign = msgspec.structs.replace(last, epoch=last.epoch + 1_000, seq=1, price=Decimal(FALSE_PRICE), prev=None)
     await publish(valkey, foreign)
     await publish(valkey, Heartbeat(COIN, Position(last.epoch + 1_000, 5), None, last.at))
-    await world.until_told("dismissed")
+    await world.until_line("dismissed")
     await world.until_whole()
     assert world.breaches() == []
     assert all(line.get("price") != FALSE_PRICE for _, line in world.lines)
@@ -72,7 +72,7 @@ async def test_a_history_replaced_during_a_pause_is_reported_and_shown_from_its_
     world.writer.epoch += 1_000_000
     await world.writer.write(3)
     world.process.send_signal(signal.SIGCONT)
-    await world.until_told("gone")
+    await world.until_line("gone")
     await world.until_whole()
     gone = next(line for _, line in world.lines if line["type"] == "gone")
     assert (gone["reason"], Position.parse(gone["after"]) <= old) == ("rewritten", True)

@@ -86,13 +86,13 @@ def falls(positions: Sequence[Position], *, strictly: bool) -> list[str]:
     ]
 
 
-def untold(rows: Sequence[Row], seen: Seen) -> list[str]:
-    """The positions that a subscriber neither showed nor told as gone, from the first to the last that it showed."""
+def unreported(rows: Sequence[Row], seen: Seen) -> list[str]:
+    """The positions between the first and the last shown that a subscriber neither showed nor reported as gone."""
     shown = {position for position, _ in seen.quotes}
     if not shown:
         return []
     return [
-        f"{row.position} was neither shown nor told as gone"
+        f"{row.position} was neither shown nor reported as gone"
         for row in rows
         if min(shown) < row.position < max(shown)
         and row.position not in shown
@@ -176,6 +176,6 @@ class Witness:
             while True:
                 for coin, seen in self.current.items():
                     with contextlib.suppress(UnavailableError):
-                        told = await client.current(coin)
-                        seen.quotes.append((Position(told["epoch"], told["seq"]), told["price"]))
+                        answer = await client.current(coin)
+                        seen.quotes.append((Position(answer["epoch"], answer["seq"]), answer["price"]))
                 await asyncio.sleep(POLL_S)

@@ -65,8 +65,8 @@ def found(system: System, check: str, said: str = "") -> dict[str, str | None]:
     """The trouble, once the doctor finds it: some show only after a moment."""
 
     def look() -> dict[str, str | None] | None:
-        told = [one for one in examine(system).troubles() if one["check"] == check and said in str(one["text"])]
-        return told[0] if told else None
+        troubles = [one for one in examine(system).troubles() if one["check"] == check and said in str(one["text"])]
+        return troubles[0] if troubles else None
 
     trouble: dict[str, str | None] = wait_until(f"{check}: {said}", look, 30)
     return trouble

@@ -37,24 +37,24 @@ def run_scenario(disk: Path, filled_by: str) -> dict[str, Any]:
         timeout=SCENARIO_DEADLINE_S,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
 
 
 @pytest.mark.parametrize("filled_by", ["log", "other"])
 def test_a_full_disk_stops_recording_by_name_and_loses_nothing_and_with_room_it_goes_on(
     disk: Path, filled_by: str
 ) -> None:
-    told = run_scenario(disk, filled_by)
+    outcome = run_scenario(disk, filled_by)
     full = "the log cannot be used: the disk is full, or the quota (COTACOES_LOG_QUOTA_BYTES) is reached"
-    assert told["refusals"] == [full] * 3
-    assert told["failures"] == [full, None]
-    assert (told["while_full"] == BATCH) == (filled_by == "other")
+    assert outcome["refusals"] == [full] * 3
+    assert outcome["failures"] == [full, None]
+    assert (outcome["while_full"] == BATCH) == (filled_by == "other")
     # what was refused is not there, not even a part of it; what was recorded is, once, and comes to the shard
-    assert told["held"] == told["recorded"]
-    assert told["stored"] == told["recorded"]
-    positions = [(epoch, seq) for epoch, seq, _, _ in told["recorded"]]
+    assert outcome["held"] == outcome["recorded"]
+    assert outcome["stored"] == outcome["recorded"]
+    positions = [(epoch, seq) for epoch, seq, _, _ in outcome["recorded"]]
     (epoch, last), (later, first), (_, second) = positions[-3:]
-    assert (last, first, second) == (told["while_full"], 1, 2)
+    assert (last, first, second) == (outcome["while_full"], 1, 2)
     assert later > epoch
-    assert [prev for *_, prev in told["recorded"][-2:]] == [[epoch, last], None]
+    assert [prev for *_, prev in outcome["recorded"][-2:]] == [[epoch, last], None]

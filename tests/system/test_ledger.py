@@ -31,13 +31,13 @@ def settings_of(system: System) -> config.Settings:
 
 
 def report(system: System) -> dict[str, Any]:
-    told: dict[str, Any] = system.get("aggregator_service", "/report/full").body
-    return told
+    body: dict[str, Any] = system.get("aggregator_service", "/report/full").body
+    return body
 
 
 def has_quotes(system: System, coins: set[str]) -> bool:
-    told = report(system)
-    return set(told["coins"]) == coins and all(coin["last_logs"] for coin in told["coins"].values())
+    body = report(system)
+    return set(body["coins"]) == coins and all(coin["last_logs"] for coin in body["coins"].values())
 
 
 def proven(system: System) -> str:
@@ -48,8 +48,8 @@ def proven(system: System) -> str:
 
 
 def currencies(system: System) -> dict[str, str | None]:
-    told = json.loads(system.cli("coins", "list", "--json").stdout)
-    return {coin: home["currency"] for coin, home in told.items()}
+    coins = json.loads(system.cli("coins", "list", "--json").stdout)
+    return {coin: home["currency"] for coin, home in coins.items()}
 
 
 def test_an_added_coin_works_like_any_other_even_after_a_restart(system: System) -> None:
@@ -103,9 +103,9 @@ def test_a_hundred_coins_on_four_shards_work_like_two_on_two(system: System) -> 
     elsewhere = {coin for coin, home in homes.items() if home.shard != "shard1"}
 
     def go_on() -> bool:
-        told = report(system)
-        return set(told["coins"]) == coins and all(
-            told["coins"][coin]["current"] and told["coins"][coin]["last_logs"] for coin in elsewhere
+        body = report(system)
+        return set(body["coins"]) == coins and all(
+            body["coins"][coin]["current"] and body["coins"][coin]["last_logs"] for coin in elsewhere
         )
 
     wait_until("the others go on", lambda: _quietly(go_on), HEAL_LIMIT_S)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.system.conftest import System, wait_until
-from tests.system.harness_witness import Row, falls, subscriber_lives, untold
+from tests.system.harness_witness import Row, falls, subscriber_lives, unreported
 
 from cotacoes.model.quote import Position
 
@@ -86,13 +86,13 @@ def test_without_its_shard_a_coin_stays_live_and_what_is_pending_is_delivered_la
     since = len(system.events)
     new_quotes(system, "bitcoin", 4)
     assert wait_until("quotes are pending", lambda: report(system)["coins"]["bitcoin"]["pending"]) > 0
-    told = report(system)
-    assert not told["complete"]
-    assert "shard1" in {missing["part"] for missing in told["missing"]}
-    assert told["coins"]["bitcoin"]["last_logs"] is None
-    assert told["coins"]["bitcoin"]["current"]["status"] == "fresh"
-    assert told["coins"]["ethereum"]["last_logs"]
-    assert told["elapsed_ms"] <= told["deadline_ms"]
+    body = report(system)
+    assert not body["complete"]
+    assert "shard1" in {missing["part"] for missing in body["missing"]}
+    assert body["coins"]["bitcoin"]["last_logs"] is None
+    assert body["coins"]["bitcoin"]["current"]["status"] == "fresh"
+    assert body["coins"]["ethereum"]["last_logs"]
+    assert body["elapsed_ms"] <= body["deadline_ms"]
     assert system.get("quote_service", "/media_ultimos_10_logs/bitcoin").body["count"] == 10
     system.ask("start", "shard1")
     said(system, "delivery.resumed", since)
@@ -101,9 +101,9 @@ def test_without_its_shard_a_coin_stays_live_and_what_is_pending_is_delivered_la
     assert healed["coins"]["bitcoin"]["through"] == f"{newest['epoch']}-{newest['seq']}"
 
 
-def _complete(told: dict[str, Any]) -> dict[str, Any] | None:
-    pending = [told["coins"][coin]["pending"] for coin in COINS]
-    return told if told["complete"] and pending == [0, 0] else None
+def _complete(body: dict[str, Any]) -> dict[str, Any] | None:
+    pending = [body["coins"][coin]["pending"] for coin in COINS]
+    return body if body["complete"] and pending == [0, 0] else None
 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
@@ -126,14 +126,14 @@ def test_without_redis_quotes_are_answered_and_recorded_and_the_live_view_has_no
     seqs = [quote["seq"] for quote in page["quotes"]]
     assert seqs == list(range(before["seq"] + 1, seqs[-1] + 1))
     if how == "stop":
-        told = said(system, "gap.detected", since)
-        assert told["through"] != told["after"]
+        gap = said(system, "gap.detected", since)
+        assert gap["through"] != gap["after"]
         said(system, "gap.filled", since)
         new_quotes(system, "bitcoin", 1)
     rows = [Row(Position(quote["epoch"], quote["seq"]), quote["price"], None) for quote in page["quotes"]]
     heard = subscriber_lives(list(system.events))[-1]["bitcoin"]
     assert heard.gone == []
-    assert untold(rows, heard) == []
+    assert unreported(rows, heard) == []
     assert falls([position for position, _ in heard.quotes], strictly=True) == []
 
 
@@ -146,9 +146,9 @@ def test_current_quotes_and_the_report_meet_their_deadlines_whatever_hangs(runni
         for coin in COINS:
             assert current(system, coin)["price"]
         if part != "aggregator_service":
-            told = report(system)
-            assert told["elapsed_ms"] <= told["deadline_ms"]
-            assert told["complete"] == (part != "shard1")
+            body = report(system)
+            assert body["elapsed_ms"] <= body["deadline_ms"]
+            assert body["complete"] == (part != "shard1")
         assert system.get("gateway_service", "/v1/quotes/ethereum/current").status == 200
     finally:
         system.ask("start", part)
@@ -160,9 +160,9 @@ def test_without_quote_service_the_shards_still_report_and_the_gateway_serves_th
     system = running_system
     known = system.get("gateway_service", "/v1/quotes/bitcoin/current").body
     system.ask("stop", "quote_service")
-    told = report(system)
-    assert [missing["part"] for missing in told["missing"]] == ["quote_service"]
-    assert all(told["coins"][coin]["last_logs"] and told["coins"][coin]["current"] is None for coin in COINS)
+    body = report(system)
+    assert [missing["part"] for missing in body["missing"]] == ["quote_service"]
+    assert all(body["coins"][coin]["last_logs"] and body["coins"][coin]["current"] is None for coin in COINS)
     first = system.get("gateway_service", "/v1/quotes/bitcoin/current").body
     assert (first["source"], first["price"], first["seq"]) == ("cache", known["price"], known["seq"])
     time.sleep(0.5)

@@ -82,4 +82,4 @@ def first_strange(prices: Iterable[str], mids: Iterable[str]) -> str | None:
 
 def _delivered(system: System) -> dict[str, dict[str, dict[str, list[dict[str, str]]]]] | None:
     report = json.loads(system.cli("report", "--json").stdout)
-    return report if all(told["pending"] == 0 for told in report["coins"].values()) else None
+    return report if all(coin["pending"] == 0 for coin in report["coins"].values()) else None

@@ -97,8 +97,8 @@ def recorded(running_system: System, count: int) -> list[Quote]:
     """The coin's quotes from the first on, once there are so many."""
 
     def whole() -> list[QuoteJson] | None:
-        told = running_system.get("quote_service", "/v1/quotes/bitcoin?limit=10000").body["quotes"]
-        return msgspec.convert(told, list[QuoteJson]) if len(told) >= count else None
+        quotes = running_system.get("quote_service", "/v1/quotes/bitcoin?limit=10000").body["quotes"]
+        return msgspec.convert(quotes, list[QuoteJson]) if len(quotes) >= count else None
 
     return [one.quote() for one in wait_until(f"{count} quotes", whole)]
 
@@ -144,25 +144,25 @@ def test_candles_are_those_of_all_quotes_up_to_the_position_that_they_name(
     running_system: System, interval: str
 ) -> None:
     recorded(running_system, 4)
-    told = running_system.get("quote_service", f"/v1/candles/bitcoin?interval={interval}").body
-    assert set(told) == {"coin", "currency", "origin", "interval", "candles", "next", "more", "through"}
-    through = Position.parse(told["through"])
+    body = running_system.get("quote_service", f"/v1/candles/bitcoin?interval={interval}").body
+    assert set(body) == {"coin", "currency", "origin", "interval", "candles", "next", "more", "through"}
+    through = Position.parse(body["through"])
     counted = [one for one in recorded(running_system, 4) if one.position <= through]
     step = timedelta(minutes=INTERVALS[interval])
-    assert told["candles"] == [
+    assert body["candles"] == [
         msgspec.to_builtins(CandleJson.of(one, closed=one.at + step <= counted[-1].at))
         for one in candles_of(counted, INTERVALS[interval])
     ]
-    assert (told["origin"], told["currency"], told["next"], told["more"]) == ("sim", "USD", None, False)
+    assert (body["origin"], body["currency"], body["next"], body["more"]) == ("sim", "USD", None, False)
 
 
 def test_empty_candles_come_on_request(running_system: System) -> None:
     newest = recorded(running_system, 1)[-1]
     start = format_time(newest.at - timedelta(minutes=30))
-    told = running_system.get("quote_service", f"/v1/candles/bitcoin?from={start}&empty=true").body["candles"]
-    assert len(told) >= 31
-    assert told[0] == msgspec.to_builtins(CandleJson.empty(parse_time(told[0]["at"]), closed=True))
-    assert told[-1]["count"] > 0
+    candles = running_system.get("quote_service", f"/v1/candles/bitcoin?from={start}&empty=true").body["candles"]
+    assert len(candles) >= 31
+    assert candles[0] == msgspec.to_builtins(CandleJson.empty(parse_time(candles[0]["at"]), closed=True))
+    assert candles[-1]["count"] > 0
 
 
 def test_the_commands_show_a_range_its_candles_and_export_it_digit_for_digit(
@@ -194,9 +194,9 @@ def test_the_report_has_every_part_of_every_coin(running_system: System) -> None
     assert set(report) == {
         *("generated_at", "deadline_ms", "elapsed_ms", "complete", "missing", "window", "coins", "sources"),
     }
-    for told in report["coins"].values():
-        assert set(told) == {"current", "average", "last_logs", "through", "window", "pending"}
-        assert set(told["last_logs"][0]) == QUOTE
+    for section in report["coins"].values():
+        assert set(section) == {"current", "average", "last_logs", "through", "window", "pending"}
+        assert set(section["last_logs"][0]) == QUOTE
     assert list(report["sources"]) == ["quote_service", "shard1", "shard2"]
     assert all(set(source) == {"status", "elapsed_ms"} for source in report["sources"].values())
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
-from tests.system.harness_witness import Witness, audit, falls, stored_rows, subscriber_lives, untold
+from tests.system.harness_witness import Witness, audit, falls, stored_rows, subscriber_lives, unreported
 
 from cotacoes.config import SHARDS
 from cotacoes.up.data_folder import read_running
@@ -110,7 +110,7 @@ def endure(folder: Path, blows: Iterable[Blow], dice: random.Random, beside: Bes
             assert falls([position for position, _ in heard.quotes], strictly=True) == []
             assert falls([position for position, _ in current.quotes], strictly=False) == []
             shown = [life[coin] for life in lives]
-            assert [breach for one in shown for breach in untold(rows[coin], one)] == []
+            assert [breach for one in shown for breach in unreported(rows[coin], one)] == []
             assert [fall for one in shown for fall in falls([at for at, _ in one.quotes], strictly=True)] == []
             assert _history(system, coin) == [(str(row.position), row.price) for row in rows[coin]]
 

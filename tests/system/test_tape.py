@@ -29,9 +29,9 @@ def own_prices(file: Path) -> dict[str, list[str]]:
     prices: dict[str, list[str]] = defaultdict(list)
     with gzip.open(file, "rt") as lines:
         for line in lines:
-            told = json.loads(line)
-            if told["type"] == "quote":
-                prices[told["coin"]].append(told["price"])
+            event = json.loads(line)
+            if event["type"] == "quote":
+                prices[event["coin"]].append(event["price"])
     return dict(prices)
 
 
@@ -91,8 +91,8 @@ def test_a_history_is_filled_with_the_times_that_were_recorded(tmp_path: Path) -
         wait_stored(system, expected)
         quotes = system.get("quote_service", "/v1/quotes/bitcoin?limit=10000").body["quotes"]
         with gzip.open(SIMULATED, "rt") as lines:
-            told = [json.loads(line) for line in lines]
-        times = [one["observed_at"] for one in told if one["type"] == "quote" and one["coin"] == "bitcoin"]
+            events = [json.loads(line) for line in lines]
+        times = [one["observed_at"] for one in events if one["type"] == "quote" and one["coin"] == "bitcoin"]
         assert [quote["observed_at"] for quote in quotes] == times
         assert [quote["at"] for quote in quotes] == times
         system.signal(signal.SIGINT)
@@ -147,8 +147,8 @@ def test_a_recording_of_a_replay_of_a_recording_has_the_same_prices(tmp_path: Pa
             recorder.wait()
     again: dict[str, list[str]] = defaultdict(list)
     for line in second.read_text().splitlines():
-        told = json.loads(line)
-        assert told["type"] != "gap"
-        if told["type"] == "quote":
-            again[told["coin"]].append(told["price"])
+        event = json.loads(line)
+        assert event["type"] != "gap"
+        if event["type"] == "quote":
+            again[event["coin"]].append(event["price"])
     assert again == expected

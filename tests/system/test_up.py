@@ -66,12 +66,12 @@ def test_everything_listens_on_loopback_only(running_system: System) -> None:
 
 
 def test_the_printed_environment_leads_to_every_server(running_system: System) -> None:
-    told = json.loads(running_system.cli("env", "--json").stdout)
+    env = json.loads(running_system.cli("env", "--json").stdout)
     for name in ("REDIS_URL", "GATEWAY_URL", "EXTERNAL_URL", "QUOTE_URL", "AGGREGATOR_URL", "ADMIN_TOKEN"):
-        assert told[f"COTACOES_{name}"]
+        assert env[f"COTACOES_{name}"]
     for shard in ("SHARD1", "SHARD2"):
         asked = subprocess.run(
-            [f"{told['path']}/psql", "-qXAt", "-c", "SELECT count(*) >= 0 FROM quotes", told[f"COTACOES_{shard}_DSN"]],
+            [f"{env['path']}/psql", "-qXAt", "-c", "SELECT count(*) >= 0 FROM quotes", env[f"COTACOES_{shard}_DSN"]],
             capture_output=True,
             text=True,
         )

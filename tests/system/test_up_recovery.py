@@ -48,9 +48,9 @@ def test_a_process_that_only_has_the_number_of_an_old_service_is_left_alone(syst
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         up_json = system.data / "up.json"
-        told = json.loads(up_json.read_text())
-        told["children"]["redis"][0] = stranger.pid
-        up_json.write_text(json.dumps(told))
+        state = json.loads(up_json.read_text())
+        state["children"]["redis"][0] = stranger.pid
+        up_json.write_text(json.dumps(state))
         # the number that PostgreSQL itself keeps may be a stranger's by now as well
         lock = system.data / "shard1" / "postmaster.pid"
         lines = lock.read_text().splitlines() if lock.exists() else ["0"] * 8

@@ -35,20 +35,20 @@ def text(position: Position | None) -> str | None:
     return None if position is None else f"{position[0]}-{position[1]}"
 
 
-def quote_frame(told: Quote, **more: Any) -> str:
-    time = told.at.isoformat().replace("+00:00", "Z")
+def quote_frame(quote: Quote, **more: Any) -> str:
+    time = quote.at.isoformat().replace("+00:00", "Z")
     fields: dict[str, Any] = {
         "v": 1,
         "type": "quote",
-        "coin": told.coin,
-        "currency": told.currency,
-        "price": str(told.price),
-        "epoch": told.epoch,
-        "seq": told.seq,
+        "coin": quote.coin,
+        "currency": quote.currency,
+        "price": str(quote.price),
+        "epoch": quote.epoch,
+        "seq": quote.seq,
         "observed_at": time,
         "at": time,
-        "origin": told.origin,
-        "prev": text(told.prev),
+        "origin": quote.origin,
+        "prev": text(quote.prev),
     }
     return json.dumps(fields | more)
 
@@ -63,8 +63,8 @@ def subscribed_frame(coins: Mapping[str, tuple[bool, Position | None]], mode: st
 
 
 def beat_frame(positions: Mapping[str, Position | None], **more: Any) -> str:
-    told = {coin: text(position) for coin, position in positions.items()}
-    sent = {"type": "heartbeat", "sent_at": "2026-11-24T12:00:00.000000Z", "coins": told, "silent": []}
+    coins = {coin: text(position) for coin, position in positions.items()}
+    sent = {"type": "heartbeat", "sent_at": "2026-11-24T12:00:00.000000Z", "coins": coins, "silent": []}
     return json.dumps(sent | more)
 
 
@@ -94,7 +94,7 @@ class TwinLink:
 
     def __init__(self, twin: GatewayTwin, script: Script) -> None:
         self.is_open = True
-        self.told: dict[str, Position | None] = {}
+        self.positions: dict[str, Position | None] = {}
         self.asked: dict[str, Any] = {}
         self._twin = twin
         self._script = script
@@ -134,16 +134,16 @@ class TwinLink:
         self._twin.links.discard(self)
 
     def beat(self) -> None:
-        if self.told:
-            self.put(beat_frame(self.told, **self._twin.beats_say))
+        if self.positions:
+            self.put(beat_frame(self.positions, **self._twin.beats_say))
 
     def _tick(self) -> None:
         self.beat()
         self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._tick)
 
-    def tell(self, told: Quote) -> None:
-        self.told[told.coin] = told.position
-        self.put(quote_frame(told))
+    def send_quote(self, quote: Quote) -> None:
+        self.positions[quote.coin] = quote.position
+        self.put(quote_frame(quote))
 
     def put(self, frame: str | Exception) -> None:
         """Send, through the faults."""
@@ -192,11 +192,11 @@ class GatewayTwin:
         return link
 
     def publish(self, *quotes: Quote) -> None:
-        for told in quotes:
-            self.history[told.coin].append(told)
+        for quote in quotes:
+            self.history[quote.coin].append(quote)
             for link in self.links:
-                if told.coin in link.told:
-                    link.tell(told)
+                if quote.coin in link.positions:
+                    link.send_quote(quote)
 
     def answer(self, link: TwinLink) -> None:
         """What follows a subscription: `subscribed`, gaps, what is to be recovered."""
@@ -225,14 +225,14 @@ class GatewayTwin:
                     position = floor
                     frames.append(gap_frame(coin, known, floor, "gone"))
                 begun.setdefault(coin, (position == known, position))
-            link.told[coin] = position
+            link.positions[coin] = position
         link.put(subscribed_frame(begun, link.asked["mode"]))
         for frame in frames:
             link.put(frame)
-        for coin, position in list(link.told.items()) if self.tells_history else ():
+        for coin, position in list(link.positions.items()) if self.tells_history else ():
             for one in self.history[coin]:
                 if position is None or one.position > position:
-                    link.tell(one)
+                    link.send_quote(one)
 
 
 def closed(code: int, reason: str = "") -> StreamClosedError:

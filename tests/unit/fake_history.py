@@ -91,19 +91,19 @@ class HistoryTwin:
 def breaches(
     written: list[Quote], shown: list[Position], gone: list[tuple[Position | None, Position]], start: Position | None
 ) -> list[str]:
-    """What is wrong with what was shown of a coin and told gone, after the position `start`; none if nothing is.
+    """What is wrong with what was shown of a coin and reported as gone, after the position `start`; none if nothing is.
 
-    Each quote that was written is shown or told gone, once; what is shown comes in order.
+    Each quote that was written is shown or reported as gone, once; what is shown comes in order.
     """
-    told = Counter(
+    reported = Counter(
         quote.position for after, through in gone for quote in written
         if (after is None or quote.position > after) and quote.position <= through
     )  # fmt: skip
     owed = {quote.position for quote in written if start is None or quote.position > start}
     return [
         *(f"{later} after {earlier}" for earlier, later in pairwise(shown) if later <= earlier),
-        *(f"{position} is missing" for position in sorted(owed - told.keys() - set(shown))),
-        *(f"{position} is shown and told gone" for position in sorted(told.keys() & set(shown))),
-        *(f"{position} is told gone twice" for position, count in told.items() if count > 1),
+        *(f"{position} is missing" for position in sorted(owed - reported.keys() - set(shown))),
+        *(f"{position} is shown and reported as gone" for position in sorted(reported.keys() & set(shown))),
+        *(f"{position} is reported as gone twice" for position, count in reported.items() if count > 1),
         *(f"{position} was never written" for position in sorted(set(shown) - owed)),
     ]

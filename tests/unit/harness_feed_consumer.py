@@ -54,7 +54,7 @@ class World:
         self.reading.set()
 
     def record(self, count: int, coin: str = COIN, epoch: int = EPOCH) -> list[Quote]:
-        """The coin's next quotes, in the history; nobody is told."""
+        """The coin's next quotes, in the history; nothing is published."""
         ever = [quote for quote in self.history.written if quote.coin == coin]
         last = ever[-1].position if ever else None
         seq = last.seq if last is not None and last.epoch == epoch else 0

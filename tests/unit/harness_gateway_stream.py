@@ -154,7 +154,7 @@ class StreamRig:
 
 
 class MemoryClient:
-    """A WebSocket client: what it was told is in `frames`, with `read`."""
+    """A WebSocket client: what it received is in `frames`, with `read`."""
 
     def __init__(self, rig: StreamRig, room: int, headers: dict[str, str], path: str) -> None:
         self.connection = rig.sockets.protocol(

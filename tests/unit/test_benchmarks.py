@@ -55,7 +55,7 @@ def test_every_figure_has_a_smoke_run_that_is_not_longer_than_the_full_one() -> 
         assert figure.quick.seconds <= figure.full.seconds
 
 
-def test_processor_time_is_told_in_percent_of_one_core_by_part() -> None:
+def test_processor_time_is_given_in_percent_of_one_core_by_part() -> None:
     shares = idle.cpu_shares({"up": 1.0, "redis": 0.5}, {"up": 1.3, "redis": 0.5}, elapsed_s=10)
     assert shares == pytest.approx({"up": 3.0, "redis": 0.0})
 
@@ -127,9 +127,9 @@ def test_the_table_names_where_it_was_taken_and_tells_verdicts_of_aims_only() ->
 
 def test_the_json_holds_the_value_of_every_run() -> None:
     rows = [Row("http", "of bare ASGI", [0.4, 0.6, 0.3], Aim(0.5, is_floor=True))]
-    told = json.loads(report.as_json({"cores": "2"}, {"python": "3.11.7"}, rows, is_quick=True))
-    assert told["quick"] is True
-    assert told["rows"] == [
+    result = json.loads(report.as_json({"cores": "2"}, {"python": "3.11.7"}, rows, is_quick=True))
+    assert result["quick"] is True
+    assert result["rows"] == [
         {
             "name": "http",
             "unit": "of bare ASGI",

@@ -12,7 +12,7 @@ from benchmarks.fanout_history import COIN, EPOCH, History, beat_after, make_quo
 from benchmarks.fanout_intake import batched
 from benchmarks.fanout_intake_listener import Account
 from benchmarks.fanout_program import MissingPeerError, Server, find_program
-from benchmarks.fanout_receiver import Counter, Order, Sampler, Told, pong_for, retry_after_s, spread
+from benchmarks.fanout_receiver import Counter, Order, ReceiverReport, Sampler, pong_for, retry_after_s, spread
 from benchmarks.fanout_round import (
     LATE_NS,
     LATE_SHARE_MAX,
@@ -76,8 +76,8 @@ def test_a_frame_of_a_client_tells_its_length_and_is_masked(length: int) -> None
     framed = wire.frame(wire.TEXT, b"x" * length)
     assert framed[0] == 0x81
     assert framed[1] & 0x80
-    told = framed[1] & 0x7F if length < 126 else int.from_bytes(framed[2:4], "big")
-    assert (told, framed.count(b"x")) == (length, length)
+    declared = framed[1] & 0x7F if length < 126 else int.from_bytes(framed[2:4], "big")
+    assert (declared, framed.count(b"x")) == (length, length)
     assert len(framed) == length + (6 if length < 126 else 8)
 
 
@@ -108,7 +108,7 @@ def test_the_sampled_clients_lie_between_the_first_and_the_last() -> None:
     assert (spread(1, 100), spread(2, 2)) == ({0}, {0, 1})
 
 
-def test_a_refused_client_waits_as_long_as_it_is_told() -> None:
+def test_a_refused_client_waits_as_long_as_the_answer_says() -> None:
     assert retry_after_s(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n") == 2.0
     assert retry_after_s(b"HTTP/1.1 503 Service Unavailable\r\n\r\n") == 1.0
 
@@ -137,11 +137,13 @@ def test_a_message_is_late_beyond_its_bound() -> None:
 
 BATCH = Batch.make(first_seq=11, seconds=0.003, rate=1000)
 LOAD = Load(clients=4, rate=1000, stalled=1)
-TOLD = Told(quotes=9, most=3, closed=0, ended_ns=14_500_000, busy=0.5, arrivals=[[(11, 11_000_000), (12, 11_500_000)]])
+REPORT = ReceiverReport(
+    quotes=9, most=3, closed=0, ended_ns=14_500_000, busy=0.5, arrivals=[[(11, 11_000_000), (12, 11_500_000)]]
+)
 
 
 def test_latency_counts_from_the_due_time_of_each_quote() -> None:
-    done = read_round(TOLD, "ours", LOAD, BATCH, start_ns=10_000_000, cpu_s=0.000_018, late=0.01)
+    done = read_round(REPORT, "ours", LOAD, BATCH, start_ns=10_000_000, cpu_s=0.000_018, late=0.01)
     assert done.latencies == pytest.approx([1.0, 0.5])
     assert (done.deliveries, done.meant) == (9, 9)
     assert (done.micros, done.rate, done.busy, done.late) == pytest.approx((2.0, 2000.0, 50.0, 0.01))
@@ -157,9 +159,9 @@ def test_latency_counts_from_the_due_time_of_each_quote() -> None:
     ],
 )
 def test_a_round_whose_quotes_are_not_those_published_is_no_round(change: dict[str, object], reason: str) -> None:
-    told = dataclasses.replace(TOLD, **change)  # type: ignore[arg-type]
+    report = dataclasses.replace(REPORT, **change)  # type: ignore[arg-type]
     with pytest.raises(MeasureError, match=reason):
-        read_round(told, "ours", LOAD, BATCH, start_ns=0, cpu_s=1.0, late=0.0)
+        read_round(report, "ours", LOAD, BATCH, start_ns=0, cpu_s=1.0, late=0.0)
 
 
 def test_a_client_has_everything_before_the_first_quote_of_a_round() -> None:

@@ -73,14 +73,15 @@ def test_a_quote_is_one_line_with_its_age_and_origin(capsys: pytest.CaptureFixtu
 
 def test_a_stale_quote_is_shown_and_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin()
-    told = {"coin": "bitcoin", "currency": "USD", "price": "1.10", "epoch": 5, "seq": 1, "origin": "sim"}
-    told |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "source": "cache", "breaker": "open"}
-    twin.faults["*"] = json.dumps(told | {"status": "stale", "age_ms": 61_234}).encode()
+    answer = {"coin": "bitcoin", "currency": "USD", "price": "1.10", "epoch": 5, "seq": 1, "origin": "sim"}
+    answer |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z"}
+    answer |= {"source": "cache", "breaker": "open"}
+    twin.faults["*"] = json.dumps(answer | {"status": "stale", "age_ms": 61_234}).encode()
     for as_json in (False, True):
         assert ask(twin, functools.partial(queries.quote, coin="bitcoin", as_json=as_json)) == 3
     line, data = capsys.readouterr().out.splitlines()
     assert line == "bitcoin 1.10 USD stale 61.2 s old sim 5-1"
-    assert json.loads(data) == told | {"status": "stale", "age_ms": 61_234}
+    assert json.loads(data) == answer | {"status": "stale", "age_ms": 61_234}
 
 
 def test_an_answer_of_another_shape_is_the_services_fault() -> None:
@@ -92,18 +93,18 @@ def test_an_answer_of_another_shape_is_the_services_fault() -> None:
 
 def test_the_history_shows_the_last_twenty_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     ask(new_twin(), lambda client: queries.history(client, "BITCOIN", last=None, after=None, as_json=False))
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in told] == [f"5-{seq}" for seq in range(11, 31)]
-    assert told[-1] == "2026-11-24T12:00:00.123456Z bitcoin 30.10 USD sim 5-30"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == [f"5-{seq}" for seq in range(11, 31)]
+    assert lines[-1] == "2026-11-24T12:00:00.123456Z bitcoin 30.10 USD sim 5-30"
 
 
 @pytest.mark.parametrize("count", [1, 2, 1001, 1002, 2500])
 def test_after_a_position_every_quote_to_the_end_is_shown_once(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     twin = new_twin(count)
     ask(twin, lambda client: queries.history(client, "bitcoin", last=None, after="5-1", as_json=True))
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [quote["seq"] for quote in told] == list(range(2, count + 1))
-    assert all(quote["price"] == f"{quote['seq']}.10" for quote in told)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [quote["seq"] for quote in printed] == list(range(2, count + 1))
+    assert all(quote["price"] == f"{quote['seq']}.10" for quote in printed)
 
 
 def spread_twin(count: int) -> Twin:
@@ -140,23 +141,23 @@ async def show_candles(client: ServiceClient, interval: str = "1m", **given: Any
 
 def test_candles_are_a_table_with_their_origin_and_currency(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(spread_twin(5), show_candles) == 0
-    told = capsys.readouterr()
-    assert [line.split() for line in told.out.splitlines()] == [
+    printed = capsys.readouterr()
+    assert [line.split() for line in printed.out.splitlines()] == [
         ["at", "open", "high", "low", "close", "mean", "count", "state"],
         ["2026-11-24T12:00:00.000000Z", "1.10", "2.10", "1.10", "2.10", "1.6", "2", "closed"],
         ["2026-11-24T12:01:00.000000Z", "3.10", "4.10", "3.10", "4.10", "3.6", "2", "closed"],
         ["2026-11-24T12:02:00.000000Z", "5.10", "5.10", "5.10", "5.10", "5.1", "1", "open"],
     ]
-    assert told.err == "bitcoin in USD of sim, 1m, through 5-5\n"
+    assert printed.err == "bitcoin in USD of sim, 1m, through 5-5\n"
 
 
 def test_without_a_time_the_last_candles_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for last, count in ((None, 20), (3, 3)):
         ask(spread_twin(100), functools.partial(show_candles, last=last, as_json=True))
-        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert len(told) == count
-        assert told[-1]["at"] == "2026-11-24T12:49:00.000000Z"
-        assert {name: told[0][name] for name in ("coin", "currency", "origin", "interval")} == {
+        candles = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(candles) == count
+        assert candles[-1]["at"] == "2026-11-24T12:49:00.000000Z"
+        assert {name: candles[0][name] for name in ("coin", "currency", "origin", "interval")} == {
             "coin": "bitcoin",
             "currency": "USD",
             "origin": "sim",
@@ -169,8 +170,8 @@ def test_candles_from_a_time_are_complete_but_a_very_long_table_is_cut(
 ) -> None:
     start = "2026-11-24T12:00:00.000000Z"
     ask(spread_twin(60), lambda client: show_candles(client, start=start, as_json=True, page_candles=5))
-    told = [json.loads(line)["at"] for line in capsys.readouterr().out.splitlines()]
-    assert told == [f"2026-11-24T12:{minute:02}:00.000000Z" for minute in range(30)]
+    starts = [json.loads(line)["at"] for line in capsys.readouterr().out.splitlines()]
+    assert starts == [f"2026-11-24T12:{minute:02}:00.000000Z" for minute in range(30)]
     ask(spread_twin(60), lambda client: show_candles(client, start=start, page_candles=5, table_candles_max=10))
     cut = capsys.readouterr()
     assert len(cut.out.splitlines()) == 11
@@ -277,8 +278,8 @@ def test_the_report_is_a_table_that_names_what_is_missing_and_wraps_no_price(
     twin = new_twin()
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     assert ask(twin, lambda client: queries.report(client, as_json=False)) == 0
-    told = capsys.readouterr().out
-    heads, bitcoin, ethereum, over, columns, *windows, words, missing = (line.split() for line in told.splitlines())
+    printed = capsys.readouterr().out
+    heads, bitcoin, ethereum, over, columns, *windows, words, missing = (line.split() for line in printed.splitlines())
     assert heads == ["coin", "price", "status", "age", "mean", "of", "logs", "through", "pending"]
     assert bitcoin == ["bitcoin", f"1.{'1' * 28}", "USD", "fresh", "0.2", "s", "old", "1.5", "7", "?", "?", "3"]
     assert ethereum == ["ethereum", "?", "?", "?", "?", "?", "0", "-", "?"]
@@ -288,7 +289,7 @@ def test_the_report_is_a_table_that_names_what_is_missing_and_wraps_no_price(
     assert windows[1] == ["ethereum", "4", "9.50", "2", "3", "-25.00", "%", "4.5", "7", "3", "1", "▂·█▁"]
     assert words[-1] == "incomplete"
     assert missing[:2] == ["missing", "shard1:"]
-    assert "\x1b" not in told
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize(
@@ -360,8 +361,8 @@ def test_faults_are_shown_in_the_words_that_set_them(capsys: pytest.CaptureFixtu
 
 def test_faults_are_added_to_the_current_ones(capsys: pytest.CaptureFixture[str]) -> None:
     faults(["latency_ms=300", "hang=0.5", "coins=Bitcoin"], ["nan=1", "status=418", "hang=none"])
-    told = capsys.readouterr().out.split()[-8:]
-    assert told == [
+    words = capsys.readouterr().out.split()[-8:]
+    assert words == [
         "error_rate=0.2",
         "status=418",
         "latency_ms=300",
@@ -557,9 +558,9 @@ def words_of_commands() -> list[list[str]]:
 @pytest.mark.slow
 def test_help_begins_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
-    told = capsys.readouterr().out
-    assert re.search(rf"\n\n  Examples?:\n    .*cotacoes {' '.join(command)}", told)
-    assert told.index("Example") < told.index("Options:")
+    printed = capsys.readouterr().out
+    assert re.search(rf"\n\n  Examples?:\n    .*cotacoes {' '.join(command)}", printed)
+    assert printed.index("Example") < printed.index("Options:")
 
 
 def test_without_a_command_there_is_help_on_stderr_and_2(capsys: pytest.CaptureFixture[str]) -> None:

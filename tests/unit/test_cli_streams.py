@@ -35,8 +35,8 @@ def run(*words: str, closed: int | None = None, stdout: int | None = None, **env
 @pytest.mark.parametrize("command", [["--version"], ["--help"], ["quote", "--help"], ["doctor"]], ids=" ".join)
 @pytest.mark.slow
 def test_a_closed_stdout_is_one_sentence_and_1(command: list[str], tmp_path: Path) -> None:
-    told = run(*command, closed=1, COTACOES_DATA=str(tmp_path))
-    assert told == (1, REFUSED % b"Bad file descriptor")
+    result = run(*command, closed=1, COTACOES_DATA=str(tmp_path))
+    assert result == (1, REFUSED % b"Bad file descriptor")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")

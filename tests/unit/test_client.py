@@ -115,10 +115,10 @@ def test_a_refusal_is_raised_as_the_service_raised_it() -> None:
 @pytest.mark.parametrize("kind", list(problem_types()), ids=lambda kind: kind.slug)
 def test_every_problem_type_is_raised_as_itself(kind: type[ProblemError]) -> None:
     twin = Twin(QUOTES)
-    twin.faults["*"] = kind("as told")
+    twin.faults["*"] = kind("as sent")
     with pytest.raises(ProblemError) as caught:
         ask(twin, lambda client: client.quotes("bitcoin"))
-    assert (type(caught.value), caught.value.detail) == (kind, "as told")
+    assert (type(caught.value), caught.value.detail) == (kind, "as sent")
 
 
 def test_extra_fields_that_collide_with_our_own_names_do_no_harm() -> None:
@@ -233,7 +233,7 @@ def test_a_circuit_opens_for_services_that_do_not_answer_and_for_no_answer_of_a_
     kind: type[ProblemError],
 ) -> None:
     async def work() -> None:
-        async with guarding(kind("as told")) as guarded:
+        async with guarding(kind("as sent")) as guarded:
             for _ in range(5):
                 with contextlib.suppress(ProblemError):
                     await guarded.client.quotes("bitcoin")
@@ -260,7 +260,7 @@ def test_an_overloaded_service_is_left_alone_for_as_long_as_it_asked() -> None:
 
 @pytest.mark.parametrize("left_s", [0.3, 1.6])
 def test_a_caller_in_a_hurry_opens_no_circuit_for_the_others(left_s: float) -> None:
-    """The service gives up by the time that it was told: that is no evidence against it."""
+    """The service gives up by the time that it was given: that is no evidence against it."""
 
     async def work() -> None:
         async with guarding(DeadlineExceededError("the caller's deadline is over"), attempts=1) as guarded:

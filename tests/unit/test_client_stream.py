@@ -181,7 +181,7 @@ def newest_link(twin: GatewayTwin, *sent: tuple[Quote, Position | None]) -> Call
     def tell() -> None:
         (link,) = twin.links
         for one, after in sent:
-            link.told["bitcoin"] = one.position
+            link.positions["bitcoin"] = one.position
             link.put(twins.quote_frame(one, after=twins.text(after)))
 
     return tell
@@ -208,7 +208,7 @@ def test_in_a_mode_that_skips_quotes_each_says_what_it_stands_for(mode: str) -> 
 
 def test_in_a_mode_that_skips_quotes_one_without_its_range_ends_the_connection() -> None:
     twin = conflating([], [(quote(5, 9), Position(5, 5))])
-    twin.scripts[0].during = lambda: next(iter(twin.links)).tell(quote(5, 6))
+    twin.scripts[0].during = lambda: next(iter(twin.links)).send_quote(quote(5, 6))
     assert follow(twin, take(1), mode="conflate")[0].after == (5, 5)
     assert len(twin.connections) == 2
 
@@ -305,7 +305,7 @@ def test_a_rewriting_in_the_middle_of_a_connection_is_followed() -> None:
         twin.history["bitcoin"] = [*FIVE[:3], *fork]
         link.put(twins.gap_frame("bitcoin", Position(5, 5), Position(5, 5), "rewritten"))
         for one in fork:
-            link.tell(one)
+            link.send_quote(one)
 
     twin = GatewayTwin({"bitcoin": FIVE}, [Script(during=rewrite)])
     assert follow(twin, take(4)) == [FIVE[4], gap((5, 5), (5, 5), Reason.REWRITTEN), *fork]
@@ -569,28 +569,28 @@ def test_an_announced_gap_that_does_not_come_is_requested_again() -> None:
     assert twin.connections[1][0] < 60
 
 
-def problem_told(slug: str, status: int, **more: Any) -> Callable[[GatewayTwin], None]:
-    def tell(twin: GatewayTwin) -> None:
-        problem = {"type": f"/docs#{slug}", "title": "", "status": status, "detail": "as told", **more}
+def problem_sent(slug: str, status: int, **more: Any) -> Callable[[GatewayTwin], None]:
+    def send(twin: GatewayTwin) -> None:
+        problem = {"type": f"/docs#{slug}", "title": "", "status": status, "detail": "as sent", **more}
         (link,) = twin.links
         link.put(json.dumps({"type": "error", "id": None, "op": "subscribe", "problem": problem}))
 
-    return tell
+    return send
 
 
 def test_a_coin_that_does_not_exist_is_raised_as_such() -> None:
-    tell = problem_told("unknown-coin", 404, did_you_mean=["bitcoin"])
-    twin = GatewayTwin({"bitcon": []}, [Script(during=lambda: tell(twin))])
+    send = problem_sent("unknown-coin", 404, did_you_mean=["bitcoin"])
+    twin = GatewayTwin({"bitcon": []}, [Script(during=lambda: send(twin))])
     twin.is_mute = True
     _, error, _ = follow(twin, to_the_error, "bitcon")
     assert isinstance(error, UnknownCoinError)
-    assert (error.detail, error.extra) == ("as told", {"did_you_mean": ["bitcoin"]})
+    assert (error.detail, error.extra) == ("as sent", {"did_you_mean": ["bitcoin"]})
 
 
 @pytest.mark.parametrize(("slug", "status"), [("history-unavailable", 503), ("internal", 500), ("new", 503)])
 def test_a_temporary_problem_is_tried_again(slug: str, status: int) -> None:
-    tell = problem_told(slug, status)
-    twin = GatewayTwin({"bitcoin": FIVE}, [Script({1: Fault.DROP}, during=lambda: tell(twin))])
+    send = problem_sent(slug, status)
+    twin = GatewayTwin({"bitcoin": FIVE}, [Script({1: Fault.DROP}, during=lambda: send(twin))])
     assert follow(twin, take(1)) == [FIVE[4]]
     assert len(twin.connections) == 2
 
@@ -739,7 +739,7 @@ def test_old_quotes_with_successors_on_their_way_are_not_stale(beats_say: dict[s
     def recover_slowly() -> None:
         (link,) = twin.links
         for pause_s, one in zip((4, 8, 12, 16), [*held[1:], quote(5, 5, at=NOON + timedelta(seconds=16))], strict=True):
-            asyncio.get_running_loop().call_later(pause_s, link.tell, one)
+            asyncio.get_running_loop().call_later(pause_s, link.send_quote, one)
 
     twin = GatewayTwin({"bitcoin": held}, [Script(during=recover_slowly)])
     twin.tells_history, twin.beats_say = False, beats_say

@@ -179,11 +179,11 @@ def test_a_container_sees_the_secrets_that_it_is_given_and_no_others(services: S
         assert given[f"{PREFIX}{field.upper()}_FILE"] == SECRET[field]
 
 
-def test_no_password_has_a_default_and_only_the_container_that_writes_them_is_told_one(services: Services) -> None:
+def test_no_password_has_a_default_and_only_the_container_that_writes_them_is_given_one(services: Services) -> None:
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"\$\{\w+_(?:PASSWORD|TOKEN)([^}]*)\}", text)) == {":-"}
-    told = {name for name, one in services.items() for variable in one.get("environment", {}) if "PASSWORD" in variable}
-    assert told == {"secrets", *SHARDS}
+    owners = {name for name, one in services.items() if any("PASSWORD" in key for key in one.get("environment", {}))}
+    assert owners == {"secrets", *SHARDS}
     for shard in SHARDS:
         assert services[shard]["environment"]["POSTGRES_PASSWORD_FILE"] == f"/secrets/{shard}/password"
         assert secrets_of(services[shard]) == {f"/secrets/{shard}"}
@@ -215,7 +215,7 @@ def test_services_answer_to_the_names_by_which_they_are_asked_and_to_those_of_th
 
 
 def test_where_spans_go_can_be_given_from_outside_and_goes_to_all(services: Services) -> None:
-    """A service that is not told breaks the trace; without it nothing is sent."""
+    """A service without the collector's address breaks the trace; without any nothing is sent."""
     guide = (ROOT / "docs/how-to/watch-with-prometheus-and-opentelemetry.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(OTEL_\w+)`", guide, re.MULTILINE))
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in documented
@@ -375,10 +375,10 @@ def closure(names: Iterable[str]) -> set[str]:
 def requirements(name: str) -> set[str]:
     """What a distribution needs, without its extras; nothing of one that is not installed here."""
     try:
-        told = importlib.metadata.requires(name) or []
+        lines = importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         return set()
-    plain = [re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in told if "extra ==" not in one]
+    plain = [re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in lines if "extra ==" not in one]
     return {re.sub(r"[._-]+", "-", one).lower() for one in plain}
 
 

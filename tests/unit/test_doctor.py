@@ -291,9 +291,9 @@ def test_inspecting_a_folder_changes_nothing(tmp_path: Path) -> None:
         folder.secret("control")
     (folder.path / "logs" / "redis.log").write_bytes(b"x" * 500)
     before = contents(folder.path)
-    told = data.inspect_folder(folder.path)
-    assert (told.exists, told.problem, told.version, told.open_modes) == (True, None, str(VERSION), {})
-    assert (told.logs_bytes, told.log_format, list(told.leftovers), list(told.drafts)) == (500, None, [], [])
+    seen = data.inspect_folder(folder.path)
+    assert (seen.exists, seen.problem, seen.version, seen.open_modes) == (True, None, str(VERSION), {})
+    assert (seen.logs_bytes, seen.log_format, list(seen.leftovers), list(seen.drafts)) == (500, None, [], [])
     assert contents(folder.path) == before
 
 
@@ -315,9 +315,9 @@ def test_open_permissions_and_unfinished_databases_are_found(tmp_path: Path) -> 
     (tmp_path / "control.secret").touch()
     for name, mode in (("", 0o750), ("shard2", 0o770), ("control.secret", 0o640)):
         (tmp_path / name).chmod(mode)
-    told = data.inspect_folder(tmp_path)
-    assert told.open_modes == {"": 0o750, "control.secret": 0o640, "shard2": 0o770}
-    assert list(told.drafts) == ["shard1.new-1"]
+    seen = data.inspect_folder(tmp_path)
+    assert seen.open_modes == {"": 0o750, "control.secret": 0o640, "shard2": 0o770}
+    assert list(seen.drafts) == ["shard1.new-1"]
 
 
 def test_processes_that_outlived_a_killed_up_are_named(tmp_path: Path) -> None:
@@ -350,8 +350,8 @@ def test_reading_a_log_changes_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     asyncio.run(write_log(folder))
     before = contents(tmp_path)
-    told = asyncio.run(data.read_log(tmp_path))
-    assert told == StoredLog(None, quote(7).at, {"bitcoin": 3}, quote(5).at, 1)
+    stored = asyncio.run(data.read_log(tmp_path))
+    assert stored == StoredLog(None, quote(7).at, {"bitcoin": 3}, quote(5).at, 1)
     assert data.inspect_folder(tmp_path).log_format == FORMAT_VERSION
     assert contents(tmp_path) == before
 
@@ -360,9 +360,9 @@ def test_a_damaged_log_is_a_problem_but_a_missing_one_is_not(tmp_path: Path) -> 
     assert asyncio.run(data.read_log(tmp_path)) is None
     (tmp_path / "quote_service").mkdir()
     (tmp_path / "quote_service" / "quotes.sqlite3").write_bytes(b"no database" * 100)
-    told = asyncio.run(data.read_log(tmp_path))
-    assert told is not None
-    assert "its file is damaged" in str(told.problem)
+    stored = asyncio.run(data.read_log(tmp_path))
+    assert stored is not None
+    assert "its file is damaged" in str(stored.problem)
 
 
 def test_the_last_message_of_a_service_is_the_last_line_of_its_log(tmp_path: Path) -> None:
@@ -405,9 +405,9 @@ def test_each_finding_is_a_line_with_its_severity_and_its_fix_below() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", None, "no such"])
 def test_a_terminal_that_lacks_the_marks_gets_plain_ones(encoding: str | None) -> None:
-    told = "\n".join(doctor.lines(FINDINGS, doctor.marks_for(encoding)))
-    assert told.isascii()
-    assert told.startswith("+ ok ")
+    printed = "\n".join(doctor.lines(FINDINGS, doctor.marks_for(encoding)))
+    assert printed.isascii()
+    assert printed.startswith("+ ok ")
 
 
 def test_the_names_of_the_checks_fit_their_column() -> None:

@@ -59,9 +59,9 @@ def test_the_servers_get_no_variable_that_changes_what_they_do(monkeypatch: pyte
     ],
 )
 def test_the_reason_why_a_database_could_not_be_made_is_one_sentence(said: str, reason: str) -> None:
-    told = embedded_servers._why_initdb_failed(said, Path("shard1"))
-    assert reason in told
-    assert "\n" not in told
+    shown = embedded_servers._why_initdb_failed(said, Path("shard1"))
+    assert reason in shown
+    assert "\n" not in shown
 
 
 @pytest.mark.parametrize("text", [None, "", "x\n", "4194305\nrest\n"])

@@ -105,9 +105,9 @@ def run(twin: Twin, what: ExportRequest, file: Path | None, clock: Clock | None 
 
 def parsed(text: str, form: Format) -> list[list[str]]:
     if form == "ndjson":
-        told = [json.loads(line) for line in text.splitlines()]
-        assert all(tuple(line) == COLUMNS for line in told)
-        return [list(line.values()) for line in told]
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert all(tuple(line) == COLUMNS for line in rows)
+        return [list(line.values()) for line in rows]
     head, *found = csv.reader(io.StringIO(text))
     assert tuple(head) == COLUMNS
     return found
@@ -282,10 +282,10 @@ def test_a_final_refusal_is_not_retried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda told: told["quotes"].pop(2),
-        lambda told: told["quotes"][1].update(price="1e5"),
-        lambda told: told["quotes"][1].update(coin="ethereum"),
-        lambda told: told.pop("more"),
+        lambda page: page["quotes"].pop(2),
+        lambda page: page["quotes"][1].update(price="1e5"),
+        lambda page: page["quotes"][1].update(coin="ethereum"),
+        lambda page: page.pop("more"),
     ],
     ids=["hole", "price", "coin", "shape"],
 )
@@ -311,9 +311,9 @@ def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
     run(twin, wanted(), None)
     assert capsys.readouterr().err == ""
     run(twin, wanted(), tmp_path / "out")
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = ExportProgress(into_file=False, clock=lambda: 1.0)
     progress.advance(understood(page_of(9), ShownHistoryPage, "x").quotes)
@@ -330,9 +330,9 @@ def page_of(count: int) -> dict[str, Any]:
 
 
 def test_a_position_is_read_back_from_its_line() -> None:
-    told = understood(page_of(4), ShownHistoryPage, "x").quotes
+    quotes = understood(page_of(4), ShownHistoryPage, "x").quotes
     for form in FORMS:
-        for quote in told:
+        for quote in quotes:
             position, at = wanted(form).read(wanted(form).line(quote))
             assert (Position.parse(position), at) == (Position(quote.epoch, quote.seq), quote.at)
 

@@ -1,4 +1,4 @@
-"""A WebSocket client that sends more than it may, of whatever kind: it is told so, and what it sent is not parsed."""
+"""A WebSocket client that sends more than it may, of any kind: it gets an error, and what it sent is not parsed."""
 
 import asyncio
 

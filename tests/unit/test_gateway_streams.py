@@ -500,7 +500,7 @@ def test_a_connection_without_a_subscription_is_ended_in_time() -> None:
     run(scenario)
 
 
-def test_a_connection_has_a_maximum_age_and_is_told_when_to_come_back() -> None:
+def test_a_connection_has_a_maximum_age_and_its_end_says_when_to_come_back() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()
         client.subscribe("bitcoin")

@@ -47,8 +47,8 @@ class Shown:
         self.lines.clear()
 
 
-def encoded(told: object) -> bytes:
-    return json.dumps(told).encode()
+def encoded(item: object) -> bytes:
+    return json.dumps(item).encode()
 
 
 def test_the_table_is_shown_once_when_all_services_have_settled() -> None:
@@ -200,17 +200,17 @@ def test_programs_get_one_json_object_per_line() -> None:
     shown.change("redis", ServiceState.RUNNING)
     shown.change("quote_service", ServiceState.RUNNING)
     shown.view.say("stopping")
-    told = [json.loads(line) for line in shown.lines]
-    assert [item["type"] for item in told] == ["source", "part", "quote", "event", "part", "part", "parts", "note"]
-    assert told[1] == {
+    items = [json.loads(line) for line in shown.lines]
+    assert [item["type"] for item in items] == ["source", "part", "quote", "event", "part", "part", "parts", "note"]
+    assert items[1] == {
         "type": "part",
         "time": "2026-11-24T12:00:00.000000Z",
         "part": "redis",
         "state": "starting",
         "detail": "",
     }
-    assert told[2] == QUOTE
-    assert told[3] == {"type": "event", "part": "quote_service", "event": "a.b", "level": "info", "failures": 5}
+    assert items[2] == QUOTE
+    assert items[3] == {"type": "event", "part": "quote_service", "event": "a.b", "level": "info", "failures": 5}
 
 
 def test_only_coloured_lines_carry_colour() -> None:
@@ -224,8 +224,8 @@ def test_only_coloured_lines_carry_colour() -> None:
 
 def subscriber_says(shown: Shown, *seqs: int, epoch: int = 5, coin: str = "bitcoin") -> None:
     for seq in seqs:
-        told = {**QUOTE, "coin": coin, "epoch": epoch, "seq": seq}
-        shown.view.show_line("client_subscriber", "stdout", msgspec.json.encode(told))
+        quote = {**QUOTE, "coin": coin, "epoch": epoch, "seq": seq}
+        shown.view.show_line("client_subscriber", "stdout", msgspec.json.encode(quote))
 
 
 @pytest.mark.parametrize("style", [Style.PLAIN, Style.JSON])

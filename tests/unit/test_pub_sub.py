@@ -111,7 +111,7 @@ def with_heartbeats(quotes: list[Quote], beats: list[bool], *, name_prev: bool =
     return [*lines, beat(quotes[-1].position, prev) if quotes else beat(None)]
 
 
-def received_and_told(feed: FeedPosition, lines: list[Line]) -> tuple[list[Position], list[Gap]]:
+def received_and_gaps(feed: FeedPosition, lines: list[Line]) -> tuple[list[Position], list[Gap]]:
     received, gaps = [], []
     for line in lines:
         heard = feed.receive(line)
@@ -140,7 +140,7 @@ def test_quotes_and_gaps_cover_the_history_whatever_was_dropped(quotes: list[Quo
     twice = data.draw(st.lists(st.sampled_from(heard_lines), max_size=5))  # an old message once more, at the end
     since = data.draw(st.sampled_from([None, *(held.position for held in quotes)]))
 
-    received, gaps = received_and_told(FeedPosition("bitcoin", since), heard_lines + twice)
+    received, gaps = received_and_gaps(FeedPosition("bitcoin", since), heard_lines + twice)
 
     start = since
     if since is None:
@@ -149,8 +149,8 @@ def test_quotes_and_gaps_cover_the_history_whatever_was_dropped(quotes: list[Quo
         is_quote = isinstance(first, Quote)  # then it is itself owed
         start = newest_before(quotes, begins_at) if is_quote and begins_at is not None else begins_at
     owed = [held.position for held in quotes if start is None or held.position > start]
-    told = [position for found in gaps for position in owed if within(position, found)]
-    assert sorted(received + told) == owed
+    missed = [position for found in gaps for position in owed if within(position, found)]
+    assert sorted(received + missed) == owed
     assert received == sorted(set(received))
     assert all(later.after is not None and earlier.through <= later.after for earlier, later in pairwise(gaps))
     assert all(any(within(position, found) for position in owed) for found in gaps), "no gap is empty"
@@ -161,7 +161,7 @@ def test_without_a_loss_there_is_no_gap(quotes: list[Quote], data: st.DataObject
     flags = st.lists(st.booleans(), min_size=len(quotes), max_size=len(quotes))
     lines = with_heartbeats(quotes, data.draw(flags), name_prev=data.draw(st.booleans()))
     feed = FeedPosition("bitcoin")
-    received, gaps = received_and_told(feed, lines)
+    received, gaps = received_and_gaps(feed, lines)
     assert received == [held.position for held in quotes]
     assert gaps == []
 

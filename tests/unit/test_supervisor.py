@@ -288,12 +288,12 @@ async def main():
     await child.wait()
 asyncio.run(main())
 """
-    told = tmp_path / "told"
+    heard = tmp_path / "heard"
 
     async def scenario() -> None:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(told))
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(heard))
         assert await process.wait() == -signal.SIGKILL
-        await until(lambda: told.exists() and told.read_text() == "heard")
+        await until(lambda: heard.exists() and heard.read_text() == "heard")
 
     asyncio.run(scenario())
 

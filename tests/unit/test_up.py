@@ -1,4 +1,4 @@
-"""The topology: what runs where for which settings, what each service is told, and what the prices are called."""
+"""The topology: what runs where for which settings, what each service is given, and what the prices are called."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,8 +143,8 @@ def test_a_service_gets_its_own_settings_and_a_minimal_environment(folder: DataF
 
 def test_accept_clock_reaches_only_quote_service(tmp_path: Path) -> None:
     settings = config.load(data=tmp_path, accept_clock=True)
-    told = {name for name in SERVICES if "COTACOES_ACCEPT_CLOCK" in service_environment(name, settings, {})}
-    assert told == {"quote_service"}
+    given = {name for name in SERVICES if "COTACOES_ACCEPT_CLOCK" in service_environment(name, settings, {})}
+    assert given == {"quote_service"}
     assert config.load(service_environment("quote_service", settings, {})).accept_clock
 
 

@@ -1,7 +1,7 @@
 """The witness of the storms sees every breach that is planted, and no other."""
 
 import pytest
-from tests.system.harness_witness import Row, Seen, audit, falls, subscriber_lives, untold
+from tests.system.harness_witness import Row, Seen, audit, falls, subscriber_lives, unreported
 
 from cotacoes.model.quote import Position
 
@@ -45,11 +45,11 @@ def test_positions_that_fall_or_stand_still_are_found_out() -> None:
     assert falls([P(2, 1), P(1, 9)], strictly=False) == ["1-9 was seen after 2-1"]
 
 
-def test_what_a_subscriber_neither_showed_nor_told_as_gone_is_found_out() -> None:
+def test_what_a_subscriber_neither_showed_nor_reported_as_gone_is_found_out() -> None:
     ends = [(P(10, 1), "5.0"), (P(20, 2), "5.3")]
-    assert untold(SOUND, Seen(ends, [(P(10, 1), P(20, 1))])) == []
-    assert untold(SOUND, Seen(ends, [(P(10, 1), P(10, 2))])) == ["20-1 was neither shown nor told as gone"]
-    assert len(untold(SOUND, Seen(ends))) == 2
+    assert unreported(SOUND, Seen(ends, [(P(10, 1), P(20, 1))])) == []
+    assert unreported(SOUND, Seen(ends, [(P(10, 1), P(10, 2))])) == ["20-1 was neither shown nor reported as gone"]
+    assert len(unreported(SOUND, Seen(ends))) == 2
 
 
 def test_each_process_of_the_subscriber_is_held_to_its_own_words() -> None:

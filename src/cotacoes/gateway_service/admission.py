@@ -72,7 +72,7 @@ class Admission:
         self._metrics.streams_ended.labels(wire=wire, reason=reason).inc()
 
     def is_listed(self, origin: str) -> bool:
-        """Whether pages of this other origin may read the stream, which the browser must be told."""
+        """Whether pages of this other origin may read the stream; the answer must say so to the browser."""
         return origin in self._origins
 
     def _is_ours(self, origin: str, host: str | None) -> bool:
