@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cotacoes.adapters.postgres.shard import open_directory
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.trim import Retention
 from cotacoes.config import Settings
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
@@ -51,12 +54,15 @@ async def writing(settings: Settings, bus: Bus) -> AsyncIterator[Writing]:
     publisher = Publisher({COIN: history}, bus, writer=writer, metrics=metrics, wait_s=settings.publish_wait_ms / 1000)
     async with open_directory(settings, FOLDER, deadline_s=settings.shard_deadline_s) as directory:
         recorder = Recorder(
-            folder,
+            functools.partial(
+                QuoteLog,
+                folder,
+                quota_bytes=settings.log_quota_bytes,
+                retention=Retention(seconds=settings.log_kept_s),
+            ),
             directory,
             writer=writer,
             metrics=metrics,
-            quota_bytes=settings.log_quota_bytes,
-            kept_s=settings.log_kept_s,
         )
         recorder.histories[COIN] = history
         await recorder.start()

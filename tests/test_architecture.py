@@ -262,16 +262,11 @@ def test_every_name_of_a_package_that_loads_late_is_found(package: str) -> None:
 PATCHED = {
     "tests/contract/test_bus_redis.py": 2,
     "tests/contract/test_every_way_in.py": 1,
-    "tests/contract/test_quote_log.py": 1,
-    "tests/contract/test_restores.py": 2,
-    "tests/unit/harness_quote_service.py": 2,
     "tests/unit/test_aggregator_service.py": 1,
     "tests/unit/test_cli_breakers.py": 1,
     "tests/unit/test_export.py": 2,
     "tests/unit/test_http_protocol.py": 1,
-    "tests/unit/test_quote_service_core.py": 3,
     "tests/unit/test_report_again.py": 1,
-    "tests/unit/test_takeover.py": 1,
 }
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from cotacoes.adapters.quote_log.log import PAGE_BYTES, WAL_PAGES, QuoteLog
+from cotacoes.adapters.quote_log.log import COMMIT_DEADLINE_S, PAGE_BYTES, WAL_PAGES, QuoteLog
 from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark
-from cotacoes.adapters.quote_log.trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX
+from cotacoes.adapters.quote_log.trim import KEPT_QUOTES, TRIM_EVERY, TRIM_QUOTES_MAX, Retention
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import Position, Quote, format_price
 from cotacoes.quote_service.folder_lock import FolderLock
@@ -36,9 +36,15 @@ def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400"
     ]
 
 
-def with_log(folder: Path, work: Callable[[QuoteLog], Awaitable[None]], *, quota_bytes: int = QUOTA) -> None:
+def with_log(
+    folder: Path,
+    work: Callable[[QuoteLog], Awaitable[None]],
+    *,
+    quota_bytes: int = QUOTA,
+    deadline_s: float = COMMIT_DEADLINE_S,
+) -> None:
     async def run() -> None:
-        log = QuoteLog(folder, quota_bytes=quota_bytes)
+        log = QuoteLog(folder, quota_bytes=quota_bytes, deadline_s=deadline_s)
         try:
             await log.open()
             await work(log)
@@ -108,7 +114,7 @@ def kept_for(tmp_path: Path, seconds: float, quota_bytes: int, work: Callable[[Q
     clock = [NOON]
 
     async def scenario() -> None:
-        log = QuoteLog(tmp_path, quota_bytes=quota_bytes, kept_s=seconds, now=lambda: clock[0])
+        log = QuoteLog(tmp_path, quota_bytes=quota_bytes, retention=Retention(seconds=seconds), now=lambda: clock[0])
         await log.open()
         await work(log, clock)
         await log.close()
@@ -325,8 +331,7 @@ def test_a_second_quote_service_on_the_folder_is_refused(tmp_path: Path) -> None
         pass
 
 
-def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotacoes.adapters.quote_log.log.COMMIT_DEADLINE_S", 0.2)
+def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "quotes.sqlite3", isolation_level=None)
 
     async def work(log: QuoteLog) -> None:
@@ -335,7 +340,7 @@ def test_a_commit_on_a_hanging_disk_ends_by_its_deadline(tmp_path: Path, monkeyp
             await log.append(make_quotes(5, 1, 1), {})
         other.execute("ROLLBACK")
 
-    with_log(tmp_path, work)
+    with_log(tmp_path, work, deadline_s=0.2)
     other.close()
 
 

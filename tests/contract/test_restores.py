@@ -1,6 +1,7 @@
 """Backups of random age, restored under the running writer: quotes in its log come back, the others are a hole."""
 
 import asyncio
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from tests.unit.harness_quote_service import COIN, Core, until
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
-from cotacoes.adapters.quote_log import trim
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.trim import Retention
 from cotacoes.admin import audit, discrepancies, migrate
 from cotacoes.config import Settings
 from cotacoes.model.quote import Position, Quote
@@ -123,12 +125,10 @@ class Restoring:
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reported_holes(
-    tmp_path: Path, seeded: Random, monkeypatch: pytest.MonkeyPatch, rounds: int
+    tmp_path: Path, seeded: Random, rounds: int
 ) -> None:
     if OTHER_SERVER in os.environ:
         pytest.skip("the server's folder is out of reach")
-    monkeypatch.setattr(trim, "KEPT_QUOTES", 30)
-    monkeypatch.setattr(trim, "TRIM_EVERY", 10)
     cluster = Cluster(tmp_path / "server")
     cluster.start()
     try:
@@ -143,7 +143,8 @@ async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reporte
         )
         await migrate.main(settings)
         async with PostgresShard("shard1", cluster.dsn("one"), deadline_s=2.0) as shard:
-            core = Core(tmp_path / "log", shard, kept_s=KEPT_S, **RETRIES)  # type: ignore[arg-type]
+            log = functools.partial(QuoteLog, retention=Retention(quotes=30, seconds=KEPT_S, every=10))
+            core = Core(tmp_path / "log", shard, log=log, **RETRIES)  # type: ignore[arg-type]
             world = Restoring(core, cluster, settings, seeded)
             async with core.running():
                 await put_back_again_and_again(world, tmp_path, rounds)

@@ -7,9 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.unit.harness_quote_service import COIN, NOON, Core
+from tests.unit.harness_quote_service import COIN, NOON, QUOTA, Core
 
-from cotacoes.adapters.quote_log import trim
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.trim import Retention
 from cotacoes.model.quote import Observation, Position, Quote
 from cotacoes.testing.memory_shard import MemoryShard
 
@@ -64,6 +65,7 @@ class Seam:
     """`quotes` are all quotes ever recorded; only `deliver` delivers them."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.shard = SeamShard()
         self.core = Core(folder, self.shard)
         self.quotes: list[Quote] = []
@@ -101,11 +103,10 @@ class Seam:
 
     async def trim(self, kept: int) -> None:
         """Drop delivered quotes from the log, except the newest `kept`."""
-        default, trim.KEPT_QUOTES = trim.KEPT_QUOTES, kept
-        try:
-            await self.core.recorder.log.mark({COIN: self.core.history.mark()})
-        finally:
-            trim.KEPT_QUOTES = default
+        log = QuoteLog(self.folder, quota_bytes=QUOTA, retention=Retention(quotes=kept))
+        await log.open()
+        await log.mark({COIN: self.core.history.mark()})
+        await log.close()
 
     async def begin_epoch(self) -> None:
         """As after a failure of the log."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import threading
@@ -11,11 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.unit.harness_directory import directory_over
 
-from cotacoes.adapters.quote_log import log
-from cotacoes.adapters.quote_log.rows import row_of
+from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.model.quote import AgeLimits, Observation, Position, Quote
 from cotacoes.observability.metrics import Metrics, QuoteMetrics
 from cotacoes.patterns.resilience import CircuitBreaker, CircuitBreakerConfig, ResilienceConfig, ResiliencePolicy
@@ -39,6 +38,7 @@ from cotacoes.web.background import background
 COIN = "bitcoin"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTA = 2**30
+IMPATIENT = functools.partial(QuoteLog, deadline_s=0.5)  # with a hanging disk
 
 
 def source_policy(dice: random.Random, clock: Callable[[], float]) -> ResiliencePolicy:
@@ -51,15 +51,18 @@ def source_policy(dice: random.Random, clock: Callable[[], float]) -> Resilience
 
 
 class Core:
-    """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set."""
+    """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set.
+
+    Each commit waits until the event `disk_goes_on` is set.
+    """
 
     def __init__(
         self,
         folder: Path,
         shard: MemoryShard | None = None,
         *,
+        log: Callable[..., QuoteLog] = QuoteLog,
         quota_bytes: int = QUOTA,
-        kept_s: float = 0.0,
         keeps_times: bool = False,
         accepts_clock: bool = False,
         deadline_s: float = 1.0,
@@ -79,13 +82,13 @@ class Core:
         self.history = CoinHistory(COIN, "shard1", now=lambda: self.wall, clock=lambda: self.seconds)
         self.directory = directory_over({"shard1": self.shard}, {COIN: "shard1"})
         self.writer = Writer(lambda: None)
+        self.disk_goes_on = threading.Event()
+        self.disk_goes_on.set()
         self.recorder = Recorder(
-            folder,
+            functools.partial(log, folder, quota_bytes=quota_bytes, now=self._when_committed),
             self.directory,
             writer=self.writer,
             metrics=metrics,
-            quota_bytes=quota_bytes,
-            kept_s=kept_s,
             now=lambda: self.wall,
             accepts_clock=accepts_clock,
         )
@@ -129,6 +132,19 @@ class Core:
         self.tape_intake = intake(Validator(jump, is_tape=True))
         self.tape_reader = TapeReader(self, self.tape_intake, metrics, interval_s=0.0, keeps_times=keeps_times)
         self.answers = Answers(self.recorder, self.directory, self.intake, AgeLimits(5000, 300_000))
+
+    def _when_committed(self) -> datetime:
+        self.disk_goes_on.wait(20)
+        return self.wall
+
+    @contextlib.contextmanager
+    def hanging_disk(self) -> Iterator[None]:
+        """Every commit hangs, until `disk_goes_on` is set or the end."""
+        self.disk_goes_on.clear()
+        try:
+            yield
+        finally:
+            self.disk_goes_on.set()
 
     async def fetch(self) -> Fetched:
         """The answer of the source."""
@@ -180,21 +196,3 @@ async def until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-@contextlib.contextmanager
-def hanging_disk(monkeypatch: pytest.MonkeyPatch, deadline_s: float = 0.2) -> Iterator[threading.Event]:
-    """Every commit hangs until the event is set; a commit's deadline is short."""
-    goes_on = threading.Event()
-
-    def row(quote: Quote) -> tuple[Any, ...]:
-        goes_on.wait(20)
-        return row_of(quote)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(log, "row_of", row)
-        patch.setattr(log, "COMMIT_DEADLINE_S", deadline_s)
-        try:
-            yield goes_on
-        finally:
-            goes_on.set()

@@ -1,6 +1,7 @@
 """quote_service without its sockets, over a real log and fakes in memory, through faults of log, shard and clock."""
 
 import asyncio
+import functools
 import json
 import sqlite3
 import threading
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 import structlog
 from msgspec.structs import replace
-from tests.unit.harness_quote_service import COIN, NOON, QUOTA, Core, hanging_disk, seen, until
+from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, QUOTA, Core, seen, until
 
 from cotacoes.adapters.quote_log import log, trim
+from cotacoes.adapters.quote_log.rows import LoggedCoin
 from cotacoes.errors import (
     HistoryUnavailableError,
     LogUnavailableError,
@@ -104,19 +106,17 @@ async def test_a_log_at_its_quota_records_again_when_the_shard_is_back(tmp_path:
 
 
 @pytest.mark.slow
-async def test_a_hanging_log_is_not_opened_twice_and_its_late_commit_counts_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
+async def test_a_hanging_log_is_not_opened_twice_and_its_late_commit_counts_once(tmp_path: Path) -> None:
+    core = Core(tmp_path, log=IMPATIENT)
     async with core.running():
         await core.record("1")
-        with hanging_disk(monkeypatch) as goes_on:
+        with core.hanging_disk():
             for _ in range(3):
                 core.recorder._reopen_at = 0.0
                 with pytest.raises(LogUnavailableError):
                     await core.record("2")
             assert sum(thread.name.startswith("quote_log") for thread in threading.enumerate()) == 1
-            goes_on.set()
+            core.disk_goes_on.set()
             await asyncio.sleep(0.05)
         core.recorder._reopen_at = 0.0
         await core.record("3")
@@ -205,13 +205,11 @@ async def test_many_readers_do_not_delay_a_commit(tmp_path: Path) -> None:
     await core.recorder.close()
 
 
-async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
+async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tmp_path: Path) -> None:
+    core = Core(tmp_path, log=IMPATIENT)
     await core.recorder.start()
     core.said = [seen("1", NOON)]
-    with hanging_disk(monkeypatch):
+    with core.hanging_disk():
         await core.poll.poll_once()
         assert not core.intake.is_live(COIN)
     core.recorder._reopen_at = 0.0
@@ -378,10 +376,9 @@ async def test_a_moved_coin_is_written_and_read_on_its_new_shard_without_shard1(
 
 
 async def test_a_shard_that_lost_more_than_the_log_has_is_logged_as_having_a_hole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(trim, "KEPT_QUOTES", 2)
-    core = Core(tmp_path)
+    core = Core(tmp_path, log=functools.partial(log.QuoteLog, retention=trim.Retention(quotes=2)))
     async with core.running():
         quotes = await core.record(*map(str, range(1, 10)))
         await until(lambda: core.history.pending == 0)
@@ -397,10 +394,16 @@ async def test_a_shard_that_lost_more_than_the_log_has_is_logged_as_having_a_hol
 
 
 @pytest.mark.slow
-async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]))
+async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole(tmp_path: Path) -> None:
+    is_full = True
+
+    class FullLog(log.QuoteLog):
+        async def logged(self, coin: str) -> LoggedCoin | None:
+            if is_full:
+                raise LogUnavailableError("the disk is full")
+            return await super().logged(coin)
+
+    core = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]), log=FullLog)
     async with core.running():
         recorder = core.recorder
 
@@ -408,13 +411,9 @@ async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole
             core.directory.homes["solana"] = Home(2, "shard1", 1)
             return CoinHistory("solana", "shard1", now=lambda: core.wall, clock=lambda: core.seconds)
 
-        async def refused(*_: object) -> None:
-            raise LogUnavailableError("the disk is full")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(recorder.log, "logged", refused)
-            with pytest.raises(LogUnavailableError):
-                await recorder.add_coin(joining())
+        with pytest.raises(LogUnavailableError):
+            await recorder.add_coin(joining())
+        is_full = False
         assert "solana" not in recorder.histories
         await asyncio.sleep(REOPEN_WAIT_S)
         await recorder.add_coin(joining())
@@ -426,25 +425,23 @@ async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole
         assert first_gap(quotes, None) is None
 
 
-async def test_the_log_is_opened_again_once_however_many_tasks_ask_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
-    async with core.running():
-        await core.record("1")
-        opened = 0
-        own = core.recorder._open_log
+async def test_the_log_is_opened_again_once_however_many_tasks_ask_for_it(tmp_path: Path) -> None:
+    opened = 0
 
-        async def open_log() -> None:
+    class CountedLog(log.QuoteLog):
+        async def open(self) -> dict[str, LoggedCoin]:
             nonlocal opened
             opened += 1
             await asyncio.sleep(0.05)
-            await own()
+            return await super().open()
 
-        monkeypatch.setattr(core.recorder, "_open_log", open_log)
+    core = Core(tmp_path, log=CountedLog)
+    async with core.running():
+        await core.record("1")
+        assert opened == 1
         core.recorder._open = False
         await asyncio.gather(*(core.recorder.ensure_open() for _ in range(5)))
-        assert opened == 1
+        assert opened == 2
 
 
 async def test_a_price_in_another_currency_is_not_recorded_and_the_answer_says_so(tmp_path: Path) -> None:

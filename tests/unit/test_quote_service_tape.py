@@ -1,14 +1,16 @@
 """Every price of the tape is recorded once and in order, whatever fails meanwhile; missing ones are noted."""
 
 import asyncio
+import functools
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.unit.harness_quote_service import COIN, NOON, Core, hanging_disk, seen, until
+from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, Core, seen, until
 
+from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.errors import (
     LogUnavailableError,
     SettingError,
@@ -64,13 +66,11 @@ async def test_after_a_restart_the_tape_goes_on_from_the_log_and_skips_recorded_
     await core.recorder.close()
 
 
-async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
+async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tmp_path: Path) -> None:
+    core = Core(tmp_path, log=IMPATIENT)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7")]
-    with hanging_disk(monkeypatch), pytest.raises(LogUnavailableError):
+    with core.hanging_disk(), pytest.raises(LogUnavailableError):
         await core.tape_reader.read_page()
     core.recorder._reopen_at = 0.0
     await core.tape_reader.read_page()
@@ -152,22 +152,20 @@ async def test_a_tape_with_its_own_old_times_cannot_follow_a_later_history(tmp_p
     await core.recorder.close()
 
 
-async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(tmp_path: Path) -> None:
     """When the service stops, the call is cancelled, and the commit goes on in its thread."""
-    core = Core(tmp_path)
+    core = Core(tmp_path, log=functools.partial(QuoteLog, deadline_s=5.0))
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7", "8")]
     await core.tape_reader.read_page()
-    with hanging_disk(monkeypatch, deadline_s=5.0) as goes_on:
+    with core.hanging_disk():
         taking = asyncio.ensure_future(core.tape_reader.read_page())
         await until(lambda: len(core.asked) == 2)
         await asyncio.sleep(0.05)
         taking.cancel()
         closing = asyncio.ensure_future(core.recorder.close())
         await asyncio.sleep(0.05)
-        goes_on.set()
+        core.disk_goes_on.set()
         await asyncio.wait({taking, closing})
     again = Core(tmp_path)
     await again.recorder.start()

@@ -1,6 +1,7 @@
 """Background work that fails unexpectedly begins again, is counted, and takes nothing else down with it."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.unit.harness_gateway_scenarios import settle
 from tests.unit.harness_gateway_stream import StreamRig
 from tests.unit.harness_quote_service import COIN, NOON, Core, seen, until
 
+from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.errors import SettingError, WriterSupersededError
 from cotacoes.feed.history import HistoryPage
 from cotacoes.observability.logs import FailureLog
@@ -217,9 +219,8 @@ async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_dow
     directory.dsns["shard1"] = "memory"
     metrics = QuoteMetrics(Metrics())
     writer = Writer(lambda: None)
-    recorder = Recorder(
-        tmp_path, directory, writer=writer, metrics=metrics, quota_bytes=2**30, kept_s=0.0, now=lambda: NOON
-    )
+    new_log = functools.partial(QuoteLog, tmp_path, quota_bytes=2**30)
+    recorder = Recorder(new_log, directory, writer=writer, metrics=metrics, now=lambda: NOON)
     publisher = Publisher(recorder.histories, MemoryBus(), writer=writer, metrics=metrics, wait_s=0.05)
     days: list[str] = []
 

@@ -1,13 +1,15 @@
 """Two writers, or a shard restored from a backup, leave one chain behind, and every quote is accounted for."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.harness_quote_service import COIN, Core, until
 
-from cotacoes.adapters.quote_log import trim
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.trim import Retention
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Position, Quote, first_gap
 from cotacoes.patterns.sharding.shard import Fence, Stored
@@ -216,15 +218,12 @@ async def test_a_shard_restored_from_a_backup_gets_lost_quotes_from_the_log_agai
         assert await core.shard.unaccepted() == {}
 
 
-async def test_quotes_that_the_log_no_longer_has_are_a_hole_and_the_history_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core = Core(tmp_path)
+async def test_quotes_that_the_log_no_longer_has_are_a_hole_and_the_history_goes_on(tmp_path: Path) -> None:
+    core = Core(tmp_path, log=functools.partial(QuoteLog, retention=Retention(quotes=2)))
     async with core.running():
         await recorded(core, "1", "2")
         backup = copy.deepcopy(core.shard.copies)
         quotes = await recorded(core, *"345678")
-        monkeypatch.setattr(trim, "KEPT_QUOTES", 2)
         await core.recorder.log.mark({COIN: core.history.mark()})
         await restored(core, backup)
         later = await recorded(core, "9")

@@ -19,6 +19,8 @@ from pathlib import Path
 from random import SystemRandom
 
 from cotacoes.adapters.http_client import HttpClient
+from cotacoes.adapters.quote_log.log import QuoteLog
+from cotacoes.adapters.quote_log.trim import Retention
 from cotacoes.config import Settings
 from cotacoes.observability.metrics import QuoteMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
@@ -54,13 +56,12 @@ class QuotePath:
         upstreams: Upstreams,
         restarts: Restarts,
     ) -> None:
+        retention = Retention(seconds=settings.log_kept_s)
         self.recorder = Recorder(
-            folder,
+            functools.partial(QuoteLog, folder, quota_bytes=settings.log_quota_bytes, retention=retention),
             directory,
             writer=writer,
             metrics=metrics,
-            quota_bytes=settings.log_quota_bytes,
-            kept_s=settings.log_kept_s,
             accepts_clock=settings.accept_clock,
         )
         self._publisher = Publisher(

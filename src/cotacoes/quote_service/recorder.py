@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 
 from cotacoes.adapters.quote_log.log import QuoteLog
@@ -50,21 +48,19 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
+        new_log: Callable[[], QuoteLog],
         directory: ShardDirectory,
         *,
         writer: Writer,
         metrics: QuoteMetrics,
-        quota_bytes: int,
-        kept_s: float,
         accepts_clock: bool = False,
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.writer = writer
         self.histories: dict[str, CoinHistory] = {}
-        self._new_log = functools.partial(QuoteLog, folder, quota_bytes=quota_bytes, kept_s=kept_s, now=now)
-        self.log = self._new_log()  # another one after it has failed
+        self._new_log = new_log
+        self.log = new_log()  # another one after it has failed
         self._directory = directory
         self._metrics = metrics
         self._now = now

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark, quote_of, row_of
-from cotacoes.adapters.quote_log.trim import QUOTA_SHARE, Trimming
+from cotacoes.adapters.quote_log.trim import NEWEST_ONLY, QUOTA_SHARE, Retention, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, position_of, to_microseconds
 
@@ -55,10 +55,10 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
             raise LogUnavailableError("the log cannot be used: it is closed")
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(COMMIT_DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 return await loop.run_in_executor(self._thread, functools.partial(function, self, *arguments, **named))
         except TimeoutError as error:
-            raise LogUnavailableError(f"the log did not answer within {COMMIT_DEADLINE_S:g} s") from error
+            raise LogUnavailableError(f"the log did not answer within {self._deadline_s:g} s") from error
         except sqlite3.Error as error:
             raise LogUnavailableError(f"the log cannot be used: {_reason(error)}") from error
         except ArithmeticError as error:  # a number that was never written
@@ -79,18 +79,28 @@ def _reason(error: sqlite3.Error) -> str:
 
 
 class QuoteLog:
-    """The log in one folder. Every call raises LogUnavailableError, after which the log must be closed."""
+    """The log in one folder. Every call raises LogUnavailableError, after which the log must be closed.
+
+    `deadline_s` applies to each call; `now` gives the wall time.
+    """
 
     def __init__(
-        self, folder: Path, *, quota_bytes: int, kept_s: float = 0.0, now: Callable[[], datetime] = utc_now
+        self,
+        folder: Path,
+        *,
+        quota_bytes: int,
+        retention: Retention = NEWEST_ONLY,
+        deadline_s: float = COMMIT_DEADLINE_S,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._path = folder / "quotes.sqlite3"
         self._quota_bytes = quota_bytes
+        self._deadline_s = deadline_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quote_log")
         self._database: sqlite3.Connection | None = None
         self._is_closed = False
         self._now = now
-        self._trimming = Trimming(kept_s, now)
+        self._trimming = Trimming(retention, now)
 
     @property
     def _db(self) -> sqlite3.Connection:
