@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +13,6 @@ from tests.conftest import free_port
 from tests.contract.conftest import Server, end, start, start_valkey
 from tests.contract.test_bus import DEADLINE_S, answered, take, url
 
-from cotacoes.adapters import redis_bus
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.errors import BusTimedOutError, BusUnavailableError, SettingError
 from cotacoes.patterns.pub_sub.bus import MESSAGE_BYTES_MAX
@@ -155,25 +153,29 @@ async def test_an_error_in_the_middle_of_listening_ends_it() -> None:
             await take(messages, 1)
 
 
-async def test_messages_that_come_one_after_the_other_are_read_together(
-    valkey: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_bus, "READ_EVERY_S", 0.2)
+async def test_messages_that_come_one_after_the_other_are_read_together(valkey: Server) -> None:
+    loop = asyncio.get_running_loop()
     reads: list[float] = []
-    async with RedisBus(url(valkey), deadline_s=DEADLINE_S) as bus, bus.subscribe(["heard"]) as messages:
-        read = bus._read
+    has_turned = asyncio.Event()
+    has_turned.set()
 
-        async def noted(connection: Any) -> bytes:
-            data = await read(connection)
-            reads.append(asyncio.get_running_loop().time())
-            return data
+    async def noted(messages: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[tuple[str, bytes]]:
+        """Note the time of each message before which the event loop has turned, since the bus has read."""
+        async for message in messages:
+            if has_turned.is_set():
+                reads.append(loop.time())
+                has_turned.clear()
+                loop.call_soon(has_turned.set)
+            yield message
 
-        monkeypatch.setattr(bus, "_read", noted)
-        taking = asyncio.create_task(take(messages, 100))
+    bus = RedisBus(url(valkey), deadline_s=DEADLINE_S, read_every_s=0.2)
+    async with bus, bus.subscribe(["heard"]) as messages:
+        taking = asyncio.create_task(take(noted(messages), 100))
         for number in range(100):
             await bus.publish([("heard", b"%d" % number)])
             await asyncio.sleep(0.005)
         assert await taking == [("heard", b"%d" % number) for number in range(100)]
+    assert len(reads) > 2
     assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(reads))
 
 

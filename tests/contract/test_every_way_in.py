@@ -23,7 +23,9 @@ from cotacoes import config
 from cotacoes.adapters.http_server.accepting import ConnectionLimits, client_of
 from cotacoes.adapters.http_server.connection import ASGIApp, Receive, Scope, Send
 from cotacoes.adapters.http_server.hosts import AllowedHosts
+from cotacoes.errors import ProblemError
 from cotacoes.errors.problem_json import SAFETY_HEADERS
+from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
@@ -216,17 +218,15 @@ async def test_an_invalid_handshake_gets_a_proper_answer(method: str, handshake:
     assert logs == []
 
 
-async def test_an_internal_error_is_answered_alike_everywhere_with_the_id_that_the_log_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_internal_error_is_answered_alike_everywhere_with_the_id_that_the_log_has() -> None:
     async def crash(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError("hunter2")
 
-    def refuse(*_: Any) -> None:
-        raise ZeroDivisionError("hunter2")
+    class BrokenAdmission(Admission):
+        def refusal(self, origin: str | None, host: str | None, address: str) -> ProblemError | None:
+            raise ZeroDivisionError("hunter2")
 
-    rig = StreamRig()
-    monkeypatch.setattr(rig.sockets, "_admission", type("Broken", (), {"refusal": refuse})())
+    rig = StreamRig(admission=BrokenAdmission)
     with structlog.testing.capture_logs() as logs:
         async with serving(app_of(rig, streams=crash), websocket=rig.sockets.protocol) as port:
             answers = [await first_of(port, request("lean", "x", target="/lean/bug"))]

@@ -148,10 +148,10 @@ class Twin:
             app = build_app("quote_service", config.load({}), Metrics(), _raising(path, fault))
             await app(scope, receive, send)
 
-    def client(self, deadline_s: float = 1.0) -> ServiceClient:
+    def client(self, deadline_s: float = 1.0, kind: type[ServiceClient] = ServiceClient) -> ServiceClient:
         """A client whose network is this twin."""
         http = HttpClient(deadline_s, BYTES_MAX, transport=httpx2.ASGITransport(self, raise_app_exceptions=True))
-        return ServiceClient(Addresses(quote_service=HOST, external_service=HOST, aggregator_service=HOST), http=http)
+        return kind(Addresses(quote_service=HOST, external_service=HOST, aggregator_service=HOST), http=http)
 
 
 def _raising(path: str, error: Exception) -> APIRouter:

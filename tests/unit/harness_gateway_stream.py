@@ -110,7 +110,14 @@ class FakeFeeds:
 class StreamRig:
     """A hub over a history twin; made inside the loop of the test."""
 
-    def __init__(self, *coins: str, check_s: float = CHECK_S, ping_s: float = PING_S, **settings: Any) -> None:
+    def __init__(
+        self,
+        *coins: str,
+        check_s: float = CHECK_S,
+        ping_s: float = PING_S,
+        admission: type[Admission] = Admission,
+        **settings: Any,
+    ) -> None:
         self.coins = coins or ("bitcoin",)
         self.settings = config.load({}, **settings)
         self.history = HistoryTwin()
@@ -127,7 +134,7 @@ class StreamRig:
             random=random.Random(1),
             check_s=check_s,
         )
-        self.admission = Admission(self.settings, self.metrics, self.loop.time, self.settings.streams_max)
+        self.admission = admission(self.settings, self.metrics, self.loop.time, self.settings.streams_max)
         self.sockets = WebSockets(self.hub, self.admission, self.settings, clock=self.loop.time, ping_s=ping_s)
         self.connections: set[Any] = set()
 

@@ -12,7 +12,7 @@ from tests.unit.fake_quote_service import Twin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
-from cotacoes.cli import breakers, main, queries
+from cotacoes.cli import breakers, main
 from cotacoes.errors import DeadlineExceededError, InternalError, NotFoundError, OverloadedError, ProblemError
 from cotacoes.model.breakers import BreakerErrorJson, BreakerJson, BreakerWindowJson, TransitionJson
 from cotacoes.observability.metrics import Metrics
@@ -58,10 +58,8 @@ class Network:
 
     def client(self, admin_token: str) -> ServiceClient:
         addresses = Addresses(**{name: f"http://{name}" for name in breakers.SERVICES})
-        return ServiceClient(addresses, admin_token=admin_token, http=self.http())
-
-    def http(self) -> HttpClient:
-        return HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
+        http = HttpClient(1.0, 100_000, transport=httpx2.ASGITransport(self))
+        return ServiceClient(addresses, admin_token=admin_token, http=http)
 
 
 def test_the_breakers_of_all_services_are_a_table_and_a_service_away_is_named(
@@ -102,20 +100,6 @@ def test_a_service_with_an_invalid_answer_is_named_and_the_others_are_shown(
     assert named == ["quote_service", "gateway_service"]
     assert printed.err.startswith("aggregator_service: ")
     assert network.run(lambda client: breakers.show(client, "aggregator_service", "", as_json=False)) == 4
-
-
-@pytest.mark.parametrize("state", ["forced-open", "Forced_Open"])
-def test_a_state_may_have_dashes_and_the_admin_token_is_sent(
-    state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    service_upstreams = upstreams(NAME)
-    network = Network({"quote_service": service_upstreams})
-
-    urls = {f"{name}_url": f"http://{name}_service" for name in queries.SERVICES}
-    settings = config.load({}, admin_token="sesame", **urls)
-    monkeypatch.setattr(queries, "client_for", lambda _: queries.client_of(settings, http=network.http()))
-    assert main(["breakers", f"quote_service/{NAME}", state]) == 0
-    assert service_upstreams.described()[0].state == "forced_open"
 
 
 def test_as_json_each_breaker_is_a_line_as_it_was_received(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,11 +91,17 @@ class Clock:
         self.meanwhile()
 
 
-def run(twin: Twin, what: ExportRequest, file: Path | None, clock: Clock | None = None) -> None:
+def run(
+    twin: Twin,
+    what: ExportRequest,
+    file: Path | None,
+    clock: Clock | None = None,
+    kind: type[ServiceClient] = ServiceClient,
+) -> None:
     clock = clock or Clock()
 
     async def scenario() -> None:
-        async with twin.client() as client:
+        async with twin.client(kind=kind) as client:
             progress = ExportProgress(into_file=file is not None)
             one = Export(client, what, progress, sleep=clock.sleep, clock=clock, dice=random.Random(1), page_quotes=7)
             await (one.to_stdout() if file is None else one.to_file(file))
@@ -149,18 +155,16 @@ def test_an_export_resumes_without_requesting_a_page_twice(tmp_path: Path, capsy
     twin = Twin({"bitcoin": held})
     clock = Clock()
     asked: list[Any] = []
-    ask = ServiceClient.quotes
 
-    async def away_after_two_pages(self: ServiceClient, coin: str, **given: Any) -> dict[str, Any]:
-        asked.append(given["after"])
-        if len(asked) > 2:
-            raise ServiceUnavailableError("away")
-        return await ask(self, coin, **given)
+    class AwayAfterTwoPages(ServiceClient):
+        async def quotes(self, coin: str, **given: Any) -> dict[str, Any]:
+            asked.append(given["after"])
+            if len(asked) > 2:
+                raise ServiceUnavailableError("away")
+            return await super().quotes(coin, **given)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ServiceClient, "quotes", away_after_two_pages)
-        with pytest.raises(ServiceUnavailableError, match="away"):
-            run(twin, wanted(), tmp_path / "out", clock)
+    with pytest.raises(ServiceUnavailableError, match="away"):
+        run(twin, wanted(), tmp_path / "out", clock, AwayAfterTwoPages)
     assert parsed((tmp_path / "out.part").read_text(), "csv") == rows(held[:14])
     assert not (tmp_path / "out").exists()
     run(twin, wanted(), tmp_path / "out")
@@ -290,17 +294,14 @@ def test_a_final_refusal_is_not_retried(tmp_path: Path) -> None:
     ids=["hole", "price", "coin", "shape"],
 )
 def test_an_invalid_answer_is_not_exported(change: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
-    ask = ServiceClient.quotes
+    class ChangedAnswers(ServiceClient):
+        async def quotes(self, coin: str, **given: Any) -> dict[str, Any]:
+            answer = await super().quotes(coin, **given)
+            change(answer)
+            return answer
 
-    async def changed(self: ServiceClient, coin: str, **given: Any) -> dict[str, Any]:
-        answer = await ask(self, coin, **given)
-        change(answer)
-        return answer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ServiceClient, "quotes", changed)
-        with pytest.raises(ServiceUnavailableError):
-            run(Twin({"bitcoin": quotes(9)}), wanted(), tmp_path / "out")
+    with pytest.raises(ServiceUnavailableError):
+        run(Twin({"bitcoin": quotes(9)}), wanted(), tmp_path / "out", kind=ChangedAnswers)
     assert not (tmp_path / "out").exists()
 
 

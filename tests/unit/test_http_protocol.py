@@ -1,8 +1,9 @@
 """One HTTP connection without a socket: what a client sends is read, parsed and held within bounds."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from uvicorn.server import ServerState
 
 from cotacoes.adapters.http_server import protocol, reading
 from cotacoes.adapters.http_server.connection import HttpConnection, Receive, Scope, Send
-from cotacoes.adapters.http_server.context import READ_BYTES_MAX, Context
+from cotacoes.adapters.http_server.context import READ_BYTES_MAX, UNREAD_S, Context
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 from cotacoes.adapters.http_server.reading import Pieces
 
@@ -41,13 +42,15 @@ class MemoryTransport(asyncio.Transport):
         self.reads = True
         self.has_ended = False
         self.is_cut = False
-        self.waiting = 0
+        self.waiting: Iterator[int] = itertools.repeat(0)
+        self.looks = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return NoSocket() if name == "socket" else default
 
     def get_write_buffer_size(self) -> int:
-        return self.waiting
+        self.looks += 1
+        return next(self.waiting)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -78,14 +81,14 @@ class MemoryTransport(asyncio.Transport):
 class Connection:
     """A connection to an app that answers each request once `answer` is set; made inside a running loop."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Any] | None = None) -> None:
+    def __init__(self, app: Callable[[Scope, Receive, Send], Any] | None = None, unread_s: float = UNREAD_S) -> None:
         self.scopes: list[Scope] = []
         self.answer = asyncio.Event()
         self.refused: list[str] = []
         self.buffer = memoryview(bytearray(READ_BYTES_MAX))
         config = uvicorn.Config(app or self.app, interface="asgi3", ws="none", lifespan="off", log_config=None)
         config.load()
-        context = Context(AllowedHosts(["x"]), self.refused.append, read_buffer=self.buffer)
+        context = Context(AllowedHosts(["x"]), self.refused.append, unread_s=unread_s, read_buffer=self.buffer)
         self.transport = MemoryTransport()
         self.ended = 0
         self.protocol = HttpConnection(config, ServerState(), context, self._end)
@@ -240,22 +243,14 @@ async def test_a_request_for_another_protocol_ends_the_connection_after_its_answ
 
 @pytest.mark.parametrize(("waiting", "is_cut"), [([9, 9], True), ([9, 8, 7, 7], True), ([9, 8, 7, 6, 5, 4], False)])
 async def test_a_client_that_reads_nothing_of_its_answer_is_cut_and_a_slow_one_is_not(
-    waiting: list[int], is_cut: bool, monkeypatch: pytest.MonkeyPatch
+    waiting: list[int], is_cut: bool
 ) -> None:
-    due: list[Callable[[], None]] = []
-    connection = Connection()
-    handle = asyncio.get_running_loop().call_soon(lambda: None)
-
-    def later(_: float, call: Callable[..., Any], *given: Any) -> asyncio.Handle:  # a clock of our own
-        due.append(lambda: call(*given))
-        return handle
-
-    monkeypatch.setattr(connection.protocol, "loop", type("Loop", (), {"call_later": staticmethod(later)})())
-    connection.transport.waiting = waiting[0]
+    connection = Connection(unread_s=0.0)
+    connection.transport.waiting = itertools.chain(waiting, itertools.count(waiting[-1] - 1, -1))
     connection.protocol.pause_writing()
-    for size in waiting[1:]:
-        connection.transport.waiting = size
-        due.pop()()
+    while connection.transport.looks < len(waiting):
+        assert not connection.transport.is_cut
+        await turns(1)
     assert connection.transport.is_cut is is_cut
     connection.protocol.connection_lost(None)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,13 +16,13 @@ from tests.unit.fake_quote_service import Twin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
-from cotacoes.aggregator_service import app, reporter
+from cotacoes.aggregator_service import app
 from cotacoes.aggregator_service.plan import ReportPlan
 from cotacoes.aggregator_service.report import etag_payload, merge
 from cotacoes.aggregator_service.report_cache import BYTES_MAX, REPORTS_MAX, RenderedReport, ReportCache
 from cotacoes.aggregator_service.routes import _max_age_s
 from cotacoes.model.payloads import CurrentJson, MissingJson, ReportJson
-from cotacoes.model.quote import AgeLimits, Quote
+from cotacoes.model.quote import AgeLimits, Quote, utc_now
 from cotacoes.model.window import Window
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
 from cotacoes.patterns.sharding.shard import Home
@@ -72,11 +72,11 @@ class World:
         )
 
     @contextlib.asynccontextmanager
-    async def asking(self) -> AsyncIterator[httpx2.AsyncClient]:
+    async def asking(self, now: Callable[[], datetime] = utc_now) -> AsyncIterator[httpx2.AsyncClient]:
         await self.shard.become_writer("bitcoin", 5, "writer")
         await self.shard.append("bitcoin", 1, 5, QUOTES)
         async with self.twin.client(deadline_s=60) as client:
-            served = app.wire(self.settings, client, self.directory, clock=self.clock).app
+            served = app.wire(self.settings, client, self.directory, clock=self.clock, now=now).app
             async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://x") as asking:
                 yield asking
 
@@ -142,15 +142,15 @@ def test_a_reason_that_changes_by_the_second_changes_no_etag() -> None:
     assert etag_payload(reports[0]) == etag_payload(reports[1])
 
 
-async def test_the_time_to_make_a_report_is_part_of_the_age_of_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_to_make_a_report_is_part_of_the_age_of_its_prices() -> None:
     world = World(report_kept_s=5.0)
 
-    def slowly(*given: Any, **more: Any) -> Any:
+    def slowly() -> datetime:
+        """The wall time, which is read for the merge once everything has been gathered."""
         world.clock.now += 0.4
-        return merge(*given, **more)
+        return datetime.now(UTC)
 
-    monkeypatch.setattr(reporter, "merge", slowly)
-    async with world.asking() as asking:
+    async with world.asking(slowly) as asking:
         first = (await asking.get(PATH)).json()["coins"]["bitcoin"]["current"]["age_ms"]
         world.clock.now += 0.1
         again = (await asking.get(PATH)).json()["coins"]["bitcoin"]["current"]["age_ms"]

@@ -51,15 +51,24 @@ _OURS: dict[str, Any] = {
 class RedisBus:
     """Implements `patterns.pub_sub.bus.Bus`; an async context manager that does not connect on entry.
 
-    `deadline_s` applies to one publish or ping, including connecting; `idle_s` and `pong_s` detect a dead link.
-    SettingError if the URL cannot be used.
+    `deadline_s` applies to one publish or ping, including connecting; `idle_s` and `pong_s` detect a dead link. A
+    listener reads every `read_every_s` at most. SettingError if the URL cannot be used.
     """
 
-    def __init__(self, url: str, *, deadline_s: float, idle_s: float = IDLE_S, pong_s: float = PONG_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline_s: float,
+        idle_s: float = IDLE_S,
+        pong_s: float = PONG_S,
+        read_every_s: float = READ_EVERY_S,
+    ) -> None:
         self._url = url
         self._deadline_s = deadline_s
         self._idle_s = idle_s
         self._pong_s = pong_s
+        self._read_every_s = read_every_s
         self._connection = _new_connection(url)
         self._lock = asyncio.Lock()
 
@@ -115,13 +124,13 @@ class RedisBus:
     async def _messages(self, connection: Any, replies: hiredis.Reader) -> AsyncGenerator[tuple[str, bytes], None]:
         """Iterate over all messages, without a wait between those that came together."""
         loop = asyncio.get_running_loop()
-        read_at = -READ_EVERY_S
+        read_at = -self._read_every_s
 
         async def read() -> bytes:
             nonlocal read_at
-            await _leave_unread(connection, read_at + READ_EVERY_S - loop.time())
+            await _leave_unread(connection, read_at + self._read_every_s - loop.time())
             data = await self._next_bytes(connection)
-            read_at = loop.time() if len(data) < READ_BYTES_MANY else -READ_EVERY_S
+            read_at = loop.time() if len(data) < READ_BYTES_MANY else -self._read_every_s
             return data
 
         with _translated("the link to Redis is dead"):

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 
 from cotacoes.adapters.postgres.shard import open_directory
 from cotacoes.aggregator_service.plan import QUOTE_SERVICE
@@ -16,7 +17,7 @@ from cotacoes.aggregator_service.reporter import Reporter, reserve_s
 from cotacoes.aggregator_service.routes import PATHS, documented, report_route
 from cotacoes.aggregator_service.shards import ReportShards
 from cotacoes.config import SHARDS, Settings
-from cotacoes.model.quote import AgeLimits
+from cotacoes.model.quote import AgeLimits, utc_now
 from cotacoes.observability.metrics import AggregatorMetrics, Metrics
 from cotacoes.patterns.scatter_gather.gather import still_running
 from cotacoes.patterns.sharding.shard_directory import ShardDirectory
@@ -62,6 +63,7 @@ def wire(
     resources: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     *,
     clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], datetime] = utc_now,
     metrics: Metrics | None = None,
 ) -> HttpService:
     """The service over a client and a directory that `resources` opens."""
@@ -76,6 +78,7 @@ def wire(
         cached_s=settings.report_kept_s,
         limits=AgeLimits.of(settings.fresh_s, settings.age_max_s),
         clock=clock,
+        now=now,
     )
     direct = dict.fromkeys(PATHS, report_route(reporter))
     router = documented()

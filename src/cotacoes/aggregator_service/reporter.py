@@ -14,7 +14,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from cotacoes.aggregator_service.report_cache import RenderedReport, ReportCache
 from cotacoes.aggregator_service.shards import ReportShards
 from cotacoes.errors import CotacoesError, OverloadedError
 from cotacoes.model.payloads import ReportJson
-from cotacoes.model.quote import AgeLimits
+from cotacoes.model.quote import AgeLimits, utc_now
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import AggregatorMetrics
 from cotacoes.patterns.resilience import SingleFlight, current_deadline
@@ -50,7 +50,7 @@ class Reporter:
     """Makes reports, and logs which source went away and which came back.
 
     `deadline_s` applies to each report, and a report is cached for `cached_s`, both in seconds. A caller that has less
-    time than a report may take gets what has arrived by then.
+    time than a report may take gets what has arrived by then. `now` gives the wall time.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Reporter:
         cached_s: float,
         limits: AgeLimits,
         clock: Callable[[], float],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client = client
         self._shards = shards
@@ -70,6 +71,7 @@ class Reporter:
         self._deadline_s = deadline_s
         self._limits = limits
         self._clock = clock
+        self._now = now
         self._flights = SingleFlight[RenderedReport](deadline=deadline_s + FLIGHT_SLACK_S, clock=clock)
         self._cache = ReportCache(max_age_s=cached_s, clock=clock)
         self._away: set[str] = set()
@@ -114,7 +116,7 @@ class Reporter:
         finally:
             self._coins_under_way -= coins
         gathered_at = self._clock()
-        report = merge(plan, result, self._limits, generated_at=datetime.now(UTC), deadline_s=deadline_s)
+        report = merge(plan, result, self._limits, generated_at=self._now(), deadline_s=deadline_s)
         at = self._clock()  # of 1,000 coins the merge takes some 60 ms, in which prices grow older too
         report = with_added_age(report, math.ceil((at - gathered_at) * 1000), self._limits) or report
         if trace:

@@ -31,7 +31,6 @@ from cotacoes.up import control
 
 if TYPE_CHECKING:
     from cotacoes import config
-    from cotacoes.adapters.http_client import HttpClient
     from cotacoes.web.service_client import ServiceClient
 
 PREFIX = "COTACOES_"  # of all variables that are settings
@@ -113,11 +112,11 @@ def client_for(given: Path | None) -> ServiceClient:
     return client_of(config.load(variables))
 
 
-def client_of(settings: config.Settings, http: HttpClient | None = None) -> ServiceClient:
-    """A client for the services that the settings name, not yet open; over `http` if that is given."""
+def client_of(settings: config.Settings) -> ServiceClient:
+    """A client for the services that the settings name, not yet open."""
     from cotacoes.web.service_client import Addresses, ServiceClient
 
-    return ServiceClient(Addresses.of(settings), admin_token=settings.admin_token.get_secret_value(), http=http)
+    return ServiceClient(Addresses.of(settings), admin_token=settings.admin_token.get_secret_value())
 
 
 async def quote(client: ServiceClient, coin: str, *, as_json: bool) -> int:

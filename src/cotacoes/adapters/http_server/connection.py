@@ -1,7 +1,7 @@
 """One HTTP connection as an app uses it beyond ASGI: answer in one write, cut it, learn of a client that hangs up, and
 answer with a stream.
 
-`protocol.py` decides how requests come in. An answer of which the client reads nothing for `UNREAD_S` is given up here;
+`protocol.py` decides how requests come in. An answer of which the client reads nothing for `unread_s` is given up here;
 streams are watched by the code that writes to them.
 
 An answer that goes on for hours (`open_stream`) leaves the request's task: it has none, and is written to from outside.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -26,7 +27,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSE_S = 5.0  # for a client to read the end of a stream
-UNREAD_S = 15.0  # for a client to read some of an answer, as of a stream
 UNANSWERED_MS = 15_000  # if the client's machine acknowledges nothing for so long, the client is gone
 UNSENT_BYTES = 32_768  # buffered by the kernel beyond what is in transit; more would hide a slow client
 
@@ -187,15 +187,12 @@ class HttpConnection(BoundedProtocol):
         elif not self._stream.is_closing:
             self._stream.handler.shut_down()
 
-    def _watch_reader(self) -> None:
+    def _watch_reader(self, waited: float = math.inf) -> None:
         waiting = self.transport.get_write_buffer_size()
-        self._reader_timer = self.loop.call_later(UNREAD_S, self._check_reader, waiting)
-
-    def _check_reader(self, waited: int) -> None:
-        if self.transport.get_write_buffer_size() >= waited:
+        if waiting >= waited:
             self.transport.abort()
         else:
-            self._watch_reader()
+            self._reader_timer = self.loop.call_later(self._context.unread_s, self._watch_reader, waiting)
 
     def _stop_watching(self) -> None:
         if self._reader_timer is not None:

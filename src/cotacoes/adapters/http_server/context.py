@@ -10,6 +10,7 @@ from cotacoes.adapters.http_server.accepting import HEAD_DEADLINE_S, Ended
 from cotacoes.adapters.http_server.hosts import AllowedHosts
 
 READ_BYTES_MAX = 16_384  # at once from one connection
+UNREAD_S = 15.0
 
 
 class Upgraded(asyncio.BufferedProtocol):
@@ -36,6 +37,7 @@ class Context:
     note_refused: Callable[[str], None]
     websocket: MakeWebSocket | None = None
     head_deadline_s: float = HEAD_DEADLINE_S  # for a whole head, and for the rest of a body after its answer
+    unread_s: float = UNREAD_S  # for a client to read some of an answer, as of a stream
     connections: set[object] = field(default_factory=set)
     read_buffer: memoryview = field(default_factory=_read_buffer)
 

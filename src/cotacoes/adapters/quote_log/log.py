@@ -17,7 +17,7 @@ import functools
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -25,7 +25,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark, quote_of, row_of
 from cotacoes.adapters.quote_log.trim import NEWEST_ONLY, QUOTA_SHARE, Retention, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
-from cotacoes.model.quote import EPOCH_MAX, SEQ_MAX, Position, Quote, from_microseconds, position_of, to_microseconds
+from cotacoes.model.quote import (
+    EPOCH_MAX,
+    SEQ_MAX,
+    Position,
+    Quote,
+    from_microseconds,
+    position_of,
+    to_microseconds,
+    utc_now,
+)
 
 FORMAT_VERSION = 2
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit hangs
@@ -35,11 +44,6 @@ WAL_PAGES = 1_000
 CACHE_KIBIBYTES = 2_048
 
 _NO_POSITION = (None, None)
-
-
-def utc_now() -> datetime:
-    """The wall time of this machine."""
-    return datetime.now(UTC)
 
 
 P = ParamSpec("P")
