@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import Server, valkey  # noqa: F401  # a fixture
-from tests.contract.harness_gateway import World
+from tests.contract.harness_gateway import GatewaySystem
 from tests.harness_asyncapi import check_frame
 from tests.system.conftest import System
 from tests.unit.fake_history import breaches
@@ -136,7 +136,7 @@ def positions(frames: list[dict[str, Any]]) -> list[Position]:
     return [Position(frame["epoch"], frame["seq"]) for frame in frames if frame["type"] == "quote"]
 
 
-def assert_exact(world: World, frames: list[dict[str, Any]]) -> None:
+def assert_exact(world: GatewaySystem, frames: list[dict[str, Any]]) -> None:
     """Each is as described, and the quotes are all that were written from the first one to the last, once, in order."""
     for frame in frames:
         check_frame(frame)
@@ -146,7 +146,7 @@ def assert_exact(world: World, frames: list[dict[str, Any]]) -> None:
     assert breaches(written, received, [], start) == []
 
 
-async def disturb(world: World, received: Callable[[], list[dict[str, Any]]]) -> None:
+async def disturb(world: GatewaySystem, received: Callable[[], list[dict[str, Any]]]) -> None:
     """Cut the connections, then stop the gateway and start it again; each time some more quotes are to come."""
 
     async def some() -> None:
@@ -168,7 +168,7 @@ async def test_a_browser_comes_back_by_itself_and_goes_on_exactly(
     async with (
         asyncio.timeout(TEST_S),
         Page().served() as page,
-        World(valkey.port, seeded).running(allowed_origins=page.origin) as world,
+        GatewaySystem(valkey.port, seeded).running(allowed_origins=page.origin) as world,
     ):
         async with browsing(page, world.proxy.port):
             await until(lambda: len(positions(page.frames())) >= SOME)
@@ -217,7 +217,7 @@ async def test_a_page_of_another_origin_gets_nothing(
     async with (
         asyncio.timeout(TEST_S),
         Page().served() as page,
-        World(valkey.port, seeded).running(allowed_origins="http://127.0.0.1:1") as world,
+        GatewaySystem(valkey.port, seeded).running(allowed_origins="http://127.0.0.1:1") as world,
     ):
         async with browsing(page, world.proxy.port):
             await until(lambda: page.of("sse", "closed") and page.of("websocket", "closed"))
@@ -234,7 +234,7 @@ async def test_an_unmodified_ws_of_npm_is_resumed_exactly(valkey: Server, seeded
     def frames() -> list[dict[str, Any]]:
         return [line for line in lines if line["type"] != "closed"]
 
-    async with asyncio.timeout(TEST_S), World(valkey.port, seeded).running() as world:
+    async with asyncio.timeout(TEST_S), GatewaySystem(valkey.port, seeded).running() as world:
         process = await asyncio.create_subprocess_exec(
             *("node", "client.js", f"ws://127.0.0.1:{world.proxy.port}", "bitcoin"), cwd=HERE, stdout=subprocess.PIPE
         )

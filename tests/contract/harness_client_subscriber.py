@@ -3,8 +3,8 @@
     Writer ──▶ Valkey ──▶ StreamProxy ──▶ client_subscriber --json ──▶ lines
        └─────▶ HistoryTwin ──▶ HTTP ───────────┘
 
-The oracle is `World.breaches`: each quote that was written since the first one shown is shown or reported as gone,
-once, in order.
+The oracle is `SubscriberSystem.breaches`: each quote that was written since the first one shown is shown or reported
+as gone, once, in order.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ class Writer:
         return Heartbeat(COIN, self.last.position, prev, datetime.now(UTC))
 
 
-class World:
+class SubscriberSystem:
     """See the head of this file. `lines` are those of the subscriber so far, each with the time of the loop."""
 
     def __init__(self, port: int) -> None:
@@ -141,9 +141,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def subscribing(port: int, *arguments: str, history_first: int = 3) -> AsyncIterator[World]:
+async def subscribing(port: int, *arguments: str, history_first: int = 3) -> AsyncIterator[SubscriberSystem]:
     """A subscriber, begun with `arguments`, that shows what is written, of which so many quotes were there before."""
-    world = World(port)
+    world = SubscriberSystem(port)
     await world.writer.write(history_first)
     async with serving(history_app(world.history)) as history_port, world.proxy, _running(world.writer.run()):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COTACOES_")}
@@ -166,7 +166,7 @@ async def subscribing(port: int, *arguments: str, history_first: int = 3) -> Asy
             await world.process.wait()
 
 
-async def _read(world: World) -> None:
+async def _read(world: SubscriberSystem) -> None:
     assert world.process.stdout is not None
     async for line in world.process.stdout:
         world.lines.append((asyncio.get_running_loop().time(), json.loads(line)))

@@ -136,7 +136,7 @@ class Listener:
         return breaches(written, self.received, gone, start)
 
 
-class World:
+class GatewaySystem:
     """See the head of this file."""
 
     def __init__(self, redis_port: int, chance: random.Random) -> None:
@@ -169,7 +169,7 @@ class World:
             assert breaches == [], f"begun at {listener.begun}: {breaches[:3]}"
 
     @contextlib.asynccontextmanager
-    async def running(self, **settings: str) -> AsyncIterator[World]:
+    async def running(self, **settings: str) -> AsyncIterator[GatewaySystem]:
         await self.writer.write(3)
         async with serving(history_app(self.history)) as history_port, self.redis_proxy:
             self.gateway = Gateway(self.redis_proxy.port, history_port, settings)

@@ -41,7 +41,7 @@ async def nothing(step: str, progress: MoveProgress) -> None:
 
 
 @dataclass
-class World:
+class ThreeShards:
     """Three shards as services see them; `connect` opens an administrator's connections to them."""
 
     shards: dict[str, Shard]
@@ -77,7 +77,7 @@ class World:
         return home.shard, home.placement
 
 
-def in_memory() -> World:
+def in_memory() -> ThreeShards:
     shards = {name: MemoryShard(name, [COIN] if name == "shard1" else []) for name in NAMES}
     shards["shard1"].homes[COIN] = Home(1, "shard1", 1)
 
@@ -90,11 +90,11 @@ def in_memory() -> World:
             for connection in connections.values():
                 connection.end()
 
-    return World(dict(shards), connect)
+    return ThreeShards(dict(shards), connect)
 
 
 @contextlib.asynccontextmanager
-async def on_postgres(placed: Placed) -> AsyncIterator[World]:
+async def on_postgres(placed: Placed) -> AsyncIterator[ThreeShards]:
     first, second = placed(f"{COIN}:shard1")
     _, third = placed(f"{COIN}:shard1")  # a shard on which nothing lives is like any other
     dsns = dict(zip(NAMES, (first, second, third), strict=True))
@@ -110,14 +110,14 @@ async def on_postgres(placed: Placed) -> AsyncIterator[World]:
         shards: dict[str, Shard] = {
             name: await stack.enter_async_context(PostgresShard(name, dsns[name], deadline_s=5.0)) for name in NAMES
         }
-        yield World(shards, connect, dsns)
+        yield ThreeShards(shards, connect, dsns)
 
 
 class Writer:
     """A writer like quote_service: it delivers in order what it records, later or to another shard if needed."""
 
     def __init__(
-        self, world: World, *, epoch: int = 5, log: Sequence[Quote] = (), every: timedelta | None = None
+        self, world: ThreeShards, *, epoch: int = 5, log: Sequence[Quote] = (), every: timedelta | None = None
     ) -> None:
         self.world = world
         self.log = list(log)
@@ -176,7 +176,7 @@ class Writer:
             await shard.append(COIN, self.placement, self._epoch, due[first : first + 50])
 
 
-async def filled(world: World, *, days: int = 4) -> Writer:
+async def filled(world: ThreeShards, *, days: int = 4) -> Writer:
     """Some days of quotes of several origins, in three epochs, with conflicts."""
     writer = Writer(world)
     for _ in range(3):
@@ -197,7 +197,7 @@ def _dearer(quote: Quote) -> Quote:
     return QuoteJson(**{name: getattr(fields, name) for name in fields.__struct_fields__} | {"price": "99.5"}).quote()
 
 
-async def check(world: World, log: Sequence[Quote], at: str, *, conflicts: int | None = None) -> None:
+async def check(world: ThreeShards, log: Sequence[Quote], at: str, *, conflicts: int | None = None) -> None:
     """Check that a shard holds the log once, in order, with its candles and windows, and that no other shard does."""
     shard = world.shards[at]
     held = await shard.after(COIN, None, 10**6)

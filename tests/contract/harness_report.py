@@ -4,8 +4,8 @@
     GET /report/full ─▶ aggregator_service ─▶ FaultProxy ─▶ shard2: ethereum
                           └─▶ FaultProxy ─▶ quote_service, as its twin, over HTTP
 
-The oracle is `World.read`: the answer came by its deadline, what it says is missing is null and nothing else is, what
-is there is right to the last digit, and nothing tells a secret.
+The oracle is `ReportSystem.read`: the answer came by its deadline, what it says is missing is null and nothing else is,
+what is there is right to the last digit, and nothing shows a secret.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import msgspec
 from tests.contract.conftest import Databases, psql
 from tests.contract.harness_fault_proxy import FaultProxy
 from tests.harness_http_server import serving
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -152,7 +152,7 @@ async def _fill(dsns: tuple[str, str]) -> None:
                     await shard.append(coin, fence.placement, EPOCH, HELD[coin])
 
 
-class World:
+class ReportSystem:
     """See the head of this file. It is asked over a real socket, and asks over real ones; `build` is how it is made."""
 
     def __init__(
@@ -165,7 +165,7 @@ class World:
     ) -> None:
         self.admin_dsns = dict(zip(config.SHARDS, shards.admin, strict=True))
         self.deadline_s = deadline_s
-        self.twin = Twin(HELD)
+        self.twin = QuoteServiceTwin(HELD)
         self.proxies: dict[str, FaultProxy] = {}
         self.port = 0
         self._dsns = dict(zip(config.SHARDS, shards.reader, strict=True))
@@ -174,7 +174,7 @@ class World:
         self._asking: httpx2.AsyncClient | None = None
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[World]:
+    async def running(self) -> AsyncIterator[ReportSystem]:
         async with contextlib.AsyncExitStack() as stack:
             twin_port = await stack.enter_async_context(serving(self.twin))
             for part, server in {"quote_service": f"http://127.0.0.1:{twin_port}", **self._dsns}.items():

@@ -12,7 +12,7 @@ from random import Random
 from fastapi import Response
 from tests.contract.conftest import psql
 from tests.contract.harness_fault_proxy import FaultProxy
-from tests.contract.harness_report import HOMES, OF_READERS, PARTS, PLACEMENT, World
+from tests.contract.harness_report import HOMES, OF_READERS, PARTS, PLACEMENT, ReportSystem
 
 from cotacoes.errors import OverloadedError
 
@@ -27,11 +27,11 @@ OTHER_PROTOCOLS = {
 }
 
 Scope = AbstractAsyncContextManager[None]
-Fault = Callable[[World, str, Random], Scope]
+Fault = Callable[[ReportSystem, str, Random], Scope]
 
 
 @contextlib.asynccontextmanager
-async def killed(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def killed(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     """The source ends in the middle of a report, after it was asked."""
     proxy = world.proxies[part]
     proxy.freeze()
@@ -53,7 +53,7 @@ async def _kill(proxy: FaultProxy) -> None:
 
 
 @contextlib.asynccontextmanager
-async def frozen(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def frozen(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     world.proxies[part].freeze()
     try:
         yield
@@ -62,7 +62,7 @@ async def frozen(world: World, part: str, dice: Random) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def slow(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def slow(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     world.proxies[part].delay(LATE_S)
     try:
         yield
@@ -71,7 +71,7 @@ async def slow(world: World, part: str, dice: Random) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def refusing(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def refusing(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     world.proxies[part].refuse()
     world.proxies[part].reset()
     try:
@@ -81,7 +81,7 @@ async def refusing(world: World, part: str, dice: Random) -> AsyncIterator[None]
 
 
 @contextlib.asynccontextmanager
-async def babbling(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def babbling(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     """Another process listens on its port."""
     own = "HTTP" if part == "quote_service" else "PostgreSQL"
     world.proxies[part].babble(OTHER_PROTOCOLS[dice.choice(sorted(OTHER_PROTOCOLS.keys() - {own}))])
@@ -92,7 +92,7 @@ async def babbling(world: World, part: str, dice: Random) -> AsyncIterator[None]
 
 
 @contextlib.asynccontextmanager
-async def crowded(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def crowded(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     """The server accepts no further connection, and has ended ours."""
     dsn = world.admin_dsns[part]
     database = urllib.parse.urlsplit(dsn).path[1:]
@@ -105,7 +105,7 @@ async def crowded(world: World, part: str, dice: Random) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def outdated(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+async def outdated(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
     """The shard was restored from a copy that was made before its coin moved to and fro."""
     change = "UPDATE fence SET placement = {} WHERE coin = '{}'"
     coin = next(coin for coin, home in HOMES.items() if home == part)
@@ -120,7 +120,7 @@ def answering(answer: Exception | bytes | Response) -> Fault:
     """quote_service answers every question with this."""
 
     @contextlib.asynccontextmanager
-    async def fault(world: World, part: str, dice: Random) -> AsyncIterator[None]:
+    async def fault(world: ReportSystem, part: str, dice: Random) -> AsyncIterator[None]:
         world.twin.faults["*"] = answer
         try:
             yield
@@ -155,7 +155,7 @@ Chosen = Mapping[str, str]  # the fault of each source that has one
 
 
 @contextlib.asynccontextmanager
-async def faults(world: World, chosen: Chosen, dice: Random) -> AsyncIterator[set[str]]:
+async def faults(world: ReportSystem, chosen: Chosen, dice: Random) -> AsyncIterator[set[str]]:
     """All of these at the same time; yields what is then missing from a report."""
     async with contextlib.AsyncExitStack() as stack:
         for part, fault in chosen.items():

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.contract.conftest import Placed, Server
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
@@ -37,7 +37,7 @@ async def asking(placed: Placed) -> AsyncIterator[httpx2.AsyncClient]:
     first, second = placed(coins)
     settings = config.load({}, shard1_dsn=first, shard2_dsn=second, report_deadline_s=DEADLINE_S, coins=coins)
     shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=5.0) for name in config.SHARDS}
-    async with shards["shard1"], shards["shard2"], Twin(HELD).client(deadline_s=5.0) as client:
+    async with shards["shard1"], shards["shard2"], QuoteServiceTwin(HELD).client(deadline_s=5.0) as client:
         for coin, name in settings.seed_placement.items():
             fence = await shards[name].become_writer(coin, 5, "writer")
             await shards[name].append(coin, fence.placement, 5, HELD[coin])
@@ -96,7 +96,7 @@ async def test_frozen_shards_cost_no_more_than_the_deadline_and_leave_nothing_be
 async def test_reasons_contain_no_password_and_no_address(migrated: str) -> None:
     settings = config.load({}, coins="bitcoin:shard1", report_deadline_s=DEADLINE_S)
     dsn = migrated.replace("password", "hunter2").replace("127.0.0.1", "localhost")
-    async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, Twin(HELD).client() as client:
+    async with PostgresShard("shard1", dsn, deadline_s=5.0) as shard, QuoteServiceTwin(HELD).client() as client:
         directory = directory_over({"shard1": shard}, settings.seed_placement)
         transport = httpx2.ASGITransport(app.wire(settings, client, directory).app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://aggregator") as other:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.conftest import free_port
 from tests.contract.conftest import Databases, psql
 from tests.harness_http_server import serving
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -515,7 +515,7 @@ async def test_holes_and_orphans_are_wrong_until_they_are_accepted(ledger: Setti
 
 
 async def test_undelivered_quotes_are_pending_and_delivered_quotes_must_be_stored(ledger: Settings) -> None:
-    twin = Twin({})
+    twin = QuoteServiceTwin({})
     positions = '{"coins": {"bitcoin": {"position": "11-9", "through": "%s", "pending": 4, "shard": "shard1"}}}'
     async with serving(twin) as port:
         settings = ledger.model_copy(update={"quote_url": f"http://127.0.0.1:{port}"})

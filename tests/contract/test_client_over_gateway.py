@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from tests.contract.conftest import Server
 from tests.contract.harness_client_subscriber import COIN
-from tests.contract.harness_gateway import World
+from tests.contract.harness_gateway import GatewaySystem
 from tests.unit.fake_history import breaches
 
 from cotacoes.client import Client, Gap, NewestQuote, Position, Quote, StaleQuote, Stream
@@ -21,8 +21,8 @@ LIMIT_S = 30.0
 
 
 @pytest.fixture
-async def world(valkey: Server, seeded: random.Random) -> AsyncIterator[World]:
-    async with World(valkey.port, seeded).running() as world:
+async def world(valkey: Server, seeded: random.Random) -> AsyncIterator[GatewaySystem]:
+    async with GatewaySystem(valkey.port, seeded).running() as world:
         yield world
 
 
@@ -50,26 +50,26 @@ class Reader:
             while self.position is None or self.position < position:
                 await asyncio.sleep(0.02)
 
-    def breaches(self, world: World, start: Position | None) -> list[str]:
+    def breaches(self, world: GatewaySystem, start: Position | None) -> list[str]:
         gaps = [(event.after, event.through) for event in self.events if isinstance(event, Gap)]
         shown = [event.position for event in self.events if isinstance(event, Quote)]
         return breaches([one for one in world.history.written if one.position <= shown[-1]], shown, gaps, start)
 
 
-def newest(world: World) -> Position:
+def newest(world: GatewaySystem) -> Position:
     assert world.writer.last is not None
     return world.writer.last.position
 
 
-async def blackhole(world: World) -> None:
+async def blackhole(world: GatewaySystem) -> None:
     world.proxy.blackhole(new=False)
 
 
-async def reset(world: World) -> None:
+async def reset(world: GatewaySystem) -> None:
     world.proxy.reset()
 
 
-async def cut(world: World) -> None:
+async def cut(world: GatewaySystem) -> None:
     cuts = world.proxy.cuts
     world.proxy.cut_after(world.chance.randint(1, 1500))
     async with asyncio.timeout(LIMIT_S):
@@ -77,35 +77,35 @@ async def cut(world: World) -> None:
             await asyncio.sleep(0.02)
 
 
-async def kill(world: World) -> None:
+async def kill(world: GatewaySystem) -> None:
     await world.gateway.end(signal.SIGKILL)
     await asyncio.sleep(0.5)
     await world.gateway.start()
 
 
-async def stop(world: World) -> None:
+async def stop(world: GatewaySystem) -> None:
     await world.gateway.end(signal.SIGTERM)
     await world.gateway.start()
 
 
-async def start_a_new_era(world: World) -> None:
+async def start_a_new_era(world: GatewaySystem) -> None:
     world.redis_proxy.blackhole(new=False)
     world.writer.epoch += 1000
     await world.writer.write(5)
     world.redis_proxy.reset()
 
 
-async def write_much(world: World) -> None:
+async def write_much(world: GatewaySystem) -> None:
     for _ in range(20):
         await world.writer.write(500)
     world.proxy.reset()
 
 
-Fault = Callable[[World], Awaitable[None]]
+Fault = Callable[[GatewaySystem], Awaitable[None]]
 
 
 @pytest.mark.parametrize("fault", [blackhole, reset, cut, kill, stop, start_a_new_era, write_much])
-async def test_whatever_happens_a_stream_has_each_quote_once_in_order(world: World, fault: Fault) -> None:
+async def test_whatever_happens_a_stream_has_each_quote_once_in_order(world: GatewaySystem, fault: Fault) -> None:
     start = world.history.written[0].position
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client, asyncio.TaskGroup() as group:
         reader = Reader(client.stream(COIN, since=start, max_age=60.0))
@@ -119,7 +119,7 @@ async def test_whatever_happens_a_stream_has_each_quote_once_in_order(world: Wor
     assert [event for event in reader.events if isinstance(event, Gap)] == []
 
 
-async def test_what_the_history_no_longer_holds_is_reported(world: World) -> None:
+async def test_what_the_history_no_longer_holds_is_reported(world: GatewaySystem) -> None:
     start = world.history.written[0].position
     await world.writer.write(500)
     world.history.floor[COIN] = 100
@@ -134,7 +134,7 @@ async def test_what_the_history_no_longer_holds_is_reported(world: World) -> Non
 
 
 @pytest.mark.parametrize("mode", ["conflate", "interval:100"])
-async def test_in_a_mode_that_skips_quotes_their_ranges_cover_what_was_written(world: World, mode: str) -> None:
+async def test_in_a_mode_that_skips_quotes_their_ranges_cover_what_was_written(world: GatewaySystem, mode: str) -> None:
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client, asyncio.TaskGroup() as group:
         reader = Reader(client.stream(COIN, mode=mode))
         reading = group.create_task(reader.run())
@@ -151,7 +151,7 @@ async def test_in_a_mode_that_skips_quotes_their_ranges_cover_what_was_written(w
         known = event.position
 
 
-async def test_a_feed_that_stops_becomes_stale_at_max_age(world: World) -> None:
+async def test_a_feed_that_stops_becomes_stale_at_max_age(world: GatewaySystem) -> None:
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client:
         stream = client.stream(COIN, max_age=2.0)
         await anext(stream)
@@ -164,7 +164,7 @@ async def test_a_feed_that_stops_becomes_stale_at_max_age(world: World) -> None:
     assert stale.value.age >= 2.0
 
 
-async def test_a_coin_that_does_not_exist_is_raised(world: World) -> None:
+async def test_a_coin_that_does_not_exist_is_raised(world: GatewaySystem) -> None:
     async with Client(f"http://127.0.0.1:{world.proxy.port}") as client:
         with pytest.raises(UnknownCoinError):
             await anext(client.stream("bitcon"))

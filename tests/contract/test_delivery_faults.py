@@ -10,7 +10,7 @@ from tests.contract.conftest import psql
 from tests.contract.harness_fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON
 from tests.contract.test_shard_faults import DEADLINE_S, wrong_with
-from tests.unit.harness_quote_service import Core, until
+from tests.unit.harness_quote_service import QuoteServiceCore, until
 
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.model.quote import Quote
@@ -30,7 +30,7 @@ async def test_delivery_through_every_fault_loses_and_doubles_nothing_and_keeps_
         PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
     ):
         for _ in range(3):  # the writer ends, and another epoch begins
-            core = Core(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
+            core = QuoteServiceCore(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
             core.wall = wall
             async with core.running():
                 for fault in seeded.sample(FAULTS, len(FAULTS)):
@@ -44,7 +44,7 @@ async def test_delivery_through_every_fault_loses_and_doubles_nothing_and_keeps_
                     await proxy.listen()
             wall = core.wall
         assert proxy.cuts > 0
-        core = Core(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
+        core = QuoteServiceCore(tmp_path, shard, **RETRIES)  # type: ignore[arg-type]
         core.wall = wall
         async with core.running():
             await until(lambda: core.history.fence is not None and core.history.pending == 0)
@@ -101,7 +101,7 @@ QUICK_ROWS = "DROP FUNCTION slow_row CASCADE"
 async def test_delivery_catches_up_with_a_shard_too_slow_for_a_whole_batch(migrated: str, tmp_path: Path) -> None:
     psql(migrated, SLOW_ROWS % 0.015)
     async with PostgresShard("shard1", migrated, deadline_s=0.5) as shard:
-        core = Core(tmp_path, shard, deadline_s=0.5)  # type: ignore[arg-type]
+        core = QuoteServiceCore(tmp_path, shard, deadline_s=0.5)  # type: ignore[arg-type]
         async with core.running():
             recorded = await core.record(*map(str, range(1, 151)))
             await until(lambda: core.history.pending == 0, 60.0)
@@ -112,7 +112,7 @@ async def test_delivery_catches_up_with_a_shard_too_slow_for_a_whole_batch(migra
 async def test_a_single_quote_that_misses_the_deadline_is_held_with_the_reason(migrated: str, tmp_path: Path) -> None:
     psql(migrated, SLOW_ROWS % 5)
     async with PostgresShard("shard1", migrated, deadline_s=0.3) as shard:
-        core = Core(tmp_path, shard, deadline_s=0.3)  # type: ignore[arg-type]
+        core = QuoteServiceCore(tmp_path, shard, deadline_s=0.3)  # type: ignore[arg-type]
         async with core.running():
             recorded = await core.record("1", "2", "3")
             await until(lambda: core.delivery.limit.quotes == 1 and core.delivery.held is not None)

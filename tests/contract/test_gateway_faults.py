@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.harness_gateway import World
+from tests.contract.harness_gateway import GatewaySystem
 from tests.contract.harness_stream_proxy import StreamProxy
 
 BACK_S = 12.0  # what is promised for a link that is dead without saying so
@@ -16,8 +16,8 @@ ALL_BACK_S = 20.0
 
 
 @pytest.fixture
-async def world(valkey: Server, seeded: random.Random) -> AsyncIterator[World]:
-    async with World(valkey.port, seeded).running() as world:
+async def world(valkey: Server, seeded: random.Random) -> AsyncIterator[GatewaySystem]:
+    async with GatewaySystem(valkey.port, seeded).running() as world:
         yield world
 
 
@@ -54,7 +54,7 @@ FAULTS = [reset, cut, throttle, delay]
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, blackhole])
-async def test_faults_between_redis_and_the_gateway_cost_no_client_a_quote(world: World, fault: Fault) -> None:
+async def test_faults_between_redis_and_the_gateway_cost_no_client_a_quote(world: GatewaySystem, fault: Fault) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     await fault(world.redis_proxy, world.chance)
@@ -65,7 +65,7 @@ async def test_faults_between_redis_and_the_gateway_cost_no_client_a_quote(world
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, blackhole])
-async def test_faults_between_the_gateway_and_a_client_cost_it_nothing(world: World, fault: Fault) -> None:
+async def test_faults_between_the_gateway_and_a_client_cost_it_nothing(world: GatewaySystem, fault: Fault) -> None:
     touched, other = world.listen(), world.listen(direct=True)
     await world.until_whole(touched, other)
     await fault(world.proxy, world.chance)
@@ -75,7 +75,7 @@ async def test_faults_between_the_gateway_and_a_client_cost_it_nothing(world: Wo
     world.assert_whole(touched, other)
 
 
-async def test_clients_resume_exactly_after_the_gateway_was_killed_and_restarted(world: World) -> None:
+async def test_clients_resume_exactly_after_the_gateway_was_killed_and_restarted(world: GatewaySystem) -> None:
     every, conflated = world.listen(), world.listen(mode="conflate")
     await world.until_whole(every, conflated)
     await world.gateway.end(signal.SIGKILL)
@@ -85,7 +85,7 @@ async def test_clients_resume_exactly_after_the_gateway_was_killed_and_restarted
     world.assert_whole(every)
 
 
-async def test_a_gateway_says_that_it_stops_and_clients_resume_exactly(world: World) -> None:
+async def test_a_gateway_says_that_it_stops_and_clients_resume_exactly(world: GatewaySystem) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     await world.gateway.end(signal.SIGTERM)
@@ -98,7 +98,7 @@ async def test_a_gateway_says_that_it_stops_and_clients_resume_exactly(world: Wo
     world.assert_whole(listener)
 
 
-async def test_a_writer_that_restarts_unheard_leaves_no_hole(world: World) -> None:
+async def test_a_writer_that_restarts_unheard_leaves_no_hole(world: GatewaySystem) -> None:
     listener = world.listen()
     await world.until_whole(listener)
     world.redis_proxy.blackhole(new=False)
@@ -109,7 +109,9 @@ async def test_a_writer_that_restarts_unheard_leaves_no_hole(world: World) -> No
     world.assert_whole(listener)
 
 
-async def test_a_client_at_a_tenth_of_the_speed_gets_everything_and_costs_the_others_nothing(world: World) -> None:
+async def test_a_client_at_a_tenth_of_the_speed_gets_everything_and_costs_the_others_nothing(
+    world: GatewaySystem,
+) -> None:
     slow, quick = world.listen(), world.listen(direct=True)
     await world.until_whole(slow, quick)
     world.proxy.throttle(20_000)
@@ -126,7 +128,7 @@ async def test_a_client_at_a_tenth_of_the_speed_gets_everything_and_costs_the_ot
 async def test_a_thousand_clients_that_are_cut_together_are_back_within_twenty_seconds(
     valkey: Server, seeded: random.Random
 ) -> None:
-    async with World(valkey.port, seeded).running() as world:
+    async with GatewaySystem(valkey.port, seeded).running() as world:
         listeners = [world.listen() for _ in range(CLIENTS)]
         await world.until_whole(*listeners, limit_s=60)
         world.proxy.reset()
@@ -142,7 +144,7 @@ async def test_a_thousand_clients_that_are_cut_together_are_back_within_twenty_s
 async def test_a_hundred_faults_on_both_sides_of_the_gateway_cost_no_client_a_quote(
     valkey: Server, seeded: random.Random
 ) -> None:
-    async with World(valkey.port, seeded).running() as world:
+    async with GatewaySystem(valkey.port, seeded).running() as world:
         listeners = [world.listen() for _ in range(5)] + [world.listen(direct=True) for _ in range(5)]
         for _ in range(100):
             proxy = seeded.choice([world.proxy, world.redis_proxy])

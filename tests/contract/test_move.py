@@ -10,7 +10,7 @@ from tests.contract.conftest import psql
 from tests.contract.harness_move import (
     COIN,
     KilledError,
-    World,
+    ThreeShards,
     Writer,
     check,
     filled,
@@ -31,7 +31,7 @@ from cotacoes.testing.memory_shard import MemoryShard
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[ThreeShards]:
     if request.param == "memory":
         yield in_memory()
         return
@@ -39,7 +39,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         yield world
 
 
-async def test_a_coin_moves_with_everything_stored_of_it(world: World) -> None:
+async def test_a_coin_moves_with_everything_stored_of_it(world: ThreeShards) -> None:
     writer = await filled(world)
     progress = await world.move("shard2")
     assert progress.copied == progress.verified == len(writer.log)
@@ -51,7 +51,7 @@ async def test_a_coin_moves_with_everything_stored_of_it(world: World) -> None:
     assert (moved.value.to, moved.value.placement) == ("shard2", 2)
 
 
-async def test_holes_and_orphans_move_too_whether_accepted_or_not(world: World) -> None:
+async def test_holes_and_orphans_move_too_whether_accepted_or_not(world: ThreeShards) -> None:
     """The hole lies in an epoch; of the orphans of another origin some are accepted and others come later."""
     writer = await filled(world)
     shard, last = world.shards["shard1"], writer.log[-1]
@@ -76,7 +76,7 @@ async def test_holes_and_orphans_move_too_whether_accepted_or_not(world: World) 
     assert await world.shards["shard1"].unaccepted() == {COIN: Unaccepted(holes=0, orphans=1)}
 
 
-async def test_the_writer_follows_the_coin_and_an_older_writer_is_refused_there(world: World) -> None:
+async def test_the_writer_follows_the_coin_and_an_older_writer_is_refused_there(world: ThreeShards) -> None:
     writer = await filled(world)
     await world.move("shard2")
     writer.record(9)
@@ -86,7 +86,7 @@ async def test_the_writer_follows_the_coin_and_an_older_writer_is_refused_there(
     assert (fence.placement, fence.writer_epoch) == (2, writer.log[-1].epoch)
 
 
-async def test_a_coin_without_a_quote_moves_too(world: World) -> None:
+async def test_a_coin_without_a_quote_moves_too(world: ThreeShards) -> None:
     await world.move("shard2")
     writer = Writer(world)
     writer.record(3)
@@ -94,7 +94,7 @@ async def test_a_coin_without_a_quote_moves_too(world: World) -> None:
     await check(world, writer.log, "shard2")
 
 
-async def test_moving_a_coin_there_and_back_and_further_changes_nothing(world: World) -> None:
+async def test_moving_a_coin_there_and_back_and_further_changes_nothing(world: ThreeShards) -> None:
     writer = await filled(world)
     for placement, to in enumerate(("shard2", "shard1", "shard3", "shard1", "shard3"), start=2):
         assert (await world.move(to)).copied == len(writer.log)
@@ -104,7 +104,7 @@ async def test_moving_a_coin_there_and_back_and_further_changes_nothing(world: W
         assert await world.directory() == (to, placement)
 
 
-async def test_a_move_to_the_coins_own_shard_only_updates_the_directory(world: World) -> None:
+async def test_a_move_to_the_coins_own_shard_only_updates_the_directory(world: ThreeShards) -> None:
     writer = await filled(world)
     await world.move("shard2")
     again = await world.move("shard2")
@@ -113,12 +113,12 @@ async def test_a_move_to_the_coins_own_shard_only_updates_the_directory(world: W
 
 
 @pytest.fixture
-def small_pages(world: World) -> None:
+def small_pages(world: ThreeShards) -> None:
     world.limits = MoveLimits(page_quotes=200)
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_move_killed_after_any_step_continues_when_run_again(world: World) -> None:
+async def test_a_move_killed_after_any_step_continues_when_run_again(world: ThreeShards) -> None:
     """The coin moves from shard to shard, killed one step later each time, while the writer continues."""
     writer = await filled(world)
     kills = 0
@@ -138,7 +138,7 @@ async def test_a_move_killed_after_any_step_continues_when_run_again(world: Worl
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_move_killed_after_any_step_can_be_aborted_until_the_target_is_open(world: World) -> None:
+async def test_a_move_killed_after_any_step_can_be_aborted_until_the_target_is_open(world: ThreeShards) -> None:
     writer = await filled(world)
     home, to = "shard1", "shard2"
     steps: list[str] = []
@@ -166,7 +166,7 @@ async def test_a_move_killed_after_any_step_can_be_aborted_until_the_target_is_o
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_an_abort_killed_after_any_step_is_completed_by_another_abort_or_by_a_move(world: World) -> None:
+async def test_an_abort_killed_after_any_step_is_completed_by_another_abort_or_by_a_move(world: ThreeShards) -> None:
     writer = await filled(world)
     for kills in range(3):
         for again in (True, False):
@@ -189,7 +189,7 @@ async def test_an_abort_killed_after_any_step_is_completed_by_another_abort_or_b
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_move_to_another_shard_names_the_killed_move_that_must_be_finished_first(world: World) -> None:
+async def test_a_move_to_another_shard_names_the_killed_move_that_must_be_finished_first(world: ThreeShards) -> None:
     writer = await filled(world)
     for step in ("begun", "copied", "closed", "finished"):
         with pytest.raises(KilledError):
@@ -209,7 +209,7 @@ async def test_a_move_to_another_shard_names_the_killed_move_that_must_be_finish
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_the_writer_continues_at_every_step_and_waits_only_while_the_fence_is_closed(world: World) -> None:
+async def test_the_writer_continues_at_every_step_and_waits_only_while_the_fence_is_closed(world: ThreeShards) -> None:
     writer = await filled(world)
     waited: list[str] = []
 
@@ -230,7 +230,7 @@ async def test_the_writer_continues_at_every_step_and_waits_only_while_the_fence
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(world: World) -> None:
+async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(world: ThreeShards) -> None:
     world.limits = MoveLimits(rest_quotes=5, rounds=4)
     writer = Writer(world)
     writer.record(50)
@@ -246,7 +246,7 @@ async def test_a_writer_as_fast_as_the_mover_does_not_delay_the_end_for_ever(wor
     await check(world, writer.log, "shard2")
 
 
-async def test_a_second_mover_of_the_coin_is_refused(world: World) -> None:
+async def test_a_second_mover_of_the_coin_is_refused(world: ThreeShards) -> None:
     world.limits = MoveLimits(claim_tries=1, claim_wait_s=0.0)
     writer = await filled(world)
     refused = []
@@ -263,7 +263,7 @@ async def test_a_second_mover_of_the_coin_is_refused(world: World) -> None:
     await check(world, writer.log, "shard2")
 
 
-async def test_a_copy_left_behind_is_purged_after_the_grace_and_only_once(world: World) -> None:
+async def test_a_copy_left_behind_is_purged_after_the_grace_and_only_once(world: ThreeShards) -> None:
     writer = await filled(world)
     await world.move("shard2")
     assert (await world.purge(GRACE))[0] == 0
@@ -275,7 +275,7 @@ async def test_a_copy_left_behind_is_purged_after_the_grace_and_only_once(world:
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_a_purge_killed_at_any_point_continues_when_run_again(world: World) -> None:
+async def test_a_purge_killed_at_any_point_continues_when_run_again(world: ThreeShards) -> None:
     world.limits = MoveLimits(purge_quotes=50)
     writer = await filled(world)
     await world.move("shard2")
@@ -294,7 +294,7 @@ async def test_a_purge_killed_at_any_point_continues_when_run_again(world: World
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_the_home_and_a_copy_in_the_making_are_never_purged(world: World) -> None:
+async def test_the_home_and_a_copy_in_the_making_are_never_purged(world: ThreeShards) -> None:
     writer = await filled(world)
     with pytest.raises(KilledError):
         await world.move("shard2", killed_at("finished"))
@@ -312,7 +312,7 @@ async def refused(step: Awaitable[None]) -> None:
         await step
 
 
-async def test_the_fence_refuses_a_step_out_of_order_which_changes_nothing(world: World) -> None:
+async def test_the_fence_refuses_a_step_out_of_order_which_changes_nothing(world: ThreeShards) -> None:
     writer = await filled(world)
     async with world.connect() as shards:
         source, target = shards["shard1"], shards["shard2"]
@@ -339,7 +339,7 @@ async def test_the_fence_refuses_a_step_out_of_order_which_changes_nothing(world
     await check(world, writer.log, "shard1", conflicts=9)
 
 
-def memory_shard(world: World, name: str) -> MemoryShard:
+def memory_shard(world: ThreeShards, name: str) -> MemoryShard:
     shard = world.shards[name]
     assert isinstance(shard, MemoryShard)
     return shard
@@ -361,7 +361,7 @@ async def test_a_shard_that_is_away_matters_only_if_it_may_be_the_coins_home() -
     await world.move("shard2", abort=True)
     third.away = True
     await world.move("shard2")
-    await check(World(dict(list(world.shards.items())[:2]), world.connect), writer.log, "shard2", conflicts=9)
+    await check(ThreeShards(dict(list(world.shards.items())[:2]), world.connect), writer.log, "shard2", conflicts=9)
     memory_shard(world, "shard2").away = True
     with pytest.raises(ShardUnavailableError, match="shard2, shard3 did not"):
         await world.move("shard1")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Placed, psql
-from tests.contract.harness_move import COIN, World, Writer, check, filled, in_memory, nothing, on_postgres
+from tests.contract.harness_move import COIN, ThreeShards, Writer, check, filled, in_memory, nothing, on_postgres
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -27,7 +27,7 @@ from cotacoes.up import embedded_servers
 
 
 @pytest.fixture
-async def world(placed: Placed) -> AsyncIterator[World]:
+async def world(placed: Placed) -> AsyncIterator[ThreeShards]:
     async with on_postgres(placed) as world:
         yield world
 
@@ -57,15 +57,15 @@ FENCE = "SELECT writer_epoch, writer, floor_epoch, floor_seq, last_epoch, last_s
 EVERYTHING = (ALL_DAYS, ALL_CANDLES, ALL_CONFLICTS, ALL_EPOCHS, FENCE)
 
 
-def stored_in(world: World, shard: str) -> list[str]:
+def stored_in(world: ThreeShards, shard: str) -> list[str]:
     return [psql(world.dsns[shard], sql) for sql in EVERYTHING]
 
 
-async def held(world: World, shard: str) -> list[Quote]:
+async def held(world: ThreeShards, shard: str) -> list[Quote]:
     return await world.shards[shard].after(COIN, None, 10**6)
 
 
-async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_epochs(world: World) -> None:
+async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_epochs(world: ThreeShards) -> None:
     await filled(world, days=5)
     psql(world.dsns["shard1"], SEAL + DROP.format(days=2))
     before, quotes = stored_in(world, "shard1"), await held(world, "shard1")
@@ -78,7 +78,7 @@ async def test_sealed_and_dropped_days_move_with_their_manifests_candles_and_epo
     assert [psql(world.dsns["shard2"], sql) for sql in EVERYTHING] == [""] * 5
 
 
-async def test_days_sealed_or_dropped_while_they_are_copied_are_so_on_the_target(world: World) -> None:
+async def test_days_sealed_or_dropped_while_they_are_copied_are_so_on_the_target(world: ThreeShards) -> None:
     world.limits = MoveLimits(page_quotes=100, rest_quotes=5)
     writer = await filled(world, days=5)
     due = [SEAL, DROP.format(days=0), DROP.format(days=2), DROP.format(days=3)]
@@ -114,7 +114,7 @@ TAMPERED = {
 }
 
 
-def other_hand(world: World, what: str, wanted: str) -> OnStep:
+def other_hand(world: ThreeShards, what: str, wanted: str) -> OnStep:
     """Once the target has quotes, something else changes its copy."""
     due = [TAMPERED[what]]
 
@@ -126,7 +126,7 @@ def other_hand(world: World, what: str, wanted: str) -> OnStep:
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-async def test_a_target_whose_content_differs_is_never_opened(world: World, what: str) -> None:
+async def test_a_target_whose_content_differs_is_never_opened(world: ThreeShards, what: str) -> None:
     await filled(world, days=5)
     psql(world.dsns["shard1"], SEAL + DROP.format(days=0))
     quotes = await held(world, "shard1")
@@ -141,14 +141,14 @@ async def test_a_target_whose_content_differs_is_never_opened(world: World, what
 
 @pytest.mark.parametrize("what", ["a conflict", "the count of a day"])
 @pytest.mark.parametrize("step", ["sampled", "closed"])
-async def test_counts_are_taken_behind_the_closed_fence(world: World, what: str, step: str) -> None:
+async def test_counts_are_taken_behind_the_closed_fence(world: ThreeShards, what: str, step: str) -> None:
     await filled(world, days=5)
     with pytest.raises((CopyDiffersError, CopyRefusedError)):
         await world.move("shard2", other_hand(world, what, step))
     assert (await world.state("shard1"), await world.state("shard2")) == ("open", "incoming")
 
 
-async def test_the_target_counts_its_own_quotes_before_it_opens(world: World) -> None:
+async def test_the_target_counts_its_own_quotes_before_it_opens(world: ThreeShards) -> None:
     """The statement that opens the target decides."""
     await filled(world, days=5)
     with pytest.raises(CopyRefusedError, match="were verified"):
@@ -156,7 +156,7 @@ async def test_the_target_counts_its_own_quotes_before_it_opens(world: World) ->
     assert (await world.state("shard1"), await world.state("shard2")) == ("open", "incoming")
 
 
-async def test_a_source_that_differs_from_its_own_manifest_is_not_copied(world: World) -> None:
+async def test_a_source_that_differs_from_its_own_manifest_is_not_copied(world: ThreeShards) -> None:
     await filled(world, days=5)
     psql(world.dsns["shard1"], SEAL + "UPDATE quote SET price = price + 1 WHERE (epoch, seq) = (6, 3)")
     with pytest.raises(CopyDiffersError, match="the manifest of 2026-11-2"):
@@ -164,7 +164,7 @@ async def test_a_source_that_differs_from_its_own_manifest_is_not_copied(world: 
     assert (await world.state("shard1"), await world.state("shard2")) == ("open", "incoming")
 
 
-async def test_a_copy_left_behind_with_other_content_is_not_purged(world: World) -> None:
+async def test_a_copy_left_behind_with_other_content_is_not_purged(world: ThreeShards) -> None:
     writer = await filled(world)
     await world.move("shard2")
     psql(world.dsns["shard1"], "UPDATE quote SET price = price + 0.01 WHERE (epoch, seq) = (6, 3)")
@@ -175,7 +175,7 @@ async def test_a_copy_left_behind_with_other_content_is_not_purged(world: World)
     await check(world, writer.log, "shard2", conflicts=9)
 
 
-async def test_moves_and_purges_neither_wait_for_a_reader_nor_make_one_wait(world: World) -> None:
+async def test_moves_and_purges_neither_wait_for_a_reader_nor_make_one_wait(world: ThreeShards) -> None:
     """A reader keeps its snapshots of both databases from before the move until after it."""
     writer = await filled(world)
     script = "BEGIN; SELECT count(*) FROM quote; SELECT count(*) FROM candle; SELECT pg_sleep(60);"
@@ -209,7 +209,7 @@ async def test_moves_and_purges_neither_wait_for_a_reader_nor_make_one_wait(worl
             await reader.wait()
 
 
-async def test_a_coin_moves_under_constant_writes_and_reads(world: World) -> None:
+async def test_a_coin_moves_under_constant_writes_and_reads(world: ThreeShards) -> None:
     writer = Writer(world, every=timedelta(milliseconds=20))
     writer.record(3000)
     await writer.deliver()
@@ -273,7 +273,7 @@ MOVER = """
 
 
 async def test_a_mover_process_killed_at_any_moment_and_run_again_loses_and_doubles_nothing(
-    world: World, seeded: random.Random
+    world: ThreeShards, seeded: random.Random
 ) -> None:
     writer = await filled(world)
     kills = 0
@@ -317,7 +317,7 @@ def test_the_commands_show_their_steps_and_where_the_coin_lives(
 
     async def write() -> None:
         async with PostgresShard("shard1", dsns[0], deadline_s=5.0) as first:
-            writer = Writer(World({"shard1": first}, in_memory().connect))
+            writer = Writer(ThreeShards({"shard1": first}, in_memory().connect))
             writer.record(300)
             await writer.deliver()
 

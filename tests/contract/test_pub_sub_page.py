@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.harness_gateway import World
+from tests.contract.harness_gateway import GatewaySystem
 
 from cotacoes.up.supervision import die_with_parent
 
@@ -26,7 +26,7 @@ def block_of(page: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 async def test_the_program_prints_quotes_as_they_come(page: str, valkey: Server, seeded: random.Random) -> None:
-    async with World(valkey.port, seeded).running() as world:
+    async with GatewaySystem(valkey.port, seeded).running() as world:
         program = block_of(page).replace("http://127.0.0.1:8000", f"http://127.0.0.1:{world.gateway.port}")
         process = await asyncio.create_subprocess_exec(
             *die_with_parent.launcher(signal.SIGKILL),

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.contract.conftest import Databases, psql
-from tests.contract.harness_report import ALL, OF_READERS, OUT_OF_TIME, Shards, World, filled
+from tests.contract.harness_report import ALL, OF_READERS, OUT_OF_TIME, ReportSystem, Shards, filled
 from tests.harness_http_server import connect
 
 from cotacoes.adapters.http_client import CONNECTIONS_MAX as HTTP_MAX
@@ -103,7 +103,7 @@ async def test_a_branch_that_swallows_its_cancellation_delays_no_report_and_is_c
 ) -> None:
     client, shard1 = Stubborn(), Stubborn()
     named = {"client": {"quote_service"}, "shard1": {"shard1"}}[who]
-    world = World(shards, tmp_path, build=lambda settings: wired(settings, client, shard1))
+    world = ReportSystem(shards, tmp_path, build=lambda settings: wired(settings, client, shard1))
     async with world.running():
         await world.whole()
         stubborn = {"client": client, "shard1": shard1}[who]
@@ -122,7 +122,7 @@ async def test_a_branch_that_swallows_its_cancellation_delays_no_report_and_is_c
         await world.whole()
 
 
-async def counted(world: World) -> float:
+async def counted(world: ReportSystem) -> float:
     text = (await world.get("/metrics")).text
     (line,) = (line for line in text.splitlines() if line.startswith("cotacoes_branches_abandoned "))
     return float(line.split()[1])
@@ -130,7 +130,7 @@ async def counted(world: World) -> float:
 
 @pytest.mark.parametrize("header", [b"", b"X-Deadline-Ms: 25000\r\n"], ids=["shared", "hurried"])
 async def test_no_work_continues_for_a_client_that_hangs_up(shards: Shards, tmp_path: Path, header: bytes) -> None:
-    async with World(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
+    async with ReportSystem(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
         await world.whole()
         for proxy in world.proxies.values():
             proxy.freeze()
@@ -147,7 +147,7 @@ async def test_no_work_continues_for_a_client_that_hangs_up(shards: Shards, tmp_
 async def test_a_client_that_hangs_up_takes_nothing_from_another_with_the_same_question(
     shards: Shards, tmp_path: Path
 ) -> None:
-    async with World(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
+    async with ReportSystem(shards, tmp_path, deadline_s=FOR_EVER_S).running() as world:
         await world.whole()
         proxy = world.proxies["shard1"]
         proxy.freeze()
@@ -165,7 +165,7 @@ async def test_a_query_that_waits_for_a_client_that_hung_up_ends_by_the_deadline
 ) -> None:
     """A server that waits for a lock does not notice that its client hung up."""
     admin = Session("shard1", shards.admin[0], connect_s=BOUND_S, deadline_s=BOUND_S)
-    async with World(shards, tmp_path, deadline_s=2.0).running() as world, admin, admin.transaction():
+    async with ReportSystem(shards, tmp_path, deadline_s=2.0).running() as world, admin, admin.transaction():
         await world.whole()
         await admin.execute("LOCK TABLE fence IN ACCESS EXCLUSIVE MODE")
         async with hanging_up(world), asyncio.timeout(BOUND_S):
@@ -176,7 +176,7 @@ async def test_a_query_that_waits_for_a_client_that_hung_up_ends_by_the_deadline
 
 
 @contextlib.asynccontextmanager
-async def hanging_up(world: World, header: bytes = b"") -> AsyncIterator[None]:
+async def hanging_up(world: ReportSystem, header: bytes = b"") -> AsyncIterator[None]:
     """A client that asks for a report and hangs up at the end."""
     _, writer = await connect(world.port)
     writer.write(f"GET {ALL} HTTP/1.1\r\nHost: x\r\n".encode() + header + b"Cache-Control: no-cache\r\n\r\n")
@@ -189,7 +189,7 @@ async def hanging_up(world: World, header: bytes = b"") -> AsyncIterator[None]:
 async def test_a_crowd_gets_answers_in_time_despite_a_frozen_shard_and_leaves_nothing_behind(
     shards: Shards, tmp_path: Path
 ) -> None:
-    async with World(shards, tmp_path, deadline_s=CROWD_DEADLINE_S).running() as world:
+    async with ReportSystem(shards, tmp_path, deadline_s=CROWD_DEADLINE_S).running() as world:
         await world.whole()
         before = await left(world)
         await asyncio.gather(
@@ -212,7 +212,7 @@ async def test_a_crowd_gets_answers_in_time_despite_a_frozen_shard_and_leaves_no
         await world.whole()
 
 
-async def ask_as(number: int, world: World) -> None:
+async def ask_as(number: int, world: ReportSystem) -> None:
     """Ask as one of a crowd; what is missing beside the frozen shard was late."""
     last = number % DISTINCT + 1
     is_hurried = number < HURRIED
@@ -225,7 +225,7 @@ async def ask_as(number: int, world: World) -> None:
     assert set(missing.values()) <= OUT_OF_TIME
 
 
-async def left(world: World) -> tuple[int, int]:
+async def left(world: ReportSystem) -> tuple[int, int]:
     """How many tasks and open files there are, once every connection that is seen is cut.
 
     An HTTP client notices only when it asks again that those at rest were cut: so it does, once.
@@ -236,7 +236,7 @@ async def left(world: World) -> tuple[int, int]:
     return len(asyncio.all_tasks()), psutil.Process().num_fds()
 
 
-async def cut(world: World) -> None:
+async def cut(world: ReportSystem) -> None:
     async with asyncio.timeout(BOUND_S):
         while any(proxy.links for proxy in world.proxies.values()):
             for proxy in world.proxies.values():

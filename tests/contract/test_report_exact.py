@@ -12,7 +12,7 @@ import httpx2
 from tests.conftest import SEED
 from tests.contract.conftest import Placed
 from tests.harness_recordings import RecordedMarket, each_market, recorded_mids
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
@@ -71,7 +71,7 @@ async def test_the_report_over_a_recorded_market_is_exact(placed: Placed, market
     )
     shards = {name: PostgresShard(name, settings.dsn(name), deadline_s=20.0) for name in config.SHARDS}
     held = {coin: recorded(coin, file, datetime.now(UTC)) for coin, file in market.files.items()}
-    async with shards["shard1"], shards["shard2"], Twin(held).client(deadline_s=20.0) as client:
+    async with shards["shard1"], shards["shard2"], QuoteServiceTwin(held).client(deadline_s=20.0) as client:
         for coin, name in settings.seed_placement.items():
             for _, era in itertools.groupby(held[coin], key=lambda quote: quote.epoch):
                 quotes = list(era)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from tests.contract.conftest import Databases
-from tests.contract.harness_report import PARTS, Shards, World, filled
+from tests.contract.harness_report import PARTS, ReportSystem, Shards, filled
 from tests.contract.harness_report_faults import FAULTS, faults, pairs
 
 ONES = [(part, fault) for part in PARTS for fault in FAULTS[part]]
@@ -28,13 +28,13 @@ def shards(admin_dsn: str, templates: Databases) -> Iterator[Shards]:
 
 
 @pytest.fixture(scope="module")
-async def shared(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with World(shards, tmp_path_factory.mktemp("report")).running() as world:
+async def shared(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReportSystem]:
+    async with ReportSystem(shards, tmp_path_factory.mktemp("report")).running() as world:
         yield world
 
 
 @pytest.fixture
-async def world(shared: World) -> World:
+async def world(shared: ReportSystem) -> ReportSystem:
     """The world as at its start: faults are undone, and circuits are closed."""
     await shared.whole()
     return shared
@@ -42,7 +42,7 @@ async def world(shared: World) -> World:
 
 @pytest.mark.parametrize(("part", "fault"), ONES, ids=[f"{part}-{fault}" for part, fault in ONES])
 async def test_a_fault_of_one_source_costs_its_own_parts_and_ends_with_the_fault(
-    world: World, part: str, fault: str, seeded: Random
+    world: ReportSystem, part: str, fault: str, seeded: Random
 ) -> None:
     async with faults(world, {part: fault}, seeded) as missing:
         await world.exactly(missing)
@@ -51,7 +51,7 @@ async def test_a_fault_of_one_source_costs_its_own_parts_and_ends_with_the_fault
 
 @pytest.mark.parametrize("number", range(PAIRS))
 async def test_faults_of_two_sources_cost_both_parts_and_end_with_the_faults(
-    world: World, number: int, seeded: Random
+    world: ReportSystem, number: int, seeded: Random
 ) -> None:
     """Each source has each of its faults in at least one of the pairs."""
     chosen = pairs(seeded)[number]
@@ -60,7 +60,7 @@ async def test_faults_of_two_sources_cost_both_parts_and_end_with_the_faults(
     await world.whole()
 
 
-async def test_with_all_sources_away_the_report_names_what_is_missing(world: World, seeded: Random) -> None:
+async def test_with_all_sources_away_the_report_names_what_is_missing(world: ReportSystem, seeded: Random) -> None:
     chosen = {part: seeded.choice(["killed", "frozen", "slow", "refusing", "babbling"]) for part in PARTS}
     async with faults(world, chosen, seeded):
         await world.exactly(set(PARTS))
@@ -68,7 +68,7 @@ async def test_with_all_sources_away_the_report_names_what_is_missing(world: Wor
 
 
 async def test_a_slow_source_that_is_in_time_is_in_the_report(shards: Shards, tmp_path: Path) -> None:
-    async with World(shards, tmp_path, deadline_s=WITHIN_S).running() as world:
+    async with ReportSystem(shards, tmp_path, deadline_s=WITHIN_S).running() as world:
         for slow in [*([part] for part in PARTS), PARTS]:
             for part in slow:
                 world.proxies[part].delay(SLOW_S)

@@ -9,10 +9,10 @@ import httpx2
 import msgspec
 import pytest
 from tests.contract.conftest import Placed
-from tests.contract.harness_move import COIN, World, Writer, filled, on_postgres
+from tests.contract.harness_move import COIN, ThreeShards, Writer, filled, on_postgres
 from tests.contract.harness_report import ALL, BACK_S, NO_CACHE, OUT_OF_TIME, source_of
 from tests.harness_http_server import serving
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.admin.copying import MoveProgress
@@ -73,16 +73,16 @@ class Asker:
 
 
 @pytest.fixture
-async def moving(placed: Placed) -> AsyncIterator[tuple[World, Writer]]:
+async def moving(placed: Placed) -> AsyncIterator[tuple[ThreeShards, Writer]]:
     async with on_postgres(placed) as world:
         yield world, await filled(world, days=1)
 
 
 async def test_a_report_during_a_move_is_right_or_names_what_it_lacks_and_is_complete_afterwards(
-    moving: tuple[World, Writer], tmp_path: Path
+    moving: tuple[ThreeShards, Writer], tmp_path: Path
 ) -> None:
     world, writer = moving
-    async with serving(Twin({COIN: writer.log})) as twin_port:
+    async with serving(QuoteServiceTwin({COIN: writer.log})) as twin_port:
         settings = config.load(
             {},
             data=tmp_path,

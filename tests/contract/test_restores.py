@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import OTHER_SERVER, Server, end, psql, start
-from tests.unit.harness_quote_service import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore, until
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -74,7 +74,7 @@ class Backup:
 class Restoring:
     """A writer that continues whatever happens to its shard, and all that it recorded."""
 
-    def __init__(self, core: Core, cluster: Cluster, settings: Settings, dice: Random) -> None:
+    def __init__(self, core: QuoteServiceCore, cluster: Cluster, settings: Settings, dice: Random) -> None:
         self.core = core
         self.cluster = cluster
         self.settings = settings
@@ -144,7 +144,7 @@ async def test_a_backup_of_any_age_restored_under_the_writer_leaves_only_reporte
         await migrate.main(settings)
         async with PostgresShard("shard1", cluster.dsn("one"), deadline_s=2.0) as shard:
             log = functools.partial(QuoteLog, retention=Retention(quotes=30, seconds=KEPT_S, every=10))
-            core = Core(tmp_path / "log", shard, log=log, **RETRIES)  # type: ignore[arg-type]
+            core = QuoteServiceCore(tmp_path / "log", shard, log=log, **RETRIES)  # type: ignore[arg-type]
             world = Restoring(core, cluster, settings, seeded)
             async with core.running():
                 await put_back_again_and_again(world, tmp_path, rounds)

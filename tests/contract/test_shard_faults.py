@@ -63,7 +63,7 @@ async def wrong_with(dsn: str, quotes: Sequence[Quote]) -> list[str]:
 
 
 @dataclass
-class Rig:
+class ProxiedShard:
     """A shard behind a proxy, with a direct connection for the test; `offered` is what it should hold."""
 
     proxy: FaultProxy
@@ -103,20 +103,20 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(migrated: str) -> AsyncIterator[Rig]:
+async def rig(migrated: str) -> AsyncIterator[ProxiedShard]:
     """A coin's writer that has sent one batch over hours and days, so that its connection is open and warm."""
     async with (
         FaultProxy(migrated) as proxy,
         PostgresShard("shard1", proxy.dsn, deadline_s=DEADLINE_S) as shard,
         PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
     ):
-        rig = Rig(proxy, shard, straight, migrated, [], spread_quotes(EPOCH, 3_000, every_s=120))
+        rig = ProxiedShard(proxy, shard, straight, migrated, [], spread_quotes(EPOCH, 3_000, every_s=120))
         await shard.become_writer(COIN, EPOCH, "a")
         await rig.append(rig.next_batch())
         yield rig
 
 
-async def test_a_batch_cut_at_any_byte_of_the_request_is_stored_once_when_sent_again(rig: Rig) -> None:
+async def test_a_batch_cut_at_any_byte_of_the_request_is_stored_once_when_sent_again(rig: ProxiedShard) -> None:
     size, _ = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in [*range(0, size, 11), size - 1]:
         rig.proxy.cut_after(client_bytes=count)
@@ -125,7 +125,7 @@ async def test_a_batch_cut_at_any_byte_of_the_request_is_stored_once_when_sent_a
 
 
 async def test_a_batch_cut_at_any_byte_of_the_reply_changes_nothing_when_sent_again(
-    rig: Rig,
+    rig: ProxiedShard,
 ) -> None:
     _, size = await rig.bytes_of(lambda: rig.append(rig.next_batch()))
     for count in range(size):
@@ -134,7 +134,7 @@ async def test_a_batch_cut_at_any_byte_of_the_reply_changes_nothing_when_sent_ag
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_batch_over_a_new_connection_cut_at_any_byte_is_stored_once(rig: Rig) -> None:
+async def test_a_batch_over_a_new_connection_cut_at_any_byte_is_stored_once(rig: ProxiedShard) -> None:
     async def on_a_new_connection() -> None:
         async with rig.through_proxy() as shard:
             await shard.append(COIN, 1, EPOCH, rig.next_batch())
@@ -156,7 +156,7 @@ async def test_a_batch_over_a_new_connection_cut_at_any_byte_is_stored_once(rig:
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_commit_whose_reply_is_lost_is_harmless(rig: Rig) -> None:
+async def test_a_commit_whose_reply_is_lost_is_harmless(rig: ProxiedShard) -> None:
     for _ in range(5):
         rig.proxy.cut_at_commit()
         assert await rig.append_cut() == (True, Stored(0, already=BATCH))
@@ -167,7 +167,7 @@ async def test_a_commit_whose_reply_is_lost_is_harmless(rig: Rig) -> None:
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_reply_after_the_deadline_is_not_awaited_and_the_next_call_succeeds(rig: Rig) -> None:
+async def test_a_reply_after_the_deadline_is_not_awaited_and_the_next_call_succeeds(rig: ProxiedShard) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         await shard.append(COIN, 1, EPOCH, rig.next_batch())
         for _ in range(2 * CONNECTIONS_MAX):
@@ -182,7 +182,7 @@ async def test_a_reply_after_the_deadline_is_not_awaited_and_the_next_call_succe
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_calls_over_a_frozen_network_end_by_their_deadline_and_cost_the_pool_no_slot(rig: Rig) -> None:
+async def test_calls_over_a_frozen_network_end_by_their_deadline_and_cost_the_pool_no_slot(rig: ProxiedShard) -> None:
     async def unchecked(_: Any) -> None:
         pass
 
@@ -209,7 +209,9 @@ async def test_calls_over_a_frozen_network_end_by_their_deadline_and_cost_the_po
         await asyncio.gather(*waiting)
 
 
-async def test_a_call_to_a_server_that_freezes_at_any_byte_of_a_new_connection_ends_by_its_deadline(rig: Rig) -> None:
+async def test_a_call_to_a_server_that_freezes_at_any_byte_of_a_new_connection_ends_by_its_deadline(
+    rig: ProxiedShard,
+) -> None:
     async def on_a_new_connection() -> None:
         async with rig.through_proxy() as shard:
             await shard.fence(COIN)
@@ -236,7 +238,7 @@ async def test_a_call_to_a_server_that_freezes_at_any_byte_of_a_new_connection_e
         (b"R\x00\x00\x00\x04", False),
     ],
 )
-async def test_a_shard_is_away_if_anything_but_postgresql_answers(rig: Rig, junk: bytes, is_new: bool) -> None:
+async def test_a_shard_is_away_if_anything_but_postgresql_answers(rig: ProxiedShard, junk: bytes, is_new: bool) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         if not is_new:
             await answered(shard)
@@ -257,7 +259,7 @@ async def answered(shard: PostgresShard) -> None:
             return
 
 
-async def test_a_delayed_request_changes_nothing(rig: Rig) -> None:
+async def test_a_delayed_request_changes_nothing(rig: ProxiedShard) -> None:
     async with PostgresShard("shard1", rig.proxy.dsn, deadline_s=0.3) as shard:
         for _ in range(5):
             await shard.append(COIN, 1, EPOCH, rig.next_batch())
@@ -272,7 +274,9 @@ async def test_a_delayed_request_changes_nothing(rig: Rig) -> None:
     assert await wrong_with(rig.dsn, rig.offered) == []
 
 
-async def test_a_call_to_a_closed_port_fails_by_name_and_the_first_call_after_it_opens_succeeds(rig: Rig) -> None:
+async def test_a_call_to_a_closed_port_fails_by_name_and_the_first_call_after_it_opens_succeeds(
+    rig: ProxiedShard,
+) -> None:
     rig.proxy.refuse()
     rig.proxy.cut_after(client_bytes=0)
     batch = rig.next_batch()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Server, start_valkey
-from tests.contract.harness_client_subscriber import COIN, World, subscribing
+from tests.contract.harness_client_subscriber import COIN, SubscriberSystem, subscribing
 
 BACK_S = 12.0  # what is promised for a link that is dead without saying so
 SMALL_BUFFER = "32768"
@@ -39,7 +39,7 @@ class Servers:
 
 
 @pytest.fixture
-async def world(servers: Servers) -> AsyncIterator[World]:
+async def world(servers: Servers) -> AsyncIterator[SubscriberSystem]:
     async with subscribing(servers.port) as world:
         yield world
 
@@ -54,7 +54,7 @@ async def command(port: int, *words: str) -> bytes:
     return answer
 
 
-async def assert_got_back(world: World) -> None:
+async def assert_got_back(world: SubscriberSystem) -> None:
     """All that is written by now comes; the loss is said, and its end; nothing is missing, doubled or out of order."""
     await world.until_whole()
     await world.until_line("recovered")  # behind the last of the quotes that it brings
@@ -69,7 +69,7 @@ async def assert_got_back(world: World) -> None:
     ("new", "for_s"), [(False, 3.0), (True, 8.0)], ids=["the one that there is", "new ones too, for 8 s"]
 )
 async def test_a_link_in_a_black_hole_is_found_dead_and_everything_is_recovered_within_twelve_seconds(
-    world: World, seeded: random.Random, new: bool, for_s: float
+    world: SubscriberSystem, seeded: random.Random, new: bool, for_s: float
 ) -> None:
     await asyncio.sleep(seeded.uniform(0.0, 1.0))
     began_s = asyncio.get_running_loop().time()
@@ -81,7 +81,7 @@ async def test_a_link_in_a_black_hole_is_found_dead_and_everything_is_recovered_
     await assert_got_back(world)
 
 
-async def test_a_reset_link_costs_nothing(world: World, seeded: random.Random) -> None:
+async def test_a_reset_link_costs_nothing(world: SubscriberSystem, seeded: random.Random) -> None:
     for number in range(1, 4):
         world.history.away = True  # so that what the subscriber says is known
         world.proxy.blackhole(new=False)
@@ -93,7 +93,9 @@ async def test_a_reset_link_costs_nothing(world: World, seeded: random.Random) -
     await assert_got_back(world)
 
 
-async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(world: World, seeded: random.Random) -> None:
+async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(
+    world: SubscriberSystem, seeded: random.Random
+) -> None:
     for number in range(1, 6):
         world.proxy.cut_after(seeded.randint(1, 3000))
         await world.until_cut(number)
@@ -102,7 +104,7 @@ async def test_a_message_cut_anywhere_in_its_middle_is_shown_once(world: World, 
     await assert_got_back(world)
 
 
-async def test_over_a_slow_link_each_quote_comes_late_but_once(world: World, seeded: random.Random) -> None:
+async def test_over_a_slow_link_each_quote_comes_late_but_once(world: SubscriberSystem, seeded: random.Random) -> None:
     world.proxy.throttle(seeded.uniform(2_000, 3_000))  # half of what is published
     await asyncio.sleep(3)
     world.proxy.mend()
@@ -110,7 +112,9 @@ async def test_over_a_slow_link_each_quote_comes_late_but_once(world: World, see
     assert world.breaches() == []
 
 
-async def test_a_link_too_slow_for_redis_is_cut_and_everything_is_recovered(world: World, servers: Servers) -> None:
+async def test_a_link_too_slow_for_redis_is_cut_and_everything_is_recovered(
+    world: SubscriberSystem, servers: Servers
+) -> None:
     await small_buffers(servers)
     world.proxy.throttle(1_000)
     await world.writer.overflow()
@@ -118,7 +122,7 @@ async def test_a_link_too_slow_for_redis_is_cut_and_everything_is_recovered(worl
     await assert_got_back(world)
 
 
-async def test_a_delayed_link_only_delays(world: World, seeded: random.Random) -> None:
+async def test_a_delayed_link_only_delays(world: SubscriberSystem, seeded: random.Random) -> None:
     world.proxy.delay(seeded.uniform(0.1, 0.5))
     await asyncio.sleep(2)
     await world.until_whole()
@@ -126,7 +130,9 @@ async def test_a_delayed_link_only_delays(world: World, seeded: random.Random) -
     assert world.breaches() == []
 
 
-async def test_a_paused_subscriber_that_redis_cut_recovers_everything(world: World, servers: Servers) -> None:
+async def test_a_paused_subscriber_that_redis_cut_recovers_everything(
+    world: SubscriberSystem, servers: Servers
+) -> None:
     await small_buffers(servers)
     world.process.send_signal(signal.SIGSTOP)
     await world.writer.overflow()
@@ -134,14 +140,14 @@ async def test_a_paused_subscriber_that_redis_cut_recovers_everything(world: Wor
     await assert_got_back(world)
 
 
-async def test_quotes_written_while_redis_was_down_are_recovered(world: World, servers: Servers) -> None:
+async def test_quotes_written_while_redis_was_down_are_recovered(world: SubscriberSystem, servers: Servers) -> None:
     servers.kill()
     await asyncio.sleep(1)
     servers.start()
     await assert_got_back(world)
 
 
-async def test_a_flushed_redis_costs_nothing(world: World, servers: Servers) -> None:
+async def test_a_flushed_redis_costs_nothing(world: SubscriberSystem, servers: Servers) -> None:
     assert await command(servers.port, "FLUSHALL") == b"+OK\r\n"
     await world.until_whole()
     await asyncio.sleep(1)
@@ -151,7 +157,7 @@ async def test_a_flushed_redis_costs_nothing(world: World, servers: Servers) -> 
 
 @pytest.mark.parametrize("eras", [1, 3])
 async def test_a_writer_that_restarts_while_nobody_listens_leaves_no_hole(
-    world: World, servers: Servers, eras: int
+    world: SubscriberSystem, servers: Servers, eras: int
 ) -> None:
     servers.kill()
     for _ in range(eras):
@@ -164,7 +170,7 @@ async def test_a_writer_that_restarts_while_nobody_listens_leaves_no_hole(
     await assert_got_back(world)
 
 
-async def test_a_new_epoch_that_is_received_is_no_gap(world: World) -> None:
+async def test_a_new_epoch_that_is_received_is_no_gap(world: SubscriberSystem) -> None:
     world.writer.epoch += 1000
     await world.writer.write(2)
     await world.until_whole()
@@ -172,7 +178,7 @@ async def test_a_new_epoch_that_is_received_is_no_gap(world: World) -> None:
     assert world.breaches() == []
 
 
-async def test_while_the_history_is_away_nothing_is_skipped(world: World, servers: Servers) -> None:
+async def test_while_the_history_is_away_nothing_is_skipped(world: SubscriberSystem, servers: Servers) -> None:
     world.history.away = True
     servers.kill()
     await world.writer.write(5)
@@ -186,7 +192,7 @@ async def test_while_the_history_is_away_nothing_is_skipped(world: World, server
 
 
 async def test_what_the_history_dropped_meanwhile_is_reported_as_gone_and_the_rest_is_recovered(
-    world: World, servers: Servers, seeded: random.Random
+    world: SubscriberSystem, servers: Servers, seeded: random.Random
 ) -> None:
     servers.kill()
     await asyncio.sleep(0.2)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 from tests.contract.conftest import Server
-from tests.contract.harness_client_subscriber import COIN, World, subscribing
+from tests.contract.harness_client_subscriber import COIN, SubscriberSystem, subscribing
 
 from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.model.live_message import Heartbeat, channel, encode_heartbeat, encode_quote
@@ -18,7 +18,7 @@ FALSE_PRICE = "1.00"
 
 
 @pytest.fixture
-async def world(valkey: Server) -> AsyncIterator[World]:
+async def world(valkey: Server) -> AsyncIterator[SubscriberSystem]:
     async with subscribing(valkey.port) as world:
         yield world
 
@@ -29,12 +29,14 @@ async def publish(valkey: Server, line: Quote | Heartbeat) -> None:
         await bus.publish([(channel(COIN), text)])
 
 
-def last_of(world: World) -> Quote:
+def last_of(world: SubscriberSystem) -> Quote:
     assert world.writer.last is not None
     return world.writer.last
 
 
-async def test_a_second_system_is_never_shown_and_dismissed_within_seconds(valkey: Server, world: World) -> None:
+async def test_a_second_system_is_never_shown_and_dismissed_within_seconds(
+    valkey: Server, world: SubscriberSystem
+) -> None:
     last = last_of(world)
     foreign = msgspec.structs.replace(last, epoch=last.epoch + 1_000, seq=1, price=Decimal(FALSE_PRICE), prev=None)
     await publish(valkey, foreign)
@@ -46,7 +48,7 @@ async def test_a_second_system_is_never_shown_and_dismissed_within_seconds(valke
     assert world.kinds().count("dismissed") == 1
 
 
-async def test_a_false_price_is_retracted_and_the_true_one_shown(valkey: Server, world: World) -> None:
+async def test_a_false_price_is_retracted_and_the_true_one_shown(valkey: Server, world: SubscriberSystem) -> None:
     shown = len(world.shown())
     while "retracted" not in world.kinds():  # the next position may be taken by the true quote first
         last = last_of(world)
@@ -65,7 +67,9 @@ async def test_a_false_price_is_retracted_and_the_true_one_shown(valkey: Server,
     assert following["price"] == str(true.price)
 
 
-async def test_a_history_replaced_during_a_pause_is_reported_and_shown_from_its_first_quote(world: World) -> None:
+async def test_a_history_replaced_during_a_pause_is_reported_and_shown_from_its_first_quote(
+    world: SubscriberSystem,
+) -> None:
     world.process.send_signal(signal.SIGSTOP)
     old = last_of(world).position
     world.history.made_anew()

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import free_port
 from tests.contract.conftest import Placed
 from tests.contract.harness_fault_proxy import FaultProxy
-from tests.unit.harness_quote_service import COIN, NOON, Core, until
+from tests.unit.harness_quote_service import COIN, NOON, QuoteServiceCore, until
 
 from cotacoes import config
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 EVERY_S = 0.02  # fifty quotes a second
 
 
-class World:
+class TakeoverSystem:
     """One shard, the writers that take it over in turn, each with its own log and network, and the published quotes."""
 
     def __init__(self, folder: Path, settings: Settings, proxies: Sequence[FaultProxy]) -> None:
@@ -37,8 +37,8 @@ class World:
         self.wall = NOON
         self.published: dict[Position, Quote] = {}
 
-    def writer(self, number: int, shard: PostgresShard) -> Core:
-        core = Core(self.folder / str(number), shard, **RETRIES)  # type: ignore[arg-type]
+    def writer(self, number: int, shard: PostgresShard) -> QuoteServiceCore:
+        core = QuoteServiceCore(self.folder / str(number), shard, **RETRIES)  # type: ignore[arg-type]
         publish = core.bus.publish
 
         async def note(messages: Sequence[tuple[str, bytes]]) -> list[int]:
@@ -49,7 +49,7 @@ class World:
         core.bus.publish = note  # type: ignore[method-assign]
         return core
 
-    async def write(self, core: Core) -> None:
+    async def write(self, core: QuoteServiceCore) -> None:
         """Record, deliver and publish until superseded or cancelled."""
         core.wall = self.wall
         async with core.running():
@@ -80,7 +80,7 @@ class World:
         }
 
 
-async def delivered(core: Core, count: int) -> None:
+async def delivered(core: QuoteServiceCore, count: int) -> None:
     """Return once the shard has so many quotes of the writer's present epoch."""
 
     def is_done() -> bool:
@@ -102,10 +102,10 @@ async def test_takeovers_from_running_and_cut_off_writers_lose_nothing_unreporte
             await stack.enter_async_context(PostgresShard("shard1", proxy.dsn, deadline_s=5.0)) for proxy in proxies
         ]
         straight = await stack.enter_async_context(PostgresShard("shard1", dsns[0], deadline_s=10.0))
-        world = World(tmp_path, settings, proxies)
+        world = TakeoverSystem(tmp_path, settings, proxies)
         group = await stack.enter_async_context(asyncio.TaskGroup())
 
-        def start(number: int) -> tuple[Core, asyncio.Task[Any]]:
+        def start(number: int) -> tuple[QuoteServiceCore, asyncio.Task[Any]]:
             core = world.writer(number, shards[number])
             return core, group.create_task(world.write(core))
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.unit.harness_quote_service import COIN, Core
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore
 
 from cotacoes.errors import LogUnavailableError
 from cotacoes.model.quote import Quote
@@ -37,7 +37,7 @@ def fill(file: Path) -> None:
         return
 
 
-async def record_until_refused(core: Core, recorded: list[Quote]) -> str:
+async def record_until_refused(core: QuoteServiceCore, recorded: list[Quote]) -> str:
     """Record whole batches; the words by which the log refuses one."""
     while True:
         core.recorder._reopen_at = 0.0  # instead of waiting until it would be tried again
@@ -48,7 +48,7 @@ async def record_until_refused(core: Core, recorded: list[Quote]) -> str:
 
 
 async def scenario(folder: Path, filled_by: str) -> dict[str, Any]:
-    core = Core(folder / "log")
+    core = QuoteServiceCore(folder / "log")
     recorded: list[Quote] = []
     async with core.running():
         core.shard.away = True  # once it has said that there is nothing yet

@@ -24,7 +24,7 @@ OWN_ROUTES = {"current": "/cotacao_atual", "mean": "/media_ultimos_10_logs", "po
 BYTES_MAX = 1_000_000
 
 
-class Twin:
+class QuoteServiceTwin:
     """`faults` maps a path, or `*`, to an error to raise, an answer to give instead, or None to hang.
 
     An error of a coin's own route is in the overview too.

@@ -43,7 +43,7 @@ class LoggedBus(MemoryBus):
             yield messages
 
 
-class World:
+class FeedSystem:
     """A writer, its bus, its history, and the reader of the consumer's events, who may not be `reading`."""
 
     def __init__(self) -> None:
@@ -109,21 +109,21 @@ class World:
         )
 
 
-Scenario = Callable[[World], Coroutine[Any, Any, None]]
+Scenario = Callable[[FeedSystem], Coroutine[Any, Any, None]]
 
 
 def following(
     scenario: Scenario,
     *,
-    prepare: Callable[[World], Any] = lambda _: None,
-    take: Callable[[World], Emit] = lambda world: world.take,
+    prepare: Callable[[FeedSystem], Any] = lambda _: None,
+    take: Callable[[FeedSystem], Emit] = lambda world: world.take,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     coins: Sequence[str] = (COIN,),
     newcomers: Sequence[str] | None = None,
     since: Mapping[str, Position] | None = None,
     count_ignored: CountIgnored = lambda *_: None,
     bus_quiet_s: float = 0.0,
-) -> World:
+) -> FeedSystem:
     """Run a consumer of `coins` beside the scenario; later there are `newcomers` too.
 
     `prepare` is done before it starts; `take` says who takes what it finds out, the world if nobody else.
@@ -132,9 +132,9 @@ def following(
     async def ask() -> Sequence[str]:
         return newcomers or ()
 
-    async def run() -> World:
+    async def run() -> FeedSystem:
         clock = asyncio.get_running_loop().time
-        world = World()
+        world = FeedSystem()
         prepare(world)
         feeds = Feeds(coins, clock(), since=since)
         taker = take(world)

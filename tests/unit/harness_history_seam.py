@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.unit.harness_quote_service import COIN, NOON, QUOTA, Core
+from tests.unit.harness_quote_service import COIN, NOON, QUOTA, QuoteServiceCore
 
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.adapters.quote_log.trim import Retention
@@ -67,7 +67,7 @@ class Seam:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shard = SeamShard()
-        self.core = Core(folder, self.shard)
+        self.core = QuoteServiceCore(folder, self.shard)
         self.quotes: list[Quote] = []
 
     async def start(self) -> "Seam":

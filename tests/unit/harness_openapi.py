@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx2
 import jsonschema_rs
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
-from tests.unit.harness_quote_service import COIN, Core
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore
 
 from cotacoes import config
 from cotacoes.adapters.http_server.connection import ASGIApp
@@ -98,7 +98,7 @@ async def external(folder: Path) -> AsyncIterator[Contract]:
 
 @contextlib.asynccontextmanager
 async def quote(folder: Path, *, recorded: int = 12) -> AsyncIterator[Contract]:
-    core = Core(folder)
+    core = QuoteServiceCore(folder)
     await core.recorder.start()
     upstreams = new_upstreams(Metrics())
     upstreams.add("external_service.quote", INTERNAL_BREAKER, internal_policy(1.0))
@@ -121,16 +121,16 @@ async def quote(folder: Path, *, recorded: int = 12) -> AsyncIterator[Contract]:
 async def aggregator(_: Path) -> AsyncIterator[Contract]:
     shard = MemoryShard("shard1", [COIN])
     shard.copies[COIN].store(QUOTES)
-    async with Twin({COIN: QUOTES}).client() as client:
+    async with QuoteServiceTwin({COIN: QUOTES}).client() as client:
         directory = directory_over({"shard1": shard, "shard2": MemoryShard("shard2", [])}, {COIN: "shard1"})
         async with contract(aggregator_service.wire(SETTINGS, client, directory).app) as asking:
             yield asking
 
 
 @contextlib.asynccontextmanager
-async def gateway(_: Path, twin: Twin | None = None) -> AsyncIterator[Contract]:
+async def gateway(_: Path, twin: QuoteServiceTwin | None = None) -> AsyncIterator[Contract]:
     async with (
-        (twin or Twin({COIN: QUOTES})).client() as client,
+        (twin or QuoteServiceTwin({COIN: QUOTES})).client() as client,
         contract(gateway_service.wire(SETTINGS, client, MemoryBus()).app) as asking,
     ):
         yield asking

@@ -50,7 +50,7 @@ def source_policy(dice: random.Random, clock: Callable[[], float]) -> Resilience
     return ResiliencePolicy("source", ResilienceConfig(), clock=clock, random=dice, breaker=breaker)
 
 
-class Core:
+class QuoteServiceCore:
     """The wired parts of quote_service for one coin on `shard`; the wall clock stands still until it is set.
 
     Each commit waits until the event `disk_goes_on` is set.

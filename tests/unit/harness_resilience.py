@@ -22,7 +22,7 @@ from cotacoes.patterns.resilience import (
 )
 
 
-class Rig:
+class PolicyRig:
     """A policy with all companions; `script` says what each call does: seconds to take, or an error to raise."""
 
     def __init__(

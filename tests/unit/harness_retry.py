@@ -35,7 +35,7 @@ class AskedToWaitError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Rig:
+class RetrierRig:
     """A retrier, its breaker, and what it reported; in virtual time."""
 
     def __init__(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
@@ -68,7 +68,7 @@ async def filled(shard: MemoryShard, coin: str) -> Shard:
 
 
 async def ask(
-    twin: Twin, shard1: MemoryShard | None = None, path: str = "/report/full", deadline_s: float = 5.0
+    twin: QuoteServiceTwin, shard1: MemoryShard | None = None, path: str = "/report/full", deadline_s: float = 5.0
 ) -> httpx2.Response:
     shards = {
         "shard1": await filled(shard1 or MemoryShard("shard1", ["bitcoin"]), "bitcoin"),
@@ -86,7 +86,9 @@ async def ask(
             return await asking.get(path)
 
 
-def reported(twin: Twin | None = None, shard1: MemoryShard | None = None, deadline_s: float = 5.0) -> dict[str, Any]:
+def reported(
+    twin: QuoteServiceTwin | None = None, shard1: MemoryShard | None = None, deadline_s: float = 5.0
+) -> dict[str, Any]:
     answer = asyncio.run(ask(twin or new_twin(), shard1, deadline_s=deadline_s))
     assert answer.status_code == 200
     report: dict[str, Any] = answer.json()
@@ -95,8 +97,8 @@ def reported(twin: Twin | None = None, shard1: MemoryShard | None = None, deadli
     return report
 
 
-def new_twin() -> Twin:
-    return Twin({coin: quotes(coin) for coin in COINS})
+def new_twin() -> QuoteServiceTwin:
+    return QuoteServiceTwin({coin: quotes(coin) for coin in COINS})
 
 
 def test_with_all_sources_the_report_is_complete_and_in_the_order_of_the_settings() -> None:
@@ -372,7 +374,7 @@ async def test_quote_service_is_asked_once_for_each_part_and_not_at_all_while_it
     assert len(report["coins"]["bitcoin"]["last_logs"]) == 10
 
 
-def asked(query: str, twin: Twin | None = None, shard1: MemoryShard | None = None) -> httpx2.Response:
+def asked(query: str, twin: QuoteServiceTwin | None = None, shard1: MemoryShard | None = None) -> httpx2.Response:
     return asyncio.run(ask(twin or new_twin(), shard1, f"/report/full{query}"))
 
 

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 import structlog
 import typer
-from tests.unit.fake_quote_service import HOST, Twin
+from tests.unit.fake_quote_service import HOST, QuoteServiceTwin
 
 from cotacoes import __version__, config
 from cotacoes.adapters.http_client import HttpClient
@@ -51,14 +51,14 @@ LEDGER = ["coins", "shards", "directory", "ledger", "audit"]
 COMMANDS = [*SYSTEM, "doctor", *MARKET, *LEDGER, "migrate", *SERVICES]
 
 
-def new_twin(count: int = 30) -> Twin:
+def new_twin(count: int = 30) -> QuoteServiceTwin:
     def quote(seq: int) -> Quote:
         return Quote("bitcoin", "USD", Decimal(f"{seq}.10"), 5, seq, NOON, NOON, "sim")
 
-    return Twin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
+    return QuoteServiceTwin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
 
 
-def ask(twin: Twin, command: Callable[[ServiceClient], Awaitable[int]]) -> int:
+def ask(twin: QuoteServiceTwin, command: Callable[[ServiceClient], Awaitable[int]]) -> int:
     async def scenario() -> int:
         async with twin.client() as client:
             return await command(client)
@@ -107,14 +107,14 @@ def test_after_a_position_every_quote_to_the_end_is_shown_once(count: int, capsy
     assert all(quote["price"] == f"{quote['seq']}.10" for quote in printed)
 
 
-def spread_twin(count: int) -> Twin:
+def spread_twin(count: int) -> QuoteServiceTwin:
     """A quote every 30 seconds from noon on, the seconds exact."""
 
     def quote(seq: int) -> Quote:
         at = NOON.replace(microsecond=0) + timedelta(seconds=30 * (seq - 1))
         return Quote("bitcoin", "USD", Decimal(f"{seq}.10"), 5, seq, at, at, "sim")
 
-    return Twin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
+    return QuoteServiceTwin({"bitcoin": [quote(seq) for seq in range(1, count + 1)]})
 
 
 @pytest.mark.parametrize(

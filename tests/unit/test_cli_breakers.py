@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -91,7 +91,7 @@ def test_a_service_with_an_invalid_answer_is_named_and_the_others_are_shown(
     fault: ProblemError | bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = Network({service: upstreams(NAME) for service in breakers.SERVICES})
-    twin = Twin({})
+    twin = QuoteServiceTwin({})
     twin.faults["*"] = fault
     network.apps["aggregator_service"] = twin
     assert network.run(lambda client: breakers.show(client, "", "", as_json=False)) == 0

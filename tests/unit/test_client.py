@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from fastapi import Response
 from tests.unit import fake_event_loop
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -42,7 +42,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, seq, NOON, NOON, "sim") for seq in (1, 2, 3)]}
 
 
-def ask(twin: Twin, call: Callable[[ServiceClient], Awaitable[Any]]) -> Any:
+def ask(twin: QuoteServiceTwin, call: Callable[[ServiceClient], Awaitable[Any]]) -> Any:
     async def scenario() -> Any:
         async with twin.client() as client:
             return await call(client)
@@ -51,12 +51,12 @@ def ask(twin: Twin, call: Callable[[ServiceClient], Awaitable[Any]]) -> Any:
 
 
 def test_prices_stay_strings() -> None:
-    answer = ask(Twin(QUOTES), lambda client: client.current("bitcoin"))
+    answer = ask(QuoteServiceTwin(QUOTES), lambda client: client.current("bitcoin"))
     assert answer["price"] == "67012.3400"
 
 
 def test_a_page_is_requested_with_the_given_parameters_only() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     assert [quote["seq"] for quote in ask(twin, lambda c: c.quotes("bitcoin", last=2))["quotes"]] == [2, 3]
     assert ask(twin, lambda c: c.quotes("bitcoin", after="5-1", limit=7))["asked"] == ["5-1", None, 7, None, None]
     start, end = "2026-11-24T12:00:00+02:00", "2026-11-24T13:00:00.5Z"
@@ -65,7 +65,7 @@ def test_a_page_is_requested_with_the_given_parameters_only() -> None:
 
 
 def test_candles_are_requested_with_the_given_parameters_only() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     assert ask(twin, lambda client: client.candles("bitcoin", "5m"))["asked"] == {"interval": "5m"}
     received = ask(
         twin,
@@ -93,7 +93,7 @@ def test_candles_are_requested_with_the_given_parameters_only() -> None:
 
 
 def test_progress_is_typed_and_a_wrong_shape_is_the_services_fault() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     assert ask(twin, lambda client: client.positions()) == {"bitcoin": Progress("5-3", None, 3, "shard1")}
     twin.faults["/v1/positions"] = b'{"coins":{"bitcoin":{"pending":"three"}}}'
     with pytest.raises(ServiceUnavailableError):
@@ -101,7 +101,7 @@ def test_progress_is_typed_and_a_wrong_shape_is_the_services_fault() -> None:
 
 
 def test_a_refusal_is_raised_as_the_service_raised_it() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     with pytest.raises(UnknownCoinError) as unknown:
         ask(twin, lambda client: client.current("bitcon"))
     assert unknown.value.extra == {"did_you_mean": ["bitcoin"]}
@@ -114,7 +114,7 @@ def test_a_refusal_is_raised_as_the_service_raised_it() -> None:
 
 @pytest.mark.parametrize("kind", list(problem_types()), ids=lambda kind: kind.slug)
 def test_every_problem_type_is_raised_as_itself(kind: type[ProblemError]) -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = kind("as sent")
     with pytest.raises(ProblemError) as caught:
         ask(twin, lambda client: client.quotes("bitcoin"))
@@ -122,7 +122,7 @@ def test_every_problem_type_is_raised_as_itself(kind: type[ProblemError]) -> Non
 
 
 def test_extra_fields_that_collide_with_our_own_names_do_no_harm() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     received = b'{"type":"/docs#position-gone","detail":"gone","floor":"5-2","self":"x","kind":"y","retry_after_s":"z"}'
     twin.faults["*"] = Response(received, 410, media_type="application/problem+json")
     with pytest.raises(PositionGoneError) as gone:
@@ -132,7 +132,7 @@ def test_extra_fields_that_collide_with_our_own_names_do_no_harm() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'"\xff"', b"[" * 100_000, b"null"])
 def test_an_invalid_answer_is_the_services_fault(body: bytes) -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = body
     with pytest.raises(ServiceUnavailableError, match="quote_service gave an invalid answer with status 200"):
         ask(twin, lambda client: client.current("bitcoin"))
@@ -148,14 +148,14 @@ def test_an_invalid_answer_is_the_services_fault(body: bytes) -> None:
     ids=["nothing", "another coin", "numbers"],
 )
 def test_an_answer_to_another_question_is_the_services_fault(body: bytes) -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = body
     with pytest.raises(ServiceUnavailableError, match=r"quote_service (gave an invalid answer|answered for another)"):
         ask(twin, lambda client: client.current("bitcoin"))
 
 
 def test_a_service_that_is_away_is_named_and_its_address_is_not() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = HttpUnavailableError()
     with pytest.raises(ServiceUnavailableError, match="quote_service is away") as away:
         ask(twin, lambda client: client.current("bitcoin"))
@@ -163,7 +163,7 @@ def test_a_service_that_is_away_is_named_and_its_address_is_not() -> None:
 
 
 def test_a_call_to_a_service_that_hangs_ends_by_the_deadline() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = None
 
     async def scenario() -> None:
@@ -175,7 +175,7 @@ def test_a_call_to_a_service_that_hangs_ends_by_the_deadline() -> None:
 
 
 def test_setting_faults_without_the_right_token_is_unauthorized() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = UnauthorizedError("send the token")
     with pytest.raises(ProblemError):
         ask(twin, lambda client: client.set_faults({"error_rate": 1}))
@@ -196,7 +196,7 @@ NO_ANSWER = [DeadlineExceededError, InternalError, OverloadedError, ServiceUnava
 class Guarded:
     """A guarded client in virtual time over a twin that counts what it is asked."""
 
-    def __init__(self, twin: Twin, client: ServiceClient, **given: Any) -> None:
+    def __init__(self, twin: QuoteServiceTwin, client: ServiceClient, **given: Any) -> None:
         clock = asyncio.get_running_loop().time
         self.twin = twin
         self.upstreams = Upstreams(Metrics(), random=random.Random(1), clock=clock, now=lambda: NOON)
@@ -220,7 +220,7 @@ class Guarded:
 
 @contextlib.asynccontextmanager
 async def guarding(fault: Exception | None = None, **given: Any) -> AsyncIterator[Guarded]:
-    twin = Twin(dict.fromkeys(("bitcoin", "ethereum"), QUOTES["bitcoin"]))
+    twin = QuoteServiceTwin(dict.fromkeys(("bitcoin", "ethereum"), QUOTES["bitcoin"]))
     if fault is not None:
         twin.faults["*"] = fault
     async with twin.client(deadline_s=60.0) as client:

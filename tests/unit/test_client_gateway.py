@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from tests.unit.fake_quote_service import BYTES_MAX, Twin
+from tests.unit.fake_quote_service import BYTES_MAX, QuoteServiceTwin
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client import Client, CurrentQuote, Position, Quote, StaleQuote
@@ -46,7 +46,7 @@ TEN = quotes_of(10)
 class GatewayRoutes:
     """A gateway that passes the history on to the twin of quote_service, which names the current quote otherwise."""
 
-    def __init__(self, twin: Twin) -> None:
+    def __init__(self, twin: QuoteServiceTwin) -> None:
         self.twin = twin
         self.asked: list[str] = []
 
@@ -58,7 +58,7 @@ class GatewayRoutes:
         await self.twin(scope, receive, send)
 
 
-def ask(twin: Twin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 0.0, **limits: Any) -> Any:
+def ask(twin: QuoteServiceTwin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 0.0, **limits: Any) -> Any:
     """What `use` makes of a client, each of whose questions takes so long."""
 
     async def scenario() -> Any:
@@ -71,7 +71,7 @@ def ask(twin: Twin, use: Callable[[Client], Awaitable[Any]], *, took_s: float = 
     return asyncio.run(scenario())
 
 
-def collected(twin: Twin, **asked: Any) -> list[Quote]:
+def collected(twin: QuoteServiceTwin, **asked: Any) -> list[Quote]:
     async def use(one: Client) -> list[Quote]:
         return [quote async for quote in one.history("bitcoin", **asked) if isinstance(quote, Quote)]
 
@@ -83,7 +83,7 @@ def collected(twin: Twin, **asked: Any) -> list[Quote]:
 
 
 def test_the_current_quote_is_exact_and_has_an_age() -> None:
-    current = ask(Twin({"bitcoin": TEN}), lambda one: one.quote("bitcoin"))
+    current = ask(QuoteServiceTwin({"bitcoin": TEN}), lambda one: one.quote("bitcoin"))
     assert isinstance(current, CurrentQuote)
     assert current.quote == TEN[-1]
     assert str(current.quote.price) == "67014.3400"
@@ -91,7 +91,7 @@ def test_the_current_quote_is_exact_and_has_an_age() -> None:
 
 
 def test_the_time_that_an_answer_took_counts_as_age() -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     assert ask(twin, lambda one: one.quote("bitcoin", max_age=3.2), took_s=3.0).age_s == 3.2
     with pytest.raises(StaleQuote) as stale:
         ask(twin, lambda one: one.quote("bitcoin", max_age=3.1), took_s=3.0)
@@ -99,7 +99,7 @@ def test_the_time_that_an_answer_took_counts_as_age() -> None:
 
 
 def test_refusals_are_raised_as_their_errors() -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     with pytest.raises(UnknownCoinError):
         ask(twin, lambda one: one.quote("bitcon"))
     twin.faults["*"] = NoQuoteError("the newest is 400 s old", retry_after_s=7, reason="too_old")
@@ -129,7 +129,7 @@ CURRENT = msgspec.structs.asdict(QuoteJson.of(TEN[0])) | {"age_ms": 1, "status":
     ids=str,
 )
 def test_an_invalid_answer_is_no_quote(wrong: dict[str, Any]) -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CURRENT)
     assert ask(twin, lambda one: one.quote("bitcoin")).quote == TEN[0]
     twin.faults["*"] = msgspec.json.encode(CURRENT | wrong)
@@ -143,12 +143,12 @@ def test_an_invalid_answer_is_no_quote(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 1_000, 1_001, 2_500])
 def test_the_history_is_read_page_by_page_to_its_end(count: int) -> None:
     quotes = quotes_of(count + 1)
-    assert collected(Twin({"bitcoin": quotes}), after=quotes[0].position) == quotes[1:]
-    assert collected(Twin({"bitcoin": quotes})) == quotes
+    assert collected(QuoteServiceTwin({"bitcoin": quotes}), after=quotes[0].position) == quotes[1:]
+    assert collected(QuoteServiceTwin({"bitcoin": quotes})) == quotes
 
 
 def test_the_history_is_narrowed_by_the_given_parameters() -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     assert collected(twin, last=3) == TEN[-3:]
     assert collected(twin, start=TEN[4].at, end=TEN[7].at) == TEN[4:7]
     assert collected(twin, start="2026-11-24T13:00:04+01:00", after="6-1") == TEN[6:]
@@ -164,7 +164,7 @@ def test_the_history_is_read_only_as_far_as_the_caller_goes() -> None:
         assert isinstance(first, Quote)
         return first
 
-    assert ask(Twin({"bitcoin": TEN}), use) == TEN[0]
+    assert ask(QuoteServiceTwin({"bitcoin": TEN}), use) == TEN[0]
 
 
 def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
@@ -177,7 +177,7 @@ def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
     ids=["a hole", "a hole before it", "the same again", "a false end", "nothing"],
 )
 def test_a_page_that_does_not_continue_the_last_one_is_refused(answer: bytes) -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     twin.faults["*"] = answer
     with pytest.raises(ServiceUnavailableError, match="gave an invalid answer"):
         collected(twin, after=TEN[3].position if b"6-1" in answer and b'"more":true' in answer else TEN[0].position)
@@ -185,14 +185,14 @@ def test_a_page_that_does_not_continue_the_last_one_is_refused(answer: bytes) ->
 
 def test_times_without_a_zone_are_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
-        collected(Twin({"bitcoin": TEN}), start=datetime(2026, 11, 24))  # noqa: DTZ001  # what is to be refused
+        collected(QuoteServiceTwin({"bitcoin": TEN}), start=datetime(2026, 11, 24))  # noqa: DTZ001  # what is to be refused
 
 
 # --- candles
 
 
 def test_candles_are_exact() -> None:
-    twin = Twin({"bitcoin": quotes_of(100)})
+    twin = QuoteServiceTwin({"bitcoin": quotes_of(100)})
     candles = ask(twin, lambda one: one.candles("bitcoin", "1m"))
     assert [(one.at, one.count, one.closed) for one in candles] == [
         (NOON, 60, True),
@@ -213,13 +213,13 @@ def test_candles_are_exact() -> None:
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 2_500), (1, 1), (1_000, 1_000), (1_001, 1_001), (9_999, 2_500)])
 def test_candles_of_a_range_are_read_page_by_page(limit: int | None, count: int) -> None:
-    twin = Twin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
+    twin = QuoteServiceTwin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
     candles = ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON, limit=limit))
     assert [one.at for one in candles] == [NOON + timedelta(minutes=number) for number in range(count)]
 
 
 def test_candles_without_a_start_are_the_last_ones() -> None:
-    twin = Twin({"bitcoin": quotes_of(300, apart_s=60.0)})
+    twin = QuoteServiceTwin({"bitcoin": quotes_of(300, apart_s=60.0)})
     assert len(ask(twin, lambda one: one.candles("bitcoin", "1m"))) == 100
     candles = ask(twin, lambda one: one.candles("bitcoin", "1m", limit=7))
     assert [one.at for one in candles][-1] == NOON + timedelta(minutes=299)
@@ -227,7 +227,7 @@ def test_candles_without_a_start_are_the_last_ones() -> None:
 
 
 def test_a_request_for_too_many_candles_is_refused() -> None:
-    twin = Twin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
+    twin = QuoteServiceTwin({"bitcoin": quotes_of(2_500, apart_s=60.0)})
     with pytest.raises(BadRequestError, match="more than 2000 candles"):
         ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON), candles_max=2_000)
     assert len(ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON, limit=2_000), candles_max=2_000)) == 2_000
@@ -252,7 +252,7 @@ CANDLES |= {"candles": [CANDLE], "next": None, "more": False, "through": "5-10"}
     ids=str,
 )
 def test_an_invalid_answer_is_no_candle(wrong: dict[str, Any]) -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CANDLES)
     assert ask(twin, lambda one: one.candles("bitcoin", "1m", start=NOON))[0].mean == Decimal("1.5")
     twin.faults["*"] = msgspec.json.encode(CANDLES | wrong)
@@ -261,6 +261,6 @@ def test_an_invalid_answer_is_no_candle(wrong: dict[str, Any]) -> None:
 
 
 def test_a_mean_that_rounds_to_zero_is_zero() -> None:
-    twin = Twin({"bitcoin": TEN})
+    twin = QuoteServiceTwin({"bitcoin": TEN})
     twin.faults["*"] = msgspec.json.encode(CANDLES | {"candles": [CANDLE | {"mean": "0"}]})
     assert ask(twin, lambda one: one.candles("bitcoin", "1m"))[0].mean == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from tests.unit.harness_feed_consumer import Scenario, World, following
+from tests.unit.harness_feed_consumer import FeedSystem, Scenario, following
 
 from cotacoes import config
 from cotacoes.client_subscriber import app
@@ -68,7 +68,7 @@ def test_each_change_of_state_is_logged_once_and_quotes_never(log_changes: bool)
     """If people see it in the lines already, only what is no event of a feed is logged."""
     collected = Collected()
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         await asyncio.sleep(1)
         world.bus.cut()
@@ -102,7 +102,7 @@ def test_each_change_of_state_is_logged_once_and_quotes_never(log_changes: bool)
 def test_a_reader_that_is_only_slow_is_not_reported_as_stuck() -> None:
     collected = Collected()
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for _ in range(1, 20):
             collected.reading.clear()  # stuck at every look, and a line further each time
             await world.publish()

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import structlog.testing
 from tests.unit import fake_event_loop
-from tests.unit.harness_feed_consumer import COIN, EPOCH, NOON, LoggedBus, World, following
+from tests.unit.harness_feed_consumer import COIN, EPOCH, NOON, FeedSystem, LoggedBus, following
 
 from cotacoes.feed.consumer import (
     BUS_QUIET_S,
@@ -47,15 +47,15 @@ def logging(take: Emit) -> Emit:
     return both
 
 
-def without_history(world: World) -> None:
+def without_history(world: FeedSystem) -> None:
     world.history.away = True
 
 
-def hanging_history(world: World) -> None:
+def hanging_history(world: FeedSystem) -> None:
     world.history.hangs = True
 
 
-def three_recorded(world: World) -> None:
+def three_recorded(world: FeedSystem) -> None:
     world.record(3)
 
 
@@ -63,7 +63,7 @@ def three_recorded(world: World) -> None:
 
 
 def test_the_last_quote_comes_at_once_and_then_each_new_one_once() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         assert world.seqs() == [3]
         await world.publish()
         await world.beat()
@@ -82,11 +82,11 @@ def test_quotes_published_during_the_start_are_not_reported_as_missed() -> None:
             async with super().subscribe(channels) as messages:
                 yield messages
 
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.record(3)
         world.bus = SlowBus()
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for _ in range(10):
             await world.publish()
             await asyncio.sleep(0.1)
@@ -98,11 +98,11 @@ def test_quotes_published_during_the_start_are_not_reported_as_missed() -> None:
 
 @pytest.mark.parametrize(("how", "wait_s"), [("away", 0.0), ("hangs", START_S + WATCH_INTERVAL_S)])
 def test_the_last_quote_does_not_wait_for_a_bus_that_does_not_answer(how: str, wait_s: float) -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.record(3)
         setattr(world.bus, how, True)
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await asyncio.sleep(wait_s)
         assert world.emitted() == [3]
 
@@ -110,7 +110,7 @@ def test_the_last_quote_does_not_wait_for_a_bus_that_does_not_answer(how: str, w
 
 
 def test_after_a_position_everything_after_it_comes_first() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
 
     world = following(scenario, prepare=lambda world: world.record(2500), since={COIN: at(1)})
@@ -118,8 +118,8 @@ def test_after_a_position_everything_after_it_comes_first() -> None:
 
 
 @pytest.mark.parametrize("prepare", [without_history, hanging_history])
-def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: Callable[[World], None]) -> None:
-    async def scenario(world: World) -> None:
+def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: Callable[[FeedSystem], None]) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish(2)
         await asyncio.sleep(START_S + 2 * WATCH_INTERVAL_S)
         assert world.seqs() == [1, 2]
@@ -129,11 +129,11 @@ def test_a_live_price_does_not_wait_for_a_history_that_does_not_answer(prepare: 
 
 
 def test_a_live_price_waits_for_a_history_that_answers_within_a_second() -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.record(3)
         world.history.delay_s = START_S - 0.2
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         await asyncio.sleep(START_S)
 
@@ -143,7 +143,7 @@ def test_a_live_price_waits_for_a_history_that_answers_within_a_second() -> None
 def test_a_live_price_does_not_wait_while_the_history_is_busy_with_other_coins() -> None:
     coins = [f"coin-{number}" for number in range(3 * FILLS_MAX)]
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for coin in coins:
             await world.publish(1, coin)
         await asyncio.sleep(START_S + 2 * WATCH_INTERVAL_S)
@@ -154,7 +154,7 @@ def test_a_live_price_does_not_wait_while_the_history_is_busy_with_other_coins()
 
 
 def test_a_coin_that_is_added_later_is_followed_once() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for _ in range(3):
             await asyncio.sleep(JOIN_INTERVAL_S)
             await world.publish(1, "solana")
@@ -169,7 +169,7 @@ def test_a_coin_that_is_added_later_is_followed_once() -> None:
 
 
 def test_the_next_heartbeat_reveals_what_a_dead_link_missed_and_it_is_fetched() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.bus.cut()
         world.bus.away = True
         await asyncio.sleep(3)
@@ -188,7 +188,7 @@ def test_the_next_heartbeat_reveals_what_a_dead_link_missed_and_it_is_fetched() 
 
 
 def test_a_message_lost_on_a_living_link_is_fetched_in_its_place() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.record(2)
         await world.publish(2)
 
@@ -198,7 +198,7 @@ def test_a_message_lost_on_a_living_link_is_fetched_in_its_place() -> None:
 
 
 def test_a_series_of_invalid_messages_is_logged_once_and_changes_nothing() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for _ in range(3):
             await world.bus.publish([(channel(COIN), b"nonsense")] * 2)
             await world.publish()
@@ -210,8 +210,8 @@ def test_a_series_of_invalid_messages_is_logged_once_and_changes_nothing() -> No
 
 
 def test_at_the_end_everything_that_the_history_has_beyond_the_last_message_can_be_fetched() -> None:
-    async def run() -> World:
-        world = World()
+    async def run() -> FeedSystem:
+        world = FeedSystem()
         world.record(2500)
         world.history.away = True
         feeds = Feeds([COIN], 0.0, since={COIN: at(1)})
@@ -228,7 +228,7 @@ def test_at_the_end_everything_that_the_history_has_beyond_the_last_message_can_
 
 
 def test_a_history_that_is_away_is_asked_again_at_a_bounded_pace_and_nothing_is_skipped_meanwhile() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.history.away = True
         world.record(1)
         await world.publish()
@@ -250,7 +250,7 @@ def test_a_history_that_is_away_is_asked_again_at_a_bounded_pace_and_nothing_is_
 
 
 def test_a_history_that_lags_behind_the_bus_is_asked_again_until_it_has_come_as_far() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         ahead = encode_heartbeat(Heartbeat(COIN, at(4), None, NOON))
         await world.bus.publish([(channel(COIN), ahead)])
         await asyncio.sleep(UNREACHED_S - 1)
@@ -269,7 +269,7 @@ def test_a_history_that_lags_behind_the_bus_is_asked_again_until_it_has_come_as_
 # what anyone can publish
 
 
-async def stray(world: World, position: Position, price: str | None = None) -> None:
+async def stray(world: FeedSystem, position: Position, price: str | None = None) -> None:
     """Someone else publishes: a heartbeat, or a quote if there is a price."""
     line = encode_heartbeat(Heartbeat(COIN, position, None, NOON))
     if price is not None:
@@ -279,7 +279,7 @@ async def stray(world: World, position: Position, price: str | None = None) -> N
 
 @pytest.mark.parametrize("position", [at(5, EPOCH + 1_000_000), at(999_999)], ids=["another era", "the same era"])
 def test_one_stray_message_costs_a_few_questions_and_delays_no_price(position: Position) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await stray(world, position)
         for _ in range(100):
             await world.publish()
@@ -302,7 +302,7 @@ def test_one_stray_message_costs_a_few_questions_and_delays_no_price(position: P
 def test_a_second_system_on_the_same_bus_is_counted_and_checked_but_never_shown() -> None:
     counted: Counter[str] = Counter()
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for second in range(1, 301):
             await world.publish()
             await stray(world, at(second, EPOCH + 9), "1.00")
@@ -329,7 +329,7 @@ def test_a_second_system_on_the_same_bus_is_counted_and_checked_but_never_shown(
 
 
 def test_a_false_price_under_the_next_position_is_retracted_within_a_second_and_the_true_one_shown() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await stray(world, at(4), "1.00")
         await asyncio.sleep(0.5)
         await world.publish()
@@ -346,7 +346,7 @@ def test_a_false_price_under_the_next_position_is_retracted_within_a_second_and_
 
 
 def test_a_flood_of_false_prices_costs_at_most_one_question_for_each_quote() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         for _ in range(10):
             await world.publish()
             for price in range(1, 51):
@@ -358,7 +358,7 @@ def test_a_flood_of_false_prices_costs_at_most_one_question_for_each_quote() -> 
 
 
 def test_messages_of_a_stranger_are_no_sign_of_life_of_our_own_writer() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.beat()
         for second in range(1, 31):
             await stray(world, at(second, EPOCH + 9))
@@ -368,7 +368,7 @@ def test_messages_of_a_stranger_are_no_sign_of_life_of_our_own_writer() -> None:
 
 
 def test_what_the_history_no_longer_holds_is_reported_as_gone_and_the_rest_comes() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.record(5)
         world.history.floor[COIN] = 6
         await world.beat()
@@ -380,7 +380,7 @@ def test_what_the_history_no_longer_holds_is_reported_as_gone_and_the_rest_comes
 
 
 def test_after_a_position_that_never_existed_the_newest_quote_begins_anew() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
 
     world = following(scenario, prepare=three_recorded, since={COIN: at(90)})
@@ -391,11 +391,11 @@ def test_after_a_position_that_never_existed_the_newest_quote_begins_anew() -> N
     ("since", "comes"), [(at(1, 1), [1, 2, 3, 1, 2]), (at(9), [1, 2])], ids=["before the first", "in between"]
 )
 def test_a_position_of_another_history_is_reported_and_all_later_quotes_come(since: Position, comes: list[int]) -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.record(3)
         world.record(1, epoch=EPOCH + 1)
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish(1, epoch=EPOCH + 1)
 
     world = following(scenario, prepare=prepare, since={COIN: since})
@@ -404,7 +404,7 @@ def test_a_position_of_another_history_is_reported_and_all_later_quotes_come(sin
 
 
 def test_a_replaced_history_is_reported_and_shown_from_its_first_quote() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.bus.cut()
         world.bus.away = True
         world.history.made_anew()
@@ -424,7 +424,7 @@ def test_a_replaced_history_is_reported_and_shown_from_its_first_quote() -> None
 
 
 def test_a_new_epoch_of_the_writer_is_followed_without_a_hole() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish(1, epoch=8)
         world.record(1, epoch=8)
         world.record(1, epoch=9)
@@ -439,7 +439,7 @@ def test_a_new_epoch_of_the_writer_is_followed_without_a_hole() -> None:
 
 
 def test_a_dead_link_is_made_again_within_two_seconds_of_the_bus_being_back() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.bus.cut()
         world.bus.away = True
         await asyncio.sleep(600)
@@ -455,10 +455,10 @@ def test_a_dead_link_is_made_again_within_two_seconds_of_the_bus_being_back() ->
 
 @pytest.mark.parametrize(("away_s", "said"), [(BUS_QUIET_S - 1, []), (BUS_QUIET_S + 3, ["bus.away", "bus.back"])])
 def test_a_bus_that_is_late_at_the_start_is_only_logged_if_it_stays_away(away_s: float, said: list[str]) -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.bus.away = True
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await asyncio.sleep(away_s)
         world.bus.away = False
         await asyncio.sleep(RECONNECT_MOST_S)
@@ -469,10 +469,10 @@ def test_a_bus_that_is_late_at_the_start_is_only_logged_if_it_stays_away(away_s:
 
 
 def test_without_a_quiet_time_a_missing_bus_is_logged_at_once() -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         world.bus.away = True
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await asyncio.sleep(0.1)
 
     with structlog.testing.capture_logs() as logs:
@@ -481,7 +481,7 @@ def test_without_a_quiet_time_a_missing_bus_is_logged_at_once() -> None:
 
 
 def test_a_bus_that_accepts_and_hangs_up_is_not_hammered() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.bus.hangs_up = True
         world.bus.cut()
         await asyncio.sleep(60)
@@ -491,7 +491,7 @@ def test_a_bus_that_accepts_and_hangs_up_is_not_hammered() -> None:
 
 
 def test_after_good_data_the_first_pause_is_short_again() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.bus.cut()
         world.bus.away = True
         await asyncio.sleep(60)
@@ -510,7 +510,7 @@ def test_after_good_data_the_first_pause_is_short_again() -> None:
 
 
 def test_a_feed_without_heartbeats_is_silent_once_and_back_with_its_next_message() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await asyncio.sleep(60)
         assert world.emitted() == [3, Silent]
         await world.beat()
@@ -522,7 +522,7 @@ def test_a_feed_without_heartbeats_is_silent_once_and_back_with_its_next_message
 def test_a_feed_is_not_silent_because_its_reader_was_slow(heard: bool) -> None:
     """Whether what waits to be taken came from the bus or from the history."""
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.beat()
         world.reading.clear()
         for _ in range(60):
@@ -543,7 +543,7 @@ def test_a_feed_is_not_silent_because_its_reader_was_slow(heard: bool) -> None:
 
 
 def test_a_feed_that_fell_silent_while_its_reader_was_slow_is_reported_afterwards() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.reading.clear()
         await world.publish()
         await asyncio.sleep(60)
@@ -560,7 +560,7 @@ def test_a_feed_that_fell_silent_while_its_reader_was_slow_is_reported_afterward
 def test_whatever_happens_emitted_quotes_and_lost_gaps_are_everything(seeded: random.Random, number: int) -> None:
     dice = random.Random(seeded.random() + number)
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         epoch = EPOCH
         for _ in range(60):
             match dice.choice(["publish", "publish", "lose", "cut", "away", "history", "era", "drop", "slow", "wait"]):
@@ -591,7 +591,7 @@ def test_whatever_happens_emitted_quotes_and_lost_gaps_are_everything(seeded: ra
             await world.beat()
         assert world.seqs()[-1:] == [world.history.written[-1].seq]
 
-    async def _publish(world: World, epoch: int) -> None:
+    async def _publish(world: FeedSystem, epoch: int) -> None:
         if world.bus.away:
             world.record(1, epoch=epoch)
         else:
@@ -603,11 +603,11 @@ def test_whatever_happens_emitted_quotes_and_lost_gaps_are_everything(seeded: ra
 
 @pytest.mark.parametrize(("away_s", "logged"), [(QUIET_S - 3, []), (QUIET_S + 3, ["history.away", "history.back"])])
 def test_a_history_that_is_late_at_the_start_is_only_logged_if_it_stays_away(away_s: float, logged: list[str]) -> None:
-    def prepare(world: World) -> None:
+    def prepare(world: FeedSystem) -> None:
         three_recorded(world)
         world.history.away = True
 
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await asyncio.sleep(away_s)
         world.history.away = False
         await asyncio.sleep(FILL_MOST_S)

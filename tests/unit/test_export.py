@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
@@ -92,7 +92,7 @@ class Clock:
 
 
 def run(
-    twin: Twin,
+    twin: QuoteServiceTwin,
     what: ExportRequest,
     file: Path | None,
     clock: Clock | None = None,
@@ -128,9 +128,9 @@ def test_every_quote_of_the_range_is_exported_once_with_every_digit(
     form: Format, start: float | None, end: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = quotes(30)
-    run(Twin({"bitcoin": held}), wanted(form, start, end), None)
+    run(QuoteServiceTwin({"bitcoin": held}), wanted(form, start, end), None)
     to_stdout = capsys.readouterr().out
-    run(Twin({"bitcoin": held}), wanted(form, start, end), tmp_path / "out")
+    run(QuoteServiceTwin({"bitcoin": held}), wanted(form, start, end), tmp_path / "out")
     first, last = NOON + timedelta(seconds=start or 0), NOON + timedelta(seconds=end or 1000)
     assert parsed(to_stdout, form) == rows([one for one in held if first <= one.at < last])
     assert (tmp_path / "out").read_text() == to_stdout
@@ -140,7 +140,7 @@ def test_every_quote_of_the_range_is_exported_once_with_every_digit(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.slow
 def test_an_export_cut_at_any_byte_is_completed_by_the_same_command(form: Format, tmp_path: Path) -> None:
-    twin = Twin({"bitcoin": quotes(8)})
+    twin = QuoteServiceTwin({"bitcoin": quotes(8)})
     run(twin, wanted(form), tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     for size in [*range(150), *range(150, len(whole), 13), len(whole) - 1, len(whole)]:
@@ -152,7 +152,7 @@ def test_an_export_cut_at_any_byte_is_completed_by_the_same_command(form: Format
 
 def test_an_export_resumes_without_requesting_a_page_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held = quotes(30)
-    twin = Twin({"bitcoin": held})
+    twin = QuoteServiceTwin({"bitcoin": held})
     clock = Clock()
     asked: list[Any] = []
 
@@ -183,7 +183,7 @@ def test_the_partial_file_of_another_export_is_not_resumed(other: ExportRequest,
         Quote("ethereum", *row)
         for row in [("USD", one.price, *one.position, one.at, one.at, "sim", one.prev) for one in held]
     ]
-    twin = Twin({"bitcoin": held, "ethereum": ethereum})
+    twin = QuoteServiceTwin({"bitcoin": held, "ethereum": ethereum})
     run(twin, wanted(), tmp_path / "whole")
     part = (tmp_path / "whole").read_bytes()
     (tmp_path / "out.part").write_bytes(part)
@@ -192,7 +192,7 @@ def test_the_partial_file_of_another_export_is_not_resumed(other: ExportRequest,
     assert (tmp_path / "out.part").read_bytes() == part
     again = [Quote(one.coin, "USD", Decimal(7), *one.position, one.at, one.at, "sim", one.prev) for one in held]
     with pytest.raises(SettingError, match="system"):
-        run(Twin({"bitcoin": again}), wanted(), tmp_path / "out")
+        run(QuoteServiceTwin({"bitcoin": again}), wanted(), tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", [b"something else\n", b"x" * 10_000, b"coin\n", b"\n", b"{}\n"])
@@ -200,12 +200,12 @@ def test_the_partial_file_of_another_export_is_not_resumed(other: ExportRequest,
 def test_a_file_that_is_not_a_partial_export_is_left_unchanged(text: bytes, form: Format, tmp_path: Path) -> None:
     (tmp_path / "out.part").write_bytes(text)
     with pytest.raises(SettingError, match=r"out\.part"):
-        run(Twin({"bitcoin": quotes(3)}), wanted(form), tmp_path / "out")
+        run(QuoteServiceTwin({"bitcoin": quotes(3)}), wanted(form), tmp_path / "out")
     assert (tmp_path / "out.part").read_bytes() == text
 
 
 def test_an_existing_file_and_a_locked_partial_file_are_refused(tmp_path: Path) -> None:
-    twin = Twin({"bitcoin": quotes(3)})
+    twin = QuoteServiceTwin({"bitcoin": quotes(3)})
     (tmp_path / "out").write_text("dear")
     with pytest.raises(SettingError, match="out exists already"):
         run(twin, wanted(), tmp_path / "out")
@@ -225,23 +225,23 @@ def test_a_full_disk_is_reported_and_the_export_can_be_resumed(tmp_path: Path) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
     try:
         with pytest.raises(OutputError, match=r"cannot write .*out\.part"):
-            run(Twin({"bitcoin": held}), wanted(), tmp_path / "out")
+            run(QuoteServiceTwin({"bitcoin": held}), wanted(), tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    run(Twin({"bitcoin": held}), wanted(), tmp_path / "out")
+    run(QuoteServiceTwin({"bitcoin": held}), wanted(), tmp_path / "out")
     assert parsed((tmp_path / "out").read_text(), "csv") == rows(held)
 
 
 def test_a_partial_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.part").symlink_to("/dev/zero")
     with pytest.raises(SettingError, match=r"out\.part is not a regular file"):
-        run(Twin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
+        run(QuoteServiceTwin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
 
 
 def test_the_file_gets_its_name_only_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(sorted(os.listdir(tmp_path))))
-    run(Twin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
+    run(QuoteServiceTwin({"bitcoin": quotes(3)}), wanted(), tmp_path / "out")
     assert seen == [["out.part"], ["out"]]
 
 
@@ -249,7 +249,7 @@ def test_an_export_waits_for_a_service_that_is_away_at_least_as_long_as_it_asks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = quotes(9)
-    twin = Twin({"bitcoin": held})
+    twin = QuoteServiceTwin({"bitcoin": held})
     twin.faults["*"] = HistoryUnavailableError("shard1 is away", retry_after_s=7)
     clock = Clock()
 
@@ -266,7 +266,7 @@ def test_an_export_waits_for_a_service_that_is_away_at_least_as_long_as_it_asks(
 
 
 def test_an_export_gives_up_on_a_service_that_stays_away(tmp_path: Path) -> None:
-    twin = Twin({"bitcoin": quotes(9)})
+    twin = QuoteServiceTwin({"bitcoin": quotes(9)})
     twin.faults["*"] = HttpUnavailableError()
     clock = Clock()
     with pytest.raises(ServiceUnavailableError):
@@ -275,7 +275,7 @@ def test_an_export_gives_up_on_a_service_that_stays_away(tmp_path: Path) -> None
 
 
 def test_a_final_refusal_is_not_retried(tmp_path: Path) -> None:
-    twin = Twin({"bitcoin": quotes(9)})
+    twin = QuoteServiceTwin({"bitcoin": quotes(9)})
     twin.faults["*"] = PositionGoneError("no longer held", floor="7-1")
     clock = Clock()
     with pytest.raises(PositionGoneError):
@@ -301,14 +301,14 @@ def test_an_invalid_answer_is_not_exported(change: Callable[[dict[str, Any]], An
             return answer
 
     with pytest.raises(ServiceUnavailableError):
-        run(Twin({"bitcoin": quotes(9)}), wanted(), tmp_path / "out", kind=ChangedAnswers)
+        run(QuoteServiceTwin({"bitcoin": quotes(9)}), wanted(), tmp_path / "out", kind=ChangedAnswers)
     assert not (tmp_path / "out").exists()
 
 
 def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twin = Twin({"bitcoin": quotes(9)})
+    twin = QuoteServiceTwin({"bitcoin": quotes(9)})
     run(twin, wanted(), None)
     assert capsys.readouterr().err == ""
     run(twin, wanted(), tmp_path / "out")
@@ -324,7 +324,7 @@ def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
 
 def page_of(count: int) -> dict[str, Any]:
     async def asked() -> dict[str, Any]:
-        async with Twin({"bitcoin": quotes(count)}).client() as client:
+        async with QuoteServiceTwin({"bitcoin": quotes(count)}).client() as client:
             return await client.quotes("bitcoin")
 
     return asyncio.run(asked())
@@ -341,12 +341,12 @@ def test_a_position_is_read_back_from_its_line() -> None:
 PIPED = """
 import asyncio
 from tests.unit.test_export import quotes, wanted
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from cotacoes.cli.app import ended
 from cotacoes.cli.export import export
 
 async def endless():
-    async with Twin({"bitcoin": quotes(20000)}).client(deadline_s=20.0) as client:
+    async with QuoteServiceTwin({"bitcoin": quotes(20000)}).client(deadline_s=20.0) as client:
         return await export(client, wanted(), None)
 
 raise SystemExit(ended(lambda: asyncio.run(endless())))

@@ -24,7 +24,7 @@ def read(answer: bytes) -> Fetched:
     return asyncio.run(read_quote(answer, COINS))
 
 
-class Rig:
+class FaultsRig:
     def __init__(self, **setting: Any) -> None:
         self.seconds = 0.0
         self.ended: list[FaultSetting] = []
@@ -41,12 +41,12 @@ QUOTES = {"bitcoin": quote("bitcoin", "67012.34"), "ethereum": quote("ethereum",
 
 
 def test_the_default_setting_causes_no_fault() -> None:
-    rig = Rig()
+    rig = FaultsRig()
     assert {rig.faults.judge() for _ in range(100)} == {FaultVerdict()}
 
 
 def test_errors_come_at_their_rate_at_once_and_with_the_statuses_set() -> None:
-    rig = Rig(error_rate=0.2, status=[500, 503, 504], latency_ms=1000)
+    rig = FaultsRig(error_rate=0.2, status=[500, 503, 504], latency_ms=1000)
     verdicts = [rig.faults.judge() for _ in range(5000)]
     errors = [verdict for verdict in verdicts if verdict.status is not None]
     assert 0.17 < len(errors) / len(verdicts) < 0.23
@@ -56,12 +56,12 @@ def test_errors_come_at_their_rate_at_once_and_with_the_statuses_set() -> None:
 
 @pytest.mark.parametrize("kind", list(FaultKind))
 def test_a_kind_of_rate_one_hits_every_request(kind: FaultKind) -> None:
-    rig = Rig(kinds={kind: 1.0})
+    rig = FaultsRig(kinds={kind: 1.0})
     assert {rig.faults.judge().kind for _ in range(20)} == {kind}
 
 
 def test_each_kind_comes_at_its_rate_and_one_fault_a_request() -> None:
-    rig = Rig(kinds={"hang": 0.25, "nan": 0.25})
+    rig = FaultsRig(kinds={"hang": 0.25, "nan": 0.25})
     kinds = Counter(rig.faults.judge().kind for _ in range(5000))
     assert 0.22 < kinds[FaultKind.HANG] / 5000 < 0.28
     assert 0.16 < kinds[FaultKind.NAN] / 5000 < 0.22  # a quarter of the requests that did not hang
@@ -69,19 +69,19 @@ def test_each_kind_comes_at_its_rate_and_one_fault_a_request() -> None:
 
 def test_the_same_seed_gives_the_same_faults() -> None:
     setting = {"error_rate": 0.3, "jitter_ms": 50, "kinds": {"hang": 0.1, "zero": 0.5}}
-    first, second = Rig(**setting), Rig(**setting)
+    first, second = FaultsRig(**setting), FaultsRig(**setting)
     assert [first.faults.judge() for _ in range(200)] == [second.faults.judge() for _ in range(200)]
 
 
 def test_latency_and_jitter_bound_the_delay() -> None:
-    rig = Rig(latency_ms=100, jitter_ms=50)
+    rig = FaultsRig(latency_ms=100, jitter_ms=50)
     delays = [rig.faults.judge().delay_s for _ in range(500)]
     assert 0.1 <= min(delays) < 0.11
     assert 0.14 < max(delays) <= 0.15
 
 
 def test_a_timed_setting_ends_and_is_logged_once() -> None:
-    rig = Rig(error_rate=0.2)
+    rig = FaultsRig(error_rate=0.2)
     rig.faults.set(FaultSetting(error_rate=1.0, for_s=20))
     rig.seconds = 5.0
     assert rig.faults.current() == FaultSetting(error_rate=1.0, for_s=15)
@@ -93,7 +93,7 @@ def test_a_timed_setting_ends_and_is_logged_once() -> None:
 
 
 def test_a_setting_replaces_the_one_before_completely() -> None:
-    rig = Rig(error_rate=0.2, kinds={"hang": 1.0}, coins=["bitcoin"])
+    rig = FaultsRig(error_rate=0.2, kinds={"hang": 1.0}, coins=["bitcoin"])
     rig.faults.set(FaultSetting(latency_ms=5))
     assert rig.faults.current() == FaultSetting(latency_ms=5)
 
@@ -171,7 +171,7 @@ def test_readable_poison_is_what_its_name_says() -> None:
 
 
 def test_a_frozen_price_stays_until_another_setting() -> None:
-    rig = Rig()
+    rig = FaultsRig()
     first = {"bitcoin": quote("bitcoin", "1.00")}
     later = {"bitcoin": quote("bitcoin", "2.00"), "ethereum": quote("ethereum", "3.00")}
     assert rig.faults.freeze(first) == first

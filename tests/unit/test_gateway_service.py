@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -26,16 +26,16 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}
 
 
-def get(path: str, twin: Twin | None = None, host: str = "gateway", **settings: Any) -> httpx2.Response:
+def get(path: str, twin: QuoteServiceTwin | None = None, host: str = "gateway", **settings: Any) -> httpx2.Response:
     async def scenario() -> httpx2.Response:
-        async with asking(twin or Twin(QUOTES), **settings) as gateway:
+        async with asking(twin or QuoteServiceTwin(QUOTES), **settings) as gateway:
             return await gateway.get(path, headers={"host": host})
 
     return asyncio.run(scenario())
 
 
 @contextlib.asynccontextmanager
-async def asking(twin: Twin, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
+async def asking(twin: QuoteServiceTwin, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     async with twin.client(deadline_s=0.05) as client:
         served = app.wire(config.load({}, **settings), client, MemoryBus()).app
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://gateway") as gateway:
@@ -69,7 +69,7 @@ def test_the_current_quote_is_that_of_quote_service() -> None:
 
 
 def test_a_refusal_of_quote_service_is_passed_on_with_when_to_try_again() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = NoQuoteError("no quote of bitcoin yet", retry_after_s=7, reason="none_yet")
     answer = get("/v1/quotes/bitcoin/current", twin)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -80,7 +80,7 @@ def test_a_refusal_of_quote_service_is_passed_on_with_when_to_try_again() -> Non
 
 @pytest.mark.parametrize("fault", [HttpUnavailableError(), None, b"nonsense"], ids=["away", "hangs", "babbles"])
 def test_without_quote_service_the_gateway_answers_so_in_time_and_is_not_ready(fault: Any) -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = fault
     answer = get("/v1/quotes/bitcoin/current", twin)
     assert (answer.status_code, answer.json()["type"]) == (503, "/docs#service-unavailable")
@@ -91,7 +91,7 @@ def test_without_quote_service_the_gateway_answers_so_in_time_and_is_not_ready(f
 
 
 def test_an_unknown_coin_is_refused_as_quote_service_refuses_it_and_a_malformed_name_without_asking() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     answer = get("/v1/quotes/bitcon/current", twin)
     assert (answer.status_code, answer.json()["did_you_mean"]) == (404, ["bitcoin"])
     twin.faults["*"] = HttpUnavailableError()
@@ -112,7 +112,7 @@ AWAY = [HttpUnavailableError(), None, b"nonsense", InternalError("bug")]
 @pytest.mark.parametrize("fault", AWAY, ids=["away", "hangs", "babbles", "crashes"])
 @pytest.mark.slow
 async def test_while_quote_service_is_away_the_last_quote_is_answered_with_its_present_age(fault: Any) -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     async with asking(twin) as gateway:
         live = (await gateway.get(CURRENT)).json()
         assert (live["source"], live["status"]) == ("live", "fresh")
@@ -131,7 +131,7 @@ async def test_while_quote_service_is_away_the_last_quote_is_answered_with_its_p
 @pytest.mark.slow
 async def test_an_old_quote_is_stale_and_one_beyond_the_age_limit_is_not_answered() -> None:
     async def kept(age_max_s: float) -> httpx2.Response:
-        twin = Twin(QUOTES)  # its quote is 200 ms old when it comes
+        twin = QuoteServiceTwin(QUOTES)  # its quote is 200 ms old when it comes
         async with asking(twin, fresh_s=0.2, age_max_s=age_max_s) as gateway:
             await gateway.get(CURRENT)
             twin.faults["*"] = HttpUnavailableError()
@@ -144,7 +144,7 @@ async def test_an_old_quote_is_stale_and_one_beyond_the_age_limit_is_not_answere
 
 
 async def test_a_refusal_of_a_healthy_service_is_passed_on_and_opens_no_circuit() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     async with asking(twin) as gateway:
         await gateway.get(CURRENT)
         twin.faults["*"] = NoQuoteError("the newest quote of bitcoin is 400 s old", reason="too_old")
@@ -156,7 +156,7 @@ async def test_a_refusal_of_a_healthy_service_is_passed_on_and_opens_no_circuit(
 
 @pytest.mark.slow
 async def test_a_service_that_stays_away_is_not_asked_and_the_answer_says_so_at_once() -> None:
-    twin = Twin({**QUOTES, "ethereum": []})
+    twin = QuoteServiceTwin({**QUOTES, "ethereum": []})
     async with asking(twin) as gateway:
         await gateway.get("/v1/quotes/bitcoin")
         twin.faults["*"] = HttpUnavailableError()
@@ -171,7 +171,7 @@ async def test_a_service_that_stays_away_is_not_asked_and_the_answer_says_so_at_
 
 
 async def test_a_hundred_identical_requests_at_once_are_one_question() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     asked = 0
     answer = twin.__call__
 
@@ -191,7 +191,7 @@ async def test_a_hundred_identical_requests_at_once_are_one_question() -> None:
 
 async def test_each_coin_has_a_last_quote_of_its_own() -> None:
     ether = Quote("ethereum", "USD", Decimal("3521.8800"), 5, 1, NOON, NOON, "sim")
-    twin = Twin({**QUOTES, "ethereum": [ether]})
+    twin = QuoteServiceTwin({**QUOTES, "ethereum": [ether]})
     async with asking(twin) as gateway:
         paths = [f"/v1/quotes/{coin}/current" for coin in ("bitcoin", "ethereum")]
         live = await asyncio.gather(*(gateway.get(path) for path in paths))
@@ -202,7 +202,7 @@ async def test_each_coin_has_a_last_quote_of_its_own() -> None:
 
 
 async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     asked = 0
 
     async def fails_once(scope: Any, receive: Any, send: Any) -> None:
@@ -221,7 +221,7 @@ async def test_what_fails_once_is_asked_twice_and_answered_live() -> None:
 
 
 @contextlib.asynccontextmanager
-async def following(twin: Twin, bus: MemoryBus, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
+async def following(twin: QuoteServiceTwin, bus: MemoryBus, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A gateway that also follows the bus."""
     async with twin.client(deadline_s=0.05) as client, bus:
         service = app.wire(config.load({}, **settings), client, bus)
@@ -232,7 +232,7 @@ async def following(twin: Twin, bus: MemoryBus, **settings: Any) -> AsyncIterato
             yield gateway
 
 
-async def publish(twin: Twin, bus: MemoryBus, seq: int, age_s: float = 0.0) -> None:
+async def publish(twin: QuoteServiceTwin, bus: MemoryBus, seq: int, age_s: float = 0.0) -> None:
     at = datetime.now(UTC) - timedelta(seconds=age_s)
     quote = Quote("bitcoin", "USD", Decimal("68000.10"), 5, seq, at, at, "sim")
     twin.quotes["bitcoin"].append(quote)
@@ -242,7 +242,7 @@ async def publish(twin: Twin, bus: MemoryBus, seq: int, age_s: float = 0.0) -> N
 
 @pytest.mark.parametrize("was_asked", [True, False], ids=["asked before", "never asked"])
 async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_answered(was_asked: bool) -> None:
-    twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
+    twin, bus = QuoteServiceTwin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
     async with following(twin, bus) as gateway, asyncio.timeout(10):
         if was_asked:
             assert (await gateway.get(CURRENT)).json()["seq"] == 1
@@ -266,7 +266,7 @@ async def test_while_quote_service_is_away_the_newest_quote_of_the_stream_is_ans
 
 
 async def test_a_quote_of_the_stream_beyond_the_age_limit_is_not_answered() -> None:
-    twin, bus = Twin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
+    twin, bus = QuoteServiceTwin({"bitcoin": list(QUOTES["bitcoin"])}), MemoryBus()
     async with following(twin, bus, age_max_s=20.0) as gateway, asyncio.timeout(10):
         await publish(twin, bus, 2, age_s=30.0)
         await asyncio.sleep(0.1)
@@ -276,7 +276,7 @@ async def test_a_quote_of_the_stream_beyond_the_age_limit_is_not_answered() -> N
 
 
 async def test_a_service_that_is_still_starting_is_awaited_and_its_first_answer_is_used() -> None:
-    twin = Twin(QUOTES)
+    twin = QuoteServiceTwin(QUOTES)
     twin.faults["*"] = HttpUnavailableError()
     async with asking(twin) as gateway:
         for _ in range(20):
@@ -288,7 +288,7 @@ async def test_a_service_that_is_still_starting_is_awaited_and_its_first_answer_
 
 
 @contextlib.asynccontextmanager
-async def counting(twin: Twin, asked: list[str]) -> AsyncIterator[httpx2.AsyncClient]:
+async def counting(twin: QuoteServiceTwin, asked: list[str]) -> AsyncIterator[httpx2.AsyncClient]:
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         asked.append(scope["path"])
         await twin(scope, receive, send)
@@ -305,7 +305,7 @@ async def counting(twin: Twin, asked: list[str]) -> AsyncIterator[httpx2.AsyncCl
 
 async def test_an_unknown_coin_is_asked_about_once_every_few_seconds() -> None:
     asked: list[str] = []
-    async with counting(Twin(QUOTES), asked) as gateway:
+    async with counting(QuoteServiceTwin(QUOTES), asked) as gateway:
         answers = [(await gateway.get("/v1/quotes/bitcon/current")) for _ in range(50)]
         await gateway.get("/v1/candles/bitcon?interval=1m")
     assert {answer.status_code for answer in answers} == {404}
@@ -315,7 +315,7 @@ async def test_an_unknown_coin_is_asked_about_once_every_few_seconds() -> None:
 
 async def test_a_thousand_unknown_coins_cost_few_questions_and_delay_no_known_coin() -> None:
     asked: list[str] = []
-    async with counting(Twin(QUOTES), asked) as gateway:
+    async with counting(QuoteServiceTwin(QUOTES), asked) as gateway:
         for number in range(1_000):
             assert (await gateway.get(f"/v1/quotes/unknown-{number}/current")).status_code == 404
         assert (await gateway.get(CURRENT)).status_code == 200

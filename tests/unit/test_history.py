@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes.errors import PositionBeyondEndError, PositionGoneError, ServiceUnavailableError
 from cotacoes.feed.history import HistoryPage, ServiceHistory, floor_of
@@ -22,7 +22,7 @@ PATH = "/v1/quotes/bitcoin"
 
 def read(wanted: Wanted, limit: int = 1000, fault: Any = ...) -> HistoryPage:
     async def ask() -> HistoryPage:
-        twin = Twin({"bitcoin": QUOTES})
+        twin = QuoteServiceTwin({"bitcoin": QUOTES})
         if fault is not ...:
             twin.faults[PATH] = fault
         async with twin.client() as client:
@@ -43,7 +43,7 @@ def test_the_newest_quotes_come_on_request() -> None:
 
 def test_the_oldest_quote_held_is_known() -> None:
     async def ask(quotes: list[Quote]) -> Quote | None:
-        async with Twin({"bitcoin": quotes}).client() as client:
+        async with QuoteServiceTwin({"bitcoin": quotes}).client() as client:
             return await floor_of(ServiceHistory(client), "bitcoin")
 
     assert asyncio.run(ask(QUOTES[2:])) == QUOTES[2]

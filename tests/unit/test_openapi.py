@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 from tests.unit.harness_openapi import (
     QUOTES,
@@ -139,7 +139,7 @@ async def test_without_a_quote_each_route_answers_as_the_document_says(tmp_path:
 async def test_what_quote_service_refuses_is_refused_as_the_gateways_document_says(
     fault: Any, status: int, tmp_path: Path
 ) -> None:
-    twin = Twin({COIN: QUOTES})
+    twin = QuoteServiceTwin({COIN: QUOTES})
     twin.faults["*"] = fault
     async with gateway(tmp_path, twin) as asking:
         for path in (f"/v1/quotes/{COIN}", f"/v1/candles/{COIN}"):
@@ -150,7 +150,7 @@ async def test_the_document_describes_unchanged_and_incomplete_reports(tmp_path:
     async with aggregator(tmp_path) as asking:
         tag = (await asking.ask("GET", "/report/full")).headers["etag"]
         assert (await asking.ask("GET", "/report/full", headers={"if-none-match": tag})).status_code == 304
-    twin = Twin({COIN: QUOTES})
+    twin = QuoteServiceTwin({COIN: QUOTES})
     twin.faults["*"] = b"<html>"
     shard = MemoryShard("shard1", [COIN])
     async with twin.client() as client:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.harness_quote_service import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore, until
 
 from cotacoes.quote_service.checks import check_shard, held_on
 
@@ -13,30 +13,30 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = Core(tmp_path)
+async def core(tmp_path: Path) -> AsyncIterator[QuoteServiceCore]:
+    core = QuoteServiceCore(tmp_path)
     async with core.running():
         yield core
 
 
-async def check(core: Core) -> str | None:
+async def check(core: QuoteServiceCore) -> str | None:
     return await check_shard(core.directory, {COIN: core.delivery}, "shard1")
 
 
-async def test_a_shard_that_accepts_every_quote_is_ready(core: Core) -> None:
+async def test_a_shard_that_accepts_every_quote_is_ready(core: QuoteServiceCore) -> None:
     await core.record("1", "2")
     await until(lambda: core.history.pending == 0)
     await core.delivery.measure(core.wall)
     assert await check(core) is None
 
 
-async def test_a_shard_that_refuses_writes_is_not_ready_even_if_no_quote_waits(core: Core) -> None:
+async def test_a_shard_that_refuses_writes_is_not_ready_even_if_no_quote_waits(core: QuoteServiceCore) -> None:
     core.shard.is_read_only = True
     assert await check(core) == ("shard1 takes no writes: it is a standby, or set to read-only")
 
 
 async def test_a_held_delivery_is_reported_with_its_reason_and_the_age_of_the_oldest_quote(
-    core: Core,
+    core: QuoteServiceCore,
 ) -> None:
     core.shard.closed = True  # it answers, and takes nothing
     await core.record("1", "2")

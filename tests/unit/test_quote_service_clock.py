@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from tests.unit.harness_quote_service import COIN, NOON, Core, seen
+from tests.unit.harness_quote_service import COIN, NOON, QuoteServiceCore, seen
 from tests.unit.test_quote_service_tape import page
 
 from cotacoes.errors import LogUnavailableError, NoQuoteError, SettingError
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 AHEAD = timedelta(hours=3)
 
 
-async def poll(core: Core, price: str, wall: datetime, observed_at: datetime | None = None) -> None:
+async def poll(core: QuoteServiceCore, price: str, wall: datetime, observed_at: datetime | None = None) -> None:
     """Poll a second later by the monotonic clock, whatever the wall clock shows."""
     core.wall = wall
     core.seconds += 1
@@ -28,11 +28,11 @@ async def poll(core: Core, price: str, wall: datetime, observed_at: datetime | N
     await core.poll.poll_once()
 
 
-async def recorded(core: Core) -> list[Quote]:
+async def recorded(core: QuoteServiceCore) -> list[Quote]:
     return await core.recorder.log.after(COIN, None, 100)
 
 
-async def with_a_clock_that_was_ahead(core: Core) -> None:
+async def with_a_clock_that_was_ahead(core: QuoteServiceCore) -> None:
     """Record two prices at the right time and one three hours ahead of it; then the clock is right again."""
     await core.recorder.start()
     await poll(core, "10", NOON)
@@ -44,7 +44,7 @@ async def with_a_clock_that_was_ahead(core: Core) -> None:
 async def test_after_the_clock_is_set_right_prices_are_recorded_at_the_last_stored_time(
     tmp_path: Path,
 ) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await with_a_clock_that_was_ahead(core)
     await poll(core, "13", NOON + timedelta(seconds=4))
     await poll(core, "14", NOON + timedelta(seconds=5))
@@ -58,7 +58,7 @@ async def test_after_the_clock_is_set_right_prices_are_recorded_at_the_last_stor
 
 
 async def test_the_rules_apply_again_from_the_first_correct_time_on(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await with_a_clock_that_was_ahead(core)
     await poll(core, "13", NOON + timedelta(seconds=4))
     await poll(core, "14", NOON + timedelta(seconds=5), observed_at=NOON + timedelta(seconds=4))
@@ -70,7 +70,7 @@ async def test_the_rules_apply_again_from_the_first_correct_time_on(tmp_path: Pa
 
 
 async def test_a_time_a_few_seconds_ahead_counts_and_an_earlier_price_is_not_new(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     await poll(core, "10", NOON, observed_at=NOON + timedelta(seconds=4))
     await poll(core, "11", NOON + timedelta(seconds=1), observed_at=NOON + timedelta(seconds=3))
@@ -79,10 +79,10 @@ async def test_a_time_a_few_seconds_ahead_counts_and_an_earlier_price_is_not_new
 
 
 async def test_after_a_restart_a_price_of_unknown_age_is_not_called_fresh(tmp_path: Path) -> None:
-    first = Core(tmp_path)
+    first = QuoteServiceCore(tmp_path)
     await with_a_clock_that_was_ahead(first)
     await first.recorder.close()
-    core = Core(tmp_path, wall=NOON + timedelta(minutes=4))
+    core = QuoteServiceCore(tmp_path, wall=NOON + timedelta(minutes=4))
     await core.recorder.start()
     with pytest.raises(NoQuoteError, match="its age is unknown") as error:
         core.answers.current(COIN)
@@ -95,11 +95,11 @@ async def test_after_a_restart_a_price_of_unknown_age_is_not_called_fresh(tmp_pa
 
 
 async def test_recording_goes_on_after_a_shard_history_with_times_ahead(tmp_path: Path) -> None:
-    first = Core(tmp_path / "first")
+    first = QuoteServiceCore(tmp_path / "first")
     async with first.running():
         await first.record("10")
         await asyncio.wait_for(_delivered(first), 10)
-    core = Core(tmp_path / "second", first.shard, wall=NOON - AHEAD)
+    core = QuoteServiceCore(tmp_path / "second", first.shard, wall=NOON - AHEAD)
     await core.recorder.start()
     await poll(core, "11", core.wall)
     (quote,) = [one for one in await recorded(core) if one.price == 11]
@@ -107,13 +107,13 @@ async def test_recording_goes_on_after_a_shard_history_with_times_ahead(tmp_path
     await core.recorder.close()
 
 
-async def _delivered(core: Core) -> None:
+async def _delivered(core: QuoteServiceCore) -> None:
     while core.history.pending:
         await asyncio.sleep(0.005)
 
 
 async def test_reads_by_time_find_quotes_recorded_at_the_last_stored_time(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await with_a_clock_that_was_ahead(core)
     await poll(core, "13", NOON + timedelta(seconds=4))
     later = json.loads(await core.answers.between(COIN, NOON + AHEAD, None, after=None, limit=10))
@@ -125,7 +125,7 @@ async def test_reads_by_time_find_quotes_recorded_at_the_last_stored_time(tmp_pa
 
 
 async def test_a_tape_goes_on_too_and_its_price_steps_are_judged(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.wall = NOON + AHEAD
     core.pages = [page(1, "5", at=core.wall), page(2, "6", "600", "7", at=NOON)]
@@ -139,15 +139,15 @@ async def test_a_tape_goes_on_too_and_its_price_steps_are_judged(tmp_path: Path)
 
 
 async def test_times_more_than_a_day_ahead_need_a_setting_that_the_error_names(tmp_path: Path) -> None:
-    first = Core(tmp_path, wall=NOON + timedelta(days=2))
+    first = QuoteServiceCore(tmp_path, wall=NOON + timedelta(days=2))
     await first.recorder.start()
     await first.record("10")
     await first.recorder.close()
-    refused = Core(tmp_path)
+    refused = QuoteServiceCore(tmp_path)
     with pytest.raises(SettingError, match=r"--accept-clock \(COTACOES_ACCEPT_CLOCK=1\)"):
         await refused.recorder.start()
     await refused.recorder.close()
-    core = Core(tmp_path, accepts_clock=True)
+    core = QuoteServiceCore(tmp_path, accepts_clock=True)
     await core.recorder.start()
     await poll(core, "11", NOON)
     assert [str(quote.price) for quote in await recorded(core)] == ["10", "11"]
@@ -155,7 +155,7 @@ async def test_times_more_than_a_day_ahead_need_a_setting_that_the_error_names(t
 
 
 async def test_times_a_day_ahead_do_not_stop_a_running_service(tmp_path: Path) -> None:
-    core = Core(tmp_path, wall=NOON + timedelta(days=2))
+    core = QuoteServiceCore(tmp_path, wall=NOON + timedelta(days=2))
     await core.recorder.start()
     await core.record("10")
     core.recorder._note_failure(LogUnavailableError("for the test"))
@@ -165,7 +165,7 @@ async def test_times_a_day_ahead_do_not_stop_a_running_service(tmp_path: Path) -
 
 
 async def test_stored_times_ahead_are_logged_once_and_measured_until_the_clock_catches_up(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await with_a_clock_that_was_ahead(core)
     metrics = QuoteMetrics(Metrics())
     watch = ClockWatch(metrics, lambda: core.wall)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 from msgspec.structs import replace
-from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, QUOTA, Core, seen, until
+from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, QUOTA, QuoteServiceCore, seen, until
 
 from cotacoes.adapters.quote_log import log, trim
 from cotacoes.adapters.quote_log.rows import LoggedCoin
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_superseded_writer_publishes_nothing_more_not_even_the_refused_quote(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     heard: list[Quote | Heartbeat] = []
 
     async def listen(messages: AsyncIterator[tuple[str, bytes]]) -> None:
@@ -56,7 +56,7 @@ async def test_a_superseded_writer_publishes_nothing_more_not_even_the_refused_q
 
 
 async def test_an_epoch_begins_between_two_batches_and_never_during_one(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     begun: list[asyncio.Task[None]] = []
     async with core.running():
         await core.record("1", "2")
@@ -91,7 +91,7 @@ async def test_an_epoch_begins_between_two_batches_and_never_during_one(tmp_path
 
 @pytest.mark.slow
 async def test_a_log_at_its_quota_records_again_when_the_shard_is_back(tmp_path: Path) -> None:
-    core = Core(tmp_path, quota_bytes=2**20)
+    core = QuoteServiceCore(tmp_path, quota_bytes=2**20)
     async with core.running():
         core.shard.away = True
         with pytest.raises(LogUnavailableError, match="COTACOES_LOG_QUOTA_BYTES"):
@@ -107,7 +107,7 @@ async def test_a_log_at_its_quota_records_again_when_the_shard_is_back(tmp_path:
 
 @pytest.mark.slow
 async def test_a_hanging_log_is_not_opened_twice_and_its_late_commit_counts_once(tmp_path: Path) -> None:
-    core = Core(tmp_path, log=IMPATIENT)
+    core = QuoteServiceCore(tmp_path, log=IMPATIENT)
     async with core.running():
         await core.record("1")
         with core.hanging_disk():
@@ -131,16 +131,16 @@ async def test_after_a_kill_right_after_an_epoch_began_its_first_quote_follows_t
     tmp_path: Path,
 ) -> None:
     shard = MemoryShard("shard1", [COIN])
-    first = Core(tmp_path / "a", shard)
+    first = QuoteServiceCore(tmp_path / "a", shard)
     async with first.running():
         quotes = await first.record("1", "2")
         await until(lambda: first.history.pending == 0)
-    killed = Core(tmp_path / "b", shard)  # its log is empty: it learns the history from the shard
+    killed = QuoteServiceCore(tmp_path / "b", shard)  # its log is empty: it learns the history from the shard
     killed.wall = first.wall
     await killed.recorder.start()
     await killed.recorder.close()
     shard.away = True
-    again = Core(tmp_path / "b", shard)
+    again = QuoteServiceCore(tmp_path / "b", shard)
     again.wall = first.wall
     await again.recorder.start()
     (next_one,) = await again.record("3")
@@ -154,7 +154,7 @@ async def test_after_a_kill_right_after_an_epoch_began_its_first_quote_follows_t
 async def test_an_unknown_history_is_never_called_empty_and_no_position_beyond_its_end(
     tmp_path: Path,
 ) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     core.shard.away = True
     await core.recorder.start()
     for ask in (core.page(), core.page(Position(5, 1)), core.answers.last(COIN, 10), core.answers.mean(COIN)):
@@ -169,7 +169,7 @@ async def test_an_unknown_history_is_never_called_empty_and_no_position_beyond_i
 
 
 async def test_an_epoch_begins_once_however_many_tasks_ask_for_it(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     await core.record("1")
     core.history._is_over = True
@@ -190,7 +190,7 @@ async def test_an_epoch_begins_once_however_many_tasks_ask_for_it(tmp_path: Path
 
 
 async def test_many_readers_do_not_delay_a_commit(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.shard.away = True
     for _ in range(4):
@@ -206,7 +206,7 @@ async def test_many_readers_do_not_delay_a_commit(tmp_path: Path) -> None:
 
 
 async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tmp_path: Path) -> None:
-    core = Core(tmp_path, log=IMPATIENT)
+    core = QuoteServiceCore(tmp_path, log=IMPATIENT)
     await core.recorder.start()
     core.said = [seen("1", NOON)]
     with core.hanging_disk():
@@ -223,12 +223,12 @@ async def test_a_price_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tm
 
 async def test_a_price_older_than_the_newest_on_the_shard_is_not_recorded(tmp_path: Path) -> None:
     shard = MemoryShard("shard1", [COIN])
-    first = Core(tmp_path / "a", shard)
+    first = QuoteServiceCore(tmp_path / "a", shard)
     async with first.running():
         await first.record("200")
         await until(lambda: first.history.pending == 0)
     shard.away = True
-    core = Core(tmp_path / "b", shard)
+    core = QuoteServiceCore(tmp_path / "b", shard)
     core.wall = first.wall
     await core.recorder.start()
     shard.away = False
@@ -240,7 +240,7 @@ async def test_a_price_older_than_the_newest_on_the_shard_is_not_recorded(tmp_pa
 
 
 async def test_setting_the_wall_clock_back_does_not_make_an_old_price_fresh(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     await core.record("1")
     core.wall += timedelta(minutes=4)
@@ -256,7 +256,7 @@ async def test_setting_the_wall_clock_back_does_not_make_an_old_price_fresh(tmp_
 async def test_retry_after_does_not_make_calls_to_a_dead_source_more_frequent(
     tmp_path: Path, retry_after_s: float | None, calls_max: int
 ) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.said = SourceUnavailableError("503", retry_after_s=retry_after_s)
     for _ in range(120):
@@ -267,7 +267,7 @@ async def test_retry_after_does_not_make_calls_to_a_dead_source_more_frequent(
 
 
 async def test_a_price_that_the_log_refused_is_not_called_live(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.said = [seen("1", NOON)]
     await core.poll.poll_once()
@@ -282,13 +282,13 @@ async def test_a_price_that_the_log_refused_is_not_called_live(tmp_path: Path) -
 
 
 async def test_a_log_that_cannot_be_written_at_the_start_is_waited_for(tmp_path: Path) -> None:
-    first = Core(tmp_path)
+    first = QuoteServiceCore(tmp_path)
     await first.recorder.start()
     await first.record("1")
     await first.recorder.close()
     holder = sqlite3.connect(tmp_path / "quotes.sqlite3", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     core.wall = first.wall
     await core.recorder.start()
     assert core.recorder.failure is not None
@@ -340,7 +340,7 @@ def test_trimming_is_spread_over_the_appends_for_any_number_of_coins(tmp_path: P
 
 
 async def test_an_epoch_that_cannot_begin_logs_the_reason_once(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     core.shard.away = True
     with structlog.testing.capture_logs() as logs:
         await core.recorder.start()
@@ -355,7 +355,7 @@ async def test_an_epoch_that_cannot_begin_logs_the_reason_once(tmp_path: Path) -
 
 
 async def test_a_moved_coin_is_written_and_read_on_its_new_shard_without_shard1(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     other = MemoryShard("shard2", [COIN])
     core.directory.shards["shard2"] = other
     async with core.running():
@@ -378,7 +378,7 @@ async def test_a_moved_coin_is_written_and_read_on_its_new_shard_without_shard1(
 async def test_a_shard_that_lost_more_than_the_log_has_is_logged_as_having_a_hole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    core = Core(tmp_path, log=functools.partial(log.QuoteLog, retention=trim.Retention(quotes=2)))
+    core = QuoteServiceCore(tmp_path, log=functools.partial(log.QuoteLog, retention=trim.Retention(quotes=2)))
     async with core.running():
         quotes = await core.record(*map(str, range(1, 10)))
         await until(lambda: core.history.pending == 0)
@@ -403,7 +403,7 @@ async def test_a_coin_that_cannot_join_yet_is_not_used_and_its_chain_stays_whole
                 raise LogUnavailableError("the disk is full")
             return await super().logged(coin)
 
-    core = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]), log=FullLog)
+    core = QuoteServiceCore(tmp_path, MemoryShard("shard1", [COIN, "solana"]), log=FullLog)
     async with core.running():
         recorder = core.recorder
 
@@ -435,7 +435,7 @@ async def test_the_log_is_opened_again_once_however_many_tasks_ask_for_it(tmp_pa
             await asyncio.sleep(0.05)
             return await super().open()
 
-    core = Core(tmp_path, log=CountedLog)
+    core = QuoteServiceCore(tmp_path, log=CountedLog)
     async with core.running():
         await core.record("1")
         assert opened == 1
@@ -445,7 +445,7 @@ async def test_the_log_is_opened_again_once_however_many_tasks_ask_for_it(tmp_pa
 
 
 async def test_a_price_in_another_currency_is_not_recorded_and_the_answer_says_so(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.said = [replace(seen("60000", core.wall), currency="USDT")]
     core.directory.homes[COIN] = Home(1, "shard1", 1, currency="USD")

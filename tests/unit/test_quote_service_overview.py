@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from tests.unit.harness_quote_service import COIN, Core
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore
 
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
@@ -47,14 +47,14 @@ class OneHangs(Answers):
 
 
 @pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = Core(tmp_path)
+async def core(tmp_path: Path) -> AsyncIterator[QuoteServiceCore]:
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     yield core
     await core.recorder.close()
 
 
-def serving(core: Core) -> httpx2.ASGITransport:
+def serving(core: QuoteServiceCore) -> httpx2.ASGITransport:
     answers = core.answers
     histories = {COIN: core.history}
     if isinstance(answers, OneHangs):
@@ -62,14 +62,14 @@ def serving(core: Core) -> httpx2.ASGITransport:
     return httpx2.ASGITransport(build_app("quote_service", config.load({}), Metrics(), routes(answers, histories)))
 
 
-async def get(core: Core, path: str, **headers: str) -> Any:
+async def get(core: QuoteServiceCore, path: str, **headers: str) -> Any:
     async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
         answer = await asking.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
 
-async def test_the_overview_agrees_with_the_routes_of_each_coin(core: Core) -> None:
+async def test_the_overview_agrees_with_the_routes_of_each_coin(core: QuoteServiceCore) -> None:
     await core.record("67012.30", "67012.50")
     payload = await get(core, "/v1/overview")
     assert payload == {
@@ -84,7 +84,7 @@ async def test_the_overview_agrees_with_the_routes_of_each_coin(core: Core) -> N
     }
 
 
-async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(core: Core) -> None:
+async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(core: QuoteServiceCore) -> None:
     http = HttpClient(5.0, 100_000, transport=serving(core))
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         payload = await client.overview([COIN, "bitcoyn"], ["current", "mean", "position"])
@@ -100,7 +100,9 @@ async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(cor
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-async def test_a_coin_that_hangs_or_crashes_is_a_problem_and_delays_no_other(core: Core, crashes: bool) -> None:
+async def test_a_coin_that_hangs_or_crashes_is_a_problem_and_delays_no_other(
+    core: QuoteServiceCore, crashes: bool
+) -> None:
     await core.record("67012.30")
     core.answers = hanging = OneHangs(core.recorder, core.directory, core.intake, AgeLimits(5_000, 300_000))
     hanging.crashes = crashes
@@ -183,7 +185,7 @@ async def overview_of(answer: bytes) -> ReadOverview:
         return await client.overview(["bitcoin"], ["current", "mean"])
 
 
-async def test_a_coin_named_several_times_is_answered_once(core: Core) -> None:
+async def test_a_coin_named_several_times_is_answered_once(core: QuoteServiceCore) -> None:
     """Each name and part costs time that no deadline can limit."""
     payload = await get(core, f"/v1/overview?coins={','.join(['x', COIN] * 200)}&parts={','.join(['position'] * 999)}")
     assert list(payload) == ["position", "problems"]
@@ -197,7 +199,7 @@ async def test_a_coin_named_several_times_is_answered_once(core: Core) -> None:
     )
 
 
-async def test_an_unknown_part_is_refused_by_name(core: Core) -> None:
+async def test_an_unknown_part_is_refused_by_name(core: QuoteServiceCore) -> None:
     async with httpx2.AsyncClient(transport=serving(core), base_url="http://quote_service") as asking:
         answer = await asking.get("/v1/overview?parts=price")
     assert answer.status_code == 422

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.harness_quote_service import COIN, Core
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore
 
 from cotacoes.model.quote import Observation
 from cotacoes.quote_service.recent_prices import PRICES_MAX, JumpLimit, RecentPrices
@@ -68,14 +68,14 @@ def test_changing_a_copy_leaves_the_original_unchanged() -> None:
 
 @pytest.mark.anyio
 async def test_a_restart_finds_the_same_prices_as_the_process_that_recorded_them(tmp_path: Path) -> None:
-    first = Core(tmp_path)
+    first = QuoteServiceCore(tmp_path)
     await first.recorder.start()
     await first.record("5")
     first.wall += timedelta(seconds=301)
     await first.record("40", "8", "20")
     at = first.wall
     await first.recorder.close()
-    core = Core(tmp_path, wall=first.wall)
+    core = QuoteServiceCore(tmp_path, wall=first.wall)
     await core.recorder.start()
     assert core.history.recent.bounds(at) == first.history.recent.bounds(at) == decimals(8, 40)
     assert core.history.recent.newest == first.history.newest

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, Core, seen, until
+from tests.unit.harness_quote_service import COIN, IMPATIENT, NOON, QuoteServiceCore, seen, until
 
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.errors import (
@@ -35,12 +35,12 @@ def page(first: int, *prices: str, at: datetime = NOON, run: str = RUN) -> TapeP
     return TapePage(run, f"{run}-{first + len(prices) - 1}", first if prices else 0, len(prices), entries, [])
 
 
-async def prices_in(core: Core) -> list[str]:
+async def prices_in(core: QuoteServiceCore) -> list[str]:
     return [str(quote.price) for quote in await core.recorder.log.after(COIN, None, 100)]
 
 
 async def test_every_price_of_a_tape_is_recorded_in_order_even_equal_ones_of_one_moment(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5", "6"), page(4), page(4, "5", at=NOON - timedelta(hours=2))]
     assert [await core.tape_reader.read_page() for _ in range(3)] == [PAUSE_S] * 3
@@ -51,12 +51,12 @@ async def test_every_price_of_a_tape_is_recorded_in_order_even_equal_ones_of_one
 
 
 async def test_after_a_restart_the_tape_goes_on_from_the_log_and_skips_recorded_prices(tmp_path: Path) -> None:
-    first = Core(tmp_path)
+    first = QuoteServiceCore(tmp_path)
     await first.recorder.start()
     first.pages = [page(1, "5", "6")]
     await first.tape_reader.read_page()
     await first.recorder.close()
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6", "7"), page(4, "8")]  # this source begins further back than requested
     for _ in range(2):
@@ -67,7 +67,7 @@ async def test_after_a_restart_the_tape_goes_on_from_the_log_and_skips_recorded_
 
 
 async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tmp_path: Path) -> None:
-    core = Core(tmp_path, log=IMPATIENT)
+    core = QuoteServiceCore(tmp_path, log=IMPATIENT)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7")]
     with core.hanging_disk(), pytest.raises(LogUnavailableError):
@@ -80,7 +80,7 @@ async def test_a_page_whose_commit_only_seemed_to_fail_is_not_recorded_twice(tmp
 
 
 async def test_prices_that_the_tape_no_longer_has_are_a_source_gap_and_reading_goes_on(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     other = "ba9876543210.1732400000001"
     core.pages = [
@@ -99,7 +99,7 @@ async def test_prices_that_the_tape_no_longer_has_are_a_source_gap_and_reading_g
 
 
 async def test_a_bad_price_on_a_tape_is_rejected_and_its_neighbours_are_recorded(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "5000", "6"), page(4, "7", at=NOON + timedelta(minutes=1))]
     for _ in range(2):
@@ -112,7 +112,7 @@ async def test_a_bad_price_on_a_tape_is_rejected_and_its_neighbours_are_recorded
 async def test_a_coin_that_cannot_record_yet_delays_no_other_and_catches_up_later(tmp_path: Path) -> None:
     shard2 = MemoryShard("shard2", ["ethereum"])
     shard2.away = True
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     other = CoinHistory("ethereum", "shard2", now=lambda: core.wall, clock=lambda: core.seconds)
     core.recorder.histories["ethereum"] = other
     core.directory.shards["shard2"] = shard2
@@ -137,7 +137,7 @@ async def test_a_coin_that_cannot_record_yet_delays_no_other_and_catches_up_late
 
 
 async def test_a_tape_with_its_own_old_times_cannot_follow_a_later_history(tmp_path: Path) -> None:
-    core = Core(tmp_path, keeps_times=True)
+    core = QuoteServiceCore(tmp_path, keeps_times=True)
     await core.recorder.start()
     old = NOON - timedelta(days=800)
     core.pages = [page(1, "5", at=old), page(2, "6", at=old)]
@@ -154,7 +154,7 @@ async def test_a_tape_with_its_own_old_times_cannot_follow_a_later_history(tmp_p
 
 async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(tmp_path: Path) -> None:
     """When the service stops, the call is cancelled, and the commit goes on in its thread."""
-    core = Core(tmp_path, log=functools.partial(QuoteLog, deadline_s=5.0))
+    core = QuoteServiceCore(tmp_path, log=functools.partial(QuoteLog, deadline_s=5.0))
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), page(3, "7", "8")]
     await core.tape_reader.read_page()
@@ -167,7 +167,7 @@ async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(tmp_p
         await asyncio.sleep(0.05)
         core.disk_goes_on.set()
         await asyncio.wait({taking, closing})
-    again = Core(tmp_path)
+    again = QuoteServiceCore(tmp_path)
     await again.recorder.start()
     again.pages = [page(5, "9")]
     await again.tape_reader.read_page()
@@ -177,7 +177,7 @@ async def test_a_page_whose_commit_outlives_its_call_is_not_recorded_twice(tmp_p
 
 
 async def test_a_source_that_asks_to_go_back_in_the_same_run_is_not_followed(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     core.pages = [page(1, "5", "6"), SourceGoneError("gone", cursor=f"{RUN}-0"), page(3, "7")]
     await core.tape_reader.read_page()
@@ -190,7 +190,7 @@ async def test_a_source_that_asks_to_go_back_in_the_same_run_is_not_followed(tmp
 
 
 async def test_a_tape_cannot_follow_quotes_that_did_not_come_from_a_tape(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     await core.record("1")
     with pytest.raises(SettingError, match="begins with an empty history"):
@@ -203,12 +203,12 @@ async def test_a_coin_that_was_added_while_nothing_ran_does_not_end_a_tape_with_
     tmp_path: Path,
 ) -> None:
     old = NOON - timedelta(days=100)
-    first = Core(tmp_path, MemoryShard("shard1", [COIN, "solana"]), keeps_times=True)
+    first = QuoteServiceCore(tmp_path, MemoryShard("shard1", [COIN, "solana"]), keeps_times=True)
     await first.recorder.start()
     first.pages = [page(1, "5", "6", at=old)]
     await first.tape_reader.read_page()
     await first.recorder.close()
-    core = Core(tmp_path, first.shard, keeps_times=True)
+    core = QuoteServiceCore(tmp_path, first.shard, keeps_times=True)
     core.directory.homes["solana"] = Home(2, "shard1", 1)
     core.recorder.histories["solana"] = CoinHistory(
         "solana", "shard1", now=lambda: core.wall, clock=lambda: core.seconds

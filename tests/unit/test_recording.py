@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 from tests.unit import fake_event_loop
-from tests.unit.harness_feed_consumer import COIN, World
+from tests.unit.harness_feed_consumer import COIN, FeedSystem
 
 from cotacoes.client_subscriber.recording import FINISH_S, RecordingFile, StreamRecorder
 from cotacoes.errors import SettingError
 from cotacoes.feed.consumer import RECONNECT_MOST_S
 
-Scenario = Callable[[World], Coroutine[Any, Any, None]]
+Scenario = Callable[[FeedSystem], Coroutine[Any, Any, None]]
 
 
 def recorded(path: Path, scenario: Scenario, *, record_first: int = 3) -> list[Any]:
     """Record beside the scenario, in virtual time: the seq of each quote, (after, through) of each gap."""
 
     async def run() -> None:
-        world = World()
+        world = FeedSystem()
         world.record(record_first)
         with RecordingFile(path, [COIN]) as file:
             recorder = StreamRecorder([COIN], file, world.bus, world.history)
@@ -54,14 +54,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_recording_begins_with_the_first_quote_received(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish(2)
 
     assert recorded(path, scenario) == [4, 5]
 
 
 def test_a_recording_without_earlier_history_holds_all_of_it(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.beat()
         world.record(2)
         await world.publish(1)
@@ -70,7 +70,7 @@ def test_a_recording_without_earlier_history_holds_all_of_it(path: Path) -> None
 
 
 def test_lost_messages_are_in_their_place_however_long_the_history_was_away(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         world.history.away = True
         world.record(2)
@@ -84,7 +84,7 @@ def test_lost_messages_are_in_their_place_however_long_the_history_was_away(path
 
 
 def test_quotes_that_were_not_received_are_written_at_the_end(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         await asyncio.sleep(0.1)
         world.bus.away = True
@@ -95,7 +95,7 @@ def test_quotes_that_were_not_received_are_written_at_the_end(path: Path) -> Non
 
 
 def test_a_gap_stands_for_what_the_history_no_longer_holds(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         world.record(3)
         world.history.floor[COIN] = 6
@@ -106,7 +106,7 @@ def test_a_gap_stands_for_what_the_history_no_longer_holds(path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["away", "hangs"])
 def test_a_history_that_does_not_answer_at_the_end_costs_no_received_quote(path: Path, how: str) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         await world.publish()
         setattr(world.history, how, True)
         world.record(2)
@@ -116,7 +116,7 @@ def test_a_history_that_does_not_answer_at_the_end_costs_no_received_quote(path:
 
 
 def test_a_coin_without_messages_has_no_line(path: Path) -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         world.history.away = True
 
     assert recorded(path, scenario) == []
@@ -140,7 +140,7 @@ class _Full(RecordingFile):
 
 def test_a_full_disk_ends_the_recording_with_a_readable_error(path: Path) -> None:
     async def run() -> None:
-        world = World()
+        world = FeedSystem()
         world.record(3)
         with _Full(path, [COIN]) as file:
             recorder = StreamRecorder([COIN], file, world.bus, world.history)

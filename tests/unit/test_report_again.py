@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
@@ -60,11 +60,11 @@ class Clock:
         return self.now
 
 
-class World:
+class AggregatorOverOneShard:
     """An aggregator over one shard and a quote_service, which count how often they are asked."""
 
     def __init__(self, **settings: Any) -> None:
-        self.clock, self.twin = Clock(), Twin({"bitcoin": list(QUOTES)})
+        self.clock, self.twin = Clock(), QuoteServiceTwin({"bitcoin": list(QUOTES)})
         self.shard = MemoryShard("shard1", ["bitcoin"])
         self.directory = directory_over({"shard1": self.shard}, {"bitcoin": "shard1"})
         self.settings = config.load(
@@ -82,7 +82,7 @@ class World:
 
 
 async def test_the_same_question_soon_after_gets_the_same_report_with_its_age_and_older_prices() -> None:
-    world = World(report_kept_s=2.0, fresh_s=1.0)
+    world = AggregatorOverOneShard(report_kept_s=2.0, fresh_s=1.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
         world.clock.now += 1.3
@@ -111,7 +111,7 @@ async def test_the_same_question_soon_after_gets_the_same_report_with_its_age_an
     ],
 )
 async def test_a_request_for_a_new_report_gets_a_new_report(header: str, is_again: bool) -> None:
-    world = World()
+    world = AggregatorOverOneShard()
     async with world.asking() as asking:
         first = await asking.get(PATH)
         world.clock.now += 0.5
@@ -131,7 +131,7 @@ def test_the_strictest_directive_of_a_header_counts(header: str, most_s: float) 
 
 
 async def test_no_cache_may_store_a_report_since_it_would_serve_its_ages_unchanged() -> None:
-    async with World().asking() as asking:
+    async with AggregatorOverOneShard().asking() as asking:
         first = await asking.get(PATH)
         known = await asking.get(PATH, headers={"if-none-match": first.headers["etag"]})
     assert first.headers["cache-control"] == known.headers["cache-control"] == "no-store"
@@ -143,7 +143,7 @@ def test_a_reason_that_changes_by_the_second_changes_no_etag() -> None:
 
 
 async def test_the_time_to_make_a_report_is_part_of_the_age_of_its_prices() -> None:
-    world = World(report_kept_s=5.0)
+    world = AggregatorOverOneShard(report_kept_s=5.0)
 
     def slowly() -> datetime:
         """The wall time, which is read for the merge once everything has been gathered."""
@@ -164,7 +164,7 @@ def test_any_header_says_how_old_an_answer_may_be(header: str) -> None:
 
 
 async def test_an_etag_stays_the_same_until_there_is_something_new() -> None:
-    world = World(report_kept_s=0.0, fresh_s=1.0)
+    world = AggregatorOverOneShard(report_kept_s=0.0, fresh_s=1.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
         tag = first.headers["etag"]
@@ -182,7 +182,7 @@ async def test_an_etag_stays_the_same_until_there_is_something_new() -> None:
 
 
 async def test_the_etag_changes_when_a_price_goes_stale_in_a_cached_report() -> None:
-    world = World(report_kept_s=5.0, fresh_s=1.0)
+    world = AggregatorOverOneShard(report_kept_s=5.0, fresh_s=1.0)
     async with world.asking() as asking:
         tags = []
         for _ in range(3):
@@ -192,7 +192,7 @@ async def test_the_etag_changes_when_a_price_goes_stale_in_a_cached_report() -> 
 
 
 async def test_a_report_with_a_price_beyond_its_age_limit_is_not_served_again() -> None:
-    world = World(report_kept_s=60.0, fresh_s=1.0, age_max_s=2.0)
+    world = AggregatorOverOneShard(report_kept_s=60.0, fresh_s=1.0, age_max_s=2.0)
     async with world.asking() as asking:
         first = await asking.get(PATH)
         world.clock.now += 1.9
@@ -236,7 +236,7 @@ def test_the_cache_is_bounded_by_number_and_bytes_and_drops_the_oldest_first(siz
 
 async def test_a_shard_that_answers_for_an_old_placement_is_not_believed() -> None:
     """A shard restored from an old copy does: the coin's parts are missing rather than old."""
-    world = World(report_kept_s=0.0)
+    world = AggregatorOverOneShard(report_kept_s=0.0)
     async with world.asking() as asking:
         world.directory.homes["bitcoin"] = Home(1, "shard1", 3)
         old = (await asking.get("/report/full")).json()

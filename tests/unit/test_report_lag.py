@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.harness_directory import directory_over
 
 from cotacoes import config
@@ -44,11 +44,11 @@ class Standby(MemoryShard):
         return views
 
 
-class World:
+class AggregatorWithStandby:
     """An aggregator over a shard1 that holds the first `held` quotes of bitcoin, and all quotes of the other coins."""
 
     def __init__(self, held: int) -> None:
-        self.twin = Twin({coin: quotes(coin) for coin in PLACEMENT})
+        self.twin = QuoteServiceTwin({coin: quotes(coin) for coin in PLACEMENT})
         self.twin.through = dict.fromkeys(PLACEMENT, f"5-{GIVEN}")
         self.shard = Standby("shard1", ["bitcoin", "litecoin"])
         self.shards = {"shard1": self.shard, "shard2": MemoryShard("shard2", ["ethereum"])}
@@ -81,7 +81,7 @@ class World:
 async def test_the_parts_of_a_lagging_shard_are_missing_and_say_how_far_it_is_behind(
     held: int, through: str, words: str
 ) -> None:
-    world = World(held)
+    world = AggregatorWithStandby(held)
     world.twin.through["bitcoin"] = through
     report = await world.report()
     assert not report["complete"]
@@ -99,7 +99,7 @@ async def test_the_parts_of_a_lagging_shard_are_missing_and_say_how_far_it_is_be
 
 
 async def test_a_report_is_complete_again_once_the_shard_has_caught_up() -> None:
-    world = World(10)
+    world = AggregatorWithStandby(10)
     assert not (await world.report())["complete"]
     world.shard.copies["bitcoin"].store(quotes("bitcoin"))
     report = await world.report()
@@ -108,7 +108,7 @@ async def test_a_report_is_complete_again_once_the_shard_has_caught_up() -> None
 
 async def test_a_delivery_between_the_two_answers_is_no_lag() -> None:
     """The shard answered just before the last batch came, quote_service just after."""
-    world = World(250)
+    world = AggregatorWithStandby(250)
     world.shard.catch_up = quotes("bitcoin")
     report = await world.report()
     assert (report["complete"], report["coins"]["bitcoin"]["through"]) == (True, "5-250")
@@ -117,18 +117,18 @@ async def test_a_delivery_between_the_two_answers_is_no_lag() -> None:
 
 @pytest.mark.parametrize("through", [None, "5-200", "5-250"])
 async def test_a_shard_that_has_more_than_is_known_to_be_delivered_is_asked_once(through: str | None) -> None:
-    world = World(250)
+    world = AggregatorWithStandby(250)
     world.twin.through["bitcoin"] = through
     assert (await world.report())["complete"]
     assert world.shard.asked == 1
 
 
 async def test_a_shard_that_cannot_be_asked_again_is_believed() -> None:
-    world = World(10)
+    world = AggregatorWithStandby(10)
     world.shard.fails_again = True
     assert (await world.report())["complete"]
 
 
 async def test_without_pending_among_the_parts_no_lag_is_found() -> None:
-    report = await World(10).report("/report/full?parts=last_logs")
+    report = await AggregatorWithStandby(10).report("/report/full?parts=last_logs")
     assert (report["complete"], report["coins"]["bitcoin"]["through"]) == (True, str(Position(5, 10)))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from tests.unit.harness_resilience import Rig, run
+from tests.unit.harness_resilience import PolicyRig, run
 
 from cotacoes.patterns.resilience import (
     AttemptTimeoutError,
@@ -28,7 +28,7 @@ class RefusedError(Exception):
 
 def test_a_good_call_is_live_and_says_what_it_cost() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         result = await rig.call(0.5)
         assert result == CallResult(1, ServedFrom.LIVE, result.age, 1, BreakerState.CLOSED, None, "x")
         assert result.age == pytest.approx(0.5)
@@ -39,7 +39,7 @@ def test_a_good_call_is_live_and_says_what_it_cost() -> None:
 
 def test_a_failed_attempt_is_followed_by_another() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         result = await rig.call(OSError())
         assert (result.value, result.attempts, result.served_from) == (2, 2, ServedFrom.LIVE)
 
@@ -55,7 +55,7 @@ def test_a_failed_attempt_is_followed_by_another() -> None:
 )
 def test_after_any_failure_the_last_good_answer_is_returned_with_its_age(script: list[Any], reason: str) -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         await rig.call(0.25, key="a")
         await asyncio.sleep(10.0)
         result = await rig.call(*script, key="a")
@@ -69,7 +69,7 @@ def test_after_any_failure_the_last_good_answer_is_returned_with_its_age(script:
 
 def test_an_open_circuit_falls_back_without_a_call() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         await rig.call(key="a")
         rig.breaker.force_open()
         result = await rig.call(key="a")
@@ -88,7 +88,7 @@ def test_an_open_circuit_falls_back_without_a_call() -> None:
 
 def test_a_refusal_is_an_answer_that_no_fallback_replaces() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         await rig.call(key="a")
         with pytest.raises(RefusedError):
             await rig.call(RefusedError(), key="a")
@@ -100,7 +100,7 @@ def test_a_refusal_is_an_answer_that_no_fallback_replaces() -> None:
 @pytest.mark.parametrize("key", [None, "a"])
 def test_a_fallback_after_a_deadline_reports_the_attempts_made(key: str | None) -> None:
     async def work() -> None:
-        rig = Rig(companions={"single_flight": None})
+        rig = PolicyRig(companions={"single_flight": None})
         await rig.call(key="a")
         with Deadline.after(1.5, rig.clock).scope():
             if key is None:
@@ -116,7 +116,7 @@ def test_a_fallback_after_a_deadline_reports_the_attempts_made(key: str | None) 
 
 def test_each_kind_of_failure_falls_back_and_is_reported() -> None:
     async def work() -> None:
-        rig = Rig(places=1, deadline=2.0, attempt_timeout=1.0)
+        rig = PolicyRig(places=1, deadline=2.0, attempt_timeout=1.0)
         await rig.call(key="a")
 
         async def reason() -> str | None:
@@ -144,7 +144,7 @@ def test_each_kind_of_failure_falls_back_and_is_reported() -> None:
 
 def test_an_answer_is_cached_for_others_even_if_its_caller_has_left() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         first = asyncio.create_task(rig.call(0.5, key="a"))
         second = asyncio.create_task(rig.call(key="a"))
         await asyncio.sleep(0.2)
@@ -161,7 +161,7 @@ def test_an_answer_is_cached_for_others_even_if_its_caller_has_left() -> None:
 
 def test_the_answer_to_the_later_question_stays_cached() -> None:
     async def work() -> None:
-        rig = Rig(companions={"single_flight": None})
+        rig = PolicyRig(companions={"single_flight": None})
         slow = asyncio.create_task(rig.call(0.9, key="a"))
         await asyncio.sleep(0.1)
         assert (await rig.call(key="a")).value == 2
@@ -176,7 +176,7 @@ def test_the_answer_to_the_later_question_stays_cached() -> None:
 
 def test_an_answer_that_is_too_old_is_not_used() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         await rig.call(key="a")
         rig.breaker.force_open()
         await asyncio.sleep(100.0)
@@ -190,7 +190,7 @@ def test_an_answer_that_is_too_old_is_not_used() -> None:
 
 def test_a_deadline_falls_back_too_but_nothing_does_without_a_key() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=3.9)
+        rig = PolicyRig(attempt_timeout=3.9)
         await rig.call(key="a")
         with Deadline.after(1.0, rig.clock).scope():
             result = await rig.call(9.0, key="a")
@@ -206,7 +206,7 @@ def test_a_deadline_falls_back_too_but_nothing_does_without_a_key() -> None:
 
 def test_all_attempts_and_waits_end_by_one_deadline() -> None:
     async def work() -> None:
-        rig = Rig(
+        rig = PolicyRig(
             retry={"max_attempts": 9, "wait_duration": 0.5, "max_wait_duration": 0.5},
             breaker={"consecutive_failures_threshold": 99},
         )
@@ -222,7 +222,7 @@ def test_all_attempts_and_waits_end_by_one_deadline() -> None:
 
 def test_a_wait_for_a_place_is_part_of_the_deadline() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=3.9)
+        rig = PolicyRig(attempt_timeout=3.9)
         holding = [asyncio.create_task(rig.call(3.0)) for _ in range(2)]
         await asyncio.sleep(0)
         with Deadline.after(1.0, rig.clock).scope(), pytest.raises(BulkheadFullError):
@@ -237,7 +237,7 @@ def test_no_permit_is_acquired_before_there_is_a_place() -> None:
     """A probe that queues would hold the only slot of a half-open circuit, and prove nothing."""
 
     async def work() -> None:
-        rig = Rig(attempt_timeout=3.9)
+        rig = PolicyRig(attempt_timeout=3.9)
         holding = [asyncio.create_task(rig.call(3.0)) for _ in range(2)]
         await asyncio.sleep(0)
         rig.breaker.open_for(1.0)
@@ -258,7 +258,7 @@ def test_a_call_holds_one_place_over_all_attempts_and_waits() -> None:
     """With the bulkhead inside the retries, another attempt would queue behind later calls."""
 
     async def work() -> None:
-        rig = Rig(places=1, retry={"max_attempts": 3, "wait_duration": 0.3, "max_wait_duration": 0.3})
+        rig = PolicyRig(places=1, retry={"max_attempts": 3, "wait_duration": 0.3, "max_wait_duration": 0.3})
         began: list[str] = []
 
         async def upstream(name: str) -> None:
@@ -282,7 +282,7 @@ def test_callers_share_a_flight_and_keep_their_own_deadlines() -> None:
     """With the flight outside the deadline, all callers would have that of the first one."""
 
     async def work() -> None:
-        rig = Rig(attempt_timeout=3.9)
+        rig = PolicyRig(attempt_timeout=3.9)
 
         async def asking(seconds: float) -> float:
             with Deadline.after(seconds, rig.clock).scope(), pytest.raises(TimeoutError):
@@ -301,7 +301,7 @@ def test_callers_share_a_flight_and_keep_their_own_deadlines() -> None:
 
 def test_callers_of_the_same_question_share_one_place() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         results = await asyncio.gather(*(rig.call(0.5 if not number else 0.0, key="a") for number in range(50)))
         assert rig.calls == 1
         assert [result.served_from for result in results] == [ServedFrom.LIVE] + [ServedFrom.SHARED] * 49
@@ -312,7 +312,7 @@ def test_callers_of_the_same_question_share_one_place() -> None:
 
 def test_a_caller_out_of_time_leaves_the_flight_to_the_others() -> None:
     async def work() -> None:
-        rig = Rig(attempt_timeout=3.9)
+        rig = PolicyRig(attempt_timeout=3.9)
 
         async def hurried() -> None:
             with Deadline.after(0.5, rig.clock).scope():
@@ -330,7 +330,7 @@ def test_a_caller_out_of_time_leaves_the_flight_to_the_others() -> None:
 
 def test_the_breaker_sees_each_attempt_and_not_each_call() -> None:
     async def work() -> None:
-        rig = Rig(retry={"max_attempts": 5})
+        rig = PolicyRig(retry={"max_attempts": 5})
         with pytest.raises(OSError):
             await rig.call(*[OSError() for _ in range(5)])
         assert (rig.calls, rig.breaker.state) == (3, BreakerState.OPEN)
@@ -345,7 +345,7 @@ def test_each_attempt_has_its_own_timeout() -> None:
     """With the timeout around the retries, there would be no second attempt after one that hangs."""
 
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         result = await rig.call(9.0, 0.9)
         assert (result.value, result.attempts) == (2, 2)
         assert rig.breaker.metrics().failures == 1
@@ -358,7 +358,7 @@ def test_each_attempt_has_its_own_timeout() -> None:
 
 def test_an_attempt_that_hangs_is_a_failure_even_if_the_deadline_is_hardly_longer() -> None:
     async def work() -> None:
-        rig = Rig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": BreakerState.HALF_OPEN})
+        rig = PolicyRig(deadline=1.85, attempt_timeout=1.8, breaker={"initial_state": BreakerState.HALF_OPEN})
         with pytest.raises(AttemptTimeoutError):
             await rig.call(100.0)
         assert rig.clock() == pytest.approx(1.8)
@@ -370,7 +370,7 @@ def test_an_attempt_that_hangs_is_a_failure_even_if_the_deadline_is_hardly_longe
 @pytest.mark.parametrize("key", [None, "a"])
 def test_without_time_left_the_upstream_is_not_called(key: str | None) -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
+        rig = PolicyRig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline(rig.clock(), rig.clock).scope(), pytest.raises(CallDeadlineError):
             await rig.call(key=key)
         await asyncio.sleep(0)
@@ -382,7 +382,7 @@ def test_without_time_left_the_upstream_is_not_called(key: str | None) -> None:
 
 def test_an_attempt_that_times_out_is_a_failure_of_the_upstream() -> None:
     async def work() -> None:
-        rig = Rig(retry={"max_attempts": 1})
+        rig = PolicyRig(retry={"max_attempts": 1})
         with pytest.raises(AttemptTimeoutError, match="no answer within 1 s"):
             await rig.call(9.0)
         assert rig.breaker.metrics().failures == 1
@@ -393,7 +393,7 @@ def test_an_attempt_that_times_out_is_a_failure_of_the_upstream() -> None:
 
 def test_an_attempt_cut_short_by_the_callers_deadline_is_no_failure_and_returns_its_probe() -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
+        rig = PolicyRig(breaker={"initial_state": BreakerState.HALF_OPEN})
         with Deadline.after(0.5, rig.clock).scope(), pytest.raises(CallDeadlineError):
             await rig.call(9.0)
         assert rig.clock() < 0.5, "below the deadline, so that there is time to say so"
@@ -405,7 +405,7 @@ def test_an_attempt_cut_short_by_the_callers_deadline_is_no_failure_and_returns_
 
 def test_a_timeout_raised_by_the_call_is_a_failure_and_keeps_its_name() -> None:
     async def work() -> None:
-        rig = Rig(retry={"max_attempts": 1})
+        rig = PolicyRig(retry={"max_attempts": 1})
         with pytest.raises(TimeoutError, match="the socket's"):
             await rig.call(TimeoutError("the socket's"))
         assert rig.breaker.metrics().failures == 1
@@ -415,7 +415,7 @@ def test_a_timeout_raised_by_the_call_is_a_failure_and_keeps_its_name() -> None:
 
 def test_an_answer_at_the_last_moment_counts_and_a_later_one_does_not() -> None:
     async def work() -> None:
-        rig = Rig(retry={"max_attempts": 1})
+        rig = PolicyRig(retry={"max_attempts": 1})
         assert (await rig.call(1.0 - 1e-9)).age == pytest.approx(1.0)
         with pytest.raises(AttemptTimeoutError):
             await rig.call(1.0 + 1e-9)
@@ -425,7 +425,7 @@ def test_an_answer_at_the_last_moment_counts_and_a_later_one_does_not() -> None:
 
 def test_a_cancellation_inside_the_call_is_not_mistaken_for_our_timeout() -> None:
     async def work() -> None:
-        rig = Rig(breaker={"initial_state": BreakerState.HALF_OPEN})
+        rig = PolicyRig(breaker={"initial_state": BreakerState.HALF_OPEN})
 
         async def upstream() -> None:
             raise asyncio.CancelledError

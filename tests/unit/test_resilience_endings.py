@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.unit import fake_event_loop
-from tests.unit.harness_resilience import Rig, run
+from tests.unit.harness_resilience import PolicyRig, run
 
 from cotacoes.patterns.resilience import (
     BreakerState,
@@ -22,7 +22,7 @@ from cotacoes.patterns.resilience import (
 
 def test_without_an_answer_the_error_of_the_last_attempt_is_raised_unchanged() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         cause = ValueError("inner")
         error = OSError("no route")
         error.__cause__ = cause
@@ -39,7 +39,7 @@ def test_without_an_answer_the_error_of_the_last_attempt_is_raised_unchanged() -
 @pytest.mark.parametrize("key", [None, "a"])
 def test_the_error_keeps_its_cause_and_gets_no_other(key: str | None) -> None:
     async def work() -> None:
-        rig = Rig(retry={"max_attempts": 1})
+        rig = PolicyRig(retry={"max_attempts": 1})
 
         async def upstream() -> None:
             try:
@@ -61,7 +61,7 @@ def test_an_error_shared_by_many_callers_is_the_same_for_each() -> None:
     """It has one note, and a traceback of its own for each caller, which does not grow with their number."""
 
     async def work() -> None:
-        rig = Rig()
+        rig = PolicyRig()
         seen: list[tuple[BaseException, list[str], list[str]]] = []
 
         async def asking() -> None:
@@ -88,7 +88,7 @@ def test_a_call_that_has_ended_keeps_no_frames_alive(how: str, key: str | None) 
         pass
 
     async def work() -> None:
-        rig = Rig(places=1 if how == "full" else 5)
+        rig = PolicyRig(places=1 if how == "full" else 5)
         held: list[weakref.ref[Held]] = []
         if how == "refused":
             rig.breaker.force_open()
@@ -129,7 +129,7 @@ async def cancelled_at(turn: int, *, key: str | None, with_timer: bool, is_joine
     The call waits for a place, fails, waits, hangs until its try's time is over, waits, and is answered.
     """
     loop: Any = asyncio.get_running_loop()
-    rig = Rig(
+    rig = PolicyRig(
         places=1,
         deadline=9.0,
         retry={"max_attempts": 3, "wait_duration": 0.2, "max_wait_duration": 0.2},
@@ -193,7 +193,7 @@ def test_a_storm_of_calls_faults_and_cancellations_leaves_nothing_behind(seeded:
         loop = asyncio.get_running_loop()
         noise: list[Any] = []
         loop.set_exception_handler(lambda _, context: noise.append(context))
-        rig = Rig(places=3, breaker={"wait_duration_in_open": 0.5, "permitted_calls_in_half_open": 2})
+        rig = PolicyRig(places=3, breaker={"wait_duration_in_open": 0.5, "permitted_calls_in_half_open": 2})
         under_way = 0
 
         async def upstream() -> int:

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 from tests.unit.harness_directory import directory_over
-from tests.unit.harness_feed_consumer import World, following
+from tests.unit.harness_feed_consumer import FeedSystem, following
 from tests.unit.harness_gateway_scenarios import run as streaming
 from tests.unit.harness_gateway_scenarios import settle
 from tests.unit.harness_gateway_stream import StreamRig
-from tests.unit.harness_quote_service import COIN, NOON, Core, seen, until
+from tests.unit.harness_quote_service import COIN, NOON, QuoteServiceCore, seen, until
 
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.errors import SettingError, WriterSupersededError
@@ -52,7 +52,7 @@ class Clock:
         await asyncio.sleep(0)
 
 
-class Rig:
+class RestartsRig:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics = Metrics()
@@ -76,7 +76,7 @@ def failing(times: int, error: BaseException) -> tuple[Callable[[], Awaitable[No
 
 
 def test_work_that_fails_is_restarted_after_growing_pauses_and_counted() -> None:
-    rig = Rig()
+    rig = RestartsRig()
     work, begun = failing(20, KeyError("x"))
     asyncio.run(rig.restarts.kept("work", work))
     assert (len(begun), rig.count("work")) == (21, 20.0)
@@ -85,7 +85,7 @@ def test_work_that_fails_is_restarted_after_growing_pauses_and_counted() -> None
 
 
 def test_a_pause_is_short_again_after_the_work_has_run_for_long() -> None:
-    rig = Rig()
+    rig = RestartsRig()
     begun: list[float] = []
 
     async def work() -> None:
@@ -101,7 +101,7 @@ def test_a_pause_is_short_again_after_the_work_has_run_for_long() -> None:
 
 
 def test_each_kind_of_failure_is_logged_once_with_its_traceback() -> None:
-    rig = Rig()
+    rig = RestartsRig()
     errors: list[Exception] = [KeyError("a"), KeyError("b"), ValueError("c"), KeyError("d")]
 
     async def work() -> None:
@@ -128,7 +128,7 @@ def test_however_many_kinds_there_are_the_log_is_bounded() -> None:
 @pytest.mark.parametrize("error", [SettingError("set the clock right"), WriterSupersededError("a newer writer")])
 @pytest.mark.parametrize("is_grouped", [False, True])
 def test_a_setting_error_and_a_newer_writer_end_the_work(error: Exception, is_grouped: bool) -> None:
-    rig = Rig()
+    rig = RestartsRig()
     work, begun = failing(1, ExceptionGroup("several", [KeyError("x"), error]) if is_grouped else error)
     with pytest.raises(type(error)):
         asyncio.run(rig.restarts.kept("work", work))
@@ -137,7 +137,7 @@ def test_a_setting_error_and_a_newer_writer_end_the_work(error: Exception, is_gr
 
 def test_work_that_is_cancelled_from_within_is_restarted_and_work_cancelled_from_outside_ends() -> None:
     async def run() -> None:
-        rig = Rig()
+        rig = RestartsRig()
         begun: list[int] = []
 
         async def work() -> None:
@@ -174,7 +174,7 @@ class OnceFailing:
 async def test_an_intake_that_fails_anywhere_gives_no_position_twice_and_records_on(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    core, rig = Core(tmp_path), Rig()
+    core, rig = QuoteServiceCore(tmp_path), RestartsRig()
     if where == "before the log":
         core.history.draft = OnceFailing(core.history.draft, 2)  # type: ignore[method-assign,assignment]
     elif where == "after the log":
@@ -213,7 +213,7 @@ class OneSickCoin(MemoryShard):
 
 async def test_one_coin_and_one_shards_days_that_fail_do_not_take_the_others_down(tmp_path: Path) -> None:
     coins = ["bitcoin", "ethereum", "solana"]
-    shard, rig, core = OneSickCoin("shard1", coins), Rig(), Core(tmp_path / "unused")
+    shard, rig, core = OneSickCoin("shard1", coins), RestartsRig(), QuoteServiceCore(tmp_path / "unused")
     rig.restarts._sleep = asyncio.sleep
     directory = directory_over({"shard1": shard}, dict.fromkeys(coins, "shard1"))
     directory.dsns["shard1"] = "memory"
@@ -301,7 +301,7 @@ def test_a_client_whose_history_fails_does_not_affect_the_others() -> None:
 
 
 def test_a_history_that_fails_for_one_coin_affects_no_other_and_is_requested_again() -> None:
-    async def scenario(world: World) -> None:
+    async def scenario(world: FeedSystem) -> None:
         own = world.history.page
         left = 3
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.harness_retry import ONE_PROBE, AskedToWaitError, Late, Rig, ignore_all, in_virtual_time
+from tests.unit.harness_retry import ONE_PROBE, AskedToWaitError, Late, RetrierRig, ignore_all, in_virtual_time
 
 from cotacoes.patterns.resilience import (
     AttemptEnded,
@@ -28,7 +28,7 @@ from cotacoes.patterns.resilience.retry import Retrier
 
 def test_a_call_that_fails_once_is_retried_and_both_attempts_are_settled() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = RetrierRig()
         assert await rig.call([OSError("no route")]) == 2
         seen = rig.breaker.metrics()
         assert (seen.calls, seen.failures) == (2, 1)
@@ -57,7 +57,7 @@ def test_the_error_says_why_there_was_no_further_attempt(reason: StopReason, cal
         left = given.pop("left", None)
         if given.pop("random_", None):
             given["random_"] = Late()
-        rig = Rig(RetryBudget(saved=given.pop("saved", 10.0)), **{"max_attempts": 3, **given})
+        rig = RetrierRig(RetryBudget(saved=given.pop("saved", 10.0)), **{"max_attempts": 3, **given})
         deadline = None if left is None else Deadline.after(left, rig.clock)
         with pytest.raises(kind) as caught:
             await rig.call([kind(str(number)) for number in range(9)], idempotent=idempotent, deadline=deadline)
@@ -74,7 +74,7 @@ def test_the_error_says_why_there_was_no_further_attempt(reason: StopReason, cal
 
 def test_the_last_error_keeps_its_cause() -> None:
     async def work() -> None:
-        rig = Rig(max_attempts=2)
+        rig = RetrierRig(max_attempts=2)
 
         async def upstream() -> None:
             try:
@@ -96,7 +96,7 @@ def test_an_error_object_that_is_raised_again_gets_its_note_once() -> None:
         always = OSError("the same one")
         for _ in range(5):
             with pytest.raises(OSError, match="the same one"):
-                await Rig().call([always] * 9)
+                await RetrierRig().call([always] * 9)
         assert always.__notes__ == ["no further attempt after 2: attempts"]
 
     in_virtual_time(work)
@@ -104,14 +104,14 @@ def test_an_error_object_that_is_raised_again_gets_its_note_once() -> None:
 
 def test_a_call_that_is_not_idempotent_is_retried_if_the_config_says_so() -> None:
     async def work() -> None:
-        assert await Rig(retry_non_idempotent=True).call([OSError()], idempotent=False) == 2
+        assert await RetrierRig(retry_non_idempotent=True).call([OSError()], idempotent=False) == 2
 
     in_virtual_time(work)
 
 
 def test_retries_cost_at_most_a_tenth_of_the_successes_and_the_reserve() -> None:
     async def work() -> None:
-        rig = Rig(RetryBudget(0.1, 10.0), max_attempts=5)
+        rig = RetrierRig(RetryBudget(0.1, 10.0), max_attempts=5)
         rig.breaker.disable()
         for number in range(1000):
             with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def test_retries_cost_at_most_a_tenth_of_the_successes_and_the_reserve() -> None
 
 def test_a_circuit_that_opens_ends_the_retries_at_once() -> None:
     async def work() -> None:
-        rig = Rig(max_attempts=5, breaker={"consecutive_failures_threshold": 2})
+        rig = RetrierRig(max_attempts=5, breaker={"consecutive_failures_threshold": 2})
         with pytest.raises(OSError) as caught:
             await rig.call([OSError() for _ in range(9)])
         assert (rig.calls, rig.stopped) == (2, [(StopReason.CIRCUIT, 2)])
@@ -143,7 +143,7 @@ def test_a_circuit_that_opens_ends_the_retries_at_once() -> None:
 
 def test_a_circuit_that_opens_during_the_wait_raises_the_error_from_before() -> None:
     async def work() -> None:
-        rig = Rig(max_attempts=5, wait_duration=10.0, max_wait_duration=10.0)
+        rig = RetrierRig(max_attempts=5, wait_duration=10.0, max_wait_duration=10.0)
         task = asyncio.ensure_future(rig.call([OSError("seen")]))
         await asyncio.sleep(0.001)
         rig.breaker.force_open()
@@ -160,7 +160,7 @@ def test_a_circuit_that_opens_during_the_wait_raises_the_error_from_before() -> 
 
 def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = RetrierRig()
         with pytest.raises(AskedToWaitError):
             rig.breaker.disable()  # so that Retry-After is waited for
             await rig.call([AskedToWaitError(5.0)], deadline=Deadline.after(3.0, rig.clock))
@@ -173,7 +173,9 @@ def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
 @pytest.mark.parametrize("made", [0, 1])
 def test_without_time_left_no_call_is_made(made: int) -> None:
     async def work() -> None:
-        rig = Rig(breaker=ONE_PROBE, classify=ignore_all, wait_duration=0.5, max_wait_duration=0.5, random_=Late())
+        rig = RetrierRig(
+            breaker=ONE_PROBE, classify=ignore_all, wait_duration=0.5, max_wait_duration=0.5, random_=Late()
+        )
         deadline = Deadline.after(0.6 * made, rig.clock)
         task = asyncio.create_task(rig.call([OSError("seen")] * made, deadline=deadline))
         await asyncio.sleep(0.1)
@@ -190,7 +192,7 @@ def test_without_time_left_no_call_is_made(made: int) -> None:
 
 def test_an_attempt_cut_short_by_the_deadline_says_so() -> None:
     async def work() -> None:
-        rig = Rig()
+        rig = RetrierRig()
         with pytest.raises(CallDeadlineError) as caught:
             await rig.call([CallDeadlineError("over")])
         assert caught.value.__notes__ == ["no further attempt after 1: deadline"]
@@ -204,7 +206,7 @@ def test_waits_are_spread_under_a_bound_that_doubles_up_to_its_maximum() -> None
     async def work() -> None:
         gaps: list[list[float]] = [[], [], [], []]
         for seed in range(200):
-            rig = Rig(max_attempts=5, wait_duration=0.1, max_wait_duration=0.4)
+            rig = RetrierRig(max_attempts=5, wait_duration=0.1, max_wait_duration=0.4)
             rig.retrier = Retrier("x", rig.retrier.config, rig.budget, classify, random.Random(seed))
             await rig.call([OSError() for _ in range(4)])
             for number, gap in enumerate(gaps):
@@ -218,7 +220,7 @@ def test_waits_are_spread_under_a_bound_that_doubles_up_to_its_maximum() -> None
 
 def test_a_wait_that_the_upstream_asks_for_opens_the_circuit_for_all() -> None:
     async def work() -> None:
-        rig = Rig(max_retry_after=60.0)
+        rig = RetrierRig(max_retry_after=60.0)
         with pytest.raises(AskedToWaitError):
             await rig.call([AskedToWaitError(20.0)])
         assert rig.breaker.state is BreakerState.OPEN
@@ -235,7 +237,7 @@ def test_a_wait_that_the_upstream_asks_for_opens_the_circuit_for_all() -> None:
 @pytest.mark.parametrize("circuit", ["none", "disabled", "metrics only"])
 def test_without_a_circuit_the_wait_that_the_upstream_asks_for_is_obeyed(circuit: str) -> None:
     async def work() -> None:
-        rig = Rig(max_retry_after=60.0)
+        rig = RetrierRig(max_retry_after=60.0)
         {"none": rig.without_breaker, "disabled": rig.breaker.disable, "metrics only": rig.breaker.metrics_only}[
             circuit
         ]()
@@ -253,7 +255,7 @@ def test_a_requested_wait_that_makes_no_sense_is_ignored_and_an_endless_one_capp
     hostile: float, has_breaker: bool
 ) -> None:
     async def work() -> None:
-        rig = Rig(max_retry_after=60.0)
+        rig = RetrierRig(max_retry_after=60.0)
         if not has_breaker:
             rig.without_breaker()
         if hostile > 0 and has_breaker:
@@ -270,7 +272,7 @@ def test_a_requested_wait_that_makes_no_sense_is_ignored_and_an_endless_one_capp
 
 def test_twenty_calls_at_once_do_not_mix_up_attempts_or_errors() -> None:
     async def work() -> None:
-        rig = Rig(RetryBudget(1.0, 1000.0, saved=1000.0), max_attempts=4)
+        rig = RetrierRig(RetryBudget(1.0, 1000.0, saved=1000.0), max_attempts=4)
 
         async def one(number: int) -> tuple[str, int]:
             call = rig.retrier.new_call(idempotent=True)
@@ -299,7 +301,7 @@ def test_twenty_calls_at_once_do_not_mix_up_attempts_or_errors() -> None:
 @given(st.lists(st.sampled_from(["ok", "fails", "once", "cancelled"]), max_size=80), st.integers(1, 5))
 def test_retries_never_exceed_the_share_of_the_successes_and_the_reserve(calls: list[str], attempts: int) -> None:
     async def work() -> None:
-        rig = Rig(RetryBudget(0.1, 10.0, saved=3.0), max_attempts=attempts)
+        rig = RetrierRig(RetryBudget(0.1, 10.0, saved=3.0), max_attempts=attempts)
         rig.breaker.disable()
         good = 0
         for what in calls:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from tests.unit.harness_retry import ONE_PROBE, Late, Rig, ignore_all, in_virtual_time
+from tests.unit.harness_retry import ONE_PROBE, Late, RetrierRig, ignore_all, in_virtual_time
 
 from cotacoes.patterns.resilience import (
     AttemptEnded,
@@ -26,7 +26,7 @@ from cotacoes.patterns.resilience import (
 def test_cancellation_is_passed_on_at_once_and_returns_the_permit(when_s: float, calls: int) -> None:
     async def work() -> None:
         budget = RetryBudget(saved=10.0)
-        rig = Rig(
+        rig = RetrierRig(
             budget, breaker=ONE_PROBE, classify=ignore_all, wait_duration=5.0, max_wait_duration=5.0, random_=Late()
         )
 
@@ -53,7 +53,7 @@ def test_cancellation_is_passed_on_at_once_and_returns_the_permit(when_s: float,
 
 def test_no_classification_can_swallow_a_cancellation() -> None:
     async def work() -> None:
-        rig = Rig(classify=lambda _: Classification(CallVerdict.FAILURE, retryable=True))
+        rig = RetrierRig(classify=lambda _: Classification(CallVerdict.FAILURE, retryable=True))
         with pytest.raises(asyncio.CancelledError):
             await rig.call([asyncio.CancelledError()])
         assert (rig.calls, rig.breaker.metrics().failures) == (1, 0)
@@ -64,7 +64,7 @@ def test_no_classification_can_swallow_a_cancellation() -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_exit_of_the_program_passes_and_returns_the_permit(kind: type[BaseException]) -> None:
-    rig = Rig.__new__(Rig)
+    rig = RetrierRig.__new__(RetrierRig)
 
     async def work() -> None:
         rig.__init__(breaker=ONE_PROBE)  # type: ignore[misc]
@@ -82,7 +82,7 @@ def test_an_exit_of_the_program_passes_and_returns_the_permit(kind: type[BaseExc
 
 def test_a_call_that_is_dropped_halfway_returns_the_permit() -> None:
     async def work() -> None:
-        rig = Rig(breaker=ONE_PROBE)
+        rig = RetrierRig(breaker=ONE_PROBE)
         calling = rig.retrier.new_call(idempotent=True).run(asyncio.Event().wait)
         calling.send(None)
         assert rig.breaker._probes_out == 1
@@ -96,7 +96,7 @@ def test_tenacitys_try_again_is_an_error_like_any_other() -> None:
     """tenacity takes it for an order, and would ask neither the breaker nor whether the call is idempotent."""
 
     async def work() -> None:
-        rig = Rig(breaker=ONE_PROBE, max_attempts=5)
+        rig = RetrierRig(breaker=ONE_PROBE, max_attempts=5)
         with pytest.raises(RuntimeError) as caught:
             await rig.call([tenacity.TryAgain()], idempotent=False)
         assert isinstance(caught.value.__cause__, tenacity.TryAgain)
@@ -118,7 +118,7 @@ def test_a_broken_listener_leaves_no_permit_out(errors: list[BaseException], bro
             if heard > broken_at:
                 raise RuntimeError("a bug")
 
-        rig = Rig(breaker={**ONE_PROBE, "permitted_calls_in_half_open": 5}, on_event=listen)
+        rig = RetrierRig(breaker={**ONE_PROBE, "permitted_calls_in_half_open": 5}, on_event=listen)
         with contextlib.suppress(RuntimeError, OSError, ValueError, asyncio.CancelledError):
             await rig.call(list(errors))
         rig.breaker._on_event = listen
@@ -134,7 +134,7 @@ def test_a_broken_classification_leaves_no_permit_out() -> None:
         raise RuntimeError("a bug")
 
     async def work() -> None:
-        rig = Rig(breaker=ONE_PROBE, classify=fail)
+        rig = RetrierRig(breaker=ONE_PROBE, classify=fail)
         with pytest.raises(RuntimeError, match="a bug"):
             await rig.call([ValueError()])
         assert rig.breaker.metrics().calls == 0, "nobody knows what it showed"
@@ -152,7 +152,7 @@ def test_a_call_that_has_ended_keeps_nothing_alive(kind: type[BaseException] | N
         pass
 
     async def work() -> None:
-        rig = Rig()
+        rig = RetrierRig()
         held: list[weakref.ref[Held]] = []
 
         async def calling() -> None:

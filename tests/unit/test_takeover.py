@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.harness_quote_service import COIN, Core, until
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore, until
 
 from cotacoes.adapters.quote_log.log import QuoteLog
 from cotacoes.adapters.quote_log.trim import Retention
@@ -25,33 +25,33 @@ def view_of(shard: MemoryShard) -> MemoryShard:
     return view
 
 
-async def all_delivered(core: Core) -> None:
+async def all_delivered(core: QuoteServiceCore) -> None:
     await until(lambda: core.history.fence is not None and core.history.pending == 0)
 
 
-async def recorded(core: Core, *prices: str) -> list[Quote]:
+async def recorded(core: QuoteServiceCore, *prices: str) -> list[Quote]:
     quotes = await core.record(*prices)
     await all_delivered(core)
     return quotes
 
 
-def count(core: Core, name: str) -> float:
+def count(core: QuoteServiceCore, name: str) -> float:
     return float(core.metrics.registry.get_sample_value(f"cotacoes_{name}_total", {"coin": COIN}) or 0)
 
 
 async def test_quotes_of_a_cut_off_writer_whose_log_comes_back_are_orphans_and_never_delivered(tmp_path: Path) -> None:
     shard = MemoryShard("shard1", [COIN])
-    cut_off = Core(tmp_path / "first", view_of(shard))
+    cut_off = QuoteServiceCore(tmp_path / "first", view_of(shard))
     async with cut_off.running():
         before = await recorded(cut_off, "1", "2")
         cut_off.shard.away = True
         lost = await cut_off.record("3", "4", "5")
         await until(lambda: count(cut_off, "quotes_published") == 5)
-    other = Core(tmp_path / "second", view_of(shard))
+    other = QuoteServiceCore(tmp_path / "second", view_of(shard))
     other.wall = cut_off.wall
     async with other.running():
         after = await recorded(other, "6", "7")
-    back = Core(tmp_path / "first", view_of(shard))
+    back = QuoteServiceCore(tmp_path / "first", view_of(shard))
     back.wall = other.wall
     async with back.running():
         last = await recorded(back, "8")
@@ -66,9 +66,9 @@ async def test_quotes_of_a_cut_off_writer_whose_log_comes_back_are_orphans_and_n
 async def test_an_epoch_follows_the_last_quote_of_the_writer_before_it(tmp_path: Path) -> None:
     """The fence is taken before the epoch's first quote, so that nothing can come between the two."""
     shard = MemoryShard("shard1", [COIN])
-    first = Core(tmp_path / "first", shard)
+    first = QuoteServiceCore(tmp_path / "first", shard)
     late = view_of(shard)
-    second = Core(tmp_path / "second", late)
+    second = QuoteServiceCore(tmp_path / "second", late)
     read = late.fence
 
     async def while_the_first_goes_on(coin: str) -> Fence:
@@ -94,7 +94,7 @@ async def test_an_epoch_follows_the_last_quote_of_the_writer_before_it(tmp_path:
 
 async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_epoch_stands_down(tmp_path: Path) -> None:
     shard = MemoryShard("shard1", [COIN])
-    first, second = Core(tmp_path / "first", view_of(shard)), Core(tmp_path / "second", view_of(shard))
+    first, second = (QuoteServiceCore(tmp_path / name, view_of(shard)) for name in ("first", "second"))
     async with first.running():
         await recorded(first, "1")
         first.shard.away = True
@@ -113,7 +113,7 @@ async def test_a_writer_that_finds_a_newer_one_when_it_begins_an_epoch_stands_do
 
 async def test_a_log_failure_at_the_start_of_an_epoch_leaves_the_writer_as_it_was(tmp_path: Path) -> None:
     """The shard has given the fence to the new epoch already; quotes of the old one are delivered all the same."""
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
 
     async def fail(*_: Any) -> None:
         raise LogUnavailableError("the disk is full")
@@ -145,14 +145,14 @@ async def test_an_epoch_begun_without_the_shard_follows_what_another_writer_stor
     tmp_path: Path, epochs: int
 ) -> None:
     shard = MemoryShard("shard1", [COIN])
-    first = Core(tmp_path / "first", view_of(shard))
+    first = QuoteServiceCore(tmp_path / "first", view_of(shard))
     async with first.running():
         await recorded(first, "1", "2")
-    other = Core(tmp_path / "second", view_of(shard))
+    other = QuoteServiceCore(tmp_path / "second", view_of(shard))
     other.wall = first.wall
     async with other.running():
         last = (await recorded(other, "3", "4"))[-1]
-    again = Core(tmp_path / "first", view_of(shard))
+    again = QuoteServiceCore(tmp_path / "first", view_of(shard))
     again.wall = other.wall
     again.shard.away = True
     own: list[Quote] = []
@@ -174,7 +174,7 @@ async def test_an_epoch_begun_without_the_shard_follows_what_another_writer_stor
 
 @pytest.mark.parametrize("counts", [Stored(0), Stored(1), Stored(2, already=1), Stored(1, refused=0, conflicts=0)])
 async def test_a_shard_that_does_not_account_for_each_quote_has_none_delivered(tmp_path: Path, counts: Stored) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     append = core.shard.append
 
     async def miscount(*arguments: Any, **named: Any) -> Stored:
@@ -194,7 +194,7 @@ async def test_a_shard_that_does_not_account_for_each_quote_has_none_delivered(t
         assert count(core, "quotes_delivered") == 3
 
 
-async def restored(core: Core, backup: dict[str, Any]) -> None:
+async def restored(core: QuoteServiceCore, backup: dict[str, Any]) -> None:
     core.shard.copies = copy.deepcopy(backup)
 
 
@@ -203,7 +203,7 @@ async def test_a_shard_restored_from_a_backup_gets_lost_quotes_from_the_log_agai
     tmp_path: Path, is_of_this_era: bool
 ) -> None:
     """This needs no lost connection: the batch that reveals it is refused, and the shard is asked for its end."""
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     async with core.running():
         backup = copy.deepcopy(core.shard.copies)
         await recorded(core, "1", "2")
@@ -219,7 +219,7 @@ async def test_a_shard_restored_from_a_backup_gets_lost_quotes_from_the_log_agai
 
 
 async def test_quotes_that_the_log_no_longer_has_are_a_hole_and_the_history_goes_on(tmp_path: Path) -> None:
-    core = Core(tmp_path, log=functools.partial(QuoteLog, retention=Retention(quotes=2)))
+    core = QuoteServiceCore(tmp_path, log=functools.partial(QuoteLog, retention=Retention(quotes=2)))
     async with core.running():
         await recorded(core, "1", "2")
         backup = copy.deepcopy(core.shard.copies)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.testing import capture_logs
-from tests.unit.fake_quote_service import Twin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 from tests.unit.test_aggregator_service import FrozenShard, ask, new_twin
 
 from cotacoes import config
@@ -84,7 +84,9 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-def traced_report(kept: Kept, twin: Twin | None = None, shard1: MemoryShard | None = None, **options: Any) -> Any:
+def traced_report(
+    kept: Kept, twin: QuoteServiceTwin | None = None, shard1: MemoryShard | None = None, **options: Any
+) -> Any:
     with kept.reported():
         return asyncio.run(ask(twin or new_twin(), shard1, **options)).json()
 

@@ -44,7 +44,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NAME = "external_service.quote"
 
 
-class Rig:
+class UpstreamsRig:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.metrics = Metrics()
@@ -84,15 +84,15 @@ class Rig:
         return self.metrics.registry.get_sample_value(f"cotacoes_{name}", {"upstream": NAME, **labels})
 
 
-def run(work: Callable[[Rig], Awaitable[None]]) -> None:
+def run(work: Callable[[UpstreamsRig], Awaitable[None]]) -> None:
     async def whole() -> None:
-        await work(Rig())
+        await work(UpstreamsRig())
 
     fake_event_loop.run(whole())
 
 
 def test_calls_are_counted_by_outcome_and_changes_of_state_by_reason() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         await rig.call()
         await rig.open()
         with pytest.raises(CircuitOpenError):
@@ -111,7 +111,7 @@ def test_calls_are_counted_by_outcome_and_changes_of_state_by_reason() -> None:
 
 
 def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         clock = asyncio.get_running_loop().time
         policy = rig.add(NAME, budget=RetryBudget(saved=5.0), fallback=LastGood[int](max_age=60.0, clock=clock))
         await rig.call(policy=policy, key=1)
@@ -134,7 +134,7 @@ def test_retries_slow_calls_and_fallbacks_are_counted_with_their_age() -> None:
 
 
 def test_a_breaker_shows_its_state_its_window_and_its_last_events_with_times() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         await rig.call()
         await asyncio.sleep(10.0)
         await rig.open()
@@ -155,7 +155,7 @@ def test_a_breaker_shows_its_state_its_window_and_its_last_events_with_times() -
 
 
 def test_an_open_circuit_that_nobody_calls_says_that_the_next_call_is_a_probe() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         def shown() -> tuple[str, str]:
             breaker = rig.upstreams.describe(NAME)
             return breaker.state, breaker.next_call
@@ -176,7 +176,7 @@ AWAY = SourceUnavailableError("no connection: 10.1.2.3 refused", outcome="unreac
 
 
 def test_an_upstream_that_never_answered_is_awaited_quietly_and_then_missing() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         with capture_logs() as logged:
             while asyncio.get_running_loop().time() < WAITING_S - 1:
                 with pytest.raises(SourceUnavailableError):
@@ -194,7 +194,7 @@ def test_an_upstream_that_never_answered_is_awaited_quietly_and_then_missing() -
 
 
 def test_after_an_answer_on_any_route_an_absence_is_a_failure() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         other = rig.add("external_service.quotes")
         with pytest.raises(SourceUnavailableError):
             await rig.call(AWAY)
@@ -215,7 +215,7 @@ def test_after_an_answer_on_any_route_an_absence_is_a_failure() -> None:
     ids=["503", "hangs", "malformed"],
 )
 def test_an_error_from_the_upstream_is_an_answer_and_counts(error: Exception) -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         for _ in range(3):
             with pytest.raises(type(error)):
                 await rig.call(error)
@@ -237,7 +237,7 @@ def test_an_error_of_ours_caused_by_an_absence_is_an_absence() -> None:
 
 
 def test_changes_of_state_are_logged_and_calls_are_not() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         with capture_logs() as logged:
             await rig.call()
             await rig.open()
@@ -254,7 +254,7 @@ def test_changes_of_state_are_logged_and_calls_are_not() -> None:
 
 
 def test_refused_questions_are_logged_once_until_one_is_answered() -> None:
-    async def work(rig: Rig) -> None:
+    async def work(rig: UpstreamsRig) -> None:
         refused = SourceMalformedError("the source answered 404", outcome="refused")
         with capture_logs() as logged:
             for _ in range(3):
@@ -271,9 +271,9 @@ def test_refused_questions_are_logged_once_until_one_is_answered() -> None:
 # the routes
 
 
-def ask(method: str, path: str, *, token: str = "sesame", **given: Any) -> tuple[httpx2.Response, Rig]:
-    async def scenario() -> tuple[httpx2.Response, Rig]:
-        rig = Rig()
+def ask(method: str, path: str, *, token: str = "sesame", **given: Any) -> tuple[httpx2.Response, UpstreamsRig]:
+    async def scenario() -> tuple[httpx2.Response, UpstreamsRig]:
+        rig = UpstreamsRig()
         settings = config.load({}, admin_token="sesame")
         served = build_app("some_service", settings, Metrics(), breaker_routes("some_service", settings, rig.upstreams))
         headers = {"authorization": f"Bearer {token}"} if token else {}
