@@ -177,5 +177,5 @@ class Witness:
                 for coin, seen in self.current.items():
                     with contextlib.suppress(UnavailableError):
                         answer = await client.current(coin)
-                        seen.quotes.append((Position(answer["epoch"], answer["seq"]), answer["price"]))
+                        seen.quotes.append((Position(answer.epoch, answer.seq), answer.price))
                 await asyncio.sleep(POLL_S)

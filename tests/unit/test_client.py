@@ -52,7 +52,7 @@ def ask(twin: QuoteServiceTwin, call: Callable[[ServiceClient], Awaitable[Any]])
 
 def test_prices_stay_strings() -> None:
     answer = ask(QuoteServiceTwin(QUOTES), lambda client: client.current("bitcoin"))
-    assert answer["price"] == "67012.3400"
+    assert answer.price == "67012.3400"
 
 
 def test_a_page_is_requested_with_the_given_parameters_only() -> None:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cotacoes.adapters.postgres.schema import known_migrations
@@ -33,7 +34,7 @@ from cotacoes.doctor.facts import (
 )
 from cotacoes.doctor.finding import Finding, Severity
 from cotacoes.doctor.gathering import aside, by_deadline
-from cotacoes.model.payloads import Progress
+from cotacoes.model.payloads import CurrentJson, Progress
 from cotacoes.model.quote import Position, Quote
 from cotacoes.up.data_folder import VERSION, DataFolder
 from cotacoes.up.supervision import processes
@@ -48,8 +49,10 @@ APPLIED = [
     for migration in known_migrations()
 ]
 SHARD = ShardFacts(migrations=APPLIED, newest_at=NOW - timedelta(seconds=1))
+TIME = "2026-11-24T11:59:59.600000Z"
+CURRENT = CurrentJson("bitcoin", "USD", "67012.34", 5, 7, TIME, TIME, 400, "fresh", "live", "sim", "closed")
 PRICES = Prices(
-    currents={"bitcoin": {"status": "fresh", "age_ms": 400, "breaker": "closed"}},
+    currents={"bitcoin": CURRENT},
     progress={"bitcoin": Progress("5-7", "5-7", 0, "shard1")},
 )
 HEALTHY = Facts(
@@ -85,8 +88,8 @@ def with_prices(facts: Facts = HEALTHY, **changes: Any) -> Facts:
     return replace(facts, prices=replace(PRICES, **changes))
 
 
-def current(status: str = "fresh", breaker: str = "closed") -> dict[str, object]:
-    return {"bitcoin": {"status": status, "age_ms": 7_000, "breaker": breaker}}
+def current(**changes: str) -> dict[str, CurrentJson]:
+    return {"bitcoin": msgspec.structs.replace(CURRENT, age_ms=7_000, **changes)}
 
 
 def pending(count: int, age_s: float | None) -> dict[str, Any]:
@@ -246,7 +249,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ),
         ("quotes", with_prices(problem="quote_service is away"), ERROR, "quote_service is away", None),
         ("quotes", with_prices(currents={"bitcoin": "none yet"}), ERROR, "none yet", None),
-        ("quotes", with_prices(currents=current("stale")), WARNING, "stale, 7.0 s old", None),
+        ("quotes", with_prices(currents=current(status="stale")), WARNING, "stale, 7.0 s old", None),
         ("circuit", with_prices(currents=current(breaker="open")), WARNING, "is open", "cotacoes faults clear"),
         (
             "circuit",

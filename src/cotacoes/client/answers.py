@@ -17,7 +17,7 @@ from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.values import explain_message
 from cotacoes.feed.history import HistoryPage, read_page
 from cotacoes.model.candle import CandleJson
-from cotacoes.model.payloads import CandlesJson
+from cotacoes.model.payloads import CandlesJson, CurrentJson
 from cotacoes.model.quote import Position, Quote, QuoteJson, first_gap, parse_price, parse_time
 
 
@@ -61,13 +61,13 @@ class CandlePage:
     next: str | None
 
 
-def read_current(answer: Mapping[str, Any], waited_s: float) -> CurrentQuote:
+def read_current(answer: CurrentJson, waited_s: float) -> CurrentQuote:
     """The newest quote from a checked answer that took at most `waited_s` to arrive."""
     try:
-        quote = msgspec.convert(answer, QuoteJson).quote()
+        quote = msgspec.convert(answer, QuoteJson, from_attributes=True).quote()
     except ValueError as error:
         raise _malformed(error) from error
-    return CurrentQuote(quote, answer["age_ms"] / 1000 + waited_s, answer["status"], answer["source"])
+    return CurrentQuote(quote, answer.age_ms / 1000 + waited_s, answer.status, answer.source)
 
 
 def read_quotes(coin: str, answer: Mapping[str, Any], after: Position | None) -> HistoryPage:

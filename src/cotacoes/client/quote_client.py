@@ -53,13 +53,13 @@ class QuoteClient:
     async def __aexit__(self, *error: Any) -> None:
         await self._http.__aexit__(*error)
 
-    async def current(self, coin: str) -> dict[str, Any]:
+    async def current(self, coin: str) -> CurrentJson:
         """The current quote."""
         name = quote(coin, safe="")
         path = f"/v1/quotes/{name}/current" if self._service == GATEWAY else f"/cotacao_atual/{name}"
         answer = checked(self._service, await self._get_own(path), CurrentJson)
         try:
-            return plain(answer.checked(coin))
+            return answer.checked(coin)
         except ValueError as error:
             raise ServiceUnavailableError(f"{self._service} gave an invalid answer: {error}") from error
 
@@ -168,12 +168,6 @@ def checked(service: str, answer: Mapping[str, Any], kind: type[T]) -> T:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:
         raise ServiceUnavailableError(f"{service} gave an invalid answer") from error
-
-
-def plain(answer: msgspec.Struct) -> dict[str, Any]:
-    """The fields of an answer's type, without any others that came along."""
-    fields: dict[str, Any] = msgspec.to_builtins(answer)
-    return fields
 
 
 def _answer(service: str, response: Response) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from cotacoes.model.payloads import Progress
+from cotacoes.model.payloads import CurrentJson, Progress
 from cotacoes.up.supervision.service import ServiceState
 
 
@@ -105,7 +105,7 @@ class Prices:
     """
 
     problem: str | None = None
-    currents: Mapping[str, dict[str, Any] | str] = field(default_factory=dict)
+    currents: Mapping[str, CurrentJson | str] = field(default_factory=dict)
     progress: Mapping[str, Progress] = field(default_factory=dict)
     oldest_pending_s: Mapping[str, float] = field(default_factory=dict)
     readiness: Mapping[str, str] = field(default_factory=dict)

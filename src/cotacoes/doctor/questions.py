@@ -17,6 +17,7 @@ from cotacoes.adapters.redis_bus import RedisBus
 from cotacoes.client.quote_client import ANSWER_BYTES_MAX
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
+from cotacoes.model.payloads import CurrentJson
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 ASK_DEADLINE_S = 1.5
@@ -108,8 +109,8 @@ async def ask_prices(addresses: Addresses) -> Prices:
     )
 
 
-async def _currents(client: ServiceClient, coins: Sequence[str]) -> dict[str, dict[str, Any] | str]:
-    async def ask(coin: str) -> dict[str, Any] | str:
+async def _currents(client: ServiceClient, coins: Sequence[str]) -> dict[str, CurrentJson | str]:
+    async def ask(coin: str) -> CurrentJson | str:
         try:
             return await client.current(coin)
         except ProblemError as error:

@@ -146,10 +146,10 @@ def quotes(facts: Facts) -> Iterator[Judgement]:
     for coin, current in prices.currents.items():
         if isinstance(current, str):
             yield error(f"{coin} has no current quote: {current}", fix)
-        elif current.get("status") == "fresh":
+        elif current.status == "fresh":
             fresh.append(coin)
         else:
-            yield warning(f"{coin} is stale, {int(current.get('age_ms', 0)) / 1000:.1f} s old", fix)
+            yield warning(f"{coin} is stale, {current.age_ms / 1000:.1f} s old", fix)
     if len(fresh) == len(prices.currents):
         yield ok(f"fresh: {listed(fresh, NAMED_MAX)}")
 
@@ -159,7 +159,7 @@ def circuit(facts: Facts) -> Iterator[Judgement]:
     if facts.prices is None:
         return
     answers = [one for one in facts.prices.currents.values() if not isinstance(one, str)]
-    states = {answer.get("breaker") for answer in answers} - {None}
+    states = {answer.breaker for answer in answers} - {None}
     mend = facts.start_of("external_service") or (facts.command("faults", "clear") if facts.services else None)
     for state in states - {"closed"}:
         yield warning(f"the circuit to the source is {state}: the source fails, and prices grow older", mend)

@@ -161,9 +161,9 @@ def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> Current
     )
 
 
-def _newer(answer: CallResult[dict[str, Any]], newest: tuple[Quote, float] | None, settings: Settings) -> CurrentJson:
+def _newer(answer: CallResult[CurrentJson], newest: tuple[Quote, float] | None, settings: Settings) -> CurrentJson:
     """The newest quote that is known: an earlier answer with its present age, or a newer quote of the live stream."""
-    quote = msgspec.convert(answer.value, CurrentJson)
+    quote = answer.value
     is_newer = newest is not None and newest[0].position > (quote.epoch, quote.seq)
     shown = _streamed(newest, settings) if is_newer else None
     if shown is None:

@@ -19,7 +19,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     TimedOutError,
 )
-from cotacoes.model.payloads import Progress
+from cotacoes.model.payloads import CurrentJson, Progress
 from cotacoes.patterns.resilience import (
     Bulkhead,
     BulkheadFullError,
@@ -101,7 +101,7 @@ class ResilientClient:
             }
         self._policies = {route: policy(route, **(of_current if route == "current" else {})) for route in questions}
 
-    async def current(self, coin: str) -> CallResult[dict[str, Any]]:
+    async def current(self, coin: str) -> CallResult[CurrentJson]:
         """The current quote."""
         return await self._ask("current", lambda: self._client.current(coin), key=coin)
 
