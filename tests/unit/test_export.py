@@ -21,7 +21,7 @@ from tests.unit.fake_quote_service import QuoteServiceTwin
 from cotacoes.cli import export as exporting
 from cotacoes.cli import export_file
 from cotacoes.cli.export import COLUMNS, Export, ExportProgress, ExportRequest, Format
-from cotacoes.cli.output import ShownHistoryPage, understood
+from cotacoes.cli.output import understood
 from cotacoes.errors import (
     HistoryUnavailableError,
     HttpUnavailableError,
@@ -30,6 +30,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     SettingError,
 )
+from cotacoes.model.payloads import PageJson
 from cotacoes.model.quote import Position, Quote, format_price, format_time
 from cotacoes.web.service_client import ServiceClient
 
@@ -317,7 +318,7 @@ def test_progress_goes_to_stderr_if_a_file_is_written_or_a_person_watches(
     assert printed.err.startswith(f"exported 9 quotes into {tmp_path / 'out'}, ")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = ExportProgress(into_file=False, clock=lambda: 1.0)
-    progress.advance(understood(page_of(9), ShownHistoryPage, "x").quotes)
+    progress.advance(understood(page_of(9), PageJson, "x").quotes)
     progress.close()
     assert capsys.readouterr().err == "\r9 quotes, up to 2026-11-24T12:00:08.000000Z, 9000 quotes/s\x1b[K\n"
 
@@ -331,7 +332,7 @@ def page_of(count: int) -> dict[str, Any]:
 
 
 def test_a_position_is_read_back_from_its_line() -> None:
-    quotes = understood(page_of(4), ShownHistoryPage, "x").quotes
+    quotes = understood(page_of(4), PageJson, "x").quotes
     for form in FORMS:
         for quote in quotes:
             position, at = wanted(form).read(wanted(form).line(quote))

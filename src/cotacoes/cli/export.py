@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cotacoes.cli.export_file import PartialFile
-from cotacoes.cli.output import ShownHistoryPage, printable, put_text, say, understood
+from cotacoes.cli.output import printable, put_text, say, understood
 from cotacoes.client.answers import read_quotes
 from cotacoes.errors import PositionGoneError, SettingError, UnavailableError
-from cotacoes.model.payloads import GapJson
+from cotacoes.model.payloads import GapJson, PageJson
 from cotacoes.model.quote import Position, QuoteJson
 from cotacoes.patterns.resilience.backoff import Backoff
 
@@ -204,14 +204,14 @@ class Export:
         say(f"resuming after {last}")
         return last
 
-    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[ShownHistoryPage]:
+    async def _pages(self, after: str | None, *, first_only: bool = False) -> AsyncIterator[PageJson]:
         """The pages of the range."""
         wanted = self._wanted
         more = True
         while more:
             asked: dict[str, Any] = {"after": after, "start": wanted.start, "end": wanted.end}
             answer = await self._patiently(asked, 1 if first_only else self._page_quotes)
-            page = understood(answer, ShownHistoryPage, "quote_service")
+            page = understood(answer, PageJson, "quote_service")
             read_quotes(wanted.coin, answer, None if after is None else Position.parse(after))
             yield page
             more, after = page.more and bool(page.quotes) and not first_only, page.next

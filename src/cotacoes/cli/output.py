@@ -20,46 +20,12 @@ from cotacoes.cli.tables import table_lines
 from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.payloads import CurrentJson, GapJson
-from cotacoes.model.quote import (
-    CurrencyText,
-    OriginText,
-    PositionText,
-    QuoteJson,
-    TimeText,
-)
+from cotacoes.model.quote import QuoteJson
 
 T = TypeVar("T")
 
 UNKNOWN = "?"  # not known
 NONE = "-"  # known to be absent
-
-
-class ShownHistoryPage(msgspec.Struct, frozen=True):
-    """The fields of a page of the history that are shown."""
-
-    quotes: list[QuoteJson]
-    next: PositionText | None
-    more: bool
-    gaps: list[GapJson] = []
-
-    def lines(self) -> Iterator[QuoteJson | GapJson]:
-        """Each quote in order, and before it the gap that the history has there."""
-        gaps = {gap.through: gap for gap in self.gaps}
-        for quote in self.quotes:
-            before = quote.prev if quote.seq == 1 else f"{quote.epoch}-{quote.seq - 1}"
-            if before is not None and before in gaps:
-                yield gaps[before]
-            yield quote
-
-
-class ShownCandlePage(msgspec.Struct, frozen=True):
-    """The fields of a page of candles that are shown."""
-
-    currency: CurrencyText
-    origin: OriginText
-    candles: list[CandleJson]
-    next: TimeText | None
-    through: PositionText
 
 
 def put(line: str) -> None:

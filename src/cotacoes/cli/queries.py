@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from cotacoes.cli.options import data_folder
 from cotacoes.cli.output import (
     CANDLE_COLUMNS,
-    ShownCandlePage,
-    ShownHistoryPage,
     candle_row,
     fault_lines,
     gap_line,
@@ -25,7 +23,7 @@ from cotacoes.cli.output import (
 )
 from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.exit_codes import OK, STALE
-from cotacoes.model.payloads import GapJson
+from cotacoes.model.payloads import CandlesJson, GapJson, PageJson
 from cotacoes.model.window import DEFAULT_WINDOW
 from cotacoes.up import control
 
@@ -189,7 +187,7 @@ async def candles(
     following = start
     while True:
         answer = await client.candles(coin.lower(), interval, start=following, end=end, limit=limit, empty=empty)
-        page = understood(answer, ShownCandlePage, "quote_service")
+        page = understood(answer, CandlesJson, "quote_service")
         kind = {"coin": coin.lower(), "currency": page.currency, "origin": page.origin, "interval": interval}
         if as_json:
             for candle in answer["candles"]:
@@ -207,8 +205,8 @@ async def candles(
     return OK
 
 
-def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> ShownHistoryPage:
-    shown = understood(page, ShownHistoryPage, "quote_service")
+def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> PageJson:
+    shown = understood(page, PageJson, "quote_service")
     for line in shown.lines():
         if isinstance(line, GapJson):
             fields = {"type": "gap", "coin": coin, "after": line.after, "through": line.through, "reason": line.reason}

@@ -10,8 +10,8 @@ import msgspec
 
 from cotacoes.errors import PositionBeyondEndError, ServiceUnavailableError
 from cotacoes.model.live_message import require_valid
-from cotacoes.model.payloads import GapJson
-from cotacoes.model.quote import Position, Quote, QuoteJson
+from cotacoes.model.payloads import PageJson
+from cotacoes.model.quote import Position, Quote
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import Wanted
 
@@ -43,15 +43,9 @@ class History(Protocol):
         """
 
 
-class _PageFields(msgspec.Struct, frozen=True):
-    quotes: list[QuoteJson]
-    more: bool
-    gaps: list[GapJson] = []
-
-
 def read_page(coin: str, answer: Mapping[str, Any]) -> HistoryPage:
     """Read and check an answer; ValueError unless it is a page of this coin."""
-    fields = msgspec.convert(answer, _PageFields)
+    fields = msgspec.convert(answer, PageJson)
     quotes = [quote.quote() for quote in fields.quotes]
     for quote in quotes:
         if quote.coin != coin:

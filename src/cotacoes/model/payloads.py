@@ -6,6 +6,7 @@ answer of another shape is refused as a whole, or loses the section that is inva
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self, cast
 
 import msgspec
@@ -130,6 +131,15 @@ class PageJson(msgspec.Struct, frozen=True):
     more: bool
     floor: PositionText | None
     gaps: list[GapJson] = []
+
+    def lines(self) -> Iterator[QuoteJson | GapJson]:
+        """Each quote in order, and before it the gap that the history has there."""
+        gaps = {gap.through: gap for gap in self.gaps}
+        for quote in self.quotes:
+            before = quote.prev if quote.seq == 1 else f"{quote.epoch}-{quote.seq - 1}"
+            if before is not None and before in gaps:
+                yield gaps[before]
+            yield quote
 
 
 class CandlesJson(msgspec.Struct, frozen=True):
