@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -56,15 +55,13 @@ def breakers(
     chosen = None if state is None else state.replace("-", "_").lower()
     if chosen is not None and chosen not in STATES:
         raise typer.BadParameter(f"give one of the states {', '.join(STATES)}")
-    services = queries.client_for(data)
 
-    async def asking() -> int:
-        async with services as client:
-            if chosen is not None:
-                await client.set_breaker(service, breaker, chosen)
-            return await show(client, service, breaker, as_json=as_json)
+    async def ask(client: ServiceClient) -> int:
+        if chosen is not None:
+            await client.set_breaker(service, breaker, chosen)
+        return await show(client, service, breaker, as_json=as_json)
 
-    return asyncio.run(asking())
+    return queries.ask_services(data, ask)
 
 
 async def show(client: ServiceClient, service: str, breaker: str, *, as_json: bool) -> int:

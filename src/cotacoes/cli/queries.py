@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,17 @@ def settings_of(given: Path | None) -> config.Settings:
     from cotacoes import config
 
     return config.load(find_system(given, control.ask))
+
+
+def ask_services(data: Path | None, ask: Callable[[ServiceClient], Awaitable[int]]) -> int:
+    """Run a command with a client for the services of the system to query, and return its exit code."""
+    services = client_for(data)
+
+    async def asking() -> int:
+        async with services as client:
+            return await ask(client)
+
+    return asyncio.run(asking())
 
 
 def client_for(given: Path | None) -> ServiceClient:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +21,6 @@ from cotacoes.up import control
 if TYPE_CHECKING:
     from cotacoes import config
     from cotacoes.web.process import Stop
-    from cotacoes.web.service_client import ServiceClient
 
 LAST_QUOTES_MAX = 10_000  # READ_QUOTES_MAX of a shard
 
@@ -103,7 +100,7 @@ def quote(coin: Coin, data: Data = None, as_json: AsJson = False) -> int:
 
     The exit code is 3 if the quote is stale, and 4 if there is none.
     """
-    return _ask(data, lambda client: queries.quote(client, coin, as_json=as_json))
+    return queries.ask_services(data, lambda client: queries.quote(client, coin, as_json=as_json))
 
 
 @app.command()
@@ -127,7 +124,9 @@ def report(
 
     The report contains every answer that came in time, and names what is missing.
     """
-    return _ask(data, lambda client: queries.report(client, coins or (), window=window, trace=trace, as_json=as_json))
+    return queries.ask_services(
+        data, lambda client: queries.report(client, coins or (), window=window, trace=trace, as_json=as_json)
+    )
 
 
 @app.command()
@@ -157,7 +156,7 @@ def history(
         raise typer.BadParameter("give either --last or --after, not both")
     if last is not None and (start is not None or end is not None):
         raise typer.BadParameter("give either --last or --from and --to, not both")
-    return _ask(
+    return queries.ask_services(
         data,
         lambda client: queries.history(client, coin, last=last, after=after, start=start, end=end, as_json=as_json),
     )
@@ -191,7 +190,7 @@ def candles(
     """
     if last is not None and start is not None:
         raise typer.BadParameter("give either --last or --from, not both")
-    return _ask(
+    return queries.ask_services(
         data,
         lambda client: queries.candles(
             client, coin, interval, last=last, start=start, end=end, empty=empty, as_json=as_json
@@ -224,7 +223,7 @@ def export(
     from cotacoes.cli import export as exporting
 
     wanted = exporting.ExportRequest(coin.lower(), start, end, form)
-    return _ask(data, lambda client: exporting.export(client, wanted, output))
+    return queries.ask_services(data, lambda client: exporting.export(client, wanted, output))
 
 
 @app.command()
@@ -245,14 +244,4 @@ def faults(
 
     Each KEY=VALUE is added to the current faults; `clear` removes them all.
     """
-    return _ask(data, lambda client: queries.faults(client, words or [], as_json=as_json))
-
-
-def _ask(data: Path | None, ask: Callable[[ServiceClient], Awaitable[int]]) -> int:
-    services = queries.client_for(data)
-
-    async def asking() -> int:
-        async with services as client:
-            return await ask(client)
-
-    return asyncio.run(asking())
+    return queries.ask_services(data, lambda client: queries.faults(client, words or [], as_json=as_json))
