@@ -53,9 +53,9 @@ def test_each_network_or_database_library_is_imported_by_one_file() -> None:
     assert users == {(name, file) for name, files in OWNED.items() for file in files}
 
 
-def test_the_package_has_at_most_twenty_rooms() -> None:
+def test_the_package_has_at_most_twenty_one_rooms() -> None:
     rooms = {module.relative_to(SOURCE).parts[0] for module in MODULES} - {"__init__.py"}
-    assert len(rooms) <= 20
+    assert len(rooms) <= 21
 
 
 def test_adapters_hold_what_imports_a_network_or_database_library_and_nothing_else() -> None:

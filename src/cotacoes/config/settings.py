@@ -21,6 +21,7 @@ PORT_OFFSETS = {
     "external_service": 1,
     "quote_service": 2,
     "aggregator_service": 3,
+    "feed_service": 4,
     "redis": 10,
     "shard1": 11,
     "shard2": 12,

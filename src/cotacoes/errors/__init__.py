@@ -44,6 +44,7 @@
     │   ├── SourceUnavailableError    no answer, or one that says to try later
     │   ├── SourceMalformedError      an answer that is not a quote
     │   └── SourceGoneError           its tape does not reach back to our cursor
+    ├── FrameError                a frame of an exchange cannot be read; it is counted and skipped
     ├── CopyError                 a shard's copy of a coin, during a move or left behind by one
     │   ├── CopyRefusedError          it is not in the state that this step needs
     │   └── CopyDiffersError          it differs from the other copy
@@ -362,6 +363,10 @@ class SourceGoneError(SourceError):
     def __init__(self, message: str, *, cursor: str) -> None:
         super().__init__(message)
         self.cursor = cursor
+
+
+class FrameError(CotacoesError):
+    """A frame of an exchange cannot be read; the message says why, without the frame."""
 
 
 class CopyError(CotacoesError):

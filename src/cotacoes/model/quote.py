@@ -107,14 +107,30 @@ def position_of(epoch: int | None, seq: int | None) -> Position | None:
     return None if epoch is None or seq is None else Position(epoch, seq)
 
 
+class Agreement(msgspec.Struct, frozen=True, gc=False):
+    """How venues agreed on a price: `used` of `of` venues, within `confidence` of it, in its currency.
+
+    `thin` if fewer than three venues were used.
+    """
+
+    state: Literal["agreed", "thin"]
+    confidence: Decimal
+    used: int
+    of: int
+
+
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """A source's statement about one coin: a validated exact price, and the source's own time."""
+    """A source's statement about one coin: a validated exact price, and the source's own time.
+
+    `agreement` is None if the source does not say how the price came about.
+    """
 
     coin: str
     currency: str
     price: Decimal
     observed_at: datetime
     origin: str
+    agreement: Agreement | None = None
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +145,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     at: datetime
     origin: str
     prev: Position | None = None
+    agreement: Agreement | None = None
 
     @property
     def position(self) -> Position:
