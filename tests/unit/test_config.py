@@ -51,6 +51,12 @@ def test_given_values_take_precedence_over_the_environment() -> None:
         ("COTACOES_REPLAY_TIMES", "mine", "COTACOES_REPLAY_TIMES"),
         ("COTACOES_REPLAY_PAIRS", "SOLUSDT:solana", "PAIR:COIN:CURRENCY"),
         ("COTACOES_REPLAY_PAIRS", ":solana:USDT", "PAIR:COIN:CURRENCY"),
+        ("COTACOES_VENUE_SYMBOLS", "krakken:solana:SOL/USD", "VENUE:COIN:SYMBOL.*kraken, bitstamp"),
+        ("COTACOES_VENUE_SYMBOLS", "kraken:Solana:SOL/USD", "VENUE:COIN:SYMBOL"),
+        ("COTACOES_VENUE_SYMBOLS", "kraken:solana:SOL USD", "VENUE:COIN:SYMBOL"),
+        ("COTACOES_VENUE_SYMBOLS", "kraken:solana", "VENUE:COIN:SYMBOL"),
+        ("COTACOES_VENUE_SYMBOLS", "kraken:solana:SOL/EUR", "SOL/EUR does not end as kraken writes USDT, USDC, USD"),
+        ("COTACOES_VENUE_SYMBOLS", "binance:solana:USDT", "USDT does not end"),
         ("COTACOES_SOURCE_MODE", "stream", "COTACOES_SOURCE_MODE"),
         ("COTACOES_CHANNEL_PREFIX", "a*", "COTACOES_CHANNEL_PREFIX"),
         ("COTACOES_CHANNEL_PREFIX", "blue:", "COTACOES_CHANNEL_PREFIX"),
@@ -94,6 +100,15 @@ def test_an_unpaced_replay_requires_tape_mode() -> None:
     )
     assert (settings.speed, [path.name for path in settings.replay_paths]) == (float("inf"), ["a.gz", "b.gz"])
     assert settings.further_pairs == {"SOLUSDT": ("solana", "USDT"), "BTC/USDT:USDT": ("bitcoin", "USDT")}
+
+
+def test_a_symbol_of_a_venue_may_have_a_colon_or_be_empty() -> None:
+    given = "kraken:solana:SOL/USD,bitfinex:chainlink:tLINK:USD,gemini:ethereum:"
+    assert config.load({"COTACOES_VENUE_SYMBOLS": given}).venue_symbol_overrides == {
+        ("kraken", "solana"): "SOL/USD",
+        ("bitfinex", "chainlink"): "tLINK:USD",
+        ("gemini", "ethereum"): "",
+    }
 
 
 @pytest.mark.parametrize(

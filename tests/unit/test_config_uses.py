@@ -23,6 +23,7 @@ BEHIND = {
     "hosts": {"host", "allowed_hosts"},
     "origins": {"allowed_origins"},
     "further_pairs": {"replay_pairs"},
+    "venue_symbol_overrides": {"venue_symbols"},
     "replay_paths": {"source"},
     "seed_placement": {"coins"},
 }
@@ -138,7 +139,11 @@ def test_no_process_is_given_a_setting_that_neither_it_nor_a_rule_reads(name: st
 
 
 def test_every_setting_reaches_a_process_or_names_what_up_starts_itself() -> None:
-    assert set(Settings.model_fields) - set().union(*USES.values()) == {"gateway_url", "aggregator_url"}
+    assert set(Settings.model_fields) - set().union(*USES.values()) == {
+        "gateway_url",
+        "aggregator_url",
+        "venue_symbols",
+    }
 
 
 def test_only_services_that_use_a_shard_or_have_administrative_routes_know_their_secrets() -> None:

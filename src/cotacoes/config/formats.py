@@ -9,10 +9,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
+from cotacoes.model.venue_symbols import CURRENCIES, VENUE_NAMES, currency_of
 
 SHARDS = ("shard1", "shard2")
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]+)\Z", re.ASCII)
 _TOKEN = re.compile(r"[!-~]*\Z", re.ASCII)
+_VENUE_SYMBOL = re.compile(r"[A-Za-z0-9/:._-]{1,32}\Z", re.ASCII)
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
 
 
@@ -48,6 +50,18 @@ def _pairs(text: str) -> str:
         *name, coin, currency = ["", "", *item.rsplit(":", 2)]  # a pair may have a colon, as BTC/USDT:USDT
         if not (name[-1] and COIN_PATTERN.match(coin) and CURRENCY_PATTERN.match(currency)):
             raise ValueError("write PAIR:COIN:CURRENCY,… as in SOLUSDT:solana:USDT")
+    return text
+
+
+def _venue_symbols(text: str) -> str:
+    for item in filter(None, text.split(",")):
+        venue, coin, symbol = [*item.split(":", 2), "?", "?"][:3]  # a symbol may have a colon, as tLINK:USD
+        if venue not in VENUE_NAMES or not COIN_PATTERN.match(coin) or (symbol and not _VENUE_SYMBOL.match(symbol)):
+            raise ValueError(
+                f"write VENUE:COIN:SYMBOL,… as in kraken:solana:SOL/USD; venues are {', '.join(VENUE_NAMES)}"
+            )
+        if symbol and currency_of(venue, symbol) is None:
+            raise ValueError(f"{symbol} does not end as {venue} writes {', '.join(CURRENCIES)}")
     return text
 
 
@@ -87,6 +101,7 @@ Source = Annotated[str, AfterValidator(_source)]
 Coins = Annotated[str, AfterValidator(_coins)]
 Speed = Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)]
 Pairs = Annotated[str, AfterValidator(_pairs)]
+VenueSymbols = Annotated[str, AfterValidator(_venue_symbols)]
 Hosts = Annotated[str, AfterValidator(_hosts)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Origins = Annotated[str, AfterValidator(_origins)]

@@ -8,7 +8,19 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from cotacoes.config.formats import Coins, Dsn, Hosts, HttpUrl, Origins, Pairs, RedisUrl, Source, Speed, Token
+from cotacoes.config.formats import (
+    Coins,
+    Dsn,
+    Hosts,
+    HttpUrl,
+    Origins,
+    Pairs,
+    RedisUrl,
+    Source,
+    Speed,
+    Token,
+    VenueSymbols,
+)
 from cotacoes.errors import SettingError
 from cotacoes.model.live_message import CHANNEL_PREFIX
 
@@ -75,6 +87,13 @@ class Settings(BaseModel):
     seed: int = Field(1, ge=0, le=2**63 - 1, description="seed of the simulated market and of the injected faults")
     failure_rate: float = Field(0.2, ge=0, le=1, description="share of requests answered with 500 or 503")
     tick_ms: int = Field(250, ge=1, le=60_000, description="milliseconds between two prices of the simulated market")
+
+    # feed_service
+    venue_symbols: VenueSymbols = Field(
+        "",
+        description="symbols of coins that the table of venues lacks or has wrong: VENUE:COIN:SYMBOL,… as in "
+        "kraken:solana:SOL/USD; without a symbol, the coin is left out there",
+    )
 
     # quote_service
     source_mode: Literal["latest", "tape"] = Field(
@@ -221,6 +240,12 @@ class Settings(BaseModel):
         """Coin and currency by pair, for the pairs that `replay_pairs` adds."""
         items = (item.rsplit(":", 2) for item in filter(None, self.replay_pairs.split(",")))
         return {pair: (coin, currency) for pair, coin, currency in items}
+
+    @property
+    def venue_symbol_overrides(self) -> dict[tuple[str, str], str]:
+        """Symbol by venue and coin, as `venue_symbols` has them."""
+        items = (item.split(":", 2) for item in filter(None, self.venue_symbols.split(",")))
+        return {(venue, coin): symbol for venue, coin, symbol in items}
 
     @property
     def replay_paths(self) -> list[Path]:

@@ -11,15 +11,22 @@ Digits are taken from the bytes as they stand, by `read_price`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from cotacoes.errors import FrameError
-from cotacoes.model.quote import PRICE_TEXT_MAX, PriceError, parse_number, parse_price
+from cotacoes.errors.values import explain_message
+from cotacoes.model.quote import EPOCH_START, PRICE_TEXT_MAX, PriceError, parse_number, parse_price, parse_time
+from cotacoes.model.venue_symbols import spell
+
+_UNIX_DIGITS_MAX = 19
+_REASON_MAX = 200
 
 
 class Book(msgspec.Struct, frozen=True, gc=False):
@@ -83,38 +90,106 @@ class Session(Protocol):
         ...
 
 
-class Venue(Protocol):
+@dataclass(frozen=True)
+class Venue:
     """The constant facts of a venue.
 
-    `heartbeat_s` is the longest silence that the venue promises on a healthy connection; None if it promises none.
-    `lifetime_s` is after how long the venue itself ends a connection. `ping` is a text to send every `ping_s`.
+    `heartbeat_s` is the longest silence on a healthy connection; None if the venue promises none.
+    `lifetime_s` is after how long the venue itself ends a connection.
+    `ping` is a text to send every `ping_s`, which the venue answers. `pause_s` is the shortest time between two frames
+    to the venue; it disconnects clients that send faster.
     """
 
     name: str
     url: str
-    heartbeat_s: float | None
-    lifetime_s: float | None
-    ping: str | None
-    ping_s: float
+    session: Callable[[Sequence[str]], Session]
+    heartbeat_s: float | None = None
+    lifetime_s: float | None = None
+    ping: str | None = None
+    ping_s: float = 20.0
+    pause_s: float = 0.0
 
     def symbol(self, base: str, currency: str) -> str:
         """The venue's symbol for a pair such as BTC, USDT."""
-        ...
+        return spell(self.name, base, currency)
 
     def open(self, symbols: Sequence[str]) -> Session:
         """A session that subscribes to these symbols."""
-        ...
+        return self.session(symbols)
 
 
-_text = msgspec.json.Decoder(str)
+ALIVE: Sequence[Event] = (Alive(),)
+SUBSCRIBED: Sequence[Event] = (Subscribed(),)
+
+_EMPTY = {"", '""', "null"}  # the price of a side without orders, beside zero
+_T = TypeVar("_T")
 
 
-def read_price(raw: msgspec.Raw) -> Decimal:
-    """The price in a JSON string or number, with every digit; FrameError for anything else."""
-    token = bytes(memoryview(raw)[: PRICE_TEXT_MAX + 3])
+def decode(decoder: msgspec.json.Decoder[_T], frame: bytes | msgspec.Raw) -> _T:
+    """The frame, or a part of it; FrameError if it is not JSON of the expected shape."""
     try:
-        if token[:1] == b'"':
-            return parse_price(_text.decode(raw) if len(token) <= PRICE_TEXT_MAX + 2 else "")
-        return parse_number(token.decode("ascii", "replace"))
-    except (PriceError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise FrameError(f"a price cannot be read ({error})") from error
+        return decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"the frame cannot be read: {explain_message(error)}") from error
+
+
+def read_price(raw: msgspec.Raw | bytes) -> Decimal | None:
+    """The price in a JSON string or number, with the digits that stand there; None for a side without orders.
+
+    FrameError for anything else. A string with escapes is one, since its digits do not stand in the frame.
+    """
+    text = str(memoryview(raw)[: PRICE_TEXT_MAX + 3], "ascii", "replace")
+    if text in _EMPTY:
+        return None
+    try:
+        return parse_price(text[1:-1]) if text[0] == '"' else parse_number(text)
+    except PriceError as error:
+        if error.reason == "zero":
+            return None
+        raise FrameError(f"a price cannot be read: {error}") from error
+
+
+def read_book(
+    symbol: str,
+    bid: msgspec.Raw | bytes,
+    ask: msgspec.Raw | bytes,
+    *,
+    exchange_at: datetime | None = None,
+    is_snapshot: bool = False,
+) -> Event:
+    """The book, or Alive if one of its sides has no orders; FrameError if a price cannot be read."""
+    best_bid, best_ask = read_price(bid), read_price(ask)
+    if best_bid is None or best_ask is None:
+        return ALIVE[0]
+    return Book(symbol, best_bid, best_ask, exchange_at, is_snapshot)
+
+
+def read_time(text: str) -> datetime:
+    """An RFC 3339 time, cut to microseconds; FrameError for anything else."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise FrameError(f"a time cannot be read: {error}") from error
+
+
+def read_unix(count: int | str, unit: timedelta) -> datetime:
+    """A time since 1970 in this unit, which some venues write as a string; FrameError for anything else."""
+    if isinstance(count, str):
+        if not (count.isascii() and count.isdigit() and len(count) <= _UNIX_DIGITS_MAX):
+            raise FrameError("a time cannot be read: it is not a count")
+        count = int(count)
+    try:
+        return EPOCH_START + count * unit
+    except OverflowError as error:
+        raise FrameError("a time cannot be read: it is out of range") from error
+
+
+def symbol_in(text: str, symbols: Iterable[str]) -> str | None:
+    """The symbol that a refusal names in its text, if it is one of these."""
+    shown = text[:_REASON_MAX]
+    return next((one for one in symbols if re.search(rf"(?<![A-Za-z0-9]){re.escape(one)}(?![A-Za-z0-9])", shown)), None)
+
+
+def shorten(text: str) -> str:
+    """A venue's own words, at a length and in characters that a log line can bear."""
+    return ascii(text[:_REASON_MAX])[1:-1]
