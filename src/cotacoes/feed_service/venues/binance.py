@@ -35,6 +35,10 @@ from cotacoes.feed_service.venues.venue import (
 _SYMBOLS_PER_MESSAGE = 50  # a message of two streams each stays below 4 kB
 
 
+class _Error(msgspec.Struct):
+    msg: str = ""
+
+
 class _Frame(msgspec.Struct):
     stream: str = ""
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -42,7 +46,7 @@ class _Frame(msgspec.Struct):
     id: int | str | None = None
     code: int | None = None
     msg: str = ""
-    error: msgspec.Raw | None = None
+    error: _Error | None = None
 
 
 class _BookTicker(msgspec.Struct):
@@ -59,7 +63,6 @@ class _Event(msgspec.Struct):
 _frame = msgspec.json.Decoder(_Frame)
 _book_ticker = msgspec.json.Decoder(_BookTicker)
 _event = msgspec.json.Decoder(_Event)
-_error = msgspec.json.Decoder(_Frame)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -78,10 +81,8 @@ class BinanceSession:
             return (read_book(ticker.s, ticker.b, ticker.a),)
         if read.stream:
             return _read_event(decode(_event, read.data))
-        if read.error is not None:
-            return _refused(decode(_error, read.error))
-        if read.code is not None:
-            return _refused(read)
+        if read.error is not None or read.code is not None:
+            return (SubscriptionRefused(None, shorten(read.error.msg if read.error else read.msg)),)
         if read.e:
             return _read_event(_Event(read.e))
         return SUBSCRIBED if read.id is not None else ALIVE
@@ -96,10 +97,6 @@ def _read_event(event: _Event) -> Sequence[Event]:
     if event.e == "serverShutdown":
         return (Leaving("the server shuts down"),)
     return ALIVE if event.E is None else (ClockSeen(read_unix(event.E, _MILLISECOND)),)
-
-
-def _refused(error: _Frame) -> Sequence[Event]:
-    return (SubscriptionRefused(None, shorten(error.msg)),)
 
 
 BINANCE = Venue(
