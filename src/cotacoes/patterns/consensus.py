@@ -1,10 +1,36 @@
-"""One price from the books of several venues: pure, exact, and hard to move by a minority."""
+"""One price from the books of several venues: pure, exact, and out of reach of a minority.
+
+    VenueBook ─▶ sound?  ─no─▶ VenueVerdict with a reason: empty, crossed, stale, future, wide, no_rate
+                   │yes: bid and ask in dollars
+                   ▼
+    centre = median of the mids; band around it; a majority must lie within ─no─▶ NoPrice (disputed)
+                   ▼                                                   outside of it: outlier
+    price = median of the votes bid, mid, ask of the venues in the band ─▶ ConsensusPrice (agreed or thin)
+
+A venue is believed as far as the majority of the sound venues confirms it, and no further: its `last` price, its volume
+and its own claim of certainty decide nothing. What a majority says together is the price, even if all of it lies.
+
+All arithmetic is exact; only results are rounded, half-even to 18 places, like every computed price. No clock is read:
+times are seconds of one monotonic clock. `docs/explanation/consensus.md` explains the formulas and shows attacks.
+"""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Context, Decimal
+from typing import Literal
+
+from cotacoes.model.quote import COMPUTED_PLACES, Agreement, computed_price
+
+USD = "USD"
+_ONE = Decimal(1)
+_HALF = Decimal("0.5")
+_BASIS_POINT = Decimal("0.0001")
+_SMALLEST = Decimal(1).scaleb(-COMPUTED_PLACES)
+# Room for the product of a price and a rate at their full lengths. Without traps, a comparison with NaN is False.
+_EXACT = Context(prec=200, traps=[])
 
 
 class ConsensusState(enum.StrEnum):
@@ -16,12 +42,157 @@ class ConsensusState(enum.StrEnum):
     NONE = "none"
 
 
+class VenueReason(enum.StrEnum):
+    """Why a venue was not used. The first six concern its book alone; the others hold it against the other venues."""
+
+    EMPTY = "empty"  # no bid or no ask above zero
+    CROSSED = "crossed"  # the bid is above the ask
+    STALE = "stale"
+    FUTURE = "future"  # later than now by more than clocks differ
+    WIDE = "wide"  # bid and ask are too far apart to say where the price is
+    NO_RATE = "no_rate"  # its currency has no rate to the dollar
+    OUTLIER = "outlier"  # outside of the band
+    DISPUTED = "disputed"  # within the band, but too few others are
+    HELD = "held"  # part of a thin result that is too far from the last agreed price
+    ALONE = "alone"  # too few venues are left, where more are required
+
+
 @dataclass(frozen=True, slots=True)
 class VenueBook:
-    """The best bid and ask of one venue, in `currency`; `as_of_s` is a time on the monotonic clock."""
+    """The best bid and ask of one venue, in `currency`; `as_of_s` is a time on the monotonic clock.
+
+    For a venue that has sent no book, pass zero for both: it is then counted, and named as `empty`.
+    """
 
     venue: str
     currency: str
     bid: Decimal
     ask: Decimal
     as_of_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class VenueVerdict:
+    """A venue's part in a consensus: `reason` says why it was not used. `rate` is from its currency to dollars."""
+
+    book: VenueBook
+    rate: Decimal | None
+    reason: VenueReason | None
+
+    @property
+    def used(self) -> bool:
+        return self.reason is None
+
+    @property
+    def mid(self) -> Decimal | None:
+        """The middle of the book in its own currency; None for an empty one."""
+        if self.reason is VenueReason.EMPTY:
+            return None
+        return computed_price(_EXACT.add(self.book.bid, self.book.ask), 2)
+
+    @property
+    def mid_usd(self) -> Decimal | None:
+        """The middle of the book in dollars; None if it is empty, or if there is no rate."""
+        if self.reason is VenueReason.EMPTY or self.rate is None:
+            return None
+        return computed_price(_EXACT.multiply(_EXACT.add(self.book.bid, self.book.ask), self.rate), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusPrice:
+    """A price in dollars, from `used` of the `of` venues that were given.
+
+    At least half of the votes lie within `confidence` of the price. `low` and `high` are the lowest bid and the highest
+    ask of the venues used, so they bound the price. A majority of the venues used has a book from `as_of_s` or later.
+    """
+
+    state: Literal[ConsensusState.AGREED, ConsensusState.THIN]
+    price: Decimal
+    confidence: Decimal
+    low: Decimal
+    high: Decimal
+    used: int
+    of: int
+    as_of_s: float
+    verdicts: Sequence[VenueVerdict]
+
+    def __post_init__(self) -> None:
+        assert 0 < self.used <= self.of == len(self.verdicts)
+        assert 0 < self.low <= self.price <= self.high
+        assert self.confidence >= 0
+
+    @property
+    def agreement(self) -> Agreement:
+        """What travels with a quote."""
+        state: Literal["agreed", "thin"] = "agreed" if self.state is ConsensusState.AGREED else "thin"
+        return Agreement(state=state, confidence=self.confidence, used=self.used, of=self.of)
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrice:
+    """There is no price. Each venue's verdict says why it was not used."""
+
+    state: Literal[ConsensusState.DISPUTED, ConsensusState.NONE]
+    verdicts: Sequence[VenueVerdict]
+
+    @property
+    def of(self) -> int:
+        return len(self.verdicts)
+
+    @property
+    def reason(self) -> Literal["disputed", "no_venue"]:
+        return "disputed" if self.state is ConsensusState.DISPUTED else "no_venue"
+
+
+Consensus = ConsensusPrice | NoPrice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsensusLimits:
+    """The limits of a consensus. Names end in their unit; `bps` are hundredths of a percent."""
+
+    age_max_s: float = 10.0  # a venue is silent for up to 13.6 s in a busy market; others speak for it meanwhile
+    future_max_s: float = 5.0  # as for every price (ARCHITECTURE, Times); a recorded exchange clock was 1.3 s ahead
+    spread_max_bps: Decimal = Decimal(100)  # ten times the widest book of a large exchange in a recording
+    pair_band_bps: Decimal = Decimal(25)  # of two from their middle: what large exchanges differ by on a restless day
+    band_min_bps: Decimal = Decimal(50)  # below it a calm market would make honest venues outliers
+    band_max_bps: Decimal = Decimal(200)  # above it liars would fit in: in a market that wild there is no one price
+    band_deviations: Decimal = Decimal("7.413")  # 5 standard deviations, each 1.4826 of the MAD for normal errors
+    confidence_min_bps: Decimal = Decimal(25)  # of fewer than `agreed_min`: if one of two errs, the price errs by this
+    agreed_min: int = 3  # the fewest that can outvote a liar
+    venues_min: int = 1  # fewer in the band give no price
+    step_max_bps: Decimal = Decimal(500)  # of a thin result from the last agreed price
+    step_age_max_s: float = 60.0  # a market that moved for good is believed after this
+
+    def __post_init__(self) -> None:
+        assert self.age_max_s > 0 <= self.future_max_s
+        assert 0 < self.pair_band_bps <= self.band_min_bps <= self.band_max_bps
+        assert self.pair_band_bps <= self.confidence_min_bps
+        assert self.spread_max_bps <= self.band_max_bps < self.step_max_bps
+        assert 1 <= self.venues_min <= self.agreed_min
+
+
+PRICE_LIMITS = ConsensusLimits()
+# A stablecoin is traded more rarely. A venue that alone gave a rate would also speak for all that use it.
+RATE_LIMITS = replace(PRICE_LIMITS, age_max_s=30.0, venues_min=2)
+
+
+def agree(
+    books: Sequence[VenueBook],
+    rates: Mapping[str, Decimal],
+    now_s: float,
+    *,
+    last: ConsensusPrice | None,
+    limits: ConsensusLimits = PRICE_LIMITS,
+) -> Consensus:
+    """The price in dollars on which a majority of the sound books agrees, or why there is none.
+
+    `books` holds one book for each venue. `rates` are dollars for one unit of a currency, from `rate_of`. `last` is the
+    last result whose state was `agreed`; a thin one would let a single venue lead the price away in small steps.
+    """
+    raise NotImplementedError
+
+
+def rate_of(currency: str, books: Sequence[VenueBook], now_s: float) -> Decimal | None:
+    """Dollars for one unit of `currency`, from at least two venues that quote it in dollars; None without agreement."""
+    raise NotImplementedError
