@@ -19,8 +19,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Context, Decimal
-from typing import Literal
+from decimal import Context, Decimal, localcontext
+from typing import Literal, NamedTuple
 
 from cotacoes.model.quote import COMPUTED_PLACES, Agreement, computed_price
 
@@ -28,6 +28,7 @@ USD = "USD"
 _ONE = Decimal(1)
 _HALF = Decimal("0.5")
 _BASIS_POINT = Decimal("0.0001")
+_VOTES = 3  # of each venue
 _SMALLEST = Decimal(1).scaleb(-COMPUTED_PLACES)
 # Room for the product of a price and a rate at their full lengths. Without traps, a comparison with NaN is False.
 _EXACT = Context(prec=200, traps=[])
@@ -190,9 +191,139 @@ def agree(
     `books` holds one book for each venue. `rates` are dollars for one unit of a currency, from `rate_of`. `last` is the
     last result whose state was `agreed`; a thin one would let a single venue lead the price away in small steps.
     """
-    raise NotImplementedError
+    assert len({book.venue for book in books}) == len(books), "a venue would vote twice"
+    assert rates.get(USD, _ONE) == _ONE
+    assert last is None or last.state is ConsensusState.AGREED
+    own_rates = [_ONE if book.currency == USD else rates.get(book.currency) for book in books]
+    with localcontext(_EXACT):
+        reasons = [_unsound(book, rate, now_s, limits) for book, rate in zip(books, own_rates, strict=True)]
+        sound = [
+            _in_dollars(place, book, rate)
+            for place, (book, rate) in enumerate(zip(books, own_rates, strict=True))
+            if reasons[place] is None and rate is not None
+        ]
+        majority = _majority(sound, limits)
+        votes = sorted(vote for one in majority for vote in (one.bid, one.mid, one.ask))
+        refusal = _refusal(votes, now_s, last, limits)
+        for one in sound:
+            reasons[one.place] = refusal if one in majority or not majority else VenueReason.OUTLIER
+        verdicts = tuple(map(VenueVerdict, books, own_rates, reasons))
+        if refusal is not None:
+            is_nobody = not sound or refusal is VenueReason.ALONE
+            return NoPrice(ConsensusState.NONE if is_nobody else ConsensusState.DISPUTED, verdicts)
+        return _priced(votes, _spoken_by(majority, now_s), verdicts, limits)
 
 
 def rate_of(currency: str, books: Sequence[VenueBook], now_s: float) -> Decimal | None:
     """Dollars for one unit of `currency`, from at least two venues that quote it in dollars; None without agreement."""
-    raise NotImplementedError
+    if currency == USD:
+        return _ONE
+    rate = agree(books, {}, now_s, last=None, limits=RATE_LIMITS)
+    return rate.price if isinstance(rate, ConsensusPrice) else None
+
+
+class _SoundBook(NamedTuple):
+    """A book that is fit to be held against others, in dollars."""
+
+    place: int
+    bid: Decimal
+    mid: Decimal
+    ask: Decimal
+    as_of_s: float
+
+
+def _unsound(book: VenueBook, rate: Decimal | None, now_s: float, limits: ConsensusLimits) -> VenueReason | None:
+    """What is wrong with the book by itself. Each test asks for what is good, so that NaN fails it."""
+    bid, ask = book.bid, book.ask
+    if not (bid > 0 and ask > 0 and ask.is_finite()):
+        return VenueReason.EMPTY
+    if not bid <= ask:
+        return VenueReason.CROSSED
+    if not now_s - book.as_of_s <= limits.age_max_s:
+        return VenueReason.STALE
+    if not book.as_of_s - now_s <= limits.future_max_s:
+        return VenueReason.FUTURE
+    if not (ask - bid) <= (ask + bid) * _HALF * _BASIS_POINT * limits.spread_max_bps:
+        return VenueReason.WIDE
+    if rate is None or not bid * rate >= _SMALLEST:
+        return VenueReason.NO_RATE
+    return None
+
+
+def _in_dollars(place: int, book: VenueBook, rate: Decimal) -> _SoundBook:
+    bid, ask = book.bid * rate, book.ask * rate
+    return _SoundBook(place, bid, (bid + ask) * _HALF, ask, book.as_of_s)
+
+
+def _majority(sound: Sequence[_SoundBook], limits: ConsensusLimits) -> list[_SoundBook]:
+    """The venues within the band, if they are more than half of the sound ones; otherwise an empty list.
+
+    Of an even number, two have the middle, and the centre lies between them. If they are too far apart, two halves
+    contradict each other; a band around the centre would then hold both, since it is the MAD that makes it wide.
+    """
+    if not sound:
+        return []
+    mids = sorted(one.mid for one in sound)
+    count = len(mids)
+    centre = _middle(mids)
+    basis_point = centre * _BASIS_POINT
+    if mids[count // 2] - centre > basis_point * limits.pair_band_bps:
+        return []
+    band = basis_point * limits.band_min_bps
+    if count > 3:
+        mad = _middle(sorted(abs(mid - centre) for mid in mids))
+        band = min(max(mad * limits.band_deviations, band), basis_point * limits.band_max_bps)
+    near = [one for one in sound if abs(one.mid - centre) <= band]
+    return near if 2 * len(near) > count else []
+
+
+def _refusal(
+    votes: Sequence[Decimal], now_s: float, last: ConsensusPrice | None, limits: ConsensusLimits
+) -> VenueReason | None:
+    """Why these votes give no price."""
+    used = len(votes) // _VOTES
+    if not used:
+        return VenueReason.DISPUTED
+    if used < limits.venues_min:
+        return VenueReason.ALONE
+    if used < limits.agreed_min and last is not None and now_s - last.as_of_s <= limits.step_age_max_s:
+        step = abs(_middle(votes) - last.price)
+        return VenueReason.HELD if step > last.price * _BASIS_POINT * limits.step_max_bps else None
+    return None
+
+
+def _priced(
+    votes: Sequence[Decimal], as_of_s: float, verdicts: Sequence[VenueVerdict], limits: ConsensusLimits
+) -> ConsensusPrice:
+    used = len(votes) // _VOTES
+    is_thin = used < limits.agreed_min
+    middle = _middle(votes)
+    confidence = max(_quarter(votes, 3) - middle, middle - _quarter(votes, 1))
+    if is_thin:
+        confidence = max(confidence, middle * _BASIS_POINT * limits.confidence_min_bps)
+    return ConsensusPrice(
+        state=ConsensusState.THIN if is_thin else ConsensusState.AGREED,
+        price=computed_price(middle, 1),
+        confidence=computed_price(confidence, 1),
+        low=computed_price(votes[0], 1),
+        high=computed_price(votes[-1], 1),
+        used=used,
+        of=len(verdicts),
+        as_of_s=as_of_s,
+        verdicts=verdicts,
+    )
+
+
+def _middle(ordered: Sequence[Decimal]) -> Decimal:
+    """The median."""
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) * _HALF
+
+
+def _quarter(ordered: Sequence[Decimal], quarters: int) -> Decimal:
+    """The first or third quartile, by nearest rank."""
+    return ordered[-(-quarters * len(ordered) // 4) - 1]
+
+
+def _spoken_by(used: Sequence[_SoundBook], now_s: float) -> float:
+    """The latest time since when a majority of these venues has spoken; the maximum would follow one clock alone."""
+    return min(sorted(one.as_of_s for one in used)[(len(used) - 1) // 2], now_s)
