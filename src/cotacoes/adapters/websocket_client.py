@@ -1,20 +1,25 @@
 """The client's end of a WebSocket: a connection of the library `websockets`, bounded, with our own errors.
 
 One deadline covers the whole opening. Messages are bounded, and nothing is decompressed. A redirect is a status like
-any other, and no proxy is taken from the environment. Only a few messages are read ahead, so a slow reader slows the
-sender down, by TCP. No ping is sent: heartbeats reveal a dead connection.
+any other. Only a few messages are read ahead, so a slow reader slows the sender down, by TCP. A proxy of the
+environment is used, and pings are sent, only if the caller wants that: the system's own streams stay on the way that
+their address names, and have heartbeats that reveal a dead connection.
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from websockets.asyncio import client as library
-from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidStatus, ProxyError, WebSocketException
 
 from cotacoes.errors import (
+    StreamCause,
     StreamClosedError,
     StreamMalformedError,
     StreamRefusedError,
@@ -23,6 +28,7 @@ from cotacoes.errors import (
 
 MESSAGE_BYTES_MAX = 1_048_576
 MESSAGES_AHEAD = 16  # beyond them reading pauses; the last read of the socket may add 256 KiB
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CLOSE_S = 1.0  # for the other side to answer our close
 
 
@@ -40,6 +46,13 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """Cut the connection at once."""
+
+
+class RawLink(Link, Protocol):
+    """A link that can also give messages undecoded."""
+
+    async def receive_bytes(self) -> bytes:
+        """The next message as it came, text or not; whether it is UTF-8 is not checked."""
 
 
 class _Connect(library.connect):
@@ -61,6 +74,10 @@ class _WebSocket:
         with _translated():
             return await self._connection.recv()
 
+    async def receive_bytes(self) -> bytes:
+        with _translated():
+            return await self._connection.recv(decode=False)
+
     async def close(self) -> None:
         try:
             with _translated():
@@ -72,16 +89,22 @@ class _WebSocket:
         self._connection.transport.abort()
 
 
-async def connect(url: str, *, deadline_s: float) -> Link:
-    """Open a WebSocket at `ws://…` or `wss://…`; StreamUnavailableError, StreamRefusedError."""
+async def connect(url: str, *, deadline_s: float, ping_s: float | None = None, may_use_proxy: bool = False) -> RawLink:
+    """Open a WebSocket at `ws://…` or `wss://…`; StreamUnavailableError, StreamRefusedError.
+
+    With `ping_s`, a ping goes out that often, and a connection on which no pong comes for as long is cut. With
+    `may_use_proxy`, an address beyond this machine is reached through the proxy that the environment names
+    (HTTPS_PROXY and so on).
+    """
     try:
         opening = _Connect(
             url,
             compression=None,
-            proxy=None,
+            proxy=True if may_use_proxy and urlsplit(url).hostname not in LOOPBACK else None,
             user_agent_header="cotacoes",
             open_timeout=deadline_s,
-            ping_interval=None,
+            ping_interval=ping_s,
+            ping_timeout=ping_s,
             close_timeout=CLOSE_S,
             max_size=MESSAGE_BYTES_MAX,
             max_queue=MESSAGES_AHEAD,
@@ -93,11 +116,25 @@ async def connect(url: str, *, deadline_s: float) -> Link:
         wait_s = float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
         raise StreamRefusedError(answer.status_code, retry_after_s=wait_s, body=bytes(answer.body)) from refusal
     except TimeoutError as error:
-        raise StreamUnavailableError(f"no connection within {deadline_s:g} s") from error
+        raise StreamUnavailableError(f"no connection within {deadline_s:g} s", cause="timeout") from error
     except (WebSocketException, OSError, UnicodeError) as error:
-        raise StreamUnavailableError(f"no connection: {error}") from error
+        raise StreamUnavailableError(f"no connection: {error}", cause=_cause_of(error)) from error
     except Exception as error:  # an address or an answer that the library cannot handle
-        raise StreamUnavailableError(f"no connection ({type(error).__name__})") from error
+        raise StreamUnavailableError(f"no connection ({type(error).__name__})", cause="handshake") from error
+
+
+def _cause_of(error: Exception) -> StreamCause:
+    match error:
+        case ProxyError():
+            return "proxy"
+        case WebSocketException():
+            return "handshake"
+        case ssl.SSLError():
+            return "tls"
+        case socket.gaierror() | UnicodeError():
+            return "name"
+        case _:
+            return "unreachable"
 
 
 @contextlib.contextmanager

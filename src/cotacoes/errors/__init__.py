@@ -60,7 +60,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 E = TypeVar("E", bound=Exception)
 
@@ -293,8 +293,19 @@ class StreamError(CotacoesError):
     """A WebSocket could not be opened, or has ended."""
 
 
+StreamCause = Literal["name", "unreachable", "timeout", "tls", "proxy", "handshake", "cut"]
+
+
 class StreamUnavailableError(StreamError):
-    """No connection by the deadline, or one that was cut or fell silent: connecting again may help."""
+    """No connection by the deadline, or one that was cut or fell silent: connecting again may help.
+
+    `cause` is what failed: the lookup of the host's name, the way to it, the time for it, TLS, the proxy, the
+    handshake of the WebSocket, or else an open connection.
+    """
+
+    def __init__(self, message: str, *, cause: StreamCause = "cut") -> None:
+        super().__init__(message)
+        self.cause: StreamCause = cause
 
 
 class StreamRefusedError(StreamError):
