@@ -130,6 +130,40 @@ class ExternalMetrics:
         )
 
 
+class FeedMetrics:
+    """feed_service. `reason` of a closing is that of `/v1/venues`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.venue_live = metrics.gauge("venue_live", "1 if the venue sends books, 0 if not", "venue")
+        self.connections_opened = metrics.counter(
+            "venue_connections_opened_total", "Connections to a venue that were begun", "venue"
+        )
+        self.connections_closed = metrics.counter(
+            "venue_connections_closed_total", "Connections to a venue that ended or could not be opened", "venue", "reason"
+        )
+        self.frames_malformed = metrics.counter(
+            "venue_frames_malformed_total", "Frames of a venue that could not be read", "venue"
+        )
+        self.sequence_gaps = metrics.counter(
+            "venue_sequence_gaps_total", "Jumps of a venue's own sequence number", "venue"
+        )
+        self.consensus_prices = metrics.counter(
+            "consensus_prices_total", "Consensus prices put on the tape", "coin", "state"
+        )
+        self._consensus_state = metrics.gauge(
+            "consensus_state", "1 for the consensus' present state, 0 for the others", "coin", "state"
+        )
+        self._venues_used = metrics.gauge("consensus_venues_used", "Venues used for the present price", "coin")
+        self._venues = metrics.gauge("consensus_venues", "Venues that list the coin", "coin")
+
+    def show_consensus(self, coin: str, state: str, *, used: int, of: int) -> None:
+        """Show the present consensus of a coin."""
+        for one in ("agreed", "thin", "disputed", "none"):
+            self._consensus_state.labels(coin=coin, state=one).set(one == state)
+        self._venues_used.labels(coin=coin).set(used)
+        self._venues.labels(coin=coin).set(of)
+
+
 class QuoteMetrics:
     """quote_service."""
 

@@ -1,0 +1,156 @@
+"""The routes of feed_service: the contract of a source (`/quote`, `/quotes`, `/coins`), and what the venues say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as InPath
+
+from cotacoes.config import Settings
+from cotacoes.errors import BadRequestError, CursorGoneError, UnauthorizedError, UnknownCoinError
+from cotacoes.feed_service.coins import FollowedCoins
+from cotacoes.feed_service.described import Describing
+from cotacoes.feed_service.pricing import Pricing
+from cotacoes.feed_service.tape import ORIGIN, PAGE_QUOTES_MAX, ConsensusTape
+from cotacoes.feed_service.venue_feed import VenueFeed
+from cotacoes.model.coins import require_coin
+from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
+from cotacoes.model.quote import COIN_RULE, format_price, format_time
+from cotacoes.model.venues import ConsensusJson, VenuesJson
+from cotacoes.patterns.consensus import USD, NoPrice
+from cotacoes.web.document import answering
+from cotacoes.web.requests import admins_only
+from cotacoes.web.upstreams import Upstreams
+
+WAIT_MS_MAX = 4_000  # below the deadline of a request
+CURSOR_RULE = "^feed[.][0-9]{1,17}-[0-9]{1,19}$"
+_encode = msgspec.json.Encoder().encode
+
+
+def source_routes(settings: Settings, pricing: Pricing, tape: ConsensusTape) -> APIRouter:
+    """The routes that quote_service takes prices from."""
+    router = APIRouter()
+    wait_s_max = settings.request_deadline_s / 2
+
+    @router.get("/quote", summary="The newest consensus price of each coin", **answering(SourceQuoteJson))
+    async def quote() -> Response:
+        """`consensus` says how the venues agreed on each price. A `reason` there says why there is no newer one."""
+        return _json(_newest(tape, pricing))
+
+    @router.get(
+        "/quotes",
+        summary="Every consensus price after a cursor, in order",
+        **answering(SourcePageJson, BadRequestError, CursorGoneError),
+    )
+    async def quotes(
+        after: Annotated[
+            str | None,
+            Query(
+                description="`next` of the page before; absent: from now on",
+                json_schema_extra={"pattern": CURSOR_RULE},
+            ),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
+        wait_ms: Annotated[
+            int, Query(ge=0, le=WAIT_MS_MAX, description="how long to wait for a price if there is no new one")
+        ] = 0,
+    ) -> Response:
+        """A cursor of another run gets a 410 with the cursor to begin with, `next`."""
+        return _json(await tape.page(after, limit, min(wait_ms / 1000, wait_s_max)))
+
+    return router
+
+
+def coin_routes(settings: Settings, coins: FollowedCoins, on_added: Callable[[], None]) -> APIRouter:
+    """The routes that show the coins and add one; `on_added` is called after a coin was added."""
+    router = APIRouter()
+
+    @router.get("/coins", summary="The coins that are followed", **answering(SourceCoins))
+    async def show_coins() -> Response:
+        return _json(_encode(SourceCoins(list(coins), open=False)))
+
+    @router.put(
+        "/coins/{coin}",
+        summary="Follow a coin at every venue that lists it (administrators)",
+        dependencies=[admins_only(settings)],
+        **answering(SourceCoins, UnauthorizedError, BadRequestError),
+    )
+    async def add_coin(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
+        if coins.add(coin):
+            on_added()
+        return _json(_encode(SourceCoins(list(coins), open=False)))
+
+    return router
+
+
+def venue_routes(
+    coins: FollowedCoins,
+    pricing: Pricing,
+    describing: Describing,
+    feeds: Sequence[VenueFeed],
+    upstreams: Upstreams,
+) -> APIRouter:
+    """The routes that show the venues: what each says, what is used, and why not."""
+    router = APIRouter()
+
+    @router.get("/v1/venues", summary="The venues, and the consensus on each coin", **answering(VenuesJson))
+    async def show_venues() -> Response:
+        shown = VenuesJson(
+            feeds=[
+                describing.feed(
+                    feed,
+                    breaker=upstreams.describe(f"{feed.venue.name}.connect").state,
+                    coins=[coin for coin in coins if feed.venue.name in coins.venues_of(coin)],
+                )
+                for feed in feeds
+            ],
+            rates={currency: format_price(rate) for currency, rate in pricing.rates.items()},
+            coins=[describing.consensus(coin, pricing.results[coin]) for coin in coins if coin in pricing.results],
+        )
+        return _json(_encode(shown))
+
+    @router.get(
+        "/v1/venues/{coin}",
+        summary="The consensus on one coin, with the book of each venue",
+        **answering(ConsensusJson, UnknownCoinError),
+    )
+    async def show_coin(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
+        return _json(_encode(describing.consensus(coin, pricing.results[require_coin(coin, pricing.results)])))
+
+    return router
+
+
+def _newest(tape: ConsensusTape, pricing: Pricing) -> bytes:
+    """The body of `/quote`."""
+    newest = tape.newest
+    observed = {coin: format_time(priced.observed_at) for coin, priced in newest.items()}
+    consensus: dict[str, dict[str, object]] = {}
+    for coin, priced in newest.items():
+        agreed = priced.consensus
+        consensus[coin] = {
+            "state": agreed.state.value,
+            "confidence": format_price(agreed.confidence),
+            "low": format_price(agreed.low),
+            "high": format_price(agreed.high),
+            "used": agreed.used,
+            "of": agreed.of,
+        }
+        if isinstance(present := pricing.results.get(coin), NoPrice):
+            consensus[coin]["reason"] = present.reason
+    return _encode(
+        {
+            **{coin: format_price(priced.consensus.price) for coin, priced in newest.items()},
+            "observed_at": min(observed.values(), default=None),
+            "observed": observed,
+            "currency": dict.fromkeys(newest, USD),
+            "origin": ORIGIN,
+            "consensus": consensus,
+        }
+    )
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, 200, {"cache-control": "no-store"}, "application/json")

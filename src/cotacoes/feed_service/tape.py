@@ -1,0 +1,110 @@
+"""The tape: the newest consensus prices by their index, in order; the answer of `GET /quotes`.
+
+A live tape begins at now: without a cursor a reader gets what comes from then on. It holds the newest `ENTRIES_MAX`
+prices, some twenty minutes of two coins. A reader whose cursor lies before them gets the oldest that is held, and sees
+by the indices what it has missed. Each start of the service is a run of its own, with its own indices; the cursor of
+another run gets a 410 that names the beginning of this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+import msgspec
+
+from cotacoes.errors import BadRequestError, CursorGoneError
+from cotacoes.model.payloads import SourcePriceJson
+from cotacoes.model.quote import format_price, format_time
+from cotacoes.patterns.consensus import USD, ConsensusPrice
+
+ORIGIN = "consensus"
+ENTRIES_MAX = 50_000
+PAGE_QUOTES_MAX = 10_000
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class PricedCoin:
+    """The newest consensus price of a coin, and the time that it is from."""
+
+    consensus: ConsensusPrice
+    observed_at: datetime
+
+
+class ConsensusTape:
+    """See the head of this file. `run` names this start of the service."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._entries: deque[bytes] = deque(maxlen=ENTRIES_MAX)  # as they are sent
+        self._count = 0  # the index of the newest
+        self._grown = asyncio.Event()
+        self._newest: dict[str, PricedCoin] = {}
+
+    @property
+    def newest(self) -> Mapping[str, PricedCoin]:
+        """The newest price of each coin."""
+        return self._newest
+
+    def append(self, coin: str, priced: PricedCoin) -> None:
+        """Add the next price."""
+        self._count += 1
+        self._newest[coin] = priced
+        self._entries.append(_encode(entry_of(self._count, coin, priced)))
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def page(self, after: str | None, limit: int, wait_s: float) -> bytes:
+        """The prices after a cursor, as JSON; waits up to `wait_s` for one if there is none yet."""
+        index = self._count if after is None else self._index(after)
+        if index >= self._count:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._grown.wait()
+            except TimeoutError:
+                pass
+        first = max(index, self._count - len(self._entries))  # what lies before is no longer held
+        begin = first - (self._count - len(self._entries))
+        found = list(islice(self._entries, begin, begin + limit))
+        following = first + len(found) if found else index
+        return b'{"run":"%b","origin":"%b","quotes":[%b],"next":"%b"}' % (
+            self._run.encode(),
+            ORIGIN.encode(),
+            b",".join(found),
+            self._cursor(following).encode(),
+        )
+
+    def _index(self, cursor: str) -> int:
+        run, _, text = cursor.rpartition("-")
+        if not (run and text.isascii() and text.isdigit() and len(text) < 20):
+            raise BadRequestError("after: a cursor is written RUN-INDEX, as in `next` of a page")
+        if run != self._run or int(text) > self._count:
+            beginning = self._count - len(self._entries)
+            raise CursorGoneError("the cursor belongs to another run", first=beginning + 1, next=self._cursor(beginning))
+        return int(text)
+
+    def _cursor(self, index: int) -> str:
+        return f"{self._run}-{index}"
+
+
+def entry_of(index: int, coin: str, priced: PricedCoin) -> SourcePriceJson:
+    """The entry of a price on the tape."""
+    consensus = priced.consensus
+    return SourcePriceJson(
+        index=index,
+        coin=coin,
+        currency=USD,
+        price=format_price(consensus.price),
+        observed_at=format_time(priced.observed_at),
+        state=consensus.state.value,
+        confidence=format_price(consensus.confidence),
+        low=format_price(consensus.low),
+        high=format_price(consensus.high),
+        used=consensus.used,
+        of=consensus.of,
+    )

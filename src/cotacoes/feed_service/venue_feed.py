@@ -1,0 +1,338 @@
+"""The feed of one venue: one connection after the other, for as long as the service runs.
+
+    waiting ──▶ connecting ──▶ subscribed ──▶ live ──▶ (ended: the reason is kept) ──▶ waiting …
+
+A connection is opened through the venue's circuit breaker. It counts as a success once it has brought good books for 10 s;
+one that ends before is a failure, however it began. Only then does the back-off begin again.
+
+Before the venue's own limit is reached, or when the venue says that it will close, the next connection is opened first,
+and the old one is closed when the new one is live. So is one that subscribes to further coins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from random import Random
+from typing import Literal
+
+from cotacoes.adapters.websocket_client import RawLink
+from cotacoes.errors import FrameError, StreamUnavailableError
+from cotacoes.feed_service.books import Books, VenueClock
+from cotacoes.feed_service.closings import PLANNED, Closing
+from cotacoes.feed_service.connection import Connection
+from cotacoes.feed_service.openings import Openings
+from cotacoes.feed_service.venues.venue import Venue
+from cotacoes.feed_service.watch import EndReason, Rhythm
+from cotacoes.model.venue_symbols import VenueSymbol
+from cotacoes.observability.logs import get_logger
+from cotacoes.observability.metrics import FeedMetrics
+from cotacoes.patterns.resilience import CallVerdict, CircuitBreaker, Permit
+
+STEADY_S = 10.0  # of good books, after which a connection counts as a success
+RENEWAL_S = 20.0  # for the next connection to become live before the old one is closed
+RENEWAL_RETRY_S = 60.0  # after a renewal that did not succeed
+RENEWAL_SHARE = 0.9  # of a connection's lifetime, less up to a tenth more
+ABSENT_TRIES = 2  # connections on which a coin never came while others did
+ABSENT_S = 600.0  # for which such a coin is then left out
+NO_COINS_S = 3600.0  # to wait for if a venue has none of the coins; a new coin ends the wait
+
+State = Literal["waiting", "connecting", "subscribed", "live"]
+
+
+@dataclass
+class FeedCounts:
+    """What a feed has counted since the service started."""
+
+    frames: int = 0
+    books: int = 0
+    malformed: int = 0
+    gaps: int = 0
+    openings: int = 0
+
+
+@dataclass
+class Absence:
+    """A coin that the venue does not send: why, how often in a row, and until when it is left out."""
+
+    reason: str
+    tries: int = 0
+    until_s: float = float("-inf")
+
+
+@dataclass
+class FeedStatus:
+    """What `/v1/venues` shows of a feed; times are seconds of the monotonic clock."""
+
+    state: State = "waiting"
+    since_s: float = 0.0
+    last_closing: Closing | None = None
+    closed_s: float | None = None
+    counts: FeedCounts = field(default_factory=FeedCounts)
+    absent: dict[str, Absence] = field(default_factory=dict)
+
+
+class VenueFeed:
+    """The feed of one venue; `run` is its task.
+
+    `url` is shown, `connect` opens a link to it. `symbols_of` gives the venue's symbols of the coins that are wanted now. `renewals` is shared by all venues, so that
+    one at a time renews its connection. `on_frame` is called with each frame and when it came.
+    """
+
+    def __init__(
+        self,
+        venue: Venue,
+        url: str,
+        *,
+        symbols_of: Callable[[], Mapping[str, VenueSymbol]],
+        books: Books,
+        price_of: Callable[[str], Decimal | None],
+        breaker: CircuitBreaker,
+        renewals: asyncio.Lock,
+        metrics: FeedMetrics,
+        connect: Callable[[], Awaitable[RawLink]],
+        clock: Callable[[], float],
+        wall_s: Callable[[], float],
+        random: Random,
+        on_frame: Callable[[str, bytes, float], None] | None = None,
+    ) -> None:
+        self.venue = venue
+        self.url = url
+        self.status = FeedStatus(since_s=clock())
+        self.venue_clock = VenueClock(wall_s=wall_s)
+        self._symbols_of = symbols_of
+        self._books = books
+        self._price_of = price_of
+        self._breaker = breaker
+        self._renewals = renewals
+        self._metrics = metrics
+        self._connect = connect
+        self._clock = clock
+        self._random = random
+        self._on_frame = on_frame
+        self._openings = Openings(random)
+        self._rhythms: dict[str, Rhythm] = {}
+        self._renew = asyncio.Event()
+        self._logged: str | None = None  # the reason of the outage that is logged; None while all is well
+        self._live_since_s: float | None = None
+        self._renew_at_s = float("inf")
+        self._show("waiting")
+
+    def renew(self) -> None:
+        """Replace the connection by a new one, which subscribes to the coins that are wanted now."""
+        self._renew.set()
+
+    async def run(self) -> None:
+        """Follow the venue until cancelled."""
+        while True:
+            permit = await self._wait_turn()
+            async with asyncio.TaskGroup() as group:
+                await self._follow(group, permit)
+
+    # what a connection reports
+
+    def note_frame(self, frame: bytes, received_s: float) -> None:
+        self.status.counts.frames += 1
+        if self._on_frame is not None:
+            self._on_frame(self.venue.name, frame, received_s)
+
+    def note_book(self, coin: str) -> None:
+        self.status.counts.books += 1
+        self.status.absent.pop(coin, None)
+
+    def note_gap(self, frames: int) -> None:
+        self.status.counts.gaps += 1
+        self._metrics.sequence_gaps.labels(venue=self.venue.name).inc()
+
+    def note_malformed(self, error: FrameError) -> None:
+        counts = self.status.counts
+        counts.malformed += 1
+        self._metrics.frames_malformed.labels(venue=self.venue.name).inc()
+        if counts.malformed == 1:  # the rest is in the metric
+            get_logger().warning("frame.malformed", venue=self.venue.name, reason=str(error))
+
+    def note_subscribed(self) -> None:
+        if self.status.state == "connecting":
+            self._show("subscribed")
+
+    def note_live(self) -> None:
+        if self._live_since_s is None:
+            self._live_since_s = self._clock()
+        self._show("live")
+        if self._logged is not None:
+            get_logger().info("venue.live", venue=self.venue.name, after=self._logged)
+            self._logged = None
+
+    def note_absent(self, coin: str, reason: str) -> None:
+        if coin not in self.status.absent:
+            get_logger().warning("venue.coin_absent", venue=self.venue.name, coin=coin, reason=reason)
+        self.status.absent[coin] = Absence(reason, ABSENT_TRIES, self._clock() + ABSENT_S)
+
+    def note_leaving(self, reason: str) -> None:
+        get_logger().info("venue.leaving", venue=self.venue.name, reason=reason)
+        self._renew.set()
+
+    # the way of the connections
+
+    async def _wait_turn(self) -> Permit:
+        """Wait until a connection may be opened."""
+        self._show("waiting")
+        while True:
+            while not self._wanted():
+                self._renew.clear()
+                await _first_of(self._renew.wait(), timeout_s=NO_COINS_S)
+            if (wait_s := self._openings.wait_s(self._clock())) > 0:
+                await asyncio.sleep(wait_s)
+            elif permit := self._breaker.try_acquire():
+                return permit
+            else:
+                await asyncio.sleep(min(max(0.05, self._breaker.retry_after() or 0.0), 5.0))
+
+    async def _follow(self, group: asyncio.TaskGroup, permit: Permit) -> None:
+        """Follow one connection, and each that replaces it, until one ends that was not replaced."""
+        self._live_since_s = None
+        self._show("connecting")
+        present = self._open(group, permit)
+        self._renew_at_s = self._next_renewal_s()
+        while not present.is_over:
+            wait_s = max(0.0, self._renew_at_s - self._clock())
+            await _first_of(present.wait(), self._renew.wait(), timeout_s=wait_s)
+            if not present.is_over:
+                present = await self._replaced(group, present)
+        self._note_closed(await present.wait())
+
+    async def _replaced(self, group: asyncio.TaskGroup, present: _Open) -> _Open:
+        """The next connection in place of the present one, which stays if the next one does not become live."""
+        async with self._renewals:
+            self._renew.clear()
+            self._renew_at_s = self._clock() + RENEWAL_RETRY_S  # if this one does not succeed
+            if present.is_over or self._openings.wait_s(self._clock()) > 0:
+                return present
+            permit = self._breaker.try_acquire()
+            if permit is None:
+                return present
+            following = self._open(group, permit)
+            await _first_of(
+                following.connection.live.wait(), following.wait(), present.wait(), timeout_s=RENEWAL_S
+            )
+            if present.is_over or (following.connection.live.is_set() and not following.is_over):
+                present.close(PLANNED)
+                self._renew_at_s = self._next_renewal_s()
+                return following
+            following.close(PLANNED)
+            return present
+
+    def _open(self, group: asyncio.TaskGroup, permit: Permit) -> _Open:
+        self._openings.note_opening(self._clock())
+        self.status.counts.openings += 1
+        self._metrics.connections_opened.labels(venue=self.venue.name).inc()
+        symbols = self._wanted()
+        for coin in symbols:
+            self._rhythms.setdefault(coin, Rhythm())
+        connection = Connection(
+            self.venue,
+            symbols,
+            books=self._books,
+            venue_clock=self.venue_clock,
+            rhythms=self._rhythms,
+            price_of=self._price_of,
+            observer=self,
+            connect=self._connect,
+            clock=self._clock,
+        )
+        return _Open(connection, group.create_task(self._judged(connection, permit)))
+
+    async def _judged(self, connection: Connection, permit: Permit) -> Closing:
+        """Run a connection; the breaker learns that it is steady, or that it ended before it was."""
+        verdict = CallVerdict.IGNORED
+        try:
+            async with asyncio.TaskGroup() as group:
+                steady = group.create_task(self._note_steady(connection, permit))
+                try:
+                    closing = await connection.run()
+                finally:
+                    steady.cancel()
+            if closing is not PLANNED:
+                verdict = CallVerdict.FAILURE
+            return closing
+        finally:
+            permit.settle(verdict, StreamUnavailableError(closing.text) if verdict is CallVerdict.FAILURE else None)
+
+    async def _note_steady(self, connection: Connection, permit: Permit) -> None:
+        await connection.live.wait()
+        await asyncio.sleep(STEADY_S)
+        permit.settle(CallVerdict.SUCCESS)
+        self._openings.note_steady()
+
+    def _note_closed(self, closing: Closing) -> None:
+        now_s = self._clock()
+        self.status.last_closing, self.status.closed_s = closing, now_s
+        self._metrics.connections_closed.labels(venue=self.venue.name, reason=closing.reason).inc()
+        self._openings.note_failure(now_s, closing.retry_after_s)
+        if closing.reason == EndReason.NEVER and self._live_since_s is not None:
+            self._note_never(closing)
+        if self._logged != closing.reason:
+            self._logged = closing.reason
+            get_logger().warning("venue.closed", venue=self.venue.name, reason=closing.reason, text=closing.text)
+
+    def _note_never(self, closing: Closing) -> None:
+        """A coin never came while others did: after a second time it is left out for a while."""
+        coin = closing.coin
+        if coin is None:
+            return
+        absence = self.status.absent.setdefault(coin, Absence("the venue sends nothing of it"))
+        absence.tries += 1
+        if absence.tries >= ABSENT_TRIES:
+            self.note_absent(coin, absence.reason)
+
+    def _wanted(self) -> dict[str, VenueSymbol]:
+        """The coins to subscribe to: those of the venue, without those that are left out for now."""
+        now_s = self._clock()
+        absent = self.status.absent
+        return {
+            coin: symbol
+            for coin, symbol in self._symbols_of().items()
+            if coin not in absent or absent[coin].until_s <= now_s
+        }
+
+    def _next_renewal_s(self) -> float:
+        """When the present connection is to be renewed: before the venue's own limit, or to try an absent coin again."""
+        now_s = self._clock()
+        times = [absence.until_s for absence in self.status.absent.values() if absence.until_s > now_s]
+        if self.venue.lifetime_s is not None:
+            times.append(now_s + self.venue.lifetime_s * (RENEWAL_SHARE - 0.1 * self._random.random()))
+        return min(times, default=float("inf"))
+
+    def _show(self, state: State) -> None:
+        if state != self.status.state:
+            self.status.state, self.status.since_s = state, self._clock()
+        self._metrics.venue_live.labels(venue=self.venue.name).set(state == "live")
+
+
+@dataclass(frozen=True)
+class _Open:
+    connection: Connection
+    task: asyncio.Task[Closing]
+
+    @property
+    def is_over(self) -> bool:
+        return self.task.done()
+
+    async def wait(self) -> Closing:
+        """Wait for its end; cancelling the wait does not end it."""
+        return await asyncio.shield(self.task)
+
+    def close(self, closing: Closing) -> None:
+        self.connection.close(closing)
+
+
+async def _first_of(*waits: Awaitable[object], timeout_s: float) -> None:
+    """Wait for the first of these, or for the time to be over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
