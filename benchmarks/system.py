@@ -24,13 +24,14 @@ from typing import IO, Any
 import psutil
 
 from benchmarks.figure import MeasureError
-from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS
+from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.up import control
 from cotacoes.up.data_folder import read_running
+from cotacoes.up.live_view import SUBSCRIBER
 from cotacoes.up.supervision import processes
 from cotacoes.up.supervision.service import ServiceState
-from cotacoes.up.topology import SERVICES
 
+SERVICES = (*Settings().http_services, SUBSCRIBER)
 PARTS = (*SHARDS, "redis", *SERVICES)
 RUNNING = ServiceState.RUNNING.value
 READY_DEADLINE_S = 60.0

@@ -18,6 +18,7 @@ COMMAND_ALLOCATIONS = 50_000  # between two looks for garbage: a command still i
 
 _ALONE = {
     ("external-service",): ("external_service", "main"),
+    ("feed-service",): ("feed_service", "main"),
     ("quote-service",): ("quote_service", "main"),
     ("aggregator-service",): ("aggregator_service", "main"),
     ("gateway-service",): ("gateway_service", "main"),

@@ -11,17 +11,18 @@ import pytest
 import yaml
 
 from cotacoes import config
-from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
+from cotacoes.config import HTTP_SERVICES, PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.config.uses import USES
 from cotacoes.observability import tracing
 from cotacoes.up import embedded_servers
 from cotacoes.up.data_folder import DataFolder
 from cotacoes.up.live_view import SUBSCRIBER
 from cotacoes.up.running_system import Topology
-from cotacoes.up.topology import SERVICES, topology
+from cotacoes.up.topology import topology
 
 ROOT = Path(__file__).parents[2]
 PORT_BASE = 8000
+SERVICES = (*HTTP_SERVICES, SUBSCRIBER)
 OURS = {*SERVICES, "migrate"}
 FURTHER = {"prometheus", "cotacoes"}  # behind a profile
 BUILT = {*OURS, "secrets", "cotacoes"}

@@ -51,6 +51,18 @@ def external_service() -> int:
 
 
 @app.command()
+def feed_service() -> int:
+    """Run the service that follows exchanges and agrees on a price.
+
+    \b
+    Examples:
+      COTACOES_SOURCE=exchanges cotacoes feed-service
+      COTACOES_SOURCE=exchanges COTACOES_VENUES=kraken,coinbase,bitstamp cotacoes feed-service
+    """
+    return _serve("feed_service")
+
+
+@app.command()
 def quote_service(
     accept_clock: Annotated[
         bool, typer.Option("--accept-clock", help="start even if stored times are more than a day ahead of the clock")

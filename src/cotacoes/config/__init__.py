@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from cotacoes.config.formats import SHARDS
-from cotacoes.config.settings import PORT_OFFSETS, PREFIX, Settings
+from cotacoes.config.settings import HTTP_SERVICES, PORT_OFFSETS, PREFIX, Settings
 from cotacoes.errors import SettingError
 from cotacoes.errors.values import explain_value
 
-__all__ = ["PORT_OFFSETS", "PREFIX", "SHARDS", "Settings", "allowed_range", "load", "without_password"]
+__all__ = ["HTTP_SERVICES", "PORT_OFFSETS", "PREFIX", "SHARDS", "Settings", "allowed_range", "load", "without_password"]
 
 
 FILE_SUFFIX = "_file"

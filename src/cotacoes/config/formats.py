@@ -19,8 +19,25 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+\Z", re.ASCII)
 
 
 def _source(text: str) -> str:
-    if text != "sim" and not (text.startswith("replay:") and text != "replay:"):
-        raise ValueError("write sim, or replay:PATH[,PATH…]")
+    if text not in ("sim", "venues", "exchanges") and not (text.startswith("replay:") and text != "replay:"):
+        raise ValueError("write sim, replay:PATH[,PATH…], venues or exchanges")
+    return text
+
+
+def _venues(text: str) -> str:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in VENUE_NAMES]:
+        raise ValueError(f"{unknown[0][:32]!r} is no venue: write VENUE,… with venues of {', '.join(VENUE_NAMES)}")
+    if len(set(names)) != len(names):
+        raise ValueError("name each venue once")
+    return text
+
+
+def _venue_urls(text: str) -> str:
+    for item in filter(None, text.split(",")):
+        venue, _, url = item.partition("=")
+        if venue not in VENUE_NAMES or not url.startswith(("ws://", "wss://")):
+            raise ValueError(f"write VENUE=wss://…,… with venues of {', '.join(VENUE_NAMES)}")
     return text
 
 
@@ -101,6 +118,8 @@ Source = Annotated[str, AfterValidator(_source)]
 Coins = Annotated[str, AfterValidator(_coins)]
 Speed = Annotated[float, BeforeValidator(_speed), AfterValidator(_speed_in_range)]
 Pairs = Annotated[str, AfterValidator(_pairs)]
+Venues = Annotated[str, AfterValidator(_venues)]
+VenueUrls = Annotated[str, AfterValidator(_venue_urls)]
 VenueSymbols = Annotated[str, AfterValidator(_venue_symbols)]
 Hosts = Annotated[str, AfterValidator(_hosts)]
 Token = Annotated[SecretStr, AfterValidator(_token)]

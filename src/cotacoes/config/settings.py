@@ -19,7 +19,9 @@ from cotacoes.config.formats import (
     Source,
     Speed,
     Token,
+    Venues,
     VenueSymbols,
+    VenueUrls,
 )
 from cotacoes.errors import SettingError
 from cotacoes.model.live_message import CHANNEL_PREFIX
@@ -28,6 +30,8 @@ PREFIX = "COTACOES_"
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+# in the order in which a quote meets them; the source decides which of the first two run
+HTTP_SERVICES = ("external_service", "feed_service", "quote_service", "aggregator_service", "gateway_service")
 PORT_OFFSETS = {
     "gateway_service": 0,
     "external_service": 1,
@@ -64,6 +68,7 @@ class Settings(BaseModel):
     shard2_dsn: Dsn = Field("", description="DSN of shard2's PostgreSQL database")
     gateway_url: HttpUrl = Field("", description="URL of gateway_service; if empty, on this machine")
     external_url: HttpUrl = Field("", description="URL of external_service, or of a source with the same `/quote`")
+    feed_url: HttpUrl = Field("", description="URL of feed_service; if empty, on this machine")
     quote_url: HttpUrl = Field("", description="URL of quote_service; if empty, on this machine")
     aggregator_url: HttpUrl = Field("", description="URL of aggregator_service; if empty, on this machine")
     admin_token: Token = Field(
@@ -72,7 +77,11 @@ class Settings(BaseModel):
     coins: Coins = Field("bitcoin:shard1,ethereum:shard2", description="coins of a new directory: COIN:SHARD,…")
 
     # external_service
-    source: Source = Field("sim", description="source of prices: sim, or replay:PATH[,PATH…]")
+    source: Source = Field(
+        "sim",
+        description="source of prices: sim, a simulated market; replay:PATH[,PATH…], recordings; exchanges, real ones; "
+        "venues, simulated exchanges",
+    )
     speed: Speed = Field(
         1.0, description="speed relative to the clock, 0.01 to 1000, or max: a tape as fast as it is read"
     )
@@ -89,6 +98,12 @@ class Settings(BaseModel):
     tick_ms: int = Field(250, ge=1, le=60_000, description="milliseconds between two prices of the simulated market")
 
     # feed_service
+    venues: Venues = Field(
+        "binance,coinbase,kraken,bitstamp,okx,bybit", description="venues whose books make the price: VENUE,…"
+    )
+    venue_urls: VenueUrls = Field(
+        "", description="addresses of venues in place of their own: VENUE=wss://…,…, for a mirror or a test"
+    )
     venue_symbols: VenueSymbols = Field(
         "",
         description="symbols of coins that the table of venues lacks or has wrong: VENUE:COIN:SYMBOL,… as in "
@@ -187,9 +202,9 @@ class Settings(BaseModel):
     def _relations(self) -> Self:
         if self.host not in LOOPBACK and not self.allow_public:
             raise ValueError("COTACOES_HOST is not a loopback address: set COTACOES_ALLOW_PUBLIC=1 to allow that")
-        if self.speed == math.inf and (self.source == "sim" or self.source_mode == "latest"):
+        if self.speed == math.inf and (not self.replay_paths or self.source_mode == "latest"):
             raise ValueError("COTACOES_SPEED=max needs a replay and COTACOES_SOURCE_MODE=tape")
-        if self.replay_times == "original" and (self.source == "sim" or self.source_mode == "latest" or self.loop):
+        if self.replay_times == "original" and (not self.replay_paths or self.source_mode == "latest" or self.loop):
             raise ValueError(
                 "COTACOES_REPLAY_TIMES=original needs a replay, COTACOES_SOURCE_MODE=tape, and no COTACOES_LOOP"
             )
@@ -208,6 +223,7 @@ class Settings(BaseModel):
         given = {
             "gateway_service": self.gateway_url,
             "external_service": self.external_url,
+            "feed_service": self.feed_url,
             "quote_service": self.quote_url,
             "aggregator_service": self.aggregator_url,
         }[service]
@@ -242,6 +258,34 @@ class Settings(BaseModel):
         return {pair: (coin, currency) for pair, coin, currency in items}
 
     @property
+    def source_service(self) -> Literal["external_service", "feed_service"]:
+        """The service that quote_service takes prices from."""
+        return "feed_service" if self.is_live_source else "external_service"
+
+    @property
+    def http_services(self) -> list[str]:
+        """The services that listen with this source."""
+        absent = {"venues": "", "exchanges": "external_service"}.get(self.source, "feed_service")
+        return [name for name in HTTP_SERVICES if name != absent]
+
+    @property
+    def is_live_source(self) -> bool:
+        """Whether prices come from venues, through feed_service."""
+        return self.source in ("venues", "exchanges")
+
+    @property
+    def venue_names(self) -> list[str]:
+        """The venues whose books make the price."""
+        return self.venues.split(",")
+
+    def venue_url(self, venue: str) -> str | None:
+        """The address of a venue: that of the settings, or of its simulation; None if it is the venue's own."""
+        given = dict(item.split("=", 1) for item in filter(None, self.venue_urls.split(",")))
+        if venue in given or self.source != "venues":
+            return given.get(venue)
+        return f"ws{self.url('external_service').removeprefix('http')}/venues/{venue}/stream"
+
+    @property
     def venue_symbol_overrides(self) -> dict[tuple[str, str], str]:
         """Symbol by venue and coin, as `venue_symbols` has them."""
         items = (item.split(":", 2) for item in filter(None, self.venue_symbols.split(",")))
@@ -250,9 +294,8 @@ class Settings(BaseModel):
     @property
     def replay_paths(self) -> list[Path]:
         """The files of a replay; empty for any other source."""
-        if self.source == "sim":
-            return []
-        return [Path(path) for path in self.source.removeprefix("replay:").split(",")]
+        kind, _, paths = self.source.partition(":")
+        return [Path(path) for path in paths.split(",")] if kind == "replay" else []
 
     @property
     def seed_placement(self) -> dict[str, str]:

@@ -16,18 +16,20 @@ _LISTENS = frozenset(
 _DIRECTORY = frozenset({"shard1_dsn", "shard2_dsn", "coins", "data"})
 _BUS = frozenset({"redis_url", "channel_prefix", "publish_deadline_ms", "port_base"})
 _AGES = frozenset({"fresh_s", "age_max_s"})
+_VENUES = frozenset({"source", "venues", "venue_urls", "venue_symbols", "external_url"})
 _TAPE = frozenset({"source", "source_mode", "speed", "loop", "replay_times"})  # they judge each other
 
 USES: dict[str, frozenset[str]] = {
     "migrate": _DIRECTORY - {"data"},
     "external_service": _LISTENS | _TAPE | {"data", "replay_price", "replay_pairs", "seed", "failure_rate", "tick_ms"},
+    "feed_service": _LISTENS | _TAPE | _VENUES | {"data"},
     "quote_service": _LISTENS
     | _DIRECTORY
     | _BUS
     | _AGES
     | _TAPE
     | {
-        *("external_url", "poll_interval_s", "fetch_deadline_s", "fetch_attempts", "fetch_bytes_max"),
+        *("external_url", "feed_url", "poll_interval_s", "fetch_deadline_s", "fetch_attempts", "fetch_bytes_max"),
         *("breaker_failures", "breaker_failure_rate", "breaker_open_s", "breaker_open_max_s", "breaker_probes"),
         *("jump_factor_max", "jump_window_s", "jump_confirm_prices", "jump_confirm_s", "accept_clock"),
         *("log_quota_bytes", "log_kept_s", "publish_wait_ms", "shard_deadline_s", "catch_up_quotes_per_s"),
@@ -39,6 +41,7 @@ USES: dict[str, frozenset[str]] = {
     | _AGES
     | {
         *(
+            "source",
             "quote_url",
             "allowed_origins",
             "streams_max",

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from cotacoes import config
-from cotacoes.config import PORT_OFFSETS, PREFIX, Settings
+from cotacoes.config import HTTP_SERVICES, PORT_OFFSETS, PREFIX, Settings
 from cotacoes.doctor import data, questions
 from cotacoes.doctor.facts import Facts, Local, Prices, RunningService, ShardFacts, StoredLog
 from cotacoes.doctor.machine import Listeners, inspect_machine
@@ -31,7 +31,6 @@ from cotacoes.web.service_client import Addresses
 UP_DEADLINE_S = 0.8  # of each of the two requests to `up`
 DEADLINE_S = 3.0  # of everything else, concurrently; about 5 s in all with the start of Python
 LATE = f"no answer within {DEADLINE_S:g} s"
-HTTP_SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service")
 
 T = TypeVar("T")
 
@@ -165,10 +164,11 @@ def _ports(settings: Settings, up: _Up) -> dict[str, int]:
     if up.pid is not None:
         own = (row for row in up.rows if row["address"] and row["state"] != ServiceState.EXTERNAL)
         return {row["name"]: int(urlsplit(row["address"]).port or 0) for row in own}
-    if any(settings.url(name) != f"http://127.0.0.1:{settings.port(name)}" for name in HTTP_SERVICES):
+    if any(settings.url(name) != f"http://127.0.0.1:{settings.port(name)}" for name in settings.http_services):
         return {}
     elsewhere = {"redis": settings.redis_url, "shard1": settings.shard1_dsn, "shard2": settings.shard2_dsn}
-    return {service: settings.port(service) for service in PORT_OFFSETS if not elsewhere.get(service)}
+    names = [name for name in PORT_OFFSETS if name not in HTTP_SERVICES or name in settings.http_services]
+    return {name: settings.port(name) for name in names if not elsewhere.get(name)}
 
 
 async def _stored_log(path: Path, up: _Up) -> StoredLog | None:

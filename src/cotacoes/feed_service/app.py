@@ -1,6 +1,6 @@
 """feed_service: wires the feeds of the venues, the consensus and the routes.
 
-    exchange ─▶ VenueFeed ─▶ Books ─▶ Pricing ─▶ ConsensusTape ─▶ GET /quote, GET /quotes
+exchange ─▶ VenueFeed ─▶ Books ─▶ Pricing ─▶ ConsensusTape ─▶ GET /quote, GET /quotes
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cotacoes.patterns.resilience import CircuitBreakerConfig, ResilienceConfig
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
-from cotacoes.web.process import Service, Stop, serve_http
+from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.upstreams import Upstreams, new_upstreams
 
 NAME = "feed_service"
@@ -55,14 +55,17 @@ async def main(settings: Settings, stop: Stop) -> None:
     await serve_http(build(settings), settings, stop)
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings) -> HttpService:
     """The wired service; nothing is connected yet."""
     metrics = Metrics()
     counted = FeedMetrics(metrics)
     restarts = Restarts(metrics)
     upstreams = new_upstreams(metrics)
     coins = FollowedCoins(
-        list(settings.seed_placement), settings.venue_names, settings.symbol_overrides, settings.data / NAME / "coins.json"
+        list(settings.seed_placement),
+        settings.venue_names,
+        settings.venue_symbol_overrides,
+        settings.data / NAME / "coins.json",
     )
     books = Books()
     tape = ConsensusTape(f"feed.{round(time.time() * 1000)}")
@@ -90,7 +93,12 @@ def build(settings: Settings) -> Service:
         for name in settings.venue_names
     ]
     router = source_routes(settings, pricing, tape)
-    router.include_router(coin_routes(settings, coins, on_added=lambda: [feed.renew() for feed in feeds]))
+
+    def follow_added() -> None:
+        for feed in feeds:
+            feed.renew()
+
+    router.include_router(coin_routes(settings, coins, follow_added))
     describing = Describing(books, pricing, clock=time.monotonic, now=utc_now)
     router.include_router(venue_routes(coins, pricing, describing, feeds, upstreams))
     router.include_router(breaker_routes(NAME, settings, upstreams))
@@ -116,7 +124,7 @@ def build(settings: Settings) -> Service:
             yield
 
     checks = {"venues": Check(has_venues), "consensus": Check(has_price)}
-    return Service(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
+    return HttpService(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
 
 
 def _feed(

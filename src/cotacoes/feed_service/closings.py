@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotacoes.errors import StreamClosedError, StreamError, StreamMalformedError, StreamRefusedError, StreamUnavailableError
+from cotacoes.errors import (
+    StreamClosedError,
+    StreamError,
+    StreamMalformedError,
+    StreamRefusedError,
+    StreamUnavailableError,
+)
 from cotacoes.feed_service.watch import Ending
 
 BANNED_S = 120.0  # the wait after a 418 that names none
@@ -48,7 +54,9 @@ def closing_of(error: StreamError) -> Closing:
             reason, text = _STATUSES.get(status, _unlisted(status))
             return Closing(reason, text, BANNED_S if status == 418 and wait_s is None else wait_s)
         case StreamClosedError():
-            return Closing("closed", f"the venue closed the connection ({error.code} {error.reason})".replace(" )", ")"))
+            return Closing(
+                "closed", f"the venue closed the connection ({error.code} {error.reason})".replace(" )", ")")
+            )
         case StreamMalformedError():
             return Closing("broken_protocol", "the venue broke the WebSocket protocol")
         case StreamUnavailableError():

@@ -1,4 +1,4 @@
-"""When the next connection to a venue may be opened: back-off, the venue's own wishes, and a bound that always holds."""
+"""When the next connection to a venue may be opened: back-off, the venue's own wishes, and a bound that holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One price of each coin from the books of the venues: at most every 50 ms while books come, and looked at every second.
+"""One price of each coin from the books of the venues: computed every 50 ms while books come, and once a second anyway.
 
 A price goes on the tape if it is from later than the last one, or from the same time and another. It never goes back in
 time: when a fast venue leaves, the price waits until a majority of the others has caught up.

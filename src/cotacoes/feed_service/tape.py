@@ -85,7 +85,9 @@ class ConsensusTape:
             raise BadRequestError("after: a cursor is written RUN-INDEX, as in `next` of a page")
         if run != self._run or int(text) > self._count:
             beginning = self._count - len(self._entries)
-            raise CursorGoneError("the cursor belongs to another run", first=beginning + 1, next=self._cursor(beginning))
+            raise CursorGoneError(
+                "the cursor belongs to another run", first=beginning + 1, next=self._cursor(beginning)
+            )
         return int(text)
 
     def _cursor(self, index: int) -> str:

@@ -2,8 +2,8 @@
 
     waiting ──▶ connecting ──▶ subscribed ──▶ live ──▶ (ended: the reason is kept) ──▶ waiting …
 
-A connection is opened through the venue's circuit breaker. It counts as a success once it has brought good books for 10 s;
-one that ends before is a failure, however it began. Only then does the back-off begin again.
+A connection is opened through the venue's circuit breaker. It counts as a success once it has brought good books for
+10 s, and only then does the back-off begin again; one that ends before is a failure, however it began.
 
 Before the venue's own limit is reached, or when the venue says that it will close, the next connection is opened first,
 and the old one is closed when the new one is live. So is one that subscribes to further coins.
@@ -77,8 +77,9 @@ class FeedStatus:
 class VenueFeed:
     """The feed of one venue; `run` is its task.
 
-    `url` is shown, `connect` opens a link to it. `symbols_of` gives the venue's symbols of the coins that are wanted now. `renewals` is shared by all venues, so that
-    one at a time renews its connection. `on_frame` is called with each frame and when it came.
+    `url` is shown, `connect` opens a link to it. `symbols_of` gives the venue's symbols of the coins that are wanted
+    now. `renewals` is shared by all venues, so that one at a time renews its connection. `on_frame` is called with each
+    frame and when it came.
     """
 
     def __init__(
@@ -196,10 +197,10 @@ class VenueFeed:
         self._show("connecting")
         present = self._open(group, permit)
         self._renew_at_s = self._next_renewal_s()
-        while not present.is_over:
+        while not present.is_over():
             wait_s = max(0.0, self._renew_at_s - self._clock())
             await _first_of(present.wait(), self._renew.wait(), timeout_s=wait_s)
-            if not present.is_over:
+            if not present.is_over():
                 present = await self._replaced(group, present)
         self._note_closed(await present.wait())
 
@@ -208,16 +209,14 @@ class VenueFeed:
         async with self._renewals:
             self._renew.clear()
             self._renew_at_s = self._clock() + RENEWAL_RETRY_S  # if this one does not succeed
-            if present.is_over or self._openings.wait_s(self._clock()) > 0:
+            if present.is_over() or self._openings.wait_s(self._clock()) > 0:
                 return present
             permit = self._breaker.try_acquire()
             if permit is None:
                 return present
             following = self._open(group, permit)
-            await _first_of(
-                following.connection.live.wait(), following.wait(), present.wait(), timeout_s=RENEWAL_S
-            )
-            if present.is_over or (following.connection.live.is_set() and not following.is_over):
+            await _first_of(following.connection.live.wait(), following.wait(), present.wait(), timeout_s=RENEWAL_S)
+            if present.is_over() or (following.connection.live.is_set() and not following.is_over()):
                 present.close(PLANNED)
                 self._renew_at_s = self._next_renewal_s()
                 return following
@@ -298,7 +297,7 @@ class VenueFeed:
         }
 
     def _next_renewal_s(self) -> float:
-        """When the present connection is to be renewed: before the venue's own limit, or to try an absent coin again."""
+        """When the present connection is to be renewed: before the venue ends it, or to try an absent coin again."""
         now_s = self._clock()
         times = [absence.until_s for absence in self.status.absent.values() if absence.until_s > now_s]
         if self.venue.lifetime_s is not None:
@@ -316,7 +315,6 @@ class _Open:
     connection: Connection
     task: asyncio.Task[Closing]
 
-    @property
     def is_over(self) -> bool:
         return self.task.done()
 

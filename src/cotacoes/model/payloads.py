@@ -166,13 +166,22 @@ class SourceCoins(msgspec.Struct, frozen=True):
 
 
 class SourcePriceJson(msgspec.Struct, frozen=True):
-    """One price of a source's tape; `index` counts the prices of its run."""
+    """One price of a source's tape; `index` counts the prices of its run.
+
+    The further fields are of a price on which venues agreed, which lies between `low` and `high`.
+    """
 
     index: int
     coin: str
     currency: str
     price: str
     observed_at: str
+    state: str | msgspec.UnsetType = msgspec.UNSET
+    confidence: str | msgspec.UnsetType = msgspec.UNSET
+    low: str | msgspec.UnsetType = msgspec.UNSET
+    high: str | msgspec.UnsetType = msgspec.UNSET
+    used: int | msgspec.UnsetType = msgspec.UNSET
+    of: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SourcePageJson(msgspec.Struct, frozen=True):

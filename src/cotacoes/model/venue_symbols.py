@@ -64,6 +64,7 @@ BASES: Mapping[str, str] = {
     "usd-coin": "USDC",
 }
 CURRENCIES = ("USDT", "USDC", "USD")  # those that a rate turns into USD
+STABLECOINS = ("USDT", "USDC")  # their rates to USD are asked of the venues that quote them in it
 _RATED = {"USDT": "tether", "USDC": "usd-coin"}
 
 

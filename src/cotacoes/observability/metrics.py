@@ -139,7 +139,10 @@ class FeedMetrics:
             "venue_connections_opened_total", "Connections to a venue that were begun", "venue"
         )
         self.connections_closed = metrics.counter(
-            "venue_connections_closed_total", "Connections to a venue that ended or could not be opened", "venue", "reason"
+            "venue_connections_closed_total",
+            "Connections to a venue that ended or could not be opened",
+            "venue",
+            "reason",
         )
         self.frames_malformed = metrics.counter(
             "venue_frames_malformed_total", "Frames of a venue that could not be read", "venue"

@@ -33,7 +33,7 @@ from cotacoes.quote_service.publisher import Publisher
 from cotacoes.quote_service.recent_prices import JumpLimit
 from cotacoes.quote_service.recorder import Recorder
 from cotacoes.quote_service.source import HttpSource
-from cotacoes.quote_service.source_policy import SOURCE, source_client, source_policy
+from cotacoes.quote_service.source_policy import source_client, source_policy
 from cotacoes.quote_service.tape import TapeReader
 from cotacoes.quote_service.validation import Validator
 from cotacoes.quote_service.writer import Writer
@@ -124,7 +124,7 @@ class QuotePath:
 
 
 def _reader(settings: Settings, client: HttpClient, intake: Intake, metrics: QuoteMetrics) -> Poll | TapeReader:
-    source = HttpSource(client, settings.url(SOURCE), intake.recorder.histories)
+    source = HttpSource(client, settings.url(settings.source_service), intake.recorder.histories)
     if settings.source_mode == "tape":
         keeps_times = settings.replay_times == "original"
         return TapeReader(source, intake, metrics, interval_s=settings.poll_interval_s, keeps_times=keeps_times)

@@ -9,7 +9,6 @@ from cotacoes.quote_service.source_pages import ANSWER_BYTES_MAX
 from cotacoes.quote_service.tape import WAIT_S
 from cotacoes.web.upstreams import Upstreams
 
-SOURCE = "external_service"
 MINIMUM_CALLS = 50  # of fewer calls, one in five of which fails, half may do so by chance
 ROUND_MARGIN_S = 0.05
 
@@ -42,4 +41,4 @@ def source_policy(settings: Settings, upstreams: Upstreams) -> ResiliencePolicy:
         attempt_timeout=fetch_s,
         retry=RetryConfig(max_attempts=settings.fetch_attempts),
     )
-    return upstreams.add(f"{SOURCE}.{'quotes' if is_tape else 'quote'}", breaker, policy)
+    return upstreams.add(f"{settings.source_service}.{'quotes' if is_tape else 'quote'}", breaker, policy)

@@ -1,7 +1,7 @@
 """The whole system on one machine: its topology as data, and how it is brought up and down.
 
-    shard1 ┐                          redis, external_service, aggregator_service,
-    shard2 ┴▶ migrate ▶ quote_service    gateway_service, client_subscriber            start at once
+    shard1 ┐                          redis, external_service or feed_service, or both,
+    shard2 ┴▶ migrate ▶ quote_service    aggregator_service, gateway_service, client_subscriber   start at once
 
 Only real needs are waited for: every service copes with another one that is away, since that happens later too.
 """
@@ -39,11 +39,11 @@ from cotacoes.up.running_system import RunningSystem, Topology
 from cotacoes.up.supervision.service import ServiceSpec
 from cotacoes.up.supervision.supervisor import OneTimeTask
 
-SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service", SUBSCRIBER)
 LIVEZ_DEADLINE_S = 0.5
 
 # The variables of our environment that children get in addition to their settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")  # for feed_service alone: all else is near
 _PASSED_ON_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "OTEL_", "COVERAGE_")  # the last one for `make coverage`
 
 
@@ -127,7 +127,12 @@ def topology(settings: Settings, folder: DataFolder) -> Topology:
         if is_own_redis
         else _external("redis", complete.redis)
     )
-    services = [_service(name, complete, service_environment(name, complete, os.environ)) for name in SERVICES]
+    services = [
+        _external(name, settings.url(name))
+        if _is_elsewhere(name, settings)
+        else _service(name, complete, service_environment(name, complete, os.environ))
+        for name in (*settings.http_services, SUBSCRIBER)
+    ]
 
     async def migrate() -> None:
         from cotacoes.admin import migrate as admin_migrate  # slow to import, and the servers start meanwhile
@@ -143,6 +148,7 @@ def exports(settings: Settings) -> dict[str, str]:
         "COTACOES_REDIS_URL": settings.redis,
         "COTACOES_GATEWAY_URL": settings.url("gateway_service"),
         "COTACOES_EXTERNAL_URL": settings.url("external_service"),
+        **({"COTACOES_FEED_URL": settings.url("feed_service")} if settings.is_live_source else {}),
         "COTACOES_QUOTE_URL": settings.url("quote_service"),
         "COTACOES_AGGREGATOR_URL": settings.url("aggregator_service"),
         **{f"{PREFIX}{shard.upper()}_DSN": settings.dsn(shard) for shard in SHARDS},
@@ -200,13 +206,21 @@ def _external(name: str, url: str) -> ServiceSpec:
 
 
 def _refuse_foreign_services(settings: Settings) -> None:
-    for name in ("gateway", "external", "quote", "aggregator"):
-        given = getattr(settings, f"{name}_url")
-        own = f"http://127.0.0.1:{settings.port(f'{name}_service')}"
-        if given and given != own:
+    for name in ("gateway_service", "quote_service", "aggregator_service"):
+        if _is_elsewhere(name, settings):
+            variable = f"{PREFIX}{name.removesuffix('_service').upper()}_URL"
             raise SettingError(
-                f"{PREFIX}{name.upper()}_URL names another {name}_service, but `up` starts its own at {own}: unset it"
+                f"{variable} names another {name}, but `up` starts its own at {_own_url(name, settings)}: unset it"
             )
+
+
+def _is_elsewhere(name: str, settings: Settings) -> bool:
+    """Whether the settings name another address than the one at which `up` would start this service."""
+    return name != SUBSCRIBER and settings.url(name) != _own_url(name, settings)
+
+
+def _own_url(name: str, settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.port(name)}"
 
 
 def service_environment(name: str, settings: Settings, ours: Mapping[str, str]) -> dict[str, str]:
@@ -214,7 +228,9 @@ def service_environment(name: str, settings: Settings, ours: Mapping[str, str]) 
     passed_on = {
         variable: text
         for variable, text in ours.items()
-        if variable in _PASSED_ON or variable.startswith(_PASSED_ON_PREFIXES)
+        if variable in _PASSED_ON
+        or variable.startswith(_PASSED_ON_PREFIXES)
+        or (name == "feed_service" and variable.upper() in _PROXIES)
     }
     values = {field: getattr(settings, field) for field in USES[name] & settings.model_fields_set}
     return passed_on | {
@@ -237,6 +253,9 @@ def describe_source(settings: Settings) -> str:
     pace = "as fast as possible" if settings.speed == math.inf else f"{settings.speed:g} times as fast"
     speed = f", {pace}" if settings.speed != 1 else ""
     failures = f"{100 * settings.failure_rate:g} % of requests fail on purpose"
+    if settings.is_live_source:
+        kind = "real exchanges" if settings.source == "exchanges" else "simulated exchanges"
+        return f"one price agreed on by {kind}: {', '.join(settings.venue_names)}"
     if settings.source == "sim":
         return f"simulated market (seed {settings.seed}{speed}, {failures})"
     names = ", ".join(path.name for path in settings.replay_paths)

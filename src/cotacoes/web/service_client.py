@@ -14,7 +14,9 @@ import msgspec
 
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client.quote_client import DEADLINE_S, QuoteClient, checked, new_http_client, query
+from cotacoes.errors import NotFoundError
 from cotacoes.model.payloads import PositionsJson, Progress, SourceCoins
+from cotacoes.model.venues import VenuesJson
 from cotacoes.web.overview import DecodedOverview, Overview, read_overview
 
 if TYPE_CHECKING:
@@ -25,17 +27,29 @@ NAMED_COINS_MAX = 500  # in one address, which has some 16 KB by then; for more 
 
 @dataclass(frozen=True)
 class Addresses:
-    """The URLs of the services, without a slash at the end; one that is never asked may be empty."""
+    """The URLs of the services, without a slash at the end; one that is never asked may be empty.
+
+    Only a system whose source are exchanges has a feed_service, which then is the source of its prices.
+    """
 
     gateway_service: str = ""
     quote_service: str = ""
     aggregator_service: str = ""
     external_service: str = ""
+    feed_service: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The addresses of all services by the settings."""
-        return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
+        is_followed = settings.is_live_source or settings.feed_url
+        return cls(
+            **{name: settings.url(name) for name in cls.__dataclass_fields__ if name != "feed_service" or is_followed}
+        )
+
+    @property
+    def source(self) -> str:
+        """The service that prices come from."""
+        return "feed_service" if self.feed_service else "external_service"
 
 
 class ServiceClient(QuoteClient):
@@ -83,12 +97,19 @@ class ServiceClient(QuoteClient):
         return await self._put("external_service", "/faults", msgspec.json.encode(setting))
 
     async def source_coins(self) -> SourceCoins:
-        """The coins that external_service quotes; NotFoundError or ServiceUnavailableError of another source."""
-        return checked("external_service", await self._get("external_service", "/coins"), SourceCoins)
+        """The coins that the source quotes; NotFoundError or ServiceUnavailableError of another program's."""
+        source = self._addresses.source
+        return checked(source, await self._get(source, "/coins"), SourceCoins)
 
     async def add_coin(self, coin: str) -> dict[str, Any]:
-        """Let the simulated market quote the coin; BadRequestError of a replay, UnauthorizedError without the token."""
-        return await self._put("external_service", f"/coins/{quote(coin, safe='')}", b"")
+        """Let the source quote the coin; BadRequestError if it cannot, UnauthorizedError without the token."""
+        return await self._put(self._addresses.source, f"/coins/{quote(coin, safe='')}", b"")
+
+    async def venues(self) -> VenuesJson:
+        """The venues, and the consensus on each coin; NotFoundError if no exchanges are followed."""
+        if not self._addresses.feed_service:
+            raise NotFoundError("no exchanges are followed here: start the system with --source exchanges or venues")
+        return checked("feed_service", await self._get("feed_service", "/v1/venues"), VenuesJson)
 
     async def breakers(self, service: str) -> dict[str, Any]:
         """The circuit breakers of quote_service, aggregator_service or gateway_service."""
