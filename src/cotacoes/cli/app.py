@@ -27,13 +27,14 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "system": ("up", "status", "env", "stop", "start", "pause", "freeze", "down"),
     "doctor": ("doctor",),
     "quotes": ("watch", "record", "quote", "report", "history", "candles", "export", "faults"),
+    "venues": ("venues",),
     "breakers": ("breakers",),
     "coins": ("coins",),
     "shards": ("shards", "directory"),
     "discrepancies": ("ledger",),
     "audit": ("audit",),
     "services": (
-        *("migrate", "external-service", "quote-service", "aggregator-service", "gateway-service"),
+        *("migrate", "external-service", "feed-service", "quote-service", "aggregator-service", "gateway-service"),
         "client-subscriber",
     ),
 }
@@ -152,6 +153,7 @@ def _root(
     \b
     Examples:
       cotacoes up                             start the whole system and show live quotes
+      cotacoes up --source exchanges          the same, with real prices of six exchanges
       cotacoes quote bitcoin                  the current price and its age
       cotacoes report                         prices, means and recent history of every coin
       cotacoes history ethereum --last 5      the latest recorded prices

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cotacoes.web.service_client import ServiceClient
 
 SERVICES = ("quote_service", "aggregator_service", "gateway_service")
+FEED_SERVICE = "feed_service"  # only if exchanges are the source
 STATES: tuple[str, ...] = get_args(SettableState)
 COLUMNS = (
     *("breaker", "state", "failed", "calls", "rate", "in a row", "slow", "refused", "generation", "retry in"),
@@ -50,8 +51,8 @@ def breakers(
     call pass and counts it.
     """
     service, _, breaker = (name or "").partition("/")
-    if name is not None and (service not in SERVICES or not breaker):
-        raise typer.BadParameter(f"give SERVICE/NAME; the services are {', '.join(SERVICES)}")
+    if name is not None and (service not in (*SERVICES, FEED_SERVICE) or not breaker):
+        raise typer.BadParameter(f"give SERVICE/NAME; the services are {', '.join((*SERVICES, FEED_SERVICE))}")
     chosen = None if state is None else state.replace("-", "_").lower()
     if chosen is not None and chosen not in STATES:
         raise typer.BadParameter(f"give one of the states {', '.join(STATES)}")
@@ -71,7 +72,8 @@ async def show(client: ServiceClient, service: str, breaker: str, *, as_json: bo
     """
     rows: list[tuple[object, ...]] = []
     away = 0
-    for one in SERVICES if not service else (service,):
+    services = (*SERVICES, FEED_SERVICE) if client.follows_venues else SERVICES
+    for one in services if not service else (service,):
         try:
             answer = await client.breakers(one)
             shown = understood(answer, BreakersJson, one)

@@ -20,7 +20,9 @@ app = typer.Typer()
 def up(
     data: Data = None,
     port_base: Annotated[int | None, typer.Option(metavar="N", help="the gateway's port; the others follow it")] = None,
-    source: Annotated[str | None, typer.Option(metavar="SOURCE", help="sim, or replay:PATH[,PATH...]")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="sim, replay:PATH[,PATH...], exchanges or venues")
+    ] = None,
     speed: Annotated[
         str | None,
         typer.Option(metavar="X", help="how many times faster than the clock; max: as fast as quotes are recorded"),
@@ -52,8 +54,11 @@ def up(
     Examples:
       cotacoes up
       cotacoes up --port-base 9000 --data ./second
+      cotacoes up --source exchanges
       cotacoes up --data ./replayed --source replay:btcusdt.gz,ethusdt.gz
       cotacoes up --json | head
+
+    Prices come from a simulated market, a replay, six real exchanges (exchanges), or six simulated ones (venues).
 
     Ctrl-C stops the system. The next `up` on the same data folder continues where this one ended.
     """

@@ -127,7 +127,14 @@ def _reader(settings: Settings, client: HttpClient, intake: Intake, metrics: Quo
     source = HttpSource(client, settings.url(settings.source_service), intake.recorder.histories)
     if settings.source_mode == "tape":
         keeps_times = settings.replay_times == "original"
-        return TapeReader(source, intake, metrics, interval_s=settings.poll_interval_s, keeps_times=keeps_times)
+        return TapeReader(
+            source,
+            intake,
+            metrics,
+            interval_s=settings.poll_interval_s,
+            keeps_times=keeps_times,
+            is_live=settings.is_live_source,
+        )
     return Poll(source, intake, metrics, interval_s=settings.poll_interval_s)
 
 

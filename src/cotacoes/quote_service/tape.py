@@ -55,10 +55,21 @@ class TapeCursor(NamedTuple):
 
 
 class TapeReader:
-    """Reads the tape of one source; `run` is its task. `keeps_times`: quotes bear the times that were recorded."""
+    """Reads the tape of one source; `run` is its task.
+
+    `keeps_times`: quotes bear the times that were recorded. `is_live`: the tape begins at now, so a coin without a
+    place in it joins where the others are, whatever it has from elsewhere.
+    """
 
     def __init__(
-        self, tape: TapeSource, intake: Intake, metrics: QuoteMetrics, *, interval_s: float, keeps_times: bool
+        self,
+        tape: TapeSource,
+        intake: Intake,
+        metrics: QuoteMetrics,
+        *,
+        interval_s: float,
+        keeps_times: bool = False,
+        is_live: bool = False,
     ) -> None:
         self._tape = tape
         self._intake = intake
@@ -66,6 +77,7 @@ class TapeReader:
         self._metrics = metrics
         self._interval_s = interval_s
         self._keeps_times = keeps_times
+        self._is_live = is_live
         self._seen: frozenset[str] = frozenset()  # the coins that this run has brought so far
 
     async def run(self) -> None:
@@ -84,8 +96,9 @@ class TapeReader:
         able = [history for history in self._recorder.histories.values() if history.can_draft]
         if not able:
             return self._interval_s
-        _refuse_unknown_beginning(able)
-        cursor = _lowest_cursor(able)
+        if not self._is_live:
+            _refuse_unknown_beginning(able)
+        cursor = _lowest_cursor(able, is_live=self._is_live)
         limit = min(PAGE_QUOTES, *(history.room for history in able))
         after = None if cursor is None else str(cursor)
         try:
@@ -98,7 +111,8 @@ class TapeReader:
         if cursor is not None and page.first > cursor.number + 1:
             await self._note_gap(cursor, TapeCursor(following.run, page.first - 1))
         await self._record(page, following, able)
-        return 0.0 if page.count == limit else PAUSE_S
+        # a live source has waited already, and its prices are late by every pause
+        return 0.0 if page.count == limit or (self._is_live and page.count) else PAUSE_S
 
     async def _record(self, page: TapePage, following: TapeCursor, able: Sequence[CoinHistory]) -> None:
         accepted, _ = await self._intake.validate(self._new_prices(page, able), page.unreadable, page.unknown)
@@ -150,8 +164,10 @@ class TapeReader:
                 )
 
 
-def _lowest_cursor(able: Sequence[CoinHistory]) -> TapeCursor | None:
+def _lowest_cursor(able: Sequence[CoinHistory], *, is_live: bool) -> TapeCursor | None:
     """The lowest of the coins that can record now, in the run that was read last; a coin new to that run is at 0.
+
+    On a live tape, such a coin is where the others are.
 
     A coin that cannot record yet is not waited for: later it is read on from its own cursor, and the others skip what
     they have.
@@ -161,7 +177,8 @@ def _lowest_cursor(able: Sequence[CoinHistory]) -> TapeCursor | None:
         return None
     newest = max(begun, key=lambda history: history.position or Position(0, 0))
     run = TapeCursor.parse(newest.cursor or "").run
-    return TapeCursor(run, min(_index_in(run, history.cursor) for history in able))
+    indices = [_index_in(run, history.cursor) for history in able]
+    return TapeCursor(run, min([index for index in indices if index or not is_live], default=0))
 
 
 def _index_in(run: str, cursor: str | None) -> int:

@@ -69,6 +69,11 @@ class ServiceClient(QuoteClient):
         self._addresses = addresses
         self._admin_token = admin_token
 
+    @property
+    def follows_venues(self) -> bool:
+        """Whether the system has a feed_service."""
+        return bool(self._addresses.feed_service)
+
     async def positions(self) -> dict[str, Progress]:
         """The progress of each coin."""
         answer = await self._get("quote_service", "/v1/positions")
@@ -107,7 +112,7 @@ class ServiceClient(QuoteClient):
 
     async def venues(self) -> VenuesJson:
         """The venues, and the consensus on each coin; NotFoundError if no exchanges are followed."""
-        if not self._addresses.feed_service:
+        if not self.follows_venues:
             raise NotFoundError("no exchanges are followed here: start the system with --source exchanges or venues")
         return checked("feed_service", await self._get("feed_service", "/v1/venues"), VenuesJson)
 
