@@ -25,6 +25,10 @@ BEHIND = {
     "further_pairs": {"replay_pairs"},
     "venue_symbol_overrides": {"venue_symbols"},
     "replay_paths": {"source"},
+    "venue_names": {"venues"},
+    "venue_url": {"venue_urls", "source", "external_url", "port_base"},
+    "is_live_source": {"source"},
+    "source_service": {"source"},
     "seed_placement": {"coins"},
 }
 # What a process imports and does not call: it opens no directory, and does not listen.

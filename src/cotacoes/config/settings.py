@@ -274,6 +274,11 @@ class Settings(BaseModel):
         return self.source in ("venues", "exchanges")
 
     @property
+    def has_feed(self) -> bool:
+        """Whether the system has a feed_service, here or elsewhere."""
+        return self.is_live_source or bool(self.feed_url)
+
+    @property
     def venue_names(self) -> list[str]:
         """The venues whose books make the price."""
         return self.venues.split(",")

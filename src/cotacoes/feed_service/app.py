@@ -15,6 +15,7 @@ from random import Random, SystemRandom
 
 from cotacoes.adapters.websocket_client import connect
 from cotacoes.config import Settings
+from cotacoes.errors import SettingError
 from cotacoes.feed_service.books import Books
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.described import Describing
@@ -56,7 +57,11 @@ async def main(settings: Settings, stop: Stop) -> None:
 
 
 def build(settings: Settings) -> HttpService:
-    """The wired service; nothing is connected yet."""
+    """The wired service; nothing is connected yet. SettingError if the source is not made of venues."""
+    if not settings.is_live_source:
+        raise SettingError(
+            f"COTACOES_SOURCE={settings.source} has no venues to follow: set it to exchanges, or to venues"
+        )
     metrics = Metrics()
     counted = FeedMetrics(metrics)
     restarts = Restarts(metrics)

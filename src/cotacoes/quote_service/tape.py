@@ -58,7 +58,7 @@ class TapeReader:
     """Reads the tape of one source; `run` is its task.
 
     `keeps_times`: quotes bear the times that were recorded. `is_live`: the tape begins at now, so a coin without a
-    place in it joins where the others are, whatever it has from elsewhere.
+    cursor in it joins the others at theirs, whatever it has from elsewhere.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class TapeReader:
 def _lowest_cursor(able: Sequence[CoinHistory], *, is_live: bool) -> TapeCursor | None:
     """The lowest of the coins that can record now, in the run that was read last; a coin new to that run is at 0.
 
-    On a live tape, such a coin is where the others are.
+    On a live tape, such a coin joins the others at their cursor.
 
     A coin that cannot record yet is not waited for: later it is read on from its own cursor, and the others skip what
     they have.

@@ -41,9 +41,12 @@ class Addresses:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The addresses of all services by the settings."""
-        is_followed = settings.is_live_source or settings.feed_url
         return cls(
-            **{name: settings.url(name) for name in cls.__dataclass_fields__ if name != "feed_service" or is_followed}
+            **{
+                name: settings.url(name)
+                for name in cls.__dataclass_fields__
+                if name != "feed_service" or settings.has_feed
+            }
         )
 
     @property
