@@ -45,8 +45,15 @@ from cotacoes.web.service_client import Addresses, ServiceClient
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
 SYSTEM = ["up", "status", "env", "stop", "start", "pause", "freeze", "down"]
-MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults", "breakers"]
-SERVICES = ["external-service", "quote-service", "aggregator-service", "gateway-service", "client-subscriber"]
+MARKET = ["watch", "record", "quote", "report", "history", "candles", "export", "faults", "venues", "breakers"]
+SERVICES = [
+    "external-service",
+    "feed-service",
+    "quote-service",
+    "aggregator-service",
+    "gateway-service",
+    "client-subscriber",
+]
 LEDGER = ["coins", "shards", "directory", "ledger", "audit"]
 COMMANDS = [*SYSTEM, "doctor", *MARKET, *LEDGER, "migrate", *SERVICES]
 

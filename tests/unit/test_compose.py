@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PORT_BASE = 8000
 SERVICES = (*HTTP_SERVICES, SUBSCRIBER)
 OURS = {*SERVICES, "migrate"}
-FURTHER = {"prometheus", "cotacoes"}  # behind a profile
+FURTHER = {"prometheus", "cotacoes", "feed_service"}  # behind a profile
 BUILT = {*OURS, "secrets", "cotacoes"}
 INNER = {"redis", *SHARDS}  # whose ports are published only if that is asked for
 INNER_PORTS = {"redis": 6379, "shard1": 5432, "shard2": 5432}
@@ -32,7 +32,7 @@ INNER_PORTS = {"redis": 6379, "shard1": 5432, "shard2": 5432}
 WIRED = {
     *("host", "allow_public", "port_base", "data", "redis_url", "shard1_dsn", "shard2_dsn"),
     "allowed_hosts",  # with what the environment adds, below
-    *("gateway_url", "external_url", "quote_url", "aggregator_url"),
+    *("gateway_url", "external_url", "feed_url", "quote_url", "aggregator_url"),
 }
 DEFAULTS = {"port_base", "data"}  # of the image, or as they are
 SECRET = {"redis_url": "/secrets/redis/url", **{f"{shard}_dsn": f"/secrets/{shard}/dsn" for shard in SHARDS}}
@@ -155,7 +155,7 @@ def test_every_variable_named_is_a_setting() -> None:
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_each_service_is_given_the_settings_that_it_uses_and_no_others(services: Services, name: str) -> None:
-    given = {variable: text for variable, text in services[name]["environment"].items() if variable[:5] != "OTEL_"}
+    given = {name: text for name, text in services[name]["environment"].items() if name.startswith(PREFIX)}
     fields = USES[name] - DEFAULTS
     assert given.keys() == {f"{PREFIX}{field.upper()}" + ("_FILE" if field in SECRET else "") for field in fields}
     assert {variable: given[variable] for field in fields - WIRED for variable in [PREFIX + field.upper()]} == {

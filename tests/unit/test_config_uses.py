@@ -9,7 +9,7 @@ import pytest
 
 import cotacoes
 from cotacoes import config
-from cotacoes.config import PREFIX, Settings
+from cotacoes.config import HTTP_SERVICES, PREFIX, Settings
 from cotacoes.config.uses import USES
 from cotacoes.up.topology import service_environment
 
@@ -28,7 +28,8 @@ BEHIND = {
     "venue_names": {"venues"},
     "venue_url": {"venue_urls", "source", "external_url", "port_base"},
     "is_live_source": {"source"},
-    "source_service": {"source"},
+    "source_service": {"source", "external_url", "feed_url", "port_base"},
+    "http_services": {"source"},
     "seed_placement": {"coins"},
 }
 # What a process imports and does not call: it opens no directory, and does not listen.
@@ -143,17 +144,13 @@ def test_no_process_is_given_a_setting_that_neither_it_nor_a_rule_reads(name: st
 
 
 def test_every_setting_reaches_a_process_or_names_what_up_starts_itself() -> None:
-    assert set(Settings.model_fields) - set().union(*USES.values()) == {
-        "gateway_url",
-        "aggregator_url",
-        "venue_symbols",
-    }
+    assert set(Settings.model_fields) - set().union(*USES.values()) == {"gateway_url", "aggregator_url"}
 
 
 def test_only_services_that_use_a_shard_or_have_administrative_routes_know_their_secrets() -> None:
     knows = {secret: {name for name in USES if secret in USES[name]} for secret in ("shard1_dsn", "admin_token")}
     assert knows["shard1_dsn"] == {"migrate", "quote_service", "aggregator_service"}
-    assert knows["admin_token"] == {"external_service", "quote_service", "aggregator_service", "gateway_service"}
+    assert knows["admin_token"] == set(HTTP_SERVICES)
 
 
 @pytest.mark.parametrize(

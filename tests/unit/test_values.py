@@ -42,8 +42,16 @@ def test_an_invalid_setting_is_explained_in_our_own_words(name: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [
-        ("COTACOES_SOURCE", "nothing", "COTACOES_SOURCE=nothing is invalid: write sim, or replay:PATH[,PATH…]"),
-        ("COTACOES_SOURCE", "replay:", "COTACOES_SOURCE=replay: is invalid: write sim, or replay:PATH[,PATH…]"),
+        (
+            "COTACOES_SOURCE",
+            "nothing",
+            "COTACOES_SOURCE=nothing is invalid: write sim, replay:PATH[,PATH…], venues or exchanges",
+        ),
+        (
+            "COTACOES_SOURCE",
+            "replay:",
+            "COTACOES_SOURCE=replay: is invalid: write sim, replay:PATH[,PATH…], venues or exchanges",
+        ),
         ("COTACOES_LOG_LEVEL", "loud", "COTACOES_LOG_LEVEL=loud is invalid: write one of debug, info, warning, error"),
         ("COTACOES_LOOP", "maybe", "COTACOES_LOOP=maybe is invalid: write 1 or 0"),
         (

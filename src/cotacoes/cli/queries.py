@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PREFIX = "COTACOES_"  # of all variables that are settings
 SERVICES = ("gateway", "quote", "aggregator", "external")
-FEED_URL = f"{PREFIX}FEED_URL"  # exported as well if exchanges are the source
+FEED_URL, SOURCE = f"{PREFIX}FEED_URL", f"{PREFIX}SOURCE"  # exported as well if exchanges are the source
 EXPORTED = {
     *(f"{PREFIX}{name.upper()}_URL" for name in (*SERVICES, "redis")),
     *(f"{PREFIX}{name}" for name in ("SHARD1_DSN", "SHARD2_DSN", "ADMIN_TOKEN")),
@@ -113,7 +113,7 @@ def client_for(given: Path | None) -> ServiceClient:
     has other variables.
     """
     variables = find_system(given, control.ask)
-    if variables.keys() - {f"{PREFIX}DATA", FEED_URL} == EXPORTED:
+    if variables.keys() - {f"{PREFIX}DATA", FEED_URL, SOURCE} == EXPORTED:
         from cotacoes.web.service_client import Addresses, ServiceClient
 
         addresses = {f"{name}_service": variables[f"{PREFIX}{name.upper()}_URL"] for name in SERVICES}

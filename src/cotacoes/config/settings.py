@@ -219,7 +219,7 @@ class Settings(BaseModel):
         return self.port_base + PORT_OFFSETS[name]
 
     def url(self, service: str) -> str:
-        """The URL of an HTTP service."""
+        """The URL of an HTTP service; empty if there is none with this source."""
         given = {
             "gateway_service": self.gateway_url,
             "external_service": self.external_url,
@@ -227,6 +227,8 @@ class Settings(BaseModel):
             "quote_service": self.quote_url,
             "aggregator_service": self.aggregator_url,
         }[service]
+        if service not in self.http_services:
+            return ""
         return given or f"http://127.0.0.1:{self.port(service)}"
 
     @property
@@ -272,11 +274,6 @@ class Settings(BaseModel):
     def is_live_source(self) -> bool:
         """Whether prices come from venues, through feed_service."""
         return self.source in ("venues", "exchanges")
-
-    @property
-    def has_feed(self) -> bool:
-        """Whether the system has a feed_service, here or elsewhere."""
-        return self.is_live_source or bool(self.feed_url)
 
     @property
     def venue_names(self) -> list[str]:

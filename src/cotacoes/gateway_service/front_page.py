@@ -20,7 +20,10 @@ def render(settings: Settings, coins: Sequence[str], host: str) -> str:
     The settings have the addresses by which services reach each other, which in containers are useless to others.
     """
     shown = f"[{host}]" if ":" in host else host
-    rows = "".join(_row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins))
+    running = settings.http_services
+    rows = "".join(
+        _row(name, f"http://{shown}:{settings.port(name)}", paths) for name, paths in _routes(coins) if name in running
+    )
     return page(
         "cotacoes",
         "<p>A crypto price feed that you run yourself, and that you can pull the plug on.</p>"
@@ -43,6 +46,7 @@ def _routes(coins: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         ),
     )
     yield "aggregator_service", ("/report/full", _BREAKERS, *_OPERATION)
+    yield "feed_service", ("/quote", "/v1/venues", _BREAKERS, *_OPERATION)
     yield "external_service", ("/quote", "/faults", *_OPERATION)
 
 

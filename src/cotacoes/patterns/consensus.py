@@ -50,12 +50,12 @@ class VenueReason(enum.StrEnum):
     CROSSED = "crossed"  # the bid is above the ask
     STALE = "stale"
     FUTURE = "future"  # later than now by more than clocks differ
-    WIDE = "wide"  # bid and ask are too far apart to say where the price is
+    WIDE = "wide"  # bid and ask are too far apart to show a price
     NO_RATE = "no_rate"  # its currency has no rate to the dollar
     OUTLIER = "outlier"  # outside of the band
     DISPUTED = "disputed"  # within the band, but too few others are
     HELD = "held"  # part of a thin result that is too far from the last agreed price
-    ALONE = "alone"  # too few venues are left, where more are required
+    ALONE = "alone"  # fewer venues than are required
 
 
 @dataclass(frozen=True, slots=True)

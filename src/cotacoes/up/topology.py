@@ -147,13 +147,21 @@ def exports(settings: Settings) -> dict[str, str]:
     return {
         "COTACOES_REDIS_URL": settings.redis,
         "COTACOES_GATEWAY_URL": settings.url("gateway_service"),
-        "COTACOES_EXTERNAL_URL": settings.url("external_service"),
-        **({"COTACOES_FEED_URL": settings.url("feed_service")} if settings.is_live_source else {}),
+        **_exports_of_source(settings),
         "COTACOES_QUOTE_URL": settings.url("quote_service"),
         "COTACOES_AGGREGATOR_URL": settings.url("aggregator_service"),
         **{f"{PREFIX}{shard.upper()}_DSN": settings.dsn(shard) for shard in SHARDS},
         "COTACOES_ADMIN_TOKEN": settings.admin_token.get_secret_value(),
     }
+
+
+def _exports_of_source(settings: Settings) -> dict[str, str]:
+    urls = {
+        "COTACOES_EXTERNAL_URL": settings.url("external_service"),
+        "COTACOES_FEED_URL": settings.url("feed_service"),
+    }
+    source = {"COTACOES_SOURCE": settings.source} if settings.is_live_source else {}
+    return {variable: url for variable, url in urls.items() if url} | source
 
 
 def _shard(name: str, path: Path, port: int, password: str) -> ServiceSpec:

@@ -41,13 +41,7 @@ class Addresses:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The addresses of all services by the settings."""
-        return cls(
-            **{
-                name: settings.url(name)
-                for name in cls.__dataclass_fields__
-                if name != "feed_service" or settings.has_feed
-            }
-        )
+        return cls(**{name: settings.url(name) for name in cls.__dataclass_fields__})
 
     @property
     def source(self) -> str:
@@ -116,7 +110,7 @@ class ServiceClient(QuoteClient):
     async def venues(self) -> VenuesJson:
         """The venues, and the consensus on each coin; NotFoundError if no exchanges are followed."""
         if not self.follows_venues:
-            raise NotFoundError("no exchanges are followed here: start the system with --source exchanges or venues")
+            raise NotFoundError("no exchanges are followed here: start the system with --source exchanges")
         return checked("feed_service", await self._get("feed_service", "/v1/venues"), VenuesJson)
 
     async def breakers(self, service: str) -> dict[str, Any]:
@@ -142,4 +136,7 @@ class ServiceClient(QuoteClient):
     async def _ask(
         self, service: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        return await self._call(service, method, getattr(self._addresses, service) + path, body, headers or {})
+        address: str = getattr(self._addresses, service)
+        if not address:
+            raise NotFoundError(f"this system has no {service}: its source needs none")
+        return await self._call(service, method, address + path, body, headers or {})
