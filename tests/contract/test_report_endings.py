@@ -31,7 +31,6 @@ CROWD = 200
 CROWD_DEADLINE_S = 2.0
 DISTINCT = 20  # questions of a crowd, by the number of logs
 HURRIED, HURRIED_MS = 40, 1_200  # of a crowd, each with a deadline of its own
-CROWD_SLACK_S = 20.0  # clients, proxies, services: all of it in one process
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +216,7 @@ async def ask_as(number: int, world: ReportSystem) -> None:
     last = number % DISTINCT + 1
     is_hurried = number < HURRIED
     headers = {"x-deadline-ms": str(HURRIED_MS + number)} if is_hurried else {}
-    answer = await world.get(f"{ALL}&last={last}", slack_s=CROWD_SLACK_S, headers=headers)
+    answer = await world.get(f"{ALL}&last={last}", headers=headers)
     if is_hurried and answer.status_code == DeadlineExceededError.status:  # an answer in time, without a report
         return
     missing = world.read(answer, last)
