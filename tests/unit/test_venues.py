@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from benchmarks import made_frames
+from benchmarks.made_frames import BOOKS, SYMBOLS
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import harness_venue_frames as frames
-from tests.unit.harness_venue_frames import BOOKS, NUMBERS, SYMBOLS, WITH_TIME, book, books, session
+from tests.unit.harness_venue_frames import NUMBERS, WITH_TIME, book, books, session
 
 from cotacoes.errors import FrameError
 from cotacoes.feed_service.venues.registry import VENUES
@@ -75,7 +77,7 @@ def test_the_first_book_of_a_symbol_answers_the_subscription_if_no_frame_says_so
 
 
 def test_coinbase_and_kraken_mark_a_snapshot_and_binance_sends_none() -> None:
-    for venue, frame in (("coinbase", frames.coinbase), ("kraken", frames.kraken)):
+    for venue, frame in (("coinbase", made_frames.coinbase), ("kraken", made_frames.kraken)):
         assert books(session(venue).read(frame("1", "2", kind="snapshot")))[0].is_snapshot
         assert not books(session(venue).read(frame("1", "2", kind="update")))[0].is_snapshot
     assert not book("binance", "1", "2").is_snapshot
@@ -238,7 +240,7 @@ OTHERS: list[tuple[str, bytes, Event]] = [
     ),
     ("gemini", b'{"id":7,"status":429}', SubscriptionRefused(None, "status 429")),
     ("gemini", b'{"e":"depthUpdate","E":1,"s":"btcusd","b":[["7.4","1"]],"a":[]}', Alive()),
-    ("bitfinex", frames.SUBSCRIBED_CHANNEL, Subscribed()),
+    ("bitfinex", made_frames.SUBSCRIBED_CHANNEL, Subscribed()),
     ("bitfinex", b'[104,"hb"]', Alive()),
     ("bitfinex", b"[105,[1,2,3]]", Alive()),
     ("bitfinex", b'{"event":"info","version":2,"platform":{"status":1}}', Alive()),
@@ -300,7 +302,7 @@ def test_coinbase_counts_its_frames_over_all_channels() -> None:
     heartbeat = b'{"channel":"heartbeats","sequence_num":%d,"events":[]}'
     assert list(opened.read(heartbeat % 7)) == [Alive()]
     assert list(opened.read(heartbeat % 8)) == [Alive()]
-    first, second = opened.read(frames.coinbase("1", "2", number=12))
+    first, second = opened.read(made_frames.coinbase("1", "2", number=12))
     assert (first, isinstance(second, Book)) == (SequenceGap(3), True)
     assert list(opened.read(heartbeat % 13)) == [Alive()]
     assert list(opened.read(heartbeat % 5)) == [Alive()]  # a new count, which no frame announces
@@ -310,14 +312,14 @@ def test_coinbase_counts_its_frames_over_all_channels() -> None:
 def test_coinbase_answers_for_a_product_in_usdc_as_for_the_one_in_usd() -> None:
     opened = session("coinbase", "BTC-USDC")
     assert "BTC-USD" in opened.opening()[1]
-    assert books(opened.read(frames.coinbase("1", "2")))[0].symbol == "BTC-USDC"
+    assert books(opened.read(made_frames.coinbase("1", "2")))[0].symbol == "BTC-USDC"
 
 
 def test_a_delta_of_bybit_changes_one_side_and_a_snapshot_both() -> None:
     opened = session("bybit")
 
     def top(bid: str, ask: str, kind: str) -> tuple[str, str]:
-        (found,) = books(opened.read(frames.bybit(bid, ask, kind=kind)))
+        (found,) = books(opened.read(made_frames.bybit(bid, ask, kind=kind)))
         return str(found.bid), str(found.ask)
 
     assert top("10.0", "11.0", "snapshot") == ("10.0", "11.0")
@@ -328,9 +330,9 @@ def test_a_delta_of_bybit_changes_one_side_and_a_snapshot_both() -> None:
 
 def test_a_delta_of_bybit_may_remove_a_level() -> None:
     opened = session("bybit")
-    opened.read(frames.bybit("10.0", "11.0"))
-    removed = frames.bybit("10.0", "", kind="delta").replace(b"2.045546", b"0.000")
-    moved = frames.bybit("10.0", "", kind="delta").replace(b'["10.0","2.045546"]', b'["10.0","0"],["9.9","1"]')
+    opened.read(made_frames.bybit("10.0", "11.0"))
+    removed = made_frames.bybit("10.0", "", kind="delta").replace(b"2.045546", b"0.000")
+    moved = made_frames.bybit("10.0", "", kind="delta").replace(b'["10.0","2.045546"]', b'["10.0","0"],["9.9","1"]')
     (found,) = books(opened.read(moved))
     assert (found.bid, found.ask) == (Decimal("9.9"), Decimal("11.0"))
     assert books(opened.read(removed)) == [found]  # a level that is not the best one
@@ -339,21 +341,21 @@ def test_a_delta_of_bybit_may_remove_a_level() -> None:
 
 def test_a_delta_of_bybit_before_a_snapshot_or_after_a_frame_that_cannot_be_read_gives_no_book() -> None:
     opened = session("bybit")
-    delta = frames.bybit("10.0", "11.0", kind="delta")
+    delta = made_frames.bybit("10.0", "11.0", kind="delta")
     assert books(opened.read(delta)) == []
-    opened.read(frames.bybit("10.0", "11.0"))
+    opened.read(made_frames.bybit("10.0", "11.0"))
     assert len(books(opened.read(delta))) == 1
     with pytest.raises(FrameError):
-        opened.read(frames.bybit("ten", "", kind="delta"))
+        opened.read(made_frames.bybit("ten", "", kind="delta"))
     assert books(opened.read(delta)) == []
-    assert len(books(opened.read(frames.bybit("10.0", "11.0")))) == 1
+    assert len(books(opened.read(made_frames.bybit("10.0", "11.0")))) == 1
 
 
 def test_a_new_channel_of_bitfinex_replaces_the_one_of_its_symbol() -> None:
     opened = session("bitfinex")
-    opened.read(frames.SUBSCRIBED_CHANNEL.replace(b"104", b"205"))
-    assert books(opened.read(frames.bitfinex("1", "2"))) == []
-    assert len(books(opened.read(frames.bitfinex("1", "2").replace(b"104", b"205")))) == 1
+    opened.read(made_frames.SUBSCRIBED_CHANNEL.replace(b"104", b"205"))
+    assert books(opened.read(made_frames.bitfinex("1", "2"))) == []
+    assert len(books(opened.read(made_frames.bitfinex("1", "2").replace(b"104", b"205")))) == 1
 
 
 @each_venue

@@ -8,9 +8,11 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+from benchmarks import made_frames
+from benchmarks.made_frames import BOOKS
 from tests.harness_recordings import REAL
 from tests.unit import harness_venue_frames as frames
-from tests.unit.harness_venue_frames import BOOKS, books, session
+from tests.unit.harness_venue_frames import books, session
 
 from cotacoes.errors import FrameError
 from cotacoes.model.quote import format_price, parse_number
@@ -51,7 +53,7 @@ def originals(venue: str) -> list[bytes]:
         BOOKS[venue](bid, ask) for bid, ask in (("63704.10", "63704.20"), ("0.00001", "0.0000100"), ("7", "8.5"))
     ]
     if venue == "bybit":
-        written += [frames.bybit("63704.15", "", kind="delta"), frames.bybit("", "63704.25", kind="delta")]
+        written += [made_frames.bybit("63704.15", "", kind="delta"), made_frames.bybit("", "63704.25", kind="delta")]
     if not REAL.is_dir():
         return written
     return [*written, *(frame for recorded, frame in frames.recorded_2026() if recorded == venue)]

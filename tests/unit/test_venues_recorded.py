@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from benchmarks.made_frames import SYMBOLS
 from tests.harness_recordings import NEEDS_REAL
 from tests.unit import harness_venue_frames as frames
-from tests.unit.harness_venue_frames import SYMBOLS, as_texts, books, session
+from tests.unit.harness_venue_frames import as_texts, books, session
 
 from cotacoes.errors import FrameError
 from cotacoes.feed_service.venues.registry import VENUES
