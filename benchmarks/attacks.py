@@ -25,6 +25,7 @@ from benchmarks.figure import Aim, Effort, Row, percentile
 from cotacoes.patterns.consensus import PRICE_LIMITS, Consensus, ConsensusPrice, VenueBook, agree, rate_of
 
 AIM_BPS = Aim(5.0)
+WORLDS = 60
 TICKS = 40
 START_PRICE = 70_000.0
 PEG = 0.9992
@@ -267,7 +268,7 @@ def measure(effort: Effort) -> list[Row]:
     return rows
 
 
-def table(worlds: int = 60) -> str:
+def table(worlds: int = WORLDS) -> str:
     """The errors as a table in Markdown."""
     lines = [f"| attack | {' | '.join(METHODS)} |", f"|---|{'---|' * len(METHODS)}"]
     for attack in ATTACKS:

@@ -135,6 +135,7 @@ def test_a_venue_cannot_be_given_twice_and_the_dollar_has_one_rate() -> None:
         (["100", "100.1", "101", "101.1"], "disputed", ""),  # a band of five deviations holds them all
         (["100", "100.1", "100.2", "110", "110.1"], "agreed", "v3 v4"),
         (["100", "100.1", "105", "110", "110.1"], "disputed", ""),
+        (["90", "100", "100.1", "110"], "disputed", ""),  # half is not enough
         (["100", "100.1", "100.2", "110", "110.1", "110.2"], "disputed", ""),
         (["100", "100.1", "100.2", "100.3", "110", "90"], "agreed", "v4 v5"),
     ],
@@ -202,7 +203,11 @@ def test_a_price_is_converted_and_rounded_half_even_to_18_places() -> None:
     result = agree([book("v", "1.0000000000000000005", currency="USDT")], rates, NOW_S, last=None)
     assert isinstance(result, ConsensusPrice)
     assert result.price == Decimal("0.333333333333333333")  # of 0.33333333333333333316666…
-    for price, rounded in [("1.0000000000000000005", "1"), ("1.0000000000000000015", "1.000000000000000002")]:
+    for price, rounded in [
+        ("1.0000000000000000005", "1"),
+        ("1.0000000000000000015", "1.000000000000000002"),
+        ("1.000000000000000000500000000001", "1.000000000000000001"),  # 28 digits would round it twice
+    ]:
         assert str(price_of(books_at(price)).price) == rounded
 
 
