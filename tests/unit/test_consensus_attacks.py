@@ -205,25 +205,25 @@ def _book(venue: str, price: int | str | Decimal, currency: str = "USD") -> Venu
 # --- recorded
 
 _BOOK_OF: Mapping[str, Callable[[Any], tuple[str, str, str]]] = {
-    "bitstamp": lambda told: (told["bid"], told["ask"], told["last"]),
-    "coinbaseexchange": lambda told: (told["bid"], told["ask"], told["price"]),
-    "kraken": lambda told: tuple(told["result"]["XBTUSDT"][key][0] for key in "bac"),
-    "okx": lambda told: tuple(told["data"][0][key] for key in ("bidPx", "askPx", "last")),
-    "binanceus": lambda told: (told["bidPrice"], told["askPrice"], told["lastPrice"]),
-    "bitfinex": lambda told: (told["bid"], told["ask"], told["last_price"]),
-    "gemini": lambda told: (told["bid"], told["ask"], told["last"]),
-    "bitso": lambda told: tuple(told["payload"][key] for key in ("bid", "ask", "last")),
-    "p2b": lambda told: tuple(told["result"][key] for key in ("bid", "ask", "last")),
-    "indodax": lambda told: tuple(told["ticker"][key] for key in ("buy", "sell", "last")),
-    "coinmate": lambda told: tuple(told["data"][key] for key in ("bid", "ask", "last")),
-    "luno": lambda told: (told["bid"], told["ask"], told["last_trade"]),
+    "bitstamp": lambda body: (body["bid"], body["ask"], body["last"]),
+    "coinbaseexchange": lambda body: (body["bid"], body["ask"], body["price"]),
+    "kraken": lambda body: tuple(body["result"]["XBTUSDT"][key][0] for key in "bac"),
+    "okx": lambda body: tuple(body["data"][0][key] for key in ("bidPx", "askPx", "last")),
+    "binanceus": lambda body: (body["bidPrice"], body["askPrice"], body["lastPrice"]),
+    "bitfinex": lambda body: (body["bid"], body["ask"], body["last_price"]),
+    "gemini": lambda body: (body["bid"], body["ask"], body["last"]),
+    "bitso": lambda body: tuple(body["payload"][key] for key in ("bid", "ask", "last")),
+    "p2b": lambda body: tuple(body["result"][key] for key in ("bid", "ask", "last")),
+    "indodax": lambda body: tuple(body["ticker"][key] for key in ("buy", "sell", "last")),
+    "coinmate": lambda body: tuple(body["data"][key] for key in ("bid", "ask", "last")),
+    "luno": lambda body: (body["bid"], body["ask"], body["last_trade"]),
 }
 
 
 @NEEDS_REAL
 def test_on_the_recording_of_twelve_venues_the_price_is_within_one_bp_of_the_median_of_the_mids() -> None:
-    told = json.loads((REAL / "twelve_venues_2024-03-13" / "tickers.json").read_text())
-    found = {venue: [parse_price(text) for text in read(told[venue])] for venue, read in _BOOK_OF.items()}
+    body = json.loads((REAL / "twelve_venues_2024-03-13" / "tickers.json").read_text())
+    found = {venue: [parse_price(text) for text in read(body[venue])] for venue, read in _BOOK_OF.items()}
     books = [VenueBook(venue, "USDT", bid, ask, NOW_S) for venue, (bid, ask, _) in found.items()]
     result = agree(books, {"USDT": Decimal(1)}, NOW_S, last=None)
     assert isinstance(result, ConsensusPrice)

@@ -155,7 +155,7 @@ class ConsensusLimits:
     age_max_s: float = 10.0  # one was silent for 13.6 s in a busy market; the others speak meanwhile
     future_max_s: float = 5.0  # as for every price (ARCHITECTURE, Times); a recorded exchange clock was 1.3 s ahead
     spread_max_bps: Decimal = Decimal(100)  # of twelve venues recorded on one day, all but one were below 90
-    pair_band_bps: Decimal = Decimal(25)  # of two from their middle; seven large venues were recorded within 8 of theirs
+    pair_band_bps: Decimal = Decimal(25)  # of two from their middle; seven large ones were recorded within 8 of theirs
     band_min_bps: Decimal = Decimal(50)  # below it a calm market would make honest venues outliers
     band_max_bps: Decimal = Decimal(200)  # above it liars would fit in: in a market that wild there is no one price
     band_deviations: Decimal = Decimal("7.413")  # 5 standard deviations, each 1.4826 of the MAD for normal errors
