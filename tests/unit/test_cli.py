@@ -13,34 +13,27 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
-import structlog
 import typer
-from tests.unit.fake_quote_service import HOST, QuoteServiceTwin
+from tests.unit.fake_quote_service import QuoteServiceTwin
 
 from cotacoes import __version__, config
-from cotacoes.adapters.http_client import HttpClient
 from cotacoes.admin.purge import GRACE
 from cotacoes.cli import app, main, output, queries, quotes, times
-from cotacoes.cli.faults import merged
 from cotacoes.cli.report_lines import sparkline
 from cotacoes.errors import (
-    BadRequestError,
     CotacoesError,
     InternalError,
     NoQuoteError,
     ServiceUnavailableError,
     SettingError,
-    UnauthorizedError,
     UnknownCoinError,
 )
-from cotacoes.external_service import app as external_service
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.up import topology
-from cotacoes.web.service_client import Addresses, ServiceClient
+from cotacoes.web.service_client import ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
@@ -340,76 +333,6 @@ def test_the_report_as_json_is_unchanged(capsys: pytest.CaptureFixture[str]) -> 
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     ask(twin, lambda client: queries.report(client, as_json=True))
     assert json.loads(capsys.readouterr().out) == REPORT
-
-
-def faults(*commands: Sequence[str], token: str = TOKEN) -> None:
-    """Run `cotacoes faults` on a real external_service, several times over."""
-
-    async def scenario() -> None:
-        served = external_service.build(config.load({}, admin_token=TOKEN), asyncio.Event())
-        http = HttpClient(1.0, 65_536, transport=httpx2.ASGITransport(served.app))
-        async with ServiceClient(Addresses(external_service=HOST), admin_token=token, http=http) as client:
-            for words in commands:
-                await queries.faults(client, words, as_json=False)
-
-    with structlog.testing.capture_logs():
-        asyncio.run(scenario())
-
-
-def test_faults_are_shown_in_the_words_that_set_them(capsys: pytest.CaptureFixture[str]) -> None:
-    faults([])
-    shown = capsys.readouterr().out.split()
-    assert shown[:3] == ["error_rate=0.2", "status=500,503", "latency_ms=0"]
-    faults(["clear"], shown)
-    cleared, again = capsys.readouterr().out.split("error_rate=")[1:]
-    assert cleared.startswith("0.0\n")
-    assert "error_rate=" + again == "\n".join([*shown, ""])
-
-
-def test_faults_are_added_to_the_current_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    faults(["latency_ms=300", "hang=0.5", "coins=Bitcoin"], ["nan=1", "status=418", "hang=none"])
-    words = capsys.readouterr().out.split()[-8:]
-    assert words == [
-        "error_rate=0.2",
-        "status=418",
-        "latency_ms=300",
-        "jitter_ms=0",
-        "retry_after_s=none",
-        "nan=1",
-        "coins=bitcoin",
-        "for_s=none",
-    ]
-
-
-def test_faults_added_to_a_temporary_one_do_not_extend_it() -> None:
-    passing = {"error_rate": 1.0, "kinds": {}, "for_s": 7.5}
-    assert merged(passing, ["latency_ms=5"])["for_s"] == 7.5
-    assert merged(passing | {"for_s": 0.0}, [])["for_s"] > 0
-    assert merged(passing, ["for_s=none"])["for_s"] is None
-
-
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [
-        ("error_rat=1", "did you mean error_rate"),
-        ("hnag=1", "did you mean hang"),
-        ("error_rate=often", "error_rate=often is refused: write a number"),
-        ("error_rate=nan", "write a number"),
-        ("latency_ms=0.5", "write a whole number"),
-        ("status=a", "status=500,503"),
-        ("clear", "KEY=VALUE"),
-    ],
-)
-def test_an_unknown_fault_is_refused_by_name(word: str, said: str) -> None:
-    with pytest.raises(BadRequestError, match=re.escape(said)):
-        merged({"for_s": None, "kinds": {}}, ["error_rate=1", word])
-
-
-def test_a_rate_out_of_range_and_a_wrong_token_are_refused_by_external_service() -> None:
-    with pytest.raises(BadRequestError, match="error_rate"):
-        faults(["error_rate=2"])
-    with pytest.raises(UnauthorizedError):
-        faults(["clear"], token="wrong")
 
 
 def running(_: Path, command: str) -> dict[str, Any]:

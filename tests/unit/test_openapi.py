@@ -51,6 +51,11 @@ ASKED = {
         ("GET", "/coins", 200),
         ("PUT", "/coins/solana", 200),
         ("PUT", "/coins/A B", 422),
+        ("GET", "/venues", 200),
+        ("GET", "/venues/kraken/faults", 200),
+        ("GET", "/venues/nasdaq/faults", 404),
+        ("PUT", "/venues/kraken/faults", 200),
+        ("PUT", "/venues/market", 200),
     ],
     "quote": [
         *OPERATION,
@@ -92,7 +97,12 @@ ASKED = {
         ("GET", "/v1/stream", 422),
     ],
 }
-BODIES = {"/faults": {"kinds": {"nan": 0.5}}, "/v1/breakers": {"state": "forced_open"}}
+BODIES: dict[str, dict[str, Any]] = {
+    "/faults": {"kinds": {"nan": 0.5}},
+    "/v1/breakers": {"state": "forced_open"},
+    "/venues/kraken": {"lie": "0.10", "half": "bid"},
+    "/venues/market": {"shock": "0.7", "peg": {"USDT": "0.90"}},
+}
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -62,8 +62,15 @@ class Handler(StreamHandler, Protocol):
         """Close the connection of a client that sends too many frames."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A handshake that gets no answer; its connection is cut after `held_s`, unless the client leaves before."""
+
+    held_s: float
+
+
 Open = Callable[["ServerConnection"], Handler]
-Admit = Callable[[Handshake], "ProblemError | Open"]
+Admit = Callable[[Handshake], "ProblemError | Unanswered | Open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class ServerConnection(Upgraded):
         self._handler: Handler | None = None
         self._fragments: list[bytes] = []
         self._is_deaf = False
+        self._is_muted = False
         self._cut: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -162,6 +170,16 @@ class ServerConnection(Upgraded):
             if self.is_full and not self._is_deaf:
                 self._transport.resume_reading()  # for the answer to it
 
+    def abort(self) -> None:
+        """Cut the connection without a close frame."""
+        self._transport.abort()
+
+    def mute(self, is_muted: bool) -> None:
+        """Send nothing by itself while muted, not even the answer to a ping; what it would have said is dropped."""
+        if self._is_muted != is_muted:
+            self._is_muted = is_muted
+            self._send()
+
     def _handle(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Request):
@@ -179,6 +197,10 @@ class ServerConnection(Upgraded):
             decided = self._admit(Handshake(request.path, headers, address))
         except Exception:  # other connections continue; the client learns that it is our fault
             decided = InternalError("internal error; see the service log", request_id=log_crash("handshake.crashed"))
+        if isinstance(decided, Unanswered):
+            self._is_deaf = True
+            self._cut = self._loop.call_later(decided.held_s, self._transport.abort)
+            return
         if not isinstance(decided, ProblemError):
             response = self._protocol.accept(request)
             if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -231,7 +253,10 @@ class ServerConnection(Upgraded):
             self._cut = self._loop.call_later(CLOSE_S, self._transport.abort)
 
     def _send(self) -> None:
-        for data in self._protocol.data_to_send():
+        sent = self._protocol.data_to_send()
+        if self._is_muted:
+            return
+        for data in sent:
             if data:
                 self._transport.write(data)
             else:

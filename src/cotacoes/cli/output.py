@@ -156,14 +156,3 @@ def export_lines(environment: Mapping[str, str], programs: str) -> Iterator[str]
     """Shell commands that export the variables and append the folder `programs` to PATH."""
     yield from (f"export {name}={shlex.quote(value)}" for name, value in environment.items())
     yield f'export PATH="$PATH:"{shlex.quote(programs)}'
-
-
-def fault_lines(setting: Mapping[str, Any]) -> Iterator[str]:
-    """The faults as `cotacoes faults` accepts them, such as `error_rate=0.2`."""
-    for name, value in setting.items():
-        if name == "kinds":
-            yield from (f"{kind}={rate:g}" for kind, rate in value.items())
-        elif isinstance(value, list):
-            yield f"{name}={','.join(map(str, value)) or 'none'}"
-        else:
-            yield f"{name}={'none' if value is None else json.dumps(value)}"

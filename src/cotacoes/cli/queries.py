@@ -12,7 +12,6 @@ from cotacoes.cli.options import data_folder
 from cotacoes.cli.output import (
     CANDLE_COLUMNS,
     candle_row,
-    fault_lines,
     gap_line,
     history_line,
     put,
@@ -234,17 +233,25 @@ def _put_page(coin: str, page: Mapping[str, Any], *, as_json: bool) -> PageJson:
 
 async def faults(client: ServiceClient, words: Sequence[str], *, as_json: bool) -> int:
     """Print the current faults, after adding `words` to them; `clear` alone removes them all."""
-    if list(words) == ["clear"]:
-        setting = await client.set_faults({})
-    else:
-        setting = await client.faults()
-        if words:
-            from cotacoes.cli.faults import merged
+    from cotacoes.cli.faults import MARKET, SOURCE, fault_lines, merged_all, no_faults
 
-            setting = await client.set_faults(merged(setting, words))
+    source, simulated = await client.faults(), await client.simulated_venues()
+    current: dict[str, Mapping[str, Any]] = {SOURCE: source}
+    if simulated.venues:
+        venues = {name: venue.faults for name, venue in simulated.venues.items()}
+        current |= {MARKET: simulated.market, **venues}
+    changes = no_faults(current) if list(words) == ["clear"] else merged_all(current, words)
+    for target, setting in changes.items():
+        if target == SOURCE:
+            current[target] = await client.set_faults(setting)
+        elif target == MARKET:
+            current[target] = await client.set_market_shock(setting)
+        else:
+            current[target] = await client.set_venue_faults(target, setting)
     if as_json:
-        put_json(setting)
+        shown = {name: setting for name, setting in current.items() if name not in {SOURCE, MARKET}}
+        put_json({**current[SOURCE], "venues": shown, "market": current.get(MARKET)})
     else:
-        for line in fault_lines(setting):
+        for line in fault_lines(current):
             put(line)
     return OK

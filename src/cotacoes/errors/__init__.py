@@ -90,7 +90,7 @@ class ProblemError(CotacoesError):
 
     slug: ClassVar[str]
     title: ClassVar[str]
-    status: ClassVar[int]
+    status: int
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None, **extra: object) -> None:
         super().__init__(detail)

@@ -11,12 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
-import msgspec
 from starlette.responses import Response
 
 from cotacoes.adapters.http_server import connection
 from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.errors import ProblemError
+from cotacoes.errors.problem_json import PROBLEM_JSON, problem_body
 from cotacoes.external_service.faults import FaultKind
 
 HUGE_BYTES = 64 * 1024 * 1024
@@ -37,19 +37,18 @@ class SimulatedFailureError(ProblemError):
 
     slug, title, status = "simulated-failure", "Simulated failure", 503
 
+    def __init__(self, detail: str, *, status: int = 503, retry_after_s: float | None = None, **extra: object) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **extra)
+        self.status = status
+
 
 def refusal(status: int, retry_after_s: int | None) -> Response:
     """An error on purpose; 429 and 503 have a `Retry-After` if one is set."""
-    body = {
-        "type": f"/docs#{SimulatedFailureError.slug}",
-        "title": SimulatedFailureError.title,
-        "status": status,
-        "detail": "this source fails on purpose; see /faults for how often",
-    }
+    failure = SimulatedFailureError("this source fails on purpose; see /faults for how often", status=status)
     headers = {"cache-control": "no-store"}
     if retry_after_s is not None and status in {429, 503}:
         headers["retry-after"] = str(retry_after_s)
-    return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
+    return Response(problem_body(failure), status, headers, PROBLEM_JSON)
 
 
 def good(body: bytes) -> Response:

@@ -3,6 +3,7 @@
 GET /quote    the newest price of each coin, or what the faults make of it
 GET /quotes   every price after a cursor; errors, delays and bad answers apply here too, but no price is altered
 GET /faults   the setting in force        PUT /faults      another one (administrators)
+GET /venues   the simulated venues   PUT /venues/…     their faults, and shocks of their market (administrators)
 GET /coins    the coins that it quotes    PUT /coins/…     one more, of the simulated market (administrators)
 """
 
@@ -29,6 +30,10 @@ from cotacoes.external_service.market import Market
 from cotacoes.external_service.playback_session import CURSOR_RULE
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, TapePages
+from cotacoes.external_service.venues.exchange import open_exchanges
+from cotacoes.external_service.venues.registry import KINDS
+from cotacoes.external_service.venues.routes import venue_routes
+from cotacoes.external_service.venues.stream import VenueStreams
 from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
 from cotacoes.observability.logs import get_logger
@@ -69,17 +74,24 @@ def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
     _add_tape(router, market, feed.pages, bad, wait_s_max=settings.request_deadline_s / 2)
     _add_faults(router, settings, market, faults)
     _add_coins(router, settings, market)
+    exchanges = open_exchanges(
+        KINDS,
+        market if isinstance(market, Simulation) else None,
+        count=lambda venue, outcome: counted.venue_books.labels(venue=venue, outcome=outcome).inc(),
+    )
+    router.include_router(venue_routes(settings, exchanges))
 
     async def has_price() -> str | None:
         return None if market.quotes() else "no price yet"
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
-        async with background(*(task() for task in feed.tasks)):
+        async with background(*(task() for task in [*feed.tasks, *exchanges.tasks])):
             yield
 
     checks = {"market": Check(has_price, required=True)}
-    return HttpService(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
+    app = build_app(NAME, settings, metrics, router, checks=checks)
+    return HttpService(NAME, app, metrics, resources, VenueStreams(exchanges).protocol)
 
 
 class _BadAnswers:

@@ -23,6 +23,7 @@ from typing import Annotated
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from cotacoes.external_service.timed import ForS, InForce
 from cotacoes.model.quote import COIN_PATTERN, COIN_RULE, Observation, format_price, format_time
 
 OLD_BY = timedelta(hours=2)
@@ -89,9 +90,7 @@ class FaultSetting(BaseModel):
     )
     kinds: dict[FaultKind, Rate] = Field(default_factory=dict, description="the rate of each kind")
     coins: tuple[Coin, ...] = Field(default=(), max_length=1000, description="whose prices are altered; empty: all")
-    for_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, strict=True)] | None = Field(
-        default=None, description="how long this is in force; in an answer: the time left"
-    )
+    for_s: ForS = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +122,7 @@ class Faults:
         random: random_module.Random,
         on_end: Callable[[FaultSetting], None] = lambda _: None,
     ) -> None:
-        self._lasting = lasting
-        self._passing: FaultSetting | None = None
-        self._passing_until = 0.0
-        self._clock = clock
+        self._in_force = InForce(lasting, clock=clock, on_end=self._ended)
         self._random = random
         self._on_end = on_end
         self._frozen: dict[str, Observation] = {}
@@ -134,26 +130,15 @@ class Faults:
     def set(self, setting: FaultSetting) -> None:
         """Replace the setting in force."""
         self._frozen.clear()
-        if setting.for_s is None:
-            self._lasting, self._passing = setting, None
-        else:
-            self._passing, self._passing_until = setting, self._clock() + setting.for_s
+        self._in_force.set(setting)
 
     def current(self) -> FaultSetting:
         """The setting in force, with what is left of `for_s`."""
-        if self._passing is None:
-            return self._lasting
-        left_s = self._passing_until - self._clock()
-        if left_s > 0:
-            return self._passing.model_copy(update={"for_s": round(left_s, 3)})
-        ended, self._passing = self._passing, None
-        self._frozen.clear()
-        self._on_end(ended)
-        return self._lasting
+        return self._in_force.shown()
 
     def judge(self) -> FaultVerdict:
         """Decide what becomes of the next request."""
-        setting = self.current()
+        setting = self._in_force.current()
         if self._random.random() < setting.error_rate:
             status = self._random.choice(setting.status)
             return FaultVerdict(status=status, retry_after_s=setting.retry_after_s)
@@ -167,6 +152,10 @@ class Faults:
     def freeze(self, quotes: Mapping[str, Observation]) -> Mapping[str, Observation]:
         """The same coins with the prices that they had when the setting in force first froze them."""
         return {coin: self._frozen.setdefault(coin, quote) for coin, quote in quotes.items()}
+
+    def _ended(self, ended: FaultSetting) -> None:
+        self._frozen.clear()
+        self._on_end(ended)
 
 
 def render(quotes: Mapping[str, Observation], origin: str, verdict: FaultVerdict = GOOD) -> bytes:

@@ -35,7 +35,7 @@ class Feed:
 
 def open_feed(settings: Settings, folder: Path, metrics: ExternalMetrics) -> Feed:
     """The feed of the settings; SettingError if the recording or a coin's name cannot be used."""
-    if settings.source == "sim":
+    if not settings.replay_paths:
         simulation = Simulation(settings, folder)
         return Feed(simulation, lambda: simulation.pages, _remembering(settings, folder, simulation.played))
     timeline, session = _timeline(settings, folder)

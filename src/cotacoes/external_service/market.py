@@ -30,6 +30,7 @@ _OCTAVES = 17  # the longest period is 65,536 ticks, some five hours at the defa
 _STEP_PPM = 60  # of the shortest noise: a few dollars a tick on Bitcoin
 _MILLION = 1_000_000
 _AMPLITUDES_PPM = [math.isqrt(_STEP_PPM * _STEP_PPM << octave) for octave in range(_OCTAVES)]
+_SLOW_OCTAVES = (5, 8, 11)  # 8 s, a minute and 9 minutes at the default tick
 assert sum(_AMPLITUDES_PPM) < _MILLION // 10, "a price never leaves the tenth around its start"
 
 
@@ -77,6 +78,10 @@ class SimulatedMarket:
     def elapsed_s(self) -> float:
         """How far the walk has come."""
         return self._clock() - self._started
+
+    def tick(self, coin: str, ago_s: float = 0.0) -> int:
+        """The tick of the coin `ago_s` seconds ago; the first one if that was before the start."""
+        return max(0, int((self.elapsed_s() - ago_s + self._phases_s.get(coin, 0.0)) // self._tick_s))
 
     def quotes(self) -> Mapping[str, Observation]:
         elapsed_s = self.elapsed_s()
@@ -126,6 +131,12 @@ def price_at(seed: int, coin: str, tick: int) -> Decimal:
     start = start_hundredths(seed, coin)
     ppm = sum(_noise_ppm(seed, coin, octave, tick) for octave in range(_OCTAVES))
     return Decimal(start * (_MILLION + ppm) // _MILLION).scaleb(-PLACES)
+
+
+def wander_ppm(key: str, tick: int, *, bound_ppm: int) -> int:
+    """A slow walk around zero, never further than `bound_ppm`; a pure function like the prices."""
+    ppm = sum(_noise_ppm(0, key, octave, tick) for octave in _SLOW_OCTAVES)
+    return ppm * bound_ppm // sum(_AMPLITUDES_PPM[octave] for octave in _SLOW_OCTAVES)
 
 
 @functools.lru_cache(maxsize=2000)

@@ -50,6 +50,15 @@ class Simulation:
         """Coin to its newest price."""
         return self._market.quotes()
 
+    @property
+    def seed(self) -> int:
+        """The seed of all prices."""
+        return self._settings.seed
+
+    def tick(self, coin: str, ago_s: float) -> int:
+        """The tick of the coin `ago_s` seconds ago."""
+        return self._market.tick(coin, ago_s)
+
     def add(self, coin: str) -> None:
         """Quote this coin as well; BadRequestError if it has a name that cannot be used, or there are too many."""
         if not COIN_PATTERN.match(coin) or coin in SOURCE_QUOTE_FIELDS:

@@ -7,7 +7,7 @@ answer of another shape is refused as a whole, or loses the section that is inva
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import msgspec
 
@@ -163,6 +163,19 @@ class SourceCoins(msgspec.Struct, frozen=True):
 
     coins: list[CoinText]
     open: bool
+
+
+class SimulatedVenueJson(msgspec.Struct, frozen=True):
+    """What commands read about a simulated venue."""
+
+    faults: dict[str, Any]
+
+
+class SimulatedVenuesJson(msgspec.Struct, frozen=True):
+    """The simulated venues by name, none for a replay, and what happens to their market."""
+
+    venues: dict[str, SimulatedVenueJson]
+    market: dict[str, Any]
 
 
 class SourcePriceJson(msgspec.Struct, frozen=True):

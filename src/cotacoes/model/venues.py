@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -83,9 +82,3 @@ class VenuesJson(msgspec.Struct, frozen=True):
     feeds: list[FeedJson]
     rates: dict[str, PriceText]
     coins: list[ConsensusJson]
-
-
-def short_price(text: str) -> str:
-    """A price with two places if it is above 1, for people."""
-    price = Decimal(text)
-    return f"{price:.2f}" if price > 1 else text

@@ -128,6 +128,12 @@ class ExternalMetrics:
         self.replay_lines = metrics.counter(
             "replay_lines_total", "Lines read from a recording; late lines go back in time", "outcome"
         )
+        self.venue_books = metrics.counter(
+            "venue_books_total",
+            "Books of the simulated venues, by connection: sent, skipped (the client does not read), lost, garbage",
+            "venue",
+            "outcome",
+        )
 
 
 class FeedMetrics:

@@ -15,7 +15,7 @@ import msgspec
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client.quote_client import DEADLINE_S, QuoteClient, checked, new_http_client, query
 from cotacoes.errors import NotFoundError
-from cotacoes.model.payloads import PositionsJson, Progress, SourceCoins
+from cotacoes.model.payloads import PositionsJson, Progress, SimulatedVenuesJson, SourceCoins
 from cotacoes.model.venues import VenuesJson
 from cotacoes.web.overview import DecodedOverview, Overview, read_overview
 
@@ -97,6 +97,20 @@ class ServiceClient(QuoteClient):
     async def set_faults(self, setting: Mapping[str, object]) -> dict[str, Any]:
         """Put other faults in force; UnauthorizedError without the admin token."""
         return await self._put("external_service", "/faults", msgspec.json.encode(setting))
+
+    async def simulated_venues(self) -> SimulatedVenuesJson:
+        """The simulated venues of external_service with their faults, and what happens to their market."""
+        answer = await self._get("external_service", "/venues")
+        return checked("external_service", answer, SimulatedVenuesJson)
+
+    async def set_venue_faults(self, venue: str, faults: Mapping[str, object]) -> dict[str, Any]:
+        """Put other faults of a simulated venue in force; NotFoundError, or UnauthorizedError without the token."""
+        path = f"/venues/{quote(venue, safe='')}/faults"
+        return await self._put("external_service", path, msgspec.json.encode(faults))
+
+    async def set_market_shock(self, shock: Mapping[str, object]) -> dict[str, Any]:
+        """Put another shock of the simulated venues' market in force; errors as for a venue's faults."""
+        return await self._put("external_service", "/venues/market", msgspec.json.encode(shock))
 
     async def source_coins(self) -> SourceCoins:
         """The coins that the source quotes; NotFoundError or ServiceUnavailableError of another program's."""

@@ -59,21 +59,20 @@ class GeminiSession:
     """Knows which symbols have had their first book."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._symbols = dict(enumerate(symbols, start=_PING_ID + 1))
-        self._known = frozenset(symbols)
+        self._symbols = symbols
         self._awaited = set(symbols)
 
     def opening(self) -> Sequence[str]:
         return [
             json.dumps({"id": number, "method": "subscribe", "params": [f"{symbol}@bookTicker"]})
-            for number, symbol in self._symbols.items()
+            for number, symbol in enumerate(self._symbols, start=_PING_ID + 1)
         ]
 
     def read(self, frame: bytes) -> Sequence[Event]:
         read = decode(_frame, frame)
         if read.id is not None:
             return self._read_answer(read)
-        if read.s not in self._known or read.e != "bookTicker" or _ABSENT in (read.b, read.a):
+        if read.e != "bookTicker" or _ABSENT in (read.b, read.a):
             return ALIVE
         is_first = read.s in self._awaited
         self._awaited.discard(read.s)
@@ -85,8 +84,9 @@ class GeminiSession:
             return ALIVE
         if frame.status == _OK:
             return SUBSCRIBED
-        symbol = self._symbols.get(frame.id) if isinstance(frame.id, int) else None
-        return (SubscriptionRefused(symbol, shorten(frame.error.msg if frame.error else f"status {frame.status}")),)
+        known = isinstance(frame.id, int) and 1 <= frame.id <= len(self._symbols)
+        reason = shorten(frame.error.msg if frame.error else f"status {frame.status}")
+        return (SubscriptionRefused(self._symbols[int(frame.id or 1) - 1] if known else None, reason),)
 
 
 GEMINI = Venue(

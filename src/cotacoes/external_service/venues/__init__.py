@@ -1,0 +1,1 @@
+"""The simulated exchanges: real protocols over WebSockets, one seeded market, and faults for each venue."""
