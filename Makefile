@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test coverage test-browser check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
+.PHONY: help up install test coverage test-browser test-peers check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,9 @@ test-browser: .venv/installed-dev ## run the streams in a browser and in Node; i
 	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
 	cd tests/browser && npm ci --no-audit --no-fund
 	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-peers: .venv/installed-bench ## hold our reading of exchange frames against ccxt's
+	$(BIN)/python -m pytest tests/contract/test_venues_against_ccxt.py $(ARGS)
 
 check: .venv/installed-dev ## format, lint, types, import contracts, spelling, workflows, quick unit tests; under a minute
 	$(BIN)/ruff format --check .

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    attacks,
     breaker,
+    consensus,
     dead_link,
     fanout,
     fanout_intake,
@@ -62,6 +64,8 @@ FIGURES = {
     "move": Figure(ledger_move.measure, full=Effort(runs=6, seconds=10), quick=Effort(runs=1, seconds=1)),
     "rows": Figure(ledger_rows.measure, full=Effort(runs=3, seconds=10), quick=Effort(runs=1, seconds=0.5)),
     "breaker": Figure(breaker.measure, full=Effort(runs=9, seconds=60), quick=Effort(runs=1, seconds=1)),
+    "consensus": Figure(consensus.measure, full=Effort(runs=9), quick=Effort(runs=1)),
+    "attacks": Figure(attacks.measure, full=Effort(runs=attacks.WORLDS), quick=Effort(runs=2)),
     "fanout": Figure(fanout.measure, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
     "fanout-wide": Figure(fanout.measure_wide, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),
     "fanout-sse": Figure(fanout.measure_events, full=Effort(runs=5, seconds=5), quick=Effort(runs=1, seconds=0.5)),

@@ -19,7 +19,7 @@ from cotacoes.adapters.postgres.schema import known_migrations
 from cotacoes.adapters.quote_log.log import FORMAT_VERSION, QuoteLog
 from cotacoes.adapters.quote_log.rows import Mark
 from cotacoes.cli import doctor
-from cotacoes.doctor import data
+from cotacoes.doctor import data, venue_checks
 from cotacoes.doctor.examination import CHECKS, judge
 from cotacoes.doctor.facts import (
     Facts,
@@ -36,6 +36,8 @@ from cotacoes.doctor.finding import Finding, Severity
 from cotacoes.doctor.gathering import aside, by_deadline
 from cotacoes.model.payloads import CurrentJson, Progress
 from cotacoes.model.quote import Position, Quote
+from cotacoes.model.venues import ConsensusJson, FeedJson, VenueBookJson, VenuesJson
+from cotacoes.patterns.consensus import VenueReason
 from cotacoes.up.data_folder import VERSION, DataFolder
 from cotacoes.up.supervision import processes
 from cotacoes.up.supervision.service import ServiceState as State
@@ -65,6 +67,38 @@ HEALTHY = Facts(
     has_redis=True,
     prices=PRICES,
 )
+BOOKS = [
+    VenueBookJson("binance", "USDT", True, None, "67012.3", "67012.4", "67012.35", "67010.339629500000000001"),
+    VenueBookJson("kraken", "USD", True, None, "67010.0", "67010.1", "67010.05", "67010.05"),
+    VenueBookJson("okx", "USDT", True, None, "67012.1", "67012.2", "67012.15", "67010.15"),
+]
+FEED = FeedJson(
+    venue="binance",
+    url="wss://example.com/stream",
+    state="live",
+    since=TIME,
+    breaker="closed",
+    coins=["bitcoin"],
+    absent={},
+    skew_ms=40,
+    frames=700,
+    books=650,
+    malformed=0,
+    gaps=0,
+    openings=1,
+    closed_reason=None,
+    closed_text=None,
+    closed_at=None,
+)
+AGREED = ConsensusJson("bitcoin", "agreed", None, 3, 3, "67010.15", "1.1", "67010.0", "67010.4", TIME, 400, BOOKS)
+OTHERS = [msgspec.structs.replace(FEED, venue=name, skew_ms=ms) for name, ms in (("kraken", 90), ("okx", -30))]
+VENUES = VenuesJson([FEED, *OTHERS], {"USD": "1", "USDT": "0.99997"}, [AGREED])
+FOLLOWING = replace(
+    HEALTHY,
+    source_service="feed_service",
+    venues=VENUES,
+    services={**HEALTHY.services, "feed_service": RunningService(State.RUNNING, 0)},
+)
 OFF = replace(HEALTHY, is_running=False, services={}, shards={}, has_redis=False, prices=None, stored_log=StoredLog())
 
 
@@ -92,6 +126,26 @@ def current(**changes: str) -> dict[str, CurrentJson]:
     return {"bitcoin": msgspec.structs.replace(CURRENT, age_ms=7_000, **changes)}
 
 
+def with_feed(**changes: Any) -> Facts:
+    """With another first venue, and another price of the coin if `consensus` has changes."""
+    consensus = msgspec.structs.replace(AGREED, **changes.pop("consensus", {}))
+    feeds = [msgspec.structs.replace(FEED, **changes), *OTHERS]
+    return replace(FOLLOWING, venues=VenuesJson(feeds, VENUES.rates, [consensus]))
+
+
+def with_skews(*skews: int | None) -> Facts:
+    feeds = [msgspec.structs.replace(FEED, venue=f"venue{number}", skew_ms=ms) for number, ms in enumerate(skews)]
+    return replace(FOLLOWING, venues=VenuesJson(feeds, VENUES.rates, [AGREED]))
+
+
+def unused(state: str, /, *reasons: str | None, **feed: Any) -> Facts:
+    books = [
+        msgspec.structs.replace(book, reason=why, used=why is None) for book, why in zip(BOOKS, reasons, strict=True)
+    ]
+    used = sum(why is None for why in reasons)
+    return with_feed(consensus={"state": state, "used": used, "venues": books}, **feed)
+
+
 def pending(count: int, age_s: float | None) -> dict[str, Any]:
     oldest = {} if age_s is None else {"bitcoin": age_s}
     return {"progress": {"bitcoin": Progress("5-7", "5-6", count, "shard1")}, "oldest_pending_s": oldest}
@@ -99,6 +153,13 @@ def pending(count: int, age_s: float | None) -> dict[str, Any]:
 
 def test_every_check_of_a_healthy_system_has_one_finding_and_it_is_ok() -> None:
     findings = judge(HEALTHY)
+    assert {finding.severity for finding in findings} == {Severity.OK}
+    others = {"leftovers", "venues", "venue_clock", "consensus"}
+    assert [finding.check for finding in findings] == [name for name in CHECKS if name not in others]
+
+
+def test_every_check_of_a_healthy_system_that_follows_exchanges_has_one_finding_and_it_is_ok() -> None:
+    findings = judge(FOLLOWING)
     assert {finding.severity for finding in findings} == {Severity.OK}
     assert [finding.check for finding in findings] == [name for name in CHECKS if name != "leftovers"]
 
@@ -116,6 +177,18 @@ def test_redis_is_only_known_to_answer_if_nothing_publishes(facts: Facts) -> Non
 
 MIGRATED_BY_OTHERS = [{**APPLIED[0], "sha256": "0" * 64}]
 NEWER = [*APPLIED, {"version": 9000, "name": "9000_later.sql", "sha256": ""}]
+# What the doctor adds to the text of a connection's end, by its reason.
+ENDS = {
+    "no_name": "it is connected to again by itself",
+    "timed_out": "check the network and any firewall; it",
+    "no_websocket": "check COTACOES_VENUE_URLS, and any proxy or captive portal",
+    "blocked": "leave it out with COTACOES_VENUES, or",
+    "rate_limited": "it is tried again when the venue permits",
+    "banned": "it is tried again after that",
+    "refused": "check COTACOES_VENUE_URLS",
+    "stalled": "it is connected to again by itself",
+    "never": "correct its symbol in COTACOES_VENUE_SYMBOLS",
+}
 ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
 
 
@@ -258,6 +331,112 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
             "is open",
             "cotacoes start external_service",
         ),
+        (
+            "circuit",
+            with_prices(replace(FOLLOWING, venues=None), currents=current(breaker="open")),
+            WARNING,
+            "the circuit to feed_service is open",
+            None,
+        ),
+        (
+            "quotes",
+            with_prices(
+                replace(FOLLOWING, services={"feed_service": RunningService(State.STOPPED, 0)}),
+                currents={"bitcoin": "none yet"},
+            ),
+            ERROR,
+            "none yet",
+            "cotacoes start feed_service",
+        ),
+        (
+            "quotes",
+            with_prices(
+                replace(FOLLOWING, services={"external_service": RunningService(State.STOPPED, 0)}),
+                currents={"bitcoin": "none yet"},
+            ),
+            ERROR,
+            "none yet",
+            "cotacoes start external_service",
+        ),
+        ("venues", FOLLOWING, OK, "live: binance, kraken, okx", None),
+        (
+            "venues",
+            replace(
+                FOLLOWING,
+                venues=None,
+                venues_problem="feed_service is away",
+                services={"feed_service": RunningService(State.STOPPED, 0)},
+            ),
+            ERROR,
+            "what the venues say is not known: feed_service is away",
+            "cotacoes start feed_service",
+        ),
+        (
+            "venues",
+            with_feed(state="connecting"),
+            WARNING,
+            "binance is not live (connecting, wss://example.com/stream)",
+            None,
+        ),
+        *(
+            ("venues", with_feed(state="waiting", closed_reason=reason, closed_text="X"), WARNING, f"X; {help_}", None)
+            for reason, help_ in ENDS.items()
+        ),
+        (
+            "venues",
+            with_feed(breaker="forced_open"),
+            WARNING,
+            "binance gets no new connection",
+            "cotacoes breakers feed_service/binance.connect closed --data /data",
+        ),
+        ("venues", with_feed(absent={"solana": "it says no"}), WARNING, "does not send solana (it says no)", None),
+        ("venues", with_feed(malformed=7, books=0), WARNING, "no frame of binance can be read (7 so far)", None),
+        ("venue_clock", FOLLOWING, OK, "ahead of binance +0.0 s, kraken +0.1 s, okx -0.0 s", None),
+        (
+            "venue_clock",
+            with_skews(2_100, 3_000, None),
+            WARNING,
+            "2.1 s or more ahead of those of venue0",
+            "time",
+        ),
+        (
+            "venue_clock",
+            with_skews(-1_200, -1_300),
+            WARNING,
+            "1.2 s or more behind those of venue0",
+            "timedate",
+        ),
+        ("venue_clock", with_skews(-1_200, 20, 2_000), OK, "do not show the clock to be wrong", None),
+        ("venue_clock", with_skews(5_000, None), OK, "do not show the clock to be wrong", None),
+        ("consensus", FOLLOWING, OK, "the venues agree on bitcoin (3 of 3)", None),
+        (
+            "consensus",
+            unused("thin", "outlier", None, None),
+            WARNING,
+            "only 2 of 3 venues, which cannot outvote a wrong one: binance far from the others (67010.34 USD)",
+            None,
+        ),
+        (
+            "consensus",
+            unused("disputed", "disputed", "disputed", "disputed"),
+            ERROR,
+            "so it gets no new price: binance not confirmed by a majority (67010.34 USD); kraken",
+            None,
+        ),
+        (
+            "consensus",
+            unused("none", "stale", "no_rate", "empty", state="waiting"),
+            ERROR,
+            "no venue has a usable price of bitcoin: binance not live (waiting) (67010.34 USD); kraken no agreed rate",
+            None,
+        ),
+        (
+            "consensus",
+            with_feed(consensus={"state": "none", "used": 0, "of": 0, "venues": []}),
+            ERROR,
+            "no venue has a usable price of bitcoin: none of them lists it",
+            None,
+        ),
         ("local_log", with_prices(readiness={"log": "the disk is full"}), ERROR, "the disk is full", None),
         ("local_log", with_prices(**pending(3, 60)), WARNING, "3 of bitcoin, the oldest for 60 s", None),
         ("local_log", with_prices(**pending(3, None)), WARNING, "for an unknown time", None),
@@ -281,6 +460,14 @@ def test_each_problem_is_found_with_its_fix(
     assert found.severity is severity
     assert said in found.text
     assert found.mend is None if mend is None else found.mend is not None and found.mend.startswith(mend)
+
+
+def test_every_reason_for_which_a_venue_is_not_used_has_its_words() -> None:
+    assert set(venue_checks.REASONS) == {reason.value for reason in VenueReason}
+
+
+def test_a_clock_by_which_no_venue_was_seen_yet_is_not_judged() -> None:
+    assert [finding for finding in judge(with_skews(None, None)) if finding.check == "venue_clock"] == []
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +14,7 @@ from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
 from cotacoes.cli.output import say
 from cotacoes.cli.services import subscribe
 from cotacoes.cli.times import From, To
+from cotacoes.errors import ServiceUnavailableError
 from cotacoes.errors.exit_codes import INTERRUPTED
 from cotacoes.model.candle import INTERVALS
 from cotacoes.model.coins import require_coin
@@ -59,21 +62,57 @@ def watch(coins: Coins = None, since: Since = None, data: Data = None, as_json: 
 
 @app.command()
 def record(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="a new file; compressed if it ends in .gz")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="a new file; compressed if it ends in .gz")
+    ] = None,
+    raw: Annotated[
+        Path | None, typer.Option("--raw", metavar="DIR", help="a folder for all frames of the exchanges, as they come")
+    ] = None,
     coins: Coins = None,
     for_s: Annotated[
         float | None, typer.Option("--for", metavar="SECONDS", min=0.1, help="how long; default: until Ctrl-C")
     ] = None,
     data: Data = None,
 ) -> int:
-    """Record published quotes for a replay.
+    """Record published quotes, or all that exchanges send, for a replay.
 
     \b
     Examples:
       cotacoes record --out today.ndjson.gz
       cotacoes record --out hour.ndjson.gz --for 3600 bitcoin
       cotacoes up --data ./again --port-base 9000 --source replay:today.ndjson.gz
+      cotacoes record --raw ./frames --for 3600
+      cotacoes up --data ./again --port-base 9000 --source replay:./frames/
+
+    With --raw the exchanges are followed by connections of this command's own, whether or not a system runs here. A new
+    file begins every hour.
     """
+    if (out is None) == (raw is None):
+        raise typer.BadParameter("name either a file with --out or a folder with --raw")
+    if raw is not None:
+        return _record_raw(raw, coins or (), for_s, data)
+    assert out is not None
+    return _record_quotes(out, coins or (), for_s, data)
+
+
+def _record_raw(folder: Path, coins: Sequence[str], for_s: float | None, data: Path | None) -> int:
+    from cotacoes.feed_service.raw_recording import record_frames
+    from cotacoes.web.process import run_service
+
+    async def main(settings: config.Settings, stop: Stop) -> None:
+        chosen = [coin.lower() for coin in coins] or list(settings.seed_placement)
+        say(f"recording frames of {', '.join(settings.venue_names)} into {folder}; press Ctrl-C to stop")
+        say(f"recorded {await record_frames(settings, stop, folder, chosen, for_s)} frames")
+
+    try:
+        found = queries.find_system(data, control.ask)
+    except ServiceUnavailableError:
+        found = {name: text for name, text in os.environ.items() if name.startswith(queries.PREFIX)}
+    environment = {"COTACOES_LOG_LEVEL": "warning", "COTACOES_SOURCE": "exchanges", **found}
+    return run_service("record", main, environment=environment, in_words=True)
+
+
+def _record_quotes(out: Path, coins: Sequence[str], for_s: float | None, data: Path | None) -> int:
     from cotacoes.client_subscriber import recording
     from cotacoes.client_subscriber.app import known_coins
     from cotacoes.web.process import run_service

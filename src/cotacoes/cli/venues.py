@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from cotacoes.cli.options import AsJson, Data
 from cotacoes.cli.output import NONE, put, put_json, put_table
 from cotacoes.errors import UnknownCoinError
 from cotacoes.model.coins import nearest
-from cotacoes.model.venues import ConsensusJson, FeedJson, VenueBookJson, VenuesJson
+from cotacoes.model.venues import ConsensusJson, FeedJson, VenueBookJson, VenuesJson, short_price
 
 FEED_COLUMNS = ("venue", "connection", "coins", "skew", "frames", "malformed", "openings", "last end")
 BOOK_COLUMNS = ("venue", "bid", "ask", "mid in USD", "age", "skew", "used", "connection")
@@ -109,7 +108,7 @@ def _book_row(book: VenueBookJson, feed: FeedJson | None) -> tuple[object, ...]:
         book.venue,
         book.bid or NONE,
         book.ask or NONE,
-        NONE if book.mid_usd is None else f"{Decimal(book.mid_usd):.2f}" if Decimal(book.mid_usd) > 1 else book.mid_usd,
+        NONE if book.mid_usd is None else short_price(book.mid_usd),
         NONE if book.age_ms is None else f"{book.age_ms} ms",
         NONE if feed is None or feed.skew_ms is None else f"{feed.skew_ms} ms",
         "yes" if book.used else f"no, {book.reason}",

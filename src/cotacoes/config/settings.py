@@ -32,6 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # in the order in which a quote meets them; the source decides which of the first two run
 HTTP_SERVICES = ("external_service", "feed_service", "quote_service", "aggregator_service", "gateway_service")
+FRAMES_SUFFIX = ".frames.gz"  # of a file of recorded frames
 PORT_OFFSETS = {
     "gateway_service": 0,
     "external_service": 1,
@@ -267,13 +268,23 @@ class Settings(BaseModel):
     @property
     def http_services(self) -> list[str]:
         """The services that listen with this source."""
-        absent = {"venues": "", "exchanges": "external_service"}.get(self.source, "feed_service")
+        absent = "external_service" if self.is_live_source else "feed_service"
+        if self.source == "venues":  # the one simulates what the other follows
+            absent = ""
         return [name for name in HTTP_SERVICES if name != absent]
 
     @property
     def is_live_source(self) -> bool:
-        """Whether prices come from venues, through feed_service."""
-        return self.source in ("venues", "exchanges")
+        """Whether prices come from venues, through feed_service; also from recorded frames of venues."""
+        return self.source in ("venues", "exchanges") or bool(self.frame_paths)
+
+    @property
+    def frame_paths(self) -> list[Path]:
+        """The files or folders of recorded frames; empty for any other source."""
+        kind, _, paths = self.source.partition(":")
+        names = paths.split(",")
+        are_frames = kind == "replay" and all(name.endswith((FRAMES_SUFFIX, "/")) for name in names)
+        return [Path(name) for name in names] if are_frames else []
 
     @property
     def venue_names(self) -> list[str]:
@@ -295,9 +306,9 @@ class Settings(BaseModel):
 
     @property
     def replay_paths(self) -> list[Path]:
-        """The files of a replay; empty for any other source."""
+        """The files of a replay of prices; empty for any other source."""
         kind, _, paths = self.source.partition(":")
-        return [Path(path) for path in paths.split(",")] if kind == "replay" else []
+        return [Path(path) for path in paths.split(",")] if kind == "replay" and not self.frame_paths else []
 
     @property
     def seed_placement(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cotacoes.doctor import machine_checks, system_checks
+from cotacoes.doctor import machine_checks, system_checks, venue_checks
 from cotacoes.doctor.facts import Facts
 from cotacoes.doctor.finding import Finding, Judgement
 from cotacoes.doctor.gathering import gather
@@ -29,6 +29,9 @@ CHECKS: Mapping[str, Callable[[Facts], Iterator[Judgement]]] = {
     "redis": system_checks.redis,
     "quotes": system_checks.quotes,
     "circuit": system_checks.circuit,
+    "venues": venue_checks.venues,
+    "venue_clock": venue_checks.venue_clock,
+    "consensus": venue_checks.consensus,
     "local_log": system_checks.local_log,
     "source_gaps": system_checks.source_gaps,
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotacoes.model.payloads import CurrentJson, Progress
+from cotacoes.model.venues import VenuesJson
 from cotacoes.up.supervision.service import ServiceState
 
 
@@ -119,7 +120,8 @@ class Facts:
     """All facts. If `local` is None, `local_problem` says why.
 
     `up_problem`: an `up` runs on the folder but does not answer; then, and if there is none, `services` is empty.
-    `silent` has the services that run but do not answer /livez in time.
+    `silent` has the services that run but do not answer /livez in time. `source_service` is the one that prices come
+    from. `venues` is the answer of feed_service; None without a `venues_problem`: exchanges are not the source.
     """
 
     path: Path
@@ -137,6 +139,9 @@ class Facts:
     has_redis: bool = False
     prices: Prices | None = None
     stored_log: StoredLog | None = None
+    source_service: str = "external_service"
+    venues: VenuesJson | None = None
+    venues_problem: str | None = None
 
     def command(self, *words: str) -> str:
         """A command for the system of this folder, as a person types it."""
@@ -147,3 +152,7 @@ class Facts:
         one = self.services.get(service)
         is_away = one is not None and one.state in {ServiceState.STOPPED, ServiceState.PAUSED, ServiceState.FAILED}
         return self.command("start", service) if is_away else None
+
+    def start_of_source(self) -> str | None:
+        """The command that starts what the prices come from: feed_service, or external_service, which may feed it."""
+        return self.start_of(self.source_service) or self.start_of("external_service")

@@ -22,6 +22,7 @@ from cotacoes.doctor.facts import Facts, Local, Prices, RunningService, ShardFac
 from cotacoes.doctor.machine import Listeners, inspect_machine
 from cotacoes.doctor.system_checks import RESTARTS_CALM
 from cotacoes.errors import BadRequestError, ServiceUnavailableError, SettingError
+from cotacoes.model.venues import VenuesJson
 from cotacoes.up import control
 from cotacoes.up.data_folder import read_running, read_secret
 from cotacoes.up.supervision import processes
@@ -60,12 +61,12 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
     settings, refusal = _settings({name: text for name, text in environment.items() if name.startswith(PREFIX)}, up)
     targets = _targets(path, settings, up)
     services = {row["name"]: _part(path, row) for row in up.rows}
-    local, stored_log, redis_problem, silent, prices, shards = await asyncio.gather(
+    local, stored_log, redis_problem, silent, (prices, venues), shards = await asyncio.gather(
         _local(path, settings, up),
         _stored_log(path, up),
         _redis(targets),
         _silent(targets, services),
-        _prices(targets),
+        asyncio.gather(_prices(targets), _venues(targets)),
         asyncio.gather(*(_shard(name, dsn) for name, dsn in targets.shards.items())),
     )
     return Facts(
@@ -84,6 +85,9 @@ async def gather(path: Path, environment: Mapping[str, str]) -> Facts:
         redis_problem=redis_problem,
         prices=prices,
         stored_log=stored_log,
+        source_service=settings.source_service,
+        venues=venues if isinstance(venues, VenuesJson) else None,
+        venues_problem=venues if isinstance(venues, str) else None,
     )
 
 
@@ -209,6 +213,12 @@ async def _prices(targets: _Targets) -> Prices | None:
         if targets.services is None
         else await by_deadline(questions.ask_prices(targets.services), Prices(problem=f"quote_service gave {LATE}"))
     )
+
+
+async def _venues(targets: _Targets) -> VenuesJson | str | None:
+    if targets.services is None or not targets.services.feed_service:
+        return None
+    return await by_deadline(questions.ask_venues(targets.services), f"feed_service gave {LATE}")
 
 
 async def by_deadline(answer: Awaitable[T], late: T, deadline_s: float = DEADLINE_S) -> T:

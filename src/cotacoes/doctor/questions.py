@@ -18,6 +18,7 @@ from cotacoes.client.quote_client import ANSWER_BYTES_MAX
 from cotacoes.doctor.facts import Prices, ShardFacts
 from cotacoes.errors import BusUnavailableError, CotacoesError, HttpError, ProblemError
 from cotacoes.model.payloads import CurrentJson
+from cotacoes.model.venues import VenuesJson
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 ASK_DEADLINE_S = 1.5
@@ -77,6 +78,15 @@ async def ask_alive(addresses: Addresses, services: Iterable[str]) -> dict[str, 
     async with ServiceClient(addresses, deadline_s=ASK_DEADLINE_S) as client:
         await asyncio.gather(*(ask(client, service) for service in services))
     return silent
+
+
+async def ask_venues(addresses: Addresses) -> VenuesJson | str:
+    """The answer of feed_service, or why there is none."""
+    try:
+        async with ServiceClient(addresses, deadline_s=ASK_DEADLINE_S) as client:
+            return await client.venues()
+    except ProblemError as error:
+        return error.detail
 
 
 async def ask_prices(addresses: Addresses) -> Prices:

@@ -141,7 +141,7 @@ def quotes(facts: Facts) -> Iterator[Judgement]:
     if prices.problem is not None:
         yield error(f"no current quote available: {prices.problem}", facts.start_of("quote_service"))
         return
-    fix = facts.start_of("external_service")
+    fix = facts.start_of_source()
     fresh = []
     for coin, current in prices.currents.items():
         if isinstance(current, str):
@@ -160,11 +160,15 @@ def circuit(facts: Facts) -> Iterator[Judgement]:
         return
     answers = [one for one in facts.prices.currents.values() if not isinstance(one, str)]
     states = {answer.breaker for answer in answers} - {None}
-    mend = facts.start_of("external_service") or (facts.command("faults", "clear") if facts.services else None)
+    source = facts.source_service
+    # feed_service never fails on purpose; its own faults are those of the venues
+    clear = facts.command("faults", "clear") if facts.services and source == "external_service" else None
     for state in states - {"closed"}:
-        yield warning(f"the circuit to the source is {state}: the source fails, and prices grow older", mend)
+        yield warning(
+            f"the circuit to {source} is {state}: it fails, and prices grow older", facts.start_of_source() or clear
+        )
     if states == {"closed"}:
-        yield ok("the circuit to the source is closed")
+        yield ok(f"the circuit to {source} is closed")
 
 
 def local_log(facts: Facts) -> Iterator[Judgement]:

@@ -17,9 +17,12 @@ COINS_MAX = 500  # a price of each may be computed 20 times a second; more need 
 
 
 class FollowedCoins:
-    """The coins, and the symbol of each at each venue. `overrides` are the symbols of the settings."""
+    """The coins, and the symbol of each at each venue. `overrides` are the symbols of the settings.
 
-    def __init__(self, seed: Sequence[str], venues: Sequence[str], overrides: Overrides, file: Path) -> None:
+    `file` remembers coins that are added; None: none is remembered.
+    """
+
+    def __init__(self, seed: Sequence[str], venues: Sequence[str], overrides: Overrides, file: Path | None) -> None:
         self._venues = venues
         self._overrides = overrides
         self._seed = tuple(seed)
@@ -60,15 +63,21 @@ class FollowedCoins:
                 f"as in kraken:{coin}:SYMBOL/USD"
             )
         self._coins.append(coin)
-        added = [coin for coin in self._coins if coin not in self._seed]
-        try:
-            replace_file(self._file, json.dumps(added).encode())
-        except OSError as error:  # it is followed all the same, until a restart
-            get_logger().warning("coin.forgotten", reason=error.strerror)
+        self._remember()
         get_logger().info("coin.added", coin=coin, venues=list(self.venues_of(coin)))
         return True
 
+    def _remember(self) -> None:
+        added = [coin for coin in self._coins if coin not in self._seed]
+        try:
+            if self._file is not None:
+                replace_file(self._file, json.dumps(added).encode())
+        except OSError as error:  # it is followed all the same, until a restart
+            get_logger().warning("coin.forgotten", reason=error.strerror)
+
     def _added(self) -> list[str]:
+        if self._file is None:
+            return []
         try:
             names = json.loads(self._file.read_text())
             return [coin for coin in names if isinstance(coin, str) and COIN_PATTERN.match(coin)][:COINS_MAX]

@@ -25,7 +25,8 @@ FRAMES_AT_ONCE = 100  # then others get a turn of the event loop: about a millis
 class Observer(Protocol):
     """What a connection reports while it is open."""
 
-    def note_frame(self, frame: bytes, received_s: float) -> None: ...
+    def note_opened(self, symbols: Mapping[str, VenueSymbol]) -> None: ...
+    def note_frame(self, frame: bytes) -> None: ...
     def note_malformed(self, error: FrameError) -> None: ...
     def note_gap(self, frames: int) -> None: ...
     def note_book(self, coin: str) -> None: ...
@@ -56,6 +57,7 @@ class Connection:
     ) -> None:
         self.live = asyncio.Event()
         self._venue = venue
+        self._symbols = symbols
         self._coins: dict[str, list[tuple[str, str]]] = {}  # by symbol; a stablecoin can be a coin and a rate
         for coin, at in symbols.items():
             self._coins.setdefault(at.symbol, []).append((coin, at.currency))
@@ -78,9 +80,9 @@ class Connection:
             self._link.abort()
 
     @property
-    def is_complete(self) -> bool:
-        """Whether each of its coins is live."""
-        return self._watch.is_complete
+    def was_opened(self) -> bool:
+        """Whether there has been a connection at all."""
+        return self._link is not None
 
     async def run(self) -> Closing:
         """Open it and follow it to its end; returns why it ended."""
@@ -88,6 +90,7 @@ class Connection:
             self._link = link = await self._connect()
         except StreamError as error:
             return self._closing or closing_of(error)
+        self._observer.note_opened(self._symbols)
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(work) for work in (self._subscribe(link), self._look(link))]
@@ -134,7 +137,7 @@ class Connection:
             frame = await link.receive_bytes()
             received_s = self._clock()
             self._watch.note_frame(received_s)
-            self._observer.note_frame(frame, received_s)
+            self._observer.note_frame(frame)
             try:
                 events = self._session.read(frame)
             except FrameError as error:

@@ -13,6 +13,7 @@ from cotacoes.config import Settings
 from cotacoes.errors import BadRequestError, CursorGoneError, UnauthorizedError, UnknownCoinError
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.described import Describing
+from cotacoes.feed_service.feeds import breaker_name
 from cotacoes.feed_service.pricing import Pricing
 from cotacoes.feed_service.tape import ORIGIN, PAGE_QUOTES_MAX, ConsensusTape
 from cotacoes.feed_service.venue_feed import VenueFeed
@@ -102,7 +103,7 @@ def venue_routes(
             feeds=[
                 describing.feed(
                     feed,
-                    breaker=upstreams.describe(f"{feed.venue.name}.connect").state,
+                    breaker=upstreams.describe(breaker_name(feed.venue.name)).state,
                     coins=[coin for coin in coins if feed.venue.name in coins.venues_of(coin)],
                 )
                 for feed in feeds

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
-from typing import Literal
+from typing import Literal, Protocol
 
 from cotacoes.adapters.websocket_client import RawLink
 from cotacoes.errors import FrameError, StreamUnavailableError
@@ -74,12 +74,28 @@ class FeedStatus:
     absent: dict[str, Absence] = field(default_factory=dict)
 
 
+class FrameTap(Protocol):
+    """Hears of what a feed receives, as it comes."""
+
+    def note_opened(self, venue: str, symbols: Mapping[str, VenueSymbol]) -> None:
+        """A connection is open, which subscribes to these symbols."""
+        ...
+
+    def note_frame(self, venue: str, frame: bytes) -> None:
+        """A frame has come."""
+        ...
+
+    def note_closed(self, venue: str, reason: str) -> None:
+        """A connection has ended."""
+        ...
+
+
 class VenueFeed:
     """The feed of one venue; `run` is its task.
 
     `url` is shown, `connect` opens a link to it. `symbols_of` gives the venue's symbols of the coins that are wanted
-    now. `renewals` is shared by all venues, so that one at a time renews its connection. `on_frame` is called with each
-    frame and when it came.
+    now. `renewals` is shared by all venues, so that one at a time renews its connection. `tap` hears of each
+    connection and frame.
     """
 
     def __init__(
@@ -97,7 +113,7 @@ class VenueFeed:
         clock: Callable[[], float],
         wall_s: Callable[[], float],
         random: Random,
-        on_frame: Callable[[str, bytes, float], None] | None = None,
+        tap: FrameTap | None = None,
     ) -> None:
         self.venue = venue
         self.url = url
@@ -112,7 +128,7 @@ class VenueFeed:
         self._connect = connect
         self._clock = clock
         self._random = random
-        self._on_frame = on_frame
+        self._tap = tap
         self._openings = Openings(random)
         self._rhythms: dict[str, Rhythm] = {}
         self._renew = asyncio.Event()
@@ -134,10 +150,14 @@ class VenueFeed:
 
     # what a connection reports
 
-    def note_frame(self, frame: bytes, received_s: float) -> None:
+    def note_opened(self, symbols: Mapping[str, VenueSymbol]) -> None:
+        if self._tap is not None:
+            self._tap.note_opened(self.venue.name, symbols)
+
+    def note_frame(self, frame: bytes) -> None:
         self.status.counts.frames += 1
-        if self._on_frame is not None:
-            self._on_frame(self.venue.name, frame, received_s)
+        if self._tap is not None:
+            self._tap.note_frame(self.venue.name, frame)
 
     def note_book(self, coin: str) -> None:
         self.status.counts.books += 1
@@ -255,6 +275,8 @@ class VenueFeed:
                     steady.cancel()
             if closing is not PLANNED:
                 verdict = CallVerdict.FAILURE
+            if self._tap is not None and connection.was_opened:
+                self._tap.note_closed(self.venue.name, closing.reason)
             return closing
         finally:
             permit.settle(verdict, StreamUnavailableError(closing.text) if verdict is CallVerdict.FAILURE else None)

@@ -157,16 +157,6 @@ class Watch:
         """The venue's sequence number has jumped."""
         self._gaps.append(now_s)
 
-    @property
-    def is_live(self) -> bool:
-        """Whether a coin has had its second book."""
-        return any(seen.books >= LIVE_BOOKS for seen in self._coins.values())
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether each coin has had its second book."""
-        return all(seen.books >= LIVE_BOOKS for seen in self._coins.values())
-
     def verdict(self, now_s: float) -> Ending | None:
         """Why the connection must end; None if it need not."""
         silence_s = now_s - self._frame_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -82,3 +83,9 @@ class VenuesJson(msgspec.Struct, frozen=True):
     feeds: list[FeedJson]
     rates: dict[str, PriceText]
     coins: list[ConsensusJson]
+
+
+def short_price(text: str) -> str:
+    """A price with two places if it is above 1, for people."""
+    price = Decimal(text)
+    return f"{price:.2f}" if price > 1 else text

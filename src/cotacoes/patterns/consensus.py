@@ -152,10 +152,10 @@ Consensus = ConsensusPrice | NoPrice
 class ConsensusLimits:
     """The limits of a consensus. Names end in their unit; `bps` are hundredths of a percent."""
 
-    age_max_s: float = 10.0  # a venue is silent for up to 13.6 s in a busy market; others speak for it meanwhile
+    age_max_s: float = 10.0  # one was silent for 13.6 s in a busy market; the others speak meanwhile
     future_max_s: float = 5.0  # as for every price (ARCHITECTURE, Times); a recorded exchange clock was 1.3 s ahead
-    spread_max_bps: Decimal = Decimal(100)  # ten times the widest book of a large exchange in a recording
-    pair_band_bps: Decimal = Decimal(25)  # of two from their middle: what large exchanges differ by on a restless day
+    spread_max_bps: Decimal = Decimal(100)  # of twelve venues recorded on one day, all but one were below 90
+    pair_band_bps: Decimal = Decimal(25)  # of two from their middle; seven large ones were recorded within 8 of theirs
     band_min_bps: Decimal = Decimal(50)  # below it a calm market would make honest venues outliers
     band_max_bps: Decimal = Decimal(200)  # above it liars would fit in: in a market that wild there is no one price
     band_deviations: Decimal = Decimal("7.413")  # 5 standard deviations, each 1.4826 of the MAD for normal errors

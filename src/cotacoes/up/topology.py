@@ -261,6 +261,8 @@ def describe_source(settings: Settings) -> str:
     pace = "as fast as possible" if settings.speed == math.inf else f"{settings.speed:g} times as fast"
     speed = f", {pace}" if settings.speed != 1 else ""
     failures = f"{100 * settings.failure_rate:g} % of requests fail on purpose"
+    if settings.frame_paths:
+        return f"one price from recorded frames of {', '.join(settings.venue_names)}"
     if settings.is_live_source:
         kind = "real exchanges" if settings.source == "exchanges" else "simulated exchanges"
         return f"one price agreed on by {kind}: {', '.join(settings.venue_names)}"

@@ -68,17 +68,18 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 class BinanceSession:
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._symbols = symbols
+        self._symbols = dict.fromkeys(symbols)
 
     def opening(self) -> Sequence[str]:
-        starts = range(0, len(self._symbols), _SYMBOLS_PER_MESSAGE)
-        return [_subscription(self._symbols[start : start + _SYMBOLS_PER_MESSAGE], start) for start in starts]
+        symbols = list(self._symbols)
+        starts = range(0, len(symbols), _SYMBOLS_PER_MESSAGE)
+        return [_subscription(symbols[start : start + _SYMBOLS_PER_MESSAGE], start) for start in starts]
 
     def read(self, frame: bytes) -> Sequence[Event]:
         read = decode(_frame, frame)
         if read.stream.endswith("@bookTicker"):
             ticker = decode(_book_ticker, read.data)
-            return (read_book(ticker.s, ticker.b, ticker.a),)
+            return (read_book(ticker.s, ticker.b, ticker.a),) if ticker.s in self._symbols else ALIVE
         if read.stream:
             return _read_event(decode(_event, read.data))
         if read.error is not None or read.code is not None:

@@ -87,13 +87,19 @@ class BitfinexSession:
     def _read_message(self, message: _Message) -> Sequence[Event]:
         if message.event == "subscribed" and message.channel == "ticker" and message.symbol in self._symbols:
             if message.chan_id is not None:
-                self._channels[message.chan_id] = message.symbol
-                self._awaited.add(message.symbol)
+                self._open(message.chan_id, message.symbol)
             return SUBSCRIBED
         if message.event == "error":
-            return (SubscriptionRefused(message.symbol or None, shorten(message.msg)),)
+            return (
+                SubscriptionRefused(message.symbol if message.symbol in self._symbols else None, shorten(message.msg)),
+            )
         leaving = _LEAVING.get(message.code or 0) if message.event == "info" else None
         return ALIVE if leaving is None else (Leaving(leaving),)
+
+    def _open(self, channel: int, symbol: str) -> None:
+        others = {other: named for other, named in self._channels.items() if named != symbol}
+        self._channels = others | {channel: symbol}
+        self._awaited.add(symbol)
 
 
 BITFINEX = Venue(name="bitfinex", url="wss://api-pub.bitfinex.com/ws/2", session=BitfinexSession, heartbeat_s=15.0)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -60,8 +60,7 @@ _frame = msgspec.json.Decoder(_Frame)
 _changes = msgspec.json.Decoder(_Changes)
 
 
-@dataclass(frozen=True)
-class _Top:
+class _Top(NamedTuple):
     """The best price of each side, as it stands in its frame; empty if the side has no orders."""
 
     bid: bytes = b""

@@ -59,20 +59,21 @@ class GeminiSession:
     """Knows which symbols have had their first book."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._symbols = symbols
+        self._symbols = dict(enumerate(symbols, start=_PING_ID + 1))
+        self._known = frozenset(symbols)
         self._awaited = set(symbols)
 
     def opening(self) -> Sequence[str]:
         return [
             json.dumps({"id": number, "method": "subscribe", "params": [f"{symbol}@bookTicker"]})
-            for number, symbol in enumerate(self._symbols, start=_PING_ID + 1)
+            for number, symbol in self._symbols.items()
         ]
 
     def read(self, frame: bytes) -> Sequence[Event]:
         read = decode(_frame, frame)
         if read.id is not None:
             return self._read_answer(read)
-        if read.e != "bookTicker" or _ABSENT in (read.b, read.a):
+        if read.s not in self._known or read.e != "bookTicker" or _ABSENT in (read.b, read.a):
             return ALIVE
         is_first = read.s in self._awaited
         self._awaited.discard(read.s)
@@ -84,9 +85,8 @@ class GeminiSession:
             return ALIVE
         if frame.status == _OK:
             return SUBSCRIBED
-        known = isinstance(frame.id, int) and 1 <= frame.id <= len(self._symbols)
-        reason = shorten(frame.error.msg if frame.error else f"status {frame.status}")
-        return (SubscriptionRefused(self._symbols[int(frame.id or 1) - 1] if known else None, reason),)
+        symbol = self._symbols.get(frame.id) if isinstance(frame.id, int) else None
+        return (SubscriptionRefused(symbol, shorten(frame.error.msg if frame.error else f"status {frame.status}")),)
 
 
 GEMINI = Venue(

@@ -59,7 +59,7 @@ _statuses = msgspec.json.Decoder(list[_Status])
 
 class KrakenSession:
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._symbols = symbols
+        self._symbols = dict.fromkeys(symbols)
 
     def opening(self) -> Sequence[str]:
         wanted = {"channel": "ticker", "symbol": list(self._symbols), "event_trigger": "bbo"}
@@ -69,7 +69,8 @@ class KrakenSession:
         read = decode(_frame, frame)
         if read.channel == "ticker":
             is_snapshot = read.type == "snapshot"
-            return [_book(ticker, is_snapshot=is_snapshot) for ticker in decode(_tickers, read.data)] or ALIVE
+            tickers = [ticker for ticker in decode(_tickers, read.data) if ticker.symbol in self._symbols]
+            return [_book(ticker, is_snapshot=is_snapshot) for ticker in tickers] or ALIVE
         if read.channel == "status":
             return _read_status(decode(_statuses, read.data))
         if read.success is False:

@@ -64,7 +64,7 @@ class OkxSession:
     """Knows which symbols have had their first book."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._symbols = symbols
+        self._symbols = dict.fromkeys(symbols)
         self._awaited = set(symbols)
 
     def opening(self) -> Sequence[str]:
@@ -78,7 +78,8 @@ class OkxSession:
         if read.event:
             return self._read_event(read)
         if read.arg is not None and read.arg.channel == "tickers":
-            return [self._book(ticker) for ticker in decode(_tickers, read.data)] or ALIVE
+            tickers = [ticker for ticker in decode(_tickers, read.data) if ticker.inst_id in self._symbols]
+            return [self._book(ticker) for ticker in tickers] or ALIVE
         return ALIVE
 
     def _book(self, ticker: _Ticker) -> Event:

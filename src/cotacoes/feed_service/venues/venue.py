@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -136,9 +137,14 @@ def decode(decoder: msgspec.json.Decoder[_T], frame: bytes | msgspec.Raw) -> _T:
 def read_price(raw: msgspec.Raw | bytes) -> Decimal | None:
     """The price in a JSON string or number, with the digits that stand there; None for a side without orders.
 
-    FrameError for anything else. A string with escapes is one, since its digits do not stand in the frame.
+    FrameError for anything else, a string with escapes included, since its digits do not stand in the frame.
     """
-    text = str(memoryview(raw)[: PRICE_TEXT_MAX + 3], "ascii", "replace")
+    return _read_token(bytes(memoryview(raw)[: PRICE_TEXT_MAX + 3]))  # one more than the longest price with quotes
+
+
+@lru_cache(maxsize=1024)  # a venue's next book mostly has a price of the one before
+def _read_token(token: bytes) -> Decimal | None:
+    text = str(token, "ascii", "replace")
     if text in _EMPTY:
         return None
     try:
