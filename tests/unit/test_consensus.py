@@ -91,6 +91,8 @@ def test_each_unsound_book_is_named_with_its_reason_and_the_rest_gives_the_price
         ("100", "NaN", NOW_S, False),
         ("100", "Infinity", NOW_S, False),
         ("Infinity", "Infinity", NOW_S, False),
+        ("Infinity", "100", NOW_S, False),
+        ("1e70", "1e70", NOW_S, False),
         ("-100", "100", NOW_S, False),
         ("100", "100", math.nan, False),
         ("100", "100", math.inf, False),
@@ -111,11 +113,12 @@ def test_without_a_sound_book_there_is_no_venue() -> None:
         assert (result.state, result.reason, result.of) == (ConsensusState.NONE, "no_venue", len(books))
 
 
-def test_a_venue_cannot_be_given_twice_and_the_dollar_has_one_rate() -> None:
+def test_a_venue_cannot_be_given_twice_and_a_rate_is_a_number_above_zero_and_one_for_the_dollar() -> None:
     with pytest.raises(AssertionError, match="vote twice"):
         result_of([book("v", "100"), book("v", "101")])
-    with pytest.raises(AssertionError):
-        agree([], {"USD": Decimal("0.99")}, NOW_S, last=None)
+    for currency, rate in [("USD", "0.99"), ("USDT", "0"), ("USDT", "-1"), ("USDT", "NaN"), ("USDT", "Infinity")]:
+        with pytest.raises(AssertionError):
+            agree([], {currency: Decimal(rate)}, NOW_S, last=None)
 
 
 # --- who is the majority
@@ -460,17 +463,19 @@ def _median(ordered: Sequence[Fraction]) -> Fraction:
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-@given(
-    st.lists(st.tuples(st.decimals(), st.decimals(), st.floats(), st.sampled_from(["USD", "USDT", "EUR"])), max_size=5),
-    st.decimals(),
-)
-def test_no_book_and_no_rate_makes_it_fail(
-    given_books: list[tuple[Decimal, Decimal, float, str]], rate: Decimal
-) -> None:
+any_price = st.one_of(st.decimals(), st.decimals(Decimal("1e-40"), Decimal("1e90")), prices)
+any_time = st.one_of(st.floats(), st.floats(NOW_S - 10, NOW_S + 5))
+any_book = st.tuples(any_price, any_price, any_time, st.sampled_from(["USD", "USDT", "EUR"]))
+
+
+@given(st.lists(any_book, max_size=5), st.decimals(Decimal("1e-30"), Decimal("1e30")))
+def test_no_book_makes_it_fail(given_books: list[tuple[Decimal, Decimal, float, str]], rate: Decimal) -> None:
     books = [
         VenueBook(f"v{n}", currency, bid, ask, as_of_s) for n, (bid, ask, as_of_s, currency) in enumerate(given_books)
     ]
     result = agree(books, {"USDT": rate}, NOW_S, last=AGREED)
+    for verdict in result.verdicts:
+        assert all(mid is None or mid.is_finite() for mid in (verdict.mid, verdict.mid_usd))
     if isinstance(result, ConsensusPrice):
         assert result.price.is_finite()
         assert result.as_of_s <= NOW_S

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
 from typing import Literal, NamedTuple
 
-from cotacoes.model.quote import COMPUTED_PLACES, Agreement, computed_price
+from cotacoes.model.quote import COMPUTED_PLACES, PRICE_INTEGER_DIGITS_MAX, Agreement, computed_price
 
 USD = "USD"
 _ONE = Decimal(1)
@@ -30,6 +30,7 @@ _HALF = Decimal("0.5")
 _BASIS_POINT = Decimal("0.0001")
 _VOTES = 3  # of each venue
 _SMALLEST = Decimal(1).scaleb(-COMPUTED_PLACES)
+_TOO_LARGE = Decimal(10) ** (2 * PRICE_INTEGER_DIGITS_MAX)  # no product of a price and a rate is
 # Room for the product of a price and a rate at their full lengths. Without traps, a comparison with NaN is False.
 _EXACT = Context(prec=200, traps=[])
 
@@ -46,7 +47,7 @@ class ConsensusState(enum.StrEnum):
 class VenueReason(enum.StrEnum):
     """Why a venue was not used. The first six concern its book alone; the others hold it against the other venues."""
 
-    EMPTY = "empty"  # no bid or no ask above zero
+    EMPTY = "empty"  # no bid or no ask that is a number above zero
     CROSSED = "crossed"  # the bid is above the ask
     STALE = "stale"
     FUTURE = "future"  # later than now by more than clocks differ
@@ -196,6 +197,7 @@ def agree(
     assert last is None or last.state is ConsensusState.AGREED
     own_rates = [_ONE if book.currency == USD else rates.get(book.currency) for book in books]
     with localcontext(_EXACT):
+        assert all(0 < rate < _TOO_LARGE for rate in rates.values())
         reasons = [_unsound(book, rate, now_s, limits) for book, rate in zip(books, own_rates, strict=True)]
         sound = [
             _in_dollars(place, book, rate)
@@ -235,7 +237,7 @@ class _SoundBook(NamedTuple):
 def _unsound(book: VenueBook, rate: Decimal | None, now_s: float, limits: ConsensusLimits) -> VenueReason | None:
     """What is wrong with the book by itself. Each test asks for what is good, so that NaN fails it."""
     bid, ask = book.bid, book.ask
-    if not (bid > 0 and ask > 0 and ask.is_finite()):
+    if not (0 < bid < _TOO_LARGE and 0 < ask < _TOO_LARGE):
         return VenueReason.EMPTY
     if not bid <= ask:
         return VenueReason.CROSSED
@@ -245,7 +247,7 @@ def _unsound(book: VenueBook, rate: Decimal | None, now_s: float, limits: Consen
         return VenueReason.FUTURE
     if not (ask - bid) <= (ask + bid) * _HALF * _BASIS_POINT * limits.spread_max_bps:
         return VenueReason.WIDE
-    if rate is None or not bid * rate >= _SMALLEST:
+    if rate is None or not (bid * rate >= _SMALLEST and ask * rate < _TOO_LARGE):
         return VenueReason.NO_RATE
     return None
 
