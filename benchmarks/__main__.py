@@ -44,6 +44,7 @@ from benchmarks import (
     report,
     start,
     tape,
+    venue_frames,
 )
 from benchmarks.comparison import Result, compare
 from benchmarks.figure import Effort, Figure, MeasureError, Row
@@ -56,6 +57,7 @@ FIGURES = {
     "live": Figure(live.measure, full=Effort(runs=5, seconds=12), quick=Effort(runs=1, seconds=2)),
     "tape": Figure(tape.measure, full=Effort(runs=5, seconds=10), quick=Effort(runs=1, seconds=2)),
     "parse": Figure(parsing.measure, full=Effort(runs=7), quick=Effort(runs=2)),
+    "frames": Figure(venue_frames.measure, full=Effort(runs=7), quick=Effort(runs=2)),
     "http": Figure(http_ratio.measure, full=Effort(runs=9, seconds=1), quick=Effort(runs=2, seconds=0.3)),
     "ingest": Figure(ledger.measure, full=Effort(runs=9, seconds=5), quick=Effort(runs=1, seconds=0.5)),
     "reads": Figure(ledger_reads.measure, full=Effort(runs=7, seconds=3), quick=Effort(runs=1, seconds=1)),
