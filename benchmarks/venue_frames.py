@@ -2,8 +2,8 @@
 
 Each gets the bytes of the same frames, and gives its own idea of a book: ours exact decimals; ccxt as it is set up by
 default, with floats; cryptofeed a ticker. In turns, in one process, in processor time. Nine of ten frames repeat their
-prices, as in a real market. ccxt has no reader of Gemini's present streams. Its reader of Bitstamp's stream wants a book
-over HTTP first, so its reader of such a book is measured.
+prices, as in a real market. ccxt has no reader of Gemini's present streams. For Bitstamp its reader of a book over HTTP
+is measured, since that of the stream wants such a book first.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
     metrics      what each service counts
     log_events   what each room logs
     messages     the messages on Redis and on the gateway's streams
+    venues       the exchanges, their protocols and symbols
     decisions    the titles of the decision records
 
 Each page is a function without arguments that returns Markdown; a test compares what it returns with what is committed.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.make_reference import commands, decisions, log_events, messages, metrics, problems, routes, settings
+from docs.make_reference import commands, decisions, log_events, messages, metrics, problems, routes, settings, venues
 
 DOCS = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
@@ -28,6 +29,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/metrics": metrics.page,
     "reference/log-events": log_events.page,
     "reference/messages": messages.page,
+    "reference/venues": venues.page,
     "decisions/index": decisions.page,
 }
 

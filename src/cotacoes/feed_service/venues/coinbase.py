@@ -5,8 +5,8 @@
 * `sequence_num` counts the frames of a connection over all of its channels; a jump means lost frames.
 * Without `heartbeats`, once a second, a quiet channel is closed after 60 to 90 s.
 * A product in USDC is the same book as the one in USD: `BTC-USDC` is answered as `BTC-USD`.
-* A refused product fails its whole message, so each product has a message of its own. Eight messages a second are the
-  limit without a key, and the first must come within five seconds.
+* A refused product may fail its whole message, so each product has a message of its own. Eight messages a second are
+  the limit without a key, and the first must come within five seconds.
 
 https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket/websocket-channels
 """
