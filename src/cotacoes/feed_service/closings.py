@@ -12,6 +12,7 @@ from cotacoes.errors import (
     StreamRefusedError,
     StreamUnavailableError,
 )
+from cotacoes.feed_service.venues.venue import shorten
 from cotacoes.feed_service.watch import Ending
 
 BANNED_S = 120.0  # the wait after a 418 that names none
@@ -44,7 +45,6 @@ class Closing:
 
 
 PLANNED = Closing("planned", "renewed before the venue's own limit")
-STOPPED = Closing("stopped", "this service stops")
 
 
 def closing_of(error: StreamError) -> Closing:
@@ -53,15 +53,14 @@ def closing_of(error: StreamError) -> Closing:
         case StreamRefusedError(status=status, retry_after_s=wait_s):
             reason, text = _STATUSES.get(status, _unlisted(status))
             return Closing(reason, text, BANNED_S if status == 418 and wait_s is None else wait_s)
-        case StreamClosedError():
-            return Closing(
-                "closed", f"the venue closed the connection ({error.code} {error.reason})".replace(" )", ")")
-            )
+        case StreamClosedError(code=code, reason=words):
+            said = f"{code} {shorten(words)}".rstrip()
+            return Closing("closed", f"the venue closed the connection ({said})")
         case StreamMalformedError():
             return Closing("broken_protocol", "the venue broke the WebSocket protocol")
         case StreamUnavailableError():
             return Closing(*_CAUSES[error.cause])
-    return Closing("cut", str(error))
+    return Closing("cut", shorten(str(error)))
 
 
 def closing_by(ending: Ending) -> Closing:

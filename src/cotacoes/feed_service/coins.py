@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cotacoes.errors import BadRequestError
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
 from cotacoes.model.quote import COIN_PATTERN
@@ -27,7 +29,7 @@ class FollowedCoins:
         self._overrides = overrides
         self._seed = tuple(seed)
         self._file = file
-        self._coins = list(dict.fromkeys([*seed, *self._added()]))
+        self._coins = list(dict.fromkeys([*seed, *self._added()]))[: max(COINS_MAX, len(seed))]
         self._venues_of: dict[str, dict[str, str]] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -51,7 +53,7 @@ class FollowedCoins:
 
     def add(self, coin: str) -> bool:
         """Follow this coin as well; False if it is followed already. BadRequestError if that is not possible."""
-        if not COIN_PATTERN.match(coin) or coin in SOURCE_QUOTE_FIELDS:
+        if not _can_be_added(coin):
             raise BadRequestError("coin: write 1 to 32 of a-z 0-9 -, and no field of /quote")
         if coin in self._coins:
             return False
@@ -79,7 +81,11 @@ class FollowedCoins:
         if self._file is None:
             return []
         try:
-            names = json.loads(self._file.read_text())
-            return [coin for coin in names if isinstance(coin, str) and COIN_PATTERN.match(coin)][:COINS_MAX]
-        except (OSError, ValueError, TypeError):
+            names = msgspec.json.decode(self._file.read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return []
+        return list(filter(_can_be_added, names))
+
+
+def _can_be_added(coin: str) -> bool:
+    return COIN_PATTERN.match(coin) is not None and coin not in SOURCE_QUOTE_FIELDS

@@ -154,7 +154,7 @@ class Connection:
             case Book():
                 self._note_book(event, received_s)
             case ClockSeen(exchange_at=exchange_at):
-                self._venue_clock.delay_s(received_s, exchange_at)
+                self._venue_clock.as_of_s(received_s, exchange_at)
             case SequenceGap(frames=frames):
                 self._watch.note_gap(received_s)
                 self._observer.note_gap(frames)
@@ -164,7 +164,7 @@ class Connection:
                 self._observer.note_leaving(reason)
 
     def _note_book(self, book: Book, received_s: float) -> None:
-        delay_s = self._venue_clock.delay_s(received_s, book.exchange_at)
+        as_of_s = self._venue_clock.as_of_s(received_s, book.exchange_at)
         for coin, currency in self._coins.get(book.symbol, ()):
             self._observer.note_book(coin)
             if not self._watch.note_book(coin, received_s, (book.bid, book.ask), self._price_of(coin)):
@@ -172,8 +172,8 @@ class Connection:
             if not self.live.is_set():
                 self.live.set()
                 self._observer.note_live()
-            held = VenueBook(self._venue.name, currency, book.bid, book.ask, received_s - delay_s)
-            self._books.note(coin, held, received_s=received_s, delay_s=delay_s)
+            held = VenueBook(self._venue.name, currency, book.bid, book.ask, as_of_s)
+            self._books.note(coin, held, received_s=received_s)
 
     def _note_refused(self, symbol: str | None, reason: str) -> None:
         if symbol is None or symbol not in self._coins:

@@ -104,9 +104,10 @@ class Pricing:
 
     def _wall_time(self, at_s: float) -> datetime:
         """The wall time of a moment of the clock; the same one for the same moment, unless a clock is set."""
-        now, now_s = self._now(), self._clock()
-        to_wall_s = now.timestamp() - now_s
-        if abs(to_wall_s - self._to_wall_s) > CLOCK_STEP_S:
+        before_s, now, after_s = self._clock(), self._now(), self._clock()
+        to_wall_s = now.timestamp() - before_s
+        # a process that was stopped between two readings has not seen a clock that was set
+        if after_s - before_s < CLOCK_STEP_S < abs(to_wall_s - self._to_wall_s):
             self._to_wall_s = to_wall_s
         return datetime.fromtimestamp(0, now.tzinfo) + timedelta(seconds=at_s + self._to_wall_s)
 

@@ -39,9 +39,9 @@ class PricedCoin:
 class ConsensusTape:
     """See the head of this file. `run` names this start of the service."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, *, entries_max: int = ENTRIES_MAX) -> None:
         self._run = run
-        self._entries: deque[bytes] = deque(maxlen=ENTRIES_MAX)  # as they are sent
+        self._entries: deque[bytes] = deque(maxlen=entries_max)  # as they are sent
         self._count = 0  # the index of the newest
         self._grown = asyncio.Event()
         self._newest: dict[str, PricedCoin] = {}

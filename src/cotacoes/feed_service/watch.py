@@ -20,20 +20,35 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-SILENT_HEARTBEATS = 3
-SILENT_MIN_S = 5.0
-NEVER_S = 10.0
-STALLED_MIN_S, STALLED_MAX_S = 10.0, 60.0
-STALLED_GAPS = 20  # of the gap that only one in a hundred exceeds
-STALLED_OTHERS = 2  # venues that must have sent the coin meanwhile
-FROZEN_MOVE = Decimal("0.005")  # 50 bps
-FROZEN_S = 60.0
-GAPS_MAX, GAPS_WINDOW_S = 10, 60.0
 LIVE_BOOKS = 2
 
 RHYTHM_STEPS = 32  # of a gap's length, each half as long again as the one before: from 10 ms to over an hour
 RHYTHM_FIRST_S, RHYTHM_FACTOR = 0.01, 1.5
 RHYTHM_KEPT_S = 1800.0  # the last hour, in two halves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLimits:
+    """The limits of the rules; names end in their unit."""
+
+    silent_heartbeats: int = 3
+    silent_min_s: float = 5.0
+    never_s: float = 10.0
+    stalled_min_s: float = 10.0
+    stalled_max_s: float = 60.0
+    stalled_gaps: float = 20.0  # of the gap that only one in a hundred exceeds
+    stalled_others: int = 2  # venues that must have sent the coin meanwhile
+    frozen_move: Decimal = Decimal("0.005")  # 50 bps
+    frozen_s: float = 60.0
+    gaps_max: int = 10
+    gaps_window_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        assert 0 < self.stalled_min_s <= self.stalled_max_s
+        assert min(self.silent_min_s, self.never_s, self.frozen_s, self.gaps_window_s) > 0
+
+
+WATCH_LIMITS = WatchLimits()
 
 
 class EndReason(enum.StrEnum):
@@ -76,8 +91,7 @@ class Rhythm:
         """The connection has ended: the next gap is not the venue's."""
         self._last_s = None
 
-    @property
-    def stalled_after_s(self) -> float:
+    def stalled_after_s(self, limits: WatchLimits = WATCH_LIMITS) -> float:
         """After how long without a book the coin counts as stalled."""
         counts = [sum(half[step] for half in self._halves) for step in range(RHYTHM_STEPS)]
         beyond = sum(counts) // 100  # the longest gaps, one in a hundred
@@ -85,8 +99,8 @@ class Rhythm:
             beyond -= counts[step]
             if beyond < 0:
                 usual_s = RHYTHM_FIRST_S * RHYTHM_FACTOR**step
-                return min(max(STALLED_MIN_S, STALLED_GAPS * usual_s), STALLED_MAX_S)
-        return STALLED_MIN_S
+                return min(max(limits.stalled_min_s, limits.stalled_gaps * usual_s), limits.stalled_max_s)
+        return limits.stalled_min_s
 
 
 def _step_of(gap_s: float) -> int:
@@ -116,12 +130,14 @@ class Watch:
     heartbeat_s: float | None
     heard_since: Callable[[str, float], int]
     opened_s: float
+    limits: WatchLimits = WATCH_LIMITS
     _coins: dict[str, _Coin] = field(default_factory=dict)
     _frame_s: float = 0.0
-    _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS_MAX + 1))
+    _gaps: deque[float] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._frame_s = self.opened_s
+        self._gaps = deque(maxlen=self.limits.gaps_max + 1)
 
     def expect(self, coins: Iterable[tuple[str, Rhythm]]) -> None:
         """These coins are subscribed to."""
@@ -147,7 +163,7 @@ class Watch:
         seen.books += 1
         if top != seen.top or seen.price_then is None:
             seen.top, seen.price_then, seen.frozen_since_s = top, price, None
-        elif price is not None and abs(price - seen.price_then) > FROZEN_MOVE * seen.price_then:
+        elif price is not None and abs(price - seen.price_then) > self.limits.frozen_move * seen.price_then:
             seen.frozen_since_s = now_s if seen.frozen_since_s is None else seen.frozen_since_s
         else:
             seen.frozen_since_s = None
@@ -159,22 +175,29 @@ class Watch:
 
     def verdict(self, now_s: float) -> Ending | None:
         """Why the connection must end; None if it need not."""
-        silence_s = now_s - self._frame_s
-        if self.heartbeat_s is not None and silence_s > max(SILENT_HEARTBEATS * self.heartbeat_s, SILENT_MIN_S):
+        limits, silence_s = self.limits, now_s - self._frame_s
+        if self.heartbeat_s is not None and silence_s > max(
+            limits.silent_heartbeats * self.heartbeat_s, limits.silent_min_s
+        ):
             return Ending(EndReason.SILENT, f"no frame for {silence_s:.0f} s")
-        if len(self._gaps) > GAPS_MAX and now_s - self._gaps[0] <= GAPS_WINDOW_S:
-            return Ending(EndReason.GAPPED, f"more than {GAPS_MAX} gaps in the sequence within a minute")
+        if len(self._gaps) > limits.gaps_max and now_s - self._gaps[0] <= limits.gaps_window_s:
+            return Ending(
+                EndReason.GAPPED,
+                f"more than {limits.gaps_max} gaps in the sequence within {limits.gaps_window_s:.0f} s",
+            )
         for coin, seen in self._coins.items():
             if ending := self._verdict_on(coin, seen, now_s):
                 return ending
         return None
 
     def _verdict_on(self, coin: str, seen: _Coin, now_s: float) -> Ending | None:
-        waited_s = now_s - seen.since_s
+        limits, waited_s = self.limits, now_s - seen.since_s
         if not seen.books:
-            return Ending(EndReason.NEVER, f"no book of {coin} came", coin) if waited_s > NEVER_S else None
-        if waited_s > seen.rhythm.stalled_after_s and self.heard_since(coin, seen.since_s) >= STALLED_OTHERS:
+            return Ending(EndReason.NEVER, f"no book of {coin} came", coin) if waited_s > limits.never_s else None
+        if waited_s > seen.rhythm.stalled_after_s(limits) and (
+            self.heard_since(coin, seen.since_s) >= limits.stalled_others
+        ):
             return Ending(EndReason.STALLED, f"no book of {coin} for {waited_s:.0f} s", coin)
-        if seen.frozen_since_s is not None and now_s - seen.frozen_since_s > FROZEN_S:
+        if seen.frozen_since_s is not None and now_s - seen.frozen_since_s > limits.frozen_s:
             return Ending(EndReason.FROZEN, f"{coin} keeps its price while the market moves", coin)
         return None
