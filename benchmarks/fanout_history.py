@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from cotacoes.model.live_message import Heartbeat, encode_heartbeat
 from cotacoes.model.quote import Position, Quote, QuoteJson
 
@@ -82,9 +84,7 @@ def _page(quotes: Sequence[Quote], asked: dict[str, str]) -> tuple[int, dict[str
         wanted, more = quotes[begin:end], end < len(quotes)
     page = {
         "coin": COIN,
-        "quotes": [
-            {name: getattr(shown, name) for name in shown.__struct_fields__} for shown in map(QuoteJson.of, wanted)
-        ],
+        "quotes": [msgspec.to_builtins(QuoteJson.from_quote(quote)) for quote in wanted],
         "next": str(wanted[-1].position) if wanted else after,
         "more": more,
         "floor": str(quotes[0].position) if quotes else None,

@@ -74,7 +74,9 @@ def without_candles(migration: str) -> str:
 def migration_text() -> str:
     """The schema of the ledger, as this release brings it."""
     return (
-        resources.files("cotacoes.adapters.postgres").joinpath("schema", "0002_ledger.sql").read_text(encoding="utf-8")
+        resources.files("cotacoes.adapters.postgres")
+        .joinpath("schema", "0008_agreement.sql")
+        .read_text(encoding="utf-8")
     )
 
 

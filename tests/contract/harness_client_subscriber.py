@@ -198,7 +198,7 @@ def history_app(history: HistoryTwin) -> Any:
         page = history.page(coin, Wanted(None if after is None else Position.parse(after), last), limit)
         return {
             "coin": coin,
-            "quotes": [msgspec.structs.asdict(QuoteJson.of(quote)) for quote in page.quotes],
+            "quotes": [msgspec.to_builtins(QuoteJson.from_quote(quote)) for quote in page.quotes],
             "next": str(page.quotes[-1].position) if page.quotes else after,
             "more": page.more,
             "floor": None,

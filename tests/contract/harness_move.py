@@ -193,7 +193,7 @@ async def filled(world: ThreeShards, *, days: int = 4) -> Writer:
 
 
 def _dearer(quote: Quote) -> Quote:
-    fields = QuoteJson.of(quote)
+    fields = QuoteJson.from_quote(quote)
     return QuoteJson(**{name: getattr(fields, name) for name in fields.__struct_fields__} | {"price": "99.5"}).quote()
 
 
@@ -201,7 +201,7 @@ async def check(world: ThreeShards, log: Sequence[Quote], at: str, *, conflicts:
     """Check that a shard holds the log once, in order, with its candles and windows, and that no other shard does."""
     shard = world.shards[at]
     held = await shard.after(COIN, None, 10**6)
-    assert [QuoteJson.of(quote) for quote in held] == [QuoteJson.of(quote) for quote in log]
+    assert [QuoteJson.from_quote(quote) for quote in held] == [QuoteJson.from_quote(quote) for quote in log]
     assert first_gap(held, None) is None
     fence = await shard.fence(COIN)
     assert (fence.newest, fence.floor) == (log[-1], log[0].position)

@@ -79,7 +79,7 @@ OUT_OF_TIME = {"timed_out", "rejected", "skipped", "abandoned"}
 
 def expected_of(coin: str, last: int = LAST) -> dict[str, Any]:
     """What a complete report says about the coin."""
-    quotes = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in HELD[coin]]
+    quotes = [msgspec.to_builtins(QuoteJson.from_quote(quote)) for quote in HELD[coin]]
     return {
         "current": {name: value for name, value in quotes[-1].items() if name != "prev"}
         | {"age_ms": AGE_MS, "status": "fresh", "source": "live", "breaker": None},

@@ -54,7 +54,7 @@ class Asker:
             return missing
         assert logs not in missing
         assert shown["window"]["holes"] == 0
-        held = [msgspec.to_builtins(QuoteJson.of(quote)) for quote in self._writer.log]
+        held = [msgspec.to_builtins(QuoteJson.from_quote(quote)) for quote in self._writer.log]
         self._newest = held.index(shown["last_logs"][-1]) + 1
         assert shown["last_logs"] == held[self._newest - self._last : self._newest]
         assert shown["through"] == str(self._writer.log[self._newest - 1].position)

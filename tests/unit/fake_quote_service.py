@@ -38,8 +38,8 @@ class QuoteServiceTwin:
 
         @router.get("/cotacao_atual/{coin}")
         async def current(coin: str) -> Any:
-            newest = QuoteJson.of(quotes[require_coin(coin, quotes)][-1])
-            return msgspec.structs.asdict(newest) | {"age_ms": 200, "status": "fresh", "source": "live"}
+            newest = QuoteJson.from_quote(quotes[require_coin(coin, quotes)][-1])
+            return msgspec.to_builtins(newest) | {"age_ms": 200, "status": "fresh", "source": "live"}
 
         @router.get("/media_ultimos_10_logs/{coin}")
         async def mean(coin: str) -> Any:
@@ -69,7 +69,7 @@ class QuoteServiceTwin:
             page = held[-last:] if last is not None else later[: limit or 1000]
             return {
                 "coin": coin,
-                "quotes": [msgspec.structs.asdict(QuoteJson.of(quote)) for quote in page],
+                "quotes": [msgspec.to_builtins(QuoteJson.from_quote(quote)) for quote in page],
                 "next": str(page[-1].position) if page else after,
                 "more": last is None and len(later) > len(page),
                 "floor": str(held[0].position) if held else None,

@@ -110,7 +110,7 @@ def test_refusals_are_raised_as_their_errors() -> None:
         collected(twin, after="5-1")
 
 
-CURRENT = msgspec.structs.asdict(QuoteJson.of(TEN[0])) | {"age_ms": 1, "status": "fresh", "source": "live"}
+CURRENT = msgspec.to_builtins(QuoteJson.from_quote(TEN[0])) | {"age_ms": 1, "status": "fresh", "source": "live"}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_history_is_read_only_as_far_as_the_caller_goes() -> None:
 
 
 def page(quotes: Sequence[Quote], *, more: bool = False) -> bytes:
-    return msgspec.json.encode({"quotes": [QuoteJson.of(quote) for quote in quotes], "more": more})
+    return msgspec.json.encode({"quotes": [QuoteJson.from_quote(quote) for quote in quotes], "more": more})
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_refusal_of_the_history_names_its_reason(error: Exception) -> None:
     ids=str,
 )
 def test_an_invalid_quote_is_not_passed_on(wrong: dict[str, Any]) -> None:
-    quote = msgspec.structs.asdict(QuoteJson.of(QUOTES[0])) | wrong
+    quote = msgspec.to_builtins(QuoteJson.from_quote(QUOTES[0])) | wrong
     answer = json.dumps({"quotes": [quote], "more": False}).encode()
     with pytest.raises(ServiceUnavailableError, match=r"invalid answer|answered for another coin"):
         read(Wanted(None), fault=answer)

@@ -220,4 +220,4 @@ def _somewhere_in(day: DayRow, random: Random) -> Position:
 
 def _as_text(quote: Quote | None) -> QuoteJson | None:
     """The quote as text, since equal decimals may differ in their digits."""
-    return None if quote is None else QuoteJson.of(quote)
+    return None if quote is None else QuoteJson.from_quote(quote)

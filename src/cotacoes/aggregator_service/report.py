@@ -116,7 +116,7 @@ def _coin(plan: ReportPlan, coin: str, overview: Overview, view: ShardView | Non
     if "average" in plan.parts:
         parts["average"] = overview.mean.get(coin)
     if "last_logs" in plan.parts:
-        parts["last_logs"] = None if view is None else [QuoteJson.of(quote) for quote in view.quotes]
+        parts["last_logs"] = None if view is None else [QuoteJson.from_quote(quote) for quote in view.quotes]
     if plan.of_shards:
         parts["through"] = None if view is None or view.through is None else str(view.through)
     if "window" in plan.parts:

@@ -118,7 +118,7 @@ async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> Non
 
 
 def _cells(one: Orphan) -> tuple[str | None, ...]:
-    quote = QuoteJson.of(one.quote)
+    quote = QuoteJson.from_quote(one.quote)
     return (
         quote.coin,
         str(one.quote.position),

@@ -46,7 +46,7 @@ def as_json_line(event: FeedEvent) -> bytes:
 def _fields(event: FeedEvent) -> dict[str, object]:
     match event:
         case QuoteReceived(quote):
-            return {"type": "quote", **msgspec.structs.asdict(QuoteJson.of(quote))}
+            return {"type": "quote", **msgspec.to_builtins(QuoteJson.from_quote(quote))}
         case GapDetected(gap):
             return {"type": "gap", **gap.fields()}
         case GapFilled():

@@ -154,7 +154,7 @@ def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> Current
     if newest is None:
         return None
     quote, age_s = newest
-    fields = msgspec.structs.asdict(QuoteJson.of(quote))
+    fields = msgspec.structs.asdict(QuoteJson.from_quote(quote))
     del fields["prev"]
     return CurrentJson(**fields, age_ms=0, status="fresh", source="cache").with_age(
         math.ceil(age_s * 1000), AgeLimits.of(settings.fresh_s, settings.age_max_s)

@@ -1,6 +1,7 @@
 """The live message on a coin's channel, `cotacoes:<coin>`: one or more lines of JSON, each a quote or a heartbeat.
 
 {"v":1,"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
+    and, if venues agreed on the price, "state","confidence","used","of"
 {"v":1,"type":"heartbeat","coin","epoch","seq","prev","sent_at"}
 
 The gateway sends the same line of a quote to its clients. So a line that is written exactly as `encode_quote` writes it
@@ -21,8 +22,11 @@ from cotacoes.model.quote import (
     EPOCH_MAX,
     ORIGIN_PATTERN,
     SEQ_MAX,
+    Agreement,
+    AgreementState,
     Position,
     Quote,
+    agreement_fields,
     format_price,
     format_time,
     parse_price,
@@ -54,9 +58,13 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
     at: str
     origin: str
     prev: str | None = None
+    state: AgreementState | msgspec.UnsetType = msgspec.UNSET
+    confidence: str | msgspec.UnsetType = msgspec.UNSET
+    used: int | msgspec.UnsetType = msgspec.UNSET
+    of: int | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, quote: Quote) -> QuoteLine:
+    def from_quote(cls, quote: Quote) -> QuoteLine:
         observed_at = format_time(quote.observed_at)
         return cls(
             MESSAGE_VERSION,
@@ -69,6 +77,7 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
             observed_at if quote.at == quote.observed_at else format_time(quote.at),
             quote.origin,
             None if quote.prev is None else str(quote.prev),
+            **agreement_fields(quote.agreement),
         )
 
     def quote(self) -> Quote:
@@ -85,6 +94,7 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
             observed_at if self.at == self.observed_at else parse_time(self.at),  # usually the same
             self.origin,
             None if self.prev is None else Position.parse(self.prev),
+            Agreement.of_fields(self.state, self.confidence, self.used, self.of),
         )
 
 
@@ -134,7 +144,7 @@ def channel(coin: str, prefix: str = CHANNEL_PREFIX) -> str:
 
 def encode_quote(quote: Quote) -> bytes:
     """One `quote` line of the live message, without a line feed."""
-    return _QUOTE_HEAD + _encoder.encode(QuoteLine.of(quote))[len(_QUOTE_HEAD) :]
+    return _QUOTE_HEAD + _encoder.encode(QuoteLine.from_quote(quote))[len(_QUOTE_HEAD) :]
 
 
 def encode_heartbeat(beat: Heartbeat) -> bytes:

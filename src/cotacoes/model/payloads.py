@@ -14,8 +14,11 @@ import msgspec
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import (
     AgeLimits,
+    AgreementJson,
+    AgreementState,
     CoinText,
     ComputedText,
+    ConfidenceText,
     CurrencyText,
     Epoch,
     OriginText,
@@ -25,6 +28,7 @@ from cotacoes.model.quote import (
     QuoteJson,
     Seq,
     TimeText,
+    VenueCount,
     format_time,
     parse_time,
 )
@@ -36,7 +40,7 @@ SourceStatus = Literal["ok", "stale", "skipped", "rejected", "failed", "timed_ou
 BreakerStateText = Literal["closed", "open", "half_open", "forced_open", "disabled", "metrics_only"]
 
 
-class CurrentJson(msgspec.Struct, frozen=True):
+class CurrentJson(AgreementJson, frozen=True):
     """A coin's newest quote. `source` is live if the last poll brought it, else cache; `breaker` is the source's."""
 
     coin: CoinText
@@ -56,6 +60,7 @@ class CurrentJson(msgspec.Struct, frozen=True):
         """Return itself; ValueError for another coin, or for a text of the right shape but without meaning."""
         for time in (self.observed_at, self.at):
             parse_time(time)
+        self.agreement()
         _refuse_other(coin, self.coin)
         return self
 
@@ -206,13 +211,28 @@ class SourcePageJson(msgspec.Struct, frozen=True):
     next: str
 
 
+class ConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
+    """How venues agreed on the price of a coin, which lies between `low` and `high`."""
+
+    state: AgreementState
+    confidence: ConfidenceText
+    low: PriceText | msgspec.UnsetType = msgspec.UNSET
+    high: PriceText | msgspec.UnsetType = msgspec.UNSET
+    used: VenueCount
+    of: VenueCount
+
+
 class SourceQuoteJson(msgspec.Struct, frozen=True):
-    """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest."""
+    """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest.
+
+    `consensus` has the coins on whose prices venues agreed.
+    """
 
     observed_at: TimeText | None
     observed: dict[CoinText, TimeText]
     currency: dict[CoinText, CurrencyText]
     origin: OriginText
+    consensus: dict[CoinText, ConsensusJson] | msgspec.UnsetType = msgspec.UNSET
 
 
 SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every other name is a coin's

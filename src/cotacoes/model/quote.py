@@ -5,7 +5,9 @@ There is one rule for each, used at every edge (source, log, shard, Redis, HTTP)
 * a price is plain decimal text: ASCII digits with at most one point, no sign, no exponent, greater than zero,
   at most `PRICE_TEXT_MAX` characters; its digits are kept exactly as given, trailing zeros included;
 * a time is an aware UTC `datetime`, in text `2026-11-24T12:00:00.123456Z`;
-* a position is `epoch-seq`, per coin; positions only rise.
+* a position is `epoch-seq`, per coin; positions only rise;
+* an agreement of venues is four fields, all of them or none: `state`, `confidence` (text like a price, which may be
+  zero), `used` and `of` (1 to `VENUES_MAX`). It is stored as one short text, `5/6 12.34`.
 
 The types `CoinText`, `PriceText` and so on are these rules for fields of messages: msgspec applies them when it
 decodes, so that no text of another shape is passed on.
@@ -18,7 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, TypedDict
 
 import msgspec
 
@@ -42,6 +44,8 @@ COMPUTED_PLACES = 18
 _EXACT = Context(prec=200)
 _COMPUTED_UNIT = Decimal(1).scaleb(-COMPUTED_PLACES)
 
+VENUES_MAX = 100  # that one price is made of
+
 SEQ_MAX = 2**31 - 1
 EPOCH_MAX = 2**63 - 1
 
@@ -51,6 +55,7 @@ _RFC_3339 = "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1
 _TIME = re.compile(rf"{_RFC_3339}\Z")
 _EPOCH_SEQ = "([0-9]{1,19})-([0-9]{1,10})"
 _POSITION = re.compile(rf"{_EPOCH_SEQ}\Z")
+_AGREEMENT = re.compile(rf"([1-9][0-9]{{0,2}})/([1-9][0-9]{{0,2}})([ ~])({_DECIMAL})\Z")
 
 
 def _whole(rule: str) -> str:
@@ -69,6 +74,8 @@ CoinText = Annotated[str, _text(_COIN)]
 CurrencyText = Annotated[str, _text(_CURRENCY)]
 OriginText = Annotated[str, _text(_ORIGIN)]
 PriceText = Annotated[str, _text(rf"(?=[0-9.]*[1-9]){_DECIMAL}")]  # above zero
+ConfidenceText = Annotated[str, _text(_DECIMAL)]
+VenueCount = Annotated[int, msgspec.Meta(ge=1, le=VENUES_MAX)]
 ComputedText = Annotated[str, _text("-?(0|[1-9][0-9]{0,69})([.][0-9]{1,18})?")]  # a mean, or a change in percent
 TimeText = Annotated[str, _text(_RFC_3339)]
 PositionText = Annotated[str, _text(_EPOCH_SEQ)]
@@ -107,16 +114,98 @@ def position_of(epoch: int | None, seq: int | None) -> Position | None:
     return None if epoch is None or seq is None else Position(epoch, seq)
 
 
+AgreementState = Literal["agreed", "thin"]
+_AGREEMENT_STATES: dict[str, AgreementState] = {"agreed": "agreed", "thin": "thin"}
+
+
 class Agreement(msgspec.Struct, frozen=True, gc=False):
     """How venues agreed on a price: `used` of `of` venues, within `confidence` of it, in its currency.
 
     `thin` if fewer than three venues were used.
     """
 
-    state: Literal["agreed", "thin"]
+    state: AgreementState
     confidence: Decimal
     used: int
     of: int
+
+    def __str__(self) -> str:
+        """As it is stored: `5/6 12.34` if agreed, `2/3~16.75` if thin."""
+        return f"{self.used}/{self.of}{'~' if self.state == 'thin' else ' '}{format_price(self.confidence)}"
+
+    @classmethod
+    def parse(cls, text: str) -> Agreement:
+        """The inverse of `str`; ValueError for any other text."""
+        match = _AGREEMENT.match(text)
+        if match is None:
+            raise ValueError("an agreement is written USED/OF CONFIDENCE, for example 5/6 12.34")
+        used, of, mark, confidence = match.groups()
+        return cls._checked("thin" if mark == "~" else "agreed", confidence, int(used), int(of))
+
+    @classmethod
+    def of_fields(
+        cls,
+        state: str | msgspec.UnsetType,
+        confidence: str | msgspec.UnsetType,
+        used: int | msgspec.UnsetType,
+        of: int | msgspec.UnsetType,
+    ) -> Agreement | None:
+        """The agreement in the fields of a message; None if it has none of them, ValueError if one is invalid."""
+        if state is confidence is used is of is msgspec.UNSET:
+            return None
+        if (
+            isinstance(state, msgspec.UnsetType)
+            or isinstance(confidence, msgspec.UnsetType)
+            or isinstance(used, msgspec.UnsetType)
+            or isinstance(of, msgspec.UnsetType)
+        ):
+            raise ValueError("state, confidence, used and of are given together or not at all")
+        return cls._checked(state, confidence, used, of)
+
+    @classmethod
+    def _checked(cls, state: str, confidence: str, used: int, of: int) -> Agreement:
+        known = _AGREEMENT_STATES.get(state)
+        if known is None:
+            raise ValueError("the state of an agreement is agreed or thin")
+        if not 1 <= used <= of <= VENUES_MAX:
+            raise ValueError(f"the venues of an agreement are 1 to {VENUES_MAX}, and no more are used than there are")
+        if len(confidence) > PRICE_TEXT_MAX or _PRICE.match(confidence) is None:
+            raise ValueError("the confidence of an agreement is plain decimal text, zero or more")
+        return cls(known, Decimal(confidence), used, of)
+
+
+class AgreementFields(TypedDict, total=False):
+    """The fields of an agreement in a message; empty if there is none."""
+
+    state: AgreementState
+    confidence: str
+    used: int
+    of: int
+
+
+def agreement_fields(agreement: Agreement | None) -> AgreementFields:
+    """The fields that a message has for this agreement."""
+    if agreement is None:
+        return {}
+    return {
+        "state": agreement.state,
+        "confidence": format_price(agreement.confidence),
+        "used": agreement.used,
+        "of": agreement.of,
+    }
+
+
+class AgreementJson(msgspec.Struct, frozen=True, kw_only=True):
+    """The optional last fields of a quote in an answer."""
+
+    state: AgreementState | msgspec.UnsetType = msgspec.UNSET
+    confidence: ConfidenceText | msgspec.UnsetType = msgspec.UNSET
+    used: VenueCount | msgspec.UnsetType = msgspec.UNSET
+    of: VenueCount | msgspec.UnsetType = msgspec.UNSET
+
+    def agreement(self) -> Agreement | None:
+        """How venues agreed, None if it does not say; ValueError if a field is invalid."""
+        return Agreement.of_fields(self.state, self.confidence, self.used, self.of)
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -157,7 +246,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
         return self.prev if self.seq == 1 else Position(self.epoch, self.seq - 1)
 
 
-class QuoteJson(msgspec.Struct, frozen=True):
+class QuoteJson(AgreementJson, frozen=True):
     """A quote in an answer of `/v1/quotes`."""
 
     coin: CoinText
@@ -171,7 +260,7 @@ class QuoteJson(msgspec.Struct, frozen=True):
     prev: PositionText | None = None
 
     @classmethod
-    def of(cls, quote: Quote) -> QuoteJson:
+    def from_quote(cls, quote: Quote) -> QuoteJson:
         return cls(
             coin=quote.coin,
             currency=quote.currency,
@@ -182,6 +271,7 @@ class QuoteJson(msgspec.Struct, frozen=True):
             at=format_time(quote.at),
             origin=quote.origin,
             prev=None if quote.prev is None else str(quote.prev),
+            **agreement_fields(quote.agreement),
         )
 
     def quote(self) -> Quote:
@@ -196,6 +286,7 @@ class QuoteJson(msgspec.Struct, frozen=True):
             at=parse_time(self.at),
             origin=self.origin,
             prev=None if self.prev is None else Position.parse(self.prev),
+            agreement=self.agreement(),
         )
 
 

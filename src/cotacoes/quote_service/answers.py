@@ -19,6 +19,7 @@ from cotacoes.model.quote import (
     Position,
     Quote,
     QuoteJson,
+    agreement_fields,
     computed_price,
     exact_sum,
     format_price,
@@ -87,6 +88,7 @@ class Answers:
                 source="live" if self._intake.is_live(coin) else "cache",
                 origin=text.origin,
                 breaker=self._intake.breaker_state,
+                **agreement_fields(quote.agreement),
             )
         )
 
@@ -170,7 +172,7 @@ class Answers:
         floor = self._histories[coin].floor
         return PageJson(
             coin=coin,
-            quotes=[QuoteJson.of(quote) for quote in quotes],
+            quotes=[QuoteJson.from_quote(quote) for quote in quotes],
             next=None if following is None else str(following),
             more=more,
             floor=None if floor is None else str(floor),
@@ -180,7 +182,7 @@ class Answers:
     def _text(self, quote: Quote) -> QuoteJson:
         cached = self._texts.get(quote.coin)
         if cached is None or cached[0] is not quote:
-            cached = self._texts[quote.coin] = (quote, QuoteJson.of(quote))
+            cached = self._texts[quote.coin] = (quote, QuoteJson.from_quote(quote))
         return cached[1]
 
     def _why(self, coin: str) -> str:

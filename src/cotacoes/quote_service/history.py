@@ -164,6 +164,7 @@ class CoinHistory:
                     at=at,
                     origin=observation.origin,
                     prev=self.prev if seq == 1 else None,
+                    agreement=observation.agreement,
                 )
             )
         return quotes

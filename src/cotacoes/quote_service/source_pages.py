@@ -10,10 +10,19 @@ import msgspec
 
 from cotacoes.errors import SourceMalformedError
 from cotacoes.model.payloads import SourcePageJson, SourcePriceJson
-from cotacoes.model.quote import CURRENCY_PATTERN, ORIGIN_PATTERN, Observation, PriceError, parse_price, parse_time
+from cotacoes.model.quote import (
+    CURRENCY_PATTERN,
+    ORIGIN_PATTERN,
+    Agreement,
+    Observation,
+    PriceError,
+    parse_price,
+    parse_time,
+)
 from cotacoes.quote_service.source_quote import STEP_PRICES
 
-ANSWER_BYTES_MAX = 1_048_576  # a page of 4,000 prices has some 500 KB, 900 KB with the most digits
+# A page of 4,000 prices has some 500 KB, and 900 KB if venues agreed on them; twice as much with the most digits.
+ANSWER_BYTES_MAX = 2_097_152
 CURSOR_MAX = 100
 ORIGIN_MAX = 100
 
@@ -87,4 +96,6 @@ def read_restart(body: bytes) -> str:
 def _observation(entry: SourcePriceJson, origin: str) -> Observation:
     if CURRENCY_PATTERN.match(entry.currency) is None:
         raise ValueError("invalid currency")
-    return Observation(entry.coin, entry.currency, parse_price(entry.price), parse_time(entry.observed_at), origin)
+    agreement = Agreement.of_fields(entry.state, entry.confidence, entry.used, entry.of)
+    price, observed_at = parse_price(entry.price), parse_time(entry.observed_at)
+    return Observation(entry.coin, entry.currency, price, observed_at, origin, agreement)

@@ -1,11 +1,13 @@
 """The body of the source's `GET /quote`, read with one strict rule per field.
 
     {"bitcoin":"67012.34","ethereum":3512.10,"observed_at":"…Z",
-     "observed":{"bitcoin":"…Z"},"currency":{"bitcoin":"USD","ethereum":"USD"},"origin":"sim"}
+     "observed":{"bitcoin":"…Z"},"currency":{"bitcoin":"USD","ethereum":"USD"},"origin":"sim",
+     "consensus":{"bitcoin":{"state":"agreed","confidence":"12.34","low":"…","high":"…","used":5,"of":6}}}
 
-Every key except the four reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
+Every key except the five reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
 stand, so that no digit passes through a float; a number may have an exponent, a string may not. Its time is
-`observed[coin]`, or else `observed_at`; its currency is required. A fault of one coin rejects that coin, a fault of the
+`observed[coin]`, or else `observed_at`; its currency is required. `consensus` is optional, for each coin; a coin that
+is in it has all fields but `low` and `high`, which are ignored. A fault of one coin rejects that coin, a fault of the
 whole rejects the answer. If a key is given twice the last one counts, as with every common reader of JSON. Whether a
 coin, a time or a price is *believable* is decided later, in `validation.py`.
 
@@ -29,6 +31,8 @@ from cotacoes.model.quote import (
     CURRENCY_PATTERN,
     ORIGIN_PATTERN,
     PRICE_TEXT_MAX,
+    Agreement,
+    AgreementJson,
     Observation,
     PriceError,
     parse_number,
@@ -43,6 +47,7 @@ STEP_PRICES = 500  # read without a pause, in about 2 ms
 _TEXT_BYTES_MAX = 400  # of one value: six times the longest price, so that escapes fit too
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_agreement = msgspec.json.Decoder(AgreementJson)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
     observed = _read_object(fields.get("observed", msgspec.Raw(b"{}")), "observed")
     await asyncio.sleep(0)
     currencies = _read_object(fields.get("currency", msgspec.Raw(b"{}")), "currency")
+    await asyncio.sleep(0)
+    agreements = _read_object(fields.get("consensus", msgspec.Raw(b"{}")), "consensus")
     prices = {coin: raw for coin, raw in fields.items() if coin in coins and coin not in SOURCE_QUOTE_FIELDS}
     fetched = Fetched([], [], len(fields.keys() - SOURCE_QUOTE_FIELDS) - len(prices))
     for number, (coin, raw) in enumerate(prices.items()):
@@ -89,6 +96,7 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
                 currency=_read_currency(currencies.get(coin)),
                 observed_at=_read_time(observed.get(coin, fields.get("observed_at"))),
                 origin=origin,
+                agreement=_read_agreement(agreements.get(coin)),
             )
         except _UnreadableError as error:
             fetched.unreadable.append((coin, error.reason))
@@ -138,3 +146,15 @@ def _read_currency(raw: msgspec.Raw | None) -> str:
     if currency is None or CURRENCY_PATTERN.match(currency) is None:
         raise _UnreadableError("malformed")
     return currency
+
+
+def _read_agreement(raw: msgspec.Raw | None) -> Agreement | None:
+    if raw is None:
+        return None
+    try:
+        agreement = _agreement.decode(raw).agreement()
+    except (ValueError, RecursionError) as error:  # msgspec's own are that too
+        raise _UnreadableError("malformed") from error
+    if agreement is None:
+        raise _UnreadableError("malformed")
+    return agreement

@@ -204,6 +204,6 @@ def _by_day(quotes: Sequence[Quote]) -> dict[date, list[Quote]]:
 
 
 def _content(quotes: Sequence[Quote]) -> Content:
-    hashes = (hashlib.sha256(msgspec.json.encode(QuoteJson.of(quote))).digest()[:8] for quote in quotes)
+    hashes = (hashlib.sha256(msgspec.json.encode(QuoteJson.from_quote(quote))).digest()[:8] for quote in quotes)
     digest = exact_sum(Decimal(int.from_bytes(each, "big")) for each in hashes)
     return Content(len(quotes), exact_sum(quote.price for quote in quotes), digest)

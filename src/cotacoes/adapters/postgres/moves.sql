@@ -31,6 +31,7 @@ WITH page AS MATERIALIZED (
 SELECT count(*) AS count, max(ARRAY[q.epoch, q.seq]) AS last, min(utc_day(q.at)) AS first_day, max(utc_day(q.at)) AS last_day,
     array_agg(q.epoch)::text AS epoch, array_agg(q.seq)::text AS seq, array_agg(q.at)::text AS at,
     array_agg(q.observed_at)::text AS observed_at, array_agg(q.price::text)::text AS price,
+    CASE WHEN count(q.agreement) > 0 THEN array_agg(q.agreement)::text END AS agreement,
     array_agg(q.number)::text AS origin,
     (SELECT array_agg(name ORDER BY number)::text FROM kind) AS origins,
     (SELECT array_agg(currency ORDER BY number)::text FROM kind) AS currencies,
@@ -108,11 +109,11 @@ SELECT prepare_day(day::date) FROM generate_series($1::date, $2::date, '1 day') 
 SELECT begin_copy($1, $2, $3) AS why;
 
 -- name: receive
--- Store a page: id, placement, the position before it, one text per column.
+-- Store a page: id, placement, the position before it, one text per column, null if no quote has an agreement.
 SELECT receive_quotes($1, $2, $3, $4,
     $5::text::bigint[], $6::text::integer[], $7::text::timestamptz[], $8::text::timestamptz[], $9::text::text[],
-    $10::text::smallint[], $11::text::text[], $12::text::text[],
-    $13::text::bigint[], $14::text::bigint[], $15::text::integer[]) AS why;
+    $10::text::text[], $11::text::smallint[], $12::text::text[], $13::text::text[],
+    $14::text::bigint[], $15::text::bigint[], $16::text::integer[]) AS why;
 
 -- name: receive_epochs
 -- Store epochs: id, placement, epochs.

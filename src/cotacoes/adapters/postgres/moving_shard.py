@@ -18,7 +18,8 @@ from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, DayRow
 from cotacoes.patterns.sharding.moving import AsideCount, CopyPage
 
 _COLUMNS = (
-    "epoch", "seq", "at", "observed_at", "price", "origin", "origins", "currencies", "epochs", "prev_epoch", "prev_seq",
+    "epoch", "seq", "at", "observed_at", "price", "agreement", "origin", "origins", "currencies",
+    "epochs", "prev_epoch", "prev_seq",
 )  # fmt: skip
 
 

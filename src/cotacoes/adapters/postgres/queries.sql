@@ -17,9 +17,12 @@ SELECT become_writer($1, $2, $3);
 SELECT claim_fence($1, $2, $3, $4) AS epoch;
 
 -- name: append
--- Store one batch: coin, placement, writer's epoch, the end it knows, runs, times, prices, then origins and epochs.
+-- Store one batch: coin, placement, writer's epoch, the end it knows, runs, times, prices, agreements, then origins and
+-- epochs.
 SELECT stored, already, refused, conflicts
-FROM append_quotes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::numeric[], $13, $14, $15, $16, $17);
+FROM append_quotes(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::numeric[], $13::text::text[], $14, $15, $16, $17, $18
+);
 
 -- name: unaccepted
 -- The coins that live here and have holes and orphans that are not accepted yet, and how many.

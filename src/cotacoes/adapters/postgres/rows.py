@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from cotacoes.model.candle import Candle, stored_minutes
-from cotacoes.model.quote import Position, Quote, position_of, to_microseconds
+from cotacoes.model.quote import Agreement, Position, Quote, position_of, to_microseconds
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.sharding.ledger_facts import CoinCopy, Content, DayRow
 
 # of a quote q, its origin o and, for the first quote of an epoch, that epoch e
 QUOTE_COLUMNS = """q.epoch, q.seq, q.at, q.observed_at, q.price::text AS price, o.name AS origin, o.currency,
-    e.prev_epoch, e.prev_seq"""
+    e.prev_epoch, e.prev_seq, q.agreement"""
 
 
 def columns_of(quotes: Sequence[Quote]) -> tuple[Any, ...]:
@@ -35,12 +35,21 @@ def columns_of(quotes: Sequence[Quote]) -> tuple[Any, ...]:
         [to_microseconds(quote.at) for quote in quotes],
         [to_microseconds(quote.observed_at) for quote in quotes],
         "{" + ",".join([str(quote.price) for quote in quotes]) + "}",
+        _agreements_of(quotes),
         [origin for origin, _ in kinds],
         [currency for _, currency in kinds],
         [epoch for epoch, _ in epochs],
         [prev.epoch for _, prev in epochs],
         [prev.seq for _, prev in epochs],
     )
+
+
+def _agreements_of(quotes: Sequence[Quote]) -> str | None:
+    """The agreements as the text of an array; None if no quote has one."""
+    agreements = [quote.agreement for quote in quotes]
+    if not any(agreements):
+        return None
+    return "{" + ",".join(["NULL" if one is None else f'"{one}"' for one in agreements]) + "}"
 
 
 def _is_run(quotes: Sequence[Quote]) -> bool:
@@ -63,6 +72,7 @@ def quote_of(coin: str, row: Any) -> Quote:
         at=row["at"],
         origin=row["origin"],
         prev=position_of(row["prev_epoch"], row["prev_seq"]),
+        agreement=None if row["agreement"] is None else Agreement.parse(row["agreement"]),
     )
 
 

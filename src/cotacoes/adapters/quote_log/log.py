@@ -36,7 +36,7 @@ from cotacoes.model.quote import (
     utc_now,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COMMIT_DEADLINE_S = 2.0  # a disk that needs longer for one commit hangs
 PAGE_BYTES = 4_096
 PAGE_QUOTES = 500  # of one read: some 5 ms, which a commit may have to wait
@@ -65,7 +65,7 @@ def _in_thread(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatena
             raise LogUnavailableError(f"the log did not answer within {self._deadline_s:g} s") from error
         except sqlite3.Error as error:
             raise LogUnavailableError(f"the log cannot be used: {_reason(error)}") from error
-        except ArithmeticError as error:  # a number that was never written
+        except (ArithmeticError, ValueError) as error:  # a number or an agreement that was never written
             raise LogUnavailableError("the log cannot be used: its file is damaged") from error
 
     return call
@@ -133,12 +133,20 @@ class QuoteLog:
             f"journal_size_limit={2 * WAL_PAGES * PAGE_BYTES}",  # after a commit of unusual size
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
-        if version == 1:  # it did not note when an entry was recorded
-            database.execute("ALTER TABLE entry ADD COLUMN recorded_at INTEGER")
-        database.executescript(QUERIES["schema"])
         if version != FORMAT_VERSION:  # not always: a full disk can still be read
-            database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+            self._bring_up(version)
         return {row[0]: self._logged(row) for row in database.execute(QUERIES["coins"]).fetchall()}
+
+    def _bring_up(self, version: int) -> None:
+        """Give the file this release's format, all or nothing; 0 is the version of an empty file."""
+        with self._transaction() as database:
+            if version == 1:  # it did not note when an entry was recorded
+                database.execute("ALTER TABLE entry ADD COLUMN recorded_at INTEGER")
+            if version in (1, 2):  # nor how venues agreed on its price
+                database.execute("ALTER TABLE entry ADD COLUMN agreement TEXT")
+            for table in QUERIES["schema"].split(";"):
+                database.execute(table)
+            database.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     @_in_thread
     def logged(self, coin: str) -> LoggedCoin | None:

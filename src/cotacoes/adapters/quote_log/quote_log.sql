@@ -1,5 +1,5 @@
 -- name: schema
--- Create the tables that are missing. Times are microseconds since 1970, prices decimal text.
+-- Create the tables that are missing. Times are microseconds since 1970, prices decimal text, agreements as `5/6 12.34`.
 CREATE TABLE IF NOT EXISTS coin (
     name TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
     delivered_epoch INTEGER, delivered_seq INTEGER, floor_epoch INTEGER, floor_seq INTEGER, cursor TEXT
@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS coin (
 CREATE TABLE IF NOT EXISTS entry (
     coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, observed_at INTEGER NOT NULL,
     price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL, prev_epoch INTEGER, prev_seq INTEGER,
-    recorded_at INTEGER,
+    recorded_at INTEGER, agreement TEXT,
     PRIMARY KEY (coin, epoch, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source_gap (
@@ -44,11 +44,11 @@ SELECT after, next, noted_at FROM source_gap ORDER BY noted_at;
 
 -- name: insert
 -- Insert an entry; its position must be new.
-INSERT INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_known
 -- Insert an entry read from the shard, unless it is there already.
-INSERT OR IGNORE INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT OR IGNORE INTO entry (/* quote_columns */, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: after
 -- The entries after a position, ascending: coin, epoch, seq, limit.

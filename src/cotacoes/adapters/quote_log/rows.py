@@ -7,9 +7,17 @@ from decimal import Decimal
 from typing import Any
 
 from cotacoes.adapters import named_queries
-from cotacoes.model.quote import Position, Quote, format_price, from_microseconds, position_of, to_microseconds
+from cotacoes.model.quote import (
+    Agreement,
+    Position,
+    Quote,
+    format_price,
+    from_microseconds,
+    position_of,
+    to_microseconds,
+)
 
-QUOTE_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq"
+QUOTE_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, agreement"
 QUERIES = named_queries.read(__package__, "quote_log.sql", quote_columns=QUOTE_COLUMNS)
 
 
@@ -39,13 +47,16 @@ class Mark:
 
 def quote_of(row: tuple[Any, ...]) -> Quote:
     """The quote in a row of QUOTE_COLUMNS."""
-    coin, currency, price, epoch, seq, observed_at, at, origin, *prev = row
+    coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, agreement = row
     times = from_microseconds(observed_at), from_microseconds(at)
-    return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, position_of(*prev))
+    prev = position_of(prev_epoch, prev_seq)
+    agreed = None if agreement is None else Agreement.parse(agreement)
+    return Quote(coin, currency, Decimal(price), epoch, seq, *times, origin, prev, agreed)
 
 
 def row_of(quote: Quote) -> tuple[Any, ...]:
     """The row of a quote, in the order of QUOTE_COLUMNS."""
     times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
-    prev = quote.prev or (None, None)
-    return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)
+    price, prev = format_price(quote.price), quote.prev or (None, None)
+    agreement = None if quote.agreement is None else str(quote.agreement)
+    return (quote.coin, quote.currency, price, quote.epoch, quote.seq, *times, quote.origin, *prev, agreement)
