@@ -1,5 +1,7 @@
 """`rows`: bytes that a row takes with its indexes, of an open day and of the same day sealed and packed.
 
+Once without and once with how venues agreed on each price.
+
 Two coins are stored by turns, a thousand quotes of each at a time, as two writers would. The day is then closed by a
 quote of the next one, and sealed and packed by what the keeper of days calls.
 """
@@ -16,6 +18,7 @@ from cotacoes.adapters.postgres.days import PostgresDays
 
 OPEN_AIM = Aim(145.0)
 PACKED_AIM = Aim(115.0)
+AGREED_AIM = Aim(122.0)
 COINS = ("bitcoin", "ethereum")
 QUOTES_PER_S = 20_000  # of `Effort.seconds`: of each coin
 BATCH = 1_000
@@ -23,26 +26,31 @@ BATCH = 1_000
 
 def measure(effort: Effort) -> list[Row]:
     count = int(QUOTES_PER_S * effort.seconds)
-    found = []
     with postgres_server() as server:
-        for run in range(effort.runs):
-            name = f"rows_{run}"
-            server.make_shards(name, coins=",".join(f"{coin}:shard1" for coin in COINS))
-            found.append(asyncio.run(_measure(server, name, count)))
-    opened, packed, beside = ([one[number] for one in found] for number in range(3))
+        plain = [_made(server, f"rows_{run}", count, agreed=False) for run in range(effort.runs)]
+        agreed = [_made(server, f"agreed_{run}", count, agreed=True) for run in range(effort.runs)]
+    opened, packed, beside = zip(*plain, strict=True)
+    opened_agreed, packed_agreed, _ = zip(*agreed, strict=True)
     return [
         Row("a row of an open day", "bytes", opened, OPEN_AIM),
         Row("a row of a packed day", "bytes", packed, PACKED_AIM),
         Row("candles, days and fences beside it", "bytes a row", beside),
+        Row("a row of a packed day, with an agreement", "bytes", packed_agreed, AGREED_AIM),
+        Row("a row of an open day, with an agreement", "bytes", opened_agreed),
     ]
 
 
-async def _measure(server: Server, database: str, count: int) -> tuple[float, float, float]:
+def _made(server: Server, name: str, count: int, *, agreed: bool) -> tuple[float, float, float]:
+    server.make_shards(name, coins=",".join(f"{coin}:shard1" for coin in COINS))
+    return asyncio.run(_measure(server, name, count, agreed=agreed))
+
+
+async def _measure(server: Server, database: str, count: int, *, agreed: bool) -> tuple[float, float, float]:
     day = FIRST_DAY.date()
     async with server.shard(database) as shard, PostgresDays("shard1", server.dsn(database)) as days:
         for coin in COINS:
             await shard.become_writer(coin, FIRST_EPOCH, "bench")
-        made = [make_quotes(count, coin=coin) for coin in COINS]
+        made = [make_quotes(count, coin=coin, agreed=agreed) for coin in COINS]
         for pair in zip(*(batches(quotes, BATCH) for quotes in made), strict=True):
             for coin, batch in zip(COINS, pair, strict=True):
                 await shard.append(coin, 1, FIRST_EPOCH, batch)

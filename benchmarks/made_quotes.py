@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from cotacoes.model.quote import Position, Quote
+from cotacoes.model.quote import Agreement, Position, Quote
 
 SEED = 5
 FIRST_DAY = datetime(2024, 1, 8, tzinfo=UTC)
@@ -18,9 +18,18 @@ _SOURCE_DELAY = timedelta(milliseconds=3)
 
 
 def make_quotes(
-    count: int, *, coin: str = "bitcoin", day: int = 0, rate: float = 50.0, prev: Position | None = None
+    count: int,
+    *,
+    coin: str = "bitcoin",
+    day: int = 0,
+    rate: float = 50.0,
+    prev: Position | None = None,
+    agreed: bool = False,
 ) -> list[Quote]:
-    """An era of quotes on the day with this number, from one hour past midnight on, `rate` a second."""
+    """An epoch of quotes on the day with this number, from one hour past midnight on, `rate` a second.
+
+    `agreed`: each with how six venues agreed on it.
+    """
     chance = random.Random(f"{SEED} {coin} {day}")
     epoch, first = FIRST_EPOCH + day, FIRST_DAY + timedelta(days=day, hours=1)
     cents, quotes = FIRST_CENTS, []
@@ -29,7 +38,8 @@ def make_quotes(
         at = first + timedelta(microseconds=int((seq + chance.random() / 2) * 1_000_000 / rate))
         price = Decimal(cents).scaleb(-2)
         before = prev if seq == 1 else None
-        quotes.append(Quote(coin, "USD", price, epoch, seq, at - _SOURCE_DELAY, at, "sim", before))
+        agreement = Agreement("agreed", Decimal(100 + cents % 2_900).scaleb(-2), 5 + seq % 2, 6) if agreed else None
+        quotes.append(Quote(coin, "USD", price, epoch, seq, at - _SOURCE_DELAY, at, "sim", before, agreement))
     return quotes
 
 

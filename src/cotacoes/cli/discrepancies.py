@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cotacoes.cli import queries
-from cotacoes.cli.options import AsJson, Coin, Data
-from cotacoes.cli.output import printable, put, put_json, put_table, put_text, say
+from cotacoes.cli.options import AsJson, Coin, Data, WithAgreement
+from cotacoes.cli.output import AGREEMENT_COLUMNS, printable, put, put_json, put_table, put_text, say
 from cotacoes.errors import SettingError
-from cotacoes.model.quote import QuoteJson, format_time
+from cotacoes.model.quote import QuoteJson, agreement_fields, format_time
 
 if TYPE_CHECKING:
     from cotacoes import config
@@ -63,7 +63,12 @@ def list_all(
 
 
 @ledger_app.command()
-def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
+def export(
+    coin: Coin,
+    agreement: WithAgreement = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
     """Write the orphans of a coin as CSV or as lines of JSON, with every digit as recorded.
 
     \b
@@ -71,7 +76,7 @@ def export(coin: Coin, data: Data = None, as_json: AsJson = False) -> None:
       cotacoes ledger export bitcoin > orphans.csv
       cotacoes ledger export bitcoin --json > orphans.ndjson
     """
-    asyncio.run(_export(queries.settings_of(data), coin.lower(), as_json=as_json))
+    asyncio.run(_export(queries.settings_of(data), coin.lower(), as_json=as_json, has_agreement=agreement))
 
 
 @ledger_app.command()
@@ -102,18 +107,22 @@ def accept(
     say("accepted")
 
 
-async def _export(settings: config.Settings, coin: str, *, as_json: bool) -> None:
+async def _export(settings: config.Settings, coin: str, *, as_json: bool, has_agreement: bool) -> None:
     from cotacoes.admin import discrepancies
 
+    columns = ORPHAN_COLUMNS + AGREEMENT_COLUMNS if has_agreement else ORPHAN_COLUMNS
     if not as_json:
-        put(",".join(ORPHAN_COLUMNS))
+        put(",".join(columns))
     async for one in discrepancies.orphans(settings, coin):
-        cells = _cells(one)
+        fields = dict(zip(ORPHAN_COLUMNS, _cells(one), strict=True)) | agreement_fields(one.quote.agreement)
         if as_json:
-            put_json(dict(zip(ORPHAN_COLUMNS, cells, strict=True)))
+            put_json(fields)
         else:
             written = io.StringIO()
-            csv.writer(written, lineterminator="\n").writerow([printable(cell or "") for cell in cells])
+            cells = [fields.get(column) for column in columns]
+            csv.writer(written, lineterminator="\n").writerow(
+                ["" if cell is None else printable(str(cell)) for cell in cells]
+            )
             put_text(written.getvalue())
 
 

@@ -15,7 +15,7 @@ import io
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cotacoes.cli.export_file import PartialFile
-from cotacoes.cli.output import printable, put_text, say, understood
+from cotacoes.cli.output import AGREEMENT_COLUMNS, printable, put_text, say, understood
 from cotacoes.client.answers import read_quotes
 from cotacoes.errors import PositionGoneError, SettingError, UnavailableError
 from cotacoes.model.payloads import GapJson, PageJson
-from cotacoes.model.quote import Position, QuoteJson
+from cotacoes.model.quote import Position, QuoteJson, agreement_fields
 from cotacoes.patterns.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -43,17 +43,26 @@ Format = Literal["csv", "ndjson"]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export: a coin in lower case, and times in RFC 3339 as `format_time` writes them; None is no bound."""
+    """What to export: a coin in lower case, and times in RFC 3339 as `format_time` writes them; None is no bound.
+
+    `has_agreement`: CSV with AGREEMENT_COLUMNS too. A line of NDJSON has them whenever its quote has an agreement.
+    """
 
     coin: str
     start: str | None
     end: str | None
     form: Format
+    has_agreement: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of CSV."""
+        return COLUMNS + AGREEMENT_COLUMNS if self.has_agreement else COLUMNS
 
     @property
     def head(self) -> str:
         """The text before the first quote."""
-        return f"{','.join(COLUMNS)}\n" if self.form == "csv" else ""
+        return f"{','.join(self.columns)}\n" if self.form == "csv" else ""
 
     @property
     def begins(self) -> str:
@@ -63,16 +72,18 @@ class ExportRequest:
     def line(self, one: QuoteJson | GapJson) -> str:
         """The line of a quote, or of a gap: AFTER..THROUGH as the position, its reason as the origin."""
         values: tuple[str, ...]
+        agreed: Mapping[str, object] = {}
         if isinstance(one, GapJson):
             values = (self.coin, f"{one.after}..{one.through}", "", "", "", "", one.reason)
         else:
             position = f"{one.epoch}-{one.seq}"
             values = (one.coin, position, one.at, one.observed_at, one.price, one.currency, one.origin)
-        cells = [printable(cell) for cell in values]
+            agreed = agreement_fields(one.agreement())
+        fields = {**dict(zip(COLUMNS, map(printable, values), strict=True)), **agreed}
         if self.form == "ndjson":
-            return f"{msgspec.json.encode(dict(zip(COLUMNS, cells, strict=True))).decode()}\n"
+            return f"{msgspec.json.encode(fields).decode()}\n"
         written = io.StringIO()
-        csv.writer(written, lineterminator="\n").writerow(cells)
+        csv.writer(written, lineterminator="\n").writerow([fields.get(column, "") for column in self.columns])
         return written.getvalue()
 
     def read(self, line: str) -> tuple[str, str]:
@@ -81,11 +92,15 @@ class ExportRequest:
         A gap has its last position, after which the export continues, and an empty time.
         """
         try:
-            fields = msgspec.json.decode(line, type=dict[str, str]) if self.form == "ndjson" else None
+            fields = msgspec.json.decode(line, type=dict[str, str | int]) if self.form == "ndjson" else None
         except msgspec.MsgspecError as error:
             raise ValueError("not a line of NDJSON") from error
-        cells = list(fields.values()) if fields is not None else next(csv.reader([line]), [])
-        if len(cells) != len(COLUMNS) or cells[0] != self.coin or (fields is not None and tuple(fields) != COLUMNS):
+        cells = [str(cell) for cell in fields.values()] if fields is not None else next(csv.reader([line]), [])
+        if fields is None:
+            is_ours = len(cells) == len(self.columns)
+        else:
+            is_ours = tuple(fields) in (COLUMNS, COLUMNS + AGREEMENT_COLUMNS)
+        if not is_ours or cells[0] != self.coin:
             raise ValueError("another coin, or other columns")
         return str(Position.parse(cells[1].rpartition("..")[2])), cells[2]
 

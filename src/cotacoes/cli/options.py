@@ -33,6 +33,9 @@ Since = Annotated[
     typer.Option(metavar="POSITION", help="start after this position; for several coins repeat COIN=POSITION"),
 ]
 Name = Annotated[str, typer.Argument(metavar="SERVICE", help="as `cotacoes status` names it, for example shard1")]
+WithAgreement = Annotated[
+    bool, typer.Option("--agreement", help="CSV with the columns state, confidence, used and of: how venues agreed")
+]
 
 
 def data_folder(given: Path | None) -> Path:

@@ -20,12 +20,13 @@ from cotacoes.cli.tables import table_lines
 from cotacoes.errors import OutputError, ServiceUnavailableError, SettingError
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.payloads import CurrentJson, GapJson
-from cotacoes.model.quote import QuoteJson
+from cotacoes.model.quote import AgreementJson, QuoteJson, format_price
 
 T = TypeVar("T")
 
 UNKNOWN = "?"  # not known
 NONE = "-"  # known to be absent
+AGREEMENT_COLUMNS = AgreementJson.__struct_fields__
 
 
 def put(line: str) -> None:
@@ -117,8 +118,8 @@ def understood(answer: Mapping[str, Any], kind: type[T], service: str) -> T:
 
 
 def quote_line(quote: CurrentJson) -> str:
-    """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`."""
-    position = f"{quote.epoch}-{quote.seq}"
+    """`bitcoin 67012.34 USD fresh 0.4 s old sim 1732400000000-42`, and then ` agreed 12.34 5/6` if venues agreed."""
+    position = f"{quote.epoch}-{quote.seq}{_agreement_text(quote)}"
     return f"{quote.coin} {money(quote)} {quote.status} {age_text(quote.age_ms)} {quote.origin} {position}"
 
 
@@ -128,8 +129,16 @@ def gap_line(coin: str, gap: GapJson) -> str:
 
 
 def history_line(quote: QuoteJson) -> str:
-    """`2026-11-24T12:00:00.123456Z bitcoin 67012.34 USD sim 1732400000000-42`."""
-    return f"{quote.at} {quote.coin} {money(quote)} {quote.origin} {quote.epoch}-{quote.seq}"
+    """`2026-11-24T12:00:00.123456Z bitcoin 67012.34 USD sim 1732400000000-42`, ending like `quote_line`."""
+    position = f"{quote.epoch}-{quote.seq}{_agreement_text(quote)}"
+    return f"{quote.at} {quote.coin} {money(quote)} {quote.origin} {position}"
+
+
+def _agreement_text(quote: AgreementJson) -> str:
+    agreement = quote.agreement()
+    if agreement is None:
+        return ""
+    return f" {agreement.state} {format_price(agreement.confidence)} {agreement.used}/{agreement.of}"
 
 
 CANDLE_COLUMNS = ("at", "open", "high", "low", "close", "mean", "count", "state")

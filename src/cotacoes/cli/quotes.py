@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cotacoes.cli import queries
-from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since
+from cotacoes.cli.options import AsJson, Coin, Coins, Data, Since, WithAgreement
 from cotacoes.cli.output import say
 from cotacoes.cli.services import subscribe
 from cotacoes.cli.times import From, To
@@ -246,6 +246,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="a new file; default: standard output")
     ] = None,
+    agreement: WithAgreement = False,
     data: Data = None,
 ) -> int:
     """Export the quotes of a time range with every digit.
@@ -255,13 +256,15 @@ def export(
       cotacoes export bitcoin --from 2026-11-24 --to 2026-11-25 > day.csv
       cotacoes export bitcoin --from 2026-11-01 --to 2026-12-01 --output november.csv
       cotacoes export bitcoin --from 2026-11-24 --format ndjson --output bitcoin.ndjson
+      cotacoes export bitcoin --agreement > bitcoin.csv
 
     Without --from it starts at the oldest quote, without --to it ends at the newest. With --output an interrupted
-    export leaves FILE.part, and the same command resumes it.
+    export leaves FILE.part, and the same command resumes it. How venues agreed on a price is in NDJSON if they did, and
+    in CSV with --agreement.
     """
     from cotacoes.cli import export as exporting
 
-    wanted = exporting.ExportRequest(coin.lower(), start, end, form)
+    wanted = exporting.ExportRequest(coin.lower(), start, end, form, has_agreement=agreement)
     return queries.ask_services(data, lambda client: exporting.export(client, wanted, output))
 
 

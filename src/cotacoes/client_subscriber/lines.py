@@ -1,6 +1,7 @@
 """How an event is shown: one line for people, or one JSON object for programs.
 
     {"type":"quote","coin","currency","price","epoch","seq","observed_at","at","origin","prev"}
+                                                            and "state","confidence","used","of" if venues agreed on it
     {"type":"gap","coin","after","through","reason"}        the wire lost these (`lost`, `era`); they are being fetched
     {"type":"recovered","coin","after","through","quotes"}  all of them are shown; `quotes` came from the history
     {"type":"gone","coin","after","through","reason"}       these will never come: the history no longer holds them
@@ -23,7 +24,7 @@ from decimal import Decimal
 import msgspec
 
 from cotacoes.feed.feeds import SILENT_AFTER_S, Back, FeedEvent, Silent
-from cotacoes.model.quote import Position, Quote, QuoteJson, format_price
+from cotacoes.model.quote import Agreement, Position, Quote, QuoteJson, format_price
 from cotacoes.patterns.pub_sub.bus import Gap, Reason
 from cotacoes.patterns.pub_sub.recovery_events import (
     Dismissed,
@@ -75,7 +76,8 @@ class LineFormatter:
     def line(self, event: FeedEvent, now: datetime) -> str:
         """`12:00:01  bitcoin   67012.34 USD  ▲  1732400000000-42  0.2 s  sim`, in the local time of `now`.
 
-        The arrow compares with the price before; the seconds are the age since the source observed it.
+        The arrow compares with the price before; the seconds are the age since the source observed it. If venues agreed
+        on the price, the line ends with `agreed 5/6 within 12.34`.
         """
         coin, text = self._describe(event, now)
         return f"{now:%H:%M:%S}  {coin:<{self._coin_width}}  {text}\n"
@@ -106,7 +108,7 @@ class LineFormatter:
         self._prices[quote.coin] = quote.price
         arrow = "·" if before == quote.price else "▲" if quote.price > before else "▼"
         age_s = max(0.0, (now - quote.observed_at).total_seconds())
-        tail = self._in_colour("dim", f"{quote.position}  {age_s:.1f} s  {quote.origin}")
+        tail = self._in_colour("dim", f"{quote.position}  {age_s:.1f} s  {quote.origin}{_agreement(quote.agreement)}")
         price = self._aligned(format_price(quote.price))
         return f"{price} {quote.currency}  {self._in_colour(arrow, arrow)}  {tail}"
 
@@ -118,6 +120,10 @@ class LineFormatter:
     def _in_colour(self, colour: str, text: str) -> str:
         code = _COLOURS.get(colour)
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
+
+
+def _agreement(one: Agreement | None) -> str:
+    return "" if one is None else f"  {one.state} {one.used}/{one.of} within {format_price(one.confidence)}"
 
 
 def _lost(gap: Gap) -> str:

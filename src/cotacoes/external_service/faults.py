@@ -24,7 +24,15 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from cotacoes.external_service.timed import ForS, InForce
-from cotacoes.model.quote import COIN_PATTERN, COIN_RULE, Observation, format_price, format_time
+from cotacoes.model.quote import (
+    COIN_PATTERN,
+    COIN_RULE,
+    AgreementFields,
+    Observation,
+    agreement_fields,
+    format_price,
+    format_time,
+)
 
 OLD_BY = timedelta(hours=2)
 FUTURE_BY = timedelta(hours=1)
@@ -163,16 +171,18 @@ def render(quotes: Mapping[str, Observation], origin: str, verdict: FaultVerdict
     prices: dict[str, str] = {}
     observed: dict[str, str] = {}
     currency: dict[str, str] = {}
+    consensus: dict[str, AgreementFields] = {}
     for coin, quote in quotes.items():
         kind = verdict.kind if verdict.hits(coin) else None
         name, price, shown = _altered(kind, quote)
         prices[name] = price
         observed[name] = format_time(shown.observed_at)
         currency[name] = shown.currency
+        if shown.agreement is not None:
+            consensus[name] = agreement_fields(shown.agreement)
     oldest = min(observed.values(), default=None)
-    return msgspec.json.encode(
-        {**prices, "observed_at": oldest, "observed": observed, "currency": currency, "origin": origin}
-    )
+    body = {**prices, "observed_at": oldest, "observed": observed, "currency": currency, "origin": origin}
+    return msgspec.json.encode({**body, "consensus": consensus} if consensus else body)
 
 
 def _altered(kind: FaultKind | None, quote: Observation) -> tuple[str, str, Observation]:

@@ -25,6 +25,7 @@ import msgspec
 from cotacoes.errors.values import explain_message
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import (
+    Agreement,
     PriceError,
     Quote,
     computed_price,
@@ -70,6 +71,7 @@ class Recorded(NamedTuple):
     coin: str
     currency: str
     price: Decimal
+    agreement: Agreement | None = None
 
 
 class MalformedError(Exception):
@@ -259,4 +261,4 @@ def _read_own(line: bytes) -> Recorded | None:
     if not isinstance(quote, Quote):
         return None
     received_ns, observed_ns = (to_microseconds(time) * 1000 for time in (quote.at, quote.observed_at))
-    return Recorded(received_ns, observed_ns, quote.coin, quote.currency, quote.price)
+    return Recorded(received_ns, observed_ns, quote.coin, quote.currency, quote.price, quote.agreement)

@@ -124,7 +124,7 @@ class Timeline:
 
     def observation(self, played: Played) -> Observation:
         """The price, if it is due, with the time that it bears."""
-        received_ns, observed_ns, coin, currency, price = played.recorded
+        received_ns, observed_ns, coin, currency, price, agreement = played.recorded
         if self.keeps_times:
             at = from_microseconds(observed_ns // 1000)
         elif self.speed == MAX_SPEED:
@@ -133,7 +133,7 @@ class Timeline:
             own_lag_ns = received_ns - observed_ns
             shifted = self.started_at + timedelta(microseconds=(played.own_ns - own_lag_ns) / 1e3 / self.speed)
             at = min(shifted, self.now())  # a wall clock that was set back must not make a price of the future
-        return Observation(coin, currency, price, at, self.recording.origin)
+        return Observation(coin, currency, price, at, self.recording.origin, agreement)
 
 
 class Playing:

@@ -12,7 +12,7 @@ from typing import Protocol
 from cotacoes.errors import BadRequestError, CursorGoneError
 from cotacoes.external_service.playback_session import PlaybackSession, parse_cursor
 from cotacoes.model.payloads import SourcePageJson, SourcePriceJson
-from cotacoes.model.quote import Observation, format_price, format_time
+from cotacoes.model.quote import Observation, agreement_fields, format_price, format_time
 
 PAGE_QUOTES_MAX = 10_000
 WAIT_MS_MAX = 4_000  # below the deadline of a request
@@ -55,7 +55,14 @@ class TapePages:
         except LookupError as error:
             raise self._gone() from error
         prices = [
-            SourcePriceJson(number, one.coin, one.currency, format_price(one.price), format_time(one.observed_at))
+            SourcePriceJson(
+                number,
+                one.coin,
+                one.currency,
+                format_price(one.price),
+                format_time(one.observed_at),
+                **agreement_fields(one.agreement),
+            )
             for number, one in found
         ]
         following = self._session.cursor(found[-1][0] if found else index)
