@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 from tests.contract.conftest import Placed, psql
+from tests.harness_agreements import agreement_of
 
 from cotacoes.adapters.postgres.moving_shard import PostgresMovingShard
 from cotacoes.adapters.postgres.shard import PostgresShard
@@ -144,6 +145,7 @@ class Writer:
                     at,
                     "sim" if number % 5 else "replay:x",
                     before.position if before is not None and is_first else None,
+                    agreement_of(number // 60),
                 )
             )
 

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from tests.conftest import free_port
 from tests.contract.conftest import Databases, psql
+from tests.harness_agreements import agreement_of
 from tests.harness_http_server import serving
 from tests.unit.fake_quote_service import QuoteServiceTwin
 
@@ -50,6 +51,7 @@ def history(coin: str, count: int, start: datetime) -> list[Quote]:
                 at,
                 "replay:x" if number % 5 == 4 else "sim",
                 quotes[-1].position if seq == 0 and quotes else None,
+                agreement_of(number),
             )
         )
     return quotes

@@ -14,7 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from tests.harness_agreements import agreement_of
 
 from cotacoes.adapters.quote_log.log import COMMIT_DEADLINE_S, PAGE_BYTES, WAL_PAGES, QuoteLog
 from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark
@@ -31,7 +33,18 @@ NOTHING = Mark(None, None)
 def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400", coin: str = "bitcoin") -> list[Quote]:
     times = [NOON + timedelta(microseconds=seq) for seq in range(first, first + count)]
     return [
-        Quote(coin, "USD", Decimal(price), epoch, seq, time, time, "sim", Position(1, 1) if seq == 1 else None)
+        Quote(
+            coin,
+            "USD",
+            Decimal(price),
+            epoch,
+            seq,
+            time,
+            time,
+            "sim",
+            Position(1, 1) if seq == 1 else None,
+            agreement_of(seq),
+        )
         for seq, time in enumerate(times, start=first)
     ]
 
@@ -157,22 +170,79 @@ def test_retained_entries_leave_half_of_the_quota_to_undelivered_ones(tmp_path: 
     kept_for(tmp_path, 3600.0, quota, work)
 
 
-def test_the_log_of_the_previous_release_is_opened(tmp_path: Path) -> None:
+FORMER_ENTRIES = {
+    1: """
+        CREATE TABLE entry (
+            coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+            observed_at INTEGER NOT NULL, price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL,
+            prev_epoch INTEGER, prev_seq INTEGER,
+            PRIMARY KEY (coin, epoch, seq)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    2: """
+        CREATE TABLE entry (
+            coin TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+            observed_at INTEGER NOT NULL, price TEXT NOT NULL, currency TEXT NOT NULL, origin TEXT NOT NULL,
+            prev_epoch INTEGER, prev_seq INTEGER, recorded_at INTEGER,
+            PRIMARY KEY (coin, epoch, seq)
+        ) STRICT, WITHOUT ROWID;
+        """,
+}
+
+
+def as_former_release(folder: Path, version: int) -> list[Quote]:
+    """Make the log of an earlier format, with three quotes, which are returned."""
+    quotes = [msgspec.structs.replace(quote, agreement=None) for quote in make_quotes(5, 1, 3)]
+
     async def write(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
-        await log.append(make_quotes(5, 1, 3), {})
+        await log.append(quotes, {})
 
-    with_log(tmp_path, write)
-    with sqlite3.connect(tmp_path / "quotes.sqlite3") as database:
-        database.execute("ALTER TABLE entry DROP COLUMN recorded_at")
-        database.execute("PRAGMA user_version=1")
+    with_log(folder, write)
+    with contextlib.closing(sqlite3.connect(folder / "quotes.sqlite3")) as database, database:
+        database.execute("ALTER TABLE entry RENAME TO later")
+        database.execute(FORMER_ENTRIES[version])
+        columns = ", ".join(name for _, name, *_ in database.execute("PRAGMA table_info(entry)"))
+        database.execute(f"INSERT INTO entry ({columns}) SELECT {columns} FROM later")
+        database.execute("DROP TABLE later")
+        database.execute(f"PRAGMA user_version={version}")
+    return quotes
+
+
+@pytest.mark.parametrize("version", FORMER_ENTRIES)
+def test_the_log_of_an_earlier_release_is_opened_in_place_and_takes_agreements(tmp_path: Path, version: int) -> None:
+    quotes = as_former_release(tmp_path, version)
 
     async def go_on(log: QuoteLog) -> None:
-        await log.append(make_quotes(5, 4, 1), {})
-        assert await log.after("bitcoin", None, 10) == make_quotes(5, 1, 4)
+        await log.append(make_quotes(5, 4, 2), {})
+        assert await log.after("bitcoin", None, 10) == [*quotes, *make_quotes(5, 4, 2)]
         await log.mark({"bitcoin": Mark(Position(5, 4), None)})
 
+    async def read(log: QuoteLog) -> None:
+        assert await log.after("bitcoin", None, 10) == [*quotes, *make_quotes(5, 4, 2)]
+
     with_log(tmp_path, go_on)
+    with_log(tmp_path, read)
+
+
+def test_a_log_of_an_earlier_release_keeps_its_format_if_it_cannot_be_brought_up_whole(tmp_path: Path) -> None:
+    quotes = as_former_release(tmp_path, 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "quotes.sqlite3")) as database, database:
+        database.execute("ALTER TABLE entry ADD COLUMN agreement TEXT")  # so that the second step of two fails
+
+    async def nothing(_: QuoteLog) -> None:
+        raise AssertionError
+
+    with pytest.raises(LogUnavailableError):
+        with_log(tmp_path, nothing)
+    with contextlib.closing(sqlite3.connect(tmp_path / "quotes.sqlite3")) as database, database:
+        assert "recorded_at" not in {name for _, name, *_ in database.execute("PRAGMA table_info(entry)")}
+        database.execute("ALTER TABLE entry DROP COLUMN agreement")
+
+    async def read(log: QuoteLog) -> None:
+        assert await log.after("bitcoin", None, 10) == quotes
+
+    with_log(tmp_path, read)
 
 
 def test_a_delivered_long_backlog_is_dropped_in_pieces_and_delays_no_other_coin(
@@ -295,14 +365,17 @@ def test_a_damaged_file_is_reported_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "quotes.sqlite3").read_bytes() == b"no database" * 1000
 
 
-def test_an_impossible_row_means_a_damaged_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["price = '6701\x7f'", "agreement = '7/6 12.34'", "agreement = ''", "agreement = '5/6 NaN'"]
+)
+def test_an_impossible_row_means_a_damaged_file(tmp_path: Path, damage: str) -> None:
     async def write(log: QuoteLog) -> None:
         await log.begin_epoch("bitcoin", 5, None, NOTHING)
         await log.append(make_quotes(5, 1, 3), {})
 
     with_log(tmp_path, write)
     with contextlib.closing(sqlite3.connect(tmp_path / "quotes.sqlite3")) as database, database:
-        database.execute("UPDATE entry SET price = '6701\x7f' WHERE seq = 2")
+        database.execute(f"UPDATE entry SET {damage} WHERE seq = 2")
 
     async def read(log: QuoteLog) -> None:
         with pytest.raises(LogUnavailableError, match="its file is damaged"):

@@ -11,6 +11,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 from tests.contract.conftest import Placed, Server, psql
+from tests.harness_agreements import agreement_of
 
 from cotacoes import config
 from cotacoes.adapters.postgres.days import PostgresDays
@@ -48,6 +49,7 @@ def make_quotes(epoch: int, first: int, count: int, *, price: str = "67012.3400"
             NOON + timedelta(microseconds=seq),
             origin,
             Position(1, 9) if seq == 1 else None,
+            agreement_of(seq),
         )
         for seq in range(first, first + count)
     ]
@@ -296,7 +298,9 @@ async def test_the_view_for_people_shows_positions_prices_and_names(
 ) -> None:
     await as_writer(postgres, 5, make_quotes(5, 1, 2))
     shown = psql(homes[0], "SELECT * FROM quotes ORDER BY at DESC LIMIT 1")
-    assert shown == "bitcoin|5-2|2026-11-24 12:00:00.000002+00|2026-11-24 12:00:00.000002+00|67012.3400|USD|sim"
+    assert (
+        shown == "bitcoin|5-2|2026-11-24 12:00:00.000002+00|2026-11-24 12:00:00.000002+00|67012.3400|USD|sim|1/6~167.5"
+    )
 
 
 async def test_a_batch_under_way_and_a_new_writer_never_both_succeed(
