@@ -23,7 +23,7 @@ def agreement_of(number: int) -> Agreement | None:
 
 _venues = st.integers(1, VENUES_MAX)
 _confidences = st.builds(
-    lambda number, places: Decimal(number).scaleb(-places),
+    lambda number, places: Decimal(f"{number}E-{places}"),
     st.integers(0, 10**PRICE_INTEGER_DIGITS_MAX - 1),
     st.integers(0, PRICE_FRACTION_DIGITS_MAX),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.harness_agreements import agreements
 from tests.harness_asyncapi import DOCUMENT, check, check_frame, check_line, check_op, document
 
 from cotacoes.client import stream
@@ -88,7 +89,7 @@ positions = st.builds(Position, st.integers(0, EPOCH_MAX), sequences)
 times = st.integers(0, 10**16).map(from_microseconds)
 prices = st.decimals(Decimal("1e-18"), Decimal("1e12"), allow_nan=False, allow_infinity=False, places=18)
 quotes = st.builds(
-    lambda price, position, observed_at, at, prev: Quote(
+    lambda price, position, observed_at, at, prev, agreement: Quote(
         "bitcoin",
         "USD",
         price,
@@ -98,12 +99,14 @@ quotes = st.builds(
         at,
         "sim",
         prev if position.seq == 1 else None,
+        agreement,
     ),
     prices,
     positions,
     times,
     times,
     st.none() | positions,
+    st.none() | agreements,
 )
 
 
