@@ -196,6 +196,14 @@ PLANTED = {
         "UPDATE quote SET observed_at = observed_at - interval '1 s' WHERE coin_id = 1 AND epoch = 7 AND seq = 20",
         "2026-11-25  digest of the sealed day: ",
     ),
+    "an agreement of a sealed day is another": (
+        "UPDATE quote SET agreement = '4/6 12.34' WHERE coin_id = 1 AND epoch = 7 AND seq = 20",
+        "2026-11-25  digest of the sealed day: ",
+    ),
+    "an agreement of a sealed day is missing": (
+        "UPDATE quote SET agreement = NULL WHERE coin_id = 1 AND epoch = 7 AND seq = 21",
+        "2026-11-25  digest of the sealed day: ",
+    ),
     "a time falls": (
         "UPDATE quote SET at = '2026-11-26 18:00Z' WHERE coin_id = 1 AND epoch = 9 AND seq = 10",
         "9-10  time, which falls after 9-9: 2026-11-26T18:00:00.000000Z, not 2026-11-26T18:36:00.000000Z or later",

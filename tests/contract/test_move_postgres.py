@@ -106,6 +106,8 @@ TAMPERED = {
     "a row more": "INSERT INTO quote SELECT 5, at, observed_at, coin_id, 9999, origin_id, price FROM quote"
     " WHERE (epoch, seq) = (6, 1)",
     "a time": "UPDATE quote SET observed_at = observed_at + interval '1 microsecond' WHERE (epoch, seq) = (6, 3)",
+    "an agreement": "UPDATE quote SET agreement = '3/4 0' WHERE (epoch, seq) = (6, 3)",
+    "a missing agreement": "UPDATE quote SET agreement = NULL WHERE (epoch, seq) = (6, 3)",
     "an origin": "UPDATE quote SET origin_id = 3 - origin_id WHERE (epoch, seq) = (6, 3)",
     "the predecessor of an epoch": "UPDATE era SET prev_seq = prev_seq - 1 WHERE epoch = 6",
     "a conflict": "DELETE FROM conflict WHERE epoch = 6 AND seq = (SELECT max(seq) FROM conflict WHERE epoch = 6);"
