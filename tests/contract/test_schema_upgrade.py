@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 from tests.contract.conftest import Databases, psql
-from tests.contract.harness_move import COIN, World, on_postgres
+from tests.contract.harness_move import COIN, ThreeShards, on_postgres
 from tests.harness_agreements import AGREEMENTS, agreement_of
 
 from cotacoes import config
@@ -97,7 +97,7 @@ def old(made: Databases) -> Settings:
 
 
 @pytest.fixture
-async def world(old: Settings, made: Databases) -> AsyncIterator[World]:
+async def world(old: Settings, made: Databases) -> AsyncIterator[ThreeShards]:
     """The same after the migration, with an empty third shard."""
     lines = await migrate.main(old)
     assert lines == [
@@ -119,7 +119,7 @@ async def audited(settings: Settings) -> tuple[list[str], str]:
 
 
 async def test_the_history_of_the_last_release_reads_goes_on_seals_audits_and_moves(
-    old: Settings, world: World
+    old: Settings, world: ThreeShards
 ) -> None:
     shard = world.shards["shard1"]
     assert await shard.after(COIN, None, 100) == OLD

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from tests.harness_agreements import AGREEMENTS, agreements
 from tests.harness_asyncapi import check_frame, check_line
-from tests.unit.harness_quote_service import COIN, Core
+from tests.unit.harness_quote_service import COIN, QuoteServiceCore
 
 from cotacoes.cli.export import COLUMNS, ExportRequest
 from cotacoes.cli.output import AGREEMENT_COLUMNS, history_line, quote_line
@@ -131,7 +131,7 @@ def test_the_json_of_an_answer_carries_the_agreement(agreement: Agreement) -> No
     assert msgspec.json.decode(fields, type=QuoteJson).quote() == quote
     current = msgspec.json.decode(fields, type=dict[str, Any]) | {"age_ms": 7, "status": "fresh", "source": "live"}
     assert msgspec.convert(current, CurrentJson).checked("bitcoin").agreement() == agreement
-    assert read_current(current, 0.0).quote == quote
+    assert read_current(msgspec.convert(current, CurrentJson), 0.0).quote == quote
 
 
 @given(agreements)
@@ -165,7 +165,7 @@ def test_a_recording_keeps_the_agreement_for_its_replay(agreement: Agreement) ->
     assert (recorded.price, recorded.agreement) == (PLAIN.price, agreement)
 
 
-class LineOfBefore(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="quote"):
+class LineOfTheLastRelease(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="quote"):
     """`QuoteLine` as release 0.2.0 has it."""
 
     v: int
@@ -181,7 +181,7 @@ class LineOfBefore(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag=
 
 
 def test_a_program_of_the_last_release_reads_a_line_with_an_agreement() -> None:
-    decoder = msgspec.json.Decoder(LineOfBefore | HeartbeatLine)
+    decoder = msgspec.json.Decoder(LineOfTheLastRelease | HeartbeatLine)
     assert decoder.decode(encode_quote(AGREED)) == decoder.decode(encode_quote(PLAIN))
 
 
@@ -246,7 +246,7 @@ def test_a_tape_with_another_type_in_an_agreement_is_no_tape(changed: dict[str, 
 
 @pytest.mark.anyio
 async def test_quote_service_records_the_agreement_and_counts_an_invalid_one(tmp_path: Path) -> None:
-    core = Core(tmp_path)
+    core = QuoteServiceCore(tmp_path)
     await core.recorder.start()
     price = {"coin": COIN, "currency": "USD", "price": "5", "observed_at": format_time(core.wall)}
     quotes = [
@@ -274,7 +274,7 @@ def exported(form: Form, *quotes: Quote, has_agreement: bool = False) -> list[st
     return [request.head, *lines]
 
 
-def test_a_csv_has_the_columns_of_before_unless_more_are_requested() -> None:
+def test_a_csv_keeps_its_columns_unless_more_are_requested() -> None:
     assert exported("csv", AGREED) == exported("csv", PLAIN)
     head, agreed, plain = exported("csv", AGREED, PLAIN, has_agreement=True)
     assert head == f"{','.join([*COLUMNS, *AGREEMENT_COLUMNS])}\n"

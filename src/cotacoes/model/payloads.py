@@ -211,8 +211,11 @@ class SourcePageJson(msgspec.Struct, frozen=True):
     next: str
 
 
-class ConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
-    """How venues agreed on the price of a coin, which lies between `low` and `high`."""
+class SourceConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
+    """How venues agreed on the price of a coin, which lies between `low` and `high`.
+
+    `reason` says why there is no newer price, if there is none.
+    """
 
     state: AgreementState
     confidence: ConfidenceText
@@ -220,6 +223,7 @@ class ConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
     high: PriceText | msgspec.UnsetType = msgspec.UNSET
     used: VenueCount
     of: VenueCount
+    reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class SourceQuoteJson(msgspec.Struct, frozen=True):
@@ -232,7 +236,7 @@ class SourceQuoteJson(msgspec.Struct, frozen=True):
     observed: dict[CoinText, TimeText]
     currency: dict[CoinText, CurrencyText]
     origin: OriginText
-    consensus: dict[CoinText, ConsensusJson] | msgspec.UnsetType = msgspec.UNSET
+    consensus: dict[CoinText, SourceConsensusJson] | msgspec.UnsetType = msgspec.UNSET
 
 
 SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every other name is a coin's
