@@ -64,7 +64,7 @@ class CandlePage:
 def read_current(answer: CurrentJson, waited_s: float) -> CurrentQuote:
     """The newest quote from a checked answer that took at most `waited_s` to arrive."""
     try:
-        quote = msgspec.convert(answer, QuoteJson, from_attributes=True).quote()
+        quote = msgspec.convert(msgspec.to_builtins(answer), QuoteJson).quote()
     except ValueError as error:
         raise _malformed(error) from error
     return CurrentQuote(quote, answer.age_ms / 1000 + waited_s, answer.status, answer.source)
