@@ -61,6 +61,11 @@ class Attack:
     factor: Decimal = Decimal("1.10")
     on_peg: bool = False
 
+    @property
+    def is_by_a_minority(self) -> bool:
+        """Whether the honest are a majority, of all venues and of those that say what a dollar is."""
+        return 0 < self.liars < (dollar_venues(self.venues) if self.on_peg else self.venues) / 2
+
 
 ATTACKS = (
     Attack("nobody lies, 6", 6),
@@ -79,6 +84,11 @@ ATTACKS = (
 """The last two are attacks that succeed: the liars are a majority, of all venues or of those that quote in dollars."""
 
 
+def dollar_venues(venues: int) -> int:
+    """How many of the venues quote in dollars; the others quote in USDT."""
+    return max(2, (venues + 1) // 2)
+
+
 class World:
     """One seeded market; a market may step to a part of its price at time zero."""
 
@@ -88,7 +98,7 @@ class World:
         self._peg = peg
         self._path = [START_PRICE]
         self._venues = [
-            _Personality.of(self._random, "USD" if number < max(2, (venues + 1) // 2) else "USDT")
+            _Personality.of(self._random, "USD" if number < dollar_venues(venues) else "USDT")
             for number in range(venues)
         ]
 
@@ -263,7 +273,7 @@ def measure(effort: Effort) -> list[Row]:
         for name, errors in errors_bps(attack, effort.runs).items():
             price = worst(errors)
             if price is not None:
-                aim = AIM_BPS if name == "here" and attack in ATTACKS[1:6] else None
+                aim = AIM_BPS if name == "here" and attack.is_by_a_minority else None
                 rows.append(Row(f"{attack.name}: {name}", "bps p99", [price], aim))
     return rows
 
