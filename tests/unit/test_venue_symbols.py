@@ -38,6 +38,8 @@ def test_each_venue_spells_bitcoin_in_its_own_way(venue: str, symbol: str, curre
     [
         ("LINK", "USD", "tLINK:USD"),
         ("USDT", "USD", "tUSTUSD"),
+        ("USDC", "USD", "tUDCUSD"),
+        ("ALGO", "USD", "tALGUSD"),
         ("BTC", "USDT", "tBTCUST"),
         ("ATOM", "USD", "tATOUSD"),
         ("BCH", "USD", "tBCHN:USD"),
