@@ -2,6 +2,7 @@
 
     shard1 ┐                          redis, external_service or feed_service, or both,
     shard2 ┴▶ migrate ▶ quote_service    aggregator_service, gateway_service, client_subscriber   start at once
+    external_service ▶ feed_service      if exchanges are simulated
 
 Only real needs are waited for: every service copes with another one that is away, since that happens later too.
 """
@@ -202,11 +203,19 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> S
         lambda: [sys.executable, "-P", "-m", "cotacoes", name.replace("_", "-"), *arguments],
         is_ready=(lambda _: answers_livez(settings.port(name))) if listens else (lambda _: True),
         environment=environment,
-        needs=("migrate",) if name == "quote_service" else (),
+        needs=_needs(name, settings),
         # it ends for good when another writer takes over; a person who starts it again means it
         prepare=(lambda: takeover_pause.forget(settings.data / name)) if name == "quote_service" else None,
         final_exit_codes=frozenset({USAGE, SUPERSEDED} if name == "quote_service" else {USAGE}),
     )
+
+
+def _needs(name: str, settings: Settings) -> tuple[str, ...]:
+    if name == "quote_service":
+        return ("migrate",)
+    # not a real need, but the first thing that a newcomer sees would be six refused connections
+    is_simulated = name == "feed_service" and settings.source == "venues"
+    return ("external_service",) if is_simulated and not _is_elsewhere("external_service", settings) else ()
 
 
 def _external(name: str, url: str) -> ServiceSpec:
