@@ -211,6 +211,25 @@ def test_coinbase_numbers_all_frames_of_a_connection_in_one_row() -> None:
     assert {frame["channel"] for frame in frames} == {"ticker", "subscriptions", "heartbeats"}
 
 
+def test_bybit_counts_the_frames_of_a_symbol_and_begins_anew_for_a_client_that_did_not_read() -> None:
+    rig = Rig("bybit")
+    client, connection = rig.connect("BTCUSDT", "ETHUSDT")
+    rig.run(5.0)
+    books = [frame for frame in map(json.loads, client.take()) if frame.get("topic") == "orderbook.1.BTCUSDT"]
+    updates = [book["data"]["u"] for book in books]
+    assert updates == list(range(updates[0], updates[0] + len(updates)))
+    assert {book["type"] for book in books} == {"snapshot", "delta"}
+    for _ in range(10):
+        client.is_full = True
+        rig.run(1.0)
+        client.is_full = False
+        connection.serve()
+        client.take()
+        rig.run(1.0)
+        first = next(frame for frame in map(json.loads, client.take()) if frame.get("topic") == "orderbook.1.BTCUSDT")
+        assert first["type"] == "snapshot"
+
+
 def test_coinbase_answers_a_product_in_usdc_as_the_one_in_usd() -> None:
     rig = Rig("coinbase")
     client, _ = rig.connect("BTC-USDC")

@@ -1,6 +1,7 @@
 """Bybit spot: `orderbook.1`, since `tickers` has neither bid nor ask.
 
-A snapshot answers a subscription. After it come snapshots and deltas; a delta names only the sides that changed.
+A snapshot answers a subscription. After it come snapshots and deltas; a delta names only the sides that changed, and
+`u` counts the frames of a symbol.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class BybitSession(Session):
         super().__init__(floor)
         self._connection = f"{floor.random.getrandbits(64):016x}"
         self._sent: dict[str, tuple[list[str], list[str]]] = {}
+        self._updates: dict[str, int] = {}
 
     def on_message(self, text: bytes) -> Sequence[bytes]:
         request = _read(text)
@@ -76,6 +78,9 @@ class BybitSession(Session):
         old_bid, old_ask = before
         return self._book(top, "delta", self._changed(old_bid, bids), self._changed(old_ask, asks))
 
+    def missed(self, symbol: str) -> None:
+        self._sent.pop(symbol, None)  # the next one is a snapshot
+
     def _subscribe(self, request: _Request, topics: list[str], symbols: list[str]) -> Sequence[bytes]:
         decisions = [
             self.subscribe(symbol) if symbol != topic else Decision.UNKNOWN
@@ -100,7 +105,9 @@ class BybitSession(Session):
         else:
             self._sent.pop(top.symbol, None)
         at_ms = top.at_ns // 1_000_000
-        data = {"s": top.symbol, "b": bids, "a": asks, "u": top.number, "seq": top.number + 112_603_120_000}
+        update = self._updates.get(top.symbol, top.number) + 1
+        self._updates[top.symbol] = update
+        data = {"s": top.symbol, "b": bids, "a": asks, "u": update, "seq": top.number + 112_603_120_000}
         topic = f"{_TOPIC}{top.symbol}"
         return encode({"topic": topic, "ts": at_ms, "type": kind, "data": data, "cts": at_ms - 1})
 

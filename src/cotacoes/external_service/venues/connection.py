@@ -104,6 +104,7 @@ class Connection:
         self._books[top.symbol] += 1
         frame = self.session.frame(top)
         if self.outlet.is_full:
+            self.session.missed(top.symbol)
             self._count("skipped")
             return
         if faults.garbage and random.random() < faults.garbage:

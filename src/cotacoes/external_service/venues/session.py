@@ -109,6 +109,9 @@ class Session(abc.ABC):
         """A frame beside a book, with the prices of the book."""
         return None
 
+    def missed(self, symbol: str) -> None:  # noqa: B027  # most venues have nothing to do
+        """The client did not read, so it did not get the last frame of the symbol."""
+
     def heartbeat(self) -> bytes | None:
         return None
 
