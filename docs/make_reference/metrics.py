@@ -32,7 +32,7 @@ OPTIONAL: tuple[Callable[[Metrics], object], ...] = (SpanMetrics,)  # if traces 
 
 def page() -> str:
     """The metrics by the services that have them, those of most services first."""
-    names = ("gateway", "quote", "aggregator", "external")
+    names = ("gateway", "quote", "aggregator", "feed", "external")
     of_each = {f"{name}_service": asyncio.run(_metrics(name)) for name in names}
     sections: dict[tuple[str, ...], dict[str, Any]] = {}
     for metrics in of_each.values():

@@ -34,7 +34,7 @@ Document = dict[str, Any]
 
 def page() -> str:
     """The routes of each service, then the types of their bodies and answers."""
-    documents = [asyncio.run(_document(name)) for name in ("gateway", "quote", "aggregator", "external")]
+    documents = [asyncio.run(_document(name)) for name in ("gateway", "quote", "aggregator", "feed", "external")]
     each = [set(_problems(operation)) for one in documents for _, _, operation in _operations(one)]
     shared = set.intersection(*filter(None, each))  # the faults of the source have no list
     everywhere = f"Every route may also answer {_links(sorted(shared))}."

@@ -7,6 +7,7 @@ from typing import get_args
 from docs.make_reference.markdown import WRITTEN, code, codes, joined, table
 
 from cotacoes import config
+from cotacoes.config import HTTP_SERVICES
 from cotacoes.config.uses import USES
 
 INTRODUCTION = """
@@ -17,7 +18,6 @@ service that is broken into does not know the secrets of the others.
 """
 
 
-HTTP_SERVICES = ("external_service", "quote_service", "aggregator_service", "gateway_service")
 NAMES = tuple(config.Settings.model_fields)
 
 

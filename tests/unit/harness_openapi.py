@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,10 +20,19 @@ from cotacoes import config
 from cotacoes.adapters.http_server.connection import ASGIApp
 from cotacoes.aggregator_service import app as aggregator_service
 from cotacoes.external_service import app as external_service
+from cotacoes.feed_service.books import Books
+from cotacoes.feed_service.coins import FollowedCoins
+from cotacoes.feed_service.described import Describing
+from cotacoes.feed_service.feeds import new_feeds
+from cotacoes.feed_service.pricing import Pricing
+from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
+from cotacoes.feed_service.tape import ConsensusTape
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.model.coins import require_coin
-from cotacoes.model.quote import Quote
-from cotacoes.observability.metrics import Metrics
+from cotacoes.model.quote import Quote, utc_now
+from cotacoes.model.venue_symbols import STABLECOINS
+from cotacoes.observability.metrics import FeedMetrics, Metrics
+from cotacoes.patterns.consensus import VenueBook
 from cotacoes.quote_service.routes import routes
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
@@ -32,6 +42,7 @@ from cotacoes.web.upstreams import INTERNAL_BREAKER, internal_policy, new_upstre
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SETTINGS = config.load({}, admin_token="sesame", coins=f"{COIN}:shard1", failure_rate=0)
+FOLLOWING = config.load({}, admin_token="sesame", coins=f"{COIN}:shard1", source="exchanges")
 QUOTES = [Quote(COIN, "USD", Decimal("67012.30"), 5, seq, NOON, NOON, "sim") for seq in range(1, 13)]
 
 
@@ -97,6 +108,33 @@ async def external(folder: Path) -> AsyncIterator[Contract]:
 
 
 @contextlib.asynccontextmanager
+async def feed(folder: Path) -> AsyncIterator[Contract]:
+    """A feed_service that connects to nobody; two of its venues have sent a book of the coin."""
+    settings = FOLLOWING.model_copy(update={"data": folder})
+    metrics = Metrics()
+    counted = FeedMetrics(metrics)
+    upstreams = new_upstreams(metrics)
+    coins = FollowedCoins([COIN], settings.venue_names, {}, folder / "coins.json")
+    books, tape = Books(), ConsensusTape("feed.1")
+    pricing = Pricing(
+        books, tape, coins=coins, stablecoins=STABLECOINS, metrics=counted, clock=time.monotonic, now=utc_now
+    )
+    now_s = time.monotonic()
+    for venue, price in (("kraken", "67012.30"), ("coinbase", "67013.10")):
+        book = VenueBook(venue, "USD", Decimal(price), Decimal(price), now_s)
+        books.note(COIN, book, received_s=now_s)
+    pricing.price([COIN])
+    feeds = new_feeds(settings, coins, books, price_of=pricing.price_of, upstreams=upstreams, metrics=counted)
+    router = source_routes(settings, pricing, tape)
+    router.include_router(coin_routes(settings, coins, lambda: None))
+    describing = Describing(books, pricing, clock=time.monotonic, now=utc_now)
+    router.include_router(venue_routes(coins, pricing, describing, feeds, upstreams))
+    router.include_router(breaker_routes("feed_service", settings, upstreams))
+    async with contract(build_app("feed_service", settings, metrics, router, checks={})) as asking:
+        yield asking
+
+
+@contextlib.asynccontextmanager
 async def quote(folder: Path, *, recorded: int = 12) -> AsyncIterator[Contract]:
     core = QuoteServiceCore(folder)
     await core.recorder.start()
@@ -136,4 +174,4 @@ async def gateway(_: Path, twin: QuoteServiceTwin | None = None) -> AsyncIterato
         yield asking
 
 
-SERVICES = {"external": external, "quote": quote, "aggregator": aggregator, "gateway": gateway}
+SERVICES = {"external": external, "feed": feed, "quote": quote, "aggregator": aggregator, "gateway": gateway}

@@ -7,19 +7,22 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import typer
-from tests.unit.fake_quote_service import QuoteServiceTwin
+from tests.unit.fake_quote_service import HOST, QuoteServiceTwin
 
 from cotacoes import __version__, config
+from cotacoes.adapters.http_client import HttpClient
 from cotacoes.admin.purge import GRACE
-from cotacoes.cli import app, main, output, queries, quotes, times
+from cotacoes.cli import app, coins, main, output, queries, quotes, times
 from cotacoes.cli.report_lines import sparkline
 from cotacoes.errors import (
     CotacoesError,
@@ -29,11 +32,13 @@ from cotacoes.errors import (
     SettingError,
     UnknownCoinError,
 )
+from cotacoes.external_service import app as external_service
+from cotacoes.feed_service import app as feed_service
 from cotacoes.model.candle import CandleJson
 from cotacoes.model.quote import Quote
 from cotacoes.patterns.sharding.shard import READ_QUOTES_MAX
 from cotacoes.up import topology
-from cotacoes.web.service_client import ServiceClient
+from cotacoes.web.service_client import Addresses, ServiceClient
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
 TOKEN = "token"
@@ -333,6 +338,44 @@ def test_the_report_as_json_is_unchanged(capsys: pytest.CaptureFixture[str]) -> 
     twin.faults["/report/full"] = json.dumps(REPORT).encode()
     ask(twin, lambda client: queries.report(client, as_json=True))
     assert json.loads(capsys.readouterr().out) == REPORT
+
+
+def questions(*names: str, source: str) -> list[str]:
+    """What is asked before each of the coins is added, with this source."""
+
+    async def scenario(folder: Path) -> list[str]:
+        settings = config.load({}, source=source, data=folder, venue_symbols="okx:rare:RARE-USDC")
+        served = (
+            feed_service.build(settings)
+            if settings.is_live_source
+            else external_service.build(settings, asyncio.Event())
+        )
+        asked = []
+        for coin in names:
+            http = HttpClient(1.0, 65_536, transport=httpx2.ASGITransport(served.app))
+            services = ServiceClient(Addresses(**{served.name: HOST}), http=http)
+            asked.append(await coins.question(services, coin))
+        return asked
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(scenario(Path(folder)))
+
+
+def test_the_question_before_a_coin_is_added_names_the_source_of_its_prices() -> None:
+    known, listed, unlisted = questions("ethereum", "rare", "nobody", source="exchanges")
+    assert "it is listed at binance (ETHUSDT), coinbase (ETH-USD), kraken (ETH/USD), bitstamp (ethusd), okx" in known
+    assert listed == "rare cannot be removed once it is added; it is listed at okx (RARE-USDC). Add rare?"
+    assert "no followed exchange is known to list it" in unlisted
+    assert "as in kraken:nobody:SYMBOL/USD. Add nobody?" in unlisted
+    quoted, invented = questions("ethereum", "solana", source="sim")
+    assert quoted == "ethereum cannot be removed once it is added; the source quotes bitcoin, ethereum. Add ethereum?"
+    assert invented.endswith("the source quotes bitcoin, ethereum, and would invent prices of solana. Add solana?")
+
+
+def test_the_question_before_a_coin_is_added_also_comes_if_the_source_is_away() -> None:
+    services = ServiceClient(Addresses(feed_service="http://127.0.0.1:1"), deadline_s=1.0)
+    asked = asyncio.run(coins.question(services, "solana"))
+    assert "whether the source has prices of it is not known (feed_service" in asked
 
 
 def running(_: Path, command: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,14 +69,15 @@ def add_coin(
       cotacoes coins add solana --shard shard2 --yes
       cotacoes coins add solana --currency USD
 
-    A coin cannot be removed again, so this command asks first and shows which coins the source quotes. The simulated
-    market then quotes the coin too, in a new run; a replay quotes it if the recording has it.
+    A coin cannot be removed again, so this command asks first and shows which coins the source quotes, or which
+    exchanges list the coin. The simulated market then quotes the coin too, in a new run; a replay quotes it if the
+    recording has it; exchanges are asked for it at once.
     """
     from cotacoes.admin import directory
 
     settings, coin = queries.settings_of(data), coin.lower()
     if not yes and not confirms(
-        asyncio.run(_question(queries.client_of(settings), coin)), without="add --yes to add it without a question"
+        asyncio.run(question(queries.client_of(settings), coin)), without="add --yes to add it without a question"
     ):
         say("nothing was added")
         return 1
@@ -127,20 +129,41 @@ def set_currency(
     say(f"{coin.lower()}: prices are recorded in {currency.upper()} from now on")
 
 
-async def _question(services: ServiceClient, coin: str) -> str:
-    """The question before a coin is added, with what the source quotes."""
-    try:
-        async with services as client:
-            source = await client.source_coins()
-    except ProblemError as error:
-        quoted = f"which coins the source quotes is not known ({error.detail})"
-    else:
-        quoted = f"the source quotes {listed(source.coins, SOURCE_COINS_NAMED_MAX)}"
-        if coin not in source.coins:
-            quoted += f", and would invent prices of {coin}" if source.open else f", not {coin}"
-    return f"{coin} cannot be removed once it is added; {quoted}. Add {coin}?"
+async def question(services: ServiceClient, coin: str) -> str:
+    """The question before a coin is added, with the source that its prices would have."""
+    async with services as client:
+        try:
+            source = await (_listed_at(client, coin) if client.follows_venues else _quoted(client, coin))
+        except ProblemError as error:
+            source = f"whether the source has prices of it is not known ({error.detail})"
+    return f"{coin} cannot be removed once it is added; {source}. Add {coin}?"
+
+
+async def _quoted(client: ServiceClient, coin: str) -> str:
+    source = await client.source_coins()
+    quoted = f"the source quotes {listed(source.coins, SOURCE_COINS_NAMED_MAX)}"
+    if coin in source.coins:
+        return quoted
+    return quoted + (f", and would invent prices of {coin}" if source.open else f", not {coin}")
+
+
+async def _listed_at(client: ServiceClient, coin: str) -> str:
+    symbols = (await client.listing(coin)).symbols
+    if symbols:
+        return f"it is listed at {_at(symbols)}"
+    return (
+        "no followed exchange is known to list it, so it gets no price until COTACOES_VENUE_SYMBOLS names its symbols, "
+        f"as in kraken:{coin}:SYMBOL/USD"
+    )
+
+
+def _at(symbols: Mapping[str, str]) -> str:
+    return ", ".join(f"{venue} ({symbol})" for venue, symbol in symbols.items())
 
 
 async def _let_quote(services: ServiceClient, coin: str) -> None:
+    """Let the source quote the coin; if exchanges are the source, say which."""
     async with services as client:
         await client.add_coin(coin)
+        if client.follows_venues and (symbols := (await client.listing(coin)).symbols):
+            say(f"{coin}: its price comes from {_at(symbols)}")

@@ -45,6 +45,11 @@ class FollowedCoins:
             self._venues_of[coin] = {venue: symbol.currency for venue, symbol in found.items() if symbol}
         return self._venues_of[coin]
 
+    def symbols_of(self, coin: str) -> dict[str, str]:
+        """The symbol of a coin, followed or not, at each venue that lists it."""
+        found = {venue: symbol_at(venue, coin, self._overrides) for venue in self._venues}
+        return {venue: symbol.symbol for venue, symbol in found.items() if symbol}
+
     def symbols_at(self, venue: str) -> dict[str, VenueSymbol]:
         """The venue's symbols: of the coins that it lists, and of the stablecoins that it quotes in dollars."""
         rates = {name: VenueSymbol(symbol, "USD") for name, symbol in rate_symbols_at(venue, self._overrides).items()}

@@ -20,7 +20,7 @@ from cotacoes.feed_service.venue_feed import VenueFeed
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE, format_price, format_time
-from cotacoes.model.venues import ConsensusJson, VenuesJson
+from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
 from cotacoes.patterns.consensus import USD, NoPrice
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only
@@ -72,6 +72,11 @@ def coin_routes(settings: Settings, coins: FollowedCoins, on_added: Callable[[],
     @router.get("/coins", summary="The coins that are followed", **answering(SourceCoins))
     async def show_coins() -> Response:
         return _json(_encode(SourceCoins(list(coins), open=False)))
+
+    @router.get("/coins/{coin}", summary="The venues that list a coin, followed or not", **answering(ListingJson))
+    async def show_listing(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
+        """No venue is asked: the answer is that of our table and of `COTACOES_VENUE_SYMBOLS`."""
+        return _json(_encode(ListingJson(coin, coins.symbols_of(coin))))
 
     @router.put(
         "/coins/{coin}",

@@ -1,4 +1,4 @@
-"""The JSON of feed_service's `/v1/venues`: what each venue says of each coin, and what became of it."""
+"""The JSON of feed_service: what each venue says of each coin and what became of it, and which venues list a coin."""
 
 from __future__ import annotations
 
@@ -83,6 +83,13 @@ class VenuesJson(msgspec.Struct, frozen=True):
     feeds: list[FeedJson]
     rates: dict[str, PriceText]
     coins: list[ConsensusJson]
+
+
+class ListingJson(msgspec.Struct, frozen=True):
+    """A coin, followed or not, and its symbol at each venue that is known to list it."""
+
+    coin: str
+    symbols: dict[str, str]
 
 
 def short_price(text: str) -> str:

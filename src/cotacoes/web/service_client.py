@@ -16,7 +16,7 @@ from cotacoes.adapters.http_client import HttpClient
 from cotacoes.client.quote_client import DEADLINE_S, QuoteClient, checked, new_http_client, query
 from cotacoes.errors import NotFoundError
 from cotacoes.model.payloads import PositionsJson, Progress, SimulatedVenuesJson, SourceCoins
-from cotacoes.model.venues import VenuesJson
+from cotacoes.model.venues import ListingJson, VenuesJson
 from cotacoes.web.overview import DecodedOverview, Overview, read_overview
 
 if TYPE_CHECKING:
@@ -120,6 +120,11 @@ class ServiceClient(QuoteClient):
     async def add_coin(self, coin: str) -> dict[str, Any]:
         """Let the source quote the coin; BadRequestError if it cannot, UnauthorizedError without the token."""
         return await self._put(self._addresses.source, f"/coins/{quote(coin, safe='')}", b"")
+
+    async def listing(self, coin: str) -> ListingJson:
+        """The venues that list a coin; NotFoundError if no exchanges are followed."""
+        answer = await self._get("feed_service", f"/coins/{quote(coin, safe='')}")
+        return checked("feed_service", answer, ListingJson)
 
     async def venues(self) -> VenuesJson:
         """The venues, and the consensus on each coin; NotFoundError if no exchanges are followed."""
