@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from cotacoes.errors.values import explain_message
 from cotacoes.model.quote import (
@@ -58,15 +60,15 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
     at: str
     origin: str
     prev: str | None = None
-    state: AgreementState | msgspec.UnsetType = msgspec.UNSET
-    confidence: str | msgspec.UnsetType = msgspec.UNSET
-    used: int | msgspec.UnsetType = msgspec.UNSET
-    of: int | msgspec.UnsetType = msgspec.UNSET
+    state: AgreementState | msgspec.UnsetType = UNSET
+    confidence: str | msgspec.UnsetType = UNSET
+    used: int | msgspec.UnsetType = UNSET
+    of: int | msgspec.UnsetType = UNSET
 
     @classmethod
     def from_quote(cls, quote: Quote) -> QuoteLine:
         observed_at = format_time(quote.observed_at)
-        return cls(
+        line = cls(
             MESSAGE_VERSION,
             quote.coin,
             quote.currency,
@@ -77,13 +79,14 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
             observed_at if quote.at == quote.observed_at else format_time(quote.at),
             quote.origin,
             None if quote.prev is None else str(quote.prev),
-            **agreement_fields(quote.agreement),
         )
+        return line if quote.agreement is None else replace(line, **agreement_fields(quote.agreement))
 
     def quote(self) -> Quote:
         """The quote; ValueError if a field is invalid."""
         self.require_version()
         observed_at = parse_time(self.observed_at)
+        is_plain = self.state is self.confidence is self.used is self.of is UNSET
         return Quote(
             self.coin,
             self.currency,
@@ -94,7 +97,7 @@ class QuoteLine(_Line, frozen=True, gc=False, tag="quote"):
             observed_at if self.at == self.observed_at else parse_time(self.at),  # usually the same
             self.origin,
             None if self.prev is None else Position.parse(self.prev),
-            Agreement.of_fields(self.state, self.confidence, self.used, self.of),
+            None if is_plain else Agreement.of_fields(self.state, self.confidence, self.used, self.of),
         )
 
 

@@ -23,6 +23,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Literal, NamedTuple, Self, TypedDict
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
 _COIN = r"[a-z0-9-]{1,32}"
 _CURRENCY = r"[A-Z0-9]{2,12}"
@@ -151,7 +153,7 @@ class Agreement(msgspec.Struct, frozen=True, gc=False):
         of: int | msgspec.UnsetType,
     ) -> Agreement | None:
         """The agreement in the fields of a message; None if it has none of them, ValueError if one is invalid."""
-        if state is confidence is used is of is msgspec.UNSET:
+        if state is confidence is used is of is UNSET:
             return None
         if (
             isinstance(state, msgspec.UnsetType)
@@ -198,13 +200,15 @@ def agreement_fields(agreement: Agreement | None) -> AgreementFields:
 class AgreementJson(msgspec.Struct, frozen=True, kw_only=True):
     """The optional last fields of a quote in an answer."""
 
-    state: AgreementState | msgspec.UnsetType = msgspec.UNSET
-    confidence: ConfidenceText | msgspec.UnsetType = msgspec.UNSET
-    used: VenueCount | msgspec.UnsetType = msgspec.UNSET
-    of: VenueCount | msgspec.UnsetType = msgspec.UNSET
+    state: AgreementState | msgspec.UnsetType = UNSET
+    confidence: ConfidenceText | msgspec.UnsetType = UNSET
+    used: VenueCount | msgspec.UnsetType = UNSET
+    of: VenueCount | msgspec.UnsetType = UNSET
 
     def agreement(self) -> Agreement | None:
         """How venues agreed, None if it does not say; ValueError if a field is invalid."""
+        if self.state is self.confidence is self.used is self.of is UNSET:
+            return None
         return Agreement.of_fields(self.state, self.confidence, self.used, self.of)
 
 
@@ -261,7 +265,7 @@ class QuoteJson(AgreementJson, frozen=True):
 
     @classmethod
     def from_quote(cls, quote: Quote) -> QuoteJson:
-        return cls(
+        one = cls(
             coin=quote.coin,
             currency=quote.currency,
             price=format_price(quote.price),
@@ -271,8 +275,8 @@ class QuoteJson(AgreementJson, frozen=True):
             at=format_time(quote.at),
             origin=quote.origin,
             prev=None if quote.prev is None else str(quote.prev),
-            **agreement_fields(quote.agreement),
         )
+        return one if quote.agreement is None else replace(one, **agreement_fields(quote.agreement))
 
     def quote(self) -> Quote:
         """The quote; ValueError if a field is invalid."""
