@@ -309,6 +309,19 @@ def test_coinbase_counts_its_frames_over_all_channels() -> None:
     assert list(opened.read(heartbeat % 6)) == [Alive()]
 
 
+def test_a_frame_of_coinbase_that_cannot_be_read_is_not_lost() -> None:
+    opened = session("coinbase")
+    opened.read(made_frames.coinbase("1", "2", number=1))
+    with pytest.raises(FrameError):
+        opened.read(made_frames.coinbase("one", "2", number=2))
+    assert len(opened.read(made_frames.coinbase("1", "2", number=3))) == 1  # no gap
+
+
+def test_a_book_of_bybit_without_a_time_is_a_frame_error() -> None:
+    with pytest.raises(FrameError):
+        session("bybit").read(made_frames.bybit("1", "2").replace(b'"ts":', b'"t":'))
+
+
 def test_coinbase_answers_for_a_product_in_usdc_as_for_the_one_in_usd() -> None:
     opened = session("coinbase", "BTC-USDC")
     assert "BTC-USD" in opened.opening()[1]

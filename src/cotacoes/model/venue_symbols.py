@@ -159,7 +159,7 @@ def currency_of(venue: str, symbol: str) -> str | None:
     """The currency in which a venue states a symbol's book; None if it is not one of `CURRENCIES`."""
     if venue == "coinbase":
         symbol = coinbase_book(symbol)
-    ends = {currency: spell(venue, "", currency).removeprefix("t") for currency in CURRENCIES}
+    ends = {currency: spell(venue, "", currency).removeprefix("t") for currency in CURRENCIES}  # Bitfinex's tUSD
     return next((currency for currency, end in ends.items() if symbol.endswith(end) and symbol != end), None)
 
 

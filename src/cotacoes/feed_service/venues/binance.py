@@ -67,6 +67,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class BinanceSession:
+    """Reads each frame by itself."""
+
     def __init__(self, symbols: Sequence[str]) -> None:
         self._symbols = dict.fromkeys(symbols)
 

@@ -4,7 +4,7 @@
 * Every frame may be a snapshot: it is sent again if nothing changed for 3 s, and in recordings on each change. So only
   the first of a symbol answers the subscription, and the others show that the stream is alive.
 * `ts` is when the venue stated the book. `cts`, when the book last changed, would make a quiet book look late.
-* A connection is closed without a ping every 20 s.
+* A connection needs a ping every 20 s.
 * One invalid topic fails its whole message, so each symbol has a message of its own, with the symbol as `req_id`.
 * An address may open 500 connections in five minutes.
 
@@ -98,8 +98,10 @@ class BybitSession:
 
     def _read_book(self, symbol: str, frame: _Frame) -> Sequence[Event]:
         top = _Top() if frame.type == "snapshot" else self._tops.get(symbol)
-        if top is None or frame.ts is None:
+        if top is None:
             return ALIVE
+        if frame.ts is None:
+            raise FrameError("a book has no time")
         changes = decode(_changes, frame.data)
         top = _Top(_changed(top.bid, changes.b), _changed(top.ask, changes.a))
         at = read_unix(frame.ts, _MILLISECOND)

@@ -72,8 +72,8 @@ class CoinbaseSession:
 
     def read(self, frame: bytes) -> Sequence[Event]:
         read = decode(_frame, frame)
+        lost = self._lost(read.sequence_num)  # first, since a frame that cannot be read is not lost
         found = self._read_channel(read)
-        lost = self._lost(read.sequence_num)
         return (SequenceGap(lost), *found) if lost else found
 
     def _read_channel(self, frame: _Frame) -> Sequence[Event]:

@@ -58,6 +58,8 @@ _statuses = msgspec.json.Decoder(list[_Status])
 
 
 class KrakenSession:
+    """Reads each frame by itself."""
+
     def __init__(self, symbols: Sequence[str]) -> None:
         self._symbols = dict.fromkeys(symbols)
 

@@ -3,7 +3,7 @@
 * The text `ping` is answered with the text `pong`, neither of which is JSON. A connection is cut after 30 s of silence.
 * No frame is marked as a snapshot, but each subscription is answered with one: the first book of a symbol.
 * A side without orders has the price `""`.
-* The notice 64008 comes before a planned cut, 30 to 60 s.
+* The notice 64008 comes 30 to 60 s before a planned cut.
 * An address may open three connections a second; a connection may subscribe 480 times an hour.
 
 https://www.okx.com/docs-v5/en/#order-book-trading-market-data-ws-tickers-channel
