@@ -70,7 +70,7 @@ format: .venv/installed-dev ## bring the code into its shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: .venv/installed-soak ## the long tests: fifty kills at random moments, and what takes the doctor long
+soak: .venv/installed-soak ## the long tests: a hundred and fifty kills at random moments, and what takes long
 	$(BIN)/python -m pytest tests -m soak -s $(ARGS)
 
 bench: .venv/installed-bench ## measure the figures, print a table, keep each result in benchmarks/results

@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
-from tests.system.harness_witness import Witness, audit, falls, stored_rows, subscriber_lives, unreported
+from tests.system.harness_witness import Row, Seen, Witness, audit, falls, stored_rows, subscriber_lives, unreported
 
 from cotacoes.config import SHARDS
 from cotacoes.up.data_folder import read_running
@@ -81,7 +81,7 @@ def endure(folder: Path, blows: Iterable[Blow], dice: random.Random, beside: Bes
             with beside(system):
                 for blow in blows:
                     fallen += 1
-                    wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+                    wait_until("everything runs", lambda: states(system) == {"running"}, HEAL_LIMIT_S)
                     wait_live(witness, seen)
                     seen = published(witness)
                     if blow.away is not None:
@@ -96,23 +96,35 @@ def endure(folder: Path, blows: Iterable[Blow], dice: random.Random, beside: Bes
                     time.sleep(dice.uniform(0.0, QUIET_S_MAX))
                     if blow.away is not None:
                         system.ask("start", blow.away)
-            wait_until("everything runs", lambda: _states(system) == {"running"}, HEAL_LIMIT_S)
+            wait_until("everything runs", lambda: states(system) == {"running"}, HEAL_LIMIT_S)
             wait_live(witness, published(witness))
             # The source ends, so that delivery can come to an end.
             system.ask("stop", "external_service")
-            wait_until("everything is delivered", lambda: _pending(system) == [0, 0], HEAL_LIMIT_S)
+            wait_until("everything is delivered", lambda: pending(system) == [0, 0], HEAL_LIMIT_S)
         lives += subscriber_lives(system.events)
-        rows = stored_rows(dsns)
-        for coin in COINS:
-            heard, current = witness.published[coin], witness.current[coin]
-            assert len(heard.quotes) > LIVE_QUOTES * fallen
-            assert audit(rows[coin], [heard, current, *(life[coin] for life in lives)]) == []
-            assert falls([position for position, _ in heard.quotes], strictly=True) == []
-            assert falls([position for position, _ in current.quotes], strictly=False) == []
-            shown = [life[coin] for life in lives]
-            assert [breach for one in shown for breach in unreported(rows[coin], one)] == []
-            assert [fall for one in shown for fall in falls([at for at, _ in one.quotes], strictly=True)] == []
-            assert _history(system, coin) == [(str(row.position), row.price) for row in rows[coin]]
+        hold(system, witness, lives, stored_rows(dsns), least=LIVE_QUOTES * fallen)
+
+
+def hold(
+    system: System,
+    witness: Witness,
+    lives: Sequence[Mapping[str, Seen]],
+    rows: Mapping[str, Sequence[Row]],
+    *,
+    least: int,
+) -> None:
+    """Hold the rows against what was seen: more than `least` quotes of each coin by the witness."""
+    for coin in COINS:
+        heard, current = witness.published[coin], witness.current[coin]
+        assert len(heard.quotes) > least
+        assert audit(rows[coin], [heard, current, *(life[coin] for life in lives)]) == []
+        assert falls([position for position, _ in heard.quotes], strictly=True) == []
+        assert falls([position for position, _ in current.quotes], strictly=False) == []
+        shown = [life[coin] for life in lives]
+        assert [breach for one in shown for breach in unreported(rows[coin], one)] == []
+        assert [fall for one in shown for fall in falls([at for at, _ in one.quotes], strictly=True)] == []
+        stored = [(f"{quote['epoch']}-{quote['seq']}", quote["price"]) for quote in history(system, coin)]
+        assert stored == [(str(row.position), row.price) for row in rows[coin]]
 
 
 def published(witness: Witness) -> dict[str, int]:
@@ -149,16 +161,16 @@ def _children(system: System) -> dict[str, tuple[int, str]]:
     return {} if running is None else {n: c for n, c in running.children.items() if processes.is_same(*c)}
 
 
-def _states(system: System) -> set[str]:
+def states(system: System) -> set[str]:
     return {part["state"] for part in system.status().values()}
 
 
-def _pending(system: System) -> list[int | None]:
+def pending(system: System) -> list[int | None]:
     report = json.loads(system.cli("report", "--json").stdout)
     return [report["coins"][coin]["pending"] for coin in COINS]
 
 
-def _history(system: System, coin: str) -> list[tuple[str, str]]:
+def history(system: System, coin: str) -> list[dict[str, Any]]:
     """The whole history as the one read gives it, page by page."""
     quotes: list[dict[str, Any]] = []
     page: dict[str, Any] = {"more": True, "next": None}
@@ -166,4 +178,4 @@ def _history(system: System, coin: str) -> list[tuple[str, str]]:
         after = "" if page["next"] is None else f"&after={page['next']}"
         page = system.get("quote_service", f"/v1/quotes/{coin}?limit=1000{after}").body
         quotes += page["quotes"]
-    return [(f"{quote['epoch']}-{quote['seq']}", quote["price"]) for quote in quotes]
+    return quotes
