@@ -135,6 +135,31 @@ def test_a_subscription_brings_books_in_which_the_bid_is_below_the_ask(venue: st
     assert len(set(books)) > 3
 
 
+@pytest.mark.parametrize(
+    ("venue", "field", "text"),
+    [
+        ("binance", "b", r'"b":"\d+\.\d{8}"'),
+        ("coinbase", "timestamp", r'"timestamp":"2026-11-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"'),
+        ("kraken", "timestamp", r'"timestamp":"2026-11-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"'),
+        ("kraken", "bid", r'"bid":[1-9]\d*(\.\d*[1-9])?,'),  # a number without trailing zeros or an exponent
+        ("bitstamp", "microtimestamp", r'"microtimestamp":"\d{16}"'),
+        ("bitstamp", "asks", r'"asks":(\[\[|,\[|"[\d.]+","\d+\.\d{8}"\]){200}\]'),
+        ("okx", "ts", r'"ts":"\d{13}"'),
+        ("bybit", "ts", r'"ts":\d{13},'),
+        ("gemini", "E", r'"E":\d{19},'),
+    ],
+)
+def test_values_are_written_as_the_venue_writes_them(venue: str, field: str, text: str) -> None:
+    rig = Rig(venue)
+    client, _ = rig.connect(BITCOIN[venue])
+    rig.run(60.0)
+    frames = [frame.decode() for frame in client.take() if sides(venue, frame) is not None]
+    assert len(frames) > 100
+    for frame in frames:
+        assert f'"{field}":' in frame
+        assert re.search(text, frame), frame[:300]
+
+
 @each_venue
 def test_a_snapshot_answers_a_subscription_if_the_venue_has_one(venue: str) -> None:
     rig = Rig(venue)
@@ -369,6 +394,16 @@ def test_connections_are_cut_at_the_age_that_is_set() -> None:
     assert not young.is_cut
     rig.run(0.4)
     assert young.is_cut
+
+
+def test_connections_that_are_open_are_dropped_with_new_ones() -> None:
+    rig = Rig()
+    old, _ = rig.connect("BTC/USD")
+    rig.set(accept_then_drop=True)
+    young, _ = rig.connect()
+    assert old.is_cut
+    assert young.is_cut
+    assert young.take() == []
 
 
 @each_venue

@@ -137,7 +137,8 @@ class Connection:
         self.outlet.mute(faults.dead)
         if self._has_ended:
             return
-        if faults.cut_after_s is not None and now - self._opened_at >= faults.cut_after_s:
+        is_old = faults.cut_after_s is not None and now - self._opened_at >= faults.cut_after_s
+        if is_old or faults.accept_then_drop:
             self.outlet.abort()
         elif faults.dead:
             return

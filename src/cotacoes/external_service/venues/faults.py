@@ -60,7 +60,7 @@ class VenueFaults(BaseModel):
     retry_after_s: Annotated[int, Field(ge=0, le=86_400, strict=True)] | None = Field(
         default=None, description="`Retry-After` of a refused handshake"
     )
-    accept_then_drop: _Flag = Field(default=False, description="connections are accepted, then cut at once")
+    accept_then_drop: _Flag = Field(default=False, description="all connections are cut, new ones once accepted")
     sub_error: _Flag = Field(default=False, description="subscriptions are refused")
     sub_ignore: _Flag = Field(default=False, description="subscriptions are not answered")
     maintenance: _Flag = Field(default=False, description="a frame that announces it, then the connection is closed")
