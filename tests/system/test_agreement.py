@@ -22,7 +22,7 @@ from cotacoes.model.live_message import encode_quote
 from cotacoes.model.quote import Agreement, agreement_fields
 
 COIN = "bitcoin"
-COUNT = 120
+COUNT = 121  # so that the newest one has an agreement
 EVERY = timedelta(milliseconds=150)
 TAPE = {"COTACOES_SOURCE_MODE": "tape", "COTACOES_POLL_INTERVAL_S": "0.1"}
 FIELDS = tuple(AGREEMENTS[0].__struct_fields__)
