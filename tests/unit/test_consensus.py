@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cotacoes.model.quote import Agreement
+from cotacoes.model.quote import Agreement, format_price
 from cotacoes.patterns.consensus import (
     PRICE_LIMITS,
     RATE_LIMITS,
@@ -228,6 +228,28 @@ def test_a_verdict_shows_the_mid_in_the_venues_currency_and_in_dollars() -> None
 def test_what_travels_with_a_quote_is_taken_from_the_result() -> None:
     result = price_of(books_at("100", "100", "100", "200"))
     assert result.agreement == Agreement(state="agreed", confidence=Decimal(0), used=3, of=4)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "shown"),
+    [
+        ("0", "0"),
+        ("12.34", "12.4"),
+        ("12.3", "12.3"),
+        ("0.08", "0.08"),
+        ("167.53", "168"),
+        ("99.91", "100"),
+        ("12345.6", "12400"),
+        ("0.000000000000000001", "0.000000000000000001"),
+        ("0.000123456789012345", "0.000124"),
+    ],
+)
+def test_the_confidence_of_a_quote_has_three_digits_and_never_claims_more_than_is_known(
+    confidence: str, shown: str
+) -> None:
+    result = dataclasses.replace(price_of(books_at("100", "100", "100")), confidence=Decimal(confidence))
+    assert format_price(result.agreement.confidence) == shown
+    assert result.agreement.confidence >= result.confidence
 
 
 # --- since when the venues used have spoken

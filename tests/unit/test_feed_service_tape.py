@@ -70,7 +70,7 @@ def test_an_entry_has_the_fields_of_a_source_and_how_the_venues_agreed() -> None
             "price": "1",
             "observed_at": "2026-11-24T12:00:00.000000Z",
             "state": "thin",
-            "confidence": "167.5300",
+            "confidence": "168",
             "low": "1",
             "high": "1",
             "used": 1,

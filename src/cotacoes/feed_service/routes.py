@@ -19,7 +19,7 @@ from cotacoes.feed_service.tape import ORIGIN, PAGE_QUOTES_MAX, ConsensusTape
 from cotacoes.feed_service.venue_feed import VenueFeed
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
-from cotacoes.model.quote import COIN_RULE, format_price, format_time
+from cotacoes.model.quote import COIN_RULE, agreement_fields, format_price, format_time
 from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
 from cotacoes.patterns.consensus import USD, NoPrice
 from cotacoes.web.document import answering
@@ -137,12 +137,9 @@ def _newest(tape: ConsensusTape, pricing: Pricing) -> bytes:
     for coin, priced in newest.items():
         agreed = priced.consensus
         consensus[coin] = {
-            "state": agreed.state.value,
-            "confidence": format_price(agreed.confidence),
+            **agreement_fields(agreed.agreement),
             "low": format_price(agreed.low),
             "high": format_price(agreed.high),
-            "used": agreed.used,
-            "of": agreed.of,
         }
         if isinstance(present := pricing.results.get(coin), NoPrice):
             consensus[coin]["reason"] = present.reason

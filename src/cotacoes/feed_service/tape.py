@@ -19,7 +19,7 @@ import msgspec
 
 from cotacoes.errors import BadRequestError, CursorGoneError
 from cotacoes.model.payloads import SourcePriceJson
-from cotacoes.model.quote import format_price, format_time
+from cotacoes.model.quote import agreement_fields, format_price, format_time
 from cotacoes.patterns.consensus import USD, ConsensusPrice
 
 ORIGIN = "consensus"
@@ -103,10 +103,7 @@ def entry_of(index: int, coin: str, priced: PricedCoin) -> SourcePriceJson:
         currency=USD,
         price=format_price(consensus.price),
         observed_at=format_time(priced.observed_at),
-        state=consensus.state.value,
-        confidence=format_price(consensus.confidence),
         low=format_price(consensus.low),
         high=format_price(consensus.high),
-        used=consensus.used,
-        of=consensus.of,
+        **agreement_fields(consensus.agreement),
     )

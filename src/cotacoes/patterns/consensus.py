@@ -19,12 +19,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_UP, Context, Decimal, localcontext
 from typing import Literal, NamedTuple
 
 from cotacoes.model.quote import COMPUTED_PLACES, PRICE_INTEGER_DIGITS_MAX, Agreement, computed_price
 
 USD = "USD"
+CONFIDENCE_DIGITS = 3  # of a quote, which is stored: further ones say nothing, and take room in every row
 _ONE = Decimal(1)
 _HALF = Decimal("0.5")
 _BASIS_POINT = Decimal("0.0001")
@@ -125,9 +126,9 @@ class ConsensusPrice:
 
     @property
     def agreement(self) -> Agreement:
-        """What travels with a quote."""
+        """What travels with a quote: its confidence is rounded up to `CONFIDENCE_DIGITS` significant digits."""
         state: Literal["agreed", "thin"] = "agreed" if self.state is ConsensusState.AGREED else "thin"
-        return Agreement(state=state, confidence=self.confidence, used=self.used, of=self.of)
+        return Agreement(state=state, confidence=_rounded_up(self.confidence), used=self.used, of=self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,3 +330,10 @@ def _quarter(ordered: Sequence[Decimal], quarters: int) -> Decimal:
 def _spoken_by(used: Sequence[_SoundBook], now_s: float) -> float:
     """The latest time since when a majority of these venues has spoken; the maximum would follow one clock alone."""
     return min(sorted(one.as_of_s for one in used)[(len(used) - 1) // 2], now_s)
+
+
+def _rounded_up(confidence: Decimal) -> Decimal:
+    if not confidence:
+        return Decimal(0)
+    unit = Decimal(1).scaleb(confidence.adjusted() - CONFIDENCE_DIGITS + 1)
+    return computed_price(confidence.quantize(unit, ROUND_UP, _EXACT), 1)
