@@ -1,6 +1,7 @@
 """An event loop whose clock jumps to the next timer instead of waiting for it: timing without luck."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -30,6 +31,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    @property
+    def _clock_resolution(self) -> float:
+        """By how much a timer may come too early; with more, one could find again and again that no time has passed."""
+        return math.ulp(self._jumping.now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _: float) -> None:
+        """That of the real clock."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

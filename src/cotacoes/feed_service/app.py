@@ -16,6 +16,7 @@ from cotacoes.feed_service.books import Books
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.described import Describing
 from cotacoes.feed_service.feeds import Clocks, new_feeds
+from cotacoes.feed_service.limits import FEED_LIMITS, FeedLimits
 from cotacoes.feed_service.playback import Playback
 from cotacoes.feed_service.pricing import Pricing
 from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
@@ -38,7 +39,7 @@ async def main(settings: Settings, stop: Stop) -> None:
     await serve_http(build(settings), settings, stop)
 
 
-def build(settings: Settings) -> HttpService:
+def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpService:
     """The wired service; nothing is connected yet. SettingError if the source is not made of venues."""
     if not settings.is_live_source:
         raise SettingError(
@@ -74,6 +75,7 @@ def build(settings: Settings) -> HttpService:
         upstreams=upstreams,
         metrics=counted,
         clocks=Clocks() if playback is None else playback.clocks,
+        limits=limits,
         connect_to=None if playback is None else playback.connect_to,
     )
     router = source_routes(settings, pricing, tape)

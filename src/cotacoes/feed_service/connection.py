@@ -12,6 +12,7 @@ from cotacoes.adapters.websocket_client import RawLink
 from cotacoes.errors import FrameError, StreamError
 from cotacoes.feed_service.books import Books, VenueClock
 from cotacoes.feed_service.closings import Closing, closing_by, closing_of
+from cotacoes.feed_service.limits import FEED_LIMITS, FeedLimits
 from cotacoes.feed_service.venues.venue import Book, ClockSeen, Event, Leaving, SequenceGap, SubscriptionRefused, Venue
 from cotacoes.feed_service.watch import Rhythm, Watch
 from cotacoes.model.venue_symbols import VenueSymbol
@@ -39,7 +40,7 @@ class Observer(Protocol):
 class Connection:
     """One connection to `venue` for these coins. `price_of` gives the present consensus of a coin.
 
-    `connect` opens a link to an address. `clock` gives monotonic seconds.
+    `connect` opens a link to its address. `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Connection:
         observer: Observer,
         connect: Callable[[], Awaitable[RawLink]],
         clock: Callable[[], float],
+        limits: FeedLimits = FEED_LIMITS,
     ) -> None:
         self.live = asyncio.Event()
+        self.steady = asyncio.Event()  # good books have come for `limits.steady_s`
         self._venue = venue
         self._symbols = symbols
         self._coins: dict[str, list[tuple[str, str]]] = {}  # by symbol; a stablecoin can be a coin and a rate
@@ -69,8 +72,12 @@ class Connection:
         self._observer = observer
         self._connect = connect
         self._clock = clock
+        self._limits = limits
+        self._opening: asyncio.Future[RawLink] | None = None
         self._link: RawLink | None = None
         self._closing: Closing | None = None
+        self._live_since_s = float("inf")
+        self._is_left = False
         self._watch = self._new_watch()
 
     def close(self, closing: Closing) -> None:
@@ -78,6 +85,8 @@ class Connection:
         self._closing = self._closing or closing
         if self._link is not None:
             self._link.abort()
+        elif self._opening is not None:
+            self._opening.cancel()
 
     @property
     def was_opened(self) -> bool:
@@ -86,10 +95,10 @@ class Connection:
 
     async def run(self) -> Closing:
         """Open it and follow it to its end; returns why it ended."""
-        try:
-            self._link = link = await self._connect()
-        except StreamError as error:
-            return self._closing or closing_of(error)
+        self._link = link = await self._open()
+        if link is None:
+            assert self._closing is not None
+            return self._closing
         self._observer.note_opened(self._symbols)
         try:
             async with asyncio.TaskGroup() as group:
@@ -106,11 +115,25 @@ class Connection:
         assert self._closing is not None
         return self._closing
 
+    async def _open(self) -> RawLink | None:
+        """The open link; None if there is none, and then `_closing` says why."""
+        self._opening = asyncio.ensure_future(self._connect())
+        try:
+            return await self._opening
+        except StreamError as error:
+            self._closing = self._closing or closing_of(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closing is None or (task is not None and task.cancelling()):
+                raise
+        return None
+
     def _new_watch(self) -> Watch:
         watch = Watch(
             self._venue.heartbeat_s,
             lambda coin, since_s: self._books.heard_since(coin, since_s, besides=self._venue.name),
             self._clock(),
+            self._limits.watch,
         )
         watch.expect((coin, self._rhythms[coin]) for named in self._coins.values() for coin, _ in named)
         return watch
@@ -161,7 +184,9 @@ class Connection:
             case SubscriptionRefused(symbol=symbol, reason=reason):
                 self._note_refused(symbol, reason)
             case Leaving(reason=reason):
-                self._observer.note_leaving(reason)
+                if not self._is_left:
+                    self._is_left = True
+                    self._observer.note_leaving(reason)
 
     def _note_book(self, book: Book, received_s: float) -> None:
         as_of_s = self._venue_clock.as_of_s(received_s, book.exchange_at)
@@ -171,7 +196,10 @@ class Connection:
                 continue
             if not self.live.is_set():
                 self.live.set()
+                self._live_since_s = received_s
                 self._observer.note_live()
+            if received_s - self._live_since_s >= self._limits.steady_s:
+                self.steady.set()
             held = VenueBook(self._venue.name, currency, book.bid, book.ask, as_of_s)
             self._books.note(coin, held, received_s=received_s)
 

@@ -14,6 +14,7 @@ from cotacoes.adapters.websocket_client import RawLink, connect
 from cotacoes.config import Settings
 from cotacoes.feed_service.books import Books
 from cotacoes.feed_service.coins import FollowedCoins
+from cotacoes.feed_service.limits import FEED_LIMITS, FeedLimits
 from cotacoes.feed_service.venue_feed import FrameTap, VenueFeed
 from cotacoes.feed_service.venues.registry import VENUES
 from cotacoes.observability.metrics import FeedMetrics
@@ -57,6 +58,7 @@ def new_feeds(
     metrics: FeedMetrics,
     clocks: Clocks = Clocks(),  # frozen
     tap: FrameTap | None = None,
+    limits: FeedLimits = FEED_LIMITS,
     connect_to: Callable[[str], Callable[[], Awaitable[RawLink]]] | None = None,
 ) -> Sequence[VenueFeed]:
     """The feeds, not yet running. `connect_to` gives what opens a link to a venue, by default over the network."""
@@ -82,6 +84,7 @@ def new_feeds(
             wall_s=clocks.wall_s,
             random=Random(SystemRandom().random()),  # noqa: S311  # waits, not a secret
             tap=tap,
+            limits=limits,
         )
         feeds.append(feed)
     return feeds

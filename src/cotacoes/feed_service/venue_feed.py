@@ -12,7 +12,8 @@ and the old one is closed when the new one is live. So is one that subscribes to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
@@ -23,6 +24,7 @@ from cotacoes.errors import FrameError, StreamUnavailableError
 from cotacoes.feed_service.books import Books, VenueClock
 from cotacoes.feed_service.closings import PLANNED, Closing
 from cotacoes.feed_service.connection import Connection
+from cotacoes.feed_service.limits import FEED_LIMITS, FeedLimits
 from cotacoes.feed_service.openings import Openings
 from cotacoes.feed_service.venues.venue import Venue
 from cotacoes.feed_service.watch import EndReason, Rhythm
@@ -31,12 +33,7 @@ from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import FeedMetrics
 from cotacoes.patterns.resilience import CallVerdict, CircuitBreaker, Permit
 
-STEADY_S = 10.0  # of good books, after which a connection counts as a success
-RENEWAL_S = 20.0  # for the next connection to become live before the old one is closed
-RENEWAL_RETRY_S = 60.0  # after a renewal that did not succeed
 RENEWAL_SHARE = 0.9  # of a connection's lifetime, less up to a tenth more
-ABSENT_TRIES = 2  # connections on which a coin never came while others did
-ABSENT_S = 600.0  # for which such a coin is then left out
 NO_COINS_S = 3600.0  # to wait for if a venue has none of the coins; a new coin ends the wait
 
 State = Literal["waiting", "connecting", "subscribed", "live"]
@@ -114,6 +111,7 @@ class VenueFeed:
         wall_s: Callable[[], float],
         random: Random,
         tap: FrameTap | None = None,
+        limits: FeedLimits = FEED_LIMITS,
     ) -> None:
         self.venue = venue
         self.url = url
@@ -129,6 +127,7 @@ class VenueFeed:
         self._clock = clock
         self._random = random
         self._tap = tap
+        self._limits = limits
         self._openings = Openings(random)
         self._rhythms: dict[str, Rhythm] = {}
         self._renew = asyncio.Event()
@@ -187,9 +186,12 @@ class VenueFeed:
             self._logged = None
 
     def note_absent(self, coin: str, reason: str) -> None:
-        if coin not in self.status.absent:
+        tries, before = self._limits.absent_tries, self.status.absent.get(coin)
+        if before is None or before.tries < tries:
             get_logger().warning("venue.coin_absent", venue=self.venue.name, coin=coin, reason=reason)
-        self.status.absent[coin] = Absence(reason, ABSENT_TRIES, self._clock() + ABSENT_S)
+        until_s = self._clock() + self._limits.absent_s
+        self.status.absent[coin] = Absence(reason, tries, until_s)
+        self._renew_at_s = min(self._renew_at_s, until_s)
 
     def note_leaving(self, reason: str) -> None:
         get_logger().info("venue.leaving", venue=self.venue.name, reason=reason)
@@ -203,7 +205,8 @@ class VenueFeed:
         while True:
             while not self._wanted():
                 self._renew.clear()
-                await _first_of(self._renew.wait(), timeout_s=NO_COINS_S)
+                again_s = min(self._absent_until_s(), default=float("inf")) - self._clock()
+                await _first_of(self._renew.wait(), timeout_s=min(again_s, NO_COINS_S))
             if (wait_s := self._openings.wait_s(self._clock())) > 0:
                 await asyncio.sleep(wait_s)
             elif permit := self._breaker.try_acquire():
@@ -216,35 +219,53 @@ class VenueFeed:
         self._live_since_s = None
         self._show("connecting")
         present = self._open(group, permit)
-        self._renew_at_s = self._next_renewal_s()
         while not present.is_over():
-            wait_s = max(0.0, self._renew_at_s - self._clock())
+            wait_s = max(0.0, self._renew_at_s - self._clock())  # it may come nearer meanwhile
+            wait_s = min(wait_s, self._limits.renewal_retry_s)
             await _first_of(present.wait(), self._renew.wait(), timeout_s=wait_s)
-            if not present.is_over():
+            if not present.is_over() and (self._renew.is_set() or self._clock() >= self._renew_at_s):
                 present = await self._replaced(group, present)
         self._note_closed(await present.wait())
 
     async def _replaced(self, group: asyncio.TaskGroup, present: _Open) -> _Open:
         """The next connection in place of the present one, which stays if the next one does not become live."""
-        async with self._renewals:
-            self._renew.clear()
-            self._renew_at_s = self._clock() + RENEWAL_RETRY_S  # if this one does not succeed
-            if present.is_over() or self._openings.wait_s(self._clock()) > 0:
+        async with self._turn_to_renew(present) as is_our_turn:
+            if not is_our_turn or present.is_over():
                 return present
-            permit = self._breaker.try_acquire()
+            self._renew.clear()
+            retry_at_s = self._renew_at_s = self._clock() + self._limits.renewal_retry_s  # if this one does not succeed
+            permit = self._breaker.try_acquire() if self._openings.wait_s(self._clock()) <= 0 else None
             if permit is None:
                 return present
             following = self._open(group, permit)
-            await _first_of(following.connection.live.wait(), following.wait(), present.wait(), timeout_s=RENEWAL_S)
-            if present.is_over() or (following.connection.live.is_set() and not following.is_over()):
+            its = following.connection
+            await _first_of(its.live.wait(), following.wait(), present.wait(), timeout_s=self._limits.renewal_s)
+            if present.is_over():
+                self._note_closed(await present.wait())
+                self._show("live" if its.live.is_set() else "subscribed" if its.was_opened else "connecting")
+                return following
+            if its.live.is_set() and not following.is_over():
                 present.close(PLANNED)
-                self._renew_at_s = self._next_renewal_s()
                 return following
             following.close(PLANNED)
+            self._renew_at_s = retry_at_s
             return present
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_renew(self, present: _Open) -> AsyncIterator[bool]:
+        """Wait until no other venue renews its connection; False if the present one has ended before."""
+        turn = asyncio.ensure_future(self._renewals.acquire())
+        try:
+            await _first_of(turn, present.wait())
+            yield _is_done(turn)
+        finally:
+            if _is_done(turn):
+                self._renewals.release()
 
     def _open(self, group: asyncio.TaskGroup, permit: Permit) -> _Open:
         self._openings.note_opening(self._clock())
+        self._renew.clear()
+        self._renew_at_s = self._next_renewal_s()
         self.status.counts.openings += 1
         self._metrics.connections_opened.labels(venue=self.venue.name).inc()
         symbols = self._wanted()
@@ -260,6 +281,7 @@ class VenueFeed:
             observer=self,
             connect=self._connect,
             clock=self._clock,
+            limits=self._limits,
         )
         return _Open(connection, group.create_task(self._judged(connection, permit)))
 
@@ -273,8 +295,10 @@ class VenueFeed:
                     closing = await connection.run()
                 finally:
                     steady.cancel()
+            self._metrics.connections_closed.labels(venue=self.venue.name, reason=closing.reason).inc()
             if closing is not PLANNED:
                 verdict = CallVerdict.FAILURE
+                self._openings.note_failure(self._clock(), closing.retry_after_s)
             if self._tap is not None and connection.was_opened:
                 self._tap.note_closed(self.venue.name, closing.reason)
             return closing
@@ -282,16 +306,12 @@ class VenueFeed:
             permit.settle(verdict, StreamUnavailableError(closing.text) if verdict is CallVerdict.FAILURE else None)
 
     async def _note_steady(self, connection: Connection, permit: Permit) -> None:
-        await connection.live.wait()
-        await asyncio.sleep(STEADY_S)
+        await connection.steady.wait()
         permit.settle(CallVerdict.SUCCESS)
         self._openings.note_steady()
 
     def _note_closed(self, closing: Closing) -> None:
-        now_s = self._clock()
-        self.status.last_closing, self.status.closed_s = closing, now_s
-        self._metrics.connections_closed.labels(venue=self.venue.name, reason=closing.reason).inc()
-        self._openings.note_failure(now_s, closing.retry_after_s)
+        self.status.last_closing, self.status.closed_s = closing, self._clock()
         if closing.reason == EndReason.NEVER and self._live_since_s is not None:
             self._note_never(closing)
         if self._logged != closing.reason:
@@ -300,13 +320,14 @@ class VenueFeed:
 
     def _note_never(self, closing: Closing) -> None:
         """A coin never came while others did: after a second time it is left out for a while."""
-        coin = closing.coin
-        if coin is None:
+        if (coin := closing.coin) is None:
             return
-        absence = self.status.absent.setdefault(coin, Absence("the venue sends nothing of it"))
-        absence.tries += 1
-        if absence.tries >= ABSENT_TRIES:
-            self.note_absent(coin, absence.reason)
+        reason, before = "the venue sends nothing of it", self.status.absent.get(coin)
+        tries = 1 if before is None else before.tries + 1
+        if tries >= self._limits.absent_tries:
+            self.note_absent(coin, reason)
+        else:
+            self.status.absent[coin] = Absence(reason, tries)
 
     def _wanted(self) -> dict[str, VenueSymbol]:
         """The coins to subscribe to: those of the venue, without those that are left out for now."""
@@ -320,11 +341,14 @@ class VenueFeed:
 
     def _next_renewal_s(self) -> float:
         """When the present connection is to be renewed: before the venue ends it, or to try an absent coin again."""
-        now_s = self._clock()
-        times = [absence.until_s for absence in self.status.absent.values() if absence.until_s > now_s]
+        times = self._absent_until_s()
         if self.venue.lifetime_s is not None:
-            times.append(now_s + self.venue.lifetime_s * (RENEWAL_SHARE - 0.1 * self._random.random()))
+            times.append(self._clock() + self.venue.lifetime_s * (RENEWAL_SHARE - 0.1 * self._random.random()))
         return min(times, default=float("inf"))
+
+    def _absent_until_s(self) -> list[float]:
+        """When coins that are left out now are to be tried again."""
+        return [absence.until_s for absence in self.status.absent.values() if absence.until_s > self._clock()]
 
     def _show(self, state: State) -> None:
         if state != self.status.state:
@@ -348,7 +372,7 @@ class _Open:
         self.connection.close(closing)
 
 
-async def _first_of(*waits: Awaitable[object], timeout_s: float) -> None:
+async def _first_of(*waits: Awaitable[object], timeout_s: float | None = None) -> None:
     """Wait for the first of these, or for the time to be over; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
@@ -356,3 +380,7 @@ async def _first_of(*waits: Awaitable[object], timeout_s: float) -> None:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _is_done(task: asyncio.Task[Literal[True]]) -> bool:
+    return task.done() and not task.cancelled()
