@@ -24,6 +24,7 @@ from typing import IO, Any
 import psutil
 
 from benchmarks.figure import MeasureError
+from cotacoes import config
 from cotacoes.config import PORT_OFFSETS, PREFIX, SHARDS, Settings
 from cotacoes.up import control
 from cotacoes.up.data_folder import read_running
@@ -32,7 +33,6 @@ from cotacoes.up.supervision import processes
 from cotacoes.up.supervision.service import ServiceState
 
 SERVICES = (*Settings().http_services, SUBSCRIBER)
-PARTS = (*SHARDS, "redis", *SERVICES)
 RUNNING = ServiceState.RUNNING.value
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0  # each part may take its grace
@@ -48,6 +48,8 @@ class System:
         self.data = data
         self.port_base = free_port_block()
         self.quotes: Counter[str] = Counter()
+        services = config.load({}, **{name.removeprefix(PREFIX).lower(): text for name, text in settings.items()})
+        self._parts = (*SHARDS, "redis", *services.http_services, SUBSCRIBER)
         self._states: dict[str, str] = {}
         self._first_quote_at: float | None = None
         self._has_ended = False
@@ -76,7 +78,7 @@ class System:
 
     def wait_running(self) -> None:
         """Until every part runs and the first quote was shown."""
-        self._wait("all parts running", lambda: all(self._states.get(part) == RUNNING for part in PARTS))
+        self._wait("all parts running", lambda: all(self._states.get(part) == RUNNING for part in self._parts))
         self.wait_first_quote()
 
     def pids(self) -> dict[str, int]:
@@ -119,7 +121,9 @@ class System:
 
     def _said(self) -> str:
         """What could tell why it is not as it should be: the parts that do not run, and what `up` complained of."""
-        states = [f"{part} {self._states.get(part, 'unknown')}" for part in PARTS if self._states.get(part) != RUNNING]
+        states = [
+            f"{part} {self._states.get(part, 'unknown')}" for part in self._parts if self._states.get(part) != RUNNING
+        ]
         self._complaints.seek(0)
         return "; ".join([*states, *self._complaints.read().decode(errors="replace").splitlines()])
 

@@ -70,11 +70,12 @@ def _frames(venue: str) -> Sequence[bytes]:
     for _ in range(FRAMES):
         if dice.random() > REPEATS:
             cents += dice.randrange(-200, 201)
-        made.append(_made(venue, cents))
+        made.append(made_frame(venue, cents))
     return made
 
 
-def _made(venue: str, cents: int) -> bytes:
+def made_frame(venue: str, cents: int) -> bytes:
+    """A frame of Bitcoin with this bid, and an ask one cent above it; Bitstamp's has a hundred levels a side."""
     frame = BOOKS[venue](_price(cents), _price(cents + 1))
     if venue != "bitstamp":
         return frame

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import (
+    feed,
     http_load,
     http_ratio,
     idle,
@@ -208,3 +209,11 @@ def test_latencies_are_those_of_the_quotes_published_in_the_time_and_too_few_are
     assert latencies.between(1.0, 2.0) == [float(number) for number in range(50, 100)]
     with pytest.raises(MeasureError, match="quotes/s were published"):
         latencies.between(3.0, 5.0)
+
+
+def test_a_step_of_a_price_has_arrived_with_its_price_or_a_later_one() -> None:
+    steps = [("bitcoin", "1.0", 1_000_000), ("bitcoin", "1.5", 5_000_000), ("bitcoin", "2.0", 7_000_000)]
+    arrivals = {"bitcoin": [("1.0", 2_000_000), ("1.2", 6_000_000), ("2.0", 9_000_000), ("1.9", 9_500_000)]}
+    assert feed.delays_ms(steps, arrivals) == [4.0, 2.0]  # the first step was before the first arrival
+    assert feed.delays_ms([*steps, ("bitcoin", "3.0", 8_000_000)], arrivals) == [4.0, 2.0]  # it never arrived
+    assert feed.delays_ms(steps, {"ethereum": []}) == []
