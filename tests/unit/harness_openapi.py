@@ -125,7 +125,7 @@ async def feed(folder: Path) -> AsyncIterator[Contract]:
         books.note(COIN, book, received_s=now_s)
     pricing.price([COIN])
     feeds = new_feeds(settings, coins, books, price_of=pricing.price_of, upstreams=upstreams, metrics=counted)
-    router = source_routes(settings, pricing, tape)
+    router = source_routes(settings, tape)
     router.include_router(coin_routes(settings, coins, lambda: None))
     describing = Describing(books, pricing, clock=time.monotonic, now=utc_now)
     router.include_router(venue_routes(coins, pricing, describing, feeds, upstreams))

@@ -127,6 +127,7 @@ class QuoteServiceCore:
 
         self.intake = intake(Validator(jump, currency_of=lambda coin: self.directory.homes[coin].currency))
         self.poll = Poll(self, self.intake, metrics, interval_s=1.0)
+        self.reasons: dict[str, str] = {}  # why the source has no price
         self.pages: list[TapePage | Exception] = []
         self.asked: list[str | None] = []
         self.tape_intake = intake(Validator(jump, is_tape=True))
@@ -151,7 +152,7 @@ class QuoteServiceCore:
         self.calls += 1
         if isinstance(self.said, Exception):
             raise self.said
-        return Fetched(self.said, [])
+        return Fetched(self.said, [], reasons=self.reasons)
 
     async def after(self, cursor: str | None, limit: int, wait_s: float) -> TapePage:
         """The next page of the tape."""

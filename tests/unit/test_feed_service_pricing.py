@@ -65,6 +65,9 @@ class Desk:
         page = fake_event_loop.run(self.tape.page(f"{RUN}-0", 10_000, 0.0))
         return json.loads(page)["quotes"]  # type: ignore[no-any-return]
 
+    def reasons(self) -> dict[str, str]:
+        return dict(self.tape.reasons)
+
 
 def test_a_price_on_which_venues_agree_goes_on_the_tape_with_its_time() -> None:
     desk = Desk()
@@ -154,6 +157,11 @@ def test_a_dispute_gives_no_entry_and_says_why() -> None:
     assert (result.state, result.reason) == (ConsensusState.DISPUTED, "disputed")
     assert desk.entries() == []
     assert desk.pricing.price_of("bitcoin") is None
+    assert desk.reasons() == {"bitcoin": "disputed"}
+    for venue in IN_USD[:4]:
+        desk.book(venue, "67000")
+    desk.price()
+    assert desk.reasons() == {}
 
 
 def test_a_thin_price_far_from_the_last_agreed_one_gives_no_entry_for_a_minute() -> None:
@@ -191,6 +199,7 @@ def test_a_coin_that_no_venue_lists_has_no_price_and_disturbs_no_other() -> None
     nobody = desk.pricing.results["nobody-lists-this"]
     assert isinstance(nobody, NoPrice)
     assert (nobody.state, nobody.reason, nobody.of) == (ConsensusState.NONE, "no_venue", 0)
+    assert desk.reasons() == {"nobody-lists-this": "no_venue"}
     assert len(desk.entries()) == 1
 
 

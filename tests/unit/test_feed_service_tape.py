@@ -61,6 +61,13 @@ def test_a_reader_without_a_cursor_begins_at_now() -> None:
     assert indices(page(tape, first["next"])) == [6]
 
 
+def test_a_page_says_which_coins_have_no_price_now_and_why() -> None:
+    tape = tape_of(1)
+    for coin, reason in (("bitcoin", "disputed"), ("solana", "no_venue"), ("bitcoin", None), ("ethereum", None)):
+        tape.note_reason(coin, reason)
+    assert page(tape)["reasons"] == {"solana": "no_venue"}
+
+
 def test_an_entry_has_the_fields_of_a_source_and_how_the_venues_agreed() -> None:
     assert page(tape_of(1), f"{RUN}-0")["quotes"] == [
         {

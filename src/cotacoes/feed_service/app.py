@@ -78,7 +78,7 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         limits=limits,
         connect_to=None if playback is None else playback.connect_to,
     )
-    router = source_routes(settings, pricing, tape)
+    router = source_routes(settings, tape)
 
     def follow_added() -> None:
         for feed in feeds:

@@ -20,6 +20,7 @@ from cotacoes.patterns.consensus import USD, Consensus, ConsensusPrice, Consensu
 
 TICK_S = 0.05  # a person sees no faster, and a page of the tape costs more than a price
 LOOK_S = 1.0  # a venue that falls silent changes a result, too
+TIME_STEP_S = 0.000001  # times on the tape are in microseconds
 CLOCK_STEP_S = 0.001  # below it, two readings of the clocks differ by chance
 
 _NO_BOOK = Decimal(0)
@@ -94,7 +95,9 @@ class Pricing:
         ]
         self.results[coin] = result = agree(books, self.rates, now_s, last=self._agreed.get(coin))
         if not isinstance(result, ConsensusPrice):
+            self._tape.note_reason(coin, result.reason)
             return
+        self._tape.note_reason(coin, None)
         if result.state is ConsensusState.AGREED:
             self._agreed[coin] = result
         before = self._tape.newest.get(coin)
@@ -122,8 +125,9 @@ class Pricing:
 
 
 def _is_news(result: ConsensusPrice, before: ConsensusPrice) -> bool:
-    if result.as_of_s != before.as_of_s:
-        return result.as_of_s > before.as_of_s
+    later_s = result.as_of_s - before.as_of_s
+    if later_s < 0 or later_s >= TIME_STEP_S:
+        return later_s > 0
     return (result.price, result.agreement) != (before.price, before.agreement)
 
 

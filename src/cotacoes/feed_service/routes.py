@@ -21,7 +21,7 @@ from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE, agreement_fields, format_price, format_time
 from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
-from cotacoes.patterns.consensus import USD, NoPrice
+from cotacoes.patterns.consensus import USD
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only
 from cotacoes.web.upstreams import Upstreams
@@ -31,15 +31,15 @@ CURSOR_RULE = "^feed[.][0-9]{1,17}-[0-9]{1,19}$"
 _encode = msgspec.json.Encoder().encode
 
 
-def source_routes(settings: Settings, pricing: Pricing, tape: ConsensusTape) -> APIRouter:
+def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
     """The routes that quote_service takes prices from."""
     router = APIRouter()
     wait_s_max = settings.request_deadline_s / 2
 
     @router.get("/quote", summary="The newest consensus price of each coin", **answering(SourceQuoteJson))
     async def quote() -> Response:
-        """`consensus` says how the venues agreed on each price. A `reason` there says why there is no newer one."""
-        return _json(_newest(tape, pricing))
+        """`consensus` says how the venues agreed on each price, `reasons` why a coin has no price or no newer one."""
+        return _json(_newest(tape))
 
     @router.get(
         "/quotes",
@@ -129,7 +129,7 @@ def venue_routes(
     return router
 
 
-def _newest(tape: ConsensusTape, pricing: Pricing) -> bytes:
+def _newest(tape: ConsensusTape) -> bytes:
     """The body of `/quote`."""
     newest = tape.newest
     observed = {coin: format_time(priced.observed_at) for coin, priced in newest.items()}
@@ -141,8 +141,6 @@ def _newest(tape: ConsensusTape, pricing: Pricing) -> bytes:
             "low": format_price(agreed.low),
             "high": format_price(agreed.high),
         }
-        if isinstance(present := pricing.results.get(coin), NoPrice):
-            consensus[coin]["reason"] = present.reason
     return _encode(
         {
             **{coin: format_price(priced.consensus.price) for coin, priced in newest.items()},
@@ -151,6 +149,7 @@ def _newest(tape: ConsensusTape, pricing: Pricing) -> bytes:
             "currency": dict.fromkeys(newest, USD),
             "origin": ORIGIN,
             "consensus": consensus,
+            "reasons": tape.reasons,
         }
     )
 

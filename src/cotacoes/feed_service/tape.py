@@ -45,11 +45,24 @@ class ConsensusTape:
         self._count = 0  # the index of the newest
         self._grown = asyncio.Event()
         self._newest: dict[str, PricedCoin] = {}
+        self._reasons: dict[str, str] = {}
 
     @property
     def newest(self) -> Mapping[str, PricedCoin]:
         """The newest price of each coin."""
         return self._newest
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why a coin has no price now, by coin."""
+        return self._reasons
+
+    def note_reason(self, coin: str, reason: str | None) -> None:
+        """Why the coin has no price now; None if it has one."""
+        if reason is None:
+            self._reasons.pop(coin, None)
+        else:
+            self._reasons[coin] = reason
 
     def append(self, coin: str, priced: PricedCoin) -> None:
         """Add the next price."""
@@ -72,11 +85,12 @@ class ConsensusTape:
         begin = first - (self._count - len(self._entries))
         found = list(islice(self._entries, begin, begin + limit))
         following = first + len(found) if found else index
-        return b'{"run":"%b","origin":"%b","quotes":[%b],"next":"%b"}' % (
+        return b'{"run":"%b","origin":"%b","quotes":[%b],"next":"%b","reasons":%b}' % (
             self._run.encode(),
             ORIGIN.encode(),
             b",".join(found),
             self._cursor(following).encode(),
+            _encode(self._reasons),
         )
 
     def _index(self, cursor: str) -> int:

@@ -202,20 +202,25 @@ class SourcePriceJson(msgspec.Struct, frozen=True):
     of: int | msgspec.UnsetType = msgspec.UNSET
 
 
+# Why a source has no price of a coin now: `disputed` or `no_venue` of feed_service.
+SourceReason = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}$(?!\n)")]
+
+
 class SourcePageJson(msgspec.Struct, frozen=True):
-    """A page of a source's tape, the answer of `/quotes`; `next` goes into `after`."""
+    """A page of a source's tape, the answer of `/quotes`; `next` goes into `after`.
+
+    `reasons` has the coins of which the source has no price now.
+    """
 
     run: str
     origin: str
     quotes: list[SourcePriceJson]
     next: str
+    reasons: dict[str, SourceReason] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SourceConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
-    """How venues agreed on the price of a coin, which lies between `low` and `high`.
-
-    `reason` says why there is no newer price, if there is none.
-    """
+    """How venues agreed on the price of a coin, which lies between `low` and `high`."""
 
     state: AgreementState
     confidence: ConfidenceText
@@ -223,13 +228,12 @@ class SourceConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
     high: PriceText | msgspec.UnsetType = msgspec.UNSET
     used: VenueCount
     of: VenueCount
-    reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class SourceQuoteJson(msgspec.Struct, frozen=True):
     """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest.
 
-    `consensus` has the coins on whose prices venues agreed.
+    `consensus` has the coins on whose prices venues agreed, `reasons` those of which there is no price now.
     """
 
     observed_at: TimeText | None
@@ -237,6 +241,7 @@ class SourceQuoteJson(msgspec.Struct, frozen=True):
     currency: dict[CoinText, CurrencyText]
     origin: OriginText
     consensus: dict[CoinText, SourceConsensusJson] | msgspec.UnsetType = msgspec.UNSET
+    reasons: dict[CoinText, SourceReason] | msgspec.UnsetType = msgspec.UNSET
 
 
 SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every other name is a coin's

@@ -186,7 +186,7 @@ class Answers:
         return cached[1]
 
     def _why(self, coin: str) -> str:
-        reason = self._recorder.failure or self._intake.rejection_of(coin)
+        reason = self._recorder.failure or self._intake.why_no_price(coin)
         return "" if reason is None else f": {reason}"
 
 

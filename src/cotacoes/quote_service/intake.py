@@ -54,6 +54,7 @@ class Intake:
         self._now = now
         self._clock = clock
         self._live: frozenset[str] = frozenset()
+        self._reasons: Mapping[str, str] = {}
         self._rejections = Rejections(recorder.histories, metrics)
 
     @property
@@ -66,13 +67,16 @@ class Intake:
         """Whether the source's last answer had a good price of the coin."""
         return coin in self._live
 
-    def rejection_of(self, coin: str) -> str | None:
-        """Why the source's last price of the coin was rejected, in words; None if it was not."""
+    def why_no_price(self, coin: str) -> str | None:
+        """Why the source has no price of the coin, or why its last one was rejected, in words, if so."""
+        if coin in self._reasons:
+            return f"the source has no price of it now ({self._reasons[coin]})"
         return self._rejections.reason_of(coin)
 
-    def note_live(self, coins: Iterable[str]) -> None:
-        """The source has good prices of these coins; of none if it failed."""
+    def note_live(self, coins: Iterable[str], reasons: Mapping[str, str]) -> None:  # only read
+        """The source has good prices of these coins; of none if it failed. `reasons` says why it has none of others."""
         self._live = frozenset(coins)
+        self._reasons = reasons
 
     async def call(self, fetch: Callable[[], Awaitable[T]]) -> T:
         """Ask the source, by its policy; SourceError, CircuitOpenError or TimeoutError if no answer comes."""

@@ -57,13 +57,14 @@ class Poll:
             fetched = await self._intake.call(self._source.fetch)
             await self._record(fetched)
         except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
-            self._intake.note_live(())
+            self._intake.note_live((), {})
 
     async def _record(self, fetched: Fetched) -> None:
         began = self._clock()
         await self._intake.recorder.ensure_open()
         accepted, unchanged = await self._intake.validate(fetched.observations, fetched.unreadable, fetched.unknown)
         recorded = await self._intake.record(accepted)
-        self._intake.note_live(unchanged | {quote.coin for quote in recorded})
+        live = unchanged | {quote.coin for quote in recorded}
+        self._intake.note_live(live - fetched.reasons.keys(), fetched.reasons)
         if recorded:
             self._metrics.record_duration.observe(self._clock() - began)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -40,7 +40,7 @@ class TapePage:
     """Prices with their indices in the run, ascending. `unreadable` pairs a coin with why its price cannot be read.
 
     `first` is the index of the page's first price, readable or not, and 0 if it has none; `count` is how many it has.
-    `unknown` counts the prices of coins that are not ours.
+    `unknown` counts the prices of coins that are not ours. `reasons` says why the source has no price of a coin now.
     """
 
     run: str
@@ -50,6 +50,7 @@ class TapePage:
     entries: list[tuple[int, Observation]]
     unreadable: list[tuple[str, str]]
     unknown: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 async def read_page(body: bytes, coins: Container[str], limit: int) -> TapePage:
@@ -82,7 +83,9 @@ async def read_page(body: bytes, coins: Container[str], limit: int) -> TapePage:
             unreadable.append((entry.coin, error.reason))
         except ValueError:
             unreadable.append((entry.coin, "malformed"))
-    return TapePage(page.run, page.next, first, len(page.quotes), entries, unreadable, unknown)
+    given = {} if page.reasons is msgspec.UNSET else page.reasons
+    reasons = {coin: reason for coin, reason in given.items() if coin in coins}
+    return TapePage(page.run, page.next, first, len(page.quotes), entries, unreadable, unknown, reasons)
 
 
 def read_restart(body: bytes) -> str:

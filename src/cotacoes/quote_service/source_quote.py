@@ -2,12 +2,14 @@
 
     {"bitcoin":"67012.34","ethereum":3512.10,"observed_at":"…Z",
      "observed":{"bitcoin":"…Z"},"currency":{"bitcoin":"USD","ethereum":"USD"},"origin":"sim",
-     "consensus":{"bitcoin":{"state":"agreed","confidence":"12.34","low":"…","high":"…","used":5,"of":6}}}
+     "consensus":{"bitcoin":{"state":"agreed","confidence":"12.34","low":"…","high":"…","used":5,"of":6}},
+     "reasons":{"ethereum":"disputed"}}
 
-Every key except the five reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
+Every key except the six reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
 stand, so that no digit passes through a float; a number may have an exponent, a string may not. Its time is
 `observed[coin]`, or else `observed_at`; its currency is required. `consensus` is optional, for each coin; a coin that
-is in it has all fields but `low` and `high`, which are ignored. A fault of one coin rejects that coin, a fault of the
+is in it has all fields but `low` and `high`, which are ignored. `reasons`, optional too, says of which coins the source
+has no price now; a price of such a coin is an older one. A fault of one coin rejects that coin, a fault of the
 whole rejects the answer. If a key is given twice the last one counts, as with every common reader of JSON. Whether a
 coin, a time or a price is *believable* is decided later, in `validation.py`.
 
@@ -19,14 +21,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from cotacoes.errors import SourceMalformedError
-from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
+from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourceReason
 from cotacoes.model.quote import (
     CURRENCY_PATTERN,
     ORIGIN_PATTERN,
@@ -47,6 +49,7 @@ STEP_PRICES = 500  # read without a pause, in about 2 ms
 _TEXT_BYTES_MAX = 400  # of one value: six times the longest price, so that escapes fit too
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_reasons = msgspec.json.Decoder(dict[str, SourceReason])
 _agreement = msgspec.json.Decoder(AgreementJson)
 
 
@@ -54,12 +57,14 @@ _agreement = msgspec.json.Decoder(AgreementJson)
 class Fetched:
     """The content of one answer. `unreadable` pairs a coin with malformed, not_finite, zero, negative or bad_time.
 
-    `unknown` counts the coins that are not ours, whether they can be read or not.
+    `unknown` counts the coins that are not ours, whether they can be read or not. `reasons` says why the source has no
+    price of a coin now.
     """
 
     observations: list[Observation]
     unreadable: list[tuple[str, str]]
     unknown: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 class _UnreadableError(Exception):
@@ -85,7 +90,8 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
     await asyncio.sleep(0)
     agreements = _read_object(fields.get("consensus", msgspec.Raw(b"{}")), "consensus")
     prices = {coin: raw for coin, raw in fields.items() if coin in coins and coin not in SOURCE_QUOTE_FIELDS}
-    fetched = Fetched([], [], len(fields.keys() - SOURCE_QUOTE_FIELDS) - len(prices))
+    reasons = _read_reasons(fields.get("reasons"), coins)
+    fetched = Fetched([], [], len(fields.keys() - SOURCE_QUOTE_FIELDS) - len(prices), reasons)
     for number, (coin, raw) in enumerate(prices.items()):
         if number % STEP_PRICES == 0:
             await asyncio.sleep(0)
@@ -110,6 +116,14 @@ def _read_object(raw: bytes | msgspec.Raw, name: str) -> Mapping[str, msgspec.Ra
         return _object.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise SourceMalformedError(f"{name} is not a JSON object") from error
+
+
+def _read_reasons(raw: msgspec.Raw | None, coins: Container[str]) -> Mapping[str, str]:
+    try:
+        given = {} if raw is None else _reasons.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise SourceMalformedError("reasons is not an object of words") from error
+    return {coin: reason for coin, reason in given.items() if coin in coins}
 
 
 def _read_text(raw: msgspec.Raw | None) -> str | None:

@@ -86,7 +86,7 @@ class TapeReader:
             try:
                 pause_s = await self.read_page()
             except (SourceError, CircuitOpenError, TimeoutError, LogUnavailableError):
-                self._intake.note_live(())  # counted and logged already
+                self._intake.note_live((), {})  # counted and logged already
                 pause_s = self._interval_s
             await asyncio.sleep(pause_s)
 
@@ -123,7 +123,7 @@ class TapeReader:
         }
         recorded = await self._intake.record(accepted, cursors)
         self._seen |= {quote.coin for quote in recorded}
-        self._intake.note_live(self._seen)
+        self._intake.note_live(self._seen - page.reasons.keys(), page.reasons)
         if recorded:
             await self._intake.wait_room(PAGE_QUOTES)
 
