@@ -23,6 +23,7 @@ from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.adapters.http_server.accepting import Ended
 from cotacoes.adapters.http_server.context import Context
+from cotacoes.adapters.http_server.server import GRACE_S
 from cotacoes.adapters.websocket_server import ServerConnection, Unanswered
 from cotacoes.external_service import app
 from cotacoes.external_service.venues.exchange import CONNECTIONS_MAX
@@ -466,8 +467,10 @@ def test_strangers_are_answered_or_closed_and_the_venue_goes_on(venue: str) -> N
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(500):
                     await client.send("x")
-                await client.wait_closed()
-            assert client.close_code == 1008
+            async with asyncio.timeout(5):
+                while (close := client.protocol.close_rcvd) is None:
+                    await asyncio.sleep(0.01)
+            assert close.code == 1008
         async with rig.connected(venue, BITCOIN[venue]) as client:
             assert await next_book(venue, client)
 
@@ -502,6 +505,28 @@ def test_open_streams_end_when_the_service_stops() -> None:
                 await _last_frame(stream)
                 await _last_frame(other)
                 assert (stream.close_code, other.close_code) == (1001, 1001)
+
+
+def test_a_dead_venue_does_not_hold_up_the_end_of_the_service() -> None:
+    async def run(data: Path) -> None:
+        settings = config.load({}, admin_token=TOKEN, data=data)
+        stop = asyncio.Event()
+        service = app.build(settings, stop)
+        async with (
+            contextlib.AsyncExitStack() as clients,
+            service.resources(),
+            HttpClient(2.0, 262_144) as http,
+        ):
+            async with serving(service.app, stop, service.websocket) as port:
+                rig = Running(port, http)
+                client = await clients.enter_async_context(rig.connected("okx", "BTC-USDT"))
+                await next_book("okx", client)
+                await rig.set_faults("okx", dead=True)
+                started = time.monotonic()
+            assert time.monotonic() - started < GRACE_S - 0.5
+
+    with tempfile.TemporaryDirectory() as data:
+        asyncio.run(run(Path(data)))
 
     with tempfile.TemporaryDirectory() as data:
         asyncio.run(run(Path(data)))

@@ -1,7 +1,8 @@
 """Binance: `bookTicker`, which has neither a time nor a name of its event, and `trade`, which has both.
 
 The acknowledgement of a subscription does not say whether the symbol exists; an unknown one stays silent. At
-`/stream` each frame is wrapped with the name of its stream. Prices have eight places.
+`/stream` each frame is wrapped with the name of its stream. Prices have eight places. Here trades come beside books
+alone, to a client that has subscribed to both.
 """
 
 from __future__ import annotations

@@ -80,7 +80,10 @@ class Connection:
         self._full_since = None
 
     def shut_down(self) -> None:
-        self._end(1001, "going away")
+        if self._is_dead:
+            self.outlet.abort()  # it would not answer in time
+        else:
+            self._end(1001, "going away")
 
     def lost(self, *, is_unanswered: bool) -> None:
         self._has_ended = True
