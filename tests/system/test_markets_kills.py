@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,9 @@ from tests.system.test_storm import COINS, LIVE_QUOTES, history, hold, kill, pen
 from cotacoes.config import SHARDS
 
 VICTIMS = ("feed_service", "external_service", "quote_service")
+STORES = "shard1 and redis"
+AWAY_S = (1.0, 2.0, 1.0)  # the shard alone, with Redis, and alone again
+LONG_AWAY_S = (3.0, 3.0, 4.0)
 QUIET_S_MAX = 1.0
 # A service waits up to 10 s for its restart and starts in some seconds, the circuit stays open for up to 10 s, and a
 # venue whose back-off has grown is connected to again within 30 s.
@@ -26,19 +29,21 @@ KILLS_OF_A_SOAK = 100
 
 
 def test_five_kills_double_no_price_of_the_tape_and_report_each_gap(tmp_path: Path) -> None:
+    """And a shard that is killed for some seconds, with Redis for a part of them, costs no price at all."""
     dice = random.Random(SEED)
     victims = [*VICTIMS, "feed_service", "quote_service"]
     dice.shuffle(victims)
-    endure(tmp_path, victims, dice, mode="tape")
+    endure(tmp_path, [STORES, *victims], dice, mode="tape")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["tape", "latest"])
 def test_a_hundred_kills_double_no_price_and_report_each_gap(tmp_path: Path, mode: str) -> None:
-    """Half of them with each way of taking the prices."""
+    """Half of them with each way of taking the prices, after a shard was away for ten seconds."""
     dice = random.Random(f"{SEED}/{mode}")
-    endure(tmp_path, islice(_victims(dice), KILLS_OF_A_SOAK // 2), dice, mode=mode)
+    kills = islice(_victims(dice), KILLS_OF_A_SOAK // 2)
+    endure(tmp_path, chain([STORES], kills), dice, mode=mode, away_s=LONG_AWAY_S)
 
 
 def _victims(dice: random.Random) -> Iterator[str]:
@@ -46,7 +51,14 @@ def _victims(dice: random.Random) -> Iterator[str]:
         yield dice.choice(VICTIMS)
 
 
-def endure(folder: Path, victims: Iterable[str], dice: random.Random, *, mode: str) -> None:
+def endure(
+    folder: Path,
+    victims: Iterable[str],
+    dice: random.Random,
+    *,
+    mode: str,
+    away_s: tuple[float, float, float] = AWAY_S,
+) -> None:
     """Kill one after the other, each once prices come again, and hold what is stored against what was seen."""
     environment = {"COTACOES_SOURCE_MODE": mode, "COTACOES_POLL_INTERVAL_S": "0.1", "COTACOES_FETCH_DEADLINE_S": "0.5"}
     with System(folder / "data", "--source", "venues", environment=environment) as system:
@@ -63,7 +75,10 @@ def endure(folder: Path, victims: Iterable[str], dice: random.Random, *, mode: s
             for victim in victims:
                 time.sleep(dice.uniform(0.0, QUIET_S_MAX))
                 killed.append(victim)
-                kill(system, victim)
+                if victim == STORES:
+                    kill_stores(system, *away_s)
+                else:
+                    kill(system, victim)
                 recovered_s.append(wait_live(witness, published(witness)))
             wait_until("everything runs", lambda: states(system) == {"running"}, RECOVERED_S_MAX)
             assert all(_current(system, coin)["status"] == "fresh" for coin in COINS)
@@ -83,6 +98,17 @@ def endure(folder: Path, victims: Iterable[str], dice: random.Random, *, mode: s
             f"prices on the tape, {sum(map(len, stored.values()))} stored, {len(gaps)} gaps; live again after "
             f"{min(recovered_s):.1f} to {max(recovered_s):.1f} s\n"
         )
+
+
+def kill_stores(system: System, alone_s: float, both_s: float, rest_s: float) -> None:
+    """kill -9 of a shard, then of Redis; for some time neither is started again."""
+    for part, away_s in (("shard1", alone_s), ("redis", both_s)):
+        kill(system, part)
+        system.ask("stop", part)
+        time.sleep(away_s)
+    system.ask("start", "redis")
+    time.sleep(rest_s)
+    system.ask("start", "shard1")
 
 
 def wait_live(witness: Witness, before: dict[str, int]) -> float:
