@@ -22,7 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark, quote_of, row_of
+from cotacoes.adapters.quote_log.rows import QUERIES, LoggedCoin, Mark, plain_row_of, quote_of, row_of
 from cotacoes.adapters.quote_log.trim import NEWEST_ONLY, QUOTA_SHARE, Retention, Trimming
 from cotacoes.errors import LogUnavailableError, SettingError
 from cotacoes.model.quote import (
@@ -168,7 +168,10 @@ class QuoteLog:
         """Commit quotes, all or none, and the marks of their coins."""
         with self._transaction() as database:
             recorded_at = to_microseconds(self._now())
-            database.executemany(QUERIES["insert"], [(*row_of(quote), recorded_at) for quote in quotes])
+            if any(quote.agreement for quote in quotes):
+                database.executemany(QUERIES["insert"], [(*row_of(quote), recorded_at) for quote in quotes])
+            else:
+                database.executemany(QUERIES["insert_plain"], [(*plain_row_of(quote), recorded_at) for quote in quotes])
             self._write_marks(database, marks)
         if due := self._trimming.due(quotes):
             self._trim(due)

@@ -17,8 +17,9 @@ from cotacoes.model.quote import (
     to_microseconds,
 )
 
-QUOTE_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq, agreement"
-QUERIES = named_queries.read(__package__, "quote_log.sql", quote_columns=QUOTE_COLUMNS)
+PLAIN_COLUMNS = "coin, currency, price, epoch, seq, observed_at, at, origin, prev_epoch, prev_seq"
+QUOTE_COLUMNS = f"{PLAIN_COLUMNS}, agreement"
+QUERIES = named_queries.read(__package__, "quote_log.sql", plain_columns=PLAIN_COLUMNS, quote_columns=QUOTE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ def quote_of(row: tuple[Any, ...]) -> Quote:
 
 def row_of(quote: Quote) -> tuple[Any, ...]:
     """The row of a quote, in the order of QUOTE_COLUMNS."""
+    return (*plain_row_of(quote), None if quote.agreement is None else str(quote.agreement))
+
+
+def plain_row_of(quote: Quote) -> tuple[Any, ...]:
+    """The row of a quote without an agreement, in the order of PLAIN_COLUMNS."""
     times = to_microseconds(quote.observed_at), to_microseconds(quote.at)
-    price, prev = format_price(quote.price), quote.prev or (None, None)
-    agreement = None if quote.agreement is None else str(quote.agreement)
-    return (quote.coin, quote.currency, price, quote.epoch, quote.seq, *times, quote.origin, *prev, agreement)
+    prev = quote.prev or (None, None)
+    return (quote.coin, quote.currency, format_price(quote.price), quote.epoch, quote.seq, *times, quote.origin, *prev)
