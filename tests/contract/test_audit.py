@@ -702,6 +702,11 @@ async def test_the_ledger_commands_list_export_and_accept_discrepancies(
     )
     (row,) = await command("export", "bitcoin", "--json")
     assert json.loads(row)["price"] == "1.50"
+    assert (json.loads(row)["state"], json.loads(row)["used"]) == ("agreed", 3)
+    assert head.endswith(",reason,noted_at,accepted_at")
+    head, row = await command("export", "bitcoin", "--agreement")
+    assert head.endswith(",accepted_at,state,confidence,used,of")
+    assert row.endswith(",agreed,0,3,3")
     assert await command("accept", "bitcoin") == ["bitcoin: accepted 1 holes, 1 orphans"]
     assert await command("accept", "--all") == []
     assert await asyncio.to_thread(main, ["ledger", "accept"]) != 0
