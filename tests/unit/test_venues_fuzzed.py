@@ -105,10 +105,10 @@ def test_a_huge_frame_is_read_or_refused_at_once(venue: str) -> None:
     whole = BOOKS[venue]("63704.10", "63704.20")
     for token in (b'"' + b"7" * 4_000_000 + b'"', b"[" * 1_000_000, b"[" + b"1," * 1_000_000 + b"1]", b"9" * 1_000_000):
         for frame in (whole.replace(b'"63704.10"', token).replace(b"63704.10", token), token, whole + token):
-            started = time.perf_counter()
+            started = time.process_time()
             with contextlib.suppress(FrameError):
                 assert books(session(venue).read(frame)) == []
-            assert time.perf_counter() - started < 1.0
+            assert time.process_time() - started < 1.0  # ten milliseconds, as a rule
 
 
 @pytest.mark.parametrize("venue", EACH)
