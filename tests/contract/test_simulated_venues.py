@@ -44,7 +44,7 @@ class Running:
 
     async def put(self, path: str, *, token: str = TOKEN, **setting: Any) -> Response:
         body = json.dumps(setting).encode()
-        return await self.client.put(f"{self.url}{path}", body, {"authorization": f"Bearer {token}"}, deadline_s=5.0)
+        return await self.client.put(f"{self.url}{path}", body, {"authorization": f"Bearer {token}"}, deadline_s=10.0)
 
     async def get(self, path: str) -> Any:
         return json.loads((await self.client.get(f"{self.url}{path}")).body)
@@ -66,7 +66,7 @@ class Running:
 Book = tuple[str | None, str | None]
 
 
-async def next_book(venue: str, client: ClientConnection, within_s: float = 5.0) -> Book:
+async def next_book(venue: str, client: ClientConnection, within_s: float = 15.0) -> Book:
     """The next frame that has a book; TimeoutError if none comes."""
     async with asyncio.timeout(within_s):
         while True:
@@ -93,7 +93,7 @@ def with_venues(work: Callable[[Running], Awaitable[None]], **given: Any) -> Non
             async with (
                 service.resources(),
                 serving(service.app, stop, service.websocket) as port,
-                HttpClient(2.0, 262_144) as client,
+                HttpClient(10.0, 262_144) as client,
             ):
                 await work(Running(port, client))
 
@@ -495,7 +495,7 @@ def test_open_streams_end_when_the_service_stops() -> None:
         service = app.build(settings, stop)
         async with (
             service.resources(),
-            HttpClient(2.0, 262_144) as client,
+            HttpClient(10.0, 262_144) as client,
             serving(service.app, stop, service.websocket) as port,
         ):
             rig = Running(port, client)
@@ -515,7 +515,7 @@ def test_a_dead_venue_does_not_hold_up_the_end_of_the_service() -> None:
         async with (
             contextlib.AsyncExitStack() as clients,
             service.resources(),
-            HttpClient(2.0, 262_144) as http,
+            HttpClient(10.0, 262_144) as http,
         ):
             async with serving(service.app, stop, service.websocket) as port:
                 rig = Running(port, http)

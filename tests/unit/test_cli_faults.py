@@ -114,7 +114,7 @@ def test_faults_of_simulated_venues_and_of_their_market_are_shown_after_those_of
         "kraken.lie=0.10",
         "kraken.for_s=none",
     ]
-    faults(shown, ["binance.stall=0", "peg.USDT=none", "market.shock=none", "kraken.lie=none"], ["clear"])
+    faults(shown, ["binance.stall=0", "peg.USDT=none", "kraken.lie=none"], ["clear"])
     again, fewer, none = capsys.readouterr().out.split("error_rate=")[1:]
     assert "error_rate=" + again == "\n".join([*shown, ""])
     assert fewer.split()[-2:] == ["binance.coins=bitcoin", "binance.for_s=none"]
