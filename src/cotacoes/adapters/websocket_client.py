@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio import client as library
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidStatus, ProxyError, WebSocketException
+from websockets.proxy import get_proxy
+from websockets.uri import parse_uri
 
 from cotacoes.errors import (
     StreamCause,
@@ -96,11 +98,14 @@ async def connect(url: str, *, deadline_s: float, ping_s: float | None = None, m
     `may_use_proxy`, an address beyond this machine is reached through the proxy that the environment names
     (HTTPS_PROXY and so on).
     """
+    proxy = None
     try:
+        if may_use_proxy and urlsplit(url).hostname not in LOOPBACK:
+            proxy = get_proxy(parse_uri(url))
         opening = _Connect(
             url,
             compression=None,
-            proxy=True if may_use_proxy and urlsplit(url).hostname not in LOOPBACK else None,
+            proxy=proxy,
             user_agent_header="cotacoes",
             open_timeout=deadline_s,
             ping_interval=ping_s,
@@ -118,12 +123,12 @@ async def connect(url: str, *, deadline_s: float, ping_s: float | None = None, m
     except TimeoutError as error:
         raise StreamUnavailableError(f"no connection within {deadline_s:g} s", cause="timeout") from error
     except (WebSocketException, OSError, UnicodeError) as error:
-        raise StreamUnavailableError(f"no connection: {error}", cause=_cause_of(error)) from error
+        raise StreamUnavailableError(f"no connection: {error}", cause=_cause_of(error, proxy)) from error
     except Exception as error:  # an address or an answer that the library cannot handle
         raise StreamUnavailableError(f"no connection ({type(error).__name__})", cause="handshake") from error
 
 
-def _cause_of(error: Exception) -> StreamCause:
+def _cause_of(error: Exception, proxy: str | None) -> StreamCause:
     match error:
         case ProxyError():
             return "proxy"
@@ -131,6 +136,8 @@ def _cause_of(error: Exception) -> StreamCause:
             return "handshake"
         case ssl.SSLError():
             return "tls"
+        case _ if proxy is not None:  # no other address is connected to
+            return "proxy"
         case socket.gaierror() | UnicodeError():
             return "name"
         case _:
