@@ -28,6 +28,7 @@ BEHIND = {
     "venue_names": {"venues"},
     "venue_url": {"venue_urls", "source", "external_url", "port_base"},
     "is_live_source": {"source"},
+    "records_venues": {"record_venues", "source"},
     "source_service": {"source", "external_url", "feed_url", "port_base"},
     "http_services": {"source"},
     "seed_placement": {"coins"},

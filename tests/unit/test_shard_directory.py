@@ -38,6 +38,28 @@ async def test_the_directory_read_once_is_known_at_the_next_start_while_shard1_i
         assert dict(directory.homes) == {**known.homes, "late": Home(0, "shard2", 0)}
 
 
+async def test_a_file_of_an_earlier_release_is_read_and_names_coins(tmp_path: Path) -> None:
+    file = tmp_path / "directory.json"
+    home = '{"coin_id": 1, "shard": "shard2", "placement": 3, "retention_days": 30, "currency": "USD"}'
+    file.write_text(f'{{"homes": {{"{COIN}": {home}}}, "shards": {{}}}}')
+    async with directory_over(shards(shard1="x", shard2=COIN), {COIN: "shard1"}, file=file) as directory:
+        assert directory.homes == {COIN: Home(1, "shard2", 3, 30, "USD", "coin")}
+        assert not directory.is_venue_series(COIN)
+
+
+async def test_a_series_stays_one_when_shard1_is_away_and_when_it_moves(tmp_path: Path) -> None:
+    file, name = tmp_path / "directory.json", f"{COIN}-kraken"
+    known = Directory({name: Home(2, "shard1", 1, kind="venue")})
+    every = shards(shard1=name, shard2=name)
+    async with directory_over(every, {COIN: "shard1"}, file=file, first_says=lambda: known):
+        pass
+    async with directory_over(every, {COIN: "shard1"}, file=file) as directory:
+        assert await directory.follow(name, CoinMovedError("moved", to="shard2", placement=2))
+        assert directory.homes[name].shard == "shard2"
+        assert directory.is_venue_series(name)
+        assert not directory.is_venue_series("unknown")
+
+
 @pytest.mark.parametrize("kept", [b"", b"{", b'{"homes": 5}', b'{"homes": {"x": {}}, "shards": {}}', b"\xff\xfe", None])
 async def test_an_unreadable_file_counts_as_a_missing_one(tmp_path: Path, kept: bytes | None) -> None:
     file = tmp_path / "directory.json"

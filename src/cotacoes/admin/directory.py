@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cotacoes.adapters.postgres.schema import known_migrations, pending_migrations
@@ -17,6 +18,8 @@ from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError
 from cotacoes.model.quote import COIN_PATTERN, CURRENCY_PATTERN
+from cotacoes.model.venue_series import VenueSeries, series_of, venue_of
+from cotacoes.model.venue_symbols import Overrides
 from cotacoes.patterns.sharding.ledger_facts import AT_HOME
 from cotacoes.patterns.sharding.shard import Directory, Home
 
@@ -69,15 +72,58 @@ async def add_coin(settings: Settings, coin: str, shard: str | None = None, curr
         raise SettingError(
             f"{coin} lives on {home.shard}, whose address is lost: add it with `cotacoes shards add {home.shard} DSN`"
         )
-    if home.placement == 1:  # if it was moved, its fence moved with it
-        async with SchemaConnection(home.shard, known[home.shard]) as there:
-            await there.run("seed_fence", home.coin_id, coin, home.placement)
-            taken = {row["coin_id"]: row["coin"] for row in await there.run("fences")}
-        if taken.get(home.coin_id) != coin:  # a directory older than the shards assigns ids a second time
-            async with _changing(settings) as first:
-                await first.run("forget_coin", coin, home.coin_id)
-            raise SettingError("the directory lacks coins that the shards have: run `cotacoes directory rebuild` first")
+    await _open_fences(settings, known[home.shard], {coin: home})
     return home
+
+
+async def add_venue_series(settings: Settings, coin: str, symbols: Overrides) -> list[str]:
+    """Add the series of a coin at each venue of which the directory has series; a line for each that is left out.
+
+    They live on the coin's shard. `symbols` are those that correct the table of venues. SettingError if the directory
+    is older than that shard.
+    """
+    directory = await read(settings)
+    names = [name for name, home in directory.homes.items() if home.kind == "venue"]
+    venues = dict.fromkeys(venue for name in names if (venue := venue_of(name, directory.homes)))
+    wanted = series_of(coin, venues, symbols)
+    shard = directory.homes[coin].shard
+    async with _changing(settings) as first:
+        lines = await place_series(first, wanted, shard)
+    homes = (await read(settings)).homes.items()
+    placed = {name: home for name, home in homes if name in {one.name for one in wanted} and home.shard == shard}
+    await _open_fences(settings, dsns(settings, directory)[shard], placed)
+    return lines
+
+
+async def place_series(first: SchemaConnection, wanted: Iterable[VenueSeries], shard: str) -> list[str]:
+    """Write these series into the directory of `first` unless they are there; a line for each that is left out."""
+    kinds = {row["coin"]: row["kind"] for row in await first.run("directory")}
+    lines = []
+    for series in wanted:
+        if not series.has_valid_name:
+            lines.append(f"{series.coin} at {series.venue} is not recorded: {series.name} is too long for a name")
+        elif kinds.get(series.name, "venue") != "venue":
+            lines.append(f"{series.coin} at {series.venue} has no series of its own: there is a coin {series.name}")
+        elif series.name not in kinds:
+            await first.run("add_series", series.name, shard, series.currency)
+    return lines
+
+
+async def _open_fences(settings: Settings, dsn: str, homes: Mapping[str, Home]) -> None:
+    """Open the fences of coins on their shard, unless they are open; SettingError if the shard has others' in place."""
+    new = {coin: home for coin, home in homes.items() if home.placement == 1}  # if one was moved, its fence moved too
+    if not new:
+        return
+    async with SchemaConnection(next(iter(new.values())).shard, dsn) as there:
+        for coin, home in new.items():
+            await there.run("seed_fence", home.coin_id, coin, home.placement)
+        taken = {row["coin_id"]: row["coin"] for row in await there.run("fences")}
+    refused = {coin: home.coin_id for coin, home in new.items() if taken.get(home.coin_id) != coin}
+    if refused:  # a directory older than the shards assigns ids a second time
+        async with _changing(settings) as first:
+            for coin, coin_id in refused.items():
+                await first.run("forget_coin", coin, coin_id)
+        raise SettingError("the directory lacks coins that the shards have: run `cotacoes directory rebuild` first")
 
 
 def emptiest(shards: Iterable[str], homes: Iterable[Home]) -> str:
@@ -164,7 +210,7 @@ async def write_homes(first: SchemaConnection, fences: Mapping[str, list[dict[st
     """Write the homes that these fences show into the directory of `first`; one line for each change."""
     homes, lines = homes_of(fences)
     for coin, home in homes.items():
-        if await first.run("set_home", coin, home.coin_id, home.shard, home.placement):
+        if await first.run("set_home", coin, home.coin_id, home.shard, home.placement, home.kind):
             lines.append(f"{coin}: lives on {home.shard}, placement {home.placement}")
     return lines
 
@@ -172,7 +218,8 @@ async def write_homes(first: SchemaConnection, fences: Mapping[str, list[dict[st
 def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home], list[str]]:
     """Each coin's home by the fences of every shard, and a line of text for each coin without one.
 
-    If several fences are open, which no move leaves behind, the one with the highest placement is the home.
+    A fence does not say whether it is of a coin or of the series of a venue: the name does. If several fences are open,
+    which no move leaves behind, the one with the highest placement is the home.
     """
     homes: dict[str, Home] = {}
     seen: set[str] = set()
@@ -182,6 +229,7 @@ def homes_of(fences: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Home
             before = homes.get(row["coin"])
             if row["state"] in AT_HOME and (before is None or before.placement < row["placement"]):
                 homes[row["coin"]] = Home(row["coin_id"], shard, row["placement"])
+    homes = {name: replace(home, kind="venue") if venue_of(name, seen) else home for name, home in homes.items()}
     lines = [
         f"{coin}: is between two shards; run `cotacoes shards move` again to finish the move"
         for coin in sorted(seen - homes.keys())

@@ -1,4 +1,4 @@
-"""`cotacoes migrate`: bring every shard to this release's schema, or none; then place the new coins.
+"""`cotacoes migrate`: bring every shard to this release's schema, or none; then place new coins and series of venues.
 
 Migrations are numbered files, applied forward only, each remembered with its digest. Both shards of the settings must
 answer before the first is changed, each shard is one transaction, and running it again changes nothing. A further shard
@@ -14,13 +14,17 @@ from typing import Any
 
 from cotacoes.adapters.postgres.schema import inspect, known_migrations
 from cotacoes.adapters.postgres.schema_connection import SchemaConnection
-from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, write_homes
+from cotacoes.admin.directory import ASK_DEADLINE_S, DIRECTORY_SHARD, bring_up, place_series, write_homes
 from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import SettingError, ShardUnavailableError
+from cotacoes.model.venue_series import series_of
 
 
 async def main(settings: Settings) -> list[str]:
-    """Migrate all shards; returns a line for each. After SettingError or ShardUnavailableError nothing has changed."""
+    """Migrate all shards; returns a line for each, and one for each series of a venue that is left out.
+
+    After SettingError or ShardUnavailableError nothing has changed.
+    """
     lines = []
     dsns = {shard: settings.dsn(shard) for shard in SHARDS} | await _further(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -36,7 +40,7 @@ async def main(settings: Settings) -> list[str]:
         for shard, connection in shards.items():
             applied = await bring_up(shard, connection)
             lines.append(f"{shard}: schema {known_migrations()[-1].version}, {len(applied)} applied now")
-        await _place_coins(settings.seed_placement, shards, dsns.keys() - shards.keys())
+        lines += await _place_coins(settings, shards, dsns.keys() - shards.keys())
     return lines
 
 
@@ -47,8 +51,8 @@ async def _further(settings: Settings) -> dict[str, str]:
     return {row["name"]: row["dsn"] for row in found["shards"]}
 
 
-async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConnection], away: Set[str]) -> None:
-    first = shards[DIRECTORY_SHARD]
+async def _place_coins(settings: Settings, shards: Mapping[str, SchemaConnection], away: Set[str]) -> list[str]:
+    first, seed = shards[DIRECTORY_SHARD], settings.seed_placement
     fences = {shard: await connection.run("fences") for shard, connection in shards.items()}
     fenced = {row["coin"] for rows in fences.values() for row in rows}
     if not await first.run("directory"):  # new, or lost: then the fences know the homes
@@ -58,6 +62,7 @@ async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConne
         await write_homes(first, fences)
     for coin, shard in seed.items():
         await first.run("add_coin", coin, shard)
+    lines = await _place_series(settings, shards, fenced) if settings.records_venues else []
     for row in await first.run("directory"):
         coin, shard = row["coin"], row["shard"]
         if row["placement"] == 1 and seed.get(coin, shard) != shard:  # a coin that has moved lives where it went
@@ -71,6 +76,21 @@ async def _place_coins(seed: Mapping[str, str], shards: Mapping[str, SchemaConne
             )
         if coin not in fenced:  # a directory older than the fences would open a second, empty home
             await shards[shard].run("seed_fence", row["coin_id"], coin, row["placement"])
+    return lines
+
+
+async def _place_series(settings: Settings, shards: Mapping[str, SchemaConnection], fenced: Set[str]) -> list[str]:
+    """Place the series of each coin at each venue on the coin's shard; a line for each that is left out."""
+    first = shards[DIRECTORY_SHARD]
+    rows = await first.run("directory")
+    if fenced - {row["coin"] for row in rows}:  # it would assign ids a second time
+        return ["no series of a venue is added: the directory lacks coins: run `cotacoes directory rebuild`"]
+    lines = []
+    for row in rows:
+        if row["kind"] == "coin" and row["shard"] in shards:
+            wanted = series_of(row["coin"], settings.venue_names, settings.venue_symbol_overrides)
+            lines += await place_series(first, wanted, row["shard"])
+    return lines
 
 
 def _refuse_lost(fences: Mapping[str, list[dict[str, Any]]]) -> None:

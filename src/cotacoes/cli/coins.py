@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cotacoes.web.service_client import ServiceClient
 
 SOURCE_COINS_NAMED_MAX = 10
-JSON_FIELDS = ("shard", "placement", "currency", "retention_days")
+JSON_FIELDS = ("shard", "placement", "currency", "retention_days", "kind")
 
 app = typer.Typer()
 coins_app = typer.Typer(help="List, add and configure coins.")
@@ -30,16 +30,22 @@ Shard = Annotated[
 
 
 @coins_app.command("list")
-def list_coins(data: Data = None, as_json: AsJson = False) -> None:
+def list_coins(
+    venues: Annotated[bool, typer.Option("--venues", help="list the series of venues as well")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
     """List every coin with its shard, its currency and how long its quotes are retained.
 
     \b
-    Example:
+    Examples:
       cotacoes coins list
+      cotacoes coins list --venues
     """
     from cotacoes.admin import directory
 
-    homes = asyncio.run(directory.read(queries.settings_of(data))).homes
+    known = asyncio.run(directory.read(queries.settings_of(data))).homes
+    homes = {coin: home for coin, home in known.items() if venues or home.kind == "coin"}
     if as_json:
         put_json({coin: {name: getattr(home, name) for name in JSON_FIELDS} for coin, home in homes.items()})
         return
@@ -71,7 +77,8 @@ def add_coin(
 
     A coin cannot be removed again, so this command asks first and shows which coins the source quotes, or which
     exchanges list the coin. The simulated market then quotes the coin too, in a new run; a replay quotes it if the
-    recording has it; exchanges are asked for it at once.
+    recording has it; exchanges are asked for it at once. If the prices of single venues are recorded, those of the new
+    coin are recorded too.
     """
     from cotacoes.admin import directory
 
@@ -83,6 +90,9 @@ def add_coin(
         return 1
     home = asyncio.run(directory.add_coin(settings, coin, shard, currency and currency.upper()))
     say(f"{coin}: lives on {home.shard}")
+    symbols = settings.venue_symbol_overrides | asyncio.run(_symbols(queries.client_of(settings), coin))
+    for line in asyncio.run(directory.add_venue_series(settings, coin, symbols)):
+        say(line)
     try:
         asyncio.run(_let_quote(queries.client_of(settings), coin))
     except ProblemError as error:  # the source is another program, or away: the coin is added all the same
@@ -159,6 +169,16 @@ async def _listed_at(client: ServiceClient, coin: str) -> str:
 
 def _at(symbols: Mapping[str, str]) -> str:
     return ", ".join(f"{venue} ({symbol})" for venue, symbol in symbols.items())
+
+
+async def _symbols(services: ServiceClient, coin: str) -> dict[tuple[str, str], str]:
+    """The coin's symbols at the followed exchanges; none if no exchanges are followed, or it is not known."""
+    try:
+        async with services as client:
+            symbols = (await client.listing(coin)).symbols if client.follows_venues else {}
+    except ProblemError:
+        return {}
+    return {(venue, coin): symbol for venue, symbol in symbols.items()}
 
 
 async def _let_quote(services: ServiceClient, coin: str) -> None:

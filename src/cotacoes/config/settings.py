@@ -111,6 +111,10 @@ class Settings(BaseModel):
         "kraken:solana:SOL/USD; without a symbol, the coin is left out there",
     )
 
+    record_venues: bool = Field(
+        False, description="recording of each venue's price, once a second, as a series of its own: COIN-VENUE"
+    )
+
     # quote_service
     source_mode: Literal["latest", "tape"] = Field(
         "latest", description="latest: poll the newest prices; tape: record every price"
@@ -277,6 +281,11 @@ class Settings(BaseModel):
     def is_live_source(self) -> bool:
         """Whether prices come from venues, through feed_service; also from recorded frames of venues."""
         return self.source in ("venues", "exchanges") or bool(self.frame_paths)
+
+    @property
+    def records_venues(self) -> bool:
+        """Whether the prices of single venues are recorded."""
+        return self.record_venues and self.is_live_source
 
     @property
     def frame_paths(self) -> list[Path]:

@@ -16,11 +16,12 @@ _LISTENS = frozenset(
 _DIRECTORY = frozenset({"shard1_dsn", "shard2_dsn", "coins", "data"})
 _BUS = frozenset({"redis_url", "channel_prefix", "publish_deadline_ms", "port_base"})
 _AGES = frozenset({"fresh_s", "age_max_s"})
-_VENUES = frozenset({"source", "venues", "venue_urls", "venue_symbols", "external_url"})
+_SERIES = frozenset({"record_venues", "venues", "venue_symbols"})
+_VENUES = _SERIES | {"source", "venue_urls", "external_url"}
 _TAPE = frozenset({"source", "source_mode", "speed", "loop", "replay_times"})  # they judge each other
 
 USES: dict[str, frozenset[str]] = {
-    "migrate": _DIRECTORY - {"data"},
+    "migrate": _DIRECTORY - {"data"} | _TAPE | _SERIES,
     "external_service": _LISTENS | _TAPE | {"data", "replay_price", "replay_pairs", "seed", "failure_rate", "tick_ms"},
     "feed_service": _LISTENS | _TAPE | _VENUES | {"data"},
     "quote_service": _LISTENS

@@ -116,7 +116,7 @@ ORDER BY c.at;
 
 -- name: directory
 -- The home of every coin, in the order of their ids.
-SELECT coin, coin_id, shard, placement, retention_days, currency FROM directory ORDER BY coin_id;
+SELECT coin, coin_id, shard, placement, retention_days, currency, kind FROM directory ORDER BY coin_id;
 
 -- name: learn_currencies
 -- Note the currency of coins that have none yet: coins, currencies.

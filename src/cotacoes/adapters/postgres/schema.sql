@@ -38,7 +38,7 @@ INSERT INTO identity (name) VALUES ($1) ON CONFLICT DO NOTHING;
 
 -- name: directory
 -- The home of every coin, in the order of their ids.
-SELECT coin, coin_id, shard, placement FROM directory ORDER BY coin_id;
+SELECT coin, coin_id, shard, placement, kind FROM directory ORDER BY coin_id;
 
 -- name: shards
 -- The shards that are not settings.
@@ -74,13 +74,19 @@ INSERT INTO directory (coin, coin_id, shard, placement)
 VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1)
 ON CONFLICT (coin) DO NOTHING RETURNING coin_id;
 
+-- name: add_series
+-- Place the series of a venue: its name, shard, currency; no row if the name is placed already.
+INSERT INTO directory (coin, coin_id, shard, placement, currency, kind)
+VALUES ($1, (SELECT coalesce(max(coin_id), 0) + 1 FROM directory), $2, 1, $3, 'venue')
+ON CONFLICT (coin) DO NOTHING RETURNING coin_id;
+
 -- name: forget_coin
 -- Undo add_coin for a coin that got no fence: coin, id.
 DELETE FROM directory WHERE coin = $1 AND coin_id = $2 AND placement = 1;
 
 -- name: set_home
--- Write where a coin lives, as its fences say: coin, id, shard, placement; a row if that is news.
-INSERT INTO directory AS d (coin, coin_id, shard, placement) VALUES ($1, $2, $3, $4)
+-- Write where a coin lives, as its fences say: coin, id, shard, placement, and its kind if it is new; a row if that is news.
+INSERT INTO directory AS d (coin, coin_id, shard, placement, kind) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (coin) DO UPDATE SET coin_id = excluded.coin_id, shard = excluded.shard, placement = excluded.placement
 WHERE (d.coin_id, d.shard, d.placement) <> (excluded.coin_id, excluded.shard, excluded.placement)
 RETURNING coin;

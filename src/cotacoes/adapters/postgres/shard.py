@@ -64,7 +64,9 @@ class PostgresShard:
     async def directory(self) -> Directory:
         shards = {row["name"]: row["dsn"] for row in await self._fetch("shards")}
         homes = {
-            row["coin"]: Home(row["coin_id"], row["shard"], row["placement"], row["retention_days"], row["currency"])
+            row["coin"]: Home(
+                row["coin_id"], row["shard"], row["placement"], row["retention_days"], row["currency"], row["kind"]
+            )
             for row in await self._fetch("directory")
         }
         return Directory(homes, shards)

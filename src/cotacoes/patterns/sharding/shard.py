@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from cotacoes.model.candle import Candle
 from cotacoes.model.quote import Position, Quote
@@ -30,6 +30,7 @@ from cotacoes.model.window import Window, WindowView
 
 BATCH_QUOTES_MAX = 1_000  # beyond it a batch gains little speed and holds its locks longer
 READ_QUOTES_MAX = 10_000
+Kind = Literal["coin", "venue"]  # of an entry of the directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Home:
     """Where a coin lives. `placement` counts its moves.
 
     Quotes are kept for `retention_days`, or for ever if that is None. `currency` is that of all its prices; if it is
-    None, the first price decides.
+    None, the first price decides. A `venue` is the series of one venue's prices, which is like a coin in all but this:
+    lists leave it out unless it is asked for.
     """
 
     coin_id: int
@@ -45,6 +47,7 @@ class Home:
     placement: int
     retention_days: int | None = None
     currency: str | None = None
+    kind: Kind = "coin"
 
 
 @dataclass(frozen=True)

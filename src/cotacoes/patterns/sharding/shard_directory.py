@@ -65,6 +65,11 @@ class ShardDirectory:
         for opened in self._opened.values():
             await opened.aclose()
 
+    def is_venue_series(self, name: str) -> bool:
+        """Whether this is the series of a venue, which a list leaves out unless it is asked for."""
+        home = self.homes.get(name)
+        return home is not None and home.kind == "venue"
+
     def shard_of(self, coin: str) -> Shard:
         """The shard on which the coin lives; CoinMovedError while its address is unknown."""
         name = self.homes[coin].shard
