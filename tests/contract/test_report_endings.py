@@ -73,9 +73,9 @@ class StubbornClient(ServiceClient):
         super().__init__(addresses, deadline_s=5.0)
         self._stubborn = stubborn
 
-    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
+    async def overview(self, coins: Sequence[str], parts: Sequence[str], *, venues: bool = False) -> Overview:
         await self._stubborn.hold()
-        return await super().overview(coins, parts)
+        return await super().overview(coins, parts, venues=venues)
 
 
 def wired(settings: Settings, client: Stubborn, shard1: Stubborn) -> HttpService:

@@ -35,7 +35,7 @@ from cotacoes.model.payloads import CurrentJson, MeanJson, Progress
 from cotacoes.model.quote import AgeLimits, Position, Quote
 from cotacoes.model.window import Window, WindowView
 from cotacoes.patterns.scatter_gather.gather_result import Branch, BranchStatus, GatherResult
-from cotacoes.patterns.sharding.shard import Directory, Shard, ShardView
+from cotacoes.patterns.sharding.shard import Directory, Home, Shard, ShardView
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.overview import Overview
 from cotacoes.web.service_client import Addresses, ServiceClient
@@ -460,6 +460,25 @@ def test_an_answer_is_bounded_and_a_larger_question_is_refused_with_the_limit(
         plan(placement, None, None, last, "1h", NOON)
     if last is not None:
         assert plan(placement, None, "window", last, "1h", NOON).parts == ("window",)
+
+
+async def test_the_series_of_a_venue_is_in_a_report_only_by_its_name() -> None:
+    name = "bitcoin-kraken"
+    shard = MemoryShard("shard1", ["bitcoin", name])
+    for coin in ("bitcoin", name):
+        await filled(shard, coin)
+    directory = directory_over({"shard1": shard}, dict.fromkeys(("bitcoin", name), "shard1"))
+    directory.homes[name] = Home(2, "shard1", 1, kind="venue")
+    twin = QuoteServiceTwin({coin: quotes(coin) for coin in ("bitcoin", name)})
+    async with twin.client(deadline_s=60) as client:
+        served = app.wire(config.load({}, report_deadline_s=5.0, request_deadline_s=60.0), client, directory).app
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(served), base_url="http://aggregator") as asking:
+            every = (await asking.get("/report/full")).json()
+            named = (await asking.get(f"/report/full?coins={name}")).json()
+    assert every["coins"].keys() == {"bitcoin"}
+    assert named["missing"] == []
+    assert named["coins"].keys() == {name}
+    assert len(named["coins"][name]["last_logs"]) == 10
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import AgeLimits
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience.deadline import HEADER
+from cotacoes.patterns.sharding.shard import Home
 from cotacoes.quote_service.answers import Answers
 from cotacoes.quote_service.routes import routes
 from cotacoes.web.app import build_app
@@ -82,6 +83,18 @@ async def test_the_overview_agrees_with_the_routes_of_each_coin(core: QuoteServi
         "current": payload["current"],
         "problems": {},
     }
+
+
+async def test_the_series_of_a_venue_is_in_no_answer_about_all_coins_unless_it_is_asked_for(
+    core: QuoteServiceCore,
+) -> None:
+    core.directory.homes[COIN] = Home(1, "shard1", 1, kind="venue")
+    await core.record("67012.30")
+    assert await get(core, "/v1/positions") == {"coins": {}}
+    assert (await get(core, "/v1/positions?venues=1"))["coins"].keys() == {COIN}
+    assert (await get(core, "/v1/overview?parts=current"))["current"] == {}
+    for asked in ("venues=1", f"coins={COIN}"):
+        assert (await get(core, f"/v1/overview?parts=current&{asked}"))["current"].keys() == {COIN}
 
 
 async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(core: QuoteServiceCore) -> None:
@@ -218,5 +231,6 @@ async def test_more_coins_than_a_url_holds_are_requested_as_all() -> None:
     async with ServiceClient(Addresses(quote_service="http://quote_service"), http=http) as client:
         await client.overview([f"coin-{number}" for number in range(500)], ["current"])
         await client.overview([f"coin-{number}" for number in range(501)], ["current"])
+        await client.overview([f"coin-{number}" for number in range(501)], ["current"], venues=True)
     assert asked[0].startswith("coins=coin-0")
-    assert asked[1] == "parts=current"
+    assert asked[1:] == ["parts=current", "venues=1&parts=current"]

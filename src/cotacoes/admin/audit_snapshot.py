@@ -249,6 +249,6 @@ async def open_audit_snapshot(settings: Settings, say: Say) -> AsyncIterator[Aud
 async def _progress(settings: Settings) -> dict[str, Progress] | None:
     try:
         async with ServiceClient(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
-            return await client.positions()
+            return await client.positions(venues=True)
     except ProblemError:
         return None

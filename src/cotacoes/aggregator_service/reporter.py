@@ -77,10 +77,9 @@ class Reporter:
         self._away: set[str] = set()
         self._coins_under_way = 0
 
-    @property
-    def placement(self) -> dict[str, str]:
-        """The shard of each coin, as far as this service knows."""
-        return self._shards.placement
+    def placement(self, *, venues: bool) -> dict[str, str]:
+        """The shard of each coin, and with `venues` also of the series of venues, as far as this service knows."""
+        return self._shards.placement(venues=venues)
 
     async def report(self, plan: ReportPlan, *, trace: bool = False, max_age_s: float = math.inf) -> RenderedReport:
         """A report at most `max_age_s` old; always fresh if traced. OverloadedError if too much is under way."""
@@ -135,9 +134,11 @@ class Reporter:
         branches: dict[str, Callable[[], Awaitable[Any]]] = {}
         if plan.of_quote_service:
             parts = [ASKED_AS[part] for part in plan.of_quote_service]
-            branches[QUOTE_SERVICE] = functools.partial(self._client.overview, list(plan.placement), parts)
-        for name, coins in plan.shards.items():
-            branches[name] = functools.partial(self._shards.answer, plan, name, coins)
+            coins = list(plan.placement)
+            venues = self._shards.has_venue_series(coins)
+            branches[QUOTE_SERVICE] = functools.partial(self._client.overview, coins, parts, venues=venues)
+        for name, its in plan.shards.items():
+            branches[name] = functools.partial(self._shards.answer, plan, name, its)
         return branches
 
     def _note(self, report: ReportJson, result: GatherResult[Any]) -> None:

@@ -1,6 +1,6 @@
 """The routes of the report, and how a question becomes a plan.
 
-    ?coins=bitcoin,ethereum    these coins only
+    ?coins=bitcoin,ethereum    these coins only; also series of venues, as bitcoin-kraken
     &parts=current,last_logs   these parts only; sources of other parts are not asked
     &last=5                    the number of latest quotes of each coin
     &window=7d                 the figures of the last week; 1h, or 24h (the default)
@@ -100,7 +100,7 @@ async def _respond(reporter: Reporter, query: str, headers: Headers) -> Response
     is_strict, is_traced = (_switch(name, given.get(name, "0")) for name in ("strict", "trace"))
     last = _count("last", given["last"]) if "last" in given else None
     asked = plan(
-        reporter.placement,
+        reporter.placement(venues="coins" in given),  # a series of a venue has to be named
         given.get("coins"),
         given.get("parts"),
         last,

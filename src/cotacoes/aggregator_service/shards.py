@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cotacoes.aggregator_service.plan import ReportPlan
@@ -56,10 +56,14 @@ class ReportShards:
         self._clock = clock
         self._policies: dict[str, ResiliencePolicy] = {}
 
-    @property
-    def placement(self) -> dict[str, str]:
-        """The shard of each coin, as far as this process knows."""
-        return {coin: home.shard for coin, home in self._directory.homes.items()}
+    def placement(self, *, venues: bool) -> dict[str, str]:
+        """The shard of each coin, and with `venues` also of the series of venues, as far as this process knows."""
+        homes = self._directory.homes
+        return {coin: home.shard for coin, home in homes.items() if venues or home.kind == "coin"}
+
+    def has_venue_series(self, coins: Iterable[str]) -> bool:
+        """Whether the series of a venue is among these."""
+        return any(map(self._directory.is_venue_series, coins))
 
     async def answer(self, plan: ReportPlan, shard: str, coins: Sequence[str]) -> ShardAnswer:
         """What the shard has of these coins; coins that have moved are asked for where they went.

@@ -118,7 +118,7 @@ def _record_quotes(out: Path, coins: Sequence[str], for_s: float | None, data: P
     from cotacoes.web.process import run_service
 
     async def main(settings: config.Settings, stop: Stop) -> None:
-        known = await known_coins(settings) or list(settings.seed_placement)
+        known = await known_coins(settings, venues=bool(coins)) or list(settings.seed_placement)
         chosen = [require_coin(coin.lower(), known) for coin in coins or known]
         say(f"recording {', '.join(chosen)} into {out}; press Ctrl-C to stop")
         count = await recording.record(settings, stop, out, chosen, for_s)

@@ -64,7 +64,8 @@ async def run(
     default standard output; nothing else may write to it. `ask` returns the coins that exist, by default from
     quote_service.
     """
-    ask_coins = functools.partial(ask or known_coins, settings)
+    # of all, only coins are shown; the series of a venue must be named
+    ask_coins = functools.partial(ask or functools.partial(known_coins, venues=bool(coins)), settings)
     chosen = _chosen(coins, await ask_coins(), settings.seed_placement)
     feeds = Feeds(chosen, time.monotonic(), since=read_since(since, chosen), prefix=settings.channel_prefix)
     out = sys.stdout if out is None else out
@@ -102,11 +103,11 @@ def _for_people(coins: Sequence[str], out: TextIO) -> Callable[[FeedEvent], byte
     return lambda event: lines.line(event, datetime.now(UTC).astimezone()).encode(encoding, "replace")
 
 
-async def known_coins(settings: Settings) -> list[str]:
-    """The coins of quote_service; none if it does not answer."""
+async def known_coins(settings: Settings, *, venues: bool = False) -> list[str]:
+    """The coins of quote_service, and with `venues` also the series of venues; none if it does not answer."""
     try:
         async with ServiceClient(Addresses.of(settings), deadline_s=ASK_DEADLINE_S) as client:
-            return list(await client.positions())
+            return list(await client.positions(venues=venues))
     except UnavailableError:
         return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -113,8 +113,8 @@ async def ask_prices(addresses: Addresses) -> Prices:
         progress=progress,
         oldest_pending_s=_by_coin("cotacoes_oldest_pending_age_seconds", after),
         readiness=readiness,
-        unheard=_risen("cotacoes_messages_without_subscriber_total", before, after),
-        unpublished=_risen("cotacoes_publish_failures_total", before, after),
+        unheard=_risen("cotacoes_messages_without_subscriber_total", before, after, progress),
+        unpublished=_risen("cotacoes_publish_failures_total", before, after, progress),
         source_gaps=int(after.get(("cotacoes_source_gaps_total", ""), 0)),
     )
 
@@ -154,5 +154,7 @@ def _by_coin(name: str, metrics: Metrics) -> dict[str, float]:
     return {coin: value for (metric, coin), value in metrics.items() if metric == name}
 
 
-def _risen(name: str, before: Metrics, after: Metrics) -> list[str]:
-    return [coin for coin, value in _by_coin(name, after).items() if value > before.get((name, coin), 0)]
+def _risen(name: str, before: Metrics, after: Metrics, coins: Container[str]) -> list[str]:
+    """Those of these coins whose counter has risen."""
+    counts = _by_coin(name, after)
+    return [coin for coin, value in counts.items() if coin in coins and value > before.get((name, coin), 0)]

@@ -113,7 +113,7 @@ def wire(
 
     async def coins() -> list[str]:
         try:
-            found = list(await guarded.positions())
+            found = list(await guarded.positions(venues=True))
             names.note_listed()
         except ProblemError:
             found = list(settings.seed_placement)

@@ -49,6 +49,7 @@ class Answers:
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
+        self._directory = directory
         self._reader = HistoryReader(recorder, directory)
         self._candles = CandleAnswers(self._reader, self._histories)
         self._limits = limits
@@ -145,9 +146,13 @@ class Answers:
         """The candles of one origin and currency; NoQuoteError if the coin never had a quote."""
         return await self._candles.answer(coin, question)
 
-    def positions(self) -> bytes:
-        """Every coin's progress."""
-        return _encode(PositionsJson({coin: self.progress(coin) for coin in self._histories}))
+    def listed(self, *, venues: bool) -> list[str]:
+        """All coins, and with `venues` also the series of venues."""
+        return [coin for coin in self._histories if venues or not self._directory.is_venue_series(coin)]
+
+    def positions(self, *, venues: bool) -> bytes:
+        """The progress of all coins, and with `venues` also of the series of venues."""
+        return _encode(PositionsJson({coin: self.progress(coin) for coin in self.listed(venues=venues)}))
 
     def progress(self, coin: str) -> Progress:
         """One coin's last position, the last one on its shard, and how many quotes are still to be delivered."""

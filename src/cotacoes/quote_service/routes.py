@@ -32,6 +32,8 @@ PAGED = (PositionBeyondEndError,)
 From = Annotated[str | None, Query(alias="from", description="RFC 3339, inclusive")]
 To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 
+Venues = Annotated[bool, Query(description="include the series of venues, as bitcoin-kraken")]
+
 
 def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     """The routes of this service, besides those that every service has."""
@@ -110,19 +112,20 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         summary="Each coin's last position, the last one delivered, and the pending ones",
         **answering(PositionsJson),
     )
-    async def positions() -> Response:
-        return _json(answers.positions())
+    async def positions(venues: Venues = False) -> Response:
+        return _json(answers.positions(venues=venues))
 
     @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", **answering(OverviewJson))
     async def overview_of(
         coins: Annotated[str | None, Query(description="separated by commas; absent: all")] = None,
         parts: Annotated[str, Query(description="separated by commas")] = ",".join(PARTS),
+        venues: Venues = False,
     ) -> Response:
         """A part that is not available for a coin is listed in `problems` as `COIN.PART`."""
         wanted = list(dict.fromkeys(parts.split(",")))
         if strange := [part for part in wanted if part not in PARTS]:
             raise BadRequestError(f"parts: {strange[0][:40]!r} is not one of {', '.join(PARTS)}")
-        asked = list(histories) if coins is None else list(dict.fromkeys(coins.split(",")))
+        asked = answers.listed(venues=venues) if coins is None else list(dict.fromkeys(coins.split(",")))
         if coins is not None and len(asked) > NAMED_COINS_MAX:
             raise BadRequestError(
                 f"coins: {len(asked)} are more than {NAMED_COINS_MAX}: name fewer, or leave it out for all"

@@ -105,13 +105,13 @@ class ResilientClient:
         """The current quote."""
         return await self._ask("current", lambda: self._client.current(coin), key=coin)
 
-    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
-        """The parts (current, mean, position) of these coins."""
-        return (await self._ask("overview", lambda: self._client.overview(coins, parts))).value
+    async def overview(self, coins: Sequence[str], parts: Sequence[str], *, venues: bool = False) -> Overview:
+        """The parts (current, mean, position) of these coins; `venues` if series of venues are among them."""
+        return (await self._ask("overview", lambda: self._client.overview(coins, parts, venues=venues))).value
 
-    async def positions(self) -> dict[str, Progress]:
-        """Each coin's progress."""
-        return (await self._ask("positions", self._client.positions)).value
+    async def positions(self, *, venues: bool = False) -> dict[str, Progress]:
+        """Each coin's progress, and with `venues` also that of the series of venues."""
+        return (await self._ask("positions", lambda: self._client.positions(venues=venues))).value
 
     async def quotes(self, coin: str, **asked: Any) -> dict[str, Any]:
         """A page of the history, with the arguments of `ServiceClient.quotes`."""

@@ -71,14 +71,14 @@ class ServiceClient(QuoteClient):
         """Whether the system has a feed_service."""
         return bool(self._addresses.feed_service)
 
-    async def positions(self) -> dict[str, Progress]:
-        """The progress of each coin."""
-        answer = await self._get("quote_service", "/v1/positions")
+    async def positions(self, *, venues: bool = False) -> dict[str, Progress]:
+        """The progress of each coin, and with `venues` also of the series of venues."""
+        answer = await self._get("quote_service", "/v1/positions?venues=1" if venues else "/v1/positions")
         return checked("quote_service", answer, PositionsJson).coins
 
-    async def overview(self, coins: Sequence[str], parts: Sequence[str]) -> Overview:
-        """The sections (current, mean, position) of these coins, in one answer."""
-        named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {}
+    async def overview(self, coins: Sequence[str], parts: Sequence[str], *, venues: bool = False) -> Overview:
+        """The sections (current, mean, position) of these coins, in one answer; `venues` if series are among them."""
+        named = {"coins": ",".join(coins)} if len(coins) <= NAMED_COINS_MAX else {"venues": "1" if venues else None}
         answer = await self._get("quote_service", f"/v1/overview?{query(**named, parts=','.join(parts))}")
         return read_overview(checked("quote_service", answer, DecodedOverview), answer["problems"])
 
