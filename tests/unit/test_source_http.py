@@ -158,6 +158,26 @@ def test_a_price_without_a_valid_currency_is_rejected(currency: Any) -> None:
     assert read(body(currency=currency)).unreadable == [("bitcoin", "malformed")]
 
 
+def test_a_coin_that_has_an_origin_of_its_own_bears_it() -> None:
+    currency = {"bitcoin": "USD", "doge": "USDT"}
+    fetched = read(body(doge="0.1", currency=currency, origins={"doge": "kraken"}))
+    assert {one.coin: one.origin for one in fetched.observations} == {"bitcoin": "sim", "doge": "kraken"}
+
+
+@pytest.mark.parametrize("origin", [None, "", 5, "a b", "é", "x" * 101, ["kraken"], {"name": "kraken"}])
+def test_an_invalid_origin_of_a_coin_rejects_that_coin(origin: Any) -> None:
+    currency = {"bitcoin": "USD", "doge": "USDT"}
+    fetched = read(body(doge="0.1", currency=currency, origins={"doge": origin}))
+    assert fetched.unreadable == [("doge", "malformed")]
+    assert [one.coin for one in fetched.observations] == ["bitcoin"]
+
+
+@pytest.mark.parametrize("origins", [None, "kraken", ["kraken"]])
+def test_origins_that_are_no_object_reject_the_answer(origins: Any) -> None:
+    with pytest.raises(SourceMalformedError, match="origins is not a JSON object"):
+        read(body(origins=origins))
+
+
 def test_one_bad_coin_leaves_the_others_whole() -> None:
     currency = dict.fromkeys(("bitcoin", "ethereum", "doge"), "USD")
     fetched = read(body(currency=currency, ethereum="NaN", doge="0.1", **{"Not A Coin": "1"}))

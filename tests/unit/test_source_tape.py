@@ -34,6 +34,16 @@ def test_an_unreadable_price_is_rejected_with_its_reason() -> None:
     assert read(body(1, observed_at="noon")).unreadable == [("bitcoin", "malformed")]
 
 
+def test_a_price_has_the_origin_of_the_page_unless_it_names_its_own() -> None:
+    assert [one.origin for _, one in read(body(1)).entries] == ["sim"]
+    assert [one.origin for _, one in read(body(1, origin="kraken")).entries] == ["kraken"]
+
+
+@pytest.mark.parametrize("origin", ["", "a b", "é", "x" * 101])
+def test_a_price_with_an_invalid_origin_is_rejected(origin: str) -> None:
+    assert read(body(1, origin=origin)).unreadable == [("bitcoin", "malformed")]
+
+
 @pytest.mark.parametrize("answer", [body(11), body(15_000, coin="", currency="", price="", observed_at="")])
 def test_a_page_longer_than_requested_is_refused(answer: bytes) -> None:
     with pytest.raises(SourceMalformedError, match="more prices than were asked for"):

@@ -21,6 +21,7 @@ from cotacoes.feed_service.playback import Playback
 from cotacoes.feed_service.pricing import Pricing
 from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
 from cotacoes.feed_service.tape import ConsensusTape
+from cotacoes.feed_service.venue_prices import VenuePrices
 from cotacoes.model.quote import utc_now
 from cotacoes.model.venue_symbols import STABLECOINS
 from cotacoes.observability.metrics import FeedMetrics, Metrics
@@ -65,6 +66,7 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         metrics=counted,
         clock=time.monotonic,
         now=utc_now,
+        venue_prices=VenuePrices(coins) if settings.record_venues else None,
     )
     playback = Playback(settings.frame_paths) if settings.frame_paths else None
     feeds = new_feeds(

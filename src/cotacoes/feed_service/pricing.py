@@ -14,6 +14,7 @@ from decimal import Decimal
 from cotacoes.feed_service.books import Books
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.tape import ConsensusTape, PricedCoin
+from cotacoes.feed_service.venue_prices import VenuePrices
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import FeedMetrics
 from cotacoes.patterns.consensus import USD, Consensus, ConsensusPrice, ConsensusState, VenueBook, agree, rate_of
@@ -29,7 +30,8 @@ _NO_BOOK = Decimal(0)
 class Pricing:
     """See the head of this file; `run` is its task.
 
-    `clock` gives monotonic seconds, `now` the wall time.
+    `clock` gives monotonic seconds, `now` the wall time. `venue_prices` chooses the prices of single venues that go on
+    the tape too; None: none does.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Pricing:
         metrics: FeedMetrics,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        venue_prices: VenuePrices | None = None,
     ) -> None:
         self.rates: dict[str, Decimal] = {USD: Decimal(1)}
         self.results: dict[str, Consensus] = {}
@@ -52,6 +55,7 @@ class Pricing:
         self._metrics = metrics
         self._clock = clock
         self._now = now
+        self._venue_prices = venue_prices
         self._to_wall_s = now().timestamp() - clock()
         self._agreed: dict[str, ConsensusPrice] = {}
         self._logged: dict[str, ConsensusState] = {}
@@ -94,6 +98,9 @@ class Pricing:
             for venue, currency in self._coins.venues_of(coin).items()
         ]
         self.results[coin] = result = agree(books, self.rates, now_s, last=self._agreed.get(coin))
+        if self._venue_prices is not None:
+            for price in self._venue_prices.due(coin, result.verdicts, now_s):
+                self._tape.append_of_venue(price, self._wall_time(price.as_of_s))
         if not isinstance(result, ConsensusPrice):
             self._tape.note_reason(coin, result.reason)
             return

@@ -38,7 +38,10 @@ def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
 
     @router.get("/quote", summary="The newest consensus price of each coin", **answering(SourceQuoteJson))
     async def quote() -> Response:
-        """`consensus` says how the venues agreed on each price, `reasons` why a coin has no price or no newer one."""
+        """`consensus` says how the venues agreed on each price, `reasons` why a coin has no price or no newer one.
+
+        If the prices of single venues are recorded, they are here as well, and `origins` names the venue of each.
+        """
         return _json(_newest(tape))
 
     @router.get(
@@ -131,8 +134,11 @@ def venue_routes(
 
 def _newest(tape: ConsensusTape) -> bytes:
     """The body of `/quote`."""
-    newest = tape.newest
-    observed = {coin: format_time(priced.observed_at) for coin, priced in newest.items()}
+    newest, of_venues = tape.newest, tape.newest_of_venues
+    observed = {
+        **{coin: format_time(priced.observed_at) for coin, priced in newest.items()},
+        **{series: entry.observed_at for series, entry in of_venues.items()},
+    }
     consensus: dict[str, dict[str, object]] = {}
     for coin, priced in newest.items():
         agreed = priced.consensus
@@ -144,10 +150,12 @@ def _newest(tape: ConsensusTape) -> bytes:
     return _encode(
         {
             **{coin: format_price(priced.consensus.price) for coin, priced in newest.items()},
+            **{series: entry.price for series, entry in of_venues.items()},
             "observed_at": min(observed.values(), default=None),
             "observed": observed,
-            "currency": dict.fromkeys(newest, USD),
+            "currency": dict.fromkeys(newest, USD) | {series: entry.currency for series, entry in of_venues.items()},
             "origin": ORIGIN,
+            **({"origins": {series: entry.origin for series, entry in of_venues.items()}} if of_venues else {}),
             "consensus": consensus,
             "reasons": tape.reasons,
         }

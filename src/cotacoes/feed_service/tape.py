@@ -1,4 +1,6 @@
-"""The tape: the newest consensus prices by their index, in order; the answer of `GET /quotes`.
+"""The tape: the newest prices by their index, in order; the answer of `GET /quotes`.
+
+They are the consensus prices, and those of single venues if these are recorded.
 
 A live tape begins at now: without a cursor a reader gets what comes from then on. It holds the newest `ENTRIES_MAX`
 prices, some twenty minutes of two coins. A reader whose cursor lies before them gets the oldest that is held, and sees
@@ -18,6 +20,7 @@ from itertools import islice
 import msgspec
 
 from cotacoes.errors import BadRequestError, CursorGoneError
+from cotacoes.feed_service.venue_prices import VenuePrice
 from cotacoes.model.payloads import SourcePriceJson
 from cotacoes.model.quote import agreement_fields, format_price, format_time
 from cotacoes.patterns.consensus import USD, ConsensusPrice
@@ -45,12 +48,18 @@ class ConsensusTape:
         self._count = 0  # the index of the newest
         self._grown = asyncio.Event()
         self._newest: dict[str, PricedCoin] = {}
+        self._newest_of_venues: dict[str, SourcePriceJson] = {}
         self._reasons: dict[str, str] = {}
 
     @property
     def newest(self) -> Mapping[str, PricedCoin]:
         """The newest price of each coin."""
         return self._newest
+
+    @property
+    def newest_of_venues(self) -> Mapping[str, SourcePriceJson]:
+        """The newest price of each series of a venue, by its name."""
+        return self._newest_of_venues
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -66,9 +75,26 @@ class ConsensusTape:
 
     def append(self, coin: str, priced: PricedCoin) -> None:
         """Add the next price."""
-        self._count += 1
         self._newest[coin] = priced
-        self._entries.append(_encode(entry_of(self._count, coin, priced)))
+        self._append(entry_of(self._count + 1, coin, priced))
+
+    def append_of_venue(self, price: VenuePrice, observed_at: datetime) -> None:
+        """Add the next price of a single venue, which is its own origin."""
+        series = price.series
+        entry = SourcePriceJson(
+            index=self._count + 1,
+            coin=series.name,
+            currency=series.currency,
+            price=format_price(price.price),
+            observed_at=format_time(observed_at),
+            origin=series.venue,
+        )
+        self._newest_of_venues[series.name] = entry
+        self._append(entry)
+
+    def _append(self, entry: SourcePriceJson) -> None:
+        self._count = entry.index
+        self._entries.append(_encode(entry))
         self._grown.set()
         self._grown = asyncio.Event()
 

@@ -186,7 +186,8 @@ class SimulatedVenuesJson(msgspec.Struct, frozen=True):
 class SourcePriceJson(msgspec.Struct, frozen=True):
     """One price of a source's tape; `index` counts the prices of its run.
 
-    The further fields are of a price on which venues agreed, which lies between `low` and `high`.
+    `origin` is that of the page if it is absent. The further fields are of a price on which venues agreed, which lies
+    between `low` and `high`.
     """
 
     index: int
@@ -200,6 +201,7 @@ class SourcePriceJson(msgspec.Struct, frozen=True):
     high: str | msgspec.UnsetType = msgspec.UNSET
     used: int | msgspec.UnsetType = msgspec.UNSET
     of: int | msgspec.UnsetType = msgspec.UNSET
+    origin: str | msgspec.UnsetType = msgspec.UNSET
 
 
 # Why a source has no price of a coin now: `disputed` or `no_venue` of feed_service.
@@ -233,7 +235,8 @@ class SourceConsensusJson(msgspec.Struct, frozen=True, kw_only=True):
 class SourceQuoteJson(msgspec.Struct, frozen=True):
     """The newest price of each coin, under its name; `observed` and `currency` by coin, `observed_at` the oldest.
 
-    `consensus` has the coins on whose prices venues agreed, `reasons` those of which there is no price now.
+    `consensus` has the coins on whose prices venues agreed, `reasons` those of which there is no price now, `origins`
+    those whose origin is not that of the whole.
     """
 
     observed_at: TimeText | None
@@ -242,6 +245,7 @@ class SourceQuoteJson(msgspec.Struct, frozen=True):
     origin: OriginText
     consensus: dict[CoinText, SourceConsensusJson] | msgspec.UnsetType = msgspec.UNSET
     reasons: dict[CoinText, SourceReason] | msgspec.UnsetType = msgspec.UNSET
+    origins: dict[CoinText, OriginText] | msgspec.UnsetType = msgspec.UNSET
 
 
 SOURCE_QUOTE_FIELDS = frozenset(SourceQuoteJson.__struct_fields__)  # every other name is a coin's

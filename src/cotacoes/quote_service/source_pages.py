@@ -99,6 +99,10 @@ def read_restart(body: bytes) -> str:
 def _observation(entry: SourcePriceJson, origin: str) -> Observation:
     if CURRENCY_PATTERN.match(entry.currency) is None:
         raise ValueError("invalid currency")
+    if isinstance(entry.origin, str):
+        origin = entry.origin
+        if ORIGIN_PATTERN.match(origin) is None:
+            raise ValueError("invalid origin")
     agreement = Agreement.of_fields(entry.state, entry.confidence, entry.used, entry.of)
     price, observed_at = parse_price(entry.price), parse_time(entry.observed_at)
     return Observation(entry.coin, entry.currency, price, observed_at, origin, agreement)

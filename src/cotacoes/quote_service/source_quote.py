@@ -3,15 +3,16 @@
     {"bitcoin":"67012.34","ethereum":3512.10,"observed_at":"…Z",
      "observed":{"bitcoin":"…Z"},"currency":{"bitcoin":"USD","ethereum":"USD"},"origin":"sim",
      "consensus":{"bitcoin":{"state":"agreed","confidence":"12.34","low":"…","high":"…","used":5,"of":6}},
-     "reasons":{"ethereum":"disputed"}}
+     "reasons":{"ethereum":"disputed"},"origins":{"bitcoin-kraken":"kraken"}}
 
-Every key except the six reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
+Every key except the seven reserved ones is a coin. Its price is a JSON string or number, read from the bytes as they
 stand, so that no digit passes through a float; a number may have an exponent, a string may not. Its time is
 `observed[coin]`, or else `observed_at`; its currency is required. `consensus` is optional, for each coin; a coin that
 is in it has all fields but `low` and `high`, which are ignored. `reasons`, optional too, says of which coins the source
-has no price now; a price of such a coin is an older one. A fault of one coin rejects that coin, a fault of the
-whole rejects the answer. If a key is given twice the last one counts, as with every common reader of JSON. Whether a
-coin, a time or a price is *believable* is decided later, in `validation.py`.
+has no price now; a price of such a coin is an older one. `origins`, as optional, has the coins whose origin is not that
+of the whole. A fault of one coin rejects that coin, a fault of the whole rejects the answer. If a key is given twice
+the last one counts, as with every common reader of JSON. Whether a coin, a time or a price is *believable* is decided
+later, in `validation.py`.
 
 The answer is untrusted: the number of its keys is checked before it is decoded, coins that are not ours are only
 counted, and the event loop gets a turn every few milliseconds.
@@ -78,9 +79,10 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
     if body.count(b":") > COLONS_MAX:
         raise SourceMalformedError(f"the answer holds more than {COINS_MAX} coins")
     fields = _read_object(body, "the answer")
-    origin = _read_text(fields.get("origin"))
-    if origin is None or ORIGIN_PATTERN.match(origin) is None:
-        raise SourceMalformedError("the answer names no origin")
+    try:
+        origin = _read_origin(fields.get("origin"))
+    except _UnreadableError as error:
+        raise SourceMalformedError("the answer names no origin") from error
     if len(fields.keys() - SOURCE_QUOTE_FIELDS) > COINS_MAX:
         raise SourceMalformedError(f"the answer holds more than {COINS_MAX} coins")
     await asyncio.sleep(0)
@@ -89,6 +91,8 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
     currencies = _read_object(fields.get("currency", msgspec.Raw(b"{}")), "currency")
     await asyncio.sleep(0)
     agreements = _read_object(fields.get("consensus", msgspec.Raw(b"{}")), "consensus")
+    await asyncio.sleep(0)
+    origins = _read_object(fields.get("origins", msgspec.Raw(b"{}")), "origins")
     prices = {coin: raw for coin, raw in fields.items() if coin in coins and coin not in SOURCE_QUOTE_FIELDS}
     reasons = _read_reasons(fields.get("reasons"), coins)
     fetched = Fetched([], [], len(fields.keys() - SOURCE_QUOTE_FIELDS) - len(prices), reasons)
@@ -101,7 +105,7 @@ async def read_quote(body: bytes, coins: Container[str]) -> Fetched:
                 price=_read_price(raw),
                 currency=_read_currency(currencies.get(coin)),
                 observed_at=_read_time(observed.get(coin, fields.get("observed_at"))),
-                origin=origin,
+                origin=_read_origin(origins[coin]) if coin in origins else origin,
                 agreement=_read_agreement(agreements.get(coin)),
             )
         except _UnreadableError as error:
@@ -160,6 +164,13 @@ def _read_currency(raw: msgspec.Raw | None) -> str:
     if currency is None or CURRENCY_PATTERN.match(currency) is None:
         raise _UnreadableError("malformed")
     return currency
+
+
+def _read_origin(raw: msgspec.Raw | None) -> str:
+    origin = _read_text(raw)
+    if origin is None or ORIGIN_PATTERN.match(origin) is None:
+        raise _UnreadableError("malformed")
+    return origin
 
 
 def _read_agreement(raw: msgspec.Raw | None) -> Agreement | None:
