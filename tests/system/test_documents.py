@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_commands_that_are_not_run_have_a_reason(page: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", sorted(set(re.findall(r'^make up ARGS="(.*)"$', COMMANDS, re.MULTILINE))))
-def test_a_replay_that_a_page_names_plays(arguments: str, tmp_path: Path) -> None:
+def test_a_system_that_a_page_starts_has_quotes(arguments: str, tmp_path: Path) -> None:
+    """The real exchanges need the internet, so simulated ones take their place."""
+    arguments = arguments.replace("--source exchanges", "--source venues")
     words = [
         f"replay:{ROOT / word.removeprefix('replay:')}" if word.startswith("replay:") else word
         for word in arguments.split()
@@ -77,11 +80,23 @@ def test_most_guides_have_commands_to_run() -> None:
     assert sum("/how-to/" in page for page in WITH_COMMANDS) >= 12
 
 
+@pytest.fixture(scope="module")
+def following_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that follows exchanges."""
+    with System(tmp_path_factory.mktemp("following") / "data", "--source", "venues") as system:
+        yield system.start()
+
+
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_every_block_of_commands_runs(page: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The folder looks like the checkout, so that what the commands write lands nowhere else."""
     ends_it = any("cotacoes down" in block for block in blocks_of(page))
-    system: System = request.getfixturevalue("system").start() if ends_it else request.getfixturevalue("running_system")
+    follows = any("cotacoes venues" in block for block in blocks_of(page))
+    system: System = (
+        request.getfixturevalue("system").start()
+        if ends_it
+        else request.getfixturevalue("following_system" if follows else "running_system")
+    )
     place = tmp_path / "checkout"
     place.mkdir()
     for entry in (".venv", "docs", "Makefile"):

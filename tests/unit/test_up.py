@@ -48,6 +48,62 @@ def test_every_service_has_its_address_next_to_the_port_base(folder: DataFolder)
     }
 
 
+@pytest.mark.parametrize(
+    ("source", "sources"),
+    [
+        ("sim", ["external_service"]),
+        ("exchanges", ["feed_service"]),
+        ("venues", ["external_service", "feed_service"]),
+        ("replay:./frames/", ["feed_service"]),
+    ],
+)
+def test_the_source_decides_whether_external_service_or_feed_service_runs(
+    folder: DataFolder, source: str, sources: list[str]
+) -> None:
+    system = topology(load(PORT_BASE="9000", SOURCE=source), folder)
+    found = services(system)
+    assert list(found) == [*SERVERS, *sources, *SERVICES[1:]]
+    assert all(service.command is not None for service in found.values())
+    assert found[sources[-1]].address == {"external_service": "http://127.0.0.1:9001"}.get(
+        sources[-1], "http://127.0.0.1:9004"
+    )
+    exported = {"COTACOES_FEED_URL": "feed_service", "COTACOES_EXTERNAL_URL": "external_service"}
+    assert [exported[name] for name in sorted(exported) if name in system.exports] == sources
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "source"),
+    [
+        ("feed_service", "FEED_URL", "exchanges"),
+        ("external_service", "EXTERNAL_URL", "sim"),
+        ("external_service", "EXTERNAL_URL", "venues"),
+    ],
+)
+def test_a_source_that_runs_elsewhere_is_shown_as_external_and_not_started(
+    folder: DataFolder, name: str, setting: str, source: str
+) -> None:
+    elsewhere = "http://feeds.example:8004"
+    system = topology(load(SOURCE=source, **{setting: elsewhere}), folder)
+    found = services(system)[name]
+    assert (found.command, found.address) == (None, elsewhere)
+    assert system.exports[f"COTACOES_{setting}"] == elsewhere
+    user = "feed_service" if source == "venues" else "quote_service"
+    assert service_environment(user, system.settings, {})[f"COTACOES_{setting}"] == elsewhere
+
+
+def test_only_feed_service_uses_the_proxy_of_the_environment(folder: DataFolder) -> None:
+    settings = topology(load(SOURCE="exchanges"), folder).settings
+    ours = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "near", "SSL_CERT_FILE": "/ca.pem"}
+    for name in (*settings.http_services, "client_subscriber"):
+        environment = service_environment(name, settings, ours)
+        assert (
+            {"HTTPS_PROXY", "no_proxy"} <= environment.keys()
+            if name == "feed_service"
+            else not ({"HTTPS_PROXY", "no_proxy"} & environment.keys())
+        )
+        assert environment["SSL_CERT_FILE"] == "/ca.pem"
+
+
 def test_only_quote_service_waits_and_only_for_the_migration_of_both_shards(folder: DataFolder) -> None:
     system = topology(load(), folder)
     assert {one.name: one.needs for one in system.services if one.needs} == {"quote_service": ("migrate",)}
@@ -166,6 +222,14 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         (
             {"SOURCE": "replay:../a b/btc.gz,eth.gz", "FAILURE_RATE": "0.125"},
             "replay of btc.gz, eth.gz (12.5 % of requests fail on purpose)",
+        ),
+        (
+            {"SOURCE": "exchanges"},
+            "one price agreed on by real exchanges: binance, coinbase, kraken, bitstamp, okx, bybit",
+        ),
+        (
+            {"SOURCE": "venues", "VENUES": "kraken,gemini"},
+            "one price agreed on by simulated exchanges: kraken, gemini",
         ),
     ],
 )
