@@ -20,6 +20,7 @@ HANDSHAKE = (
 CHUNKED = f"PUT /livez HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 MASK = bytes(4)  # of zeros: what is masked with it stays as it is
 EMPTY_TEXT, EMPTY_CONTINUATION, PONG, PING = (bytes([first, 0x80]) + MASK for first in (0x01, 0x00, 0x8A, 0x89))
+SUBSCRIPTION = b'{"method":"subscribe","params":{"channel":"ticker","symbol":["BTC/USD","ETH/USD"]},"req_id":1}'
 BURST_FRAMES = 43_690  # as many as fit into the 256 KiB that asyncio reads at once
 COINS = 1_000
 WRITE_BYTES = 65_536
@@ -70,6 +71,36 @@ async def unknown_coins(port: int, until: Until) -> None:
             await reader.readexactly(int(length.partition(b":")[2]))
 
 
+async def tape_pages(port: int, until: Until) -> None:
+    """Ask for the tape of feed_service from its beginning, in the largest pages, each answer read."""
+    async with connected(port) as (reader, writer):
+        writer.write(_tape_request("wait_ms=0"))
+        await reader.readuntil(b'"next":"')
+        run = (await reader.readuntil(b"-"))[:-1].decode()
+        await repeated(b"", _tape_request(f"after={run}-0&limit=10000"))(port, until)
+
+
+async def tape_waits(port: int, until: Until) -> None:
+    """Ask for the next price of the tape, again and again."""
+    async with connected(port) as (reader, writer):
+        while not until():
+            writer.write(_tape_request("limit=1&wait_ms=4000"))
+            await reader.readuntil(b'"next":"')
+
+
+async def venue_streams(port: int, until: Until) -> None:
+    """Subscribe at a simulated exchange, and read nothing."""
+    async with connected(port) as (reader, writer):
+        writer.write(HANDSHAKE.replace(b"/v1/ws", b"/venues/kraken/stream"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x81" + bytes([0x80 | 126, 0, len(SUBSCRIPTION)]) + MASK + SUBSCRIPTION)
+        await asyncio.Event().wait()  # until the time is over
+
+
+def _tape_request(query: str) -> bytes:
+    return f"GET /quotes?{query} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+
+
 async def silent(port: int, until: Until) -> None:
     """Connect, and say nothing."""
     async with connected(port):
@@ -87,6 +118,9 @@ ATTACKS: dict[str, tuple[int, Attack]] = {  # how many connections, and what eac
     "nonsense": (4, repeated(b"", b"nonsense\r\n\r\n")),
     "other-hosts": (4, repeated(b"", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n")),
     "silent": (100, silent),
+    "tape-pages": (2, tape_pages),
+    "tape-waits": (600, tape_waits),
+    "venue-streams": (100, venue_streams),
 }
 
 
@@ -114,7 +148,7 @@ async def run(kind: str, port: int, seconds: float) -> None:
 
     async def again_and_again() -> None:
         while time.monotonic() < ends:
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
+            with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, ends - time.monotonic())):
                     await attack(port, lambda: time.monotonic() >= ends)
             await asyncio.sleep(RECONNECT_S)

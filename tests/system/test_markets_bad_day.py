@@ -4,19 +4,23 @@ The prices stand while a majority of venues is sound, age honestly when none is,
 """
 
 import contextlib
+import itertools
 import json
+import random
 import re
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from benchmarks import hostile_clients
+from tests.conftest import SEED
 from tests.system.conftest import PARTS, System, wait_until
 from tests.system.test_pull_the_plug import said
 
@@ -39,6 +43,8 @@ REFUSED_S_MAX = 15.0  # from the last price to the refusal
 RECOVERED_S_MAX = 45.0
 APART_MAX = Decimal("0.003")  # of the price from the market, which moves on while it is asked
 HASTE_MAX = 0.7  # of a core, for feed_service
+RSS_BYTES_MAX = 256_000_000  # of feed_service, which has some 60 MB
+STRANGERS_AT_ONCE = 4
 GROWTH_BYTES_MAX = 25_000_000  # of its memory within seconds: two frames of the largest size for each venue
 
 
@@ -121,6 +127,12 @@ def wait_refused(system: System, coin: str) -> Any:
     return problem
 
 
+def refusal(system: System, coin: str) -> Any:
+    answer = system.get("quote_service", f"/cotacao_atual/{coin}")
+    assert answer.status == 503, answer.body
+    return answer.body
+
+
 def doctor(system: System) -> list[dict[str, Any]]:
     """The findings of the doctor that are not ok."""
     found = json.loads(system.cli("doctor", "--json").stdout)
@@ -173,12 +185,14 @@ def test_a_source_that_hangs_opens_the_circuit_and_prices_age_until_they_are_ref
     wait_all_live(system)
 
 
+@pytest.mark.soak
 def test_exchanges_that_hang_are_named_and_prices_age_until_they_are_refused(running_system: System) -> None:
     system = running_system
     system.ask("freeze", "external_service")
     try:
         wait_refused(system, "ethereum")
         wait_until("no venue is live", lambda: not live(system), 30)
+        wait_until("the refusal says so", lambda: "no_venue" in refusal(system, "ethereum")["detail"])
         findings = doctor(system)
         named = {finding["check"] for finding in findings}
         assert {"parts", "venues", "consensus", "quotes"} <= named, findings
@@ -251,28 +265,46 @@ def _malformed(system: System) -> int:
     return sum(feed["malformed"] for feed in venues(system)["feeds"])
 
 
-STRANGERS = ("pipelining", "nonsense", "silent", "burst")
+STRANGERS = [
+    ("pipelining", "feed_service"),
+    ("silent", "feed_service"),
+    ("tape-pages", "feed_service"),
+    ("tape-waits", "feed_service"),
+    ("nonsense", "external_service"),
+    ("venue-streams", "external_service"),
+]
 
 
 def test_strangers_stop_neither_the_prices_nor_the_feed(running_system: System) -> None:
     see_strangers(running_system, 4.0, STRANGERS)
 
 
-def see_strangers(system: System, seconds: float, kinds: Sequence[str]) -> None:
-    """Let strangers loose upon feed_service and the exchanges, and see that prices go on."""
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_strangers_of_every_kind_for_minutes_stop_neither_the_prices_nor_the_feed(running_system: System) -> None:
+    """Each kind against each door, some at a time."""
+    pairs = list(itertools.product(sorted(hostile_clients.ATTACKS), ("feed_service", "external_service")))
+    random.Random(SEED).shuffle(pairs)
+    for at in range(0, len(pairs), STRANGERS_AT_ONCE):
+        see_strangers(running_system, 10.0, pairs[at : at + STRANGERS_AT_ONCE])
+
+
+def see_strangers(system: System, seconds: float, strangers: Iterable[tuple[str, str]]) -> None:
+    """Let strangers of these kinds loose upon these services, and see that prices go on."""
     process = psutil.Process(system.pid("feed_service"))
-    commands = [
-        [sys.executable, "-m", "benchmarks.hostile_clients", kind, str(system.port(service)), str(seconds)]
-        for kind in kinds
-        for service in ("feed_service", "external_service")
+    attackers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.hostile_clients", kind, str(system.port(service)), str(seconds)],
+            cwd=ROOT,
+        )
+        for kind, service in strangers
     ]
-    attackers = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     try:
         watch(system, seconds)
     finally:
         for attacker in attackers:
             attacker.wait(60)
     assert all(attacker.returncode == 0 for attacker in attackers)
-    assert process.memory_info().rss < 256_000_000
+    assert process.memory_info().rss < RSS_BYTES_MAX
     wait_fresh(system)
     wait_all_live(system)

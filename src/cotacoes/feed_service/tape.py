@@ -28,6 +28,7 @@ from cotacoes.patterns.consensus import USD, ConsensusPrice
 ORIGIN = "consensus"
 ENTRIES_MAX = 50_000
 PAGE_QUOTES_MAX = 10_000
+WAITS_MAX = 64  # requests that may wait at once; far fewer than a service takes, so strangers cannot fill it by waiting
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,6 +48,7 @@ class ConsensusTape:
         self._entries: deque[bytes] = deque(maxlen=entries_max)  # as they are sent
         self._count = 0  # the index of the newest
         self._grown = asyncio.Event()
+        self._waits = 0
         self._newest: dict[str, PricedCoin] = {}
         self._newest_of_venues: dict[str, SourcePriceJson] = {}
         self._reasons: dict[str, str] = {}
@@ -99,14 +101,20 @@ class ConsensusTape:
         self._grown = asyncio.Event()
 
     async def page(self, after: str | None, limit: int, wait_s: float) -> bytes:
-        """The prices after a cursor, as JSON; waits up to `wait_s` for one if there is none yet."""
+        """The prices after a cursor, as JSON; waits up to `wait_s` for one if there is none yet.
+
+        If too many wait already, it does not, and the page is empty.
+        """
         index = self._count if after is None else self._index(after)
-        if index >= self._count:
+        if index >= self._count and self._waits < WAITS_MAX:
+            self._waits += 1
             try:
                 async with asyncio.timeout(wait_s):
                     await self._grown.wait()
             except TimeoutError:
                 pass
+            finally:
+                self._waits -= 1
         first = max(index, self._count - len(self._entries))  # what lies before is no longer held
         begin = first - (self._count - len(self._entries))
         found = list(islice(self._entries, begin, begin + limit))
