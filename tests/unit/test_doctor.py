@@ -133,6 +133,11 @@ def with_feed(**changes: Any) -> Facts:
     return replace(FOLLOWING, venues=VenuesJson(feeds, VENUES.rates, [consensus]))
 
 
+def with_all_feeds(**changes: Any) -> Facts:
+    feeds = [msgspec.structs.replace(feed, **changes) for feed in VENUES.feeds]
+    return replace(FOLLOWING, venues=VenuesJson(feeds, VENUES.rates, [AGREED]))
+
+
 def with_skews(*skews: int | None) -> Facts:
     feeds = [msgspec.structs.replace(FEED, venue=f"venue{number}", skew_ms=ms) for number, ms in enumerate(skews)]
     return replace(FOLLOWING, venues=VenuesJson(feeds, VENUES.rates, [AGREED]))
@@ -179,14 +184,14 @@ MIGRATED_BY_OTHERS = [{**APPLIED[0], "sha256": "0" * 64}]
 NEWER = [*APPLIED, {"version": 9000, "name": "9000_later.sql", "sha256": ""}]
 # What the doctor adds to the text of a connection's end, by its reason.
 ENDS = {
-    "no_name": "it is connected to again by itself",
-    "timed_out": "check the network and any firewall; it",
+    "no_name": "a new connection is opened by itself",
+    "timed_out": "check the network and any firewall; a new",
     "no_websocket": "check COTACOES_VENUE_URLS, and any proxy or captive portal",
     "blocked": "leave it out with COTACOES_VENUES, or",
     "rate_limited": "it is tried again when the venue permits",
     "banned": "it is tried again after that",
     "refused": "check COTACOES_VENUE_URLS",
-    "stalled": "it is connected to again by itself",
+    "stalled": "a new connection is opened by itself",
     "never": "correct its symbol in COTACOES_VENUE_SYMBOLS",
 }
 ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
@@ -384,6 +389,13 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ),
         (
             "venues",
+            with_all_feeds(state="waiting", closed_reason="no_name", closed_text="check DNS"),
+            ERROR,
+            "binance, kraken, okx are not live: check DNS; a new connection is opened by itself",
+            None,
+        ),
+        (
+            "venues",
             with_feed(breaker="forced_open"),
             WARNING,
             "binance gets no new connection",
@@ -391,7 +403,7 @@ ERROR, WARNING, OK = Severity.ERROR, Severity.WARNING, Severity.OK
         ),
         ("venues", with_feed(absent={"solana": "it says no"}), WARNING, "does not send solana (it says no)", None),
         ("venues", with_feed(malformed=7, books=0), WARNING, "no frame of binance can be read (7 so far)", None),
-        ("venue_clock", FOLLOWING, OK, "ahead of binance +0.0 s, kraken +0.1 s, okx -0.0 s", None),
+        ("venue_clock", FOLLOWING, OK, "to be wrong: that of kraken differs most, by 0.1 s", None),
         (
             "venue_clock",
             with_skews(2_100, 3_000, None),

@@ -5,7 +5,7 @@ They say nothing if exchanges are not the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cotacoes.doctor.facts import Facts
 from cotacoes.doctor.finding import Judgement, error, ok, warning
@@ -20,7 +20,7 @@ NAMED_MAX = 10
 SHOWN_MAX = 200  # characters of what a venue or a proxy said
 
 # What to do about the end of a connection, if its own text does not say so.
-_AGAIN = "it is connected to again by itself"
+_AGAIN = "a new connection is opened by itself"
 _HELP: Mapping[str, str] = {
     "timed_out": f"check the network and any firewall; {_AGAIN}",
     "no_websocket": "check COTACOES_VENUE_URLS, and any proxy or captive portal on the way",
@@ -52,10 +52,25 @@ def venues(facts: Facts) -> Iterator[Judgement]:
     if facts.venues_problem is not None:
         yield error(f"what the venues say is not known: {facts.venues_problem}", facts.start_of(FEED_SERVICE))
     elif facts.venues is not None:
-        judged = [judgement for feed in facts.venues.feeds for judgement in _feed(facts, feed)]
+        judged = [*_away(facts.venues.feeds), *(one for feed in facts.venues.feeds for one in _feed(facts, feed))]
         yield from judged
         if not judged:
             yield ok(f"live: {listed([feed.venue for feed in facts.venues.feeds], NAMED_MAX)}")
+
+
+def _away(feeds: Sequence[FeedJson]) -> Iterator[Judgement]:
+    """The venues that are not live, together if their connections ended alike: then it may be the network."""
+    away: dict[str, list[FeedJson]] = {}
+    for feed in feeds:
+        if feed.state != "live" and feed.breaker != "forced_open":
+            away.setdefault(_last_end(feed), []).append(feed)
+    for end, alike in away.items():
+        if len(alike) == 1:
+            (feed,) = alike
+            yield warning(f"{feed.venue} is not live ({feed.state}, {feed.url}){end}")
+        else:
+            names = listed([feed.venue for feed in alike], NAMED_MAX)
+            yield (error if len(alike) == len(feeds) else warning)(f"{names} are not live{end}")
 
 
 def _feed(facts: Facts, feed: FeedJson) -> Iterator[Judgement]:
@@ -65,8 +80,6 @@ def _feed(facts: Facts, feed: FeedJson) -> Iterator[Judgement]:
             f"{feed.venue} gets no new connection: its circuit was forced open",
             facts.command("breakers", breaker, "closed"),
         )
-    elif feed.state != "live":
-        yield warning(f"{feed.venue} is not live ({feed.state}, {feed.url}){_last_end(feed)}")
     for coin, reason in feed.absent.items():
         yield warning(
             f"{feed.venue} does not send {coin} ({reason[:SHOWN_MAX]}): correct its symbol with "
