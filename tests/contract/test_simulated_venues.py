@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient, Response
 from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.adapters.http_server.context import Context
 from cotacoes.adapters.http_server.server import GRACE_S
 from cotacoes.adapters.websocket_server import ServerConnection, Unanswered
@@ -286,7 +287,7 @@ def test_a_handshake_without_an_answer_is_cut_after_its_time() -> None:
     asyncio.run(run())
 
 
-async def _nothing(*_: object) -> None:
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """An app for a server whose connections all become WebSockets."""
 
 
