@@ -168,10 +168,11 @@ def test_frames_without_a_time_stay_in_their_order() -> None:
     """A trade that came late does not make the next book older than the one before it."""
     venue = Venue()
     venue.frame(0.05)
-    first_s = venue.now_s + 0.1 - venue.untimed(after_s=0.1)
-    venue.frame(2.05, after_s=0.01)
-    second_s = venue.now_s + 0.1 - venue.untimed(after_s=0.1)
-    assert second_s >= first_s
+    age_s = venue.untimed(after_s=0.1)
+    first_s = venue.now_s - age_s
+    venue.frame(2.05, after_s=-2.0)  # it was sent long before that book
+    age_s = venue.untimed(after_s=0.1)
+    assert venue.now_s - age_s >= first_s
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1), st.lists(st.floats(0, 0.001), max_size=10))
