@@ -103,7 +103,8 @@ def test_pages_hold_each_price_once_and_in_order(limits: list[int]) -> None:
 
 def test_only_the_newest_prices_are_held_and_a_late_reader_sees_the_gap() -> None:
     tape = tape_of(HELD + 7)
-    assert indices(page(tape, f"{RUN}-3", limit=2)) == [8, 9]
+    late = page(tape, f"{RUN}-3", limit=2)
+    assert (indices(late), late["next"]) == ([8, 9], f"{RUN}-9")
     assert indices(page(tape, f"{RUN}-7", limit=1)) == [8]
     assert indices(page(tape, f"{RUN}-{HELD + 6}")) == [HELD + 7]
 
