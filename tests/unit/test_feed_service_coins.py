@@ -84,6 +84,14 @@ def test_there_is_a_limit_to_the_coins(tmp_path: Path) -> None:
         coins.add("bitcoin")
 
 
+def test_an_added_coin_is_followed_after_a_restart_even_if_the_folder_was_new(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "feed_service"
+    with capture_logs() as logged:
+        assert coins_in(folder).add("solana")
+    assert [entry["event"] for entry in logged] == ["coin.added"]
+    assert "solana" in coins_in(folder)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[", "5", "null", '{"solana": 1}', '[5, null, "BAD", "bit coin"]', "\ufffd", "[" * 100_000]
 )

@@ -78,6 +78,7 @@ class FollowedCoins:
         added = [coin for coin in self._coins if coin not in self._seed]
         try:
             if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 replace_file(self._file, json.dumps(added).encode())
         except OSError as error:  # it is followed all the same, until a restart
             get_logger().warning("coin.forgotten", reason=error.strerror)
