@@ -29,7 +29,7 @@ from cotacoes.model.quote import parse_time, utc_now
 ROOT = Path(__file__).parents[2]
 VENUES = ("binance", "coinbase", "kraken", "bitstamp", "okx", "bybit")
 COINS = ("bitcoin", "ethereum")
-FRESH_MS, AGE_MAX_MS = 4_000, 7_000  # above the 2.6 s by which a clock that jumps makes a price look older
+FRESH_MS, AGE_MAX_MS = 4_000, 6_000  # above the 2.6 s by which a clock that jumps makes a price look older
 SOON = {
     "COTACOES_BREAKER_FAILURES": "3",
     "COTACOES_BREAKER_OPEN_S": "1",
@@ -191,7 +191,6 @@ def test_exchanges_that_hang_are_named_and_prices_age_until_they_are_refused(run
     system.ask("freeze", "external_service")
     try:
         wait_refused(system, "ethereum")
-        wait_until("no venue is live", lambda: not live(system), 30)
         wait_until("the refusal says so", lambda: "no_venue" in refusal(system, "ethereum")["detail"])
         findings = doctor(system)
         named = {finding["check"] for finding in findings}
@@ -213,11 +212,11 @@ def test_wrong_clocks_of_exchanges_show_in_no_age_and_no_price_is_refused_when_t
         "bybit": {"clock": "frozen"},
     }
     with faulty(system, clocks):
-        watch(system, 4.0)
+        watch(system, 3.0)
         before = rejected(system)
         with faulty(system, {"binance": {"refuse": 503, "cut_after_s": 0}}):
             wait_until("the fast one has left", lambda: "binance" not in live(system))
-            watch(system, 3.0)
+            watch(system, 2.0)
         after = rejected(system)
     assert {reason for reason in after if after[reason] > before.get(reason, 0.0)} <= {"not_new"}
     wait_all_live(system)
@@ -225,7 +224,7 @@ def test_wrong_clocks_of_exchanges_show_in_no_age_and_no_price_is_refused_when_t
 
 def test_frames_that_cannot_be_read_move_no_price_and_cost_little(running_system: System) -> None:
     system = running_system
-    see_bad_frames(system, 4.0, pace=2)
+    see_bad_frames(system, 3.0, pace=2)
 
 
 @pytest.mark.soak
@@ -276,7 +275,7 @@ STRANGERS = [
 
 
 def test_strangers_stop_neither_the_prices_nor_the_feed(running_system: System) -> None:
-    see_strangers(running_system, 4.0, STRANGERS)
+    see_strangers(running_system, 3.0, STRANGERS)
 
 
 @pytest.mark.soak

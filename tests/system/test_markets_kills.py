@@ -21,7 +21,7 @@ VICTIMS = ("feed_service", "external_service", "quote_service")
 STORES = "shard1 and redis"
 AWAY_S = (1.0, 2.0, 1.0)  # the shard alone, with Redis, and alone again
 LONG_AWAY_S = (3.0, 3.0, 4.0)
-QUIET_S_MAX = 1.0
+QUIET_S_MAX = 0.5
 # A service waits up to 10 s for its restart and starts in some seconds, the circuit stays open for up to 10 s, and a
 # venue whose back-off has grown is connected to again within 30 s.
 RECOVERED_S_MAX = 45.0
