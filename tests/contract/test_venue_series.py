@@ -142,6 +142,20 @@ async def test_a_new_coin_gets_the_series_of_the_venues_that_the_others_have(set
     assert psql(settings.dsn("shard2"), "SELECT count(*) FROM fence WHERE coin LIKE 'solana-%'") == "2"
 
 
+async def test_a_full_directory_takes_no_further_series(settings: Settings) -> None:
+    await migrate.main(settings)
+    known = len((await directory.read(settings)).homes)
+    fill = f"SELECT 'c' || n, 1000 + n, 'shard1', 1 FROM generate_series({known}, {directory.COINS_MAX - 2}) AS n"
+    psql(settings.dsn("shard1"), f"INSERT INTO directory (coin, coin_id, shard, placement) {fill}")
+    psql(settings.dsn("shard1"), "UPDATE directory SET coin = 'cardano' WHERE coin = 'c100'")
+    assert await directory.add_venue_series(settings, "cardano", {}) == [
+        "cardano at kraken is not recorded: 10,000 names are the limit"
+    ]
+    homes = (await directory.read(settings)).homes
+    assert len(homes) == directory.COINS_MAX
+    assert homes["cardano-binance"].kind == "venue"
+
+
 def test_the_list_of_coins_shows_series_only_with_venues(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

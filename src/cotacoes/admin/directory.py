@@ -104,8 +104,13 @@ async def place_series(first: SchemaConnection, wanted: Iterable[VenueSeries], s
             lines.append(f"{series.coin} at {series.venue} is not recorded: {series.name} is too long for a name")
         elif kinds.get(series.name, "venue") != "venue":
             lines.append(f"{series.coin} at {series.venue} has no series of its own: there is a coin {series.name}")
+        elif series.name not in kinds and len(kinds) >= COINS_MAX:
+            lines.append(
+                f"{series.coin} at {series.venue} is not recorded: the limit of {COINS_MAX:,} coins is reached"
+            )
         elif series.name not in kinds:
             await first.run("add_series", series.name, shard, series.currency)
+            kinds[series.name] = "venue"
     return lines
 
 
