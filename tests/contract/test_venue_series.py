@@ -149,7 +149,7 @@ async def test_a_full_directory_takes_no_further_series(settings: Settings) -> N
     psql(settings.dsn("shard1"), f"INSERT INTO directory (coin, coin_id, shard, placement) {fill}")
     psql(settings.dsn("shard1"), "UPDATE directory SET coin = 'cardano' WHERE coin = 'c100'")
     assert await directory.add_venue_series(settings, "cardano", {}) == [
-        "cardano at kraken is not recorded: 10,000 names are the limit"
+        "cardano at kraken is not recorded: the limit of 10,000 coins is reached"
     ]
     homes = (await directory.read(settings)).homes
     assert len(homes) == directory.COINS_MAX
