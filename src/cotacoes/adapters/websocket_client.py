@@ -77,8 +77,11 @@ class _WebSocket:
             return await self._connection.recv()
 
     async def receive_bytes(self) -> bytes:
-        with _translated():
+        try:  # entering a context for each frame would be a tenth of what it costs to read one
             return await self._connection.recv(decode=False)
+        except Exception:
+            with _translated():
+                raise
 
     async def close(self) -> None:
         try:
