@@ -82,7 +82,10 @@ def venue_server(frames_per_s: float = FRAMES_PER_S) -> Iterator[VenueServer]:
         server = VenueServer(process)
         if not server.port:
             raise MeasureError("the venues did not start")
-        yield server
+        try:
+            yield server
+        finally:
+            process.kill()  # its pipe can be closed only when nobody waits for a line
 
 
 def measure(effort: Effort) -> list[Row]:

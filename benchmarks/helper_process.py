@@ -16,12 +16,18 @@ STOP_DEADLINE_S = 10.0
 
 
 @contextlib.contextmanager
-def helper_process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m module arguments…`, its stdout a pipe; ended with the context."""
+def helper_process(
+    module: str, *arguments: str, python: str = sys.executable, is_quiet: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    """`python -m module arguments…`, its stdout a pipe; ended with the context.
+
+    `python` is the interpreter. What a quiet program says on stderr is dropped.
+    """
     process = subprocess.Popen(
-        [*die_with_parent.launcher(signal.SIGKILL), sys.executable, "-m", module, *arguments],
+        [*die_with_parent.launcher(signal.SIGKILL), python, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if is_quiet else None,
         text=True,
         cwd=ROOT,
         start_new_session=True,

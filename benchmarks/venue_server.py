@@ -3,8 +3,8 @@
     python -m benchmarks.venue_server FRAMES_PER_S   ─▶ its port, then for each step of a price [coin, price, at_ns]
 
     ws://127.0.0.1:PORT/pace/VENUE…    all paced connections together get about FRAMES_PER_S
+    ws://127.0.0.1:PORT/slow/VENUE…    one frame a second of each symbol
     ws://127.0.0.1:PORT/flood/VENUE…   as many frames as are read
-    ws://127.0.0.1:PORT/raw/binance…   a flood without the wrapping of combined streams, as ccxt reads it
 
 A client gets the symbols that its messages or its address name. Frames bear the present time, in milliseconds. At a
 pace, a price stands until its step, and then all venues send the new one at once; most frames of a real market repeat
@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from benchmarks.made_frames import AT_MS, BOOKS, SYMBOLS
 from benchmarks.venue_frames import made_frame
@@ -31,8 +32,9 @@ from cotacoes.adapters.websocket_server import text_frame
 from cotacoes.model.venue_symbols import rate_symbols_at, symbol_at
 
 COINS = {"bitcoin": 6_000_000, "ethereum": 300_000}  # by name, the price in cents
-VENUES = 6
+VENUES = 6  # of which each gets the same share of the pace
 STEP_S = 0.2  # between two steps of a coin, on the average
+SLOW_S = 1.0
 RATE_S = 1.0  # between two frames of a stablecoin
 CHUNK_BYTES = 60_000
 CHUNKS = 8
@@ -44,12 +46,11 @@ NUMBER = b'"sequence_num":2,'
 class Client:
     """A connection: what it asked for, and the frames that it gets."""
 
-    def __init__(self, connection: ServerConnection, venue: str, *, is_raw: bool) -> None:
+    def __init__(self, connection: ServerConnection, venue: str) -> None:
         self.venue = venue
         self._asked = ""
         self._heard = asyncio.Event()
         self._connection = connection
-        self._is_raw = is_raw
         self._number = 0
 
     def hear(self, text: str) -> None:
@@ -91,7 +92,8 @@ class Client:
         frames = frames.replace(ISO_STAMP, iso.encode())
         if self.venue == "coinbase":
             frames = self._numbered(frames)
-        self._connection.transport.write(frames)
+        if self._connection.state is State.OPEN:
+            self._connection.transport.write(frames)
 
     async def drain(self) -> None:
         """Wait until little of what was written is still to be read."""
@@ -101,8 +103,6 @@ class Client:
     def _framed(self, frame: bytes, symbol: str) -> bytes:
         made = SYMBOLS[self.venue]
         frame = frame.replace(made.encode(), symbol.encode()).replace(made.lower().encode(), symbol.lower().encode())
-        if self._is_raw:
-            frame = frame.partition(b'"data":')[2][:-1]
         return text_frame(frame.replace(NUMBER, b'"sequence_num":1000000000,'))
 
     def _numbered(self, frames: bytes) -> bytes:
@@ -126,14 +126,13 @@ class Market:
         """Send a client its frames until it leaves."""
         assert connection.request is not None
         _, mode, venue, *_ = connection.request.path.split("/")
-        client = Client(connection, venue.partition("?")[0], is_raw=mode == "raw")
+        client = Client(connection, venue.partition("?")[0])
         client.hear(connection.request.path)
         tasks = [asyncio.create_task(self._send_rates(client))]
-        tasks += [
-            asyncio.create_task(self._send_paced(client, coin) if mode == "pace" else self._flood(client, coin))
-            for coin in COINS
-        ]
-        self._clients |= {client} if mode == "pace" else set()
+        for coin in COINS:
+            sending = self._flood(client, coin) if mode == "flood" else self._send_paced(client, coin, mode)
+            tasks.append(asyncio.create_task(sending))
+        self._clients |= set() if mode == "flood" else {client}
         try:
             async for message in connection:
                 if message == "ping":
@@ -159,11 +158,12 @@ class Market:
             middle = cents * 10 + 5  # a frame's ask is a cent above its bid
             _say([coin, f"{middle // 1000}.{middle % 1000:03d}", at_ns])
 
-    async def _send_paced(self, client: Client, coin: str) -> None:
+    async def _send_paced(self, client: Client, coin: str, mode: str) -> None:
+        pause_s = self._pause_s if mode == "pace" else SLOW_S
         dice = random.Random(f"{client.venue}/{coin}")
         frames: dict[int, bytes] = {}
         while True:
-            await asyncio.sleep(dice.uniform(0.5, 1.5) * self._pause_s)
+            await asyncio.sleep(dice.uniform(0.5, 1.5) * pause_s)
             if (symbol := client.wants(coin)) is not None:
                 cents = self._cents[coin]
                 if cents not in frames:
