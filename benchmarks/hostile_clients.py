@@ -119,7 +119,7 @@ ATTACKS: dict[str, tuple[int, Attack]] = {  # how many connections, and what eac
     "other-hosts": (4, repeated(b"", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n")),
     "silent": (100, silent),
     "tape-pages": (2, tape_pages),
-    "tape-waits": (600, tape_waits),
+    "tape-waits": (100, tape_waits),
     "venue-streams": (100, venue_streams),
 }
 
