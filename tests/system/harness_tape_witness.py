@@ -60,11 +60,11 @@ def breaches(
     """
     numbers = {run.name: number for number, run in enumerate(runs)}
     found = [f"no such gap can be: {gap}" for gap in gaps if not (is_whole and _leads_on(gap, numbers))]
-    led = Counter((_run(gap.after), _run(gap.next)) for gap in gaps)
+    led = Counter((_run_of(gap.after), _run_of(gap.next)) for gap in gaps)
     found += [
         f"the gap from {after} to {later} was noted {count} times" for (after, later), count in led.items() if count > 1
     ]
-    ends = {numbers.get(_run(gap.after)): int(gap.after.rpartition("-")[2]) for gap in gaps}
+    ends = {numbers.get(_run_of(gap.after)): int(gap.after.rpartition("-")[2]) for gap in gaps}
     for coin, quotes in stored.items():
         tape = [(number, entry) for number, run in enumerate(runs) for entry in run.entries if entry["coin"] == coin]
         stored_at, strange = _places(tape, quotes)
@@ -104,12 +104,12 @@ def _agrees(entry: Mapping[str, Any], quote: Mapping[str, Any]) -> bool:
     return all(entry[name] == quote[name] for name in AGREED)
 
 
-def _run(cursor: str) -> str:
+def _run_of(cursor: str) -> str:
     return cursor.rpartition("-")[0]
 
 
 def _leads_on(gap: Gap, numbers: Mapping[str, int]) -> bool:
-    before, later = numbers.get(_run(gap.after)), numbers.get(_run(gap.next))
+    before, later = numbers.get(_run_of(gap.after)), numbers.get(_run_of(gap.next))
     return before is not None and later is not None and before < later
 
 
@@ -172,7 +172,7 @@ class TapeWitness:
 
     def _note(self, page: Any) -> None:
         """Note a page, or the beginning of another run, which a 410 names too."""
-        run = _run(page["next"])
+        run = _run_of(page["next"])
         if not self.runs or self.runs[-1].name != run:
             self.runs.append(Run(run))
             return  # whatever the page has, it is read from the beginning

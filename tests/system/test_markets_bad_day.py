@@ -230,12 +230,11 @@ def test_frames_that_cannot_be_read_move_no_price_and_cost_little(running_system
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_minutes_of_frames_that_cannot_be_read_leave_the_memory_as_it_is(running_system: System) -> None:
-    growth = see_bad_frames(running_system, 240.0, pace=5)
-    assert growth < GROWTH_BYTES_MAX
+    see_bad_frames(running_system, 240.0, pace=5)
 
 
-def see_bad_frames(system: System, seconds: float, *, pace: float) -> int:
-    """Let all venues send one bad frame for each good one; returns by how many bytes feed_service grew in the end."""
+def see_bad_frames(system: System, seconds: float, *, pace: float) -> None:
+    """Let all venues send one bad frame for each good one, and see what that costs feed_service."""
     process = psutil.Process(system.pid("feed_service"))
     put(system, "market", pace=pace)
     with faulty(system, {venue: {"garbage": 1.0} for venue in VENUES}):
@@ -252,7 +251,6 @@ def see_bad_frames(system: System, seconds: float, *, pace: float) -> int:
     assert growth < GROWTH_BYTES_MAX
     assert haste < HASTE_MAX
     assert live(system) == set(VENUES)
-    return growth
 
 
 def _spent_s(process: psutil.Process) -> float:
