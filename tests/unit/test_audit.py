@@ -179,6 +179,7 @@ def test_quotes_of_dropped_days_that_are_not_erased_yet_are_no_breach(ledger: Le
     assert ledger.breaches(ledger.rows) == []
 
 
+@pytest.mark.slow
 @given(holed_ledgers(), st.booleans())
 def test_a_history_with_noted_holes_has_no_breach(ledger: Ledger, erased: bool) -> None:
     assert ledger.breaches(ledger.held if erased else ledger.rows) == []
@@ -196,6 +197,7 @@ def test_a_hole_that_was_not_noted_or_was_noted_elsewhere_is_found(ledger: Ledge
     assert ledger.breaches(ledger.held) != []
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_a_noted_hole_at_which_nothing_is_missing_is_found(ledger: Ledger, data: st.DataObject) -> None:
     row = pick(data, ledger.rows)
@@ -237,6 +239,7 @@ def test_one_missing_quote_is_named(ledger: Ledger, data: st.DataObject) -> None
         assert "fence" in places
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_a_quote_that_is_on_two_days_is_found(ledger: Ledger, data: st.DataObject) -> None:
     double = pick(data, ledger.held)
@@ -249,6 +252,7 @@ def test_a_quote_that_is_on_two_days_is_found(ledger: Ledger, data: st.DataObjec
         assert str(double.position) in named
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_a_quote_at_a_position_that_was_never_assigned_is_found(ledger: Ledger, data: st.DataObject) -> None:
     epoch = pick(data, ledger.held).position.epoch
@@ -257,6 +261,7 @@ def test_a_quote_at_a_position_that_was_never_assigned_is_found(ledger: Ledger, 
     assert ledger.breaches([*ledger.held, replace(last, position=given_to_none)]) != []
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_another_price_in_a_sealed_day_is_found(ledger: Ledger, data: st.DataObject) -> None:
     sealed = [row for row in ledger.held if ledger.manifests[row.day].manifest]
@@ -267,6 +272,7 @@ def test_another_price_in_a_sealed_day_is_found(ledger: Ledger, data: st.DataObj
     assert {breach.what for breach in found} == {"sum of the sealed day", "digest of the sealed day"}
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_a_wrong_or_missing_day_row_is_found(ledger: Ledger, data: st.DataObject) -> None:
     day = data.draw(st.sampled_from(sorted(ledger.manifests)))
@@ -283,6 +289,7 @@ def test_a_wrong_or_missing_day_row_is_found(ledger: Ledger, data: st.DataObject
         assert ledger.breaches(ledger.held) != [], false
 
 
+@pytest.mark.slow
 @given(ledgers(), st.data())
 def test_an_epoch_with_a_wrong_or_missing_predecessor_is_found(ledger: Ledger, data: st.DataObject) -> None:
     assume(ledger.predecessors)

@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+import pytest
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -173,4 +174,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 BreakerMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
-TestBreaker = BreakerMachine.TestCase
+TestBreaker = pytest.mark.slow(BreakerMachine.TestCase)

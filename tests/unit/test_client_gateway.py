@@ -211,6 +211,7 @@ def test_candles_are_exact() -> None:
     assert (candle.coin, candle.currency, candle.origin) == ("bitcoin", "USD", "sim")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "count"), [(None, 2_500), (1, 1), (1_000, 1_000), (1_001, 1_001), (9_999, 2_500)])
 def test_candles_of_a_range_are_read_page_by_page(limit: int | None, count: int) -> None:
     twin = QuoteServiceTwin({"bitcoin": quotes_of(2_500, apart_s=60.0)})

@@ -795,6 +795,7 @@ def histories(draw: st.DrawFn) -> list[Quote]:
 faults = st.dictionaries(st.integers(0, 8), st.sampled_from(Fault), max_size=4)
 
 
+@pytest.mark.slow
 @given(quotes=histories(), data=st.data())
 def test_whatever_goes_wrong_quotes_and_gaps_cover_the_history(quotes: list[Quote], data: st.DataObject) -> None:
     steps = sorted(data.draw(st.lists(st.integers(1, len(quotes)), min_size=1, max_size=10)))
@@ -836,6 +837,7 @@ def before_in(one: Quote, found: Gap) -> bool:
     return (found.after is None or found.after < one.position) and one.position <= found.through
 
 
+@pytest.mark.slow
 @given(quotes=histories(), data=st.data())
 def test_if_only_links_are_cut_nothing_is_missing(quotes: list[Quote], data: st.DataObject) -> None:
     since = data.draw(st.sampled_from([one.position for one in quotes]))

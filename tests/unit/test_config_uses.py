@@ -137,6 +137,7 @@ def test_every_setting_that_a_process_reads_is_given_to_it(name: str) -> None:
     assert read_by(name) - USES[name] == set(), "add it to the row of this process in config/uses.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 def test_no_process_is_given_a_setting_that_neither_it_nor_a_rule_reads(name: str) -> None:
     read = read_by(name) | {"log_level"}

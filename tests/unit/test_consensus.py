@@ -391,6 +391,7 @@ def test_the_order_of_the_venues_changes_nothing(data: st.DataObject) -> None:
     )
 
 
+@pytest.mark.slow
 @given(many_books(at_least=2), st.lists(st.tuples(anywhere, halves), min_size=2, max_size=2), st.floats(0, 5))
 def test_one_venue_moved_anywhere_moves_the_price_by_no_more_than_the_spread_of_the_others(
     others: list[VenueBook], placed: list[tuple[Decimal, Decimal]], age_s: float
@@ -490,6 +491,7 @@ any_time = st.one_of(st.floats(), st.floats(NOW_S - 10, NOW_S + 5))
 any_book = st.tuples(any_price, any_price, any_time, st.sampled_from(["USD", "USDT", "EUR"]))
 
 
+@pytest.mark.slow
 @given(st.lists(any_book, max_size=5), st.decimals(Decimal("1e-30"), Decimal("1e30")))
 def test_no_book_makes_it_fail(given_books: list[tuple[Decimal, Decimal, float, str]], rate: Decimal) -> None:
     books = [

@@ -208,6 +208,7 @@ def test_a_source_that_fails_more_often_than_not_is_left_alone_most_of_the_time(
     run(work)
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_one_time_in_five_opens_no_circuit() -> None:
     async def work(story: Story) -> None:
         await story.faults(error_rate=0.2)

@@ -59,6 +59,7 @@ def test_a_written_line_survives_a_kill_of_the_writer(tmp_path: Path) -> None:
     files.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     (path,) = written(tmp_path, lines(*(str(number).encode() * 50 for number in range(400))))
     whole = list(read_lines([path]))

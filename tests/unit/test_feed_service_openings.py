@@ -3,6 +3,7 @@
 from collections import deque
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ happenings = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(happenings, st.integers(0, 2**32))
 def test_no_minute_has_more_than_ten_openings_whatever_happens(
     happened: list[tuple[str, float, float | None]], seed: int

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import fake_event_loop
@@ -131,6 +132,7 @@ moves = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(moves)
 def test_times_on_the_tape_never_go_back_and_every_price_is_news(
     happened: list[tuple[str, int, float, float, str]],

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.anyio
 TOKEN = {"authorization": "Bearer sesame"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cursor", ["5", "-", "feed.1-", "feed.1-x", "feed.1-1.0", "feed.1-" + "9" * 30, "%00", "feed.1-1%0A"]
 )
@@ -37,6 +38,7 @@ async def test_a_limit_outside_its_bounds_is_refused(query: str, tmp_path: Path)
         assert (await asking.ask("GET", f"/quotes?{query}")).status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["A", "bit%20coin", "bitcoin%0A", "a" * 33, "..%2Fcoins", "%00", "observed", "origin"])
 async def test_a_name_that_is_no_coin_is_not_followed(name: str, tmp_path: Path) -> None:
     async with feed(tmp_path) as asking:

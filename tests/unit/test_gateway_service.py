@@ -313,6 +313,7 @@ async def test_an_unknown_coin_is_asked_about_once_every_few_seconds() -> None:
     assert sum("bitcon" in path for path in asked) == 1
 
 
+@pytest.mark.slow
 async def test_a_thousand_unknown_coins_cost_few_questions_and_delay_no_known_coin() -> None:
     asked: list[str] = []
     async with counting(QuoteServiceTwin(QUOTES), asked) as gateway:

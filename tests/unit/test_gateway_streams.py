@@ -432,6 +432,7 @@ def test_an_interval_is_not_shortened_by_others_who_join() -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_costs_a_bounded_buffer_and_later_gets_everything() -> None:
     async def scenario(rig: StreamRig) -> None:
         slow, quick = rig.client(), rig.client()
@@ -451,6 +452,7 @@ def test_a_client_that_does_not_read_costs_a_bounded_buffer_and_later_gets_every
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_closed_in_time_with_its_own_code() -> None:
     async def scenario(rig: StreamRig) -> None:
         slow, quick = rig.client(), rig.client(room=10_000_000)
@@ -663,6 +665,7 @@ def test_subscribing_in_the_middle_of_publishing_has_no_seam(seeded: random.Rand
     race(seeded, subscriptions=1_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring_bytes", [65_536, 2**25])
 def test_whatever_clients_and_history_do_each_stream_covers_the_history(ring_bytes: int, seeded: random.Random) -> None:
     anything(seeded, steps=150, ring_bytes=ring_bytes)

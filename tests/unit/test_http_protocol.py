@@ -276,6 +276,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=8)), max_size=30), st.integers(1, 200))
 def test_any_bytes_are_answered_properly_or_awaited_and_never_cause_an_internal_error(
     tokens: list[bytes], read_bytes: int

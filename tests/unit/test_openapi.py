@@ -124,6 +124,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 async def test_the_document_describes_every_answer(service: str, tmp_path: Path) -> None:
     async with SERVICES[service](tmp_path) as asking:

@@ -131,6 +131,7 @@ def within(position: Position, found: Gap) -> bool:
     return (found.after is None or found.after < position) and position <= found.through
 
 
+@pytest.mark.slow
 @given(histories(), st.data())
 def test_quotes_and_gaps_cover_the_history_whatever_was_dropped(quotes: list[Quote], data: st.DataObject) -> None:
     flags = st.lists(st.booleans(), min_size=len(quotes), max_size=len(quotes))

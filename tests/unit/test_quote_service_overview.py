@@ -112,6 +112,7 @@ async def test_a_part_that_is_not_available_is_a_problem_as_on_its_own_route(cor
     assert payload.problems[f"{COIN}.current"].detail == single.value.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crashes", [False, True])
 async def test_a_coin_that_hangs_or_crashes_is_a_problem_and_delays_no_other(
     core: QuoteServiceCore, crashes: bool

@@ -200,6 +200,7 @@ def test_requests_are_counted_by_route_and_status() -> None:
     assert 'cotacoes_http_requests_total{route="/none",status="503"} 1.0' in metrics
 
 
+@pytest.mark.slow
 def test_requests_beyond_the_limit_are_refused() -> None:
     app = new_app()
 

@@ -79,6 +79,7 @@ def test_bid_ask_and_time_are_read_as_they_were_written(venue: str) -> None:
         assert not book.is_snapshot or venue not in WITH_SNAPSHOT
 
 
+@pytest.mark.slow
 @each_venue
 def test_every_coin_and_rate_of_the_table_is_subscribed_and_read(venue: str) -> None:
     named = [pair.symbol for coin in BASES if (pair := symbol_at(venue, coin, {})) is not None]

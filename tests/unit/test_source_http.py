@@ -289,6 +289,7 @@ _JSON = st.recursive(
 _KEYS = st.sampled_from(["bitcoin", "ethereum", "observed_at", "observed", "currency", "origin"]) | st.text(max_size=8)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(_KEYS, _JSON | st.sampled_from(list(GOOD.values())), max_size=8))
 def test_any_object_is_read_or_refused(answer: dict[str, Any]) -> None:
     read_or_refuse(json.dumps(answer).encode())

@@ -641,6 +641,7 @@ def test_a_folder_or_a_pipe_is_not_a_recording(tmp_path: Path) -> None:
             Recording([path]).check()
 
 
+@pytest.mark.slow
 @each_market
 def test_the_tape_of_a_recording_is_all_of_it(market: RecordedMarket) -> None:
     files = market.files
@@ -662,6 +663,7 @@ def test_a_csv_of_trades_is_read_digit_for_digit(trades: Path) -> None:
     assert [format_price(one.price) for one in Recording([trades]).prices(LineCounts())] == expected
 
 
+@pytest.mark.slow
 def test_the_recordings_of_the_tests_are_those_that_their_script_makes() -> None:
     for name, lines in make_recordings.recordings().items():
         with gzip.open(make_recordings.FOLDER / name, "rt") as file:

@@ -39,6 +39,7 @@ def test_every_venue_of_the_table_of_symbols_has_an_adapter_of_its_name() -> Non
     assert sorted(VENUES) == sorted(VENUE_NAMES) == EACH
 
 
+@pytest.mark.slow
 @given(bid=price_texts, ask=price_texts)
 @each_venue
 def test_any_price_keeps_every_digit(venue: str, bid: str, ask: str) -> None:
