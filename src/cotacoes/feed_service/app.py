@@ -6,6 +6,7 @@ exchange ─▶ VenueFeed ─▶ Books ─▶ Pricing ─▶ ConsensusTape ─�
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator
 from itertools import starmap
@@ -21,6 +22,7 @@ from cotacoes.feed_service.playback import Playback
 from cotacoes.feed_service.pricing import Pricing
 from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
 from cotacoes.feed_service.tape import ConsensusTape
+from cotacoes.feed_service.venue_feed import VenueFeed
 from cotacoes.feed_service.venue_prices import VenuePrices
 from cotacoes.model.quote import utc_now
 from cotacoes.model.venue_symbols import STABLECOINS
@@ -32,7 +34,6 @@ from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "feed_service"
-LIVE_MIN = 3  # venues: fewer cannot outvote one that lies
 
 
 async def main(settings: Settings, stop: Stop) -> None:
@@ -96,13 +97,6 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         **({} if playback is None else {"playback": playback.run}),
     }
 
-    async def has_venues() -> str | None:
-        live = [feed.venue.name for feed in feeds if feed.status.state == "live"]
-        missing = [feed.venue.name for feed in feeds if feed.status.state != "live"]
-        if len(live) >= min(LIVE_MIN, len(feeds)):
-            return None
-        return f"{len(live)} of {len(feeds)} venues are live; not live: {', '.join(missing)}"
-
     async def has_price() -> str | None:
         missing = [coin for coin in coins if pricing.price_of(coin) is None]
         return f"no price of {', '.join(missing)}" if missing else None
@@ -112,5 +106,15 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         async with background(*starmap(restarts.kept, tasks.items())):
             yield
 
-    checks = {"venues": Check(has_venues), "consensus": Check(has_price)}
+    checks = {
+        "consensus": Check(has_price),
+        **{feed.venue.name: Check(functools.partial(_why_not_live, feed)) for feed in feeds},
+    }
     return HttpService(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
+
+
+async def _why_not_live(feed: VenueFeed) -> str | None:
+    status = feed.status
+    if status.state == "live":
+        return None
+    return status.state if status.last_closing is None else f"{status.state}: {status.last_closing.text}"
