@@ -190,7 +190,7 @@ async def test_without_a_majority_no_price_goes_on_the_tape() -> None:
             assert (shown["state"], shown["reason"], shown["price"]) == ("disputed", "disputed", None)
             await asyncio.sleep(0.1)
         newest = await feed.get("/quote")
-        assert newest["consensus"]["bitcoin"]["reason"] == "disputed"
+        assert newest["reasons"]["bitcoin"] == "disputed"
         entries = (await feed.get(f"/quotes?after={(await feed.get('/quotes'))['run']}-{index}"))["quotes"]
         assert [entry for entry in entries if entry["coin"] == "bitcoin"] == []
         for venue in VENUES[:3]:

@@ -6,8 +6,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from tests.contract.harness_fault_proxy import FaultProxy
 from tests.contract.test_shard import COIN, NOON, spread_quotes
@@ -16,12 +18,13 @@ from cotacoes.adapters.postgres.pool import Pool, Session
 from cotacoes.adapters.postgres.shard import PostgresShard
 from cotacoes.errors import ShardTimedOutError, ShardUnavailableError
 from cotacoes.model.candle import candles_of
-from cotacoes.model.quote import Quote, format_price
+from cotacoes.model.quote import Agreement, Quote, format_price
 from cotacoes.patterns.sharding.shard import Stored
 
 pytestmark = pytest.mark.anyio
 
 EPOCH = 5
+AGREEMENT = Agreement("agreed", Decimal("12.34"), 5, 6)
 BATCH = 7
 DEADLINE_S = 5.0
 CALL_DEADLINE_S = 2.0
@@ -112,7 +115,10 @@ async def rig(migrated: str) -> AsyncIterator[ProxiedShard]:
         PostgresShard("shard1", proxy.dsn, deadline_s=DEADLINE_S) as shard,
         PostgresShard("shard1", migrated, deadline_s=DEADLINE_S) as straight,
     ):
-        rig = ProxiedShard(proxy, shard, straight, migrated, [], spread_quotes(EPOCH, 3_000, every_s=120))
+        quotes = spread_quotes(EPOCH, 3_000, every_s=120)
+        # with one agreement for all, every batch has the same size, as cuts at each of its bytes need it
+        supply = [msgspec.structs.replace(quote, agreement=AGREEMENT) for quote in quotes]
+        rig = ProxiedShard(proxy, shard, straight, migrated, [], supply)
         await shard.become_writer(COIN, EPOCH, "a")
         await rig.append(rig.next_batch())
         yield rig
