@@ -8,7 +8,7 @@ BIN := .venv/bin
 # All tests run side by side; those of one file one after another, since they may share a server or a system.
 UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
 CONTRACT := tests/contract -n 3 --dist loadfile
-REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract -n 2 --dist loadfile
+REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract -n 3 --dist loadfile
 NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
 # pip's own lines, a few of them: it is silent or tells every file
 PROGRESS := awk '/^Collecting/ && ++found % 10 == 0 { print "  " found " found" } /^Installing/ { print "  writing them" } { fflush() }'

@@ -1,5 +1,6 @@
 """The commands of every document run as they stand there: in the document's order, as in a second terminal."""
 
+import functools
 import os
 import re
 import shutil
@@ -121,6 +122,12 @@ def test_every_block_of_commands_runs(page: str, request: pytest.FixtureRequest,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert done.stdout or done.stderr or block.startswith(". "), f"{block} says nothing"
+        for coin in re.findall(r"cotacoes coins add ([a-z0-9-]+)", block):  # a person types the next block later
+            wait_until(f"a price of {coin}", functools.partial(_is_quoted, system, coin), 40)
+
+
+def _is_quoted(system: System, coin: str) -> bool:
+    return system.get("quote_service", f"/cotacao_atual/{coin}").status == 200
 
 
 def _is_well(system: System) -> bool:
