@@ -114,6 +114,7 @@ def _measure_all(options: argparse.Namespace, results: Path) -> tuple[Result, bo
     rows: list[Row] = []
     failed = False
     for name in options.only or FIGURES:
+        at_its_start = machine.describe_machine()  # the load differs from figure to figure
         try:
             found = _measure(name, is_quick=options.quick)
         except (MeasureError, CotacoesError, OSError) as error:  # the others may go well
@@ -123,7 +124,7 @@ def _measure_all(options: argparse.Namespace, results: Path) -> tuple[Result, bo
         rows += found
         if options.keep:
             results.mkdir(exist_ok=True)
-            text = report.as_json(where, versions, found, is_quick=options.quick)
+            text = report.as_json(at_its_start, versions, found, is_quick=options.quick)
             (results / f"{name}.json").write_text(text)
     as_json = report.as_json(where, versions, rows, is_quick=options.quick)
     sys.stdout.write(as_json if options.json == "-" else report.as_table(where, versions, rows))
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="NAME", action="append", choices=FIGURES, help="of " + ", ".join(FIGURES))
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - is stdout, in place of the table")
     parser.add_argument(
-        "--compare", action="store_true", help="fail if a figure became 20 % worse than its kept result"
+        "--compare", action="store_true", help="fail if a figure became 20 %% worse than its kept result"
     )
     parser.add_argument("--fresh", metavar="FILE", help="measure nothing, compare what an earlier --json wrote")
     kinds = parser.add_mutually_exclusive_group()

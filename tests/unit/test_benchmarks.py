@@ -23,7 +23,7 @@ from benchmarks import (
     recorded,
     report,
 )
-from benchmarks.__main__ import FIGURES
+from benchmarks.__main__ import FIGURES, main
 from benchmarks.figure import Aim, MeasureError, Row, Verdict, percentile
 
 from cotacoes.external_service.recording import LineCounts, Recording
@@ -217,3 +217,10 @@ def test_a_step_of_a_price_has_arrived_with_its_price_or_a_later_one() -> None:
     assert feed.delays_ms(steps, arrivals) == [4.0, 2.0]  # the first step was before the first arrival
     assert feed.delays_ms([*steps, ("bitcoin", "3.0", 8_000_000)], arrivals) == [4.0, 2.0]  # it never arrived
     assert feed.delays_ms(steps, {"ethereum": []}) == []
+
+
+def test_the_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "--compare" in capsys.readouterr().out
