@@ -41,14 +41,12 @@ class FollowedCoins:
     def venues_of(self, coin: str) -> Mapping[str, str]:
         """The venues that list a coin, each with the currency in which it quotes the coin."""
         if coin not in self._venues_of:
-            found = {venue: symbol_at(venue, coin, self._overrides) for venue in self._venues}
-            self._venues_of[coin] = {venue: symbol.currency for venue, symbol in found.items() if symbol}
+            self._venues_of[coin] = {venue: symbol.currency for venue, symbol in self._listed(coin).items()}
         return self._venues_of[coin]
 
     def symbols_of(self, coin: str) -> dict[str, str]:
         """The symbol of a coin, followed or not, at each venue that lists it."""
-        found = {venue: symbol_at(venue, coin, self._overrides) for venue in self._venues}
-        return {venue: symbol.symbol for venue, symbol in found.items() if symbol}
+        return {venue: symbol.symbol for venue, symbol in self._listed(coin).items()}
 
     def symbols_at(self, venue: str) -> dict[str, VenueSymbol]:
         """The venue's symbols: of the coins that it lists, and of the stablecoins that it quotes in dollars."""
@@ -73,6 +71,10 @@ class FollowedCoins:
         self._remember()
         get_logger().info("coin.added", coin=coin, venues=list(self.venues_of(coin)))
         return True
+
+    def _listed(self, coin: str) -> dict[str, VenueSymbol]:
+        found = {venue: symbol_at(venue, coin, self._overrides) for venue in self._venues}
+        return {venue: symbol for venue, symbol in found.items() if symbol}
 
     def _remember(self) -> None:
         added = [coin for coin in self._coins if coin not in self._seed]
