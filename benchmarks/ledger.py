@@ -120,11 +120,11 @@ class _Rounds:
         self._session = session
         self._count = count
         self._day = -1
-        self._last: Position | None = None
+        self._last: dict[str, Position] = {}  # by database: each has a history of its own
 
     async def against_copy(self, size: int) -> tuple[float, float]:
         """Rates of ours and of `\\copy`."""
-        quotes = self._next_quotes()
+        quotes = self._next_quotes("whole")
         await self._sql(
             "whole", f"DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE {_part(quotes)} INCLUDING ALL)"
         )
@@ -139,7 +139,7 @@ class _Rounds:
 
     async def against_bare(self) -> tuple[float, float]:
         """Rates of ours without candles and of the bare statement."""
-        quotes = self._next_quotes()
+        quotes = self._next_quotes("plain")
 
         async def ours() -> float:
             return await _timed(self._append(self._plain, doubled(quotes, 1_000)))
@@ -151,7 +151,7 @@ class _Rounds:
 
     async def replayed(self) -> tuple[float, float]:
         """Rates of a first write and of the same batches once more."""
-        quotes = self._next_quotes()
+        quotes = self._next_quotes("whole")
         await self._sql("whole", "CHECKPOINT")
         first = await _timed(self._append(self._whole, batches(quotes, 1_000)))
         await self._sql("whole", "CHECKPOINT")
@@ -195,10 +195,10 @@ class _Rounds:
     async def _sql(self, database: str, sql: str) -> str:
         return await asyncio.to_thread(self._server.sql, database, sql)
 
-    def _next_quotes(self) -> list[Quote]:
+    def _next_quotes(self, database: str) -> list[Quote]:
         self._day += 1
-        quotes = make_quotes(self._count, day=self._day, prev=self._last)
-        self._last = quotes[-1].position
+        quotes = make_quotes(self._count, day=self._day, prev=self._last.get(database))
+        self._last[database] = quotes[-1].position
         return quotes
 
 
