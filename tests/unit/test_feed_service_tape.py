@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit import fake_event_loop
 
 from cotacoes.errors import BadRequestError, CursorGoneError
-from cotacoes.feed_service.tape import WAITS_MAX, ConsensusTape, PricedCoin
+from cotacoes.feed_service.tape import ConsensusTape, PricedCoin
 from cotacoes.patterns.consensus import ConsensusPrice, ConsensusState, VenueBook, VenueVerdict
 
 RUN = "feed.1732400000000"
@@ -169,22 +169,3 @@ def test_the_newest_price_of_each_coin_is_at_hand() -> None:
     tape = tape_of(3)
     tape.append("ethereum", priced(9))
     assert {coin: one.consensus.price for coin, one in tape.newest.items()} == {"bitcoin": 3, "ethereum": 9}
-
-
-def test_only_so_many_readers_may_wait_and_the_others_get_an_empty_page_at_once() -> None:
-    async def scenario() -> None:
-        tape = tape_of(1)
-        waiting = [asyncio.create_task(tape.page(None, 10, WAIT_S)) for _ in range(WAITS_MAX)]
-        await asyncio.sleep(0)
-        began_s = asyncio.get_running_loop().time()
-        assert json.loads(await tape.page(None, 10, WAIT_S))["quotes"] == []
-        assert asyncio.get_running_loop().time() == began_s
-        waiting.pop().cancel()  # a client that has gone makes room
-        await asyncio.sleep(0)
-        waiting.append(asyncio.create_task(tape.page(None, 10, WAIT_S)))
-        await asyncio.sleep(0)
-        assert not any(task.done() for task in waiting)
-        tape.append("bitcoin", priced(2))
-        assert [indices(json.loads(found)) for found in await asyncio.gather(*waiting)] == [[2]] * WAITS_MAX
-
-    fake_event_loop.run(scenario())

@@ -13,28 +13,27 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from cotacoes.config import Settings
-from cotacoes.errors import BadRequestError, CursorGoneError, UnauthorizedError
+from cotacoes.errors import BadRequestError, UnauthorizedError
 from cotacoes.external_service import answers
 from cotacoes.external_service.faults import PRICE_KINDS, FaultKind, Faults, FaultSetting, FaultVerdict, render
 from cotacoes.external_service.feed import open_feed
 from cotacoes.external_service.market import Market
 from cotacoes.external_service.playback_session import CURSOR_RULE
 from cotacoes.external_service.simulation import Simulation
-from cotacoes.external_service.tape import PAGE_QUOTES_MAX, WAIT_MS_MAX, TapePages
 from cotacoes.external_service.venues.exchange import open_exchanges
 from cotacoes.external_service.venues.registry import KINDS
 from cotacoes.external_service.venues.routes import venue_routes
 from cotacoes.external_service.venues.stream import VenueStreams
-from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
+from cotacoes.model.payloads import SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.metrics import ExternalMetrics, Metrics
@@ -43,6 +42,7 @@ from cotacoes.web.background import background
 from cotacoes.web.document import answering, refusing
 from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.requests import admins_only
+from cotacoes.web.source import add_tape
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
@@ -71,7 +71,13 @@ def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
     router = APIRouter()
     bad = _BadAnswers(settings, faults, counted, stopping)
     _add_quote(router, market, faults, bad)
-    _add_tape(router, market, feed.pages, bad, wait_s_max=settings.request_deadline_s / 2)
+
+    async def page(after: str | None, limit: int, wait_s: float) -> Response:
+        _, answer = await bad.judge(market)
+        return answer or answers.good(_encode(await feed.pages().page(after, limit, wait_s)))
+
+    wait_s_max = settings.request_deadline_s / 2
+    add_tape(router, page, first="the first price", cursor_rule=CURSOR_RULE, wait_s_max=wait_s_max, also=FAILURES)
     _add_faults(router, settings, market, faults)
     _add_coins(router, settings, market)
     exchanges = open_exchanges(
@@ -134,34 +140,6 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
             frozen = {coin: observed for coin, observed in quotes.items() if verdict.hits(coin)}
             quotes = {**quotes, **faults.freeze(frozen)}
         return answers.good(render(quotes, market.origin, verdict))
-
-
-def _add_tape(
-    router: APIRouter, market: Market, pages: Callable[[], TapePages], bad: _BadAnswers, *, wait_s_max: float
-) -> None:
-    @router.get(
-        "/quotes",
-        summary="Every price after a cursor, in order",
-        **answering(SourcePageJson, CursorGoneError, also=FAILURES),
-    )
-    async def quotes(
-        after: Annotated[
-            str | None,
-            Query(
-                description="`next` of the page before; absent: from the first price",
-                json_schema_extra={"pattern": CURSOR_RULE},
-            ),
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
-        wait_ms: Annotated[
-            int, Query(ge=0, le=WAIT_MS_MAX, description="how long to wait for a price if there is no new one")
-        ] = 0,
-    ) -> Response:
-        """A cursor of another run gets a 410 with the cursor to begin with, `next`."""
-        _, answer = await bad.judge(market)
-        if answer is not None:
-            return answer
-        return answers.good(_encode(await pages().page(after, limit, min(wait_ms / 1000, wait_s_max))))
 
 
 def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: Faults) -> None:

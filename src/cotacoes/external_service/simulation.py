@@ -6,20 +6,18 @@ the tape of the session before is gone. Added coins are remembered, so that a re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cotacoes.config import Settings
-from cotacoes.errors import BadRequestError, SettingError
+from cotacoes.errors import SettingError
 from cotacoes.external_service.market import ORIGIN, SimulatedMarket
 from cotacoes.external_service.playback_session import PlaybackSession, digest_of, load_or_begin
 from cotacoes.external_service.tape import TapePages
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS
-from cotacoes.model.quote import COIN_PATTERN, Observation, utc_now
-from cotacoes.observability.logs import get_logger
-from cotacoes.observability.whole_file import replace_file
+from cotacoes.model.quote import Observation, utc_now
+from cotacoes.web.source import AddableCoins
 
 COINS_MAX = 10_000
 
@@ -34,7 +32,8 @@ class Simulation:
         self._folder = folder
         seed = list(settings.seed_placement)
         refuse_reserved("COTACOES_COINS", seed)
-        self.coins = list(dict.fromkeys([*seed, *_added(folder)]))
+        self._addable = AddableCoins(seed, folder / "coins.json", limit=COINS_MAX)
+        self.coins = list(self._addable)
         self._session, self._market = self._play()
 
     @property
@@ -61,16 +60,10 @@ class Simulation:
 
     def add(self, coin: str) -> None:
         """Quote this coin as well; BadRequestError if it has a name that cannot be used, or there are too many."""
-        if not COIN_PATTERN.match(coin) or coin in SOURCE_QUOTE_FIELDS:
-            raise BadRequestError("coin: write 1 to 32 of a-z 0-9 -, and no field of /quote")
-        if coin in self.coins:
-            return
-        if len(self.coins) >= COINS_MAX:
-            raise BadRequestError(f"coin: the limit of {COINS_MAX:,} coins is reached")
-        self.coins.append(coin)
-        self._remember()
-        self._session, self._market = self._play()
-        get_logger().info("coin.added", coin=coin)
+        if coin not in self.coins:
+            self._addable.add(coin)
+            self.coins = list(self._addable)
+            self._session, self._market = self._play()
 
     def _play(self) -> tuple[PlaybackSession, SimulatedMarket]:
         now, tick_s = utc_now(), self._settings.tick_ms / 1000 / self._settings.speed
@@ -81,7 +74,7 @@ class Simulation:
             lambda session: self._settings.source_mode == "latest" and session.started_at > now,
         )
         market = SimulatedMarket(
-            list(self.coins),
+            self.coins,
             seed=self._settings.seed,
             tick_s=tick_s,
             started_at=session.started_at,
@@ -89,23 +82,8 @@ class Simulation:
         )
         return session, market
 
-    def _remember(self) -> None:
-        added = [coin for coin in self.coins if coin not in self._settings.seed_placement]
-        try:
-            replace_file(self._folder / "coins.json", json.dumps(added).encode())
-        except OSError as error:  # it is quoted all the same, until a restart
-            get_logger().warning("coin.forgotten", reason=error.strerror)
-
 
 def refuse_reserved(setting: str, coins: Collection[str]) -> None:
     """SettingError if one of these coins has the name of a field of `/quote`."""
     if reserved := sorted(SOURCE_QUOTE_FIELDS.intersection(coins)):
         raise SettingError(f"{setting} names the coin {reserved[0]}, which is a field of /quote: choose another name")
-
-
-def _added(folder: Path) -> list[str]:
-    try:
-        names = json.loads((folder / "coins.json").read_text())
-        return [coin for coin in names if isinstance(coin, str) and COIN_PATTERN.match(coin)][:COINS_MAX]
-    except (OSError, ValueError, TypeError):
-        return []

@@ -14,8 +14,6 @@ from cotacoes.external_service.playback_session import PlaybackSession, parse_cu
 from cotacoes.model.payloads import SourcePageJson, SourcePriceJson
 from cotacoes.model.quote import Observation, agreement_fields, format_price, format_time
 
-PAGE_QUOTES_MAX = 10_000
-WAIT_MS_MAX = 4_000  # below the deadline of a request
 POLL_S_MAX = 0.25  # how often the tape is asked for a price whose time is not known yet
 
 

@@ -6,27 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 
 from cotacoes.config import Settings
-from cotacoes.errors import BadRequestError, CursorGoneError, UnauthorizedError, UnknownCoinError
+from cotacoes.errors import BadRequestError, UnauthorizedError, UnknownCoinError
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.described import Describing
 from cotacoes.feed_service.feeds import breaker_name
 from cotacoes.feed_service.pricing import Pricing
-from cotacoes.feed_service.tape import ORIGIN, PAGE_QUOTES_MAX, ConsensusTape
+from cotacoes.feed_service.tape import ORIGIN, ConsensusTape
 from cotacoes.feed_service.venue_feed import VenueFeed
 from cotacoes.model.coins import require_coin
-from cotacoes.model.payloads import SourceCoins, SourcePageJson, SourceQuoteJson
+from cotacoes.model.payloads import SourceCoins, SourceQuoteJson
 from cotacoes.model.quote import COIN_RULE, agreement_fields, format_price, format_time
 from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
 from cotacoes.patterns.consensus import USD
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only
+from cotacoes.web.source import add_tape
 from cotacoes.web.upstreams import Upstreams
 
-WAIT_MS_MAX = 4_000  # below the deadline of a request
 CURSOR_RULE = "^feed[.][0-9]{1,17}-[0-9]{1,19}$"
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +34,6 @@ _encode = msgspec.json.Encoder().encode
 def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
     """The routes that quote_service takes prices from."""
     router = APIRouter()
-    wait_s_max = settings.request_deadline_s / 2
 
     @router.get("/quote", summary="The newest consensus price of each coin", **answering(SourceQuoteJson))
     async def quote() -> Response:
@@ -44,27 +43,10 @@ def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
         """
         return _json(_newest(tape))
 
-    @router.get(
-        "/quotes",
-        summary="Every consensus price after a cursor, in order",
-        **answering(SourcePageJson, BadRequestError, CursorGoneError),
-    )
-    async def quotes(
-        after: Annotated[
-            str | None,
-            Query(
-                description="`next` of the page before; absent: from now on",
-                json_schema_extra={"pattern": CURSOR_RULE},
-            ),
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
-        wait_ms: Annotated[
-            int, Query(ge=0, le=WAIT_MS_MAX, description="how long to wait for a price if there is no new one")
-        ] = 0,
-    ) -> Response:
-        """A cursor of another run gets a 410 with the cursor to begin with, `next`."""
-        return _json(await tape.page(after, limit, min(wait_ms / 1000, wait_s_max)))
+    async def page(after: str | None, limit: int, wait_s: float) -> Response:
+        return _json(await tape.page(after, limit, wait_s))
 
+    add_tape(router, page, first="now on", cursor_rule=CURSOR_RULE, wait_s_max=settings.request_deadline_s / 2)
     return router
 
 

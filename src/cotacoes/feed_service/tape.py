@@ -11,6 +11,7 @@ another run gets a 410 that names the beginning of this one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +28,6 @@ from cotacoes.patterns.consensus import USD, ConsensusPrice
 
 ORIGIN = "consensus"
 ENTRIES_MAX = 50_000
-PAGE_QUOTES_MAX = 10_000
-WAITS_MAX = 64  # requests that may wait at once; far fewer than a service takes, so strangers cannot fill it by waiting
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,7 +47,6 @@ class ConsensusTape:
         self._entries: deque[bytes] = deque(maxlen=entries_max)  # as they are sent
         self._count = 0  # the index of the newest
         self._grown = asyncio.Event()
-        self._waits = 0
         self._newest: dict[str, PricedCoin] = {}
         self._newest_of_venues: dict[str, SourcePriceJson] = {}
         self._reasons: dict[str, str] = {}
@@ -101,20 +99,12 @@ class ConsensusTape:
         self._grown = asyncio.Event()
 
     async def page(self, after: str | None, limit: int, wait_s: float) -> bytes:
-        """The prices after a cursor, as JSON; waits up to `wait_s` for one if there is none yet.
-
-        If too many wait already, it does not, and the page is empty.
-        """
+        """The prices after a cursor, as JSON; waits up to `wait_s` for one if there is none yet."""
         index = self._count if after is None else self._index(after)
-        if index >= self._count and self._waits < WAITS_MAX:
-            self._waits += 1
-            try:
+        if index >= self._count and wait_s > 0:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._grown.wait()
-            except TimeoutError:
-                pass
-            finally:
-                self._waits -= 1
         first = max(index, self._count - len(self._entries))  # what lies before is no longer held
         begin = first - (self._count - len(self._entries))
         found = list(islice(self._entries, begin, begin + limit))
