@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from tests.unit import fake_event_loop
 
@@ -111,7 +111,7 @@ class FakeLink:
             await asyncio.Event().wait()
         self.sent.append(text)
 
-    async def receive_bytes(self) -> bytes:
+    async def receive(self) -> bytes:
         while not self._frames:
             if self._error is not None:
                 raise self._error
@@ -119,8 +119,9 @@ class FakeLink:
             await self._news.wait()
         return self._frames.popleft()
 
-    async def receive(self) -> str | bytes:
-        return await self.receive_bytes()
+    async def hand_over(self, take: Callable[[bytes], None]) -> NoReturn:
+        while True:
+            take(await self.receive())
 
     async def close(self) -> None:
         self.abort()

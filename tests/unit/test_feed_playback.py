@@ -90,7 +90,7 @@ async def test_a_frame_does_not_arrive_before_its_time(tmp_path: Path) -> None:
     playing = asyncio.create_task(playback.run())
     async with asyncio.timeout(30):
         link = await playback.connect_to("okx")()
-    receiving = asyncio.create_task(link.receive_bytes())
+    receiving = asyncio.create_task(link.receive())
     await asyncio.sleep(0.05)
     assert not receiving.done()
     for task in (playing, receiving):
@@ -101,9 +101,9 @@ async def test_a_recorded_link_gives_its_frames_and_then_its_end() -> None:
     link = RecordedLink()
     link.put(b"one")
     link.end()
-    assert await link.receive_bytes() == b"one"
+    assert await link.receive() == b"one"
     with pytest.raises(StreamUnavailableError):
-        await link.receive_bytes()
+        await link.receive()
 
 
 def test_a_folder_without_a_frame_is_refused(tmp_path: Path) -> None:

@@ -8,21 +8,25 @@ their address names, and have heartbeats that reveal a dead connection.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from websockets.asyncio import client as library
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidStatus, ProxyError, WebSocketException
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 from websockets.proxy import get_proxy
 from websockets.uri import parse_uri
 
 from cotacoes.errors import (
     StreamCause,
     StreamClosedError,
+    StreamError,
     StreamMalformedError,
     StreamRefusedError,
     StreamUnavailableError,
@@ -30,6 +34,8 @@ from cotacoes.errors import (
 
 MESSAGE_BYTES_MAX = 1_048_576
 MESSAGES_AHEAD = 16  # beyond them reading pauses; the last read of the socket may add 256 KiB
+TAKEN_AT_ONCE = 100  # then others get a turn of the event loop: about a millisecond
+MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY)  # of a message's first frame
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CLOSE_S = 1.0  # for the other side to answer our close
 
@@ -51,10 +57,13 @@ class Link(Protocol):
 
 
 class RawLink(Link, Protocol):
-    """A link that can also give messages undecoded."""
+    """A link that can also hand messages over undecoded."""
 
-    async def receive_bytes(self) -> bytes:
-        """The next message as it came, text or not; whether it is UTF-8 is not checked."""
+    async def hand_over(self, take: Callable[[bytes], None]) -> NoReturn:
+        """Call `take` with each message as it came, text or not, until the connection ends, which raises.
+
+        Whether a message is UTF-8 is not checked. What `take` raises ends the connection, and is raised here.
+        """
 
 
 class _Connect(library.connect):
@@ -62,10 +71,41 @@ class _Connect(library.connect):
         return exc
 
 
+class _Connection(library.ClientConnection):
+    """A connection that can hand a message over when it comes, without the queue and a turn of the event loop.
+
+    That turn costs as much as all else that is done for a message, if messages come one by one. Those in more than one
+    frame take the queue, and so do those that come behind them or behind `TAKEN_AT_ONCE` others.
+    """
+
+    take: Callable[[bytes], None] | None = None
+    failure: Exception | None = None  # of `take`
+    queued = 0  # messages in the queue, also a part of one
+    _room = TAKEN_AT_ONCE
+
+    def data_received(self, data: bytes) -> None:
+        self._room = TAKEN_AT_ONCE
+        super().data_received(data)
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame) or event.opcode not in MESSAGE_OPCODES:
+            super().process_event(event)
+        elif self.take is None or self.queued or not event.fin or not self._room:
+            self.queued += 1
+            super().process_event(event)
+        elif self.failure is None:
+            self._room -= 1
+            try:
+                self.take(bytes(event.data))
+            except Exception as error:
+                self.failure = error
+                self.transport.abort()
+
+
 class _WebSocket:
     """A link over the library's connection."""
 
-    def __init__(self, connection: library.ClientConnection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     async def send(self, text: str) -> None:
@@ -76,12 +116,23 @@ class _WebSocket:
         with _translated():
             return await self._connection.recv()
 
-    async def receive_bytes(self) -> bytes:
-        try:  # entering a context for each frame would be a tenth of what it costs to read one
-            return await self._connection.recv(decode=False)
-        except Exception:
-            with _translated():
-                raise
+    async def hand_over(self, take: Callable[[bytes], None]) -> NoReturn:
+        connection = self._connection
+        connection.take = take
+        count = 0
+        try:
+            while True:
+                with _translated():
+                    message = await connection.recv(decode=False)
+                connection.queued -= 1
+                take(message)
+                count += 1
+                if count % TAKEN_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except StreamError:
+            if connection.failure is not None:
+                raise connection.failure from None
+            raise
 
     async def close(self) -> None:
         try:
@@ -116,8 +167,11 @@ async def connect(url: str, *, deadline_s: float, ping_s: float | None = None, m
             close_timeout=CLOSE_S,
             max_size=MESSAGE_BYTES_MAX,
             max_queue=MESSAGES_AHEAD,
+            create_connection=_Connection,
         )
-        return _WebSocket(await opening)
+        connection = await opening
+        assert isinstance(connection, _Connection)
+        return _WebSocket(connection)
     except InvalidStatus as refusal:
         answer = refusal.response
         text = ",".join(answer.headers.get_all("Retry-After"))

@@ -20,7 +20,6 @@ from cotacoes.patterns.consensus import VenueBook
 
 LOOK_S = 0.25  # how often the watch is asked
 SEND_S = 5.0  # for a frame of ours to leave
-FRAMES_AT_ONCE = 100  # then others get a turn of the event loop: about a millisecond
 
 
 class Observer(Protocol):
@@ -100,11 +99,12 @@ class Connection:
             assert self._closing is not None
             return self._closing
         self._observer.note_opened(self._symbols)
+        self._watch = self._new_watch()  # from now on, when the connection is open
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(work) for work in (self._subscribe(link), self._look(link))]
                 try:
-                    await self._read(link)
+                    await link.hand_over(self._read)
                 except StreamError as error:
                     self._closing = self._closing or closing_of(error)
                 finally:
@@ -153,24 +153,17 @@ class Connection:
             except TimeoutError:
                 self.close(Closing("cut", "the venue takes nothing that is sent to it"))
 
-    async def _read(self, link: RawLink) -> None:
-        self._watch = self._new_watch()  # from now on, when the connection is open
-        count = 0
-        while True:
-            frame = await link.receive_bytes()
-            received_s = self._clock()
-            self._watch.note_frame(received_s)
-            self._observer.note_frame(frame)
-            try:
-                events = self._session.read(frame)
-            except FrameError as error:
-                self._observer.note_malformed(error)
-            else:
-                for event in events:
-                    self._handle(event, received_s)
-            count += 1
-            if count % FRAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+    def _read(self, frame: bytes) -> None:
+        received_s = self._clock()
+        self._watch.note_frame(received_s)
+        self._observer.note_frame(frame)
+        try:
+            events = self._session.read(frame)
+        except FrameError as error:
+            self._observer.note_malformed(error)
+        else:
+            for event in events:
+                self._handle(event, received_s)
 
     def _handle(self, event: Event, received_s: float) -> None:
         match event:

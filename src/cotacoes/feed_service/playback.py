@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from cotacoes.adapters.websocket_client import RawLink
 from cotacoes.errors import SettingError, StreamUnavailableError
@@ -47,16 +48,18 @@ class RecordedLink:
     async def send(self, text: str) -> None:
         """Nobody listens: what was sent then has been answered."""
 
-    async def receive(self) -> str | bytes:
-        return await self.receive_bytes()
-
-    async def receive_bytes(self) -> bytes:
+    async def receive(self) -> bytes:
         while not self._frames:
             if self._is_over:
                 raise StreamUnavailableError("the recorded connection ends here")
             self._news.clear()
             await self._news.wait()
         return self._frames.popleft()
+
+    async def hand_over(self, take: Callable[[bytes], None]) -> NoReturn:
+        while True:
+            take(await self.receive())
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         self.abort()
