@@ -62,7 +62,7 @@ def _service(document: Document, shared: set[str]) -> str:
 
 def _route(method: str, path: str, operation: Operation, shared: set[str]) -> str:
     body = operation.get("requestBody", {}).get("content", {})
-    answer = operation["responses"]["200"].get("content", {})
+    answer = operation["responses"].get("200", {}).get("content", {})
     own = [problem for problem in _problems(operation) if problem not in shared]
     facts = [
         f"- Body: {_content(body)}" if body else "",

@@ -20,10 +20,14 @@ from websockets.uri import parse_uri
 from cotacoes import config
 from cotacoes.adapters.http_server.context import Context
 from cotacoes.adapters.http_server.hosts import AllowedHosts
+from cotacoes.config import SHARDS
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.hub import CHECK_S, Hub
+from cotacoes.gateway_service.status import Status
+from cotacoes.gateway_service.status_topic import StatusTopic
 from cotacoes.gateway_service.websocket import PING_S, WebSockets
 from cotacoes.model.quote import Position, Quote
+from cotacoes.model.status import LimitsJson
 from cotacoes.observability.metrics import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.recovery_events import QuoteReceived
 
@@ -135,8 +139,18 @@ class StreamRig:
             check_s=check_s,
         )
         self.admission = admission(self.settings, self.metrics, self.loop.time, self.settings.streams_max)
-        self.sockets = WebSockets(self.hub, self.admission, self.settings, clock=self.loop.time, ping_s=ping_s)
+        self.status = Status(
+            self.settings.http_services, SHARDS, limits=LimitsJson(5_000, 300_000), source="sim", now=lambda: NOON
+        )
+        self.wanted = 0
+        self.topic = StatusTopic(self.status, self.want)
+        self.sockets = WebSockets(
+            self.hub, self.admission, self.settings, clock=self.loop.time, topic=self.topic, ping_s=ping_s
+        )
         self.connections: set[Any] = set()
+
+    def want(self) -> None:
+        self.wanted += 1
 
     def record(self, coin: str, count: int = 1, *, new_era: bool = False) -> list[Quote]:
         """The next quotes of the coin."""
@@ -161,7 +175,10 @@ class StreamRig:
 
 
 class MemoryClient:
-    """A WebSocket client: what it received is in `frames`, with `read`."""
+    """A WebSocket client: what it received is in `frames`, with `read`.
+
+    The heartbeat that follows each answer to a subscription is checked, and is in `first_beats` instead.
+    """
 
     def __init__(self, rig: StreamRig, room: int, headers: dict[str, str], path: str) -> None:
         self.connection = rig.sockets.protocol(
@@ -169,6 +186,8 @@ class MemoryClient:
         )
         self.transport = MemoryTransport(self.connection, room)
         self.frames: list[dict[str, Any]] = []
+        self.first_beats: list[dict[str, Any]] = []
+        self._subscribed: dict[str, Any] | None = None  # the answer, until its heartbeat comes
         self.response: Response | None = None
         self.pings = 0
         self.close: tuple[int, str] | None = None
@@ -200,7 +219,15 @@ class MemoryClient:
                 self.response = event
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 check_frame(bytes(event.data))
-                came.append(json.loads(bytes(event.data)))
+                frame = json.loads(bytes(event.data))
+                if self._subscribed is None:
+                    came.append(frame)
+                else:
+                    begun = {coin: one["position"] for coin, one in self._subscribed["coins"].items()}
+                    assert frame["type"] == "heartbeat"
+                    assert begun.items() <= frame["coins"].items()
+                    self.first_beats.append(frame)
+                self._subscribed = frame if frame["type"] == "subscribed" else None
             elif isinstance(event, Frame) and event.opcode is Opcode.PING:
                 self.pings += 1
         if self._protocol.close_rcvd is not None:

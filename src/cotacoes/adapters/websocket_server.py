@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Event, State
@@ -27,7 +28,13 @@ from websockets.server import ServerProtocol
 from cotacoes.adapters.http_server.accepting import Ended
 from cotacoes.adapters.http_server.connection import CLOSE_S, StreamHandler, prepare_stream
 from cotacoes.adapters.http_server.context import Context, Upgraded
-from cotacoes.errors import InternalError, MalformedRequestError, MethodNotAllowedError, ProblemError
+from cotacoes.errors import (
+    InternalError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    ProblemError,
+    UpgradeRequiredError,
+)
 from cotacoes.errors.problem_json import problem_answer
 from cotacoes.observability.bounded_log import log_crash
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
@@ -275,4 +282,6 @@ class ServerConnection(Upgraded):
 def _why_not(status: int, error: Exception | None) -> ProblemError:
     if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
         return MethodNotAllowedError("use GET to open a WebSocket")
+    if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Version":
+        return UpgradeRequiredError("the version of the WebSocket protocol must be 13 (Sec-WebSocket-Version)")
     return MalformedRequestError(f"invalid WebSocket handshake: {error}")

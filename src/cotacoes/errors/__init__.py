@@ -127,6 +127,12 @@ class MethodNotAllowedError(RequestError):
     slug, title, status = "method-not-allowed", "Method not allowed", 405
 
 
+class UpgradeRequiredError(RequestError):
+    """The route is a WebSocket. A proxy in between must pass the headers `Upgrade` and `Connection` on."""
+
+    slug, title, status = "upgrade-required", "Upgrade required", 426
+
+
 class TooLargeError(RequestError):
     """The request's body is larger than this service accepts."""
 

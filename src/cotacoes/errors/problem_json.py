@@ -17,6 +17,7 @@ from cotacoes.errors import (
     ServiceUnavailableError,
     TooLargeError,
     UnauthorizedError,
+    UpgradeRequiredError,
     problem_types,
 )
 
@@ -53,6 +54,8 @@ def problem_headers(error: ProblemError) -> dict[str, str]:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, UpgradeRequiredError):
+        headers |= {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
     if isinstance(error, TooLargeError):
         headers["connection"] = "close"  # the rest of the body is not read
     return headers

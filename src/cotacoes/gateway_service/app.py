@@ -4,6 +4,7 @@ GET /                              what runs, and where
 GET /v1/quotes/{coin}/current      the current quote; without quote_service the newest known one, with its true age
 GET /v1/quotes/{coin}              the history, as quote_service has it
 GET /v1/candles/{coin}             candles, likewise
+GET /v1/status                     the state of the whole system
 GET /v1/ws                         the live stream, as a WebSocket
 GET /v1/stream                     the live stream, as server-sent events
 
@@ -17,23 +18,31 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from random import SystemRandom
+from typing import cast
 
 from cotacoes.adapters.http_server.accepting import room_for
+from cotacoes.adapters.http_server.connection import ASGIApp
 from cotacoes.adapters.redis_bus import RedisBus
-from cotacoes.config import Settings
+from cotacoes.config import SHARDS, Settings
 from cotacoes.errors import ProblemError
 from cotacoes.feed.consumer import BUS_QUIET_S, FeedConsumer
 from cotacoes.feed.feeds import Feeds
 from cotacoes.feed.history import ServiceHistory
-from cotacoes.gateway_service import event_stream
+from cotacoes.gateway_service import event_stream, websocket
 from cotacoes.gateway_service.admission import Admission
 from cotacoes.gateway_service.coin_names import CoinNames
+from cotacoes.gateway_service.cross_origin import CrossOrigin
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import routes
+from cotacoes.gateway_service.status import Status
+from cotacoes.gateway_service.status_polls import ASK_S, StatusPolls
+from cotacoes.gateway_service.status_routes import status_routes
+from cotacoes.gateway_service.status_topic import StatusTopic
 from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.model.quote import utc_now
+from cotacoes.model.status import LimitsJson, SourceKind
 from cotacoes.observability.metrics import Metrics, StreamMetrics
 from cotacoes.patterns.pub_sub.bus import Bus
 from cotacoes.web.app import Check, build_app
@@ -59,19 +68,25 @@ async def main(settings: Settings, stop: Stop) -> None:
 def build(settings: Settings) -> HttpService:
     """Wire the service, inside the loop that will run it; nothing is opened yet."""
     client = ServiceClient(Addresses(quote_service=settings.url("quote_service")), deadline_s=ask_deadline_s(settings))
+    services = ServiceClient(Addresses.of(settings), deadline_s=report_wait_s(settings))
     bus = RedisBus(settings.redis, deadline_s=settings.publish_deadline_ms / 1000)
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        async with client, bus:
+        async with client, services, bus:
             yield
 
-    return wire(settings, client, bus, opened, places=room_for(settings.streams_max))
+    return wire(settings, client, bus, opened, places=room_for(settings.streams_max), services=services)
 
 
 def ask_deadline_s(settings: Settings) -> float:
     """The deadline of one question to quote_service, including retries."""
     return min(ASK_S_MAX, settings.request_deadline_s * ASK_SHARE_MAX)
+
+
+def report_wait_s(settings: Settings) -> float:
+    """How long to wait for a report, which has a deadline of its own."""
+    return min(settings.report_deadline_s, settings.request_deadline_s) + ASK_S
 
 
 def wire(
@@ -81,8 +96,12 @@ def wire(
     opened: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     *,
     places: int | None = None,
+    services: ServiceClient | None = None,
 ) -> HttpService:
-    """The service over a client and a bus that are open while `opened` is; `places` limits the open streams."""
+    """The service over a client and a bus that are open while `opened` is; `places` limits the open streams.
+
+    `services` asks all services for the status; None: the client does.
+    """
     metrics = Metrics()
     upstreams = new_upstreams(metrics)
     guarded = ResilientClient(
@@ -105,9 +124,27 @@ def wire(
         stream_metrics,
         ring_bytes=settings.stream_ring_bytes,
         loop=loop,
-        now=lambda: datetime.now(UTC),
+        now=utc_now,
         random=random,
     )
+    status = Status(
+        settings.http_services,
+        SHARDS,
+        limits=LimitsJson(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
+        source=cast(SourceKind, settings.source.partition(":")[0]),
+        now=utc_now,
+    )
+    polls = StatusPolls(
+        status,
+        services or client,
+        hub,
+        services=settings.http_services,
+        own_breakers=upstreams.described,
+        report_s=report_wait_s(settings),
+        clock=loop.time,
+        now=utc_now,
+    )
+    topic = StatusTopic(status, polls.want)
     names = CoinNames(lambda: hub.coins, loop.time)
     admission = Admission(settings, stream_metrics, loop.time, places or settings.streams_max)
 
@@ -139,19 +176,28 @@ def wire(
             )
             # the consumer is not restarted on failure: the rings might differ unnoticed from what it had emitted, while
             # the clients of a new process resume exactly
-            async with background(consumer.run(newcomers=coins), hub.run(restarts)):
+            async with background(
+                consumer.run(newcomers=coins),
+                hub.run(restarts),
+                polls.run(restarts),
+                restarts.kept("status", topic.run),
+            ):
                 yield
 
     router = routes(settings, guarded, names, hub.newest)
     router.include_router(breaker_routes(NAME, settings, upstreams))
+    router.include_router(status_routes(settings, status, polls, services or client))
     checks = {
         "quote_service": Check(functools.partial(client.check_alive, "quote_service"), required=True),
         "redis": Check(bus.ping),  # current quotes are answered without it
     }
-    streams = {event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time)}
+    streams: dict[str, ASGIApp] = {
+        event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time),
+        websocket.PATH: websocket.require_upgrade,
+    }
     app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)
-    websockets = WebSockets(hub, admission, settings, clock=loop.time)
-    return HttpService(NAME, app, metrics, resources, websockets.protocol)
+    websockets = WebSockets(hub, admission, settings, clock=loop.time, topic=topic)
+    return HttpService(NAME, CrossOrigin(app, settings.origins), metrics, resources, websockets.protocol)
 
 
 def _start_quotes(settings: Settings, coins: int) -> int:

@@ -90,6 +90,15 @@ class Connection(abc.ABC, Generic[OutletT]):
         """The coins that it is subscribed to."""
         return {coin for channel, _ in self._members.values() for coin in channel.coins}
 
+    def positions(self) -> Positions:
+        """How far the stream has come in each coin of which something may already be sent."""
+        return {
+            coin: channel.position_of(member, coin)
+            for channel, member in self._members.values()
+            for coin in channel.coins
+            if coin not in member.held
+        }
+
     def subscribe(
         self, coins: Collection[str], mode: Mode, since: Mapping[str, Position], subscribed: Subscribed
     ) -> None:

@@ -70,7 +70,10 @@ class EventStreams:
                 self._hub, self._admission, self._settings, outlet=stream, address=address, now=self._clock()
             )
             connection.open()
-            connection.subscribe(coins, mode, since, lambda *_: None)  # no answer precedes the first event
+            # no answer precedes the first event, but the time of ours does
+            connection.subscribe(
+                coins, mode, since, lambda _, positions: stream.write(self._hub.heartbeat(EVENT_STREAM, positions))
+            )
             return connection
 
         open_stream(scope, answer_headers, write_buffer_bytes=self._settings.stream_write_buffer_bytes, handler=opened)

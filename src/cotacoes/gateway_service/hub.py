@@ -21,7 +21,7 @@ from cotacoes.feed.consumer import log_change
 from cotacoes.feed.feeds import FeedEvent
 from cotacoes.feed.history import History
 from cotacoes.gateway_service.channel import Channel, EveryChannel, Member, NewestChannel, StreamCursor
-from cotacoes.gateway_service.encoders import Encoder
+from cotacoes.gateway_service.encoders import Encoder, Positions
 from cotacoes.gateway_service.replay import Replays
 from cotacoes.gateway_service.ring import Ring, StreamEntry
 from cotacoes.model.coins import require_coin
@@ -235,6 +235,10 @@ class Hub:
         self._connections.discard(connection)
         self._awaiting.pop(connection, None)
 
+    def heartbeat(self, wire: Encoder, positions: Positions) -> bytes:
+        """A heartbeat with the present time, for a stream that has come to these positions."""
+        return wire.heartbeat(self._now(), positions, self._silent())
+
     def ask_history(self, channel: Channel, member: Member, coin: str) -> None:
         """Read from the history what a member needs and the ring no longer has."""
         self._replays.ask(channel, member, coin)
@@ -286,10 +290,13 @@ class Hub:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            silent = [] if self._feeds is None else self._feeds.silent
+            silent = self._silent()
             for channel in list(self._channels.values()):
                 channel.heartbeat(self._now(), silent)
                 self._count(channel)
+
+    def _silent(self) -> Sequence[str]:
+        return [] if self._feeds is None else self._feeds.silent
 
     def _has_begun(self, coin: str) -> bool:
         return self._feeds is None or self._feeds.has_begun(coin)

@@ -18,20 +18,23 @@ from cotacoes.config import Settings
 from cotacoes.errors import (
     ForbiddenError,
     HistoryUnavailableError,
+    MalformedRequestError,
+    MisdirectedRequestError,
     NoQuoteError,
     PositionBeyondEndError,
     PositionGoneError,
     ProblemError,
     ServiceUnavailableError,
     UnknownCoinError,
+    UpgradeRequiredError,
 )
-from cotacoes.gateway_service import event_stream, front_page
+from cotacoes.gateway_service import event_stream, front_page, websocket
 from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.patterns.resilience import CallResult, ServedFrom
-from cotacoes.web.document import answering
+from cotacoes.web.document import answering, refusing
 from cotacoes.web.pages import answer_page
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
@@ -135,6 +138,17 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
         since: Annotated[str | None, Query(description="the `id` of an event after which to resume")] = None,
     ) -> None:
         """Also resumes after `Last-Event-ID`. docs/asyncapi.yaml describes the events."""
+        raise AssertionError("the edge answers it")
+
+    @router.get(
+        websocket.PATH,
+        summary="The live stream as a WebSocket",
+        status_code=101,
+        response_description="The connection becomes a WebSocket",
+        **refusing(UpgradeRequiredError, ForbiddenError, MisdirectedRequestError, MalformedRequestError),
+    )
+    async def open_websocket() -> None:
+        """docs/asyncapi.yaml describes the messages. A proxy must pass the headers Upgrade and Connection on."""
         raise AssertionError("the edge answers it")
 
     return router

@@ -2,6 +2,7 @@
 
     {"op":"subscribe","coins":[…],"mode":"every","since":{"bitcoin":"E-S"}}     ▶ subscribed, then quote, gap, heartbeat
     {"op":"unsubscribe","coins":[…]}                                            ▶ unsubscribed
+    {"op":"subscribe","topics":["status"]}                                      ▶ subscribed, then status
     {"op":"ping"}                                                               ▶ pong
 
 A failed operation is answered with `error`, and the connection stays open. Before the gateway closes it, `bye` says why
@@ -16,17 +17,19 @@ from typing import Any
 import msgspec
 
 from cotacoes.adapters.http_server.accepting import Ended
+from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.adapters.http_server.context import Context
 from cotacoes.adapters.websocket_server import PING, Handler, Handshake, Limits, ServerConnection, text_frame
-from cotacoes.client.modes import parse_mode
+from cotacoes.client.modes import Mode, parse_mode
 from cotacoes.config import Settings
-from cotacoes.errors import BadRequestError, NotFoundError, ProblemError
+from cotacoes.errors import BadRequestError, NotFoundError, ProblemError, UpgradeRequiredError
 from cotacoes.errors.problem_json import problem_of, shortened
 from cotacoes.errors.values import explain_message
 from cotacoes.gateway_service.admission import MESSAGE_BURST_S, Admission
 from cotacoes.gateway_service.connection import Connection, Ending
 from cotacoes.gateway_service.encoders import WEBSOCKET, Positions
 from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.status_topic import TOPIC, StatusTopic
 from cotacoes.model.quote import Position
 from cotacoes.patterns.resilience.token_bucket import TokenBucket
 
@@ -44,6 +47,7 @@ class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     op: str
     id: str | None = None
     coins: list[str] = []
+    topics: list[str] = []
     mode: str = "every"
     since: dict[str, str] = {}
 
@@ -66,8 +70,10 @@ class WebSocketConnection(Connection[ServerConnection]):
         address: str,
         now: float,
         ping_s: float,
+        topic: StatusTopic,
     ) -> None:
         super().__init__(hub, admission, settings, outlet=outlet, address=address, now=now)
+        self._topic = topic
         burst = max(1.0, settings.stream_messages_per_s * MESSAGE_BURST_S)
         self._messages = TokenBucket(settings.stream_messages_per_s, burst, now)
         self._ping_s = ping_s
@@ -99,6 +105,10 @@ class WebSocketConnection(Connection[ServerConnection]):
             self._pinged_at = now
             self.outlet.write(PING)
 
+    def leave(self) -> None:
+        self._topic.leave(self.outlet)
+        super().leave()
+
     def _close(self, ending: Ending, retry_ms: int) -> None:
         bye = _encode({"type": "bye", "reason": ending.reason, "retry_ms": retry_ms})
         self.outlet.write(text_frame(bye))
@@ -111,7 +121,7 @@ class WebSocketConnection(Connection[ServerConnection]):
             if op.op == "subscribe":
                 self._subscribe(op)
             elif op.op == "unsubscribe":
-                self._send("unsubscribed", op.id, coins=self.unsubscribe(op.coins))
+                self._unsubscribe(op)
             elif op.op == "ping":
                 self._send("pong", op.id)
             else:
@@ -120,9 +130,25 @@ class WebSocketConnection(Connection[ServerConnection]):
             self._send("error", op.id, op=shortened(op.op, ID_CHARACTERS_MAX) or None, problem=problem_of(error))
 
     def _subscribe(self, op: _Op) -> None:
+        coins, mode, since = self._chosen(op)
+        topics = {"topics": _topics(op)} if op.topics else {}
+
+        def subscribed(recovered: Mapping[str, bool], positions: Positions) -> None:
+            begun = {
+                coin: {"recovered": is_whole, "position": None if positions[coin] is None else str(positions[coin])}
+                for coin, is_whole in recovered.items()
+            }
+            self._send("subscribed", op.id, mode=str(mode), coins=begun, **topics)
+            self.outlet.write(self._hub.heartbeat(WEBSOCKET, self.positions() | positions))
+            if topics:
+                self._topic.join(self.outlet)
+
+        self.subscribe(coins, mode, since, subscribed)
+
+    def _chosen(self, op: _Op) -> tuple[list[str], Mode, dict[str, Position]]:
         coins = self._hub.choose(op.coins)
-        if not coins:
-            raise BadRequestError("coins: give at least one coin")
+        if not coins and not op.topics:
+            raise BadRequestError("coins: give at least one coin, or topics")
         most = self._settings.stream_coins_max
         if len(self.coins | set(coins)) > most:
             raise BadRequestError(f"coins: a connection may have at most {most} (COTACOES_STREAM_COINS_MAX)")
@@ -133,18 +159,23 @@ class WebSocketConnection(Connection[ServerConnection]):
             raise BadRequestError(str(error)) from error
         if strange := since.keys() - set(coins):
             raise BadRequestError(f"since: {min(strange)} is not among the coins")
+        return coins, mode, since
 
-        def subscribed(recovered: Mapping[str, bool], positions: Positions) -> None:
-            begun = {
-                coin: {"recovered": is_whole, "position": None if positions[coin] is None else str(positions[coin])}
-                for coin, is_whole in recovered.items()
-            }
-            self._send("subscribed", op.id, mode=str(mode), coins=begun)
-
-        self.subscribe(coins, mode, since, subscribed)
+    def _unsubscribe(self, op: _Op) -> None:
+        coins = self.unsubscribe(op.coins)
+        topics = {"topics": [topic for topic in _topics(op) if self._topic.leave(self.outlet)]} if op.topics else {}
+        self._send("unsubscribed", op.id, coins=coins, **topics)
 
     def _send(self, kind: str, given_id: str | None, **fields: Any) -> None:
         self.outlet.write(text_frame(_encode({"type": kind, "id": given_id, **fields})))
+
+
+def _topics(op: _Op) -> list[str]:
+    if strange := [topic for topic in op.topics if topic != TOPIC]:
+        raise BadRequestError(
+            f"topics: {shortened(strange[0], ID_CHARACTERS_MAX)} is no topic: the only one is {TOPIC}"
+        )
+    return [TOPIC]
 
 
 def _read(text: bytes) -> _Op:
@@ -157,6 +188,14 @@ def _read(text: bytes) -> _Op:
     return op
 
 
+async def require_upgrade(_: Scope, __: Receive, ___: Send) -> None:
+    """The ASGI app of the route, which gets the requests that are no handshakes."""
+    raise UpgradeRequiredError(
+        f"{PATH} is a WebSocket, and this request does not open one: a proxy in between must pass the headers "
+        "Upgrade and Connection on"
+    )
+
+
 class WebSockets:
     """Accepts or refuses the handshakes of the route, and opens its connections."""
 
@@ -167,9 +206,11 @@ class WebSockets:
         settings: Settings,
         *,
         clock: Callable[[], float],
+        topic: StatusTopic,
         ping_s: float = PING_S,
     ) -> None:
         self._hub = hub
+        self._topic = topic
         self._admission = admission
         self._settings = settings
         self._clock = clock
@@ -192,6 +233,7 @@ class WebSockets:
                 address=address,
                 now=self._clock(),
                 ping_s=self._ping_s,
+                topic=self._topic,
             )
             handler.open()
             return handler

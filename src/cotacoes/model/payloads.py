@@ -95,12 +95,16 @@ class MeanJson(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """The progress of one coin: its last position, the last on its shard, and how many quotes are undelivered."""
+    """The progress of one coin: its last position, the last on its shard, and how many quotes are undelivered.
+
+    `held` says why they do not get there just now.
+    """
 
     position: PositionText | None
     through: PositionText | None
     pending: Count
     shard: str
+    held: str | None = None
 
     def checked(self) -> Self:
         """Return itself; ValueError for a text of the right shape but without meaning."""

@@ -63,6 +63,15 @@ BASES: Mapping[str, str] = {
     "tether": "USDT",
     "usd-coin": "USDC",
 }
+_TITLES = {  # of those that are not written as their words
+    "ripple": "XRP",
+    "tron": "TRON",
+    "near": "NEAR Protocol",
+    "binance-coin": "BNB",
+    "dogwifhat": "dogwifhat",
+    "usd-coin": "USD Coin",
+    "lido": "Lido DAO",
+}
 CURRENCIES = ("USDT", "USDC", "USD")  # those that a rate turns into USD
 STABLECOINS = ("USDT", "USDC")  # their rates to USD are asked of the venues that quote them in it
 _RATED = {"USDT": "tether", "USDC": "usd-coin"}
@@ -131,6 +140,11 @@ def base_of(coin: str) -> str | None:
     """The base asset of a coin, which may also be named by its asset (`btc`); None if the table does not have it."""
     asset = coin.upper()
     return BASES.get(coin) or (asset if asset in BASES.values() else None)
+
+
+def title_of(coin: str) -> str:
+    """The coin's name as people write it: Bitcoin Cash for `bitcoin-cash`."""
+    return _TITLES.get(coin) or " ".join(word.capitalize() for word in coin.split("-"))
 
 
 def spell(venue: str, base: str, currency: str) -> str:

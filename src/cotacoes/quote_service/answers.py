@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answers:
-    """See the head of this file."""
+    """See the head of this file. `held` says why the pending quotes of a coin are not delivered just now."""
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Answers:
         directory: ShardDirectory,
         intake: Intake,
         limits: AgeLimits,
+        *,
+        held: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._recorder = recorder
         self._histories = recorder.histories
@@ -54,6 +56,7 @@ class Answers:
         self._candles = CandleAnswers(self._reader, self._histories)
         self._limits = limits
         self._intake = intake
+        self._held = held
         self._texts: dict[str, tuple[Quote, QuoteJson]] = {}
 
     def current(self, coin: str) -> bytes:
@@ -162,6 +165,7 @@ class Answers:
             through=None if history.delivered is None else str(history.delivered),
             pending=history.pending,
             shard=history.shard,
+            held=self._held(coin),
         )
 
     def _refuse_beyond(self, coin: str, position: Position | None) -> None:

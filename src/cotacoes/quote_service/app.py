@@ -101,7 +101,11 @@ def build(settings: Settings, stop: Stop) -> HttpService:
         async with directory, bus, path.opened(), background(*starmap(restarts.kept, tasks.items())):
             yield
 
-    answers = Answers(recorder, directory, path.intake, AgeLimits.of(settings.fresh_s, settings.age_max_s))
+    def held(coin: str) -> str | None:
+        return path.deliveries[coin].held if coin in path.deliveries else None
+
+    limits = AgeLimits.of(settings.fresh_s, settings.age_max_s)
+    answers = Answers(recorder, directory, path.intake, limits, held=held)
     router = routes(answers, recorder.histories)
     router.include_router(breaker_routes(NAME, settings, upstreams))
     app = build_app(

@@ -108,7 +108,9 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             kinds = [kind for kind in problem_types() if kind.slug in slugs]
             if method != "get":
                 kinds.append(TooLargeError)
-            answers = operation.pop(_ANSWER, None) or {"200": operation["responses"]["200"]}
+            answers = operation.pop(_ANSWER, None) or {
+                status: its for status, its in operation["responses"].items() if status < "400"
+            }
             operation["responses"] = _with_problems(answers, [*kinds, *OF_EVERY_ROUTE])
             if UnauthorizedError in kinds:
                 operation["security"] = [{"admin": []}]

@@ -141,6 +141,10 @@ class ServiceClient(QuoteClient):
         body = msgspec.json.encode({"state": state})
         return await self._put(service, f"/v1/breakers/{quote(name, safe='')}", body)
 
+    async def passed_on(self, service: str, path: str, body: bytes, authorization: str) -> dict[str, Any]:
+        """The answer to a PUT that is made for a caller, with the caller's own authorization."""
+        return await self._ask(service, "PUT", path, body, {"authorization": authorization})
+
     async def check_alive(self, service: str) -> None:
         """Return if the service's process answers."""
         await self._get(service, "/livez")
