@@ -19,6 +19,7 @@ from cotacoes.errors import NoQuoteError, ShardUnavailableError
 from cotacoes.model.coins import COMPARED_MAX, nearest, require_coin
 from cotacoes.observability.metrics import Metrics
 from cotacoes.patterns.resilience import current_deadline
+from cotacoes.web import docs_page
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
 from cotacoes.web.request_limits import BODY_BYTES_MAX, REQUESTS_MAX
@@ -159,6 +160,21 @@ def test_the_docs_page_works_offline() -> None:
     assert "http://" not in page.text
     assert "https://" not in page.text
     assert "/coins/{coin}" in page.text
+
+
+def test_the_docs_page_shows_markdown_as_people_read_it_and_no_markup_of_its_own() -> None:
+    document = {
+        "info": {"title": "one"},
+        "paths": {
+            "/": {"get": {"summary": "the `page`", "description": "First.\n\n* an item\n\n<b>x</b>", "responses": {}}},
+        },
+    }
+    shown = docs_page.render(document)
+    assert "the <code>page</code>" in shown
+    assert "<li>an item</li>" in shown
+    assert "&lt;b&gt;x" in shown
+    assert "<a href=/>" in shown
+    assert "<a href=/>" not in get("/docs").text  # this service has no page
 
 
 def test_liveness_checks_no_dependency_and_readiness_names_each() -> None:

@@ -18,7 +18,6 @@ from cotacoes.adapters.http_server.connection import ASGIApp
 from cotacoes.errors import ProblemError
 from cotacoes.observability import tracing
 from cotacoes.observability.metrics import Metrics
-from cotacoes.web import docs_page
 from cotacoes.web.document import DocumentedApp, answering
 from cotacoes.web.pages import answer_page
 from cotacoes.web.problems import answer_errors
@@ -127,6 +126,8 @@ def _operator_routes(app: FastAPI, metrics: Metrics, checks: Mapping[str, Check]
 
     @functools.cache
     def page() -> str:
+        from cotacoes.web import docs_page  # only here: few ask for it, and a start need not wait for its library
+
         return docs_page.render(app.openapi())
 
     @router.get("/docs", summary="This page: routes and problem types, without scripts", include_in_schema=False)

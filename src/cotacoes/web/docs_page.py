@@ -1,38 +1,59 @@
-"""The page at `/docs`: routes and problem types as plain HTML."""
+"""The page at `/docs`: routes and problem types, rendered from the service's OpenAPI document. It needs no script."""
 
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Iterator
 from typing import Any
+
+from markdown_it import MarkdownIt
 
 from cotacoes.errors import problem_types
 from cotacoes.errors.problem_json import PROBLEM_JSON
 from cotacoes.web.pages import page
 
+_MARKDOWN = MarkdownIt("commonmark", {"html": False})
+
 
 def render(openapi: dict[str, Any]) -> str:
     """The page for one service's OpenAPI document."""
+    back = "<a href=/>Back to the page</a> · " if "/" in openapi["paths"] else ""
+    operations = [
+        (method.upper(), path, operation)
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
+    ]
+    contents = "".join(
+        f"<li><a href='#{_anchor(method, path)}'><code>{method} {html.escape(path)}</code></a> "
+        f"{_inline(operation.get('summary', ''))}"
+        for method, path, operation in operations
+    )
     return page(
         openapi["info"]["title"],
-        "<p>As JSON: <a href=/openapi.json>/openapi.json</a></p>"
-        f"<h2>Routes</h2>{''.join(_routes(openapi))}<h2>Problem types</h2>"
+        f"<p>{back}As JSON: <a href=/openapi.json>/openapi.json</a></p>"
+        f"<h2>Routes</h2><ul>{contents}</ul>{''.join(_route(*one) for one in operations)}"
+        "<h2>Problem types</h2>"
         "<p>Every error is <code>application/problem+json</code>; its <code>type</code> links to this page.</p>"
         f"{''.join(_problems())}",
     )
 
 
-def _routes(openapi: dict[str, Any]) -> Iterator[str]:
-    for path, methods in openapi["paths"].items():
-        for method, operation in methods.items():
-            summary = html.escape(operation.get("summary", ""))
-            yield f"<h3><code>{method.upper()} {html.escape(path)}</code></h3><p>{summary}</p>"
-            if operation.get("description"):
-                yield f"<p>{html.escape(operation['description'])}</p>"
-            for parameter in operation.get("parameters", []):
-                text = html.escape(parameter.get("description", ""))
-                yield f"<p><code>{html.escape(parameter['name'])}</code> ({parameter['in']}) {text}</p>"
-            yield f"<p>Problems: {', '.join(_problems_of(operation))}</p>"
+def _route(method: str, path: str, operation: dict[str, Any]) -> str:
+    text = inspect.cleandoc(operation.get("description", ""))
+    return (
+        f"<h3 id='{_anchor(method, path)}'><code>{method} {html.escape(path)}</code></h3>"
+        f"<p>{_inline(operation.get('summary', ''))}</p>{_MARKDOWN.render(text)}"
+        f"{_parameters(operation.get('parameters', []))}<p>Problems: {', '.join(_problems_of(operation))}</p>"
+    )
+
+
+def _parameters(parameters: list[dict[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{html.escape(one['name'])}</code><td>{one['in']}<td>{_inline(one.get('description', ''))}</tr>"
+        for one in parameters
+    )
+    return f"<table><tr><th>parameter<th>in<th>meaning</tr>{rows}</table>" if rows else ""
 
 
 def _problems_of(operation: dict[str, Any]) -> Iterator[str]:
@@ -46,5 +67,14 @@ def _problems_of(operation: dict[str, Any]) -> Iterator[str]:
 
 def _problems() -> Iterator[str]:
     for kind in sorted(problem_types(), key=lambda kind: (kind.status, kind.slug)):
-        text = html.escape(" ".join((kind.__doc__ or "").split()))
-        yield f"<h3 id={kind.slug}>{kind.status} <code>{kind.slug}</code></h3><p>{text}</p>"
+        text = _MARKDOWN.render(inspect.cleandoc(kind.__doc__ or ""))
+        yield f"<h3 id={kind.slug}>{kind.status} <code>{kind.slug}</code></h3>{text}"
+
+
+def _inline(text: str) -> str:
+    rendered: str = _MARKDOWN.renderInline(text)
+    return rendered
+
+
+def _anchor(method: str, path: str) -> str:
+    return html.escape(f"{method} {path}".replace(" ", ""))
