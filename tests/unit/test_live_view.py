@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from cotacoes import config
 from cotacoes.up.live_view import TEXT_MAX, LiveView, Style
 from cotacoes.up.supervision.service import ServiceState, StateChange
+from cotacoes.up.topology import page_address
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 CLOCK = f"{NOON.astimezone():%H:%M:%S}"
@@ -28,10 +30,10 @@ QUOTE = {
 class Shown:
     """A view, its lines, and the states of two services."""
 
-    def __init__(self, style: Style = Style.PLAIN) -> None:
+    def __init__(self, style: Style = Style.PLAIN, page: str = "") -> None:
         self.lines: list[str] = []
         self.states = {"redis": ServiceState.STARTING, "quote_service": ServiceState.WAITING}
-        self.view = LiveView(style, self.lines.append, coin_width=8, now=lambda: NOON)
+        self.view = LiveView(style, self.lines.append, coin_width=8, now=lambda: NOON, page=page)
         self.view.rows = lambda: [
             {"name": name, "address": "redis://far" if name == "redis" else None, "state": state.value}
             for name, state in self.states.items()
@@ -66,6 +68,22 @@ def test_the_table_is_shown_once_when_all_services_have_settled() -> None:
     ]
     shown.view.show_table()
     assert len(shown.lines) == 6
+
+
+def test_people_get_the_address_of_the_page_below_the_table_and_programs_do_not() -> None:
+    for style in Style:
+        shown = Shown(style, page="http://127.0.0.1:8000/#token=secret")
+        shown.view.show_table()
+        assert any("In a browser: http://127.0.0.1:8000/#token=secret" in line for line in shown.lines) is (
+            style is not Style.JSON
+        )
+        assert style is not Style.JSON or "secret" not in "".join(shown.lines)
+
+
+def test_the_token_is_in_the_fragment_of_the_address_and_only_on_a_terminal() -> None:
+    settings = config.load({}, admin_token="sesame", port_base=9000)
+    assert page_address(settings, with_token=True) == "http://127.0.0.1:9000/#token=sesame"
+    assert page_address(settings, with_token=False) == "http://127.0.0.1:9000/"
 
 
 def test_quotes_wait_for_the_table_but_problems_do_not() -> None:

@@ -65,7 +65,7 @@ class LiveView:
     """Turns events into lines. `put` gets one line without its line feed; `rows` are those of `status`.
 
     The table is shown once all services have settled, or when `show_table` is called. What people read below it waits
-    until then.
+    until then. `page` is the address of the page, which is named below the table.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class LiveView:
         *,
         coin_width: int,
         now: Callable[[], datetime],
+        page: str = "",
     ) -> None:
+        self._page = page
         self._style = style
         self._put = put
         self._coin_width = coin_width
@@ -110,6 +112,9 @@ class LiveView:
             shown = state if state == "state" else self._coloured(ServiceState(state))
             self._put(f"{name:<{widths[0]}}  {address:<{widths[1]}}  {shown}")
         self._put("")
+        if self._page:
+            self._put(f"In a browser: {self._page}")
+            self._put("")
         for line in self._held:
             self._put(line)
         self._held.clear()

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -77,11 +77,19 @@ async def _run(topology: Topology, folder: DataFolder, style: Style, leftovers: 
     encoding = sys.stdout.encoding or "utf-8"
     with Printer(descriptor_writer(descriptor), on_failed, encoding=encoding, dropped_line=dropped) as printer:
         coin_width = max(map(len, topology.settings.seed_placement))
-        view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC))
+        page = page_address(topology.settings, with_token=sys.stdout.isatty())
+        view = LiveView(style, printer.put, coin_width=coin_width, now=lambda: datetime.now(UTC), page=page)
         system = RunningSystem(topology, folder, view)
         if leftovers:
             sys.stderr.write(f"ended processes that a killed `up` left behind: {', '.join(leftovers)}\n")
         return await system.run(describe_source(topology.settings))
+
+
+def page_address(settings: Settings, *, with_token: bool) -> str:
+    """The address of the page; with the admin token in its fragment, which a browser keeps to itself."""
+    token = settings.admin_token.get_secret_value()
+    fragment = f"#token={quote(token)}" if with_token and token else ""
+    return f"{settings.url('gateway_service')}/{fragment}"
 
 
 def _refuse_useless_source(settings: Settings) -> None:
