@@ -36,6 +36,7 @@ ASK_S = 0.9
 REPORT_S = 5.0  # a report for all viewers
 FIRST_S = 600.0  # the oldest quote changes only by retention
 FIRST_RETRY_S = 5.0
+COINS_A_S = 200  # most have moved when they are asked for again, and each viewer gets those that have
 WANTED_S = 5.0  # after the last question for the status
 FIRST_ANSWERS_S = 1.0
 
@@ -80,12 +81,13 @@ class StatusPolls:
         self._first: dict[str, FirstQuoteJson] = {}
         self._first_due_s: dict[str, float] = {}
         self._decimals: dict[str, int] = {}
+        self._positions = _Question(self._ask_positions)
         report = _Question(self._ask_report, REPORT_S, report_s)
         known = {
             "gateway_service": [_Question(self._note_own)],
             "quote_service": [
                 self._breakers_of("quote_service"),
-                _Question(self._ask_positions),
+                self._positions,
                 _Question(self._ask_first, is_needed=lambda: self._without_first() is not None),
             ],
             "aggregator_service": [self._breakers_of("aggregator_service"), report],
@@ -160,7 +162,9 @@ class StatusPolls:
             self._note_coins(None)
 
     async def _ask_positions(self) -> None:
-        self._note_coins(await self._client.positions())
+        progress = await self._client.positions()
+        self._positions.every_s = max(PERIOD_S, len(progress) / COINS_A_S)
+        self._note_coins(progress)
 
     def _without_first(self) -> str | None:
         """A coin whose oldest quote is to be asked for; None if there is none, or its shard is away."""
