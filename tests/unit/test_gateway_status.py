@@ -18,6 +18,7 @@ from tests.unit.harness_gateway_stream import NOON, StreamRig
 from cotacoes import config
 from cotacoes.adapters.http_client import HttpClient
 from cotacoes.config import SHARDS
+from cotacoes.errors import BusUnavailableError
 from cotacoes.gateway_service import app
 from cotacoes.gateway_service.status import Status
 from cotacoes.gateway_service.status_polls import WANTED_S, StatusPolls
@@ -34,7 +35,7 @@ from cotacoes.web.background import Restarts
 from cotacoes.web.service_client import Addresses, ServiceClient
 
 TOKEN = "sesame"
-SERVICES = ("gateway_service", "quote_service", "aggregator_service", "feed_service", "external_service")
+SERVICES = ("gateway_service", "quote_service", "aggregator_service", "feed_service", "external_service", "redis")
 BITCOIN = CoinJson("BTC", "Bitcoin", "USD", 2, None)
 FAULTS = {"error_rate": 0.0}
 TRACE = {"branch": "shard1", "status": "ok", "start_ms": 0.1, "elapsed_ms": 3.5, "attempts": 1, "reason": None}
@@ -97,9 +98,17 @@ class SystemTwin:
             case _:
                 return PAGE
 
+    async def ping(self) -> None:
+        """Redis, which is not asked over HTTP."""
+        self.asked["redis", int(asyncio.get_running_loop().time())] += 1
+        if "redis" in self.hung:
+            await asyncio.Event().wait()
+        if "redis" in self.away:
+            raise BusUnavailableError("redis refused the connection")
+
     def client(self) -> ServiceClient:
         http = HttpClient(2.0, 1_000_000, transport=httpx2.ASGITransport(self))
-        return ServiceClient(Addresses(**{name: f"http://{name}" for name in SERVICES}), http=http)
+        return ServiceClient(Addresses(**{name: f"http://{name}" for name in SERVICES[:-1]}), http=http)
 
 
 def new_status(now: Callable[[], datetime] = lambda: NOON) -> Status:
@@ -124,6 +133,7 @@ def polled(scenario: Callable[[SystemTwin, Status, StatusPolls], Coroutine[Any, 
                 rig.hub,
                 services=services or SERVICES,
                 own_breakers=list,
+                ping_redis=twin.ping,
                 report_s=2.0,
                 clock=loop.time,
                 now=now,
@@ -392,7 +402,13 @@ async def test_the_status_and_the_coins_are_routes() -> None:
     msgspec.convert(status, StatusJson)
     assert status["source"] == "sim"
     assert status["limits"] == {"fresh_ms": 5_000, "age_max_ms": 300_000}
-    assert status["services"].keys() == {"external_service", "quote_service", "aggregator_service", "gateway_service"}
+    assert status["services"].keys() == {
+        "external_service",
+        "quote_service",
+        "aggregator_service",
+        "gateway_service",
+        "redis",
+    }
     coins = (await ask("GET", "/v1/coins", twin)).json()["coins"]
     assert coins["bitcoin"] == {"symbol": "BTC", "title": "Bitcoin", "currency": None, "decimals": 0, "first": None}
 
@@ -409,6 +425,7 @@ def test_decimals_are_the_most_that_were_seen() -> None:
                 rig.hub,
                 services=["gateway_service", "quote_service"],
                 own_breakers=list,
+                ping_redis=twin.ping,
                 report_s=1.0,
                 clock=loop.time,
                 now=lambda: NOON,

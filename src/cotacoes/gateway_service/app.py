@@ -37,7 +37,7 @@ from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.status import Status
-from cotacoes.gateway_service.status_polls import ASK_S, StatusPolls
+from cotacoes.gateway_service.status_polls import ASK_S, REDIS, StatusPolls
 from cotacoes.gateway_service.status_routes import status_routes
 from cotacoes.gateway_service.status_topic import StatusTopic
 from cotacoes.gateway_service.websocket import WebSockets
@@ -127,8 +127,9 @@ def wire(
         now=utc_now,
         random=random,
     )
+    parts = [*settings.http_services, REDIS]
     status = Status(
-        settings.http_services,
+        parts,
         SHARDS,
         limits=LimitsJson(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
         source=cast(SourceKind, settings.source.partition(":")[0]),
@@ -138,8 +139,9 @@ def wire(
         status,
         services or client,
         hub,
-        services=settings.http_services,
+        services=parts,
         own_breakers=upstreams.described,
+        ping_redis=bus.ping,
         report_s=report_wait_s(settings),
         clock=loop.time,
         now=utc_now,

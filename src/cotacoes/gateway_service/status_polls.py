@@ -31,6 +31,7 @@ from cotacoes.model.venue_symbols import base_of, title_of
 from cotacoes.web.background import Restarts
 from cotacoes.web.service_client import ServiceClient
 
+REDIS = "redis"
 PERIOD_S = 1.0  # of the questions to one service
 ASK_S = 0.9
 REPORT_S = 5.0  # a report for all viewers
@@ -55,7 +56,8 @@ class _Question:
 class StatusPolls:
     """See the head of this file. `client` knows the services, `services` are those that run.
 
-    `own_breakers` gives the gateway's breakers, `report_s` is how long to wait for a report.
+    `own_breakers` gives the gateway's breakers. `ping_redis` returns if Redis answers, and raises a ProblemError if not.
+    `report_s` is how long to wait for a report.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class StatusPolls:
         *,
         services: Sequence[str],
         own_breakers: Callable[[], list[BreakerJson]],
+        ping_redis: Callable[[], Awaitable[None]],
         report_s: float,
         clock: Callable[[], float],
         now: Callable[[], datetime],
@@ -85,6 +88,7 @@ class StatusPolls:
         report = _Question(self._ask_report, REPORT_S, report_s)
         known = {
             "gateway_service": [_Question(self._note_own)],
+            REDIS: [_Question(ping_redis)],
             "quote_service": [
                 self._breakers_of("quote_service"),
                 self._positions,
