@@ -140,7 +140,7 @@ class StreamRig:
         )
         self.admission = admission(self.settings, self.metrics, self.loop.time, self.settings.streams_max)
         self.status = Status(
-            self.settings.http_services, SHARDS, limits=LimitsJson(5_000, 300_000), source="sim", now=lambda: NOON
+            self.settings.http_services, SHARDS, limits=LimitsJson(5_000, 300_000, 100), source="sim", now=lambda: NOON
         )
         self.wanted = 0
         self.topic = StatusTopic(self.status, self.want)

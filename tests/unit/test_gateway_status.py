@@ -112,7 +112,7 @@ class SystemTwin:
 
 
 def new_status(now: Callable[[], datetime] = lambda: NOON) -> Status:
-    return Status(SERVICES, SHARDS, limits=LimitsJson(5_000, 300_000), source="venues", now=now)
+    return Status(SERVICES, SHARDS, limits=LimitsJson(5_000, 300_000, 100), source="venues", now=now)
 
 
 def polled(scenario: Callable[[SystemTwin, Status, StatusPolls], Coroutine[Any, Any, None]], *services: str) -> None:
@@ -401,7 +401,7 @@ async def test_the_status_and_the_coins_are_routes() -> None:
     status = (await ask("GET", "/v1/status", twin)).json()
     msgspec.convert(status, StatusJson)
     assert status["source"] == "sim"
-    assert status["limits"] == {"fresh_ms": 5_000, "age_max_ms": 300_000}
+    assert status["limits"] == {"fresh_ms": 5_000, "age_max_ms": 300_000, "stream_coins_max": 100}
     assert status["services"].keys() == {
         "external_service",
         "quote_service",

@@ -131,7 +131,7 @@ def wire(
     status = Status(
         parts,
         SHARDS,
-        limits=LimitsJson(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000)),
+        limits=LimitsJson(round(settings.fresh_s * 1000), round(settings.age_max_s * 1000), settings.stream_coins_max),
         source=cast(SourceKind, settings.source.partition(":")[0]),
         now=utc_now,
     )

@@ -56,8 +56,8 @@ class _Question:
 class StatusPolls:
     """See the head of this file. `client` knows the services, `services` are those that run.
 
-    `own_breakers` gives the gateway's breakers. `ping_redis` returns if Redis answers, and raises a ProblemError if not.
-    `report_s` is how long to wait for a report.
+    `own_breakers` gives the gateway's breakers. `ping_redis` raises a ProblemError if Redis does not answer. `report_s`
+    is how long to wait for a report.
     """
 
     def __init__(

@@ -20,10 +20,11 @@ PartState = Literal["up", "away", "unknown"]
 
 
 class LimitsJson(msgspec.Struct, frozen=True):
-    """Up to which age a quote is fresh, and up to which one it is served at all."""
+    """Up to which age a quote is fresh, and up to which one it is served at all; how many coins a stream may have."""
 
     fresh_ms: Count
     age_max_ms: Count
+    stream_coins_max: Count
 
 
 class ShardStatusJson(msgspec.Struct, frozen=True):

@@ -79,8 +79,8 @@ _LOGGED = {
 class _Upstream:
     policy: ResiliencePolicy
     breaker: CircuitBreaker
-    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=ERRORS_MAX))
-    transitions: deque[StateTransition] = field(default_factory=lambda: deque(maxlen=TRANSITIONS_MAX))
+    errors: deque[BreakerErrorJson] = field(default_factory=lambda: deque(maxlen=ERRORS_MAX))
+    transitions: deque[TransitionJson] = field(default_factory=lambda: deque(maxlen=TRANSITIONS_MAX))
     is_refused: bool = False
 
 
@@ -171,13 +171,8 @@ class Upstreams:
             consecutive_failures=seen.consecutive_failures,
             not_permitted=seen.not_permitted,
             retry_budget=round(upstream.policy.budget.saved, 3),
-            last_errors=[BreakerErrorJson(self._time(at), error) for at, error in reversed(upstream.errors)],
-            transitions=[
-                TransitionJson(
-                    self._time(change.at), change.from_state.value, change.to_state.value, change.reason.value
-                )
-                for change in reversed(upstream.transitions)
-            ],
+            last_errors=list(reversed(upstream.errors)),
+            transitions=list(reversed(upstream.transitions)),
         )
 
     def _time(self, at: float) -> str:
@@ -203,9 +198,11 @@ class Upstreams:
             if event.slow:
                 self._metrics.slow_calls.labels(upstream=event.name).inc()
             if event.verdict is CallVerdict.FAILURE and event.error is not None:
-                upstream.errors.append((event.at, _without_addresses(event.error)))
+                upstream.errors.append(BreakerErrorJson(self._time(event.at), _without_addresses(event.error)))
         elif isinstance(event, StateTransition):
-            upstream.transitions.append(event)
+            upstream.transitions.append(
+                TransitionJson(self._time(event.at), event.from_state.value, event.to_state.value, event.reason.value)
+            )
             self._show_state(event.name, event.to_state)
             self._metrics.breaker_transitions.labels(
                 upstream=event.name, to_state=event.to_state.value, reason=event.reason.value
