@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ from cotacoes.model.quote import Quote
 from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.web.service_client import Addresses, ServiceClient
 
+ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTES = {"bitcoin": [Quote("bitcoin", "USD", Decimal("67012.3400"), 5, 1, NOON, NOON, "sim")]}
 
@@ -50,6 +52,14 @@ def test_the_front_page_names_every_address_and_runs_nothing() -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"<script|\bon\w+=|src=", page.text)
+
+
+def test_the_documentation_explains_each_pattern_under_an_address_of_its_own() -> None:
+    page = get("/docs").text
+    for anchor in ("circuit-breaker", "publish-subscribe", "sharding", "scatter-gather", "consensus"):
+        assert f'<h2 id="{anchor}">' in page
+    for name in re.findall(r"docs/explanation/[a-z-]+[.]md", page):
+        assert (ROOT / name).exists()
 
 
 def test_the_front_page_shows_no_inner_address_and_no_markup_of_a_host() -> None:

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Callable
+from importlib.resources import files as resources_of
 from random import SystemRandom
 from typing import cast
 
@@ -197,7 +198,8 @@ def wire(
         event_stream.PATH: EventStreams(hub, admission, settings, clock=loop.time),
         websocket.PATH: websocket.require_upgrade,
     }
-    app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams)
+    text = resources_of("cotacoes.gateway_service").joinpath("patterns.md").read_text(encoding="utf-8")
+    app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams, description=text)
     websockets = WebSockets(hub, admission, settings, clock=loop.time, topic=topic)
     return HttpService(NAME, CrossOrigin(app, settings.origins), metrics, resources, websockets.protocol)
 

@@ -72,14 +72,22 @@ def build_app(
     lean: Mapping[str, Lean] | None = None,
     direct: Mapping[str, ASGIApp] | None = None,
     streams: Mapping[str, ASGIApp] | None = None,
+    description: str = "",
 ) -> ASGIApp:
     """The service's own routes and those of every service, within its limits.
 
     `lean` maps a path without its last segment (`/cotacao_atual`) to a function that answers that segment with JSON,
     `direct` a whole path to an app that answers it without the framework, `streams` one to an app that opens a stream.
+    `description` is Markdown, for /docs.
     """
     app = DocumentedApp(
-        title=name, version="1", docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_FASTAPI_SPANS
+        title=name,
+        version="1",
+        description=description,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=NO_FASTAPI_SPANS,
     )
     app.include_router(router)
     app.include_router(_operator_routes(app, metrics, checks or {}))

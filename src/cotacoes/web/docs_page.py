@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import inspect
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -32,11 +34,22 @@ def render(openapi: dict[str, Any]) -> str:
     return page(
         openapi["info"]["title"],
         f"<p>{back}As JSON: <a href=/openapi.json>/openapi.json</a></p>"
+        f"{_with_anchors(openapi['info'].get('description', ''))}"
         f"<h2>Routes</h2><ul>{contents}</ul>{''.join(_route(*one) for one in operations)}"
         "<h2>Problem types</h2>"
         "<p>Every error is <code>application/problem+json</code>; its <code>type</code> links to this page.</p>"
         f"{''.join(_problems())}",
     )
+
+
+def _with_anchors(text: str) -> str:
+    """Markdown whose headings can be linked to: `#scatter-gather` for Scatter/gather."""
+    tokens = _MARKDOWN.parse(text)
+    for opening, within in pairwise(tokens):
+        if opening.type == "heading_open":
+            opening.attrSet("id", re.sub("[^a-z0-9]+", "-", within.content.lower()))
+    rendered: str = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+    return rendered
 
 
 def _route(method: str, path: str, operation: dict[str, Any]) -> str:
