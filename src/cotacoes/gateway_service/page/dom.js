@@ -1,0 +1,142 @@
+// @ts-check
+// The few ways in which the page writes: text as text, what has not changed not at all, and never HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+const TEXT_MAX = 600;
+// controls, and marks that turn the direction of what follows: a text must not change the words around it
+const UNSEEN = /[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** @param {string} id */
+export const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/** @param {string} id */
+export const chooser = (id) => /** @type {HTMLSelectElement} */ (byId(id));
+
+/** A text, fit to be shown whoever wrote it.
+ * @param {string} text */
+export const clean = (text) => text.slice(0, TEXT_MAX).replace(UNSEEN, "\ufffd");
+
+/** @param {Element} node
+ * @param {string} text */
+export function write(node, text) {
+  text = clean(text);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** @param {Element} node
+ * @param {string} name
+ * @param {string | number} value */
+export function mark(node, name, value) {
+  const text = clean(String(value));
+  if (node.getAttribute(name) !== text) node.setAttribute(name, text);
+}
+
+/** @template {Element} T
+ * @param {T} made
+ * @param {Record<string, string | number>} attributes
+ * @param {(Node | string)[]} children */
+function filled(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
+  made.append(...children.map((child) => (typeof child === "string" ? clean(child) : child)));
+  return made;
+}
+
+/** @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {Record<string, string | number>} [attributes]
+ * @param {(Node | string)[]} children */
+export const element = (tag, attributes = {}, ...children) =>
+  filled(document.createElement(tag), attributes, children);
+
+/** @param {string} tag
+ * @param {Record<string, string | number>} [attributes]
+ * @param {(Node | string)[]} children */
+export const drawn = (tag, attributes = {}, ...children) =>
+  filled(document.createElementNS(SVG, tag), attributes, children);
+
+/** Write these lines into a list, if they are others than before.
+ * @param {string} id
+ * @param {string[]} lines */
+export function list(id, lines) {
+  const place = byId(id);
+  if (place.dataset.said === lines.join("\n")) return;
+  place.dataset.said = lines.join("\n");
+  place.replaceChildren(...lines.map((line) => element("li", {}, line)));
+}
+
+/** Offer these choices, if they are others than before, and keep the one that was made.
+ * @param {HTMLSelectElement} select
+ * @param {[string, string][]} choices value and text
+ * @returns {boolean} whether they are others */
+export function offer(select, choices) {
+  if (select.dataset.of === String(choices)) return false;
+  select.dataset.of = String(choices);
+  const chosen = select.value;
+  select.replaceChildren(...choices.map(([value, text]) => element("option", { value }, text)));
+  if (choices.some(([value]) => value === chosen)) select.value = chosen;
+  return true;
+}
+
+/** What a cell shows: a text, a text with a `mark` (a shape beside it), or a node that is there to stay.
+ * @typedef {"good" | "warn" | "bad" | "idle"} Mark */
+/** @typedef {string | number | null | undefined | { text: string, mark: Mark } | Node} Cell */
+
+/** The rows of a table, by key. The first cell of each heads its row. */
+export class Rows {
+  /** @type {Map<string, HTMLTableRowElement>} */
+  #rows = new Map();
+
+  /** @param {string} id of the table, or of what it is in */
+  constructor(id) {
+    const [table, all] = [`#${id} thead`, `#${id} tbody`].map((path) => document.querySelector(path));
+    this.body = /** @type {HTMLTableSectionElement} */ (all);
+    this.heads = /** @type {Element} */ (table).querySelectorAll("th");
+    // on a narrow screen rows become blocks, which must remain a table for those who hear it
+    const roles = { table: this.body.parentElement, rowgroup: this.body, row: this.heads[0].parentElement };
+    for (const [role, node] of Object.entries(roles)) node?.setAttribute("role", role);
+    table?.setAttribute("role", "rowgroup");
+    for (const head of this.heads) head.setAttribute("role", "columnheader");
+  }
+
+  /** @param {[string, ...Cell[]][]} items each with its key */
+  show(items) {
+    const gone = new Set(this.#rows.keys());
+    items.forEach(([key, ...cells], place) => {
+      gone.delete(key);
+      const row = this.#row(key, cells.length);
+      if (this.body.rows[place] !== row) this.body.insertBefore(row, this.body.rows[place] ?? null);
+      cells.forEach((cell, column) => this.#fill(row.cells[column], cell, column));
+    });
+    for (const key of gone) {
+      this.#rows.get(key)?.remove();
+      this.#rows.delete(key);
+    }
+  }
+
+  /** @param {string} key
+   * @param {number} count */
+  #row(key, count) {
+    let row = this.#rows.get(key);
+    if (!row) {
+      row = element("tr", { role: "row" }, element("th", { scope: "row", role: "rowheader" }));
+      while (row.cells.length < count) row.append(element("td", { role: "cell" }));
+      this.#rows.set(key, row);
+    }
+    return row;
+  }
+
+  /** @param {Element} place
+   * @param {Cell} cell
+   * @param {number} column */
+  #fill(place, cell, column) {
+    mark(place, "data-label", this.heads[column].textContent ?? "");
+    if (cell instanceof Node) {
+      if (place.firstChild !== cell) place.replaceChildren(cell);
+    } else if (cell && typeof cell === "object") {
+      write(place, cell.text);
+      mark(place, "data-mark", cell.mark);
+    } else {
+      write(place, String(cell ?? "–"));
+    }
+  }
+}

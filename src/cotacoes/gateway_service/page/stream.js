@@ -1,0 +1,308 @@
+// @ts-check
+// The stream: one WebSocket for the status and all coins, which comes back by itself and continues exactly.
+//
+//     connect ─▶ ask for the status ─▶ its coins, each after the last position ─▶ live
+//        ▲                                                                         │
+//        └──── pause, with jitter ◀── closed: offline ◀── silent for 11 s: late ◀──┘
+//
+// A browser does not say that a connection is dead. Heartbeats come every 5 s, so what is silent for longer than two of
+// them is given up. While it is late, a new connection is tried; one that is refused makes it offline.
+
+import { Continuity, Hole } from "./continuity.js";
+
+/** @typedef {"connecting" | "live" | "late" | "offline" | "paused"} StreamState */
+/** @typedef {{ type: "state", state: StreamState }
+ *   | { type: "resumed", coins: string[] }
+ *   | { type: "refused", problem: Refusal["problem"] }
+ *   | { type: "beat", silent: string[] }
+ *   | Quote | Gap | StatusFrame } StreamEvent */
+
+const SILENT_MS = 11_000; // two heartbeats
+const OPEN_MS = 4_000; // to connect, and to be answered
+const PAUSE_MS = 250; // doubles with each attempt that fails, up to:
+const PAUSE_MS_MAX = 2_000;
+const COINS_A_MESSAGE = 50; // with positions some 5 kB, of the 16 kB that the gateway reads
+const RETRY_MS = 1_000; // to ask again for coins that were refused
+const HELD_MS = 30_000;
+
+/** The gateway's time of day, from what it sends and a clock of the browser that nobody sets.
+ *
+ * A time that the gateway sends is older on arrival than when it was written, by the way here, or by more after a stall.
+ * So of those that came in the last half minute, the one that makes the gateway's clock latest is nearest to the truth.
+ * No price seems younger than it is, and a gateway whose clock is set back is believed after half a minute. */
+export class GatewayClock {
+  /** @type {{ at: number, offset: number }[]} */
+  #heard = [];
+
+  /** @param {() => number} monotonic milliseconds of a clock that only rises */
+  constructor(monotonic = () => performance.now()) {
+    this.monotonic = monotonic;
+  }
+
+  /** Note that the gateway sent this time.
+   * @param {Time} sentAt */
+  note(sentAt) {
+    const at = this.monotonic();
+    const offset = Date.parse(sentAt) - at;
+    if (!Number.isNaN(offset)) this.#heard = [...this.#heard.filter((one) => at - one.at < HELD_MS), { at, offset }];
+  }
+
+  /** Forget it: nothing is known until the next message. */
+  reset() {
+    this.#heard = [];
+  }
+
+  /** Milliseconds since 1970; null if the gateway has not said. */
+  get now() {
+    return this.#heard.length ? this.monotonic() + Math.max(...this.#heard.map((one) => one.offset)) : null;
+  }
+
+  /** How long ago that was, in milliseconds and at least 0; null if it is not known.
+   * @param {Time | null | undefined} at */
+  age(at) {
+    const now = this.now;
+    return now === null || !at ? null : Math.max(0, now - Date.parse(at));
+  }
+}
+
+export class Stream {
+  /** @type {StreamState} */
+  state = "connecting";
+  /** How often it was live again. */
+  resumptions = 0;
+  /** The most coins of one stream. */
+  coinsMax = 100;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** @type {Map<string, Continuity>} */
+  #coins = new Map();
+  /** @type {Map<string, string[]>} coins by the id of the message that asks for them */
+  #asked = new Map();
+  /** @type {Set<string>} */
+  #isAsked = new Set();
+  #ids = 0;
+  #heardAt = 0;
+  #hasHeard = false;
+  #isAlone = false; // whether coins are asked for one by one, since one of several was refused
+  #askAt = 0;
+  #attempts = 0;
+  #connectAt = 0;
+  /** @type {number | null} */
+  #retryMs = null;
+
+  /** @param {object} world
+   * @param {() => WebSocket} world.open
+   * @param {GatewayClock} world.clock
+   * @param {(event: StreamEvent) => void} world.on
+   * @param {() => number} [world.random] */
+  constructor({ open, clock, on, random = Math.random }) {
+    this.open = open;
+    this.clock = clock;
+    this.on = on;
+    this.random = random;
+  }
+
+  get isLive() {
+    return this.state === "live";
+  }
+
+  /** The last position of a coin that was shown or reported missing.
+   * @param {string} coin */
+  last(coin) {
+    return this.#coins.get(coin)?.last ?? null;
+  }
+
+  /** Whether a coin has no place in the stream.
+   * @param {string} coin */
+  isUnfollowed(coin) {
+    return this.#hasHeard && this.#isAsked.size >= this.coinsMax && !this.#isAsked.has(coin);
+  }
+
+  /** Connect, give up what is silent, ask for coins that are new. To be called a few times each second. */
+  check() {
+    const now = this.clock.monotonic();
+    if (this.state === "paused") return;
+    if (this.#socket === null) {
+      if (now >= this.#connectAt) this.#connect();
+    } else if (now - this.#heardAt > (this.#hasHeard ? SILENT_MS : OPEN_MS)) {
+      this.#lose(this.#hasHeard || this.state === "late" ? "late" : "offline");
+    } else {
+      this.#ask();
+    }
+  }
+
+  /** Follow these coins, and no others.
+   * @param {string[]} coins */
+  follow(coins) {
+    for (const coin of coins) if (!this.#coins.has(coin)) this.#coins.set(coin, new Continuity(coin));
+    for (const coin of this.#coins.keys()) {
+      if (coins.includes(coin)) continue;
+      this.#coins.delete(coin);
+      if (this.#isAsked.delete(coin)) this.#send({ op: "unsubscribe", coins: [coin] });
+    }
+    this.#ask();
+  }
+
+  /** Connect at once, since there is reason to think that it works now. */
+  hurry() {
+    if (this.#socket === null && this.state !== "paused") this.#connect();
+  }
+
+  /** Cut the connection as a network would, for so long. */
+  cut(/** @type {number} */ ms) {
+    this.#retryMs = ms;
+    this.#lose("offline");
+  }
+
+  /** Stop, for nobody looks. */
+  pause() {
+    this.#lose("paused");
+  }
+
+  /** Go on at the newest quotes: a page that was hidden does not read the hours in between. */
+  resume() {
+    if (this.state !== "paused") return;
+    for (const continuity of this.#coins.values()) continuity.forget();
+    this.clock.reset(); // the other clock may have stood still while the machine slept
+    this.#enter("connecting");
+    this.#connect();
+  }
+
+  #connect() {
+    const socket = (this.#socket = this.open());
+    this.#heardAt = this.clock.monotonic();
+    this.#hasHeard = this.#isAlone = false;
+    socket.onopen = () => this.#send({ op: "subscribe", topics: ["status"], id: "status" });
+    socket.onclose = () => this.#lose("offline");
+    socket.onmessage = (event) => {
+      this.#heardAt = this.clock.monotonic();
+      try {
+        this.#apply(JSON.parse(event.data));
+      } catch (error) {
+        if (!(error instanceof Hole)) throw error;
+        this.#lose("offline");
+      }
+    };
+  }
+
+  /** @param {StreamState} state */
+  #lose(state) {
+    const socket = this.#socket;
+    if (socket !== null) {
+      socket.onopen = socket.onclose = socket.onmessage = null;
+      socket.close();
+    }
+    this.#socket = null;
+    this.#asked.clear();
+    this.#isAsked.clear();
+    const bound = Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** this.#attempts++);
+    this.#connectAt = this.clock.monotonic() + (this.#retryMs ?? this.random() * bound);
+    this.#retryMs = null;
+    this.#enter(state);
+  }
+
+  /** @param {StreamState} state */
+  #enter(state) {
+    if (state === this.state) return;
+    this.state = state;
+    this.on({ type: "state", state });
+  }
+
+  /** @param {object} message */
+  #send(message) {
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message));
+  }
+
+  /** Ask for the coins that were not asked for yet, each after its last position. */
+  #ask() {
+    if (!this.#hasHeard || this.clock.monotonic() < this.#askAt) return;
+    const free = this.coinsMax - this.#isAsked.size;
+    const fresh = [...this.#coins.keys()].filter((coin) => !this.#isAsked.has(coin)).slice(0, free);
+    const size = this.#isAlone ? 1 : COINS_A_MESSAGE;
+    for (let at = 0; at < (this.#isAlone ? Math.min(1, fresh.length) : fresh.length); at += size) {
+      const coins = fresh.slice(at, at + size);
+      /** @type {Record<string, Position>} */
+      const since = {};
+      for (const coin of coins) {
+        const last = this.#coins.get(coin)?.ask();
+        if (last) since[coin] = last;
+        this.#isAsked.add(coin);
+      }
+      const id = String(++this.#ids);
+      this.#asked.set(id, coins);
+      this.#send({ op: "subscribe", coins, mode: "every", since, id });
+    }
+  }
+
+  /** @param {Frame} frame */
+  #apply(frame) {
+    switch (frame.type) {
+      case "status":
+        this.clock.note(frame.generated_at);
+        this.#begin();
+        this.on(frame);
+        break;
+      case "heartbeat":
+        this.clock.note(frame.sent_at);
+        this.#begin();
+        for (const [coin, position] of Object.entries(frame.coins)) {
+          this.#tell(this.#coins.get(coin)?.beat(position));
+        }
+        this.on({ type: "beat", silent: frame.silent });
+        break;
+      case "subscribed":
+        this.#resumed(frame);
+        break;
+      case "quote":
+        this.#tell(this.#coins.get(frame.coin)?.hear(frame));
+        break;
+      case "gap":
+        this.#tell(this.#coins.get(frame.coin)?.miss(frame));
+        break;
+      case "bye":
+        this.#retryMs = frame.retry_ms;
+        break;
+      case "error":
+        this.#refused(frame);
+    }
+  }
+
+  /** The gateway speaks: the stream is live. */
+  #begin() {
+    if (this.#hasHeard) return;
+    this.#hasHeard = true;
+    this.#attempts = 0;
+    this.resumptions++;
+    this.#enter("live");
+    this.#ask();
+  }
+
+  /** @param {Subscribed} frame */
+  #resumed(frame) {
+    const resumed = [];
+    for (const [coin, begun] of Object.entries(frame.coins)) {
+      const continuity = this.#coins.get(coin);
+      if (continuity?.last && begun.recovered) resumed.push(coin);
+      this.#tell(continuity?.begin(begun));
+    }
+    if (resumed.length) this.on({ type: "resumed", coins: resumed });
+  }
+
+  /** One unknown coin makes the gateway refuse all of a message: ask for each alone, later.
+   * @param {Refusal} frame */
+  #refused(frame) {
+    const coins = this.#asked.get(frame.id ?? "") ?? [];
+    for (const coin of coins) this.#isAsked.delete(coin);
+    this.#isAlone = true;
+    this.#askAt = this.clock.monotonic() + RETRY_MS;
+    if (coins.length < 2) {
+      for (const coin of coins) this.#isAsked.add(coin); // until the next connection
+      this.on({ type: "refused", problem: frame.problem });
+    }
+  }
+
+  /** @param {(Quote | Gap)[] | undefined} events */
+  #tell(events) {
+    for (const event of events ?? []) this.on(event);
+  }
+}
