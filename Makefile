@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test coverage test-browser test-peers check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
+.PHONY: help up install test coverage test-browser test-page vendor test-peers check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +9,7 @@ BIN := .venv/bin
 UNIT := tests/unit tests/test_architecture.py -n auto --dist worksteal
 CONTRACT := tests/contract -n 3 --dist loadfile
 REST := tests --ignore=tests/unit --ignore=tests/test_architecture.py --ignore=tests/contract -n 3 --dist loadfile
+VENDORED := src/cotacoes/gateway_service/page/vendor
 NONE_IS_FINE = $(if $(ARGS),|| [ $$? -eq 5 ])  # where ARGS asks for others
 # pip's own lines, a few of them: it is silent or tells every file
 PROGRESS := awk '/^Collecting/ && ++found % 10 == 0 { print "  " found " found" } /^Installing/ { print "  writing them" } { fflush() }'
@@ -46,6 +47,15 @@ test-browser: .venv/installed-dev ## run the streams in a browser and in Node; i
 	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
 	cd tests/browser && npm ci --no-audit --no-fund
 	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-page: ## check the types of the gateway's page and run its tests, without a browser (needs Node.js 20 and npm)
+	cd tests/browser && npm ci --no-audit --no-fund && npm run --silent check && npm test --silent
+
+vendor: ## copy the page's chart library from npm, as the lock file has it (needs npm)
+	cd tests/browser && npm ci --no-audit --no-fund
+	cp tests/browser/node_modules/lightweight-charts/LICENSE $(VENDORED)/LICENSE
+	cp tests/browser/node_modules/lightweight-charts/dist/lightweight-charts.standalone.production.mjs \
+	$(VENDORED)/lightweight-charts-$$(node -p 'require("./tests/browser/package.json").devDependencies["lightweight-charts"]').js
 
 test-peers: .venv/installed-bench ## hold our reading of exchange frames against ccxt's
 	$(BIN)/python -m pytest tests/contract/test_venues_against_ccxt.py $(ARGS)

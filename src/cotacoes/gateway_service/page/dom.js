@@ -1,5 +1,9 @@
 // @ts-check
-// The few ways in which the page writes: text as text, what has not changed not at all, and never HTML.
+// What any page has: writing, tables, a language, colours, a token, buttons that copy, and questions over HTTP. Text is
+// written as text, what has not changed not at all, and never HTML.
+
+import { known } from "./state.js";
+import { setLanguage, t, written } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const TEXT_MAX = 600;
@@ -81,8 +85,29 @@ export function offer(select, choices) {
  * @typedef {"good" | "warn" | "bad" | "idle"} Mark */
 /** @typedef {string | number | null | undefined | { text: string, mark: Mark } | Node} Cell */
 
+/** Show these rows in a table, which has this id or is in what has it.
+ * @param {string} id
+ * @param {[string, ...Cell[]][]} items each row with its key, by which it is known again
+ */
+export function show(id, items) {
+  once(id, () => new Rows(id)).show(items);
+}
+
+/** @type {Map<string, any>} */
+const made = new Map();
+
+/** What is made once, and stays.
+ * @template T
+ * @param {string} key
+ * @param {() => T} make
+ * @returns {T} */
+export function once(key, make) {
+  if (!made.has(key)) made.set(key, make());
+  return made.get(key);
+}
+
 /** The rows of a table, by key. The first cell of each heads its row. */
-export class Rows {
+class Rows {
   /** @type {Map<string, HTMLTableRowElement>} */
   #rows = new Map();
 
@@ -139,4 +164,95 @@ export class Rows {
       write(place, String(cell ?? "–"));
     }
   }
+}
+
+const DEADLINE_MS = 6_000; // of a question: a little more than the gateway gives itself
+
+/** What a browser keeps for us; one that keeps nothing is fine.
+ * @param {"localStorage" | "sessionStorage"} kind
+ * @param {string} name
+ * @param {string} [value] to be kept */
+function kept(kind, name, value) {
+  try {
+    if (value !== undefined) window[kind].setItem(name, value);
+    return window[kind].getItem(name);
+  } catch {
+    return value ?? null;
+  }
+}
+
+/** Let the visitor choose a language and colours, which are remembered; `changed` is called after each choice.
+ * @param {() => void} changed */
+export function offerChoices(changed) {
+  const worded = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-t]"));
+  for (const one of worded) written[one.dataset.t ?? ""] = one.textContent ?? "";
+  const page = document.documentElement;
+  const [language, theme] = ["language", "theme"].map(chooser);
+  const speak = () => {
+    page.lang = language.value;
+    setLanguage(language.value);
+    for (const one of worded) write(one, t(one.dataset.t ?? ""));
+  };
+  const preferred = kept("localStorage", "language") ?? (navigator.language.startsWith("pt") ? "pt-BR" : "en");
+  if (preferred === "pt-BR") {
+    language.value = preferred;
+    speak();
+  }
+  language.onchange = () => {
+    kept("localStorage", "language", language.value);
+    speak();
+    changed();
+  };
+  theme.value = page.dataset.theme ?? "";
+  theme.onchange = () => {
+    page.dataset.theme = kept("localStorage", "theme", theme.value) ?? "";
+    changed();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+}
+
+/** The token of the address, which is then taken out of it, or the one of before; null if there is none. */
+export function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
+  if (given) history.replaceState(null, "", location.pathname + location.search);
+  return kept("sessionStorage", "token", given);
+}
+
+/** Write, and at first make, the buttons that copy a command. */
+export function offerCopies() {
+  for (const line of document.querySelectorAll(".command")) {
+    const [code, made] = line.children;
+    const button = made ?? line.appendChild(element("button", { type: "button" }));
+    write(button, t("copy"));
+    mark(button, "aria-label", `${t("copy")}: ${code.textContent}`);
+    /** @type {HTMLElement} */ (button).onclick = async () => {
+      getSelection()?.selectAllChildren(code); // if the browser does not let us copy, it is at least selected
+      await navigator.clipboard?.writeText(code.textContent ?? "").catch(() => {});
+      write(byId("answer"), `${t("copied")}: ${code.textContent}`);
+    };
+  }
+}
+
+/** The answer to a question to the gateway; an error with its words and `status` if it is a refusal.
+ * @param {string} path
+ * @param {RequestInit} [sent]
+ * @returns {Promise<any>} */
+export async function ask(path, sent) {
+  const answer = await fetch(path, { ...sent, signal: AbortSignal.timeout(DEADLINE_MS) });
+  const body = await answer.json().catch(() => ({}));
+  if (answer.ok) return body;
+  throw Object.assign(new Error(body.detail ?? answer.status), { status: answer.status });
+}
+
+/** Change something, with the token, and say whether it was done.
+ * @param {string} path
+ * @param {object} body */
+export async function change(path, body) {
+  const headers = { authorization: `Bearer ${known.token}`, "content-type": "application/json" };
+  let said = t("done");
+  await ask(path, { method: "PUT", body: JSON.stringify(body), headers }).catch(({ status, message }) => {
+    said = status === 401 ? t("refusedToken") : t("failed", message);
+    if (status === 401) known.token = null;
+  });
+  write(byId("answer"), said);
 }

@@ -1,38 +1,74 @@
 // @ts-check
-// The wiring: what comes goes into the world, and four times a second the views show it, not with each quote.
+// The wiring: what comes goes into what is known, and four times a second the page shows it, not with each quote. And the
+// log of what happened.
 
-import { ChartView } from "./chart.js";
-import { CoinsView } from "./coins.js";
-import { byId, mark, write } from "./dom.js";
-import { FaultsView } from "./faults.js";
-import { Log } from "./log.js";
-import { ask, offerChoices, offerCopies, takeToken } from "./page.js";
-import { PatternsView, stateWord } from "./patterns.js";
-import { baseOf, merged, World } from "./state.js";
-import { GatewayClock, Stream } from "./stream.js";
-import { t } from "./words.js";
+import { ask, byId, element, offerChoices, offerCopies, takeToken } from "./dom.js";
+import { baseOf, clock, coinOf, known, merged, newTransitions, stream, titleOf } from "./state.js";
+import {
+  beginChart, beginFaults, doubtCandles, hearCandle, renderChart, renderCoins, renderFaults, renderHead, renderPatterns,
+  restyleChart, stateWord,
+} from "./views.js";
+import { t, time } from "./words.js";
+
+const LINES_MAX = 200;
+
+/** @type {{ at: number | Time | null, say: () => string }[]} */
+const lines = [];
+
+/** @param {() => string} say
+ * @param {Time | null} at */
+export function log(say, at = null) {
+  const line = { at: at ?? clock.now, say };
+  lines.unshift(line);
+  byId("lines").prepend(shown(line));
+  if (lines.length > LINES_MAX) {
+    lines.pop();
+    byId("lines").lastChild?.remove();
+  }
+}
+
+/** Say all lines in the chosen language, which is not news. */
+export function translateLog() {
+  const list = byId("lines");
+  list.ariaLive = "off";
+  list.replaceChildren(...lines.map(shown));
+  setTimeout(() => (list.ariaLive = "polite"), 500);
+}
+
+/** Log what changed from one status to the next.
+ * @param {Status} was
+ * @param {Status} is */
+export function logChanges(was, is) {
+  const before = { ...was.services, ...was.shards };
+  for (const [name, { state, reason, since }] of Object.entries({ ...is.services, ...is.shards })) {
+    if (before[name] && state !== before[name].state) {
+      log(() => t("logPart", name, t(state), reason ? `: ${reason}` : ""), since);
+    }
+  }
+  for (const [service, part] of Object.entries(is.services)) {
+    for (const breaker of part.breakers) {
+      const seen = was.services[service]?.breakers.find((one) => one.name === breaker.name);
+      for (const { at, from, to, reason } of newTransitions(seen, breaker)) {
+        const words = () => t("changed", stateWord(from), stateWord(to), t(reason));
+        log(() => `${service} → ${breaker.name}: ${words()}`, at);
+      }
+    }
+  }
+  for (const [coin, { title, shard }] of Object.entries(is.coins)) {
+    if (shard && shard !== was.coins[coin]?.shard) log(() => t("logCoin", title, shard));
+  }
+}
+
+/** @param {{ at: number | Time | null, say: () => string }} line */
+const shown = ({ at, say }) => element("p", {}, `${time(at)} ${say()}`);
 
 const TICK_MS = 250;
 const HIDDEN_MS = 60_000; // after which a page that nobody sees lets go of its stream
 const BASES_MS = 120_000; // between two looks at the prices of a day ago
 const BASE_MS = 3_000; // at least, for each coin
 const DAY_MS = 86_400_000;
-const PAST = 60; // quotes of the history, to begin a sparkline
 const CUT_MS = 5_000;
-const LINK = /** @type {const} */ ({ connecting: "idle", live: "good", late: "warn", offline: "bad", paused: "idle" });
 
-const open = () => new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`);
-const stream = new Stream({ open, clock: new GatewayClock(), on: receive });
-const world = new World(stream);
-const log = new Log(world);
-const chart = new ChartView(world);
-const faults = new FaultsView(world);
-const patterns = new PatternsView(world, (...chosen) => faults.setBreaker(...chosen));
-const coins = new CoinsView(world, (coin) => {
-  chart.show(coin);
-  byId("chart").scrollIntoView();
-  byId("chart").focus();
-});
 
 /** @param {import("./stream.js").StreamEvent} event */
 function receive(event) {
@@ -41,90 +77,63 @@ function receive(event) {
       know(event);
       break;
     case "quote":
-      world.coin(event.coin).hear(event);
-      chart.hear(event);
+      coinOf(event.coin).hear(event);
+      hearCandle(event);
       break;
     case "gap": {
       const { coin, after, through, reason } = event;
-      world.coin(coin).miss(event);
-      chart.doubt(coin);
-      log.add(() => t("logGap", world.title(coin), after ?? "–", through ?? "–", t(reason)));
+      coinOf(coin).miss(event);
+      doubtCandles(coin);
+      log(() => t("logGap", titleOf(coin), after ?? "–", through ?? "–", t(reason)));
       break;
     }
     case "beat":
-      for (const [coin, state] of world.coins) {
+      for (const [coin, state] of known.coins) {
         const isSilent = event.silent.includes(coin);
-        if (isSilent !== state.isSilent) log.add(() => t(isSilent ? "logSilent" : "logBack", world.title(coin)));
+        if (isSilent !== state.isSilent) log(() => t(isSilent ? "logSilent" : "logBack", titleOf(coin)));
         state.isSilent = isSilent;
       }
       break;
     case "state":
-      log.add(() => t("logLink", t(event.state)));
+      log(() => t("logLink", t(event.state)));
       break;
     case "resumed":
-      log.add(() => t("logResumed", event.coins.map((coin) => world.title(coin)).join(", ")));
+      log(() => t("logResumed", event.coins.map((coin) => titleOf(coin)).join(", ")));
       break;
     case "refused":
-      log.add(() => t("logRefused", event.problem.detail));
+      log(() => t("logRefused", event.problem.detail));
   }
 }
 
 /** @param {StatusFrame} frame */
 function know(frame) {
-  const was = world.status;
-  const is = (world.status = merged(was, frame));
-  log.compare(was, is);
+  const was = known.status;
+  const is = (known.status = merged(was, frame));
+  if (was) logChanges(was, is);
   stream.coinsMax = is.limits.stream_coins_max ?? stream.coinsMax;
   stream.follow(Object.keys(is.coins));
-  for (const coin of world.coins.keys()) if (!is.coins[coin]) world.coins.delete(coin);
+  for (const coin of known.coins.keys()) if (!is.coins[coin]) known.coins.delete(coin);
   document.body.classList.add("known");
 }
 
 let askAt = 0;
-/** @type {Set<string>} */
-const begun = new Set();
 
-/** Ask for the price of each coin a day ago, or its first one since; at first, for the begin of its sparkline too. */
-async function askPast() {
-  const { now } = stream.clock;
-  const known = [...world.coins.keys()];
-  if (now === null || !stream.isLive || !known.length || performance.now() < askAt) return;
-  askAt = performance.now() + Math.max(BASES_MS, known.length * BASE_MS);
+/** Ask for the price of each coin a day ago, or its first one since. */
+async function askBases() {
+  const { now } = clock;
+  const coins = [...known.coins.keys()];
+  if (now === null || !stream.isLive || !coins.length || performance.now() < askAt) return;
+  askAt = performance.now() + Math.max(BASES_MS, coins.length * BASE_MS);
   const start = now - DAY_MS;
-  for (const coin of known) {
+  for (const coin of coins) {
     const path = `/v1/candles/${coin}?interval=1m&limit=1&from=${new Date(start).toISOString()}`;
     const base = baseOf(await ask(path).catch(() => null), start);
-    if (base) world.bases.set(coin, base);
-    if (begun.has(coin)) continue;
-    const past = await ask(`/v1/quotes/${coin}?last=${PAST}`).catch(() => null);
-    if (past) world.coin(coin).precede(past);
-    begun.add(coin);
+    if (base) known.bases.set(coin, base);
   }
 }
 
-function renderHead() {
-  write(byId("link"), t(stream.state));
-  mark(byId("link"), "data-mark", LINK[stream.state]);
-  const { status } = world;
-  if (!status) return;
-  write(byId("source"), t(`from_${status.source}`));
-  const parts = Object.entries({ ...status.services, ...status.shards });
-  const circuits = Object.entries(status.services).flatMap(([service, part]) =>
-    part.breakers
-      .filter((one) => one.state !== "closed")
-      .map((one) => `${service} → ${one.name} (${stateWord(one.state)})`),
-  );
-  const troubles = [
-    ["awayParts", parts.filter(([, part]) => part.state === "away").map(([name]) => name).join(", ")],
-    ["unknownParts", parts.filter(([, part]) => part.state === "unknown").map(([name]) => name).join(", ")],
-    ["openCircuits", circuits.join(", ")],
-  ].filter(([, names]) => names);
-  write(byId("trouble"), troubles.map(([word, names]) => t(word, names)).join(" ") || t("allUp"));
-  mark(byId("trouble"), "data-mark", troubles.length ? "bad" : "good");
-}
-
 function render() {
-  for (const view of [{ render: renderHead }, coins, chart, patterns, faults]) view.render();
+  for (const part of [renderHead, renderCoins, renderChart, renderPatterns, renderFaults]) part();
 }
 
 let hiddenAt = 0;
@@ -132,22 +141,24 @@ document.onvisibilitychange = () => {
   hiddenAt = performance.now();
   if (document.hidden) return;
   if (stream.state === "paused") {
-    for (const state of world.coins.values()) state.interrupt();
-    log.add(() => t("logHidden"));
-    chart.doubt();
+    for (const state of known.coins.values()) state.interrupt();
+    log(() => t("logHidden"));
+    doubtCandles();
     stream.resume();
   }
   render();
 };
-onhashchange = () => (world.token = takeToken());
+onhashchange = () => (known.token = takeToken());
 ononline = () => stream.hurry();
 byId("cut").onclick = () => stream.cut(CUT_MS);
 
-world.token = takeToken();
+known.token = takeToken();
+beginChart();
+beginFaults();
 offerChoices(() => {
   offerCopies();
-  chart.restyle();
-  log.translate();
+  restyleChart();
+  translateLog();
   render();
 });
 offerCopies();
@@ -157,6 +168,6 @@ setInterval(() => {
   stream.check();
   if (document.hidden) return;
   render();
-  void askPast();
+  void askBases();
 }, TICK_MS);
-stream.check();
+stream.start(receive);

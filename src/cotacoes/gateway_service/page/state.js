@@ -1,8 +1,183 @@
 // @ts-check
-// What is known: the status as its changes come, and of each coin the newest quotes. Pure; views show it.
+// What is known, without a document: exact numbers, the status, what came of each coin, its candles. Prices stay text;
+// only what is drawn becomes a number.
 
-import { subtract } from "./decimal.js";
-import { isAfter, positionOf } from "./continuity.js";
+import { GatewayClock, Stream, isAfter, positionOf } from "./stream.js";
+
+/** The two as integers of one unit, with the number of places of that unit.
+ * @param {Decimal} a
+ * @param {Decimal} b
+ * @returns {[bigint, bigint, number]} */
+function aligned(a, b) {
+  const places = Math.max(...[a, b].map((text) => (text.split(".")[1] ?? "").length));
+  const [x, y] = [a, b].map((text) => {
+    const [whole, part = ""] = text.split(".");
+    return BigInt(whole + part.padEnd(places, "0"));
+  });
+  return [x, y, places];
+}
+
+/** @param {bigint} units
+ * @param {number} places */
+function plain(units, places) {
+  const digits = String(units < 0n ? -units : units).padStart(places + 1, "0");
+  const at = digits.length - places;
+  return (units < 0n ? "-" : "") + digits.slice(0, at) + (places ? `.${digits.slice(at)}` : "");
+}
+
+/** Below, at or above zero as `a` is below, at or above `b`.
+ * @param {Decimal} a
+ * @param {Decimal} b */
+export function compare(a, b) {
+  const [x, y] = aligned(a, b);
+  return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/** @param {Decimal} a
+ * @param {Decimal} b */
+export function subtract(a, b) {
+  const [x, y, places] = aligned(a, b);
+  return plain(x - y, places);
+}
+
+/** By how many percent `a` is above `base`, rounded half away from zero; null if `base` is zero.
+ * @param {Decimal} a
+ * @param {Decimal} base */
+export function percent(a, base, places = 2) {
+  const [x, y] = aligned(a, base);
+  if (y === 0n) return null;
+  const scaled = (x - y) * 100n * 10n ** BigInt(places);
+  const size = ((scaled < 0n ? -scaled : scaled) * 2n + y) / (2n * y);
+  return plain(scaled < 0n ? -size : size, places);
+}
+
+/** With its sign, for people: `+1.20`, `−0.05`, `0.00`.
+ * @param {string} text */
+export function signed(text) {
+  return text.startsWith("-") ? `−${text.slice(1)}` : /[1-9]/.test(text) ? `+${text}` : text;
+}
+
+/** @type {Record<string, number>} */
+const INTERVALS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000 };
+const CANDLES_MAX = 1_000;
+const WAITING_MAX = 20_000; // quotes during one question
+
+/** @typedef {{ at: number, open: Decimal | null, high: Decimal | null, low: Decimal | null, close: Decimal | null,
+ *   count: number, closed: boolean }} Candle */
+
+export class Candles {
+  /** @type {Candle[]} */
+  list = [];
+  /** Changes when the list is another one; while it is the same, only its end grows. */
+  version = 0;
+  /** Why the candles have to be asked for again. */
+  isDoubtful = true;
+  currency = "";
+  origin = "";
+  /** @type {Position | null} */
+  #through = null;
+  /** @type {Quote[] | null} those that came since the question, until it is answered */
+  #waiting = null;
+
+  /** @param {string} coin
+   * @param {string} interval */
+  constructor(coin, interval) {
+    this.coin = coin;
+    this.interval = interval;
+    this.step = INTERVALS[interval];
+  }
+
+  /** The gateway is being asked: what comes meanwhile may be missing in the answer. */
+  ask() {
+    this.#waiting = [];
+    this.isDoubtful = false;
+  }
+
+  /** There was no answer. */
+  fail() {
+    this.#waiting = null;
+    this.isDoubtful = true;
+  }
+
+  /** @param {CandlesPage} page */
+  load(page) {
+    this.list = page.candles.map((one) => ({ ...one, at: Date.parse(one.at) }));
+    while (this.list.length && !this.list[0].count) this.list.shift(); // before the first quote
+    [this.currency, this.origin, this.#through] = [page.currency, page.origin, page.through];
+    this.version++;
+    const waiting = this.#waiting ?? [];
+    this.#waiting = null;
+    for (const quote of waiting) this.hear(quote);
+  }
+
+  /** @param {Quote} quote */
+  hear(quote) {
+    if (this.#waiting) {
+      if (this.#waiting.push(quote) > WAITING_MAX) this.fail();
+      return;
+    }
+    if (this.#through === null || !isAfter(positionOf(quote), this.#through)) return;
+    this.#through = positionOf(quote);
+    const at = Math.floor(Date.parse(quote.at) / this.step) * this.step;
+    const newest = this.list.at(-1);
+    if (quote.currency !== this.currency || quote.origin !== this.origin || (newest && at < newest.at)) {
+      this.isDoubtful = true;
+    } else if (newest && at === newest.at) {
+      this.#add(newest, quote.price);
+    } else {
+      this.#open(at, quote.price);
+    }
+  }
+
+  /** @param {Candle} candle
+   * @param {Decimal} price */
+  #add(candle, price) {
+    candle.open ??= price;
+    candle.high = candle.high === null || compare(price, candle.high) > 0 ? price : candle.high;
+    candle.low = candle.low === null || compare(price, candle.low) < 0 ? price : candle.low;
+    candle.close = price;
+    candle.count++;
+  }
+
+  /** @param {number} at
+   * @param {Decimal} price */
+  #open(at, price) {
+    const newest = this.list.at(-1);
+    if (newest) {
+      newest.closed = true;
+      if ((at - newest.at) / this.step > CANDLES_MAX) this.isDoubtful = true;
+      else for (let empty = newest.at + this.step; empty < at; empty += this.step) this.list.push(emptyAt(empty));
+    }
+    this.list.push({ at, open: price, high: price, low: price, close: price, count: 1, closed: false });
+    if (this.list.length > CANDLES_MAX) {
+      this.list.splice(0, this.list.length - CANDLES_MAX);
+      this.version++;
+    }
+  }
+}
+
+/** @param {number} at
+ * @returns {Candle} */
+const emptyAt = (at) => ({ at, open: null, high: null, low: null, close: null, count: 0, closed: true });
+
+/** What the chart shows, in numbers for a text: the first open, the highest, the lowest, the last close, and how many
+ * intervals are empty. Null without a candle.
+ * @param {Candle[]} list */
+export function summary(list) {
+  const full = list.filter((one) => one.count);
+  if (!full.length) return null;
+  const pick = (/** @type {"high" | "low"} */ side, /** @type {number} */ sign) =>
+    full.reduce((best, one) => (compare(one[side] ?? "0", best[side] ?? "0") * sign > 0 ? one : best))[side] ?? "";
+  const last = full[full.length - 1];
+  return {
+    from: list[0].at,
+    open: full[0].open ?? "",
+    high: pick("high", 1),
+    low: pick("low", -1),
+    close: last.close ?? "",
+    empty: list.length - full.length,
+  };
+}
 
 const POINTS_MAX = 120; // of a sparkline
 const WHOLE_MS = 120_000; // of a day may be without a price at its start
@@ -96,23 +271,6 @@ export class CoinState {
   interrupt() {
     this.#breaks = true;
   }
-
-  /** Add quotes of the history, before those that came.
-   * @param {{ quotes: Quote[], gaps?: { through: Position }[] }} page */
-  precede({ quotes, gaps = [] }) {
-    const [first] = this.points;
-    if (!this.quote || !first) return;
-    const { currency, origin } = this.quote;
-    const older = quotes.filter(
-      (one) => one.currency === currency && one.origin === origin && isAfter(first.position, positionOf(one)),
-    );
-    const points = older.map((one) => ({ position: positionOf(one), price: Number(one.price), breaks: false }));
-    this.points = [...points, ...this.points].slice(-POINTS_MAX);
-    for (const gap of gaps) {
-      const next = this.points.find((point) => isAfter(point.position, gap.through));
-      if (next) next.breaks = true;
-    }
-  }
 }
 
 /** The price that a change counts from: the open of the first candle of a day, and whether it is from its start.
@@ -125,36 +283,30 @@ export function baseOf(page, start) {
   return { price: candle.open, at, isWhole: at - start <= WHOLE_MS };
 }
 
-/** What every view reads. Only main.js writes it. */
-export class World {
+export const clock = new GatewayClock();
+export const stream = new Stream(() => new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`), clock);
+
+export const known = {
   /** @type {Status | null} */
-  status = null;
+  status: null,
   /** @type {Map<string, CoinState>} */
-  coins = new Map();
+  coins: new Map(),
   /** The price from which the change of a coin counts, by coin.
    * @type {Map<string, NonNullable<ReturnType<typeof baseOf>>>} */
-  bases = new Map();
+  bases: new Map(),
   /** @type {string | null} */
-  token = null;
+  token: null,
   /** The coin that the chart shows. */
-  chosen = "";
+  chosen: "",
+};
 
-  /** @param {import("./stream.js").Stream} stream */
-  constructor(stream) {
-    this.stream = stream;
-    this.clock = stream.clock;
-  }
-
-  /** @param {string} coin */
-  coin(coin) {
-    let state = this.coins.get(coin);
-    if (!state) this.coins.set(coin, (state = new CoinState()));
-    return state;
-  }
-
-  /** The name of a coin, for people.
-   * @param {string} coin */
-  title(coin) {
-    return this.status?.coins[coin]?.title || coin;
-  }
+/** @param {string} coin */
+export function coinOf(coin) {
+  let state = known.coins.get(coin);
+  if (!state) known.coins.set(coin, (state = new CoinState()));
+  return state;
 }
+
+/** The name of a coin, for people.
+ * @param {string} coin */
+export const titleOf = (coin) => known.status?.coins[coin]?.title || coin;

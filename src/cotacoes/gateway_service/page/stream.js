@@ -1,5 +1,5 @@
 // @ts-check
-// The stream: one WebSocket for the status and all coins, which comes back by itself and continues exactly.
+// The live stream: one WebSocket for the status and all coins, which comes back by itself and continues exactly.
 //
 //     connect ─▶ ask for the status ─▶ its coins, each after the last position ─▶ live
 //        ▲                                                                         │
@@ -7,8 +7,154 @@
 //
 // A browser does not say that a connection is dead. Heartbeats come every 5 s, so what is silent for longer than two of
 // them is given up. While it is late, a new connection is tried; one that is refused makes it offline.
+//
+// Continuity decides whether what comes of a coin follows what came before. One variable decides, `last`: the position
+// up to which everything was shown, or reported as a gap.
+//
+//     comes                                                  shown
+//     a quote or gap that follows `last`                     it
+//     one at or before `last`                                nothing: it is old
+//     one further on: a hole that nobody reported            nothing: Hole, and the stream asks again after `last`
+//     the same once more, although we asked again            a gap, reason lost; then as if it followed
+//     a gap, reason retracted, that reaches back             the gap; `last` goes back to its beginning
+//     a gap, reason rewritten                                the gap; what follows may begin further back
+//
+// So nothing is shown twice, and quotes and gaps cover everything. `client/continuity.py` has the same rules.
 
-import { Continuity, Hole } from "./continuity.js";
+/** Something was lost on the way without the gateway's knowledge. */
+export class Hole extends Error {}
+
+/** @param {Position} position
+ * @returns {[number, number]} */
+export function parsed(position) {
+  const [epoch, seq] = position.split("-");
+  return [Number(epoch), Number(seq)];
+}
+
+/** Whether `a` was recorded after `b`; everything is after null.
+ * @param {Position | null} a
+ * @param {Position | null} b */
+export function isAfter(a, b) {
+  if (a === null || b === null) return a !== null;
+  const [[e, s], [f, t]] = [parsed(a), parsed(b)];
+  return e === f ? s > t : e > f;
+}
+
+/** @param {Quote} quote
+ * @returns {Position} */
+export const positionOf = (quote) => `${quote.epoch}-${quote.seq}`;
+
+/** The position recorded right before this quote; null for the first one ever.
+ * @param {Quote} quote
+ * @returns {Position | null} */
+export const before = (quote) => (quote.seq > 1 ? `${quote.epoch}-${quote.seq - 1}` : quote.prev);
+
+export class Continuity {
+  /** @type {Position | null} */
+  last = null;
+  /** The end of a history that was rewritten, until a quote of the present one comes.
+   * @type {Position | null} */
+  #left = null;
+  /** @type {"asked" | "gap" | "following"} */
+  #phase = "asked";
+  /** @type {Position | null} */
+  #base = null;
+  #isDoubted = false;
+
+  /** @param {string} coin */
+  constructor(coin) {
+    this.coin = coin;
+  }
+
+  /** Begin on a new connection: the position after which it must continue. */
+  ask() {
+    this.#phase = "asked";
+    return this.last ?? this.#left;
+  }
+
+  /** Begin at the newest quote next time, whatever was missed. */
+  forget() {
+    this.last = this.#left = null;
+  }
+
+  /** @param {Begun} begun
+   * @returns {Gap[]} */
+  begin(begun) {
+    if (this.#phase !== "asked") return [];
+    const asked = this.last ?? this.#left;
+    if (asked === null) this.#follow(begun.position);
+    else if (begun.recovered) this.#phase = "following";
+    else [this.#phase, this.#base] = ["gap", begun.position];
+    return [];
+  }
+
+  /** @param {Quote} quote
+   * @returns {(Gap | Quote)[]} */
+  hear(quote) {
+    if (this.#phase === "asked") throw new Hole("a quote before the answer");
+    const position = positionOf(quote);
+    const last = this.last ?? this.#left;
+    /** @type {Gap[]} */
+    let lost = [];
+    if (last === null || isAfter(position, last)) {
+      const from = before(quote);
+      if (last !== null && from !== last && last !== this.#left) {
+        lost = isAfter(from, last) ? this.#doubt(last, from, "lost") : this.#doubt(last, last, "rewritten");
+      }
+    } else if (last !== this.#left) {
+      if (this.#phase !== "gap") return [];
+      lost = this.#doubt(last, last, "rewritten");
+    }
+    this.#follow(position);
+    return [...lost, quote];
+  }
+
+  /** @param {Gap} gap
+   * @returns {Gap[]} */
+  miss(gap) {
+    if (this.#phase === "asked") throw new Hole("a gap before the answer");
+    const last = this.last;
+    if (gap.reason === "retracted") {
+      if (last === null || !isAfter(last, gap.after) || isAfter(last, gap.through)) return [];
+      this.#follow(gap.after);
+      return [{ ...gap, through: last }];
+    }
+    const isAwaited = this.#phase === "gap";
+    if (!isAwaited && last !== null && !isAfter(gap.through, last) && gap.after !== last) return [];
+    const lost = isAfter(gap.after, last) && last !== null ? this.#doubt(last, gap.after, "lost") : [];
+    const isRewritten = gap.reason === "rewritten";
+    this.#follow(isAwaited && isRewritten ? this.#base : gap.through);
+    if (isRewritten) this.#left = gap.through;
+    return [...lost, gap];
+  }
+
+  /** @param {Position | null} position how far the stream has come, as the gateway says
+   * @returns {Gap[]} */
+  beat(position) {
+    if (this.#phase !== "following" || !isAfter(position, this.last)) return [];
+    const lost = this.#doubt(this.last, position, "lost");
+    this.#follow(position);
+    return lost;
+  }
+
+  /** @param {Position | null} after
+   * @param {Position | null} through
+   * @param {Gap["reason"]} reason
+   * @returns {Gap[]} */
+  #doubt(after, through, reason) {
+    if (!this.#isDoubted) {
+      this.#isDoubted = true;
+      throw new Hole(`${this.coin}: nothing came of the positions after ${after}`);
+    }
+    return [{ type: "gap", coin: this.coin, after, through, reason }];
+  }
+
+  /** @param {Position | null} position */
+  #follow(position) {
+    if (position !== this.last) this.#isDoubted = false;
+    [this.last, this.#left, this.#phase] = [position, null, "following"];
+  }
+}
 
 /** @typedef {"connecting" | "live" | "late" | "offline" | "paused"} StreamState */
 /** @typedef {{ type: "state", state: StreamState }
@@ -83,23 +229,29 @@ export class Stream {
   #ids = 0;
   #heardAt = 0;
   #hasHeard = false;
-  #isAlone = false; // whether coins are asked for one by one, since one of several was refused
   #askAt = 0;
   #attempts = 0;
   #connectAt = 0;
   /** @type {number | null} */
   #retryMs = null;
 
-  /** @param {object} world
-   * @param {() => WebSocket} world.open
-   * @param {GatewayClock} world.clock
-   * @param {(event: StreamEvent) => void} world.on
-   * @param {() => number} [world.random] */
-  constructor({ open, clock, on, random = Math.random }) {
+  /** @type {(event: StreamEvent) => void} */
+  #on = () => {};
+
+  /** @param {() => WebSocket} open
+   * @param {GatewayClock} clock
+   * @param {() => number} random */
+  constructor(open, clock, random = Math.random) {
     this.open = open;
     this.clock = clock;
-    this.on = on;
     this.random = random;
+  }
+
+  /** Begin, and hand each event to `on`.
+   * @param {(event: StreamEvent) => void} on */
+  start(on) {
+    this.#on = on;
+    this.check();
   }
 
   get isLive() {
@@ -171,7 +323,7 @@ export class Stream {
   #connect() {
     const socket = (this.#socket = this.open());
     this.#heardAt = this.clock.monotonic();
-    this.#hasHeard = this.#isAlone = false;
+    this.#hasHeard = false;
     socket.onopen = () => this.#send({ op: "subscribe", topics: ["status"], id: "status" });
     socket.onclose = () => this.#lose("offline");
     socket.onmessage = (event) => {
@@ -205,7 +357,7 @@ export class Stream {
   #enter(state) {
     if (state === this.state) return;
     this.state = state;
-    this.on({ type: "state", state });
+    this.#on({ type: "state", state });
   }
 
   /** @param {object} message */
@@ -218,9 +370,8 @@ export class Stream {
     if (!this.#hasHeard || this.clock.monotonic() < this.#askAt) return;
     const free = this.coinsMax - this.#isAsked.size;
     const fresh = [...this.#coins.keys()].filter((coin) => !this.#isAsked.has(coin)).slice(0, free);
-    const size = this.#isAlone ? 1 : COINS_A_MESSAGE;
-    for (let at = 0; at < (this.#isAlone ? Math.min(1, fresh.length) : fresh.length); at += size) {
-      const coins = fresh.slice(at, at + size);
+    while (fresh.length) {
+      const coins = fresh.splice(0, COINS_A_MESSAGE);
       /** @type {Record<string, Position>} */
       const since = {};
       for (const coin of coins) {
@@ -240,7 +391,7 @@ export class Stream {
       case "status":
         this.clock.note(frame.generated_at);
         this.#begin();
-        this.on(frame);
+        this.#on(frame);
         break;
       case "heartbeat":
         this.clock.note(frame.sent_at);
@@ -248,7 +399,7 @@ export class Stream {
         for (const [coin, position] of Object.entries(frame.coins)) {
           this.#tell(this.#coins.get(coin)?.beat(position));
         }
-        this.on({ type: "beat", silent: frame.silent });
+        this.#on({ type: "beat", silent: frame.silent });
         break;
       case "subscribed":
         this.#resumed(frame);
@@ -285,24 +436,19 @@ export class Stream {
       if (continuity?.last && begun.recovered) resumed.push(coin);
       this.#tell(continuity?.begin(begun));
     }
-    if (resumed.length) this.on({ type: "resumed", coins: resumed });
+    if (resumed.length) this.#on({ type: "resumed", coins: resumed });
   }
 
-  /** One unknown coin makes the gateway refuse all of a message: ask for each alone, later.
+  /** The gateway does not know one of these coins yet: ask for all of them again.
    * @param {Refusal} frame */
-  #refused(frame) {
-    const coins = this.#asked.get(frame.id ?? "") ?? [];
-    for (const coin of coins) this.#isAsked.delete(coin);
-    this.#isAlone = true;
+  #refused({ id, problem }) {
+    for (const coin of this.#asked.get(id ?? "") ?? []) this.#isAsked.delete(coin);
     this.#askAt = this.clock.monotonic() + RETRY_MS;
-    if (coins.length < 2) {
-      for (const coin of coins) this.#isAsked.add(coin); // until the next connection
-      this.on({ type: "refused", problem: frame.problem });
-    }
+    this.#on({ type: "refused", problem });
   }
 
   /** @param {(Quote | Gap)[] | undefined} events */
   #tell(events) {
-    for (const event of events ?? []) this.on(event);
+    for (const event of events ?? []) this.#on(event);
   }
 }

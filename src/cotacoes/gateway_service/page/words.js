@@ -38,7 +38,7 @@ export const page = {
   quotes: "Cotações",
   venues: "Corretoras",
   venuesText:
-    "Cada corretora diz por quanto compra e vende. O preço é o que a maioria delas confirma; a faixa é o que os livros delas abrangem. A que mente, atrasa ou está só não é usada, e a tabela diz por quê.",
+    "O preço é o que a maioria das corretoras confirma; a faixa, o que os livros delas abrangem. A que mente, atrasa ou está só não é usada.",
   venue: "Corretora",
   bid: "Compra",
   ask: "Venda",
@@ -47,7 +47,7 @@ export const page = {
   used: "Usada",
   consensusDocs: "Como vários preços viram um só",
   noToken:
-    "Estes botões pedem o token de administrador: abra o endereço que o “make up” mostra e que termina em #token=…",
+    "Estes botões pedem o token de administrador: abra o endereço que o “make up” mostra, terminado em #token=…",
   lasts: "Por",
   end: "Encerrar a falha",
   answers: "A fonte responde mal",
@@ -74,14 +74,14 @@ export const page = {
   future_time: "uma hora à frente",
   stopTitle: "Pare uma parte",
   stopText:
-    "Nada para um processo por HTTP. Rode um destes na pasta do sistema; “start” traz a parte de volta, e “pause” a deixa travada.",
+    "Nada para um processo por HTTP: rode um destes na pasta do sistema. “start” traz a parte de volta, “pause” a deixa travada.",
   part: "Parte",
   services: "Serviços",
   service: "Serviço",
   since: "Desde",
   reason: "Motivo",
   breakerText:
-    "O que se vê aqui: uma fonte que não para de falhar é deixada em paz, para ninguém esperar por ela. Com o circuito aberto, os preços vêm do cache e envelhecem. Depois de uma espera, sondas isoladas descobrem se ela voltou a funcionar.",
+    "O que se vê aqui: uma fonte que não para de falhar é deixada em paz. Com o circuito aberto, os preços vêm do cache e envelhecem; depois de uma espera, sondas isoladas descobrem se ela voltou a funcionar.",
   breakerFault: "Faça todos os pedidos falharem e veja-o abrir e se recuperar",
   docs: "Leia mais",
   tooMany: "falhas demais",
@@ -102,7 +102,7 @@ export const page = {
   error1: "Último erro",
   set: "Ajustar",
   pubsubText:
-    "O que se vê aqui: toda cotação tem uma posição, sem lacunas na contagem; por isso esta página sabe o que tem e pede o resto. Corte a conexão: o que veio nesse meio-tempo chega em ordem, uma vez só, ou uma lacuna diz o que se perdeu.",
+    "O que se vê aqui: toda cotação tem uma posição, sem lacunas na contagem; por isso esta página sabe o que perdeu e pede de novo. Corte a conexão: tudo chega em ordem, uma vez só, ou uma lacuna diz o que se perdeu.",
   cut: "Cortar minha conexão por 5 s",
   published: "Publicada",
   here: "Recebida aqui",
@@ -110,14 +110,14 @@ export const page = {
   gaps: "Lacunas",
   feed: "Feed",
   shardingText:
-    "O que se vê aqui: cada moeda fica em um dos bancos de dados. Pare um deles: os preços continuam, o que falta nele é contado como pendente e gravado quando ele volta. Uma moeda pode mudar de banco enquanto é escrita.",
+    "O que se vê aqui: cada moeda fica em um banco de dados. Pare um deles: os preços continuam, o que falta nele fica pendente e é gravado quando ele volta.",
   shard: "Shard",
   shardCoins: "Moedas",
   pending: "Pendentes",
   where: "Onde fica cada moeda",
   through: "Gravada até",
   gatherText:
-    "O que se vê aqui: um relatório pergunta a todas as fontes de uma vez. Quem não responde até o prazo fica de fora e é nomeado; os outros não esperam. Trave um shard e veja a barra dele chegar à linha.",
+    "O que se vê aqui: um relatório pergunta a todas as fontes de uma vez. A que perde o prazo fica de fora e é nomeada. Trave um shard e veja a barra dele chegar à linha.",
   branch: "Perguntado",
   time: "Tempo",
   starts: "Início",
@@ -149,9 +149,8 @@ export const said = {
   ],
   from_exchanges: ["Real prices of exchanges.", "Preços reais de corretoras."],
   allUp: ["All parts are up.", "Todas as partes estão no ar."],
-  awayParts: ["Away: {0}.", "Fora do ar: {0}."],
-  unknownParts: ["Not known: {0}.", "Sem notícia: {0}."],
-  openCircuits: ["Circuits not closed: {0}.", "Circuitos não fechados: {0}."],
+  troubles: ["Not all is well: {0}.", "Nem tudo vai bem: {0}."],
+  logCoin: ["{0} is kept on {1}", "{0} fica no {1}"],
   simulated: ["simulated", "simulado"],
   fresh: ["fresh", "atual"],
   stale: ["stale", "velho"],
@@ -252,9 +251,6 @@ export const said = {
     "A página estava oculta: continua com os preços mais novos",
   ],
   logPart: ["{0} is {1}{2}", "{0}: {1}{2}"],
-  added: ["added", "acrescentada"],
-  removed: ["removed", "removida"],
-  moved: ["now kept on {0}", "agora fica no {0}"],
   logRefused: ["Refused: {0}", "Recusado: {0}"],
   failure_rate: ["too large a share failed", "falhou uma parte grande demais"],
   slow_call_rate: ["too large a share was slow", "demorou uma parte grande demais"],
@@ -264,6 +260,9 @@ export const said = {
   probes_succeeded: ["the probes succeeded", "as sondas passaram"],
   probes_failed: ["a probe failed", "uma sonda falhou"],
   probes_slow: ["a probe was slow", "uma sonda demorou"],
+  forced: ["by an operator", "por um operador"],
+  disabled: ["by an operator", "por um operador"],
+  metrics_only: ["by an operator", "por um operador"],
   half_open_timed_out: ["no probe came back", "nenhuma sonda voltou"],
   empty: ["no book", "sem livro"],
   crossed: ["bid above ask", "compra acima da venda"],
@@ -282,12 +281,13 @@ let language = "en";
  * @type {Record<string, string>} */
 export const written = {};
 
-/** The text of a word, filled in; the key itself for one that is not known.
+/** The text of a word, filled in; the key itself for one that is not known, as a reason of a later release.
  * @param {string} key
  * @param {(string | number)[]} values */
 export function t(key, ...values) {
   const isEnglish = language === "en";
-  const text = said[key]?.[isEnglish ? 0 : 1] ?? (isEnglish ? written : page)[key] ?? key;
+  const table = isEnglish ? written : page;
+  const text = Object.hasOwn(said, key) ? said[key][isEnglish ? 0 : 1] : Object.hasOwn(table, key) ? table[key] : key;
   return text.replace(/\{(\d)\}/g, (_, place) => String(values[place]));
 }
 

@@ -1,0 +1,2 @@
+// The types of the library, for the check alone.
+export * from "lightweight-charts";
