@@ -1,4 +1,4 @@
-"""What a wheel holds: the whole package with its SQL and its types, one command, one version, and nothing else."""
+"""What a wheel holds: the whole package with its SQL, types and page; one command, one version; nothing else."""
 
 import zipfile
 from pathlib import Path
@@ -23,10 +23,15 @@ def test_it_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
     there = {
         str(path.relative_to(source))
         for path in (source / "cotacoes").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".sql", ".typed"}
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == there
-    assert {"cotacoes/py.typed", "cotacoes/adapters/postgres/schema/0001_ledger.sql"} <= packed
+    assert {
+        "cotacoes/py.typed",
+        "cotacoes/adapters/postgres/schema/0001_ledger.sql",
+        "cotacoes/gateway_service/page/index.html",
+        "cotacoes/gateway_service/page/vendor/lightweight-charts-5.2.1.js",
+    } <= packed
 
 
 def test_it_says_its_version_once_and_brings_the_command(wheel: zipfile.ZipFile) -> None:

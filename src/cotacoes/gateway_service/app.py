@@ -1,6 +1,6 @@
 """gateway_service: its routes, and how it is wired.
 
-GET /                              what runs, and where
+GET /                              the page
 GET /v1/quotes/{coin}/current      the current quote; without quote_service the newest known one, with its true age
 GET /v1/quotes/{coin}              the history, as quote_service has it
 GET /v1/candles/{coin}             candles, likewise
@@ -36,6 +36,7 @@ from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.gateway_service.cross_origin import CrossOrigin
 from cotacoes.gateway_service.event_stream import EventStreams
 from cotacoes.gateway_service.hub import Hub
+from cotacoes.gateway_service.page_files import page_routes, read_page_files
 from cotacoes.gateway_service.routes import routes
 from cotacoes.gateway_service.status import Status
 from cotacoes.gateway_service.status_polls import ASK_S, REDIS, StatusPolls
@@ -189,6 +190,7 @@ def wire(
 
     router = routes(settings, guarded, names, hub.newest)
     router.include_router(breaker_routes(NAME, settings, upstreams))
+    router.include_router(page_routes(read_page_files()))
     router.include_router(status_routes(settings, status, polls, services or client))
     checks = {
         "quote_service": Check(functools.partial(client.check_alive, "quote_service"), required=True),

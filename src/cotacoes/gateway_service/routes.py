@@ -1,4 +1,4 @@
-"""The HTTP routes of gateway_service: the front page, and the answers of quote_service, passed on unchanged.
+"""The HTTP routes of gateway_service that pass the answers of quote_service on, unchanged.
 
 Only the current quote is answered without quote_service too: from its last answer or the newest quote of the live
 stream, whichever is newer, with its present age.
@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Query, Response
 
 from cotacoes.config import Settings
 from cotacoes.errors import (
@@ -23,19 +22,17 @@ from cotacoes.errors import (
     NoQuoteError,
     PositionBeyondEndError,
     PositionGoneError,
-    ProblemError,
     ServiceUnavailableError,
     UnknownCoinError,
     UpgradeRequiredError,
 )
-from cotacoes.gateway_service import event_stream, front_page, websocket
+from cotacoes.gateway_service import event_stream, websocket
 from cotacoes.gateway_service.coin_names import CoinNames
 from cotacoes.model.coins import require_coin
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.patterns.resilience import CallResult, ServedFrom
 from cotacoes.web.document import answering, refusing
-from cotacoes.web.pages import answer_page
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
 Text = Annotated[str | None, Query(description="as on quote_service")]
@@ -46,14 +43,6 @@ To = Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive")]
 T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
-
-
-async def known_coins(client: ResilientClient, settings: Settings) -> list[str]:
-    """All coins, or those of the settings if quote_service does not answer."""
-    try:
-        return list(await client.positions())
-    except ProblemError:
-        return list(settings.seed_placement)
 
 
 Newest = Callable[[str], tuple[Quote, float] | None]
@@ -75,11 +64,6 @@ def routes(settings: Settings, client: ResilientClient, names: CoinNames, newest
         except UnknownCoinError as error:
             names.note_unknown(name, error)
             raise
-
-    @router.get("/", summary="What runs here, where, and its routes", **answering("text/html"))
-    async def front(request: Request) -> HTMLResponse:
-        page = front_page.render(settings, await known_coins(client, settings), request.url.hostname or settings.host)
-        return answer_page(page)
 
     @router.get(
         "/v1/quotes/{coin}/current",
