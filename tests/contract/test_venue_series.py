@@ -38,7 +38,7 @@ from cotacoes.errors import SettingError
 from cotacoes.feed_service.books import Books
 from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.pricing import Pricing
-from cotacoes.feed_service.routes import source_routes
+from cotacoes.feed_service.routes import source_routes, tape_route
 from cotacoes.feed_service.tape import ConsensusTape
 from cotacoes.feed_service.venue_prices import VenuePrices
 from cotacoes.gateway_service import app as gateway_service
@@ -52,6 +52,7 @@ from cotacoes.web.app import build_app
 from cotacoes.web.background import background
 from cotacoes.web.process import Stop
 from cotacoes.web.service_client import Addresses
+from cotacoes.web.source import TAPE_PATH
 
 COINS = "bitcoin:shard1,ethereum:shard2"
 VENUES = "binance,kraken"
@@ -250,7 +251,9 @@ async def feeding(*, records: bool) -> AsyncIterator[tuple[Feed, str]]:
         venue_prices=VenuePrices(coins) if records else None,
     )
     feed = Feed(pricing, books, time.monotonic())
-    app = build_app("feed_service", config.load({}), Metrics(), source_routes(config.load({}), tape))
+    settings = config.load({})
+    direct = {TAPE_PATH: tape_route(settings, tape)}
+    app = build_app("feed_service", settings, Metrics(), source_routes(tape), direct=direct)
     async with serving(app) as port, background(feed.run(), pricing.run()):
         yield feed, f"http://127.0.0.1:{port}"
 

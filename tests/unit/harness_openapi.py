@@ -25,7 +25,7 @@ from cotacoes.feed_service.coins import FollowedCoins
 from cotacoes.feed_service.described import Describing
 from cotacoes.feed_service.feeds import new_feeds
 from cotacoes.feed_service.pricing import Pricing
-from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
+from cotacoes.feed_service.routes import coin_routes, source_routes, tape_route, venue_routes
 from cotacoes.feed_service.tape import ConsensusTape
 from cotacoes.gateway_service import app as gateway_service
 from cotacoes.model.coins import require_coin
@@ -38,6 +38,7 @@ from cotacoes.testing.memory_bus import MemoryBus
 from cotacoes.testing.memory_shard import MemoryShard
 from cotacoes.web.app import Check, build_app
 from cotacoes.web.breaker_routes import breaker_routes
+from cotacoes.web.source import TAPE_PATH
 from cotacoes.web.upstreams import INTERNAL_BREAKER, internal_policy, new_upstreams
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -125,12 +126,13 @@ async def feed(folder: Path) -> AsyncIterator[Contract]:
         books.note(COIN, book, received_s=now_s)
     pricing.price([COIN])
     feeds = new_feeds(settings, coins, books, price_of=pricing.price_of, upstreams=upstreams, metrics=counted)
-    router = source_routes(settings, tape)
+    router = source_routes(tape)
     router.include_router(coin_routes(settings, coins, lambda: None))
     describing = Describing(books, pricing, clock=time.monotonic, now=utc_now)
     router.include_router(venue_routes(coins, pricing, describing, feeds, upstreams))
     router.include_router(breaker_routes("feed_service", settings, upstreams))
-    async with contract(build_app("feed_service", settings, metrics, router, checks={})) as asking:
+    direct = {TAPE_PATH: tape_route(settings, tape)}
+    async with contract(build_app("feed_service", settings, metrics, router, checks={}, direct=direct)) as asking:
         yield asking
 
 

@@ -11,12 +11,10 @@ from cotacoes import config
 from cotacoes.external_service.simulation import Simulation
 from cotacoes.observability.metrics import Metrics
 from cotacoes.web.app import build_app
-from cotacoes.web.source import WAITS_MAX, add_tape
+from cotacoes.web.source import TAPE_PATH, WAITS_MAX, TapeRoute
 
 
 async def test_only_so_many_readers_may_wait_and_the_others_get_a_page_at_once() -> None:
-    settings = config.load({})
-    router = APIRouter()
     go_on = asyncio.Event()
     waits = 0
 
@@ -27,8 +25,8 @@ async def test_only_so_many_readers_may_wait_and_the_others_get_a_page_at_once()
             await go_on.wait()
         return Response(str(wait_s))
 
-    add_tape(router, page, first="now on", cursor_rule=".*", wait_s_max=2.5)
-    app = build_app("source", settings, Metrics(), router)
+    direct = {TAPE_PATH: TapeRoute(page, wait_s_max=2.5)}
+    app = build_app("source", config.load({}), Metrics(), APIRouter(), direct=direct)
     transport = httpx2.ASGITransport(app)
     async with (
         asyncio.timeout(30),

@@ -42,7 +42,7 @@ from cotacoes.web.background import background
 from cotacoes.web.document import answering, refusing
 from cotacoes.web.process import HttpService, Stop, serve_http
 from cotacoes.web.requests import admins_only
-from cotacoes.web.source import add_tape
+from cotacoes.web.source import TAPE_PATH, TapeRoute, document_tape
 
 NAME = "external_service"
 HOLD_S_MAX = 60.0
@@ -76,8 +76,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
         _, answer = await bad.judge(market)
         return answer or answers.good(_encode(await feed.pages().page(after, limit, wait_s)))
 
-    wait_s_max = settings.request_deadline_s / 2
-    add_tape(router, page, first="the first price", cursor_rule=CURSOR_RULE, wait_s_max=wait_s_max, also=FAILURES)
+    document_tape(router, first="the first price", cursor_rule=CURSOR_RULE, also=FAILURES)
     _add_faults(router, settings, market, faults)
     _add_coins(router, settings, market)
     exchanges = open_exchanges(
@@ -96,7 +95,8 @@ def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
             yield
 
     checks = {"market": Check(has_price, required=True)}
-    app = build_app(NAME, settings, metrics, router, checks=checks)
+    direct = {TAPE_PATH: TapeRoute(page, wait_s_max=settings.request_deadline_s / 2)}
+    app = build_app(NAME, settings, metrics, router, checks=checks, direct=direct)
     return HttpService(NAME, app, metrics, resources, VenueStreams(exchanges).protocol)
 
 

@@ -20,7 +20,7 @@ from cotacoes.feed_service.feeds import Clocks, new_feeds
 from cotacoes.feed_service.limits import FEED_LIMITS, FeedLimits
 from cotacoes.feed_service.playback import Playback
 from cotacoes.feed_service.pricing import Pricing
-from cotacoes.feed_service.routes import coin_routes, source_routes, venue_routes
+from cotacoes.feed_service.routes import coin_routes, source_routes, tape_route, venue_routes
 from cotacoes.feed_service.tape import ConsensusTape
 from cotacoes.feed_service.venue_feed import VenueFeed
 from cotacoes.feed_service.venue_prices import VenuePrices
@@ -31,6 +31,7 @@ from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import Restarts, background
 from cotacoes.web.breaker_routes import breaker_routes
 from cotacoes.web.process import HttpService, Stop, serve_http
+from cotacoes.web.source import TAPE_PATH
 from cotacoes.web.upstreams import new_upstreams
 
 NAME = "feed_service"
@@ -81,7 +82,7 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         limits=limits,
         connect_to=None if playback is None else playback.connect_to,
     )
-    router = source_routes(settings, tape)
+    router = source_routes(tape)
 
     def follow_added() -> None:
         for feed in feeds:
@@ -110,7 +111,9 @@ def build(settings: Settings, *, limits: FeedLimits = FEED_LIMITS) -> HttpServic
         "consensus": Check(has_price),
         **{feed.venue.name: Check(functools.partial(_why_not_live, feed)) for feed in feeds},
     }
-    return HttpService(NAME, build_app(NAME, settings, metrics, router, checks=checks), metrics, resources)
+    direct = {TAPE_PATH: tape_route(settings, tape)}
+    app = build_app(NAME, settings, metrics, router, checks=checks, direct=direct)
+    return HttpService(NAME, app, metrics, resources)
 
 
 async def _why_not_live(feed: VenueFeed) -> str | None:

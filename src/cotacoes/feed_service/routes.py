@@ -24,14 +24,14 @@ from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
 from cotacoes.patterns.consensus import USD
 from cotacoes.web.document import answering
 from cotacoes.web.requests import admins_only
-from cotacoes.web.source import add_tape
+from cotacoes.web.source import TapeRoute, document_tape
 from cotacoes.web.upstreams import Upstreams
 
 CURSOR_RULE = "^feed[.][0-9]{1,17}-[0-9]{1,19}$"
 _encode = msgspec.json.Encoder().encode
 
 
-def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
+def source_routes(tape: ConsensusTape) -> APIRouter:
     """The routes that quote_service takes prices from."""
     router = APIRouter()
 
@@ -43,11 +43,17 @@ def source_routes(settings: Settings, tape: ConsensusTape) -> APIRouter:
         """
         return _json(_newest(tape))
 
+    document_tape(router, first="now on", cursor_rule=CURSOR_RULE)
+    return router
+
+
+def tape_route(settings: Settings, tape: ConsensusTape) -> TapeRoute:
+    """The app that answers `/quotes`."""
+
     async def page(after: str | None, limit: int, wait_s: float) -> Response:
         return _json(await tape.page(after, limit, wait_s))
 
-    add_tape(router, page, first="now on", cursor_rule=CURSOR_RULE, wait_s_max=settings.request_deadline_s / 2)
-    return router
+    return TapeRoute(page, wait_s_max=settings.request_deadline_s / 2)
 
 
 def coin_routes(settings: Settings, coins: FollowedCoins, on_added: Callable[[], None]) -> APIRouter:

@@ -1,15 +1,16 @@
 """What every source of prices has: the route that gives its tape, and the coins that were added to it."""
 
-# no `from __future__ import annotations`: those of the route below name its function's arguments
+from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
+from cotacoes.adapters.http_server.connection import Receive, Scope, Send
 from cotacoes.errors import BadRequestError, CursorGoneError
 from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourcePageJson
 from cotacoes.model.quote import COIN_PATTERN
@@ -17,55 +18,74 @@ from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
 from cotacoes.web.document import answering
 
+TAPE_PATH = "/quotes"
 PAGE_QUOTES_MAX = 10_000
 WAIT_MS_MAX = 4_000  # below the deadline of a request
 WAITS_MAX = 64  # requests that may wait at once; far fewer than a service takes, so strangers cannot fill it by waiting
 
 
-def add_tape(
-    router: APIRouter,
-    page: Callable[[str | None, int, float], Awaitable[Response]],
-    *,
-    first: str,
-    cursor_rule: str,
-    wait_s_max: float,
-    also: dict[str, str] | None = None,
-) -> None:
-    """Add `GET /quotes`. `page` gets the cursor, how many prices at most, and how many seconds it may wait for one.
+class TapeRoute:
+    """The app of `GET /quotes`, without the framework, which would take longer than all else that a page costs.
+
+    `page` gets the cursor, how many prices at most, and how many seconds it may wait for one.
+    """
+
+    def __init__(self, page: Callable[[str | None, int, float], Awaitable[Response]], *, wait_s_max: float) -> None:
+        self._page = page
+        self._wait_s_max = wait_s_max
+        self._waits = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        limit = _number("limit", given.get("limit", "1000"), 1, PAGE_QUOTES_MAX)
+        wait_ms = _number("wait_ms", given.get("wait_ms", "0"), 0, WAIT_MS_MAX)
+        wait_s = min(wait_ms / 1000, self._wait_s_max) if self._waits < WAITS_MAX else 0.0
+        self._waits += wait_s > 0
+        try:
+            response = await self._page(given.get("after"), limit, wait_s)
+        finally:
+            self._waits -= wait_s > 0
+        await response(scope, receive, send)
+
+
+def document_tape(router: APIRouter, *, first: str, cursor_rule: str, also: Mapping[str, str] | None = None) -> None:
+    """Add the same route for `/docs` and `/openapi.json`.
 
     `first` says where a reader without a cursor begins, `also` describes further answers by status.
     """
-    waits = 0
+    answers = answering(SourcePageJson, BadRequestError, CursorGoneError, also=also)
+    schemas = {
+        "after": (
+            f"`next` of the page before; absent: from {first}",
+            {"type": "string", "pattern": cursor_rule},
+        ),
+        "limit": (
+            "how many prices at most",
+            {"type": "integer", "minimum": 1, "maximum": PAGE_QUOTES_MAX, "default": 1000},
+        ),
+        "wait_ms": (
+            "how long to wait for a price if there is no new one",
+            {"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "default": 0},
+        ),
+    }
+    answers["openapi_extra"]["parameters"] = [
+        {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+        for name, (description, schema) in schemas.items()
+    ]
 
-    @router.get(
-        "/quotes",
-        summary="Every price after a cursor, in order",
-        **answering(SourcePageJson, BadRequestError, CursorGoneError, also=also),
-    )
-    async def quotes(
-        after: Annotated[
-            str | None,
-            Query(
-                description=f"`next` of the page before; absent: from {first}",
-                json_schema_extra={"pattern": cursor_rule},
-            ),
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=PAGE_QUOTES_MAX)] = 1000,
-        wait_ms: Annotated[
-            int, Query(ge=0, le=WAIT_MS_MAX, description="how long to wait for a price if there is no new one")
-        ] = 0,
-    ) -> Response:
+    @router.get(TAPE_PATH, summary="Every price after a cursor, in order", **answers)
+    async def quotes() -> None:
         """A cursor of another run gets a 410 with the cursor to begin with, `next`.
 
         If too many requests wait already, the page is empty at once.
         """
-        nonlocal waits
-        wait_s = min(wait_ms / 1000, wait_s_max) if waits < WAITS_MAX else 0.0
-        waits += wait_s > 0
-        try:
-            return await page(after, limit, wait_s)
-        finally:
-            waits -= wait_s > 0
+        raise AssertionError("the direct route answers it")
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise BadRequestError(f"{name} must be a number from {least} to {most}")
+    return int(text)
 
 
 class AddableCoins:
