@@ -164,6 +164,14 @@ test("what comes while the candles are asked for counts once", () => {
   assert.deepEqual([candles.list[0].high, candles.list[0].count], ["105", 2]);
 });
 
+test("without an answer the candles go on as they are, and are asked for again", () => {
+  const candles = loaded();
+  candles.ask();
+  candles.hear(quote(62, { price: "102" }));
+  candles.fail();
+  assert.deepEqual([candles.list[1].close, candles.isDoubtful], ["102", true]);
+});
+
 test("empty candles before the first quote are left out", () => {
   const candles = new Candles("bitcoin", "1m");
   candles.load({ ...PAGE, candles: [candle(0, null), candle(1, "5")], through: "5-61" });

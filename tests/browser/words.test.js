@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { duration, page, said, setLanguage, t, time, written } from "../../src/cotacoes/gateway_service/page/words.js";
-import { faultsOf, path } from "../../src/cotacoes/gateway_service/page/views.js";
+import { faultsOf } from "../../src/cotacoes/gateway_service/page/patterns.js";
+import { path } from "../../src/cotacoes/gateway_service/page/prices.js";
 import { MODULES, source } from "./page.js";
 
 const html = source("index.html");

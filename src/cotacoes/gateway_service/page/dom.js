@@ -166,6 +166,7 @@ class Rows {
   }
 }
 
+const ANSWER_MS = 6_000;
 const DEADLINE_MS = 6_000; // of a question: a little more than the gateway gives itself
 
 /** What a browser keeps for us; one that keeps nothing is fine.
@@ -228,7 +229,7 @@ export function offerCopies() {
     /** @type {HTMLElement} */ (button).onclick = async () => {
       getSelection()?.selectAllChildren(code); // if the browser does not let us copy, it is at least selected
       await navigator.clipboard?.writeText(code.textContent ?? "").catch(() => {});
-      write(byId("answer"), `${t("copied")}: ${code.textContent}`);
+      answer(`${t("copied")}: ${code.textContent}`);
     };
   }
 }
@@ -254,5 +255,12 @@ export async function change(path, body) {
     said = status === 401 ? t("refusedToken") : t("failed", message);
     if (status === 401) known.token = null;
   });
-  write(byId("answer"), said);
+  answer(said);
+}
+
+/** Say at the foot of the window, for a while, what became of a click.
+ * @param {string} text */
+function answer(text) {
+  write(byId("answer"), text);
+  setTimeout(() => write(byId("answer"), ""), ANSWER_MS);
 }

@@ -4,10 +4,8 @@
 
 import { ask, byId, element, offerChoices, offerCopies, takeToken } from "./dom.js";
 import { baseOf, clock, coinOf, known, merged, newTransitions, stream, titleOf } from "./state.js";
-import {
-  beginChart, beginFaults, doubtCandles, hearCandle, renderChart, renderCoins, renderFaults, renderHead, renderPatterns,
-  restyleChart, stateWord,
-} from "./views.js";
+import { beginFaults, renderFaults, renderHead, renderPatterns, stateWord } from "./patterns.js";
+import { beginChart, doubtCandles, hearCandle, renderChart, renderCoins, restyleChart } from "./prices.js";
 import { t, time } from "./words.js";
 
 const LINES_MAX = 200;
@@ -46,7 +44,7 @@ export function logChanges(was, is) {
     }
   }
   for (const [service, part] of Object.entries(is.services)) {
-    for (const breaker of part.breakers) {
+    for (const breaker of part.breakers ?? []) {
       const seen = was.services[service]?.breakers.find((one) => one.name === breaker.name);
       for (const { at, from, to, reason } of newTransitions(seen, breaker)) {
         const words = () => t("changed", stateWord(from), stateWord(to), t(reason));

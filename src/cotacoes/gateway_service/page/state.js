@@ -69,8 +69,8 @@ export class Candles {
   /** @type {Candle[]} */
   list = [];
   /** Changes when the list is another one; while it is the same, only its end grows. */
-  version = 0;
-  /** Why the candles have to be asked for again. */
+  version = {};
+  /** Whether the candles have to be asked for again. */
   isDoubtful = true;
   currency = "";
   origin = "";
@@ -95,7 +95,7 @@ export class Candles {
 
   /** There was no answer. */
   fail() {
-    this.#waiting = null;
+    this.#go();
     this.isDoubtful = true;
   }
 
@@ -104,7 +104,12 @@ export class Candles {
     this.list = page.candles.map((one) => ({ ...one, at: Date.parse(one.at) }));
     while (this.list.length && !this.list[0].count) this.list.shift(); // before the first quote
     [this.currency, this.origin, this.#through] = [page.currency, page.origin, page.through];
-    this.version++;
+    this.version = {};
+    this.#go();
+  }
+
+  /** Go on with what came since the question. */
+  #go() {
     const waiting = this.#waiting ?? [];
     this.#waiting = null;
     for (const quote of waiting) this.hear(quote);
@@ -146,19 +151,24 @@ export class Candles {
     if (newest) {
       newest.closed = true;
       if ((at - newest.at) / this.step > CANDLES_MAX) this.isDoubtful = true;
-      else for (let empty = newest.at + this.step; empty < at; empty += this.step) this.list.push(emptyAt(empty));
+      else for (let empty = newest.at + this.step; empty < at; empty += this.step) this.list.push(candleAt(empty, null));
     }
-    this.list.push({ at, open: price, high: price, low: price, close: price, count: 1, closed: false });
+    this.list.push(candleAt(at, price));
     if (this.list.length > CANDLES_MAX) {
       this.list.splice(0, this.list.length - CANDLES_MAX);
-      this.version++;
+      this.version = {};
     }
   }
 }
 
-/** @param {number} at
+/** A candle of one quote, or of none.
+ * @param {number} at
+ * @param {Decimal | null} price
  * @returns {Candle} */
-const emptyAt = (at) => ({ at, open: null, high: null, low: null, close: null, count: 0, closed: true });
+function candleAt(at, price) {
+  const isEmpty = price === null;
+  return { at, open: price, high: price, low: price, close: price, count: isEmpty ? 0 : 1, closed: isEmpty };
+}
 
 /** What the chart shows, in numbers for a text: the first open, the highest, the lowest, the last close, and how many
  * intervals are empty. Null without a candle.
@@ -166,17 +176,10 @@ const emptyAt = (at) => ({ at, open: null, high: null, low: null, close: null, c
 export function summary(list) {
   const full = list.filter((one) => one.count);
   if (!full.length) return null;
-  const pick = (/** @type {"high" | "low"} */ side, /** @type {number} */ sign) =>
-    full.reduce((best, one) => (compare(one[side] ?? "0", best[side] ?? "0") * sign > 0 ? one : best))[side] ?? "";
-  const last = full[full.length - 1];
-  return {
-    from: list[0].at,
-    open: full[0].open ?? "",
-    high: pick("high", 1),
-    low: pick("low", -1),
-    close: last.close ?? "",
-    empty: list.length - full.length,
-  };
+  const most = (/** @type {"high" | "low"} */ side, /** @type {number} */ sign) =>
+    full.map((one) => one[side] ?? "").reduce((best, one) => (compare(one, best) === sign ? one : best));
+  const [{ open }, { close }] = [full[0], full[full.length - 1]];
+  return { from: list[0].at, open, high: most("high", 1), low: most("low", -1), close, empty: list.length - full.length };
 }
 
 const POINTS_MAX = 120; // of a sparkline

@@ -24,19 +24,12 @@
 /** Something was lost on the way without the gateway's knowledge. */
 export class Hole extends Error {}
 
-/** @param {Position} position
- * @returns {[number, number]} */
-export function parsed(position) {
-  const [epoch, seq] = position.split("-");
-  return [Number(epoch), Number(seq)];
-}
-
 /** Whether `a` was recorded after `b`; everything is after null.
  * @param {Position | null} a
  * @param {Position | null} b */
 export function isAfter(a, b) {
   if (a === null || b === null) return a !== null;
-  const [[e, s], [f, t]] = [parsed(a), parsed(b)];
+  const [[e, s], [f, t]] = [a, b].map((position) => position.split("-").map(Number));
   return e === f ? s > t : e > f;
 }
 
@@ -214,8 +207,6 @@ export class GatewayClock {
 export class Stream {
   /** @type {StreamState} */
   state = "connecting";
-  /** How often it was live again. */
-  resumptions = 0;
   /** The most coins of one stream. */
   coinsMax = 100;
   /** @type {WebSocket | null} */
@@ -423,7 +414,6 @@ export class Stream {
     if (this.#hasHeard) return;
     this.#hasHeard = true;
     this.#attempts = 0;
-    this.resumptions++;
     this.#enter("live");
     this.#ask();
   }
