@@ -258,9 +258,12 @@ export async function change(path, body) {
   answer(said);
 }
 
+let answered = 0;
+
 /** Say at the foot of the window, for a while, what became of a click.
  * @param {string} text */
 function answer(text) {
   write(byId("answer"), text);
-  setTimeout(() => write(byId("answer"), ""), ANSWER_MS);
+  clearTimeout(answered);
+  answered = setTimeout(() => write(byId("answer"), ""), ANSWER_MS);
 }

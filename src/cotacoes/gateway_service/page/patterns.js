@@ -68,22 +68,20 @@ function said({ state, since, known_at, reason }) {
 /** @param {Status} status */
 function parts({ services, shards, coins }) {
   show("services", Object.entries(services).map(([name, part]) => [name, name, ...said(part)]));
-  show("shards", 
-    Object.entries(shards).map(([name, part]) => {
-      const own = Object.entries(coins).filter(([, coin]) => coin.shard === name);
-      const isKnown = own.every(([, coin]) => coin.pending !== null);
-      const pending = isKnown ? own.reduce((sum, [, coin]) => sum + (coin.pending ?? 0), 0) : null;
-      const titles = own.map(([coin]) => titleOf(coin)).join(", ");
-      return [name, name, titles, pending, ...said(part)];
-    }),
-  );
+  show("shards", Object.entries(shards).map(([name, part]) => {
+    const own = Object.entries(coins).filter(([, coin]) => coin.shard === name);
+    const isKnown = own.every(([, coin]) => coin.pending !== null);
+    const pending = isKnown ? own.reduce((sum, [, coin]) => sum + (coin.pending ?? 0), 0) : null;
+    const titles = own.map(([coin]) => titleOf(coin)).join(", ");
+    return [name, name, titles, pending, ...said(part)];
+  }));
 }
 
 /** @param {Status} status */
 function source(status) {
   const breaker = sourceBreaker(status);
   write(byId("now"), breaker ? t("nowIs", breaker.name, stateWord(breaker.state)) : t("noBreaker"));
-  write(byId("next"), breaker ? next(breaker, status.services.quote_service) : "");
+  write(byId("next"), breaker ? nextCall(breaker, status.services.quote_service) : "");
   for (const box of byId("diagram").querySelectorAll("g")) {
     mark(box, "class", breaker?.state.endsWith(box.dataset.of ?? "?") ? "now" : "");
   }
@@ -95,15 +93,15 @@ function source(status) {
 /** Seconds for which no call is made, counted on since the gateway knew it.
  * @param {Breaker} breaker
  * @param {Part} part */
-function wait({ retry_after_s }, { known_at }) {
+function waitOf({ retry_after_s }, { known_at }) {
   return Math.ceil((retry_after_s ?? 0) - (clock.age(known_at) ?? 0) / 1000);
 }
 
 /** @param {Breaker} breaker
  * @param {Part} part */
-function next(breaker, part) {
+function nextCall(breaker, part) {
   const { state, is_awaited, window, consecutive_failures } = breaker;
-  const wait = wait(breaker, part);
+  const wait = waitOf(breaker, part);
   if (is_awaited) return t("isAwaited");
   if (state === "open") return wait > 0 ? t("waits", wait) : t("probeNext");
   if (/forced|disabled|only/.test(state)) return t("byOperator");
@@ -112,29 +110,24 @@ function next(breaker, part) {
 
 /** @param {Status} status */
 function breakers({ services }) {
-  show("breakers", 
-    Object.entries(services).flatMap(([service, part]) =>
-      part.breakers.map((breaker) => {
-        const { name, state, next_call, window, not_permitted, last_errors } = breaker;
-        const wait = wait(breaker, part);
-        const next = next_call === "refused" && state === "open" && wait <= 0 ? "probe" : next_call;
-        /** @type {[string, ...Cell[]]} */
-        const row = [
-          `${service}/${name}`,
-          `${service} → ${name}`,
-          part.state === "up" ? marked(state, stateWord(state)) : marked("unknown", t("unknown")),
-          next === "refused" && wait > 0 ? t("refusedFor", wait) : t(next),
-          window.calls,
-          window.failures,
-          window.slow_calls,
-          not_permitted,
-          last_errors[0] && `${time(last_errors[0].at)} ${last_errors[0].error}`,
-          button(service, name, state),
-        ];
-        return row;
-      }),
-    ),
+  const all = Object.entries(services).flatMap(([service, part]) =>
+    (part.breakers ?? []).map((breaker) => ({ ...breaker, service, isUp: part.state === "up", wait: waitOf(breaker, part) })),
   );
+  show("breakers", all.map(({ service, isUp, wait, name, state, next_call, window, not_permitted, last_errors }) => {
+    const next = state === "open" && wait <= 0 ? "probe" : next_call;
+    return [
+      `${service}/${name}`,
+      `${service} → ${name}`,
+      isUp ? marked(state, stateWord(state)) : marked("unknown", t("unknown")),
+      next === "refused" && wait > 0 ? t("refusedFor", wait) : t(next),
+      window.calls,
+      window.failures,
+      window.slow_calls,
+      not_permitted,
+      last_errors[0] && `${time(last_errors[0].at)} ${last_errors[0].error}`,
+      button(service, name, state),
+    ];
+  }));
 }
 
 /** @param {string} service
@@ -154,17 +147,13 @@ function button(service, name, state) {
 /** @param {Status} status */
 function coins({ coins }) {
   const all = Object.entries(coins);
-  show("positions", 
-    all.map(([coin, { position }]) => {
-      const { received, gaps, isSilent } = coinOf(coin);
-      const feed = isSilent ? marked("away", t("silent")) : marked("up", t("speaks"));
-      return [coin, titleOf(coin), position, stream.last(coin), received, gaps, feed];
-    }),
-  );
-  show("kept", 
-    all.map(([coin, { shard, position, through, pending }]) =>
-      [coin, titleOf(coin), shard, position, through, pending]),
-  );
+  show("positions", all.map(([coin, { position }]) => {
+    const { received, gaps, isSilent } = coinOf(coin);
+    const feed = isSilent ? marked("away", t("silent")) : marked("up", t("speaks"));
+    return [coin, titleOf(coin), position, stream.last(coin), received, gaps, feed];
+  }));
+  show("kept", all.map(([coin, { shard, position, through, pending }]) =>
+    [coin, titleOf(coin), shard, position, through, pending]));
 }
 
 /** @param {Report} report */
