@@ -9,10 +9,10 @@ export const source = (name) => readFileSync(new URL(name, FOLDER), "utf8");
 /** The source as the gateway answers it: without comments, indentation and empty lines. */
 export const served = (text) =>
   text
-    .replace(/\/\*.*?\*\//gs, "")
+    .replace(/\/\*.*?\*\/|(?<=^|\s)\/\/(?= |$).*?$/gms, "")
     .split("\n")
     .map((line) => line.trim())
-    .filter((line) => line && !line.startsWith("//"))
+    .filter(Boolean)
     .join("\n");
 
 /** Random numbers from 0 to 1 that are the same ones for the same seed. */

@@ -182,7 +182,7 @@ function kept(kind, name, value) {
   }
 }
 
-/** Let the visitor choose a language and colours, which are remembered; `changed` is called after each choice.
+/** Let the visitor choose a language and colours, which are remembered; `changed` is called in another language.
  * @param {() => void} changed */
 export function offerChoices(changed) {
   const worded = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-t]"));
@@ -205,11 +205,7 @@ export function offerChoices(changed) {
     changed();
   };
   theme.value = page.dataset.theme ?? "";
-  theme.onchange = () => {
-    page.dataset.theme = kept("localStorage", "theme", theme.value) ?? "";
-    changed();
-  };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+  theme.onchange = () => (page.dataset.theme = kept("localStorage", "theme", theme.value) ?? "");
 }
 
 /** The token of the address, which is then taken out of it, or the one of before; null if there is none. */
@@ -226,10 +222,9 @@ export function offerCopies() {
     const button = made ?? line.appendChild(element("button", { type: "button" }));
     write(button, t("copy"));
     mark(button, "aria-label", `${t("copy")}: ${code.textContent}`);
-    /** @type {HTMLElement} */ (button).onclick = async () => {
-      getSelection()?.selectAllChildren(code); // if the browser does not let us copy, it is at least selected
-      await navigator.clipboard?.writeText(code.textContent ?? "").catch(() => {});
-      answer(`${t("copied")}: ${code.textContent}`);
+    /** @type {HTMLElement} */ (button).onclick = () => {
+      getSelection()?.selectAllChildren(code); // where the browser does not let us copy, it is at least selected
+      navigator.clipboard?.writeText(code.textContent ?? "").then(() => answer(t("copied")), () => {});
     };
   }
 }

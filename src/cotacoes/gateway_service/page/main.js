@@ -4,8 +4,8 @@
 
 import { ask, byId, element, offerChoices, offerCopies, takeToken } from "./dom.js";
 import { baseOf, clock, coinOf, known, merged, newTransitions, stream, titleOf } from "./state.js";
-import { beginFaults, renderFaults, renderHead, renderPatterns, stateWord } from "./patterns.js";
-import { beginChart, doubtCandles, hearCandle, renderChart, renderCoins, restyleChart } from "./prices.js";
+import { beginFaults, changeOf, renderFaults, renderHead, renderPatterns } from "./patterns.js";
+import { beginChart, doubtCandles, hearCandle, renderChart, renderCoins } from "./prices.js";
 import { t, time } from "./words.js";
 
 const LINES_MAX = 200;
@@ -40,15 +40,14 @@ export function logChanges(was, is) {
   const before = { ...was.services, ...was.shards };
   for (const [name, { state, reason, since }] of Object.entries({ ...is.services, ...is.shards })) {
     if (before[name] && state !== before[name].state) {
-      log(() => t("logPart", name, t(state), reason ? `: ${reason}` : ""), since);
+      log(() => `${name}: ${t(state)}${reason ? `, ${reason}` : ""}`, since);
     }
   }
   for (const [service, part] of Object.entries(is.services)) {
     for (const breaker of part.breakers ?? []) {
-      const seen = was.services[service]?.breakers.find((one) => one.name === breaker.name);
+      const seen = was.services[service]?.breakers?.find((one) => one.name === breaker.name);
       for (const { at, from, to, reason } of newTransitions(seen, breaker)) {
-        const words = () => t("changed", stateWord(from), stateWord(to), t(reason));
-        log(() => `${service} → ${breaker.name}: ${words()}`, at);
+        log(() => `${service} → ${breaker.name}: ${changeOf(from, to, reason)}`, at);
       }
     }
   }
@@ -88,18 +87,18 @@ function receive(event) {
     case "beat":
       for (const [coin, state] of known.coins) {
         const isSilent = event.silent.includes(coin);
-        if (isSilent !== state.isSilent) log(() => t(isSilent ? "logSilent" : "logBack", titleOf(coin)));
+        if (isSilent !== state.isSilent) log(() => `${titleOf(coin)}: ${t(isSilent ? "silent" : "speaks")}`);
         state.isSilent = isSilent;
       }
       break;
     case "state":
-      log(() => t("logLink", t(event.state)));
+      log(() => t(event.state));
       break;
     case "resumed":
       log(() => t("logResumed", event.coins.map((coin) => titleOf(coin)).join(", ")));
       break;
     case "refused":
-      log(() => t("logRefused", event.problem.detail));
+      log(() => event.problem.detail);
   }
 }
 
@@ -111,7 +110,7 @@ function know(frame) {
   stream.coinsMax = is.limits.stream_coins_max ?? stream.coinsMax;
   stream.follow(Object.keys(is.coins));
   for (const coin of known.coins.keys()) if (!is.coins[coin]) known.coins.delete(coin);
-  document.body.classList.add("known");
+  if (Object.keys(is.coins).length) document.body.classList.add("known");
 }
 
 let askAt = 0;
@@ -155,7 +154,6 @@ beginChart();
 beginFaults();
 offerChoices(() => {
   offerCopies();
-  restyleChart();
   translateLog();
   render();
 });

@@ -21,6 +21,12 @@ const MARKS = {
  * @param {string} state */
 export const stateWord = (state) => t(`is_${state}`);
 
+/** A change of a breaker's state, in words.
+ * @param {string} from
+ * @param {string} to
+ * @param {string} reason */
+export const changeOf = (from, to, reason) => `${stateWord(from)} → ${stateWord(to)}: ${t(reason)}`;
+
 /** @param {string} state
  * @param {string} text
  * @returns {Cell} */
@@ -52,16 +58,13 @@ export function renderPatterns() {
 }
 
 /** @param {Time} at */
-function ago(at) {
-  return t("ago", time(at), duration(clock.age(at)));
-}
+const ago = (at) => `${time(at)} (${duration(clock.age(at))})`;
 
 /** What is said of every part: its state, since when, and why it is away.
  * @param {Part} part
  * @returns {Cell[]} */
 function said({ state, since, known_at, reason }) {
-  const heard = known_at ? t("notSince", ago(known_at)) : t("never");
-  const why = state === "up" ? null : [reason, heard].filter(Boolean).join("; ");
+  const why = state === "up" ? null : [reason, known_at && t("notSince", ago(known_at))].filter(Boolean).join("; ");
   return [marked(state, t(state)), ago(since), why];
 }
 
@@ -80,54 +83,42 @@ function parts({ services, shards, coins }) {
 /** @param {Status} status */
 function source(status) {
   const breaker = sourceBreaker(status);
-  write(byId("now"), breaker ? t("nowIs", breaker.name, stateWord(breaker.state)) : t("noBreaker"));
-  write(byId("next"), breaker ? nextCall(breaker, status.services.quote_service) : "");
+  const calls = breaker && nextCall(breaker, status.services.quote_service);
+  write(byId("now"), calls ? t("nowIs", breaker.name, stateWord(breaker.state), calls) : t("unknown"));
   for (const box of byId("diagram").querySelectorAll("g")) {
     mark(box, "class", breaker?.state.endsWith(box.dataset.of ?? "?") ? "now" : "");
   }
   const changes = breaker?.transitions ?? [];
   list("timeline", changes.map(({ at, from, to, reason }) =>
-    `${time(at)} ${t("changed", stateWord(from), stateWord(to), t(reason))}`));
+    `${time(at)} ${changeOf(from, to, reason)}`));
 }
 
-/** Seconds for which no call is made, counted on since the gateway knew it.
+/** What becomes of the next call, counted on since the gateway knew it.
  * @param {Breaker} breaker
  * @param {Part} part */
-function waitOf({ retry_after_s }, { known_at }) {
-  return Math.ceil((retry_after_s ?? 0) - (clock.age(known_at) ?? 0) / 1000);
-}
-
-/** @param {Breaker} breaker
- * @param {Part} part */
-function nextCall(breaker, part) {
-  const { state, is_awaited, window, consecutive_failures } = breaker;
-  const wait = waitOf(breaker, part);
-  if (is_awaited) return t("isAwaited");
-  if (state === "open") return wait > 0 ? t("waits", wait) : t("probeNext");
-  if (/forced|disabled|only/.test(state)) return t("byOperator");
-  return t("seen", window.failures, window.calls, consecutive_failures);
+function nextCall({ state, next_call, retry_after_s }, { known_at }) {
+  const wait = Math.ceil((retry_after_s ?? 0) - (clock.age(known_at) ?? 0) / 1000);
+  if (next_call === "refused" && wait > 0) return t("refusedFor", wait);
+  return t(state === "open" ? "probe" : next_call);
 }
 
 /** @param {Status} status */
 function breakers({ services }) {
   const all = Object.entries(services).flatMap(([service, part]) =>
-    (part.breakers ?? []).map((breaker) => ({ ...breaker, service, isUp: part.state === "up", wait: waitOf(breaker, part) })),
+    (part.breakers ?? []).map((breaker) => ({ ...breaker, service, isUp: part.state === "up", next: nextCall(breaker, part) })),
   );
-  show("breakers", all.map(({ service, isUp, wait, name, state, next_call, window, not_permitted, last_errors }) => {
-    const next = state === "open" && wait <= 0 ? "probe" : next_call;
-    return [
-      `${service}/${name}`,
-      `${service} → ${name}`,
-      isUp ? marked(state, stateWord(state)) : marked("unknown", t("unknown")),
-      next === "refused" && wait > 0 ? t("refusedFor", wait) : t(next),
-      window.calls,
-      window.failures,
-      window.slow_calls,
-      not_permitted,
-      last_errors[0] && `${time(last_errors[0].at)} ${last_errors[0].error}`,
-      button(service, name, state),
-    ];
-  }));
+  show("breakers", all.map(({ service, isUp, next, name, state, window, not_permitted, last_errors }) => [
+    `${service}/${name}`,
+    `${service} → ${name}`,
+    isUp ? marked(state, stateWord(state)) : marked("unknown", t("unknown")),
+    next,
+    window.calls,
+    window.failures,
+    window.slow_calls,
+    not_permitted,
+    last_errors[0] && `${time(last_errors[0].at)} ${last_errors[0].error}`,
+    button(service, name, state),
+  ]));
 }
 
 /** @param {string} service
@@ -177,11 +168,9 @@ function venues({ venues }) {
   if (!of) return;
   const since = clock.age(venues?.known_at) ?? 0;
   const { price, low, high, used, reason, state } = of;
-  const [title, age] = [titleOf(of.coin), duration((of.age_ms ?? 0) + since)];
-  const said = price
-    ? t("consensusIs", title, t(state), price, used, of.of, low ?? "", high ?? "", age)
-    : t("noConsensus", title, t(reason ?? state));
-  write(byId("consensus"), said);
+  const made = price ? `${price} (${low} – ${high}) · ${duration((of.age_ms ?? 0) + since)}` : t(reason ?? "");
+  write(byId("consensus"), `${titleOf(of.coin)} · ${t(state)} · ${used}/${of.of} · ${made}`);
+  offer(chooser("venue"), of.venues.map(({ venue }) => [venue, venue]));
   const [from, to] = [Number(low), Number(high)];
   const place = (/** @type {Decimal | null} */ usd, rate = "1") => (Number(usd) * Number(rate) - from * 2 + to) / (to - from) / 3;
   show("venues", of.venues.map(({ venue, bid, ask, currency, rate, mid_usd, age_ms, used, reason }) => {
@@ -219,33 +208,28 @@ function barOf(key, kind, { bar, band = [0, 0], line }) {
   return made;
 }
 
-const DEFAULTS = new Set(["0", "1", "false", "null", '""', '"0"', '"1"', "[]", "{}"]);
+const DEFAULTS = new Set(["0", "false", "null", '""', '"0"', '"1"', "[]", "{}"]);
 
-/** What a simulated venue or its market does differently: `kraken: lie 0.10`.
- * @param {string} name
- * @param {Record<string, unknown>} faults */
-const altered = (name, faults) =>
-  Object.entries(faults)
-    .filter(([field, value]) => field !== "for_s" && !DEFAULTS.has(JSON.stringify(value)))
-    .map(([field, value]) => `${name}: ${field} ${typeof value === "string" ? value : JSON.stringify(value)}`);
-
-/** The faults of a setting, each in words.
- * @param {FaultSetting} setting */
-export function faultsOf({ error_rate = 0, kinds, latency_ms = 0, jitter_ms = 0 }) {
-  const words = Object.entries({ error: error_rate, ...kinds })
-    .filter(([, rate]) => rate)
-    .map(([kind, rate]) => t("shareOf", t(kind), Math.round(rate * 1000) / 10));
-  return latency_ms + jitter_ms ? [...words, `+${latency_ms}–${latency_ms + jitter_ms} ms`] : words;
-}
+/** The faults of a setting, as the command line has them: `hang=1`, `kraken.lie=0.10`.
+ * @param {string} of
+ * @param {Record<string, any>} setting */
+export const faultsOf = (of, setting) =>
+  Object.entries({ ...setting, ...setting.kinds })
+    .filter(([name, value]) => !/^(for_s|status|kinds)$/.test(name) && !DEFAULTS.has(JSON.stringify(value)))
+    .filter(([name, value]) => value !== 1 || !/^(slow|pace)$/.test(name))
+    .map(([name, value]) => `${of}${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
 
 const buttons = () => /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-fault]"));
 
 export function beginFaults() {
   chooser("part").onchange = command;
   for (const button of buttons()) {
-    const [name, value] = (button.dataset.fault ?? "").split("=");
-    const setting = value ? { [name]: Number(value) } : { kinds: { [name]: 1 } };
-    button.onclick = () => change("/v1/faults", { for_s: Number(chooser("lasts").value), ...setting });
+    const fault = button.dataset.fault ?? "";
+    const setting = fault.startsWith("{") ? JSON.parse(fault) : { kinds: { [fault]: 1 } };
+    button.onclick = () => {
+      const of = button.closest("#venues") ? `/venues/${chooser("venue").value}` : "";
+      change(`/v1${of}/faults`, { for_s: Number(chooser("lasts").value), ...setting });
+    };
   }
 }
 
@@ -261,13 +245,13 @@ export function renderFaults() {
 
 function inForce() {
   const { faults } = known.status ?? {};
-  if (!faults) return t("faultNotKnown");
-  const { setting, venues, market, known_at } = faults;
-  const passed_s = (clock.age(known_at) ?? 0) / 1000;
-  const all = Object.entries({ ...venues, market: market ?? {} }).map(([name, one]) => ({ ...one, of: altered(name, one) }));
-  const words = [{ for_s: setting?.for_s, of: faultsOf(setting ?? {}) }, ...all].flatMap(({ for_s, of }) => {
-    const left = for_s == null ? null : Math.ceil(Number(for_s) - passed_s);
-    return left !== null && left <= 0 ? [] : of.map((text) => (left ? t("left", text, left) : t("lasting", text)));
+  if (!faults) return t("unknown");
+  const passed_s = (clock.age(faults.known_at) ?? 0) / 1000;
+  const venues = Object.entries(faults.venues).map(([name, one]) => ({ of: `${name}.`, one }));
+  const all = [{ of: "", one: faults.setting ?? {} }, ...venues, { of: "market.", one: faults.market ?? {} }];
+  const words = all.flatMap(({ of, one }) => {
+    const left = one.for_s == null ? null : Math.ceil(one.for_s - passed_s);
+    return left !== null && left <= 0 ? [] : faultsOf(of, one).map((text) => (left ? t("left", text, left) : t("lasting", text)));
   });
   return words.length ? t("faultIs", words.join("; ")) : t("noFault");
 }

@@ -50,7 +50,7 @@ function row([coin, { symbol }]) {
   const isRefused = sourceBreaker(known.status)?.next_call === "refused";
   const words = [
     t(is),
-    quote && t(is === "fresh" && !isRefused ? "live" : "cache"),
+    quote && (is === "fresh" && !isRefused ? t("live") : "cache"),
     isSilent && t("silent"),
     stream.isUnfollowed(coin) && t("unfollowed", stream.coinsMax),
   ];
@@ -85,6 +85,7 @@ function origin({ origin, state, used = 0, of = 0, confidence = "" }) {
 
 const SHOWN = 300; // intervals
 const AGAIN_MS = 3_000; // after a question without an answer, or with one that does not follow
+const GRID = "#80889040";
 const PLACES_MAX = 12; // of a label: a number has 15 digits
 
 /** @typedef {import("lightweight-charts")} Library */
@@ -155,31 +156,15 @@ export function renderChart() {
   draw(candles);
 }
 
-/** Take the colours of the page, which may have changed. */
-export function restyleChart() {
-  const probe = byId("canvas").appendChild(element("i"));
-  const [ground, ink, line, up, down] = ["ground", "ink", "line", "good", "bad"].map((name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  });
-  probe.remove();
-  chart?.applyOptions({
-    layout: { background: { color: ground }, textColor: ink },
-    grid: { vertLines: { color: line }, horzLines: { color: line } },
-    localization: { timeFormatter: (/** @type {number} */ s) => time(s * 1000, "day") },
-  });
-  // hollow if it rose and filled if it fell, for those who do not see the colours
-  series?.applyOptions({
-    upColor: ground, borderUpColor: up, wickUpColor: up, downColor: down, borderDownColor: down, wickDownColor: down,
-  });
-}
-
 async function create() {
   /** @type {Library} */
   const library = await import("./vendor/lightweight-charts-5.2.1.js");
   chart = library.createChart(byId("canvas"), {
     autoSize: true,
-    layout: { attributionLogo: false }, // it would be written as HTML, which the page forbids; the footer has it
+    // the logo would be written as HTML, which the page forbids; the footer has it
+    layout: { attributionLogo: false, background: { color: "transparent" }, textColor: "#808890" },
+    grid: { vertLines: { color: GRID }, horzLines: { color: GRID } },
+    localization: { timeFormatter: (/** @type {number} */ s) => time(s * 1000, "day") },
     timeScale: {
       timeVisible: true,
       tickMarkFormatter: (/** @type {any} */ s, /** @type {number} */ kind) =>
@@ -188,9 +173,9 @@ async function create() {
     handleScroll: { mouseWheel: false, vertTouchDrag: false }, // the page scrolls
     handleScale: { mouseWheel: false },
   });
-  series = chart.addSeries(library.CandlestickSeries);
+  // hollow if it rose and filled if it fell, for those who do not see the colours
+  series = chart.addSeries(library.CandlestickSeries, { upColor: "transparent" });
   inChart.version = {};
-  restyleChart();
 }
 
 /** @param {Candles} of */

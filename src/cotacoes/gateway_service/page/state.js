@@ -178,7 +178,7 @@ export function summary(list) {
   if (!full.length) return null;
   const most = (/** @type {"high" | "low"} */ side, /** @type {number} */ sign) =>
     full.map((one) => one[side] ?? "").reduce((best, one) => (compare(one, best) === sign ? one : best));
-  const [{ open }, { close }] = [full[0], full[full.length - 1]];
+  const [open, close] = [full[0].open ?? "", full[full.length - 1].close ?? ""];
   return { from: list[0].at, open, high: most("high", 1), low: most("low", -1), close, empty: list.length - full.length };
 }
 
@@ -217,7 +217,7 @@ export function newTransitions(seen, breaker) {
 /** The breaker of what the prices come from.
  * @param {Status | null} status */
 export function sourceBreaker(status) {
-  return status?.services.quote_service?.breakers.find((one) => /^(external|feed)_service\./.test(one.name)) ?? null;
+  return status?.services.quote_service?.breakers?.find((one) => /^(external|feed)_service\./.test(one.name)) ?? null;
 }
 
 /** What a price is worth; `limits` are undefined while the stream is not live, and then nothing is fresh.

@@ -61,7 +61,7 @@ interface Refusal {
 interface StatusFrame extends Partial<Omit<Status, "services" | "shards" | "coins">> {
   type: "status";
   generated_at: Time;
-  services?: Record<string, Service | null>;
+  services?: Record<string, Part | null>;
   shards?: Record<string, Part | null>;
   coins?: Record<string, Coin | null>;
 }
@@ -94,9 +94,7 @@ interface Part {
   since: Time;
   known_at: Time | null;
   reason: string | null;
-}
-interface Service extends Part {
-  breakers: Breaker[];
+  breakers?: Breaker[];
 }
 interface Coin {
   symbol: string;
@@ -107,6 +105,8 @@ interface Coin {
   position: Position | null;
   through: Position | null;
   pending: number | null;
+  /** Why its quotes do not get to the shard. */
+  held?: string | null;
   first: { position: Position; at: Time } | null;
 }
 interface VenueBook {
@@ -150,12 +150,14 @@ interface FaultSetting {
   kinds?: Record<string, number>;
   coins?: string[];
   for_s?: number | null;
+  /** Of an exchange, or of the market of all. */
+  [further: string]: unknown;
 }
 interface FaultsInForce {
   known_at: Time | null;
   setting: FaultSetting | null;
-  venues: Record<string, Record<string, unknown>>;
-  market: Record<string, unknown>;
+  venues: Record<string, FaultSetting>;
+  market: FaultSetting;
 }
 interface Branch {
   branch: string;
@@ -178,7 +180,7 @@ interface Status {
   generated_at: Time;
   limits: { fresh_ms: number; age_max_ms: number; stream_coins_max?: number };
   source: "sim" | "replay" | "venues" | "exchanges";
-  services: Record<string, Service>;
+  services: Record<string, Part>;
   shards: Record<string, Part>;
   coins: Record<string, Coin>;
   venues: Venues | null;
