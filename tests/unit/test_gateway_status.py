@@ -226,6 +226,18 @@ def test_the_first_answers_are_waited_for_but_not_long() -> None:
     polled(scenario)
 
 
+def test_a_status_that_nobody_wanted_for_long_is_asked_for_anew() -> None:
+    async def scenario(_: SystemTwin, status: Status, polls: StatusPolls) -> None:
+        await polls.first_answers()
+        await asyncio.sleep(100)
+        await polls.first_answers()
+        now_s = asyncio.get_running_loop().time()
+        assert now_s <= 101.1
+        assert all(seconds_of(one.known_at) >= 100 for one in status.whole().services.values())
+
+    polled(scenario)
+
+
 def test_an_answer_that_is_no_answer_leaves_what_is_known() -> None:
     async def scenario(twin: SystemTwin, status: Status, polls: StatusPolls) -> None:
         await polls.first_answers()

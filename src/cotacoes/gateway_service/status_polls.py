@@ -103,11 +103,14 @@ class StatusPolls:
 
     def want(self) -> None:
         """Somebody wants the status now."""
+        if self._clock() >= self._wanted_until_s:  # what is known is old
+            for event in self._asked.values():
+                event.clear()
         self._wanted_until_s = self._clock() + WANTED_S
         self._wanted.set()
 
     async def first_answers(self) -> None:
-        """Wait until each service was asked for the first time, but not long."""
+        """Wait until each service was asked since somebody wants to know, but not long."""
         self.want()
         if not all(event.is_set() for event in self._asked.values()):
             waits = [asyncio.ensure_future(event.wait()) for event in self._asked.values()]
