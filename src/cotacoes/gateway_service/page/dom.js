@@ -18,12 +18,12 @@ export const chooser = (id) => /** @type {HTMLSelectElement} */ (byId(id));
 
 /** A text, fit to be shown whoever wrote it.
  * @param {string} text */
-export const clean = (text) => text.slice(0, TEXT_MAX).replace(UNSEEN, "\ufffd");
+export const clean = (text) => text.replace(UNSEEN, "\ufffd");
 
 /** @param {Element} node
  * @param {string} text */
 export function write(node, text) {
-  text = clean(text);
+  text = clean(text).slice(0, TEXT_MAX);
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -41,7 +41,7 @@ export function mark(node, name, value) {
  * @param {(Node | string)[]} children */
 function filled(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  made.append(...children.map((child) => (typeof child === "string" ? clean(child) : child)));
+  made.append(...children.map((child) => (typeof child === "string" ? clean(child).slice(0, TEXT_MAX) : child)));
   return made;
 }
 

@@ -92,7 +92,7 @@ function receive(event) {
       }
       break;
     case "state":
-      log(() => t(event.state));
+      if (event.state !== "connecting") log(() => t(event.state));
       break;
     case "resumed":
       log(() => t("logResumed", event.coins.map((coin) => titleOf(coin)).join(", ")));
@@ -110,7 +110,6 @@ function know(frame) {
   stream.coinsMax = is.limits.stream_coins_max ?? stream.coinsMax;
   stream.follow(Object.keys(is.coins));
   for (const coin of known.coins.keys()) if (!is.coins[coin]) known.coins.delete(coin);
-  if (Object.keys(is.coins).length) document.body.classList.add("known");
 }
 
 let askAt = 0;
@@ -129,8 +128,17 @@ async function askBases() {
   }
 }
 
+let ticks = 0;
+
+/** Write what has changed; the chart is drawn twice a second, and what comes from the status is written once. */
 function render() {
-  for (const part of [renderHead, renderCoins, renderChart, renderPatterns, renderFaults]) part();
+  renderHead();
+  renderCoins();
+  if (known.coins.size) document.body.classList.add("known");
+  if (ticks % 2 === 0) renderChart();
+  if (ticks++ % 4) return;
+  renderPatterns();
+  renderFaults();
 }
 
 let hiddenAt = 0;
@@ -155,6 +163,7 @@ beginFaults();
 offerChoices(() => {
   offerCopies();
   translateLog();
+  ticks = 0;
   render();
 });
 offerCopies();
