@@ -59,7 +59,8 @@ FAULTS = {
     "refuse": Fault({"refuse": 503}, {"unavailable"}, at_start=True),
     "accept then drop": Fault({"accept_then_drop": True}, {"cut", "closed", "no_websocket"}, at_start=True),
     "subscription refused": Fault({"sub_error": True}, {"subscription_refused", "never"}, 3.5, at_start=True),
-    "subscription ignored": Fault({"sub_ignore": True}, {"never"}, WATCH.never_s, at_start=True),
+    # a venue whose heartbeats begin with a subscription is silent for as long
+    "subscription ignored": Fault({"sub_ignore": True}, {"never", "silent"}, WATCH.never_s, at_start=True),
 }
 
 
