@@ -286,6 +286,23 @@ def test_only_what_has_changed_is_a_change_and_a_coin_that_is_gone_is_null() -> 
     assert seconds_of(changes["services"]["quote_service"].known_at) == 1
 
 
+def test_the_whole_is_encoded_once_for_all_that_want_it_until_it_changes_or_is_half_a_second_old() -> None:
+    at = NOON
+    status = new_status(lambda: at)
+    first = status.encoded()
+    assert status.encoded() is first
+    status.note_answer("quote_service", [])
+    second = status.encoded()
+    assert json.loads(second)["services"]["quote_service"]["state"] == "up"
+    at += timedelta(seconds=0.4)
+    status.note_answer("quote_service", [])
+    assert status.encoded() is second
+    for step in (0.2, -5.0):  # a clock that is set back keeps nothing
+        at += timedelta(seconds=step)
+        status.note_answer("quote_service", [])
+        assert datetime.fromisoformat(json.loads(status.encoded())["services"]["quote_service"]["known_at"]) == at
+
+
 def merged(known: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """What a client makes of a change."""
     for section in ("services", "shards", "coins"):

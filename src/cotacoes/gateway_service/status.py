@@ -6,7 +6,7 @@ The parts come from status_polls.py, which asks for them. A part that only was h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -27,6 +27,9 @@ from cotacoes.model.status import (
     StatusJson,
     VenuesStatusJson,
 )
+
+ENCODED_FOR = timedelta(seconds=0.5)
+_encode = msgspec.json.Encoder().encode
 
 Part = VenuesStatusJson | FaultsStatusJson | ReportStatusJson
 _Known = ServiceStatusJson | ShardStatusJson | CoinStatusJson | Part
@@ -53,6 +56,8 @@ class Status:
         self._coins: dict[str, CoinStatusJson] = {}
         self._parts: dict[str, Part | None] = {"venues": None, "faults": None, "report": None}
         self._changes: dict[str, Any] = {}
+        self._encoded: bytes | None = None  # the whole, until it changes
+        self._encoded_at = now()
 
     @property
     def coins(self) -> Mapping[str, CoinStatusJson]:
@@ -74,6 +79,13 @@ class Status:
             coins=self._coins,
             **self._parts,  # type: ignore[arg-type]  # each is of its own type
         )
+
+    def encoded(self) -> bytes:
+        """The whole as JSON, made anew when it has changed, or is `ENCODED_FOR` old: many may want it at once."""
+        now = self._now()
+        if self._encoded is None or not timedelta() <= now - self._encoded_at < ENCODED_FOR:
+            self._encoded, self._encoded_at = _encode(self.whole()), now
+        return self._encoded
 
     def pop_changes(self) -> dict[str, Any]:
         """What has changed since the last call, shaped like the whole; an entry that is gone is None."""
@@ -106,6 +118,7 @@ class Status:
         """Replace `venues`, `faults` or `report`."""
         if _without_age(self._parts[name]) != _without_age(part):
             self._changes[name] = part
+            self._encoded = None
         self._parts[name] = part
 
     def _coin(self, name: str, coin: CoinJson, progress: Mapping[str, Progress] | None) -> CoinStatusJson:
@@ -138,6 +151,7 @@ class Status:
 
     def _change(self, section: str, name: str, value: _Known | None) -> None:
         self._changes.setdefault(section, {})[name] = value
+        self._encoded = None
 
 
 def _held_by_shard(progress: Mapping[str, Progress]) -> dict[str, str | None]:

@@ -35,7 +35,7 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
         the same, and then what changes.
         """
         await polls.first_answers()
-        return _json(status.whole())
+        return _body(status.encoded())
 
     @router.get(
         "/v1/coins", summary="The coins: symbol, title, currency, decimals, first quote", **answering(CoinsJson)
@@ -96,4 +96,8 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
 
 
 def _json(answer: msgspec.Struct | dict[str, Any]) -> Response:
-    return Response(_encode(answer), media_type="application/json", headers={"cache-control": "no-store"})
+    return _body(_encode(answer))
+
+
+def _body(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})

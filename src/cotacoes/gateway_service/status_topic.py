@@ -67,7 +67,7 @@ class StatusTopic:
                 outlet.write(frame)
 
     def _whole(self) -> bytes:
-        return _frame(msgspec.structs.asdict(self._status.whole()))
+        return text_frame(b'{"type":"status",%b' % self._status.encoded().removeprefix(b"{"))
 
 
 def _frame(fields: dict[str, Any]) -> bytes:
