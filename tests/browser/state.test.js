@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  Candles, CoinState, baseOf, merged, newTransitions, sourceBreaker, summary, worth,
+  Candles, CoinState, baseOf, follow, merged, newTransitions, sourceBreaker, streamOf, streams, summary, worth,
 } from "../../src/cotacoes/gateway_service/page/state.js";
 import { quote } from "./page.js";
 
@@ -113,6 +113,20 @@ test("a change counts from a day ago only if there was a price then", () => {
   });
   assert.equal(baseOf({ candles: [] }, start), null);
   assert.equal(baseOf(null, start), null);
+});
+
+test("any number of coins is followed, and none changes its stream while it is there", () => {
+  const coins = Array.from({ length: 25 }, (_, index) => `coin-${index}`);
+  const begun = [];
+  const start = (stream) => begun.push(stream);
+  follow(coins, 10, start);
+  assert.deepEqual(streams.map((stream) => stream.coins.length), [10, 10, 5]);
+  assert.deepEqual(begun, streams.slice(1));
+  const places = new Map(coins.map((coin) => [coin, streamOf(coin)]));
+  follow([...coins.slice(3), "new"], 10, start);
+  assert.equal(streamOf("new"), streams[0]);
+  assert.equal(begun.length, 2);
+  for (const coin of coins.slice(3)) assert.equal(streamOf(coin), places.get(coin));
 });
 
 const candle = (minute, price) => ({

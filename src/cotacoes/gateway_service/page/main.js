@@ -3,7 +3,7 @@
 // log of what happened.
 
 import { ask, byId, element, offerChoices, offerCopies, takeToken } from "./dom.js";
-import { baseOf, clock, coinOf, known, merged, newTransitions, stream, titleOf } from "./state.js";
+import { baseOf, clock, coinOf, follow, known, merged, newTransitions, stream, streams, titleOf } from "./state.js";
 import { beginFaults, changeOf, renderFaults, renderHead, renderPatterns } from "./patterns.js";
 import { beginChart, doubtCandles, hearCandle, renderChart, renderCoins } from "./prices.js";
 import { t, time } from "./words.js";
@@ -65,9 +65,12 @@ const BASES_MS = 120_000; // between two looks at the prices of a day ago
 const BASE_MS = 3_000; // at least, for each coin
 const DAY_MS = 86_400_000;
 const CUT_MS = 5_000;
+const COINS_MAX = 100; // of a stream
 
 
-/** @param {import("./stream.js").StreamEvent} event */
+/** @typedef {import("./stream.js").StreamEvent} StreamEvent */
+
+/** @param {StreamEvent} event */
 function receive(event) {
   switch (event.type) {
     case "status":
@@ -85,8 +88,8 @@ function receive(event) {
       break;
     }
     case "beat":
-      for (const [coin, state] of known.coins) {
-        const isSilent = event.silent.includes(coin);
+      for (const coin of event.coins) {
+        const [state, isSilent] = [coinOf(coin), event.silent.includes(coin)];
         if (isSilent !== state.isSilent) log(() => `${titleOf(coin)}: ${t(isSilent ? "silent" : "speaks")}`);
         state.isSilent = isSilent;
       }
@@ -107,8 +110,8 @@ function know(frame) {
   const was = known.status;
   const is = (known.status = merged(was, frame));
   if (was) logChanges(was, is);
-  stream.coinsMax = is.limits.stream_coins_max ?? stream.coinsMax;
-  stream.follow(Object.keys(is.coins));
+  const further = (/** @type {StreamEvent} */ event) => event.type !== "state" && receive(event);
+  follow(Object.keys(is.coins), is.limits.stream_coins_max ?? COINS_MAX, (one) => one.start(further));
   for (const coin of known.coins.keys()) if (!is.coins[coin]) known.coins.delete(coin);
 }
 
@@ -149,12 +152,12 @@ document.onvisibilitychange = () => {
     for (const state of known.coins.values()) state.interrupt();
     log(() => t("logHidden"));
     doubtCandles();
-    stream.resume();
+    for (const one of streams) one.resume();
   }
   render();
 };
 onhashchange = () => (known.token = takeToken());
-ononline = () => stream.hurry();
+ononline = () => streams.forEach((one) => one.hurry());
 byId("cut").onclick = () => stream.cut(CUT_MS);
 
 known.token = takeToken();
@@ -169,8 +172,8 @@ offerChoices(() => {
 offerCopies();
 setTimeout(() => document.body.classList.add("known"), 2_000); // the rest of the page does not wait for ever
 setInterval(() => {
-  if (document.hidden && performance.now() - hiddenAt > HIDDEN_MS && stream.state !== "paused") stream.pause();
-  stream.check();
+  const isForgotten = document.hidden && performance.now() - hiddenAt > HIDDEN_MS;
+  for (const one of streams) one[isForgotten ? "pause" : "check"]();
   if (document.hidden) return;
   render();
   void askBases();

@@ -3,7 +3,7 @@
 // buttons that break something.
 
 import { byId, change, chooser, drawn, element, list, mark, offer, offerCopies, once, show, write } from "./dom.js";
-import { clock, coinOf, known, percent, sourceBreaker, stream, subtract, titleOf } from "./state.js";
+import { clock, coinOf, known, percent, sourceBreaker, stream, streamOf, subtract, titleOf } from "./state.js";
 import { duration, t, time } from "./words.js";
 
 /** @typedef {import("./dom.js").Cell} Cell */
@@ -141,7 +141,7 @@ function coins({ coins }) {
   show("positions", all.map(([coin, { position }]) => {
     const { received, gaps, isSilent } = coinOf(coin);
     const feed = isSilent ? marked("away", t("silent")) : marked("up", t("speaks"));
-    return [coin, titleOf(coin), position, stream.last(coin), received, gaps, feed];
+    return [coin, titleOf(coin), position, streamOf(coin).last(coin), received, gaps, feed];
   }));
   show("kept", all.map(([coin, { shard, position, through, pending }]) =>
     [coin, titleOf(coin), shard, position, through, pending]));

@@ -4,7 +4,7 @@
 
 import { ask, byId, chooser, drawn, element, mark, offer, once, show, write } from "./dom.js";
 import { marked } from "./patterns.js";
-import { Candles, clock, coinOf, known, percent, signed, sourceBreaker, stream, summary, titleOf, worth } from "./state.js";
+import { Candles, clock, coinOf, known, percent, signed, sourceBreaker, streamOf, summary, titleOf, worth } from "./state.js";
 import { duration, t, time } from "./words.js";
 
 const [WIDTH, HEIGHT] = [120, 28];
@@ -32,27 +32,28 @@ function make(coin) {
   button.onclick = () => showCoin(coin);
   const [amount, currency, line] = [element("b"), element("small"), drawn("path")];
   const course = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "course", "aria-hidden": "true" }, line);
-  return { button, amount, currency, price: element("span", {}, amount, " ", currency), line, course };
+  return { button, amount, currency, price: element("span", {}, amount, " ", currency), line, course, drawn: 0 };
 }
 
 /** @param {[string, Coin]} coin
  * @returns {[string, ...import("./dom.js").Cell[]]} */
 function row([coin, { symbol }]) {
-  const { quote, step, points, isSilent } = coinOf(coin);
-  const { button, amount, currency, price, line, course } = once(`coin/${coin}`, () => make(coin));
+  const { quote, step, points, isSilent, received, gaps } = coinOf(coin);
+  const made = once(`coin/${coin}`, () => make(coin));
+  const { button, amount, currency, price, line, course } = made;
   write(button, `${titleOf(coin)} ${symbol}`);
   mark(button, "aria-label", `${button.textContent}: ${t("showChart")}`);
   write(amount, quote?.price ?? "–");
   write(currency, quote?.currency ?? "");
-  mark(line, "d", path(points));
+  if (made.drawn !== received + gaps) mark(line, "d", path(points));
+  made.drawn = received + gaps;
   const age = clock.age(quote?.observed_at);
-  const is = worth(quote, age, stream.isLive ? known.status?.limits : undefined);
+  const is = worth(quote, age, streamOf(coin).isLive ? known.status?.limits : undefined);
   const isRefused = sourceBreaker(known.status)?.next_call === "refused";
   const words = [
     t(is),
     quote && (is === "fresh" && !isRefused ? t("live") : "cache"),
     isSilent && t("silent"),
-    stream.isUnfollowed(coin) && t("unfollowed", stream.coinsMax),
   ];
   return [
     coin,

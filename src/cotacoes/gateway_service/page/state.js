@@ -287,7 +287,26 @@ export function baseOf(page, start) {
 }
 
 export const clock = new GatewayClock();
-export const stream = new Stream(() => new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`), clock);
+const open = () => new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`);
+export const stream = new Stream(open, clock);
+/** A stream has only so many coins; the first one is enough for most. */
+export const streams = [stream];
+
+/** @param {string} coin */
+export const streamOf = (coin) => streams.find((one) => one.coins.includes(coin)) ?? stream;
+
+/** Follow these coins, each in one stream as long as it is there. `start` is called with each further stream.
+ * @param {string[]} coins
+ * @param {number} coinsMax of a stream
+ * @param {(stream: Stream) => void} start */
+export function follow(coins, coinsMax, start) {
+  const fresh = coins.filter((coin) => !streamOf(coin).coins.includes(coin));
+  for (let place = 0; place < streams.length || fresh.length; place++) {
+    if (place === streams.length) start((streams[place] = new Stream(open, clock)));
+    const held = streams[place].coins.filter((coin) => coins.includes(coin));
+    streams[place].follow([...held, ...fresh.splice(0, coinsMax - held.length)]);
+  }
+}
 
 export const known = {
   /** @type {Status | null} */

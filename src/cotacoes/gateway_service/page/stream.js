@@ -1,5 +1,5 @@
 // @ts-check
-// The live stream: one WebSocket for the status and all coins, which comes back by itself and continues exactly.
+// The live stream: a WebSocket for the status and coins, which comes back by itself and continues exactly.
 //
 //     connect ─▶ ask for the status ─▶ its coins, each after the last position ─▶ live
 //        ▲                                                                         │
@@ -153,7 +153,7 @@ export class Continuity {
 /** @typedef {{ type: "state", state: StreamState }
  *   | { type: "resumed", coins: string[] }
  *   | { type: "refused", problem: Refusal["problem"] }
- *   | { type: "beat", silent: string[] }
+ *   | { type: "beat", coins: string[], silent: string[] }
  *   | Quote | Gap | StatusFrame } StreamEvent */
 
 const SILENT_MS = 11_000; // two heartbeats
@@ -207,8 +207,6 @@ export class GatewayClock {
 export class Stream {
   /** @type {StreamState} */
   state = "connecting";
-  /** The most coins of one stream. */
-  coinsMax = 100;
   /** @type {WebSocket | null} */
   #socket = null;
   /** @type {Map<string, Continuity>} */
@@ -255,10 +253,9 @@ export class Stream {
     return this.#coins.get(coin)?.last ?? null;
   }
 
-  /** Whether a coin has no place in the stream.
-   * @param {string} coin */
-  isUnfollowed(coin) {
-    return this.#hasHeard && this.#isAsked.size >= this.coinsMax && !this.#isAsked.has(coin);
+  /** The coins that it follows. */
+  get coins() {
+    return [...this.#coins.keys()];
   }
 
   /** Connect, give up what is silent, ask for coins that are new. To be called a few times each second. */
@@ -278,7 +275,7 @@ export class Stream {
    * @param {string[]} coins */
   follow(coins) {
     for (const coin of coins) if (!this.#coins.has(coin)) this.#coins.set(coin, new Continuity(coin));
-    for (const coin of this.#coins.keys()) {
+    for (const coin of this.coins) {
       if (coins.includes(coin)) continue;
       this.#coins.delete(coin);
       if (this.#isAsked.delete(coin)) this.#send({ op: "unsubscribe", coins: [coin] });
@@ -299,7 +296,7 @@ export class Stream {
 
   /** Stop, for nobody looks. */
   pause() {
-    this.#lose("paused");
+    if (this.state !== "paused") this.#lose("paused");
   }
 
   /** Go on at the newest quotes: a page that was hidden does not read the hours in between. */
@@ -314,7 +311,6 @@ export class Stream {
   #connect() {
     const socket = (this.#socket = this.open());
     this.#heardAt = this.clock.monotonic();
-    this.#hasHeard = false;
     socket.onopen = () => this.#send({ op: "subscribe", topics: ["status"], id: "status" });
     socket.onclose = () => this.#lose("offline");
     socket.onmessage = (event) => {
@@ -336,6 +332,7 @@ export class Stream {
       socket.close();
     }
     this.#socket = null;
+    this.#hasHeard = false;
     this.#asked.clear();
     this.#isAsked.clear();
     const bound = Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** this.#attempts++);
@@ -359,8 +356,7 @@ export class Stream {
   /** Ask for the coins that were not asked for yet, each after its last position. */
   #ask() {
     if (!this.#hasHeard || this.clock.monotonic() < this.#askAt) return;
-    const free = this.coinsMax - this.#isAsked.size;
-    const fresh = [...this.#coins.keys()].filter((coin) => !this.#isAsked.has(coin)).slice(0, free);
+    const fresh = this.coins.filter((coin) => !this.#isAsked.has(coin));
     while (fresh.length) {
       const coins = fresh.splice(0, COINS_A_MESSAGE);
       /** @type {Record<string, Position>} */
@@ -390,7 +386,7 @@ export class Stream {
         for (const [coin, position] of Object.entries(frame.coins)) {
           this.#tell(this.#coins.get(coin)?.beat(position));
         }
-        this.#on({ type: "beat", silent: frame.silent });
+        this.#on({ type: "beat", coins: Object.keys(frame.coins), silent: frame.silent });
         break;
       case "subscribed":
         this.#resumed(frame);

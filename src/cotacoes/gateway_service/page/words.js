@@ -126,7 +126,6 @@ export const said = {
   stale: ["stale", "velho"],
   expired: ["too old to be a price", "velho demais para ser um preço"],
   none: ["no price yet", "ainda sem preço"],
-  unfollowed: ["not followed: there are more than {0} coins", "não acompanhada: há mais de {0} moedas"],
   venuesUsed: ["{0} of {1} exchanges, ±{2}", "{0} de {1} corretoras, ±{2}"],
   thin: ["thin", "frágil"],
   agreed: ["agreed", "acordado"],
