@@ -472,6 +472,21 @@ def test_decimals_are_the_most_that_were_seen() -> None:
     fake_event_loop.run(scenario())
 
 
+@pytest.mark.parametrize("is_away", [False, True], ids=["quote_service there", "away"])
+async def test_the_first_status_after_a_start_has_coins(is_away: bool) -> None:
+    twin = SystemTwin()
+    twin.progress["dogecoin"] = {"position": None, "through": None, "pending": 0, "shard": "shard2"}
+    if is_away:
+        twin.away.add("quote_service")
+    async with twin.client() as client, MemoryBus() as bus:
+        service = app.wire(config.load({}), client, bus)
+        async with service.resources():
+            transport = httpx2.ASGITransport(service.app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as gateway:
+                coins = (await gateway.get("/v1/status")).json()["coins"]
+    assert coins.keys() == ({"bitcoin", "ethereum"} if is_away else {"bitcoin", "dogecoin"})
+
+
 @pytest.mark.parametrize(
     ("path", "service", "inner"),
     [

@@ -165,6 +165,10 @@ def wire(
     async def resources() -> AsyncIterator[None]:
         async with opened():
             found = await coins()
+            try:
+                polls.note_coins(await guarded.positions())  # before a page could take it that there are none
+            except ProblemError:
+                polls.note_coins(None)
             start_quotes = _start_quotes(settings, len(found))
             feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
             hub.follow(feeds)

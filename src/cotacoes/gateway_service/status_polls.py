@@ -165,13 +165,11 @@ class StatusPolls:
 
     async def _note_own(self) -> None:
         self._status.note_answer("gateway_service", self._own_breakers())
-        if not self._status.coins:  # before quote_service has answered
-            self._note_coins(None)
 
     async def _ask_positions(self) -> None:
         progress = await self._client.positions()
         self._positions.every_s = max(PERIOD_S, len(progress) / COINS_A_S)
-        self._note_coins(progress)
+        self.note_coins(progress)
 
     def _without_first(self) -> str | None:
         """A coin whose oldest quote is to be asked for; None if there is none, or its shard is away."""
@@ -212,7 +210,8 @@ class StatusPolls:
         venues = {name: venue.faults for name, venue in found.venues.items()}
         self._status.put("faults", FaultsStatusJson(format_time(self._now()), None, venues, found.market))
 
-    def _note_coins(self, progress: Mapping[str, Progress] | None) -> None:
+    def note_coins(self, progress: Mapping[str, Progress] | None) -> None:
+        """Note how far each coin has come; None: quote_service has not said so, and coins with a stream are shown."""
         names = self._hub.coins if progress is None else progress
         self._status.note_coins({name: self._described(name) for name in names}, progress)
 
