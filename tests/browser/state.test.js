@@ -47,6 +47,16 @@ test("a whole status leaves nothing of the one before", () => {
   assert.equal(known.faults, null);
 });
 
+test("a coin is gone only if quote_service says so", () => {
+  const known = merged(null, WHOLE);
+  for (const state of ["unknown", "away"]) {
+    const began = { ...WHOLE, coins: {}, services: { quote_service: { state, breakers: [] } } };
+    assert.deepEqual(Object.keys(merged(known, began).coins), ["bitcoin", "solana"]);
+    assert.deepEqual(Object.keys(merged(known, { ...began, coins: { ethereum: {} } }).coins).length, 3);
+  }
+  assert.deepEqual(merged(known, { ...WHOLE, coins: {} }).coins, {});
+});
+
 test("new transitions are counted by the generation, since their times differ each time", () => {
   const transitions = ["c", "b", "a"].map((reason) => ({ reason }));
   const seen = { generation: 4, transitions: [] };

@@ -14,7 +14,7 @@ function world({ random = () => 0.5 } = {}) {
     held.sockets.push(socket);
     return socket;
   };
-  held.stream = new Stream(open, clock, random);
+  held.stream = new Stream(open, clock, new Map(), random);
   held.stream.start((event) => held.events.push(event));
   held.pass = (ms) => {
     for (const until = held.now + ms; held.now < until; held.now += 250) held.stream.check();
@@ -87,6 +87,16 @@ test("coins that are named while there is no connection are asked for on the nex
   held.pass(1000);
   held.answer();
   assert.deepEqual(asked(held.socket)[0].coins, ["bitcoin", "ethereum"]);
+});
+
+test("a coin that comes back goes on after its last position", () => {
+  const held = following();
+  held.stream.follow([]);
+  held.stream.follow(["bitcoin"]);
+  assert.deepEqual(asked(held.socket).at(-1).since, { bitcoin: "5-2" });
+  held.socket.say(begin("5-2", true));
+  held.socket.say(quote(3));
+  assert.deepEqual(held.shown(), [1, 2, 3]);
 });
 
 test("each quote is shown once and in order, whatever is cut and whenever", () => {

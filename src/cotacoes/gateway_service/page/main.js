@@ -131,13 +131,14 @@ async function askBases() {
   }
 }
 
+const show = () => document.body.classList.add("known");
 let ticks = 0;
 
 /** Write what has changed; the chart is drawn twice a second, and what comes from the status is written once. */
 function render() {
   renderHead();
   renderCoins();
-  if (known.coins.size) document.body.classList.add("known");
+  if (known.coins.size) show();
   if (ticks % 2 === 0) renderChart();
   if (ticks++ % 4) return;
   renderPatterns();
@@ -170,7 +171,7 @@ offerChoices(() => {
   render();
 });
 offerCopies();
-setTimeout(() => document.body.classList.add("known"), 2_000); // the rest of the page does not wait for ever
+setTimeout(show, 2_000); // the rest of the page does not wait for ever
 setInterval(() => {
   const isForgotten = document.hidden && performance.now() - hiddenAt > HIDDEN_MS;
   for (const one of streams) one[isForgotten ? "pause" : "check"]();

@@ -185,7 +185,8 @@ export function summary(list) {
 const POINTS_MAX = 120; // of a sparkline
 const WHOLE_MS = 120_000; // of a day may be without a price at its start
 
-/** The status after this frame, which is the whole or has only what changed; an entry that is gone is null.
+/** The status after this frame, which is the whole or has only what changed; an entry that is gone is null. A coin is
+ * gone only if quote_service says so: a gateway that has just started may not know all of them yet.
  * @param {Status | null} known
  * @param {StatusFrame} frame
  * @returns {Status} */
@@ -201,6 +202,7 @@ export function merged(known, frame) {
       status[name] = value;
     }
   }
+  if (status.services.quote_service?.state !== "up") status.coins = { ...known?.coins, ...status.coins };
   return status;
 }
 
@@ -287,8 +289,10 @@ export function baseOf(page, start) {
 }
 
 export const clock = new GatewayClock();
+/** @type {Map<string, import("./stream.js").Continuity>} */
+const seen = new Map();
 const open = () => new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`);
-export const stream = new Stream(open, clock);
+export const stream = new Stream(open, clock, seen);
 /** A stream has only so many coins; the first one is enough for most. */
 export const streams = [stream];
 
@@ -302,7 +306,7 @@ export const streamOf = (coin) => streams.find((one) => one.coins.includes(coin)
 export function follow(coins, coinsMax, start) {
   const fresh = coins.filter((coin) => !streamOf(coin).coins.includes(coin));
   for (let place = 0; place < streams.length || fresh.length; place++) {
-    if (place === streams.length) start((streams[place] = new Stream(open, clock)));
+    if (place === streams.length) start((streams[place] = new Stream(open, clock, seen)));
     const held = streams[place].coins.filter((coin) => coins.includes(coin));
     streams[place].follow([...held, ...fresh.splice(0, coinsMax - held.length)]);
   }

@@ -229,10 +229,12 @@ export class Stream {
 
   /** @param {() => WebSocket} open
    * @param {GatewayClock} clock
+   * @param {Map<string, Continuity>} seen of all coins that were ever followed, so that one that comes back goes on
    * @param {() => number} random */
-  constructor(open, clock, random = Math.random) {
+  constructor(open, clock, seen = new Map(), random = Math.random) {
     this.open = open;
     this.clock = clock;
+    this.seen = seen;
     this.random = random;
   }
 
@@ -274,7 +276,10 @@ export class Stream {
   /** Follow these coins, and no others.
    * @param {string[]} coins */
   follow(coins) {
-    for (const coin of coins) if (!this.#coins.has(coin)) this.#coins.set(coin, new Continuity(coin));
+    for (const coin of coins) {
+      if (!this.seen.has(coin)) this.seen.set(coin, new Continuity(coin));
+      if (!this.#coins.has(coin)) this.#coins.set(coin, /** @type {Continuity} */ (this.seen.get(coin)));
+    }
     for (const coin of this.coins) {
       if (coins.includes(coin)) continue;
       this.#coins.delete(coin);
