@@ -228,15 +228,19 @@ test("the pause between attempts grows to two seconds and has jitter; `bye` over
   assert.equal(held.sockets.length, count + 1);
 });
 
-test("coins that are refused are asked for again, a second later", () => {
+test("coins that are refused are asked for again each second, and the refusal is told once", () => {
   const held = world();
   held.stream.follow(["bitcoin"]);
   held.answer();
-  held.socket.say({ type: "error", id: "1", op: "subscribe", problem: { title: "", detail: "", status: 404 } });
-  held.pass(750);
-  assert.equal(asked(held.socket).length, 1);
-  held.pass(750);
-  assert.equal(asked(held.socket).length, 2);
+  for (let count = 1; count < 5; count++) {
+    assert.equal(asked(held.socket).length, count);
+    const problem = { title: "Unknown coin", detail: "bitcoin is not quoted here", status: 404 };
+    held.socket.say({ type: "error", id: String(count), op: "subscribe", problem });
+    held.pass(750);
+    assert.equal(asked(held.socket).length, count);
+    held.pass(750);
+  }
+  assert.equal(held.events.filter((event) => event.type === "refused").length, 1);
 });
 
 test("many coins are asked for in several messages", () => {

@@ -18,7 +18,7 @@ export const chooser = (id) => /** @type {HTMLSelectElement} */ (byId(id));
 
 /** A text, fit to be shown whoever wrote it.
  * @param {string} text */
-export const clean = (text) => text.replace(UNSEEN, "\ufffd");
+const clean = (text) => text.replace(UNSEEN, "\ufffd");
 
 /** @param {Element} node
  * @param {string} text */

@@ -143,8 +143,8 @@ function coins({ coins }) {
     const feed = isSilent ? marked("away", t("silent")) : marked("up", t("speaks"));
     return [coin, titleOf(coin), position, streamOf(coin).last(coin), received, gaps, feed];
   }));
-  show("kept", all.map(([coin, { shard, position, through, pending }]) =>
-    [coin, titleOf(coin), shard, position, through, pending]));
+  show("kept", all.map(([coin, { shard, position, through, pending, held }]) =>
+    [coin, titleOf(coin), shard, position, through, held ? `${pending}: ${held}` : pending]));
 }
 
 /** @param {Report} report */

@@ -220,10 +220,10 @@ export class Stream {
   #hasHeard = false;
   #askAt = 0;
   #attempts = 0;
+  #refusal = "";
   #connectAt = 0;
   /** @type {number | null} */
   #retryMs = null;
-
   /** @type {(event: StreamEvent) => void} */
   #on = () => {};
 
@@ -293,8 +293,9 @@ export class Stream {
     if (this.#socket === null && this.state !== "paused") this.#connect();
   }
 
-  /** Cut the connection as a network would, for so long. */
-  cut(/** @type {number} */ ms) {
+  /** Cut the connection as a network would, for so long.
+   * @param {number} ms */
+  cut(ms) {
     this.#retryMs = ms;
     this.#lose("offline");
   }
@@ -435,7 +436,8 @@ export class Stream {
   #refused({ id, problem }) {
     for (const coin of this.#asked.get(id ?? "") ?? []) this.#isAsked.delete(coin);
     this.#askAt = this.clock.monotonic() + RETRY_MS;
-    this.#on({ type: "refused", problem });
+    if (problem.detail !== this.#refusal) this.#on({ type: "refused", problem });
+    this.#refusal = problem.detail;
   }
 
   /** @param {(Quote | Gap)[] | undefined} events */

@@ -124,7 +124,7 @@ export const said = {
   simulated: ["simulated", "simulado"],
   fresh: ["fresh", "atual"],
   stale: ["stale", "velho"],
-  expired: ["too old to be a price", "velho demais para ser um preço"],
+  expired: ["too old", "velho demais"],
   none: ["no price yet", "ainda sem preço"],
   venuesUsed: ["{0} of {1} exchanges, ±{2}", "{0} de {1} corretoras, ±{2}"],
   thin: ["thin", "frágil"],
