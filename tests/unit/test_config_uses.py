@@ -36,8 +36,11 @@ BEHIND = {
 # What a process imports and does not call: it opens no directory, and does not listen.
 LISTENING = {"host", "allowed_hosts", "admin_token", "streams_max", "streams_per_address_max"}
 NOT_CALLED = {"migrate": {"data"}, "client_subscriber": LISTENING}
-# Read by a name that stands in no single module: `Addresses.of` reads each address, and here one is called.
-ALSO_READ = {"client_subscriber": {"quote_url"}}
+# Read by a name that stands in no single module: `Addresses.of` reads each address, and here some are called.
+ALSO_READ = {
+    "client_subscriber": {"quote_url"},
+    "gateway_service": {"quote_url", "aggregator_url", "external_url", "feed_url"},
+}
 # Settings that judge each other, which must be given together.
 JUDGED = [
     {"host", "allow_public"},
@@ -146,7 +149,7 @@ def test_no_process_is_given_a_setting_that_neither_it_nor_a_rule_reads(name: st
 
 
 def test_every_setting_reaches_a_process_or_names_what_up_starts_itself() -> None:
-    assert set(Settings.model_fields) - set().union(*USES.values()) == {"gateway_url", "aggregator_url"}
+    assert set(Settings.model_fields) - set().union(*USES.values()) == {"gateway_url"}
 
 
 def test_only_services_that_use_a_shard_or_have_administrative_routes_know_their_secrets() -> None:

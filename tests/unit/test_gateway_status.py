@@ -59,6 +59,7 @@ class SystemTwin:
         self.progress = {"bitcoin": {"position": "5-7", "through": "5-6", "pending": 1, "shard": "shard1"}}
         self.away: set[str] = set()
         self.hung: set[str] = set()
+        self.foreign: set[str] = set()  # which answers nothing that we ask for
         self.asked: Counter[tuple[str, int]] = Counter()  # by service and second
         self.puts: list[tuple[str, str, bytes, str]] = []
 
@@ -70,6 +71,10 @@ class SystemTwin:
             await asyncio.Event().wait()
         if service in self.away:
             raise httpx2.ConnectError("refused")
+        if service in self.foreign:
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/html")]})
+            await send({"type": "http.response.body", "body": b"<h1>Not Found</h1>"})
+            return
         body = b""
         if scope["method"] == "PUT":
             body = (await receive())["body"]
@@ -224,6 +229,18 @@ def test_the_first_answers_are_waited_for_but_not_long() -> None:
         assert status.whole().services["external_service"].state == "up"
 
     polled(scenario)
+
+
+def test_a_source_of_another_program_is_up_and_has_no_faults() -> None:
+    async def scenario(twin: SystemTwin, status: Status, polls: StatusPolls) -> None:
+        twin.foreign.add("external_service")
+        await polls.first_answers()
+        whole = status.whole()
+        assert whole.services["external_service"].state == "up"
+        assert whole.faults is not None
+        assert whole.faults.setting is None
+
+    polled(scenario, "gateway_service", "external_service")
 
 
 def test_a_status_that_nobody_wanted_for_long_is_asked_for_anew() -> None:

@@ -145,7 +145,7 @@ async def test_an_invalid_answer_counts_as_no_answer(answer: bytes) -> None:
 CURRENT = {"coin": "bitcoin", "currency": "USD", "price": "1.50", "epoch": 5, "seq": 7, "origin": "sim", "age_ms": 1}
 CURRENT |= {"observed_at": "2026-11-24T12:00:00Z", "at": "2026-11-24T12:00:00Z", "status": "fresh", "source": "live"}
 MEAN = {"coin": "bitcoin", "currency": "USD", "average": "0", "count": 2, "from": "5-6", "to": "5-7"}
-PROGRESS = {"position": "5-7", "through": None, "pending": 1, "shard": "shard1"}
+PROGRESS = {"position": "5-7", "through": None, "pending": 1, "shard": "shard1", "held": None, "source": "cache"}
 SOUND: dict[str, dict[str, Any]] = {"current": CURRENT, "mean": MEAN, "position": PROGRESS}
 SCRIPT = "<script>"
 

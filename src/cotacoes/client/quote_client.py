@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from cotacoes.adapters.http_client import HttpClient, Response
-from cotacoes.errors import HttpError, ServiceUnavailableError
+from cotacoes.errors import HttpError, InvalidAnswerError, ServiceUnavailableError
 from cotacoes.errors.problem_json import PROBLEM_JSON, read_problem
 from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 
@@ -180,7 +180,7 @@ def _answer(service: str, response: Response) -> dict[str, Any]:
             return answer
         if response.headers.get("content-type", "").startswith(PROBLEM_JSON):
             raise read_problem(answer, response.status, _retry_after_s(response))
-    raise ServiceUnavailableError(
+    raise InvalidAnswerError(
         f"{service} gave an invalid answer with status {response.status}",
         retry_after_s=_retry_after_s(response) or 1.0,
     )

@@ -42,8 +42,14 @@ USES: dict[str, frozenset[str]] = {
     | _AGES
     | {
         *(
-            "source",
             "quote_url",
+            "aggregator_url",
+            "external_url",
+            "feed_url",
+            "report_deadline_s",
+        ),  # for its state
+        *(
+            "source",
             "allowed_origins",
             "streams_max",
             "streams_per_address_max",

@@ -254,6 +254,10 @@ class TimedOutError(ServiceUnavailableError):
     """The upstream is reachable but did not answer in time."""
 
 
+class InvalidAnswerError(ServiceUnavailableError):
+    """The upstream answered, but not as a service of this system does."""
+
+
 class OverloadedError(UnavailableError):
     """The service is at one of its limits, such as concurrent requests, connections or streams."""
 

@@ -127,7 +127,9 @@ class Status:
             return msgspec.structs.replace(before, **described)
         one = (progress or {}).get(name)
         if one is None:
-            return CoinStatusJson(**described, shard=None, position=None, through=None, pending=None, held=None)
+            return CoinStatusJson(
+                **described, shard=None, position=None, through=None, pending=None, held=None, source=None
+            )
         return CoinStatusJson(**described, **msgspec.structs.asdict(one))
 
     def _put_service(

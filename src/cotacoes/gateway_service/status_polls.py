@@ -7,6 +7,7 @@ delays no other. A question that fails makes the next one a question whether the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cotacoes.client.quote_client import checked
-from cotacoes.errors import DeadlineExceededError, ProblemError
+from cotacoes.errors import DeadlineExceededError, InvalidAnswerError, NotFoundError, ProblemError
 from cotacoes.gateway_service.hub import Hub
 from cotacoes.gateway_service.status import Status
 from cotacoes.model.breakers import BreakerJson, BreakersJson
@@ -202,7 +203,9 @@ class StatusPolls:
         self._status.put("venues", VenuesStatusJson(format_time(self._now()), venues.feeds, venues.rates, venues.coins))
 
     async def _ask_faults(self) -> None:
-        setting = await self._client.faults()
+        setting = None
+        with contextlib.suppress(NotFoundError, InvalidAnswerError):  # a source of another program has none
+            setting = await self._client.faults()
         self._status.put("faults", FaultsStatusJson(format_time(self._now()), setting, {}, {}))
 
     async def _ask_venue_faults(self) -> None:

@@ -97,7 +97,7 @@ class MeanJson(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """The progress of one coin: its last position, the last on its shard, and how many quotes are undelivered.
 
-    `held` says why they do not get there just now.
+    `held` says why they do not get there just now; `source` is live if the last poll brought its newest quote.
     """
 
     position: PositionText | None
@@ -105,6 +105,7 @@ class Progress(msgspec.Struct, frozen=True):
     pending: Count
     shard: str
     held: str | None = None
+    source: Literal["live", "cache"] | None = None
 
     def checked(self) -> Self:
         """Return itself; ValueError for a text of the right shape but without meaning."""

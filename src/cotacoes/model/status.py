@@ -77,6 +77,7 @@ class CoinStatusJson(CoinJson, frozen=True):
     through: PositionText | None
     pending: Count | None
     held: str | None
+    source: Literal["live", "cache"] | None
 
 
 class VenuesStatusJson(msgspec.Struct, frozen=True):

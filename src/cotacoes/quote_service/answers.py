@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -89,7 +90,7 @@ class Answers:
                 at=text.at,
                 age_ms=age_ms,
                 status=self._limits.status(age_ms),
-                source="live" if self._intake.is_live(coin) else "cache",
+                source=self._source(coin),
                 origin=text.origin,
                 breaker=self._intake.breaker_state,
                 **agreement_fields(quote.agreement),
@@ -166,7 +167,11 @@ class Answers:
             pending=history.pending,
             shard=history.shard,
             held=self._held(coin),
+            source=None if history.newest is None else self._source(coin),
         )
+
+    def _source(self, coin: str) -> Literal["live", "cache"]:
+        return "live" if self._intake.is_live(coin) else "cache"
 
     def _refuse_beyond(self, coin: str, position: Position | None) -> None:
         newest = self._histories[coin].position

@@ -4,7 +4,7 @@
 
 import { ask, byId, chooser, drawn, element, mark, offer, once, show, write } from "./dom.js";
 import { marked } from "./patterns.js";
-import { Candles, clock, coinOf, known, percent, signed, sourceBreaker, streamOf, summary, titleOf, worth } from "./state.js";
+import { Candles, clock, coinOf, known, percent, signed, streamOf, summary, titleOf, worth } from "./state.js";
 import { duration, t, time } from "./words.js";
 
 const [WIDTH, HEIGHT] = [120, 28];
@@ -37,7 +37,7 @@ function make(coin) {
 
 /** @param {[string, Coin]} coin
  * @returns {[string, ...import("./dom.js").Cell[]]} */
-function row([coin, { symbol }]) {
+function row([coin, { symbol, source }]) {
   const { quote, step, points, isSilent, received, gaps } = coinOf(coin);
   const made = once(`coin/${coin}`, () => make(coin));
   const { button, amount, currency, price, line, course } = made;
@@ -49,10 +49,9 @@ function row([coin, { symbol }]) {
   made.drawn = received + gaps;
   const age = clock.age(quote?.observed_at);
   const is = worth(quote, age, streamOf(coin).isLive ? known.status?.limits : undefined);
-  const isRefused = sourceBreaker(known.status)?.next_call === "refused";
   const words = [
     t(is),
-    quote && (is === "fresh" && !isRefused ? t("live") : "cache"),
+    quote && (is === "fresh" && source !== "cache" ? t("live") : "cache"),
     isSilent && t("silent"),
   ];
   return [

@@ -107,6 +107,8 @@ interface Coin {
   pending: number | null;
   /** Why its quotes do not get to the shard. */
   held?: string | null;
+  /** Whether the last poll of the source brought its newest quote. */
+  source?: "live" | "cache" | null;
   first: { position: Position; at: Time } | null;
 }
 interface VenueBook {
