@@ -1,7 +1,7 @@
 # The commands of this project. Everything lives in .venv; uv makes it where uv is installed, pip otherwise.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up install test coverage test-browser test-page vendor test-peers check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
+.PHONY: help up install test coverage test-browser test-page screenshots has-chromium has-firefox vendor test-peers check hooks format soak bench bench-compare tour diagram reference picture docs lock audit sbom dist clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,13 +40,23 @@ coverage: .venv/installed-dev ## run all tests but the long ones, print what the
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-browser: .venv/installed-dev ## run the streams in a browser and in Node; installs Chromium with apt-get where it can
+test-browser: .venv/installed-browser has-chromium has-firefox ## run the page and the streams in Chromium, Firefox and Node; installs the browsers with apt-get if it can
+	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
+	cd tests/browser && npm ci --no-audit --no-fund
+	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser -m "not soak" -n 2 --dist loadfile $(ARGS)
+
+screenshots: .venv/installed-browser has-chromium ## run the system, break it, and take the pictures docs/assets/page*.png; ten minutes
+	PYTHONPATH=. $(BIN)/python docs/make_screenshots.py
+
+has-chromium:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	echo "Chromium is missing: apt-get install -y chromium"; \
 	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q chromium
-	@command -v npm >/dev/null || { echo "install Node.js 18 or newer, with npm"; exit 1; }
-	cd tests/browser && npm ci --no-audit --no-fund
-	COTACOES_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
+
+has-firefox:
+	@for name in firefox-esr firefox; do command -v $$name >/dev/null && exit 0; done; \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q firefox-esr; } \
+	|| echo "Firefox is missing, and its tests are skipped: apt-get install -y firefox-esr"
 
 test-page: ## check the types of the gateway's page and run its tests, without a browser (needs Node.js 20 and npm)
 	cd tests/browser && npm ci --no-audit --no-fund && npm run --silent check && npm test --silent
@@ -109,6 +119,7 @@ lock: ## compile the lock files anew, with hashes, for every supported Python (n
 	$(COMPILE) --group build --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group bench -c requirements-dev.lock -o requirements-bench.lock
 	$(COMPILE) --group soak -c requirements-dev.lock -o requirements-soak.lock
+	$(COMPILE) --group browser -c requirements-dev.lock -o requirements-browser.lock
 	$(COMPILE) --group audit -c requirements-dev.lock -o requirements-audit.lock
 	$(COMPILE) --group docs -c requirements-dev.lock -o requirements-docs.lock
 
@@ -158,4 +169,4 @@ else
 endif
 	@touch $@
 
-.venv/installed-bench .venv/installed-soak .venv/installed-audit .venv/installed-docs: .venv/installed-dev
+.venv/installed-bench .venv/installed-browser .venv/installed-soak .venv/installed-audit .venv/installed-docs: .venv/installed-dev

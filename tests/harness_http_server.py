@@ -27,7 +27,7 @@ async def serving(
     with server.listen("127.0.0.1", 0) as listener:
         async with asyncio.TaskGroup() as group:
             hosts = AllowedHosts(HOSTS)
-            group.create_task(
+            serving = group.create_task(
                 server.serve(
                     app,
                     listener,
@@ -46,6 +46,8 @@ async def serving(
                 yield port
             finally:
                 stop.set()
+                # a failed test would cancel it, and leave a closed listener in a loop that other tests share
+                await asyncio.wait([serving])
 
 
 async def exchange(port: int, request: bytes, *, limit_s: float = 5.0) -> bytes:

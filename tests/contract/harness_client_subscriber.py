@@ -40,11 +40,20 @@ HEARTBEAT_S = 1.0
 LIMIT_S = 30.0
 
 
-class Writer:
-    """Records a quote each `EVERY_S` and publishes it, with a heartbeat each second, whether Redis is there or not."""
+def small_steps(seq: int) -> Decimal:
+    """A price whose digits name its quote."""
+    return Decimal(f"67012.{seq}")
 
-    def __init__(self, port: int, history: HistoryTwin) -> None:
+
+class Writer:
+    """Records a quote each `EVERY_S` and publishes it, with a heartbeat each second, whether Redis is there or not.
+
+    `price` gives the price of the quote with this number.
+    """
+
+    def __init__(self, port: int, history: HistoryTwin, price: Callable[[int], Decimal] = small_steps) -> None:
         self.epoch = 1_732_400_000_000
+        self._price = price
         self._bus = RedisBus(f"redis://127.0.0.1:{port}", deadline_s=0.5)
         self._history = history
 
@@ -78,7 +87,7 @@ class Writer:
         last, now = self.last, datetime.now(UTC)
         seq = last.seq + 1 if last is not None and last.epoch == self.epoch else 1
         prev = last.position if last is not None and seq == 1 else None
-        quote = Quote(COIN, "USD", Decimal(f"67012.{seq}"), self.epoch, seq, now, now, "sim", prev)
+        quote = Quote(COIN, "USD", self._price(seq), self.epoch, seq, now, now, "sim", prev)
         self._history.written.append(quote)
         return quote
 

@@ -16,11 +16,12 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 from tests.conftest import free_port
-from tests.contract.harness_client_subscriber import COIN, Writer, history_app
+from tests.contract.harness_client_subscriber import COIN, Writer, history_app, small_steps
 from tests.contract.harness_stream_proxy import StreamProxy
 from tests.harness_asyncapi import check_frame
 from tests.harness_http_server import serving
@@ -139,10 +140,10 @@ class Listener:
 class GatewaySystem:
     """See the head of this file."""
 
-    def __init__(self, redis_port: int, chance: random.Random) -> None:
+    def __init__(self, redis_port: int, chance: random.Random, price: Callable[[int], Decimal] = small_steps) -> None:
         self.chance = chance
         self.history = HistoryTwin()
-        self.writer = Writer(redis_port, self.history)
+        self.writer = Writer(redis_port, self.history, price)
         self.redis_proxy = StreamProxy(redis_port)
         self.gateway: Gateway
         self.proxy: StreamProxy
