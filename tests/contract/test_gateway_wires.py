@@ -97,6 +97,7 @@ async def test_events_have_a_cursor_over_all_coins_of_the_stream() -> None:
         assert status == "HTTP/1.1 200 OK"
         assert headers["content-type"] == "text/event-stream"
         assert headers["cache-control"] == "no-store"
+        assert (await next_event(reader))["event"] == "heartbeat"
         first = await next_event(reader)
         assert (first["event"], first["id"]) == ("quote", "ethereum:5-2")
         await gateway.rig.publish("bitcoin")
@@ -110,9 +111,11 @@ async def test_last_event_id_resumes_exactly_and_wins_over_since() -> None:
         await gateway.rig.publish("bitcoin", 5)
         target = "/v1/stream?coins=bitcoin,ethereum&since=bitcoin:5-4"
         _, _, reader, _ = await gateway.open(target, last_event_id="bitcoin:5-2,ethereum:5-1")
+        assert (await next_event(reader))["event"] == "heartbeat"
         ids = [(await next_event(reader))["id"] for _ in range(3)]
         assert ids == [f"bitcoin:5-{seq},ethereum:5-1" for seq in (3, 4, 5)]
         _, _, reader, _ = await gateway.open(target)
+        assert (await next_event(reader))["event"] == "heartbeat"
         assert (await next_event(reader))["id"] == "bitcoin:5-5"
 
 
@@ -150,6 +153,7 @@ async def test_a_proxy_that_speaks_http_1_0_gets_the_same_bytes() -> None:
         assert status == "HTTP/1.1 200 OK"
         assert "transfer-encoding" not in headers
         assert headers["connection"] == "close"
+        assert (await next_event(reader))["event"] == "heartbeat"
         assert (await next_event(reader))["id"] == "bitcoin:5-1"
 
 
@@ -218,6 +222,7 @@ async def test_later_input_of_an_event_stream_client_is_ignored() -> None:
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
         await writer.drain()
         await gateway.rig.publish()
+        assert (await next_event(reader))["event"] == "heartbeat"
         assert (await next_event(reader))["id"] == "bitcoin:5-1"
 
 
@@ -341,7 +346,7 @@ async def test_a_message_in_pieces_is_one_message() -> None:
     ("handshake", "status"),
     [
         (HANDSHAKE.replace(b"/v1/ws", b"/elsewhere"), b"404"),
-        (HANDSHAKE.replace(b"13\r\n", b"12\r\n"), b"400"),
+        (HANDSHAKE.replace(b"13\r\n", b"12\r\n"), b"426"),
         (HANDSHAKE.replace(b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""), b"400"),
         (HANDSHAKE.replace(b"host: gateway", b"host: gateway\r\norigin: https://evil.example"), b"403"),
     ],
