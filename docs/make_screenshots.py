@@ -19,8 +19,9 @@ from tests.browser.harness_page import RECORDER, ChromiumTab, choose, until_live
 
 PICTURES = Path(__file__).parent / "assets"
 GROWN_S = 480.0  # until there are candles to see
+WATCHED_S = 30.0  # until a page has seen prices for its lines
 SHOWN_S = 6.0  # until an open breaker has tried a probe, and pending quotes are many
-DESK: ViewportSize = {"width": 1200, "height": 860}
+DESK: ViewportSize = {"width": 1200, "height": 1100}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 FAULT_S = 60.0
 COINS = "bitcoin:shard1,ethereum:shard2,solana:shard1"
@@ -65,11 +66,12 @@ class Camera:
         await until_live(tab)
         await until_text(tab, "#summary", "opened at")
         await until_text(tab, "#report", "ms")
+        await asyncio.sleep(WATCHED_S)
         return tab
 
     async def take(self, tab: ChromiumTab, name: str, section: str = "") -> None:
         """Picture what is in view, or from the head of a section on."""
-        await tab.run(f"(document.getElementById({section!r}) ?? document.body).scrollIntoView()")
+        await tab.run(f"(document.getElementById({section!r}) ?? document.documentElement).scrollIntoView()")
         await asyncio.sleep(1)  # the chart is drawn in its own time
         picture = await tab.page.screenshot(type="png")
         page = await self._browser.new_page()

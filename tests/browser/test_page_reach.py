@@ -98,7 +98,7 @@ async def recorded_tab(context: BrowserContext) -> ChromiumTab:
 CONTROLS = """[...document.querySelectorAll("a[href], button, select, input, [tabindex='0']")]
   .filter((one) => !one.disabled && one.checkVisibility({ visibilityProperty: true }))"""
 NAME = """((one) => [one.tagName, one.id, one.dataset.t ?? "", one.getAttribute("href") ?? "",
-  one.getAttribute("aria-label") ?? one.textContent.slice(0, 60)].join(" "))"""
+  one.getAttribute("aria-label") ?? (one.id ? "" : one.textContent)].join(" "))"""
 FOCUSED = f"""(() => {{
   const one = document.activeElement;
   if (one === document.body || one === null) return null;
