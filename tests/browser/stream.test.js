@@ -250,6 +250,31 @@ test("many coins are asked for in several messages", () => {
   assert.deepEqual(asked(held.socket).map((message) => message.coins.length), [50, 20]);
 });
 
+test("one coin that is refused keeps no other away, and no more messages go out than the gateway allows", () => {
+  const held = world();
+  const coins = Array.from({ length: 90 }, (_, index) => `coin-${index}`);
+  held.stream.follow(coins);
+  held.answer();
+  const begun = new Set();
+  let seen = 0;
+  for (let second = 0; second < 20; second++) {
+    const fresh = asked(held.socket).slice(seen);
+    seen += fresh.length;
+    assert.ok(fresh.length <= 5);
+    for (const { id, coins: named } of fresh) {
+      if (named.includes("coin-33")) {
+        const problem = { title: "Unknown coin", detail: "coin-33 is not quoted here", status: 404 };
+        held.socket.say({ type: "error", id, op: "subscribe", problem });
+      } else {
+        for (const coin of named) begun.add(coin);
+      }
+    }
+    held.heartbeat();
+    held.pass(1_000);
+  }
+  assert.equal(begun.size, 89);
+});
+
 test("a page that was hidden begins at the newest quotes", () => {
   const held = following();
   held.stream.pause();

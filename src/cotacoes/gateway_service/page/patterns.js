@@ -38,6 +38,11 @@ export function renderHead() {
   const { status } = known;
   if (!status) return;
   write(byId("source"), t(`from_${status.source}`));
+  if (!stream.isLive) {
+    write(byId("trouble"), t("unheard", time(status.generated_at)));
+    mark(byId("trouble"), "data-mark", "warn");
+    return;
+  }
   const troubles = Object.entries({ ...status.services, ...status.shards }).flatMap(([name, { state, breakers = [] }]) => [
     ...(state === "up" ? [] : [`${name} (${t(state)})`]),
     ...breakers.filter((one) => one.state !== "closed").map((one) => `${name} → ${one.name} (${stateWord(one.state)})`),

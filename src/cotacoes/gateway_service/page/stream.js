@@ -159,7 +159,8 @@ export class Continuity {
 const SILENT_MS = 11_000; // two heartbeats
 const OPEN_MS = 4_000; // to connect, and to be answered
 const PAUSE_MS = 250; // doubles with each attempt that fails, up to:
-const PAUSE_MS_MAX = 2_000;
+const PAUSE_MS_MAX = 1_200;
+const MESSAGES_AT_ONCE = 5; // of the ten a second that the gateway allows
 const COINS_A_MESSAGE = 50; // with positions some 5 kB, of the 16 kB that the gateway reads
 const RETRY_MS = 1_000; // to ask again for coins that were refused
 const HELD_MS = 30_000;
@@ -215,6 +216,7 @@ export class Stream {
   #asked = new Map();
   /** @type {Set<string>} */
   #isAsked = new Set();
+  #size = COINS_A_MESSAGE;
   #ids = 0;
   #heardAt = 0;
   #hasHeard = false;
@@ -363,8 +365,9 @@ export class Stream {
   #ask() {
     if (!this.#hasHeard || this.clock.monotonic() < this.#askAt) return;
     const fresh = this.coins.filter((coin) => !this.#isAsked.has(coin));
-    while (fresh.length) {
-      const coins = fresh.splice(0, COINS_A_MESSAGE);
+    if (!fresh.length) this.#size = COINS_A_MESSAGE;
+    for (let count = 0; fresh.length && count < MESSAGES_AT_ONCE; count++) {
+      const coins = fresh.splice(0, this.#size);
       /** @type {Record<string, Position>} */
       const since = {};
       for (const coin of coins) {
@@ -376,6 +379,7 @@ export class Stream {
       this.#asked.set(id, coins);
       this.#send({ op: "subscribe", coins, mode: "every", since, id });
     }
+    if (fresh.length) this.#askAt = this.clock.monotonic() + RETRY_MS;
   }
 
   /** @param {Frame} frame */
@@ -431,10 +435,12 @@ export class Stream {
     if (resumed.length) this.#on({ type: "resumed", coins: resumed });
   }
 
-  /** The gateway does not know one of these coins yet: ask for all of them again.
+  /** The gateway does not know one of these coins yet: ask again, in smaller parts, so that the others come.
    * @param {Refusal} frame */
   #refused({ id, problem }) {
-    for (const coin of this.#asked.get(id ?? "") ?? []) this.#isAsked.delete(coin);
+    const coins = this.#asked.get(id ?? "") ?? [];
+    for (const coin of coins) this.#isAsked.delete(coin);
+    this.#size = Math.max(1, Math.min(this.#size, Math.ceil(coins.length / 2)));
     this.#askAt = this.clock.monotonic() + RETRY_MS;
     if (problem.detail !== this.#refusal) this.#on({ type: "refused", problem });
     this.#refusal = problem.detail;

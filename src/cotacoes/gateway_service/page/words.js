@@ -118,6 +118,7 @@ export const said = {
   from_replay: ["Recorded prices, replayed.", "Preços gravados, reproduzidos."],
   from_venues: ["Simulated prices of simulated exchanges.", "Preços simulados de corretoras simuladas."],
   from_exchanges: ["Real prices of exchanges.", "Preços reais de corretoras."],
+  unheard: ["Nothing is known of the parts since {0}.", "Nada se sabe das partes desde {0}."],
   allUp: ["All parts are up.", "Todas as partes estão no ar."],
   troubles: ["Not all is well: {0}.", "Nem tudo vai bem: {0}."],
   logCoin: ["{0} is kept on {1}", "{0} fica no {1}"],
