@@ -8,9 +8,21 @@ import time
 from typing import Any
 
 import pytest
-from tests.browser.harness_page import ChromiumTab, Moment, moments, price_of, row, until, until_live, until_text
+from tests.browser.harness_market import Market
+from tests.browser.harness_page import (
+    ChromiumTab,
+    Moment,
+    moments,
+    price_of,
+    row,
+    text,
+    until,
+    until_live,
+    until_text,
+)
 from tests.contract.conftest import Server, valkey  # noqa: F401  # a fixture
 from tests.contract.harness_gateway import GatewaySystem
+from tests.contract.harness_stream_proxy import StreamProxy
 from tests.unit.fake_history import breaches
 
 from cotacoes.model.quote import Position, Quote, format_price
@@ -159,6 +171,16 @@ def assert_never_fresh_when_dead(story: list[Moment], stale_at: float | None) ->
     for one in story:
         if not one.is_live or (stale_at is not None and one.at >= stale_at):
             assert one.fresh == [], one
+
+
+async def test_without_a_stream_nothing_good_is_said_of_the_parts(tab: ChromiumTab, market: Market) -> None:
+    async with StreamProxy(market.port) as proxy:
+        await tab.go(f"http://127.0.0.1:{proxy.port}/")
+        await until_live(tab)
+        await until_text(tab, "#trouble", "^All parts are up")
+    await until_text(tab, "#link", "^offline")
+    await asyncio.sleep(2 * RENDER_S)
+    assert "All parts are up" not in await text(tab, "#trouble")
 
 
 @pytest.mark.soak
