@@ -59,7 +59,7 @@ def test_an_added_coin_works_like_any_other_even_after_a_restart(system: System)
     wait_until("solana is quoted", lambda: has_quotes(system, {*COINS, "solana"}))
     assert system.get("quote_service", "/cotacao_atual/solana").body["origin"] == "sim"
     assert system.get("gateway_service", "/v1/quotes/solana/current").status == 200
-    assert "solana" in system.get("gateway_service", "/").body
+    wait_until("the page has it", lambda: "solana" in system.get("gateway_service", "/v1/coins").body["coins"])
     wait_until("the currencies are known", lambda: set(currencies(system).values()) == {"USD"})
     assert "solana is recorded in USD" in system.cli("coins", "add", "solana", "--yes", "--currency", "usdt").stderr
     assert json.loads(system.cli("coins", "list", "--json").stdout)["solana"]["shard"] == "shard1"
