@@ -59,10 +59,17 @@ def accepted(message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_text_of_others_is_shown_as_text(tab: ChromiumTab, market: Market) -> None:
+    is_hostile = True
+
     def between(route: WebSocketRoute) -> None:
         server = route.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            frame = json.loads(message)
+            route.send(json.dumps(spoiled(frame) if is_hostile else frame))
+
         route.on_message(lambda message: server.send(json.dumps(accepted(json.loads(message)))))
-        server.on_message(lambda message: route.send(json.dumps(spoiled(json.loads(message)))))
+        server.on_message(pass_on)
 
     await tab.page.route_web_socket(re.compile(r"/v1/ws$"), between)
     await tab.go(market.address)
@@ -73,9 +80,12 @@ async def test_text_of_others_is_shown_as_text(tab: ChromiumTab, market: Market)
 
     await until("prices with a hostile origin", is_priced)
     await until_text(tab, "#missing", "<img src=x")
-    await until_text(tab, "#lines", "<img src=x")
     shown = [(await rows(tab, table))[0] for table in ("services", "shards", "breakers", "trace")]
     assert all("<img src=x" in row["reason" if "reason" in row else "error1"] for row in shown)
+    is_hostile = False  # the log says what has changed since the page was opened
+    await until_text(tab, "#services", "up")
+    is_hostile = True
+    await until_text(tab, "#lines", "<img src=x")
     assert await tab.run("window.wasRun ?? null") is None
     assert await tab.run("document.querySelectorAll('img, body script, iframe').length") == 0
     assert await tab.run("shown.violations") == []
