@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cotacoes.adapters.websocket_client import connect
+from cotacoes.adapters.websocket_client import RawLink, connect
+from cotacoes.errors import StreamRefusedError
 from cotacoes.model.live_message import decode_message
 from cotacoes.model.quote import Quote, to_microseconds
 
@@ -50,6 +51,15 @@ class Viewer:
         self.delays_ms.clear()
 
 
+async def opened_link(url: str) -> RawLink:
+    """A link, once the gateway takes it: it limits how many are opened a second."""
+    while True:
+        try:
+            return await connect(url, deadline_s=CONNECT_DEADLINE_S)
+        except StreamRefusedError as refusal:
+            await asyncio.sleep(refusal.retry_after_s or 1.0)
+
+
 async def view(url: str, pages: int, seconds: float, coins: Sequence[str]) -> list[Viewer]:
     """Open the pages, and look for so long once all are open."""
     viewers = [Viewer(decodes=number == 0) for number in range(pages)]
@@ -58,7 +68,7 @@ async def view(url: str, pages: int, seconds: float, coins: Sequence[str]) -> li
 
     async def follow(viewer: Viewer) -> None:
         async with opening:
-            link = await connect(url, deadline_s=CONNECT_DEADLINE_S)
+            link = await opened_link(url)
             await link.send(json.dumps({"op": "subscribe", "topics": ["status"]}))
             await link.send(json.dumps({"op": "subscribe", "coins": list(coins)}))
             opened.release()
