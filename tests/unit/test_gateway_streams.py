@@ -517,6 +517,25 @@ def test_a_connection_has_a_maximum_age_and_its_end_says_when_to_come_back() -> 
     run(scenario, stream_age_max_s=60)
 
 
+@pytest.mark.parametrize(("count", "most"), [(1, 510), (10, 600), (60, 1_100)])
+def test_few_clients_come_back_soon_and_many_are_spread_as_far_as_they_can_be_taken(count: int, most: int) -> None:
+    async def scenario(rig: StreamRig) -> None:
+        clients = [rig.client() for _ in range(count)]
+        for client in clients:
+            client.subscribe("bitcoin")
+            client.read()
+            client.connection.shutdown()
+        waits = []
+        for client in clients:
+            client.read()
+            waits.append(client.frames[-1]["retry_ms"])
+        assert 500 <= min(waits) <= max(waits) <= most
+        if count > 50:
+            assert max(waits) - min(waits) > 400
+
+    run(scenario, stream_accepts_per_s=100)
+
+
 def test_too_many_messages_end_a_connection_and_a_burst_does_not() -> None:
     async def scenario(rig: StreamRig) -> None:
         client = rig.client()

@@ -28,6 +28,7 @@ class Admission:
         self._clock = clock
         self._places = places
         self._per_address_max = settings.streams_per_address_max
+        self._accepts_per_s = settings.stream_accepts_per_s
         self._accepts = TokenBucket(settings.stream_accepts_per_s, settings.stream_accepts_per_s, clock())
         self._origins = settings.origins
         self._taken = 0
@@ -70,6 +71,11 @@ class Admission:
     def note_ended(self, wire: str, reason: str) -> None:
         """Count a stream that we, or the kernel, ended."""
         self._metrics.streams_ended.labels(wire=wire, reason=reason).inc()
+
+    @property
+    def reopening_s(self) -> float:
+        """How long it takes, by the limit on the rate, until all streams that are open were opened again."""
+        return self._taken / self._accepts_per_s
 
     def is_listed(self, origin: str) -> bool:
         """Whether pages of this other origin may read the stream; the answer must say so to the browser."""

@@ -41,7 +41,7 @@ class Ending(enum.Enum):
 
 
 UNANSWERED = "unanswered"  # ended by the kernel, since the client no longer answers
-RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # spread, so that clients do not come back together
+RETRY_MS_LEAST, RETRY_MS_MOST = 500, 5_000  # spread as far as there are clients, so that they do not come back together
 
 OutletT = TypeVar("OutletT", bound=Outlet)
 Subscribed = Callable[[Mapping[str, bool], Positions], None]
@@ -171,7 +171,8 @@ class Connection(abc.ABC, Generic[OutletT]):
         """Send the reason, and close."""
         self._admission.note_ended(self.wire.name, ending.reason)
         self.leave()
-        self._close(ending, self._hub.random.randint(RETRY_MS_LEAST, RETRY_MS_MOST))
+        spread_ms = RETRY_MS_LEAST + round(1000 * self._admission.reopening_s)
+        self._close(ending, self._hub.random.randint(RETRY_MS_LEAST, min(spread_ms, RETRY_MS_MOST)))
 
     def shut_down(self) -> None:
         """End the stream, since the server stops."""
