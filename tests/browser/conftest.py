@@ -5,6 +5,7 @@ Without Playwright, which `make test-browser` installs, the tests of the page ar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -57,13 +58,20 @@ async def market(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mark
         yield one
 
 
+@contextlib.asynccontextmanager
+async def profile(chromium: Browser, script: str) -> AsyncIterator[BrowserContext]:
+    """A fresh profile of Chromium, in which each page runs this script first."""
+    made = await chromium.new_context(locale="en-US", timezone_id="UTC")
+    await made.add_init_script(script)
+    yield made
+    await made.close()
+
+
 @pytest.fixture
 async def context(chromium: Browser) -> AsyncIterator[BrowserContext]:
     """A fresh profile of Chromium."""
-    made = await chromium.new_context(locale="en-US", timezone_id="UTC")
-    await made.add_init_script(RECORDER)
-    yield made
-    await made.close()
+    async with profile(chromium, RECORDER) as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.browser.conftest import profile
 from tests.browser.harness_market import SETTINGS, Market, market_running
 from tests.browser.harness_page import ROWS, ChromiumTab, rows, until, until_live, until_text
 
@@ -68,10 +69,8 @@ async def test_eight_tabs_are_live_and_a_question_beside_them_is_answered(
 @pytest.fixture
 async def unwatched(chromium: Browser) -> AsyncIterator[BrowserContext]:
     """A fresh profile of Chromium without the recorder, which would be measured too."""
-    made = await chromium.new_context(locale="en-US", timezone_id="UTC")
-    await made.add_init_script(VITALS)
-    yield made
-    await made.close()
+    async with profile(chromium, VITALS) as made:
+        yield made
 
 
 @dataclass

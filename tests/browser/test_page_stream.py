@@ -2,9 +2,11 @@
 on a stream that is dead."""
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -86,16 +88,27 @@ class Witness:
         await until("all quotes came", came)
 
 
-async def test_each_quote_is_shown_once_in_order_over_cuts_and_restarts(
+@contextlib.asynccontextmanager
+async def witnessed(
     tab: ChromiumTab,
     valkey: Server,  # noqa: F811
     seeded: random.Random,
-) -> None:
+) -> AsyncIterator[tuple[GatewaySystem, Witness]]:
+    """A system behind a proxy, and the page on it, whose quotes are noted once it is live."""
     async with GatewaySystem(valkey.port, seeded).running() as world:
         await tab.go(f"http://127.0.0.1:{world.proxy.port}/")
         await until_live(tab)
         witness = Witness(tab)
         await witness.look()
+        yield world, witness
+
+
+async def test_each_quote_is_shown_once_in_order_over_cuts_and_restarts(
+    tab: ChromiumTab,
+    valkey: Server,  # noqa: F811
+    seeded: random.Random,
+) -> None:
+    async with witnessed(tab, valkey, seeded) as (world, witness):
         for _ in range(CUTS):
             await asyncio.sleep(seeded.uniform(0.1, 0.8))
             if seeded.random() < 0.5:
@@ -190,11 +203,7 @@ async def test_each_quote_is_shown_once_in_order_over_ten_minutes_of_cuts(
     valkey: Server,  # noqa: F811
     seeded: random.Random,
 ) -> None:
-    async with GatewaySystem(valkey.port, seeded).running() as world:
-        await tab.go(f"http://127.0.0.1:{world.proxy.port}/")
-        await until_live(tab)
-        witness = Witness(tab)
-        await witness.look()
+    async with witnessed(tab, valkey, seeded) as (world, witness):
         due = time.monotonic() + 600
         while time.monotonic() < due:
             await asyncio.sleep(seeded.uniform(0.05, 3))

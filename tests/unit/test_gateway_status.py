@@ -401,6 +401,11 @@ def test_topics_that_do_not_exist_and_no_coin_and_no_topic_are_refused() -> None
             assert error["problem"]["detail"] == "topics: weather is no topic: the only one is status"
         client.send({"op": "subscribe"})
         assert client.read()[0]["problem"]["detail"] == "coins: give at least one coin, or topics"
+        client.subscribe("bitcoin")
+        client.send({"op": "unsubscribe", "coins": ["bitcoin"], "topics": ["weather"]})
+        client.read()
+        client.send({"op": "unsubscribe", "coins": ["bitcoin"]})
+        assert client.read()[-1]["coins"] == ["bitcoin"], "nothing of a message with an error is done"
 
     run(scenario)
 

@@ -114,7 +114,9 @@ class _WebSocket:
 
     async def receive(self) -> str | bytes:
         with _translated():
-            return await self._connection.recv()
+            message = await self._connection.recv()
+        self._connection.queued -= 1
+        return message
 
     async def hand_over(self, take: Callable[[bytes], None]) -> NoReturn:
         connection = self._connection

@@ -30,7 +30,8 @@ from cotacoes.model.coins import require_coin
 from cotacoes.model.listing import listed
 from cotacoes.model.payloads import ReportJson
 from cotacoes.model.window import DEFAULT_WINDOW, WINDOWS, Window
-from cotacoes.web.document import answering
+from cotacoes.web.document import answering, query_parameters
+from cotacoes.web.requests import is_known, whole_number
 
 LAST_MAX = 100
 COINS_MAX = 2_000  # in one answer, which then has some 7 MB
@@ -74,10 +75,6 @@ def report_route(reporter: Reporter) -> ASGIApp:
 def documented() -> APIRouter:
     """The same routes for `/docs` and `/openapi.json`."""
     router = APIRouter(tags=["report"])
-    described = [
-        {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-        for name, (description, schema) in _PARAMETERS.items()
-    ]
 
     async def show() -> None:
         """`missing` names each part that did not arrive, with the reason; the header `X-Partial` names them too."""
@@ -90,7 +87,7 @@ def documented() -> APIRouter:
             ServiceUnavailableError,
             also={"304": "Nothing new since the `ETag` that was sent"},
         )
-        answers["openapi_extra"]["parameters"] = described
+        answers["openapi_extra"]["parameters"] = query_parameters(_PARAMETERS)
         router.add_api_route(path, show, summary=summary, **answers)
     return router
 
@@ -98,7 +95,7 @@ def documented() -> APIRouter:
 async def _respond(reporter: Reporter, query: str, headers: Headers) -> Response:
     given = dict(parse_qsl(query, keep_blank_values=True))
     is_strict, is_traced = (_switch(name, given.get(name, "0")) for name in ("strict", "trace"))
-    last = _count("last", given["last"]) if "last" in given else None
+    last = whole_number("last", given["last"], 1, LAST_MAX) if "last" in given else None
     asked = plan(
         reporter.placement(venues="coins" in given),  # a series of a venue has to be named
         given.get("coins"),
@@ -118,7 +115,7 @@ async def _respond(reporter: Reporter, query: str, headers: Headers) -> Response
         sent["x-partial"] = listed([one.part for one in missing], NAMED_MAX)
     if not is_traced:  # a trace is about this asking
         sent["etag"] = rendered.etag
-        if _is_known(rendered.etag, headers.get("if-none-match", "")):
+        if is_known(rendered.etag, headers.get("if-none-match", "")):
             return Response(status_code=304, headers=sent)
     return Response(rendered.body, media_type="application/json", headers=sent)
 
@@ -163,21 +160,10 @@ def _max_age_s(cache_control: str) -> float:
     return max_age_s
 
 
-def _is_known(tag: str, if_none_match: str) -> bool:
-    """Whether the caller has the answer with this tag, by the weak comparison of RFC 9110."""
-    return any(one.strip().removeprefix("W/") in ("*", tag.removeprefix("W/")) for one in if_none_match.split(","))
-
-
 def _switch(name: str, text: str) -> bool:
     if text.lower() not in _SWITCH:
         raise BadRequestError(f"{name} must be 1 or 0")
     return _SWITCH[text.lower()]
-
-
-def _count(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LAST_MAX):
-        raise BadRequestError(f"{name} must be a number from 1 to {LAST_MAX}")
-    return int(text)
 
 
 def _split(text: str, name: str) -> list[str]:

@@ -51,11 +51,6 @@ def refusal(status: int, retry_after_s: int | None) -> Response:
     return Response(problem_body(failure), status, headers, PROBLEM_JSON)
 
 
-def good(body: bytes) -> Response:
-    """A good answer with this JSON."""
-    return Response(body, 200, {"cache-control": "no-store"}, JSON_TYPE)
-
-
 class BadAnswer(Response):
     """The good body as `kind` alters it; holds the connection for `hold_s` at most, and ends with `stopping`."""
 

@@ -41,7 +41,7 @@ from cotacoes.web.app import Check, build_app
 from cotacoes.web.background import background
 from cotacoes.web.document import answering, refusing
 from cotacoes.web.process import HttpService, Stop, serve_http
-from cotacoes.web.requests import admins_only
+from cotacoes.web.requests import admins_only, json_answer
 from cotacoes.web.source import TAPE_PATH, TapeRoute, document_tape
 
 NAME = "external_service"
@@ -74,7 +74,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> HttpService:
 
     async def page(after: str | None, limit: int, wait_s: float) -> Response:
         _, answer = await bad.judge(market)
-        return answer or answers.good(_encode(await feed.pages().page(after, limit, wait_s)))
+        return answer or json_answer(_encode(await feed.pages().page(after, limit, wait_s)))
 
     document_tape(router, first="the first price", cursor_rule=CURSOR_RULE, also=FAILURES)
     _add_faults(router, settings, market, faults)
@@ -139,7 +139,7 @@ def _add_quote(router: APIRouter, market: Market, faults: Faults, bad: _BadAnswe
         if verdict.kind is FaultKind.FROZEN_PRICE:
             frozen = {coin: observed for coin, observed in quotes.items() if verdict.hits(coin)}
             quotes = {**quotes, **faults.freeze(frozen)}
-        return answers.good(render(quotes, market.origin, verdict))
+        return json_answer(render(quotes, market.origin, verdict))
 
 
 def _add_faults(router: APIRouter, settings: Settings, market: Market, faults: Faults) -> None:
@@ -166,7 +166,7 @@ def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
     @router.get("/coins", summary="The coins that it quotes", **answering(SourceCoins))
     async def show_coins() -> Response:
         """`open` if any other coin can be added, as in the simulated market."""
-        return answers.good(_encode(SourceCoins(list(market.quotes()), isinstance(market, Simulation))))
+        return json_answer(_encode(SourceCoins(list(market.quotes()), isinstance(market, Simulation))))
 
     @router.put(
         "/coins/{coin}",
@@ -178,7 +178,7 @@ def _add_coins(router: APIRouter, settings: Settings, market: Market) -> None:
         if not isinstance(market, Simulation):
             raise BadRequestError("a replay has only the recorded coins: name further pairs in COTACOES_REPLAY_PAIRS")
         market.add(coin)
-        return answers.good(_encode(SourceCoins(market.coins, open=True)))
+        return json_answer(_encode(SourceCoins(market.coins, open=True)))
 
 
 def _logged(setting: FaultSetting) -> dict[str, object]:

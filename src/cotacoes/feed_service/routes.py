@@ -23,7 +23,7 @@ from cotacoes.model.quote import COIN_RULE, agreement_fields, format_price, form
 from cotacoes.model.venues import ConsensusJson, ListingJson, VenuesJson
 from cotacoes.patterns.consensus import USD
 from cotacoes.web.document import answering
-from cotacoes.web.requests import admins_only
+from cotacoes.web.requests import admins_only, json_answer
 from cotacoes.web.source import TapeRoute, document_tape
 from cotacoes.web.upstreams import Upstreams
 
@@ -41,7 +41,7 @@ def source_routes(tape: ConsensusTape) -> APIRouter:
 
         If the prices of single venues are recorded, they are here as well, and `origins` names the venue of each.
         """
-        return _json(_newest(tape))
+        return json_answer(_newest(tape))
 
     document_tape(router, first="now on", cursor_rule=CURSOR_RULE)
     return router
@@ -51,7 +51,7 @@ def tape_route(settings: Settings, tape: ConsensusTape) -> TapeRoute:
     """The app that answers `/quotes`."""
 
     async def page(after: str | None, limit: int, wait_s: float) -> Response:
-        return _json(await tape.page(after, limit, wait_s))
+        return json_answer(await tape.page(after, limit, wait_s))
 
     return TapeRoute(page, wait_s_max=settings.request_deadline_s / 2)
 
@@ -62,12 +62,12 @@ def coin_routes(settings: Settings, coins: FollowedCoins, on_added: Callable[[],
 
     @router.get("/coins", summary="The coins that are followed", **answering(SourceCoins))
     async def show_coins() -> Response:
-        return _json(_encode(SourceCoins(list(coins), open=False)))
+        return json_answer(_encode(SourceCoins(list(coins), open=False)))
 
     @router.get("/coins/{coin}", summary="The venues that list a coin, followed or not", **answering(ListingJson))
     async def show_listing(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
         """No venue is asked: the answer is that of our table and of `COTACOES_VENUE_SYMBOLS`."""
-        return _json(_encode(ListingJson(coin, coins.symbols_of(coin))))
+        return json_answer(_encode(ListingJson(coin, coins.symbols_of(coin))))
 
     @router.put(
         "/coins/{coin}",
@@ -78,7 +78,7 @@ def coin_routes(settings: Settings, coins: FollowedCoins, on_added: Callable[[],
     async def add_coin(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
         if coins.add(coin):
             on_added()
-        return _json(_encode(SourceCoins(list(coins), open=False)))
+        return json_answer(_encode(SourceCoins(list(coins), open=False)))
 
     return router
 
@@ -107,7 +107,7 @@ def venue_routes(
             rates={currency: format_price(rate) for currency, rate in pricing.rates.items()},
             coins=[describing.consensus(coin, pricing.results[coin]) for coin in coins if coin in pricing.results],
         )
-        return _json(_encode(shown))
+        return json_answer(_encode(shown))
 
     @router.get(
         "/v1/venues/{coin}",
@@ -115,7 +115,7 @@ def venue_routes(
         **answering(ConsensusJson, UnknownCoinError),
     )
     async def show_coin(coin: Annotated[str, InPath(json_schema_extra={"pattern": COIN_RULE})]) -> Response:
-        return _json(_encode(describing.consensus(coin, pricing.results[require_coin(coin, pricing.results)])))
+        return json_answer(_encode(describing.consensus(coin, pricing.results[require_coin(coin, pricing.results)])))
 
     return router
 
@@ -148,7 +148,3 @@ def _newest(tape: ConsensusTape) -> bytes:
             "reasons": tape.reasons,
         }
     )
-
-
-def _json(body: bytes) -> Response:
-    return Response(body, 200, {"cache-control": "no-store"}, "application/json")

@@ -43,6 +43,7 @@ from cotacoes.gateway_service.status_polls import ASK_S, REDIS, StatusPolls
 from cotacoes.gateway_service.status_routes import status_routes
 from cotacoes.gateway_service.status_topic import StatusTopic
 from cotacoes.gateway_service.websocket import WebSockets
+from cotacoes.model.payloads import Progress
 from cotacoes.model.quote import utc_now
 from cotacoes.model.status import LimitsJson, SourceKind
 from cotacoes.observability.metrics import Metrics, StreamMetrics
@@ -152,23 +153,27 @@ def wire(
     names = CoinNames(lambda: hub.coins, loop.time)
     admission = Admission(settings, stream_metrics, loop.time, places or settings.streams_max)
 
-    async def coins() -> list[str]:
-        try:
-            found = list(await guarded.positions(venues=True))
+    async def positions() -> dict[str, Progress] | None:
+        with contextlib.suppress(ProblemError):
+            return await guarded.positions(venues=True)
+        return None
+
+    def noted(progress: dict[str, Progress] | None) -> list[str]:
+        if progress is not None:
             names.note_listed()
-        except ProblemError:
-            found = list(settings.seed_placement)
+        found = list(settings.seed_placement if progress is None else progress)
         hub.add(found)
         return found
+
+    async def coins() -> list[str]:
+        return noted(await positions())
 
     @contextlib.asynccontextmanager
     async def resources() -> AsyncIterator[None]:
         async with opened():
-            found = await coins()
-            try:
-                polls.note_coins(await guarded.positions())  # before a page could take it that there are none
-            except ProblemError:
-                polls.note_coins(None)
+            progress = await positions()
+            found = noted(progress)
+            polls.note_coins(progress)  # before a page could take it that there are none
             start_quotes = _start_quotes(settings, len(found))
             feeds = Feeds(found, loop.time(), start_quotes=start_quotes, prefix=settings.channel_prefix)
             hub.follow(feeds)
@@ -207,7 +212,9 @@ def wire(
     text = resources_of("cotacoes.gateway_service").joinpath("patterns.md").read_text(encoding="utf-8")
     app = build_app(NAME, settings, metrics, router, checks=checks, streams=streams, description=text)
     websockets = WebSockets(hub, admission, settings, clock=loop.time, topic=topic)
-    return HttpService(NAME, CrossOrigin(app, settings.origins), metrics, resources, websockets.protocol)
+    if settings.origins:
+        app = CrossOrigin(app, settings.origins)
+    return HttpService(NAME, app, metrics, resources, websockets.protocol)
 
 
 def _start_quotes(settings: Settings, coins: int) -> int:

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request, Response
 
 from cotacoes.errors import NotFoundError
 from cotacoes.web.document import answering
+from cotacoes.web.requests import is_known
 
 INDEX = "index.html"
 # the page asks nobody but the gateway, runs no script but its own files, and cannot be shown within another page
@@ -96,7 +97,7 @@ def _answer(file: PageFile, request: Request) -> Response:
     }
     if file.media_type.startswith("text/html"):
         headers["content-security-policy"] = CONTENT_SECURITY_POLICY
-    if _is_among(etag, request.headers.get("if-none-match", "")):
+    if is_known(etag, request.headers.get("if-none-match", "")):
         return Response(None, 304, headers)
     headers["content-type"] = file.media_type
     if is_compressed:
@@ -110,10 +111,6 @@ def _takes_gzip(accepted: str) -> bool:
         if name.strip() in ("gzip", "*"):
             return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
-
-
-def _is_among(etag: str, wanted: str) -> bool:
-    return any(one.strip().removeprefix("W/") in (etag, "*") for one in wanted.split(","))
 
 
 def _is_answered(file: Traversable) -> bool:

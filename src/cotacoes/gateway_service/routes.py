@@ -33,6 +33,7 @@ from cotacoes.model.payloads import CandlesJson, CurrentJson, PageJson
 from cotacoes.model.quote import COIN_PATTERN, AgeLimits, Quote, QuoteJson
 from cotacoes.patterns.resilience import CallResult, ServedFrom
 from cotacoes.web.document import answering, refusing
+from cotacoes.web.requests import json_answer
 from cotacoes.web.resilient_client import NO_ANSWER, ResilientClient
 
 Text = Annotated[str | None, Query(description="as on quote_service")]
@@ -144,7 +145,7 @@ def _coin(coin: str, settings: Settings) -> str:
 
 
 def _json(answer: dict[str, Any] | CurrentJson) -> Response:
-    return Response(_encode(answer), media_type="application/json", headers={"cache-control": "no-store"})
+    return json_answer(_encode(answer))
 
 
 def _streamed(newest: tuple[Quote, float] | None, settings: Settings) -> CurrentJson | None:

@@ -28,6 +28,7 @@ from cotacoes.model.status import (
     ReportStatusJson,
     VenuesStatusJson,
 )
+from cotacoes.model.venue_series import venue_of
 from cotacoes.model.venue_symbols import base_of, title_of
 from cotacoes.web.background import Restarts
 from cotacoes.web.service_client import ServiceClient
@@ -216,7 +217,8 @@ class StatusPolls:
     def note_coins(self, progress: Mapping[str, Progress] | None) -> None:
         """Note how far each coin has come; None: quote_service has not said so, and coins with a stream are shown."""
         names = self._hub.coins if progress is None else progress
-        self._status.note_coins({name: self._described(name) for name in names}, progress)
+        coins = {name: self._described(name) for name in names if venue_of(name, names) is None}
+        self._status.note_coins(coins, progress)
 
     def _described(self, coin: str) -> CoinJson:
         newest = self._hub.newest(coin)

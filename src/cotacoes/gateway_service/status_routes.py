@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -15,7 +14,7 @@ from cotacoes.gateway_service.status_polls import StatusPolls
 from cotacoes.model.breakers import BreakerJson
 from cotacoes.model.status import CoinJson, CoinsJson, PassedOnJson, StatusJson
 from cotacoes.web.document import answering
-from cotacoes.web.requests import admins_only
+from cotacoes.web.requests import admins_only, json_answer
 from cotacoes.web.service_client import ServiceClient
 
 PASSED_ON = (UnauthorizedError, NotFoundError, BadRequestError, ServiceUnavailableError)
@@ -27,6 +26,10 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
     router = APIRouter(tags=["operation"])
     admins = admins_only(settings)
 
+    async def passed_on(service: str, path: str, request: Request) -> Response:
+        authorization = request.headers["authorization"]
+        return json_answer(_encode(await client.passed_on(service, path, await request.body(), authorization)))
+
     @router.get("/v1/status", summary="The state of the whole system", **answering(StatusJson))
     async def show_status() -> Response:
         """Services, breakers, shards, coins, venues, faults and a report, each with the time that it is from.
@@ -35,7 +38,7 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
         the same, and then what changes.
         """
         await polls.first_answers()
-        return _body(status.encoded())
+        return json_answer(status.encoded())
 
     @router.get(
         "/v1/coins", summary="The coins: symbol, title, currency, decimals, first quote", **answering(CoinsJson)
@@ -43,14 +46,11 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
     async def show_coins() -> Response:
         """`decimals` is the largest number of decimals that the prices of the coin had while the gateway ran."""
         await polls.first_answers()
-        return _json(
-            CoinsJson(
-                {
-                    name: CoinJson(coin.symbol, coin.title, coin.currency, coin.decimals, coin.first)
-                    for name, coin in status.coins.items()
-                }
-            )
-        )
+        coins = {
+            name: CoinJson(coin.symbol, coin.title, coin.currency, coin.decimals, coin.first)
+            for name, coin in status.coins.items()
+        }
+        return json_answer(_encode(CoinsJson(coins)))
 
     @router.put(
         "/v1/faults",
@@ -60,11 +60,7 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
     )
     async def put_faults(request: Request) -> Response:
         """The body and the answer are those of external_service's `PUT /faults`."""
-        return _json(
-            await client.passed_on(
-                "external_service", "/faults", await request.body(), request.headers["authorization"]
-            )
-        )
+        return await passed_on("external_service", "/faults", request)
 
     @router.put(
         "/v1/venues/{venue}/faults",
@@ -74,10 +70,7 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
     )
     async def put_venue_faults(venue: str, request: Request) -> Response:
         """The body and the answer are those of external_service's `PUT /venues/{name}/faults`."""
-        path = f"/venues/{quote(venue, safe='')}/faults"
-        return _json(
-            await client.passed_on("external_service", path, await request.body(), request.headers["authorization"])
-        )
+        return await passed_on("external_service", f"/venues/{quote(venue, safe='')}/faults", request)
 
     @router.put(
         "/v1/breakers/{service}/{name}",
@@ -89,15 +82,6 @@ def status_routes(settings: Settings, status: Status, polls: StatusPolls, client
         """The body and the answer are those of the service's own `PUT /v1/breakers/{name}`."""
         if service not in settings.http_services:
             raise NotFoundError(f"no such service here: the services are {', '.join(settings.http_services)}")
-        path = f"/v1/breakers/{quote(name, safe='')}"
-        return _json(await client.passed_on(service, path, await request.body(), request.headers["authorization"]))
+        return await passed_on(service, f"/v1/breakers/{quote(name, safe='')}", request)
 
     return router
-
-
-def _json(answer: msgspec.Struct | dict[str, Any]) -> Response:
-    return _body(_encode(answer))
-
-
-def _body(body: bytes) -> Response:
-    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})

@@ -162,8 +162,9 @@ class WebSocketConnection(Connection[ServerConnection]):
         return coins, mode, since
 
     def _unsubscribe(self, op: _Op) -> None:
+        asked = _topics(op) if op.topics else None
         coins = self.unsubscribe(op.coins)
-        topics = {"topics": [topic for topic in _topics(op) if self._topic.leave(self.outlet)]} if op.topics else {}
+        topics = {} if asked is None else {"topics": [topic for topic in asked if self._topic.leave(self.outlet)]}
         self._send("unsubscribed", op.id, coins=coins, **topics)
 
     def _send(self, kind: str, given_id: str | None, **fields: Any) -> None:

@@ -36,13 +36,9 @@ class ShardStatusJson(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class ServiceStatusJson(msgspec.Struct, frozen=True):
+class ServiceStatusJson(ShardStatusJson, frozen=True):
     """A service with its circuit breakers: `away` if it did not answer the last question."""
 
-    state: PartState
-    since: TimeText
-    known_at: TimeText | None
-    reason: str | None
     breakers: list[BreakerJson]
 
 

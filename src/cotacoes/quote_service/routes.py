@@ -25,6 +25,7 @@ from cotacoes.quote_service.candles import CANDLES_MAX, CandleQuestion
 from cotacoes.quote_service.history import CoinHistory
 from cotacoes.quote_service.overview import NAMED_COINS_MAX, PARTS, OverviewAnswer
 from cotacoes.web.document import answering
+from cotacoes.web.requests import json_answer
 
 QUOTED = (UnknownCoinError, NoQuoteError)
 READ = (UnknownCoinError, HistoryUnavailableError, PositionGoneError)
@@ -43,7 +44,7 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     @router.get("/cotacao_atual/{coin}", summary="The current quote, with its age", **answering(CurrentJson, *QUOTED))
     async def current(coin: str) -> Response:
         """`status` is fresh up to an age of 5 s, else stale; `source` is live if the last poll gave it, else cache."""
-        return _json(answers.current(require_coin(coin, histories)))
+        return json_answer(answers.current(require_coin(coin, histories)))
 
     @router.get(
         "/media_ultimos_10_logs/{coin}",
@@ -52,7 +53,7 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
     )
     async def mean(coin: str) -> Response:
         """The mean of fewer if there are fewer; only quotes with the newest one's origin and currency count."""
-        return _json(await answers.mean(require_coin(coin, histories)))
+        return json_answer(await answers.mean(require_coin(coin, histories)))
 
     @router.get(
         "/v1/quotes/{coin}", summary="The history, in order and without holes", **answering(PageJson, *READ, *PAGED)
@@ -70,14 +71,14 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         if last is not None:
             if after is not None or start is not None or end is not None:
                 raise BadRequestError("last gives the newest quotes: it cannot be combined with after, from or to")
-            return _json(await answers.last(coin, last))
+            return json_answer(await answers.last(coin, last))
         try:
             position = None if after is None else Position.parse(after)
         except ValueError as error:
             raise BadRequestError(f"after: {error}") from error
         if start is None and end is None:
-            return _json(await answers.after(coin, position, limit))
-        return _json(await answers.between(coin, *read_range(start, end), after=position, limit=limit))
+            return json_answer(await answers.after(coin, position, limit))
+        return json_answer(await answers.between(coin, *read_range(start, end), after=position, limit=limit))
 
     @router.get(
         "/v1/candles/{coin}", summary="Exact candles, including the open one", **answering(CandlesJson, *QUOTED, *READ)
@@ -105,7 +106,7 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
             raise BadRequestError("currency: invalid; use one from the quotes, for example USD")
         first, last = read_range(start, end)
         question = CandleQuestion(interval, first, last, limit, empty=empty, origin=origin, currency=currency)
-        return _json(await answers.candles(coin, question))
+        return json_answer(await answers.candles(coin, question))
 
     @router.get(
         "/v1/positions",
@@ -113,7 +114,7 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
         **answering(PositionsJson),
     )
     async def positions(venues: Venues = False) -> Response:
-        return _json(answers.positions(venues=venues))
+        return json_answer(answers.positions(venues=venues))
 
     @router.get("/v1/overview", summary="Current quotes, means and positions of many coins", **answering(OverviewJson))
     async def overview_of(
@@ -130,10 +131,6 @@ def routes(answers: Answers, histories: Mapping[str, CoinHistory]) -> APIRouter:
             raise BadRequestError(
                 f"coins: {len(asked)} are more than {NAMED_COINS_MAX}: name fewer, or leave it out for all"
             )
-        return _json(await overview.answer(asked, wanted))
+        return json_answer(await overview.answer(asked, wanted))
 
     return router
-
-
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})

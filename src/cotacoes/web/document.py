@@ -80,6 +80,14 @@ def answering(
     return {"response_model": None, "openapi_extra": extra}
 
 
+def query_parameters(described: Mapping[str, tuple[str, Mapping[str, object]]]) -> list[dict[str, object]]:
+    """The parameters of a direct route, which the framework does not read, from their descriptions and schemas."""
+    return [
+        {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+        for name, (description, schema) in described.items()
+    ]
+
+
 def refusing(*problems: type[ProblemError]) -> dict[str, Any]:
     """Arguments for the decorator of a route whose answer FastAPI knows: its problems only."""
     return {"openapi_extra": {_PROBLEMS: [kind.slug for kind in problems]}}

@@ -1,14 +1,14 @@
-"""The check of the admin token."""
+"""What routes share: the check of the admin token, numbers in a query, ETags, answers of JSON."""
 
 from __future__ import annotations
 
 import hmac
 from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from cotacoes import config
-from cotacoes.errors import UnauthorizedError
+from cotacoes.errors import BadRequestError, UnauthorizedError
 
 
 def require_admin(request: Request, settings: config.Settings) -> None:
@@ -28,3 +28,20 @@ def admins_only(settings: config.Settings) -> Any:
         require_admin(request, settings)
 
     return Depends(check)
+
+
+def whole_number(name: str, text: str, least: int, most: int) -> int:
+    """The number that a parameter of the query gives; BadRequestError for anything else, or beyond these bounds."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise BadRequestError(f"{name} must be a number from {least} to {most}")
+    return int(text)
+
+
+def is_known(etag: str, if_none_match: str) -> bool:
+    """Whether the caller has the answer with this ETag, by the weak comparison of RFC 9110."""
+    return any(one.strip().removeprefix("W/") in ("*", etag.removeprefix("W/")) for one in if_none_match.split(","))
+
+
+def json_answer(body: bytes) -> Response:
+    """The answer with this JSON, which no cache may keep, since its ages would be served unchanged."""
+    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})

@@ -16,7 +16,8 @@ from cotacoes.model.payloads import SOURCE_QUOTE_FIELDS, SourcePageJson
 from cotacoes.model.quote import COIN_PATTERN
 from cotacoes.observability.logs import get_logger
 from cotacoes.observability.whole_file import replace_file
-from cotacoes.web.document import answering
+from cotacoes.web.document import answering, query_parameters
+from cotacoes.web.requests import whole_number
 
 TAPE_PATH = "/quotes"
 PAGE_QUOTES_MAX = 10_000
@@ -37,8 +38,8 @@ class TapeRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        limit = _number("limit", given.get("limit", "1000"), 1, PAGE_QUOTES_MAX)
-        wait_ms = _number("wait_ms", given.get("wait_ms", "0"), 0, WAIT_MS_MAX)
+        limit = whole_number("limit", given.get("limit", "1000"), 1, PAGE_QUOTES_MAX)
+        wait_ms = whole_number("wait_ms", given.get("wait_ms", "0"), 0, WAIT_MS_MAX)
         wait_s = min(wait_ms / 1000, self._wait_s_max) if self._waits < WAITS_MAX else 0.0
         self._waits += wait_s > 0
         try:
@@ -54,7 +55,7 @@ def document_tape(router: APIRouter, *, first: str, cursor_rule: str, also: Mapp
     `first` says where a reader without a cursor begins, `also` describes further answers by status.
     """
     answers = answering(SourcePageJson, BadRequestError, CursorGoneError, also=also)
-    schemas = {
+    described: dict[str, tuple[str, dict[str, object]]] = {
         "after": (
             f"`next` of the page before; absent: from {first}",
             {"type": "string", "pattern": cursor_rule},
@@ -68,10 +69,7 @@ def document_tape(router: APIRouter, *, first: str, cursor_rule: str, also: Mapp
             {"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "default": 0},
         ),
     }
-    answers["openapi_extra"]["parameters"] = [
-        {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-        for name, (description, schema) in schemas.items()
-    ]
+    answers["openapi_extra"]["parameters"] = query_parameters(described)
 
     @router.get(TAPE_PATH, summary="Every price after a cursor, in order", **answers)
     async def quotes() -> None:
@@ -80,12 +78,6 @@ def document_tape(router: APIRouter, *, first: str, cursor_rule: str, also: Mapp
         If too many requests wait already, the page is empty at once.
         """
         raise AssertionError("the direct route answers it")
-
-
-def _number(name: str, text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise BadRequestError(f"{name} must be a number from {least} to {most}")
-    return int(text)
 
 
 class AddableCoins:

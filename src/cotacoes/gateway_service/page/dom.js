@@ -16,7 +16,7 @@ export const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(
 /** @param {string} id */
 export const chooser = (id) => /** @type {HTMLSelectElement} */ (byId(id));
 
-/** A text, fit to be shown whoever wrote it.
+/** A text, fit to be shown, no matter where it comes from.
  * @param {string} text */
 const clean = (text) => text.replace(UNSEEN, "\ufffd");
 
@@ -208,7 +208,7 @@ export function offerChoices(changed) {
   theme.onchange = () => (page.dataset.theme = kept("localStorage", "theme", theme.value) ?? "");
 }
 
-/** The token of the address, which is then taken out of it, or the one of before; null if there is none. */
+/** The token of the address, which is then taken out of it, or else the one that was kept; null without either. */
 export function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
   if (given) history.replaceState(null, "", location.pathname + location.search);
